@@ -1,0 +1,77 @@
+# `make` prints the targets. The first run of any of them makes .venv; a changed setup.cfg or constraints.txt renews it.
+
+PYTHON ?= python3
+WORKERS ?= 2
+OUT ?= runs/digits
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+DEMO := $(VENV)/.installed-demo
+DEV := $(VENV)/.installed-dev
+PYTEST := $(BIN)/python -m pytest
+
+export MPLBACKEND ?= Agg
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-slow test-all check format-check lint types layers doctest format clean distclean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DEMO)  ## train on real images, sample with several solvers, write pictures and a table to runs/digits
+	$(BIN)/python examples/train_vp.py --out '$(OUT)'
+	@printf '\nThe results are in %s:\n' '$(OUT)' && ls '$(OUT)'
+
+test: $(DEV)  ## the default tests, within five minutes on two cores
+	$(PYTEST) -n $(WORKERS) -m 'not slow' tests
+
+# pytest ends with 5 when nothing is marked slow: not a failure.
+test-slow: $(DEV)  ## the tests marked slow
+	$(PYTEST) -n $(WORKERS) -m slow tests || [ $$? -eq 5 ]
+
+test-all: test test-slow  ## every test
+
+check: format-check lint types layers doctest test-slow test  ## format, lint, types, import layers, doctests, every test
+
+format-check: $(DEV)  ## is the code formatted?
+	$(BIN)/ruff format --check .
+
+lint: $(DEV)  ## ruff's rules
+	$(BIN)/ruff check .
+
+types: $(DEV)  ## mypy, strict, on the package
+	$(BIN)/mypy --strict scoresde
+
+layers: $(DEV)  ## does every module import only from below?
+	$(PYTEST) -q tests/test_layers.py
+
+doctest: $(DEV)  ## run the examples of the docstrings
+	$(PYTEST) -q --doctest-modules scoresde
+
+format: $(DEV)  ## format, and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove caches and build artefacts; results in runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove .venv
+	rm -rf $(VENV)
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo 'scoresde needs Python 3.10 or newer: make PYTHON=/path/to/python3 ...' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO): setup.cfg constraints.txt | $(BIN)/pip
+	$(INSTALL) -e '.[train,data]'
+	@touch $@
+
+# The extra `dev` holds `train` and `data`, so the demo is ready as well.
+$(DEV): setup.cfg constraints.txt | $(BIN)/pip
+	$(INSTALL) -e '.[dev]'
+	@touch $(DEMO) $@

@@ -1,0 +1,85 @@
+"""Score-based generative modelling in continuous time: SDEs, score models, solvers."""
+
+from scoresde.analytic import Empirical, Gaussian, GaussianMixture
+from scoresde.contract import DataContract
+from scoresde.grid import Grid
+from scoresde.losses import ImportanceTime, LogNormalTime, UniformTime, dsm_loss
+from scoresde.model import FunctionScore, Preconditioned, ScoreModel
+from scoresde.node import Node
+from scoresde.noise import Independent, Noise, PathOnGrid
+from scoresde.prediction import Prediction
+from scoresde.process import ForwardSDE, ReverseSDE
+from scoresde.sampler import ReverseSampler, simulate
+from scoresde.sde import (
+    EDMSDE,
+    SDE,
+    VESDE,
+    VPSDE,
+    AffineSDE,
+    CosineSDE,
+    FlowSDE,
+    LinearSDE,
+    SubVPSDE,
+)
+from scoresde.solvers import (
+    Adams,
+    Corrector,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    Orders,
+    PredictorCorrector,
+    ReverseDiffusion,
+    SciPySolver,
+    Solution,
+    Solver,
+    StepSolver,
+    TorchSDESolver,
+)
+
+__all__ = [
+    "EDMSDE",
+    "SDE",
+    "VESDE",
+    "VPSDE",
+    "Adams",
+    "AffineSDE",
+    "Corrector",
+    "CosineSDE",
+    "DataContract",
+    "Empirical",
+    "EulerMaruyama",
+    "FlowSDE",
+    "ForwardSDE",
+    "FunctionScore",
+    "Gaussian",
+    "GaussianMixture",
+    "Grid",
+    "Heun",
+    "ImportanceTime",
+    "Independent",
+    "Langevin",
+    "LinearSDE",
+    "LogNormalTime",
+    "Node",
+    "Noise",
+    "Orders",
+    "PathOnGrid",
+    "Preconditioned",
+    "Prediction",
+    "PredictorCorrector",
+    "ReverseDiffusion",
+    "ReverseSDE",
+    "ReverseSampler",
+    "SciPySolver",
+    "ScoreModel",
+    "Solution",
+    "Solver",
+    "StepSolver",
+    "SubVPSDE",
+    "TorchSDESolver",
+    "UniformTime",
+    "dsm_loss",
+    "simulate",
+]
+__version__ = "0.1.0"

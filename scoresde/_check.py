@@ -1,0 +1,150 @@
+"""Checks of arguments, and the one form of their messages: which, expected, got, remedy."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+__all__ = [
+    "choice",
+    "fail",
+    "finite",
+    "floating",
+    "instance",
+    "need",
+    "nonnegative",
+    "positive",
+    "positive_int",
+    "same_shape",
+    "show",
+    "wrong_type",
+]
+
+
+def show(value: object) -> str:
+    """A value as an error prints it: a tensor by dtype and shape, all else by a short repr."""
+    if isinstance(value, Tensor):
+        if value.ndim == 0 and value.device.type == "cpu":
+            return f"{value.item()!r}"
+        name = str(value.dtype).removeprefix("torch.")
+        return f"a {name} tensor of shape {tuple(value.shape)}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"a {value.dtype} array of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _message(argument: str, expected: str, got: object, remedy: str) -> str:
+    return f"{argument}: expected {expected}, got {show(got)}; {remedy}"
+
+
+def fail(argument: str, expected: str, got: object, remedy: str) -> ValueError:
+    """A ValueError that says which argument, what was expected, what came, and the remedy."""
+    return ValueError(_message(argument, expected, got, remedy))
+
+
+def wrong_type(argument: str, expected: str, got: object, remedy: str) -> TypeError:
+    """As `fail`, for an argument of the wrong type."""
+    return TypeError(_message(argument, expected, got, remedy))
+
+
+def _number(name: str, value: object, expected: str, remedy: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        item = getattr(value, "item", None)
+        if item is None or getattr(value, "size", None) not in (1,) and not _scalar(value):
+            raise wrong_type(name, expected, value, remedy)
+        value = item()
+    number = float(value)  # type: ignore[arg-type]
+    if not math.isfinite(number):
+        raise fail(name, expected, number, remedy)
+    return number
+
+
+def _scalar(value: object) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1
+
+
+def finite(name: str, value: object, remedy: str = "pass a finite number") -> float:
+    """`value` as a finite float."""
+    return _number(name, value, "a finite number", remedy)
+
+
+def positive(name: str, value: object, remedy: str = "pass a number above 0") -> float:
+    """`value` as a finite float above 0."""
+    number = _number(name, value, "a finite number > 0", remedy)
+    if number <= 0:
+        raise fail(name, "a finite number > 0", value, remedy)
+    return number
+
+
+def nonnegative(name: str, value: object, remedy: str = "pass 0 or a number above it") -> float:
+    """`value` as a finite float of at least 0."""
+    number = _number(name, value, "a finite number >= 0", remedy)
+    if number < 0:
+        raise fail(name, "a finite number >= 0", value, remedy)
+    return number
+
+
+def positive_int(name: str, value: object, remedy: str = "pass a whole number above 0") -> int:
+    """`value` as an int above 0."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise wrong_type(name, "a positive integer", value, remedy)
+    number = int(value.__index__())
+    if number <= 0:
+        raise fail(name, "a positive integer", value, remedy)
+    return number
+
+
+def choice(name: str, value: object, table: Iterable[str]) -> str:
+    """`value` if it is a key of `table`; else an error that lists the keys and the nearest."""
+    keys = sorted(table)
+    if isinstance(value, str) and value in keys:
+        return value
+    near = difflib.get_close_matches(str(value).lower(), keys, n=1, cutoff=0.4)
+    remedy = f"did you mean {near[0]!r}?" if near else f"pass for example {keys[0]!r}"
+    raise fail(name, "one of " + ", ".join(map(repr, keys)), value, remedy)
+
+
+def instance(name: str, value: object, kind: type | tuple[type, ...], remedy: str) -> None:
+    """Raise a TypeError unless `value` is of `kind`."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = " or ".join(k.__name__ for k in kinds)
+        got: object = (
+            value if isinstance(value, Tensor) else f"{type(value).__name__}: {show(value)}"
+        )
+        raise wrong_type(name, f"a {names}", got, remedy)
+
+
+def floating(name: str, value: object, remedy: str = "convert it with .float()") -> Tensor:
+    """`value` if it is a floating-point tensor."""
+    if not isinstance(value, Tensor):
+        raise wrong_type(name, "a floating-point torch.Tensor", value, "use torch.as_tensor")
+    if not value.is_floating_point():
+        raise wrong_type(name, "a floating-point torch.Tensor", value, remedy)
+    return value
+
+
+def same_shape(name: str, value: Tensor, like: Tensor, remedy: str) -> None:
+    """Raise unless `value` has the shape of `like`; shapes only, so no synchronisation."""
+    if not isinstance(value, Tensor):
+        raise wrong_type(name, f"a tensor of shape {tuple(like.shape)}", value, remedy)
+    if value.shape != like.shape:
+        raise fail(name, f"shape {tuple(like.shape)}", value, remedy)
+
+
+def need(module: str, extra: str) -> ModuleType | Any:
+    """Import an optional dependency, or say how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module.split('.')[0]} is needed here and is not installed; "
+            f"run: pip install 'scoresde[{extra}]'"
+        ) from error

@@ -1,0 +1,411 @@
+"""Oracles: distributions whose noisy marginals, scores and posteriors are known exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, floating, instance, positive
+from scoresde._tensor import Scalar
+from scoresde.model import Cond, ScoreModel
+from scoresde.node import Node
+from scoresde.prediction import Prediction
+from scoresde.sde import AffineSDE
+
+__all__ = ["Empirical", "Gaussian", "GaussianMixture"]
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _flat(x: Tensor, dim: int) -> Tensor:
+    """x: (B, *D) as float64 (B, dim)."""
+    floating("x", x)
+    flat: Tensor = x.reshape(x.shape[0], -1)
+    if flat.shape[1] != dim:
+        remedy = "a sample has as many entries as the distribution has dimensions"
+        raise fail("x", f"shape (B, {dim}) or (B, *D) with {dim} entries each", x, remedy)
+    return flat.double()
+
+
+def _column(value: Scalar) -> Scalar:
+    """A schedule value as a float or a float64 (B, 1)."""
+    return value.reshape(-1, 1).double() if isinstance(value, Tensor) else value
+
+
+def _variance_at(alpha: Scalar, sigma: Scalar, variances: Tensor) -> Tensor:
+    """alpha^2 Lambda + sigma^2, with a leading batch axis where the schedule has one."""
+    if isinstance(alpha, Tensor):
+        lead = (-1,) + (1,) * variances.ndim
+        alpha, sigma = alpha.reshape(lead), sigma.reshape(lead)
+    return variances * alpha**2 + sigma**2
+
+
+class _Components(Protocol):
+    @property
+    def means(self) -> Tensor: ...
+    @property
+    def log_weights(self) -> Tensor: ...
+    @property
+    def variances(self) -> Tensor: ...
+    @property
+    def basis(self) -> Tensor | None: ...
+
+
+@final
+class _MixtureScore(ScoreModel):
+    """The exact score of a Gaussian mixture under an affine SDE, in float64 inside.
+
+    Component k in the basis of its covariance Q diag(Lambda) Q^T, with r = Q^T (x - alpha mu):
+    v_k = -sigma mu_k + alpha sigma Q (1 - Lambda)/(alpha^2 Lambda + sigma^2) r. The coordinate v
+    is well conditioned at both ends of the log-SNR, where x_0 or eps alone is not.
+    """
+
+    means: Tensor
+    log_weights: Tensor
+    variances: Tensor
+    basis: Tensor | None
+
+    def __init__(self, mixture: GaussianMixture, sde: AffineSDE) -> None:
+        super().__init__()
+        instance("sde", sde, AffineSDE, "the marginals are exact under an affine SDE alone")
+        self.sde = sde
+        for name in ("means", "log_weights", "variances", "basis"):
+            self.register_buffer(name, _double(getattr(mixture, name)))
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        flat = _flat(x, self.means.shape[1])
+        alpha, sigma = _column(node.alpha), _column(node.sigma)
+        spread = _variance_at(alpha, sigma, self.variances)
+        logits, rotated = _log_densities(self, flat, alpha, spread)
+        posterior = torch.softmax(logits, 1)
+        gain = (1 - self.variances) / spread
+        if rotated is None:  # isotropic: products with the posterior, no (B, K, D) tensor
+            gain = posterior * gain
+            v = alpha * gain.sum(1, True) * flat - (posterior + alpha**2 * gain) @ self.means
+        else:
+            pulled = posterior[..., None] * gain * rotated
+            if self.basis is None:
+                pulled = pulled.sum(1)
+            else:
+                pulled = torch.einsum("bkd,ked->be", pulled, self.basis)
+            v = alpha * pulled - posterior @ self.means
+        return Prediction(x, node, (sigma * v).to(x.dtype).reshape(x.shape), "v")
+
+
+def _double(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.double()
+
+
+def _log_densities(
+    c: _Components, x: Tensor, alpha: Scalar, spread: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Log weight plus log density of each component, (B, K); and r, (B, K, D), if needed."""
+    dim = c.means.shape[1]
+    constant = c.log_weights - 0.5 * dim * math.log(2 * math.pi)
+    if c.variances.ndim == 1:
+        square = _square_distance(x, c.means, alpha)
+        return constant - 0.5 * (square / spread + dim * spread.log()), None
+    scale = alpha[..., None] if isinstance(alpha, Tensor) else alpha
+    r = x[:, None] - scale * c.means
+    if c.basis is not None:
+        r = torch.einsum("bkd,kde->bke", r, c.basis)
+    return constant - 0.5 * (r.square() / spread + spread.log()).sum(-1), r
+
+
+def _square_distance(x: Tensor, means: Tensor, alpha: Scalar) -> Tensor:
+    """|x - alpha mu_k|^2 as (B, K), by differences: products would cancel at high SNR."""
+    if isinstance(alpha, Tensor):
+        return (x[:, None] - alpha[..., None] * means).square().sum(-1)
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(x, alpha * means, compute_mode=exact).square()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class GaussianMixture:
+    """A mixture of Gaussians with any covariances: exact under every affine SDE.
+
+    Args:
+        means: (K, D).
+        covariances: (K,) variances of isotropic components, (K, D) diagonals, or (K, D, D).
+        weights: (K,) positive; normalised. Equal by default.
+
+    Raises:
+        ValueError: shapes that do not fit, a weight that is not positive, a covariance that is
+            not symmetric and positive semi-definite.
+
+    Example:
+        >>> two = GaussianMixture(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.01, 0.01]))
+        >>> two.log_prob(torch.zeros(1, 1)).shape
+        torch.Size([1])
+    """
+
+    means: Tensor
+    covariances: Tensor
+    weights: Tensor = None  # type: ignore[assignment]
+    variances: Tensor = None  # type: ignore[assignment]
+    basis: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        means = floating("means", self.means).detach()
+        if means.ndim != 2 or means.shape[0] == 0:
+            raise fail("means", "shape (K, D) with K >= 1", means, "one row per component")
+        weights = torch.ones(len(means)) if self.weights is None else self.weights
+        weights = floating("weights", weights).detach().to(means)
+        if weights.shape != means.shape[:1] or not bool((weights > 0).all()):
+            remedy = "drop components of weight 0"
+            raise fail("weights", f"({len(means)},) positive weights", weights.tolist(), remedy)
+        variances, basis = _decompose(floating("covariances", self.covariances).detach(), means)
+        for name, value in (
+            ("means", means),
+            ("weights", weights / weights.sum()),
+            ("variances", variances),
+            ("basis", basis),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def dim(self) -> int:
+        """The number of dimensions D."""
+        return self.means.shape[1]
+
+    @property
+    def log_weights(self) -> Tensor:
+        """Logarithms of the weights, (K,)."""
+        return self.weights.log()
+
+    def full_covariances(self) -> Tensor:
+        """The covariances as (K, D, D) in float64."""
+        if self.variances.ndim == 1:
+            eye = torch.eye(self.dim, dtype=torch.float64, device=self.means.device)
+            return self.variances.double()[:, None, None] * eye
+        if self.basis is None:
+            return torch.diag_embed(self.variances.double())
+        return (self.basis * self.variances[:, None]) @ self.basis.transpose(1, 2)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density in nats; x: (B, *D) -> (B,)."""
+        clean = _variance_at(1.0, 0.0, self.variances)
+        return torch.logsumexp(_log_densities(self, _flat(x, self.dim), 1.0, clean)[0], 1).to(x)
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """n samples, (n, D), in the dtype of the means."""
+        generator = _generator(seed)
+        weights = self.weights.double().cpu()
+        k = torch.multinomial(weights, n, replacement=True, generator=generator)
+        z = torch.randn(n, self.dim, dtype=torch.float64, generator=generator)
+        z, k = z.to(self.means.device), k.to(self.means.device)
+        std = self.variances.double().sqrt()[k]
+        z = z * (std[:, None] if std.ndim == 1 else std)
+        if self.basis is not None:
+            z = torch.einsum("bd,bed->be", z, self.basis[k])
+        return self.means[k] + z.to(self.means.dtype)
+
+    def marginal(self, sde: AffineSDE, t: float) -> GaussianMixture:
+        """The distribution of x_t when x_0 follows this one."""
+        instance("sde", sde, AffineSDE, "the marginals are exact under an affine SDE alone")
+        node = sde.at(t)
+        variances = _variance_at(node.alpha, node.sigma, self.variances)
+        return _with(self, node.alpha * self.means, variances, self.weights)
+
+    def under(self, sde: AffineSDE) -> ScoreModel:
+        """The exact score model of this distribution under an affine SDE."""
+        return _MixtureScore(self, sde)
+
+    def posterior(self, A: Tensor, y: Tensor, std: float) -> GaussianMixture:
+        """The distribution of x_0 given y = A x_0 + std n, n standard normal: a mixture again.
+
+        Args:
+            A: (M, D), the linear observation.
+            y: (M,), what was observed.
+            std: standard deviation of the observation noise, positive.
+        """
+        std = positive("std", std, "the standard deviation of the observation noise")
+        floating("A", A)
+        floating("y", y)
+        if A.ndim != 2 or A.shape[1] != self.dim:
+            raise fail("A", f"shape (M, {self.dim})", A, "one row per observed number")
+        if y.shape != A.shape[:1]:
+            raise fail("y", f"shape ({A.shape[0]},)", y, "one entry per row of A")
+        A, y = A.double(), y.double()
+        means, covariances = self.means.double(), self.full_covariances()
+        eye = torch.eye(len(y), dtype=torch.float64, device=A.device)
+        seen = A @ covariances @ A.T + std**2 * eye
+        gain = torch.linalg.solve(seen, A @ covariances).transpose(1, 2)
+        residual = y - means @ A.T
+        left = torch.eye(self.dim, dtype=torch.float64, device=A.device) - gain @ A
+        narrowed = left @ covariances @ left.transpose(1, 2) + std**2 * gain @ gain.transpose(1, 2)
+        half = torch.linalg.solve(seen, residual[..., None])[..., 0]
+        log_evidence = -0.5 * ((residual * half).sum(1) + torch.linalg.slogdet(seen)[1])
+        weights = torch.softmax(self.weights.double().log() + log_evidence, 0)
+        keep = weights > 0
+        centre = means + (gain @ residual[..., None])[..., 0]
+        kind = self.means.dtype
+        return GaussianMixture(centre[keep].to(kind), narrowed[keep], weights[keep].to(kind))
+
+
+def _decompose(covariances: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Eigenvalues, and eigenvectors where the covariances are matrices."""
+    k, d = means.shape
+    if covariances.shape not in ((k,), (k, d), (k, d, d)):
+        expected = f"shape ({k},), ({k}, {d}) or ({k}, {d}, {d})"
+        raise fail("covariances", expected, covariances, "one covariance per row of means")
+    if covariances.ndim < 3:
+        if not bool((covariances >= 0).all()):
+            lowest = float(covariances.min())
+            raise fail("covariances", "variances >= 0", lowest, "pass squares of the deviations")
+        return covariances.to(means), None
+    matrices = covariances.double()
+    scale = matrices.abs().amax().clamp_min(1e-300)
+    skew = (matrices - matrices.transpose(1, 2)).abs().amax()
+    if not bool(skew <= 1e-6 * scale):
+        got = f"a matrix that differs from its transpose by {float(skew):.3g}"
+        raise fail("covariances", "symmetric matrices", got, "average it with its transpose")
+    values, vectors = torch.linalg.eigh((matrices + matrices.transpose(1, 2)) / 2)
+    if not bool(values.min() >= -1e-6 * scale):
+        got = f"an eigenvalue of {float(values.min()):.3g}"
+        raise fail("covariances", "positive semi-definite matrices", got, "check the matrix")
+    return values.clamp_min(0.0), vectors
+
+
+def _with(
+    old: GaussianMixture, means: Tensor, variances: Tensor, weights: Tensor
+) -> GaussianMixture:
+    """A mixture with the eigenvectors of `old`, without a new decomposition."""
+    new = object.__new__(GaussianMixture)
+    covariances = variances
+    if old.basis is not None:
+        covariances = (old.basis * variances[:, None]) @ old.basis.transpose(1, 2)
+    for name, value in (
+        ("means", means),
+        ("covariances", covariances),
+        ("weights", weights),
+        ("variances", variances),
+        ("basis", old.basis),
+    ):
+        object.__setattr__(new, name, value)
+    return new
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """A Gaussian with any covariance: everything about it is known under every affine SDE.
+
+    Args:
+        mean: (D,).
+        covariance: a 0-dim variance, a (D,) diagonal or a (D, D) matrix.
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> model = Gaussian(torch.zeros(2), torch.eye(2)).under(VPSDE())
+        >>> model.score(0.5, torch.ones(1, 2)).tolist()
+        [[-1.0, -1.0]]
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def __post_init__(self) -> None:
+        floating("mean", self.mean)
+        floating("covariance", self.covariance)
+        if self.mean.ndim != 1:
+            raise fail("mean", "shape (D,)", self.mean, "flatten it")
+        object.__setattr__(self, "_as_mixture", self._mixture())
+
+    def _mixture(self) -> GaussianMixture:
+        return GaussianMixture(self.mean[None], self.covariance[None])
+
+    @property
+    def mixture(self) -> GaussianMixture:
+        """This Gaussian as a mixture of one."""
+        return self._as_mixture  # type: ignore[attr-defined,no-any-return]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density in nats; x: (B, *D) -> (B,)."""
+        return self.mixture.log_prob(x)
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """n samples, (n, D)."""
+        return self.mixture.sample(n, seed=seed)
+
+    def marginal(self, sde: AffineSDE, t: float) -> Gaussian:
+        """The distribution of x_t when x_0 follows this one."""
+        mixture = self.mixture.marginal(sde, t)
+        return Gaussian(mixture.means[0], mixture.covariances[0])
+
+    def under(self, sde: AffineSDE) -> ScoreModel:
+        """The exact score model under an affine SDE."""
+        return self.mixture.under(sde)
+
+    def posterior(self, A: Tensor, y: Tensor, std: float) -> Gaussian:
+        """The distribution of x_0 given y = A x_0 + std n; see `GaussianMixture.posterior`."""
+        mixture = self.mixture.posterior(A, y, std)
+        return Gaussian(mixture.means[0], mixture.covariances[0])
+
+    def flow(self, sde: AffineSDE, x: Tensor, s: float, t: float) -> Tensor:
+        """The exact probability-flow map from time s to time t, either way; x: (B, *D).
+
+        x_t = alpha_t mu + Q sqrt((alpha_t^2 Lambda + sigma_t^2)/(alpha_s^2 Lambda + sigma_s^2))
+        Q^T (x_s - alpha_s mu).
+        """
+        a, b = sde.at(s), sde.at(t)
+        mixture = self.mixture
+        ratio = [_variance_at(n.alpha, n.sigma, mixture.variances[0].double()) for n in (b, a)]
+        scale = (ratio[0] / ratio[1]).sqrt()
+        mean = mixture.means[0].double()
+        centred = _flat(x, mixture.dim) - a.alpha * mean
+        if mixture.basis is None:
+            moved = centred * scale
+        else:
+            moved = ((centred @ mixture.basis[0]) * scale) @ mixture.basis[0].T
+        out: Tensor = b.alpha * mean + moved
+        return out.to(x.dtype).reshape(x.shape)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Empirical:
+    """The distribution of a data set itself; its score is that of the ideal denoiser.
+
+    x_0hat(x_t) is the average of the data, weighted by N(x_t; alpha y, sigma^2): what a network
+    of unlimited capacity would learn, and with which a sampler returns training points (Karras et
+    al. 2022, arXiv 2206.00364, eq. 57).
+
+    Args:
+        data: (N, *D).
+    """
+
+    data: Tensor
+
+    def __post_init__(self) -> None:
+        floating("data", self.data)
+        if self.data.ndim < 2 or len(self.data) == 0:
+            raise fail("data", "shape (N, *D) with N >= 1", self.data, "pass at least one sample")
+        if not bool(torch.isfinite(self.data).all()):
+            raise fail("data", "finite numbers", "NaN or infinity", "clean the data first")
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """n draws from the data with replacement, (n, *D)."""
+        k = torch.randint(len(self.data), (n,), generator=_generator(seed))
+        return self.data[k.to(self.data.device)]
+
+    def marginal(self, sde: AffineSDE, t: float) -> GaussianMixture:
+        """The distribution of x_t, over flattened samples: a mixture with one term per datum."""
+        if sde.at(t).sigma == 0.0:
+            raise fail("t", "a time with sigma(t) > 0", t, "the data set itself has no density")
+        return self._mixture().marginal(sde, t)
+
+    def under(self, sde: AffineSDE) -> ScoreModel:
+        """The ideal denoiser as a score model under an affine SDE."""
+        return _MixtureScore(self._mixture(), sde)
+
+    def _mixture(self) -> GaussianMixture:
+        flat = self.data.detach().flatten(1)
+        return GaussianMixture(flat, torch.zeros(len(flat)).to(flat))

@@ -1,0 +1,183 @@
+"""Time grids: where a solver puts its nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from scoresde._check import choice, fail, finite, instance, positive, positive_int, wrong_type
+from scoresde.sde import SDE, AffineSDE
+
+__all__ = ["GRIDS", "Grid", "karras", "log_snr", "make_grid", "quadratic", "uniform"]
+
+
+@final
+@dataclass(frozen=True)
+class Grid:
+    """A tuple of legs, each a strictly monotone tuple of times: down to sample, up to noise.
+
+    Between legs the solving loop noises the state from the end of one leg up to the start of the
+    next with the exact transition of the SDE, and starts the solver anew.
+
+    Args:
+        legs: the legs; `Grid.of(times)` makes a grid of one.
+
+    Raises:
+        ValueError: a leg has fewer than two times or is not strictly monotone, or a leg starts
+            before (in noise) the previous one ended.
+
+    Example:
+        >>> Grid.of([1.0, 0.5, 0.1]).steps
+        2
+    """
+
+    legs: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.legs:
+            raise fail("legs", "at least one leg", self.legs, "use Grid.of(times)")
+        for leg in self.legs:
+            _check_leg(leg)
+        for before, after in zip(self.legs, self.legs[1:], strict=False):
+            if after[0] < before[-1]:
+                remedy = "a leg starts at, or noisier than, the time at which the last one ended"
+                got = f"a leg from {after[0]:g} after one that ends at {before[-1]:g}"
+                raise fail("legs", "legs that go back up in noise", got, remedy)
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Grid:
+        """A grid of one leg through `times`."""
+        return cls((tuple(finite("times", t, "remove it from the grid") for t in times),))
+
+    @property
+    def steps(self) -> int:
+        """The number of steps over all legs."""
+        return sum(len(leg) - 1 for leg in self.legs)
+
+    @property
+    def start(self) -> float:
+        """The first time."""
+        return self.legs[0][0]
+
+    @property
+    def end(self) -> float:
+        """The last time."""
+        return self.legs[-1][-1]
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The times of all legs, in the order in which a solver meets them."""
+        return tuple(t for leg in self.legs for t in leg)
+
+    def check(self, sde: SDE) -> None:
+        """Raise a ValueError unless every time lies in [0, T] of this SDE."""
+        for t in (min(self.times), max(self.times)):
+            sde.check_time("grid", t)
+
+
+def _check_leg(leg: tuple[float, ...]) -> None:
+    if len(leg) < 2:
+        raise fail("grid", "at least two times", leg, "a grid of N steps has N + 1 times")
+    gaps = [b - a for a, b in zip(leg, leg[1:], strict=False)]
+    if all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps):
+        return
+    sign = 1 if leg[-1] > leg[0] else -1
+    wrong = next(i for i, gap in enumerate(gaps) if not gap * sign > 0)
+    got = f"{leg[wrong]!r} followed by {leg[wrong + 1]!r} at position {wrong}"
+    raise fail("grid", "strictly monotone times", got, "sort them and drop duplicates")
+
+
+def _ends(
+    sde: SDE, steps: object, t_start: float | None, t_end: float | None
+) -> tuple[int, float, float]:
+    instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+    count = positive_int("steps", steps, "the number of steps is a whole number above 0")
+    start = sde.T if t_start is None else sde.check_time("t_start", t_start)
+    end = sde.t_end if t_end is None else sde.check_time("t_end", t_end)
+    if start == end:
+        raise fail("t_start, t_end", "two different times", (start, end), "move one of them")
+    return count, start, end
+
+
+def _affine(sde: SDE, name: str) -> AffineSDE:
+    if not isinstance(sde, AffineSDE):
+        remedy = "use grid='uniform', grid='quadratic' or your own times"
+        raise wrong_type("grid", f"an affine SDE for the {name} grid", type(sde).__name__, remedy)
+    return sde
+
+
+def _joined(start: float, inner: list[float], end: float) -> Grid:
+    return Grid(((start, *inner, end),))
+
+
+def uniform(
+    sde: SDE, steps: int, *, t_start: float | None = None, t_end: float | None = None
+) -> Grid:
+    """Equal steps in time: N + 1 nodes from t_start (default T) to t_end (the SDE's own)."""
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    return _joined(start, [start + (end - start) * i / n for i in range(1, n)], end)
+
+
+def quadratic(
+    sde: SDE, steps: int, *, t_start: float | None = None, t_end: float | None = None
+) -> Grid:
+    """Equal steps in the square root of time: finer towards the data."""
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    a, b = math.sqrt(start), math.sqrt(end)
+    return _joined(start, [(a + (b - a) * i / n) ** 2 for i in range(1, n)], end)
+
+
+def log_snr(
+    sde: SDE, steps: int, *, t_start: float | None = None, t_end: float | None = None
+) -> Grid:
+    """Equal steps in the log-SNR, the clock of exponential integrators."""
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    affine = _affine(sde, "log-SNR")
+    a, b = affine.log_snr(start), affine.log_snr(end)
+    if not (math.isfinite(a) and math.isfinite(b)):
+        raise fail("t_end", "a time with a finite log-SNR", end, "pass t_end > 0")
+    return _joined(start, [affine.time_of(a + (b - a) * i / n) for i in range(1, n)], end)
+
+
+def karras(
+    sde: SDE,
+    steps: int,
+    *,
+    rho: float = 7.0,
+    t_start: float | None = None,
+    t_end: float | None = None,
+) -> Grid:
+    """Equal steps in (sigma / alpha)^(1 / rho): Karras et al. 2022 (arXiv 2206.00364), eq. 5."""
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    positive("rho", rho, "7 is the value of the paper")
+    affine = _affine(sde, "Karras")
+    a, b = (math.exp(-affine.log_snr(t) / rho) for t in (start, end))
+    inner = [affine.time_of(-rho * math.log(a + (b - a) * i / n)) for i in range(1, n)]
+    return _joined(start, inner, end)
+
+
+GRIDS: dict[str, Callable[..., Grid]] = {
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "log_snr": log_snr,
+    "karras": karras,
+}
+"""The named grids."""
+
+
+def make_grid(
+    grid: str | Grid | Sequence[float],
+    sde: SDE,
+    steps: int,
+    *,
+    t_start: float | None = None,
+    t_end: float | None = None,
+) -> Grid:
+    """A grid from its name and a number of steps, from times, or as it is."""
+    if isinstance(grid, str):
+        return GRIDS[choice("grid", grid, GRIDS)](sde, steps, t_start=t_start, t_end=t_end)
+    made = grid if isinstance(grid, Grid) else Grid.of(grid)
+    made.check(sde)
+    return made

@@ -1,0 +1,251 @@
+"""Denoising score matching: the loss, its weightings and the sampling of times."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import choice, fail, finite, floating, positive, wrong_type
+from scoresde._tensor import Scalar, expand, lincomb
+from scoresde.model import Cond, ScoreModel
+from scoresde.node import Node
+from scoresde.prediction import COORDINATES
+from scoresde.sde import SDE, AffineSDE
+
+__all__ = [
+    "WEIGHTINGS",
+    "ImportanceTime",
+    "LogNormalTime",
+    "TimeSampler",
+    "UniformTime",
+    "dsm_loss",
+]
+
+Weighting = tuple[str, Callable[[Node], Scalar]]
+
+
+def _edm(node: Node, sigma_data: float = 1.0) -> Scalar:
+    square = (node.sigma / node.alpha) ** 2
+    return (square + sigma_data**2) / (square * sigma_data**2)
+
+
+def _min_snr(node: Node, gamma: float = 5.0) -> Scalar:
+    return torch.as_tensor((node.alpha / node.sigma) ** 2).clamp_max(gamma)
+
+
+WEIGHTINGS: dict[str, Weighting] = {
+    "eps": ("eps", lambda n: 1.0),
+    "x0": ("x0", lambda n: 1.0),
+    "v": ("v", lambda n: 1.0),
+    "likelihood": ("score", lambda n: 0.5 * n.g**2),
+    "min_snr": ("x0", _min_snr),
+    "edm": ("x0", _edm),
+}
+"""Weighting -> (the coordinate whose squared error is averaged, its weight at a node).
+
+- "eps": |eps - eps_theta|^2, the simple loss of Ho et al. 2020 (sigma^2 on the score's error);
+- "x0", "v": the same in these coordinates;
+- "likelihood": g^2/2 on the score's error, which bounds the likelihood (Song et al. 2021, arXiv
+  2101.09258, thm 1);
+- "min_snr": min(snr, 5) on x_0's error (Hang et al. 2023, arXiv 2303.09556);
+- "edm": (s^2 + 1)/s^2 on x_0's error, s = sigma/alpha (Karras et al. 2022, arXiv 2206.00364,
+  table 1, with data of unit standard deviation).
+"""
+
+
+class TimeSampler(ABC):
+    """How the times of a batch are drawn, with the weight that keeps the loss's mean."""
+
+    @abstractmethod
+    def sample(
+        self, sde: SDE, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """n times in [t_min, T], (n,) float64 on the CPU, and importance weights (n,) or None."""
+
+
+def _uniforms(n: int, low_discrepancy: bool, generator: torch.Generator | None) -> Tensor:
+    if low_discrepancy:  # u_i = (u_0 + i/n) mod 1: Kingma et al. 2021 (VDM), app. I.1
+        start = torch.rand((), dtype=torch.float64, generator=generator, device="cpu")
+        return (start + torch.arange(n, dtype=torch.float64, device="cpu") / n) % 1.0
+    return torch.rand(n, dtype=torch.float64, generator=generator, device="cpu")
+
+
+@final
+@dataclass(frozen=True)
+class UniformTime(TimeSampler):
+    """Times uniform on [t_min, T].
+
+    Args:
+        low_discrepancy: spread one batch evenly over the interval, which lowers the variance of
+            the loss and leaves its mean (Kingma et al. 2021, arXiv 2107.00630, app. I.1).
+    """
+
+    low_discrepancy: bool = False
+
+    def sample(
+        self, sde: SDE, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        u = _uniforms(n, self.low_discrepancy, generator)
+        return sde.t_min + (sde.T - sde.t_min) * u, None
+
+
+@final
+@dataclass(frozen=True)
+class ImportanceTime(TimeSampler):
+    """Times drawn in proportion to g^2 / sigma^2, the size of the likelihood-weighted loss.
+
+    Under every affine SDE g^2 / sigma^2 = -2 d lambda / dt, so this is uniform in the log-SNR and
+    its inverse CDF is `sde.time_of`, in closed form for the families. The weights 1 / (p(t) (T -
+    t_min)) keep the mean of the loss over uniform times. Song et al. 2021 (arXiv 2101.09258),
+    sec. 5.1.
+
+    Args:
+        low_discrepancy: see `UniformTime`.
+    """
+
+    low_discrepancy: bool = False
+
+    def sample(
+        self, sde: SDE, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        affine = _affine(sde)
+        low, high = affine.log_snr(affine.T), affine.log_snr(affine.t_min)
+        if not math.isfinite(high):
+            raise fail("t_min", "a time with a finite log-SNR", affine.t_min, "take t_min > 0")
+        u = _uniforms(n, self.low_discrepancy, generator)
+        t = affine.time_of(low + (high - low) * u).clamp(affine.t_min, affine.T)
+        density = (affine.g(t) / affine.sigma(t)) ** 2 / (2 * (high - low))
+        return t, 1.0 / (density * (affine.T - affine.t_min))
+
+
+@final
+@dataclass(frozen=True)
+class LogNormalTime(TimeSampler):
+    """Times at which log(sigma / alpha) is normal: Karras et al. 2022, table 1.
+
+    The density is part of the weighting there, so the weights are 1.
+
+    Args:
+        mean, std: of log(sigma / alpha).
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        finite("mean", self.mean, "EDM takes -1.2")
+        positive("std", self.std, "EDM takes 1.2")
+
+    def sample(
+        self, sde: SDE, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        affine = _affine(sde)
+        z = torch.randn(n, dtype=torch.float64, generator=generator, device="cpu")
+        log_snr = -(self.mean + self.std * z)
+        bounds = affine.log_snr(affine.T), min(affine.log_snr(affine.t_min), 700.0)
+        return affine.time_of(log_snr.clamp(*bounds)).clamp(affine.t_min, affine.T), None
+
+
+def _affine(sde: SDE) -> AffineSDE:
+    if not isinstance(sde, AffineSDE):
+        remedy = "denoising score matching needs x_t given x_0 in closed form; see LinearSDE"
+        raise wrong_type("model.sde", "an AffineSDE", sde, remedy)
+    return sde
+
+
+def dsm_loss(
+    model: ScoreModel,
+    x0: Tensor,
+    *,
+    weighting: str | Callable[[Node], Any] = "eps",
+    time: TimeSampler | None = None,
+    cond: Cond = None,
+    cond_dropout: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Denoising score matching: w(t) |score_theta(t, x_t) + eps / sigma(t)|^2 for each sample.
+
+    The error is taken in the model's own coordinate and scaled to that of the weighting, so no
+    coordinate is divided by a small alpha or sigma. Vincent 2011; Song et al. 2021 (arXiv
+    2011.13456), eq. 7.
+
+    Args:
+        model: the score model, of an affine SDE.
+        x0: (B, *D) data in model units.
+        weighting: a key of `WEIGHTINGS`, or w(node) on the squared error of eps.
+        time: how times are drawn; uniform on [t_min, T] by default.
+        cond: conditions, name -> (B, ...).
+        cond_dropout: the probability with which a sample's conditions become the model's `null`.
+        generator: a CPU generator; the global one by default.
+
+    Returns:
+        (B,) losses, means over the dimensions; call `.mean()` for a training loss.
+
+    Raises:
+        TypeError, ValueError: x0 is not floating or is empty, the SDE is not affine, unknown
+            names, a probability outside [0, 1].
+
+    Example:
+        >>> from scoresde import VPSDE, GaussianMixture
+        >>> oracle = GaussianMixture(torch.zeros(1, 2), torch.ones(1)).under(VPSDE())
+        >>> dsm_loss(oracle, torch.randn(8, 2)).shape
+        torch.Size([8])
+    """
+    sde = _affine(model.sde)
+    if floating("x0", x0).ndim < 2 or x0.shape[0] == 0:
+        raise fail("x0", "a non-empty batch of shape (B, *D)", x0, "add a batch axis")
+    drawn, importance = (UniformTime() if time is None else time).sample(sde, len(x0), generator)
+    node = sde.at(drawn.to(x0.device), like=x0)
+    eps = _normal_like(x0, generator)
+    x = lincomb((node.alpha, x0), (node.sigma, eps))
+    prediction = model.predict(node, x, _drop(model, cond, cond_dropout, generator))
+    p, q = COORDINATES[prediction.kind](node)
+    wrong = lincomb((1.0, prediction.value), (-p, x0), (-q, eps))
+    if callable(weighting):
+        kind, weight = "eps", weighting(node)
+    else:
+        kind, weigh = WEIGHTINGS[choice("weighting", weighting, WEIGHTINGS)]
+        weight = weigh(node)
+    scale = prediction.coefficients(kind)[1]
+    error = wrong.square().flatten(1).mean(1)
+    for factor in (weight * scale**2, importance):
+        if isinstance(factor, Tensor):
+            error = error * factor.to(error).flatten()
+        elif factor is not None:
+            error = error * factor
+    return error
+
+
+def _normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None:
+        return torch.randn_like(x)
+    return torch.randn(x.shape, generator=generator, device="cpu", dtype=x.dtype).to(x.device)
+
+
+def _drop(
+    model: ScoreModel, cond: Cond, probability: float, generator: torch.Generator | None
+) -> Cond:
+    """Replace all conditions of a sample by the model's null ones, with this probability."""
+    if not 0.0 <= probability <= 1.0:
+        raise fail("cond_dropout", "a probability in [0, 1]", probability, "pass e.g. 0.1")
+    if not cond or probability == 0.0:
+        return cond
+    null = getattr(model, "null", {})
+    missing = sorted(set(cond) - set(null))
+    if missing:
+        remedy = "name the value that means 'no condition' in Preconditioned(..., null=...)"
+        raise fail("cond", f"conditions among {sorted(null)}", missing, remedy)
+    n = next(iter(cond.values())).shape[0]
+    drop = torch.rand(n, generator=generator, device="cpu") < probability
+    return {
+        name: torch.where(
+            expand(drop.to(value.device), value), torch.as_tensor(null[name]).to(value), value
+        )
+        for name, value in cond.items()
+    }

@@ -1,0 +1,166 @@
+"""Score models: the one interface between networks, oracles, guidance and solvers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, final
+
+from torch import Tensor, nn
+
+from scoresde._check import choice, floating, instance, positive, same_shape, wrong_type
+from scoresde._tensor import Scalar, Time, lincomb, user_time, xp
+from scoresde.node import Node
+from scoresde.prediction import COORDINATES, Prediction
+from scoresde.sde import SDE, AffineSDE
+
+__all__ = ["Cond", "FunctionScore", "Preconditioned", "ScoreModel"]
+
+Cond: TypeAlias = Mapping[str, Tensor] | None
+"""Conditions: name -> tensor with leading B (labels, measurements, masks)."""
+
+
+class ScoreModel(nn.Module, ABC):
+    """A model of the score of every marginal of an SDE; `predict` is its one abstract method.
+
+    Solvers, guidance and losses call `predict(node, x, cond)`; people call `model(t, x)` for a
+    `Prediction` or `model.score(t, x)` for the score alone. Wrapping a model gives a model.
+
+    Attributes:
+        sde: the SDE whose marginals it knows.
+    """
+
+    sde: SDE
+
+    @abstractmethod
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        """What the model says at x: (B, *D), a point `node` of the schedule."""
+
+    def forward(self, t: Time, x: Tensor, cond: Cond = None) -> Prediction:
+        """`predict` at time t: a float, (), or one time per sample (B,)."""
+        floating("x", x)
+        if isinstance(t, Tensor) and t.device.type == "cpu" and t.numel() == 1:
+            t = float(t)
+        elif isinstance(t, Tensor) and t.device.type == "cpu" and t.numel():
+            self.sde.check_time("t", float(t.detach().min()))
+            self.sde.check_time("t", float(t.detach().max()))
+        return self.predict(self.sde.at(t, like=x), x, cond)
+
+    @final
+    def score(self, t: Time, x: Tensor, cond: Cond = None) -> Tensor:
+        """The score, the gradient of log p_t at x: (B, *D), in units of 1/x."""
+        return self(t, x, cond).score  # type: ignore[no-any-return]
+
+
+TIMES: dict[str, Callable[[Node], Scalar]] = {
+    "t": lambda n: n.t,
+    "log_snr": lambda n: n.log_snr,
+    "log_sigma/4": lambda n: n.log_snr * -0.25,
+}
+"""What a network is told as its time; "log_sigma/4" is EDM's c_noise, of sigma / alpha."""
+
+
+@final
+class Preconditioned(ScoreModel):
+    """A raw network net(x, t, **cond), read as a prediction of eps, x0, v, the score, or EDM's.
+
+    The network is called with x: (B, *D) and a time (B,). For "eps", "x0", "v" and "score" its
+    output is that coordinate. For "edm" it is F in Karras et al. 2022 (arXiv 2206.00364),
+    eq. 7, for any affine SDE: x0 = c_skip x + c_out F(c_in x, c_noise), with
+    c_in = 1/sqrt(alpha^2 s^2 + sigma^2), c_skip = alpha s^2 c_in^2, c_out = sigma s c_in and
+    s = sigma_data; take it under VE and EDM schedules, whose states are not of unit size.
+
+    Args:
+        net: the network.
+        sde: the SDE; affine, unless predicts="score".
+        predicts: "eps", "x0", "v", "score" or "edm".
+        time: "t", "log_snr", "log_sigma/4" (c_noise) or a function of the node; by default
+            "log_sigma/4" for "edm", else "t".
+        sigma_data: standard deviation of the data, for "edm".
+        null: the values that stand for "no condition", by name; classifier-free guidance and
+            the training dropout of conditions read them.
+
+    Raises:
+        TypeError: net is not callable, or the SDE is not affine and predicts is not "score".
+        ValueError: unknown names; an output whose shape is not that of x.
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> from scoresde.nets import MLP
+        >>> model = Preconditioned(MLP(2), VPSDE())
+        >>> model.score(0.5, torch.zeros(4, 2)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        sde: SDE,
+        predicts: str = "eps",
+        time: str | Callable[[Node], Scalar] | None = None,
+        sigma_data: float = 1.0,
+        null: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+        instance("net", net, nn.Module, "wrap a function of (t, x) in FunctionScore instead")
+        self.predicts = choice("predicts", predicts, [*COORDINATES, "edm"])
+        if predicts != "score" and not isinstance(sde, AffineSDE):
+            remedy = "use predicts='score' or FunctionScore"
+            raise wrong_type("sde", f"an affine SDE for predicts={predicts!r}", sde, remedy)
+        default = "log_sigma/4" if predicts == "edm" else "t"
+        self.time = default if time is None else time
+        self._time = self.time if callable(self.time) else TIMES[choice("time", self.time, TIMES)]
+        self.sigma_data = positive("sigma_data", sigma_data, "the standard deviation of the data")
+        self.null: dict[str, Any] = {"label": -1} if null is None else dict(null)
+        self.net = net
+        self.sde = sde
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        time = Node.column_of(self._time(node), x)
+        if self.predicts == "edm":
+            return self._edm(node, x, time, cond)
+        value = self.net(x, time, **(cond or {}))
+        same_shape("net", value, x, "the network must return one value per entry of x")
+        return Prediction(x, node, value, self.predicts)
+
+    def _edm(self, node: Node, x: Tensor, time: Tensor, cond: Cond) -> Prediction:
+        scale = node.alpha**2 * self.sigma_data**2 + node.sigma**2
+        c_in = 1.0 / xp(scale).sqrt(scale)
+        raw = self.net(c_in * x, time, **(cond or {}))
+        same_shape("net", raw, x, "the network must return one value per entry of x")
+        c_skip = node.alpha * self.sigma_data**2 * c_in**2
+        c_out = node.sigma * self.sigma_data * c_in
+        return Prediction(x, node, lincomb((c_skip, x), (c_out, raw)), "x0")
+
+
+@final
+class FunctionScore(ScoreModel):
+    """A bare function fn(t, x) -> score as a model; `ReverseSampler` wraps one by itself.
+
+    Along a grid fn receives t as a 0-dim float64 CPU tensor, which mixes with any device and
+    dtype; for one time per sample as `(B, 1, ..., 1)`. Conditions are passed by name.
+
+    Args:
+        sde: the SDE.
+        fn: fn(t, x, **cond) -> tensor of the shape of x.
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> normal = FunctionScore(VPSDE(), lambda t, x: -x)
+        >>> normal.score(0.5, torch.ones(1, 2)).tolist()
+        [[-1.0, -1.0]]
+    """
+
+    def __init__(self, sde: SDE, fn: Callable[..., Tensor]) -> None:
+        super().__init__()
+        instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+        if not callable(fn):
+            raise wrong_type("fn", "a function score(t, x)", fn, "pass a callable")
+        self.sde = sde
+        self.fn = fn
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        value = self.fn(user_time(node.t, x), x, **(cond or {}))
+        same_shape("fn(t, x)", value, x, "a score has the shape of the state")
+        return Prediction(x, node, value.to(x.dtype), "score")

@@ -1,0 +1,93 @@
+"""What a model said about a noisy state, readable in any of the four coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from scoresde._tensor import Scalar, lincomb
+from scoresde.node import Node
+
+__all__ = ["COORDINATES", "Prediction"]
+
+COORDINATES: dict[str, Callable[[Node], tuple[Scalar, Scalar]]] = {
+    "eps": lambda n: (0.0, 1.0),
+    "x0": lambda n: (1.0, 0.0),
+    "v": lambda n: (-n.sigma, n.alpha),
+    "score": lambda n: (0.0, -1.0 / n.sigma),
+}
+"""Each coordinate is p x_0 + q eps; the table gives (p, q) at a node of the schedule."""
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class Prediction:
+    """What the model said at x = alpha x_0 + sigma eps; x0, eps, score and v by need.
+
+    Any two coordinates p x_0 + q eps are related through x by one 2 x 2 solve in floats, under
+    every affine SDE: the target is A x + B value. On a non-affine SDE only the score exists.
+
+    Args:
+        x: the state, (B, *D).
+        node: its point of the schedule.
+        value: the model's output in the coordinate `kind`, (B, *D).
+        kind: "eps", "x0", "v" (alpha eps - sigma x_0) or "score".
+
+    Example:
+        >>> import torch
+        >>> from scoresde import VPSDE
+        >>> node, x, eps = VPSDE().at(0.3), torch.ones(1, 2), torch.zeros(1, 2)
+        >>> bool((Prediction(x, node, eps, "eps").x0 * node.alpha == x).all())
+        True
+    """
+
+    x: Tensor
+    node: Node
+    value: Tensor
+    kind: str
+
+    def coefficients(self, kind: str) -> tuple[Scalar, Scalar]:
+        """(A, B) with which the coordinate `kind` is A x + B value."""
+        if kind == self.kind:
+            return 0.0, 1.0
+        node = self.node
+        alpha, sigma = node.alpha, node.sigma
+        p, q = COORDINATES[self.kind](node)
+        p_to, q_to = COORDINATES[kind](node)
+        det = alpha * q - sigma * p
+        return (p_to * q - q_to * p) / det, (alpha * q_to - sigma * p_to) / det
+
+    def mix(self, a: Scalar, kind: str, b: Scalar, *more: tuple[Scalar, Tensor]) -> Tensor:
+        """a x + b `kind` + more, as one linear combination of x, value and `more`."""
+        to_x, to_value = self.coefficients(kind)
+        return lincomb((a + b * to_x, self.x), (b * to_value, self.value), *more)
+
+    def read(self, kind: str) -> Tensor:
+        """The coordinate `kind`, (B, *D)."""
+        if kind == self.kind:
+            return self.value
+        a, b = self.coefficients(kind)
+        return lincomb((a, self.x), (b, self.value))
+
+    @property
+    def x0(self) -> Tensor:
+        """The denoised state E[x_0 | x_t]: Tweedie's formula (x + sigma^2 score) / alpha."""
+        return self.read("x0")
+
+    @property
+    def eps(self) -> Tensor:
+        """The noise E[eps | x_t]."""
+        return self.read("eps")
+
+    @property
+    def score(self) -> Tensor:
+        """The score, the gradient of log p_t at x: -eps / sigma."""
+        return self.read("score")
+
+    @property
+    def v(self) -> Tensor:
+        """The velocity alpha eps - sigma x_0 (Salimans and Ho 2022, arXiv 2202.00512)."""
+        return self.read("v")

@@ -1,0 +1,152 @@
+"""What a solver walks along: the reverse SDE of a model, and the forward SDE."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, instance, nonnegative
+from scoresde._tensor import Scalar, lincomb
+from scoresde.grid import Grid
+from scoresde.model import Cond, ScoreModel
+from scoresde.node import Node
+from scoresde.prediction import Prediction
+from scoresde.sde import SDE, AffineSDE
+
+__all__ = ["ForwardSDE", "Process", "ReverseSDE"]
+
+
+class Process(ABC):
+    """A diffusion along a grid: drift as terms of a linear combination, and diffusion.
+
+    Attributes:
+        sde: the SDE whose schedule it follows.
+        nfe: network evaluations so far.
+    """
+
+    sde: SDE
+    nfe: int
+
+    @property
+    @abstractmethod
+    def stochastic(self) -> bool:
+        """Whether noise is added along the way."""
+
+    @abstractmethod
+    def terms(self, node: Node, x: Tensor) -> tuple[tuple[Scalar, Tensor], ...]:
+        """Pairs (c, m) with which the drift dx/dt is the sum of c m; x: (B, *D)."""
+
+    @abstractmethod
+    def diffusion(self, node: Node) -> float:
+        """The coefficient of dw."""
+
+    @abstractmethod
+    def check_grid(self, grid: Grid) -> None:
+        """Raise unless this process can be walked along the grid."""
+
+    @final
+    def drift(self, node: Node, x: Tensor) -> Tensor:
+        """dx/dt at a node, (B, *D)."""
+        return lincomb(*self.terms(node, x))
+
+
+@final
+class ReverseSDE(Process):
+    """dx = [f - (1 + eta^2)/2 g^2 score] dt + eta g dw, time running down.
+
+    All share the marginals of the forward SDE: eta = 1 is the reverse SDE (Anderson 1982), eta
+    = 0 the probability flow (Song et al. 2021, arXiv 2011.13456, eq. 13), and any eta or
+    function of time between and beyond is as good in the limit.
+
+    Args:
+        sde: the forward SDE.
+        model: a score model of it.
+        eta: the stochasticity, a number of at least 0 or a function of t.
+        cond: conditions handed to the model at every call.
+    """
+
+    def __init__(
+        self,
+        sde: SDE,
+        model: ScoreModel,
+        eta: float | Callable[[Tensor], Any] = 1.0,
+        cond: Cond = None,
+    ) -> None:
+        instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
+        self.sde = sde
+        self.model = model
+        self.eta = eta if callable(eta) else nonnegative("eta", eta, "0 is the ODE, 1 the SDE")
+        self.cond = cond
+        self.nfe = 0
+        self._affine = isinstance(sde, AffineSDE)
+
+    @property
+    def stochastic(self) -> bool:
+        return callable(self.eta) or self.eta != 0.0
+
+    def eta_at(self, node: Node) -> float:
+        """eta at a node of a grid."""
+        if not callable(self.eta):
+            return self.eta
+        value = float(self.eta(torch.tensor(node.t, dtype=torch.float64)))
+        return nonnegative(f"eta({node.t:g})", value, "eta is a function of t with values >= 0")
+
+    def predict(self, node: Node, x: Tensor) -> Prediction:
+        """One network evaluation."""
+        self.nfe += 1
+        return self.model.predict(node, x, self.cond)
+
+    def terms(self, node: Node, x: Tensor) -> tuple[tuple[Scalar, Tensor], ...]:
+        prediction = self.predict(node, x)
+        strength = -0.5 * (1.0 + self.eta_at(node) ** 2) * node.g**2
+        a, b = prediction.coefficients("score")
+        if self._affine:
+            return (node.rate + strength * a, x), (strength * b, prediction.value)
+        return (1.0, self.sde.drift(node, x)), (strength * b, prediction.value)
+
+    def diffusion(self, node: Node) -> float:
+        return self.eta_at(node) * float(node.g)
+
+    def check_grid(self, grid: Grid) -> None:
+        grid.check(self.sde)
+        for leg in grid.legs:
+            if self.stochastic and leg[0] < leg[-1]:
+                got = f"a leg from {leg[0]:g} up to {leg[-1]:g}"
+                remedy = "set eta=0 to encode along the probability flow, or use simulate"
+                raise fail("grid", "legs that run down in time for eta > 0", got, remedy)
+
+
+@final
+class ForwardSDE(Process):
+    """dx = f(t, x) dt + g(t) dw, time running up: data into noise.
+
+    Args:
+        sde: the SDE, affine or the user's own.
+    """
+
+    def __init__(self, sde: SDE) -> None:
+        instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+        self.sde = sde
+        self.nfe = 0
+        self._affine = isinstance(sde, AffineSDE)
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def terms(self, node: Node, x: Tensor) -> tuple[tuple[Scalar, Tensor], ...]:
+        return ((node.rate, x),) if self._affine else ((1.0, self.sde.drift(node, x)),)
+
+    def diffusion(self, node: Node) -> float:
+        return float(node.g)
+
+    def check_grid(self, grid: Grid) -> None:
+        grid.check(self.sde)
+        for leg in grid.legs:
+            if leg[0] > leg[-1]:
+                got = f"a leg from {leg[0]:g} down to {leg[-1]:g}"
+                raise fail("grid", "legs that run up in time", got, "reverse the grid")

@@ -1,0 +1,436 @@
+"""Sampling: the reverse process from the prior to the data, and the forward process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from scoresde._check import choice, fail, floating, instance, need, positive_int, wrong_type
+from scoresde.grid import Grid, make_grid
+from scoresde.model import Cond, FunctionScore, ScoreModel
+from scoresde.node import Node
+from scoresde.noise import Independent, Noise
+from scoresde.process import ForwardSDE, ReverseSDE
+from scoresde.sde import SDE, AffineSDE
+from scoresde.solvers import (
+    Adams,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    PredictorCorrector,
+    ReverseDiffusion,
+    SciPySolver,
+    Solution,
+    Solver,
+    StepSolver,
+    TorchSDESolver,
+)
+from scoresde.solvers.base import OnStep
+
+__all__ = ["SOLVERS", "ReverseSampler", "simulate"]
+
+SOLVERS: dict[str, tuple[Solver, float]] = {
+    "euler_maruyama": (EulerMaruyama(), 1.0),
+    "reverse_diffusion": (ReverseDiffusion(), 1.0),
+    "ancestral": (Adams(1), 1.0),
+    "predictor_corrector": (PredictorCorrector(Adams(1), Langevin()), 1.0),
+    "torchsde": (TorchSDESolver(), 1.0),
+    "ddim": (Adams(1), 0.0),
+    "euler": (EulerMaruyama(), 0.0),
+    "heun": (Heun(), 0.0),
+    "scipy": (SciPySolver(), 0.0),
+}
+"""Name -> (solver, eta): eta = 1 walks the reverse SDE, 0 the probability flow."""
+
+NOISES: dict[str, Callable[[int], Noise]] = {"independent": Independent}
+"""Name -> noise source of a seed."""
+
+_AUTO_STEPS = 500
+
+
+@final
+class ReverseSampler:
+    """Samples from a score model by walking its reverse SDE or probability flow.
+
+    Args:
+        sde: the SDE that the model was trained for.
+        model: a `ScoreModel`, or a bare function score(t, x).
+        solver: a name of `SOLVERS`, a solver, or "auto" (Euler-Maruyama with 500 steps).
+        steps: steps of the solver; the final denoising call comes on top. 50 by default.
+        grid: "log_snr" (the default under an affine SDE), "uniform", "quadratic", "karras", a
+            `Grid`, or the times themselves.
+        t_end: where to stop; the SDE's own by default.
+        eta: the stochasticity, a number or a function of t; that of the solver's name by
+            default, or 1 for a solver object that can walk an SDE and 0 for one that cannot.
+        denoise: end with one Tweedie step x_0hat(x) at the state's own time. By default under
+            an affine SDE.
+
+    Raises:
+        TypeError, ValueError: at construction, before any network call, whatever can be known
+            then: unknown names, a solver that the SDE or eta does not suit, a model of another
+            SDE, a grid outside [0, T].
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> normal = ReverseSampler(VPSDE(), lambda t, x: -x, "ddim", steps=10)
+        >>> normal.sample((1000, 2), seed=0).shape
+        torch.Size([1000, 2])
+    """
+
+    def __init__(
+        self,
+        sde: SDE,
+        model: ScoreModel | Callable[..., Tensor],
+        solver: str | Solver = "auto",
+        *,
+        steps: int | None = None,
+        grid: str | Grid | Sequence[float] | None = None,
+        t_end: float | None = None,
+        eta: float | Callable[[Tensor], Any] | None = None,
+        denoise: bool | None = None,
+    ) -> None:
+        instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+        affine = isinstance(sde, AffineSDE)
+        self.sde = sde
+        self.model = _as_model(sde, model)
+        if solver == "auto":
+            solver, steps = "euler_maruyama", _AUTO_STEPS if steps is None else steps
+        self.solver, default_eta = _as_solver(solver)
+        self.eta = default_eta if eta is None else eta
+        self.steps = positive_int("steps", 50 if steps is None else steps)
+        self.t_end = t_end
+        self.grid = ("log_snr" if affine else "uniform") if grid is None else grid
+        self.denoise = affine if denoise is None else denoise
+        if self.denoise and not affine:
+            remedy = "leave denoise out: Tweedie's formula needs alpha and sigma"
+            raise wrong_type("denoise", "False on an SDE that is not affine", denoise, remedy)
+        process = ReverseSDE(sde, self.model, self.eta)
+        self.solver.check(sde, process.stochastic)
+        process.check_grid(self._grid(None))
+
+    def __repr__(self) -> str:
+        return f"ReverseSampler({self.sde!r}, {self.solver!r}, eta={self.eta!r})"
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int | None = None,
+        first: int = 0,
+        noise: str | Noise = "independent",
+        cond: Cond = None,
+        x_init: Tensor | None = None,
+        t_start: float | None = None,
+        batch_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+        on_step: OnStep | None = None,
+        keep_path: bool = False,
+    ) -> Tensor:
+        """Samples of this shape; the `x` of `solve`, which takes the same arguments."""
+        return self.solve(
+            shape,
+            seed=seed,
+            first=first,
+            noise=noise,
+            cond=cond,
+            x_init=x_init,
+            t_start=t_start,
+            batch_size=batch_size,
+            dtype=dtype,
+            device=device,
+            progress=progress,
+            on_step=on_step,
+            keep_path=keep_path,
+        ).x
+
+    def solve(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int | None = None,
+        first: int = 0,
+        noise: str | Noise = "independent",
+        cond: Cond = None,
+        x_init: Tensor | None = None,
+        t_start: float | None = None,
+        batch_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+        on_step: OnStep | None = None,
+        keep_path: bool = False,
+    ) -> Solution:
+        """Samples with what the solver measured.
+
+        Args:
+            shape: (N, *D).
+            seed: the noise's seed; drawn from torch's global generator if None. Sample number i
+                of a seed has the same noise whatever the batch size, split or device.
+            first: the number of the first sample.
+            noise: "independent" or a noise source.
+            cond: conditions, name -> (N, ...), handed to the model.
+            x_init: (N, *D), the state at t_start in place of a draw from the prior.
+            t_start: where to start; T by default. Needs x_init if below T.
+            batch_size: solve this many at a time, so that memory does not grow with N.
+            dtype, device: of the state; by default those of the model's parameters.
+            progress: show a bar.
+            on_step: called with (node, x) after each step; may return another state.
+            keep_path: keep the states at all nodes, (steps + 1, N, *D).
+
+        Raises:
+            ValueError: an argument does not fit, or the samples are not finite; then the run is
+                repeated with a check at each step and the error names step and time.
+        """
+        shape = _check_shape(shape)
+        x_init, grid = self._start(shape, x_init, t_start)
+        _check_cond(cond, shape[0])
+        source = _as_noise(noise, seed)
+        dtype, device = self._kind(dtype, device, x_init)
+        size = shape[0] if batch_size is None else positive_int("batch_size", batch_size)
+        starts = range(0, shape[0], min(size, shape[0]))
+        solutions = []
+        with torch.no_grad(), _bar(progress, grid, self.solver, len(starts)) as advance:
+            for start in starts:
+                rows = slice(start, min(start + size, shape[0]))
+                draw = source.from_sample(first + start)
+                like = torch.empty((rows.stop - start, *shape[1:]), dtype=dtype, device=device)
+                x = (
+                    self.sde.sample_prior(draw.prior(like))
+                    if x_init is None
+                    else x_init[rows].to(like)
+                )
+                part = {k: v[rows].to(like.device) for k, v in cond.items()} if cond else None
+                hook = _both(on_step, advance)
+                solutions.append(self._solve(x, part, grid, draw, hook, keep_path))
+        paths = [s.path for s in solutions if s.path is not None]
+        return Solution(
+            x=torch.cat([s.x for s in solutions]),
+            grid=grid,
+            nfe=max(s.nfe for s in solutions),
+            path=torch.cat(paths, 1) if paths else None,
+            solver=self.solver,
+            seed=source.seed,
+        )
+
+    def _solve(
+        self, x: Tensor, cond: Cond, grid: Grid, noise: Noise, hook: OnStep | None, keep: bool
+    ) -> Solution:
+        process = ReverseSDE(self.sde, self.model, self.eta, cond)
+
+        def run(on_step: OnStep | None) -> tuple[Solution, Tensor]:
+            solution = self.solver.solve(
+                process, x, grid, noise=noise, on_step=on_step, keep_path=keep
+            )
+            if not self.denoise:
+                return solution, solution.x
+            return solution, process.predict(self.sde.at(grid.end), solution.x).x0
+
+        solution, final_x = run(hook)
+        nfe = process.nfe
+        if not bool(torch.isfinite(final_x).all()):
+            if isinstance(self.solver, StepSolver):
+                run(_both(hook, _Watch(grid)))
+            where = f"after the last step, at t = {grid.end:.6g}"
+            raise _not_finite(where, self.solver)
+        return Solution(x=final_x, grid=grid, nfe=nfe, path=solution.path)
+
+    def _grid(self, t_start: float | None) -> Grid:
+        return make_grid(self.grid, self.sde, self.steps, t_start=t_start, t_end=self.t_end)
+
+    def _start(
+        self, shape: tuple[int, ...], x_init: Tensor | None, t_start: float | None
+    ) -> tuple[Tensor | None, Grid]:
+        """The initial state, checked, and the grid from its time."""
+        grid = self._grid(t_start)
+        if t_start is not None and grid.start != self.sde.check_time("t_start", t_start):
+            remedy = "leave t_start out, or name the grid and let it start there"
+            raise fail("t_start", f"the grid's own start {grid.start:g}", t_start, remedy)
+        if x_init is None:
+            if grid.start < self.sde.T:
+                remedy = f"the prior is that of T = {self.sde.T:g}"
+                raise fail("x_init", f"a state at t_start = {grid.start:g}", None, remedy)
+            return None, grid
+        floating("x_init", x_init)
+        if tuple(x_init.shape) != shape:
+            raise fail("x_init", f"shape {shape}", x_init, "make shape and x_init agree")
+        if not bool(torch.isfinite(x_init).all()):
+            raise fail("x_init", "finite numbers", "NaN or infinity", "check how it was made")
+        return x_init, grid
+
+    def _kind(
+        self, dtype: torch.dtype | None, device: torch.device | str | None, x_init: Tensor | None
+    ) -> tuple[torch.dtype, torch.device]:
+        """dtype and device of the state: asked for, or of x_init, or of the model."""
+        like = x_init
+        if like is None:
+            like = next(self.model.parameters(), None)
+        if dtype is None:
+            wide = like is not None and like.dtype in (torch.float32, torch.float64)
+            dtype = like.dtype if like is not None and wide else torch.get_default_dtype()
+        if not dtype.is_floating_point:
+            raise fail("dtype", "a floating-point dtype", dtype, "pass e.g. torch.float32")
+        if device is None:
+            device = torch.get_default_device() if like is None else like.device
+        return dtype, torch.device(device)
+
+
+class _Watch:
+    """A hook that raises at the first state that is not finite."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.step, self.before = 0, grid.start
+
+    def __call__(self, node: Node, x: Tensor) -> None:
+        self.step += 1
+        if not bool(torch.isfinite(x).all()):
+            rows = torch.isfinite(x).flatten(1).all(1).logical_not().nonzero().flatten()
+            where = f"at step {self.step}, from t = {self.before:.6g} to t = {node.t:.6g}"
+            raise _not_finite(f"{where}, first in sample {int(rows[0])} of {len(rows)}", None)
+        self.before = node.t
+
+
+def _not_finite(where: str, solver: Solver | None) -> ValueError:
+    remedy = "check the model's output there, take more steps, or end at a larger t_end"
+    by = f" by {solver!r}" if solver is not None else ""
+    return fail("model", "finite scores", f"NaN or infinity {where}{by}", remedy)
+
+
+def _as_model(sde: SDE, model: object) -> ScoreModel:
+    if isinstance(model, ScoreModel):
+        if model.sde is not sde and model.sde != sde:
+            remedy = "sample with the SDE that the model was trained for (model.sde)"
+            raise fail("sde", f"the model's own, {model.sde!r}", repr(sde), remedy)
+        return model
+    if isinstance(model, nn.Module):
+        remedy = (
+            "wrap a network net(x, t) in Preconditioned(net, sde), "
+            "or a module that returns the score of (t, x) in FunctionScore(sde, module)"
+        )
+        raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
+    if not callable(model):
+        remedy = "pass Preconditioned(net, sde) or a function of (t, x)"
+        raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
+    return FunctionScore(sde, model)
+
+
+def _as_solver(solver: object) -> tuple[Solver, float]:
+    if isinstance(solver, str):
+        return SOLVERS[choice("solver", solver, SOLVERS)]
+    instance("solver", solver, Solver, f"pass a solver or one of {', '.join(SOLVERS)}")
+    assert_solver: Solver = solver  # type: ignore[assignment]
+    return assert_solver, 0.0 if assert_solver.serves == "ode" else 1.0
+
+
+def _as_noise(noise: object, seed: object) -> Noise:
+    if isinstance(noise, Noise):
+        if seed is not None and seed != noise.seed:
+            raise fail("seed", f"the noise's own seed {noise.seed}", seed, "leave seed out")
+        return noise
+    make = NOISES[choice("noise", noise, NOISES)]
+    if seed is None:
+        seed = int(torch.randint(2**62, (), device="cpu"))
+    return make(seed)  # type: ignore[arg-type]
+
+
+def _check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(shape, int) or not isinstance(shape, Sequence):
+        raise wrong_type("shape", "(N, *D)", shape, "pass for example shape=(16, 2)")
+    sizes = tuple(positive_int("shape", n, "pass sizes above 0, e.g. (16, 2)") for n in shape)
+    if len(sizes) < 2:
+        raise fail("shape", "(N, *D) with at least one dimension D", shape, "pass e.g. (16, 2)")
+    return sizes
+
+
+def _check_cond(cond: Cond, n: int) -> None:
+    for name, value in (cond or {}).items():
+        if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != n:
+            remedy = "conditions have one entry per sample along their first axis"
+            raise fail(f"cond[{name!r}]", f"a tensor with leading {n}", value, remedy)
+
+
+def _both(first: OnStep | None, second: OnStep | None) -> OnStep | None:
+    if first is None or second is None:
+        return first or second
+
+    def both(node: Node, x: Tensor) -> Tensor | None:
+        changed = first(node, x)
+        second(node, x if changed is None else changed)
+        return changed
+
+    return both
+
+
+@contextmanager
+def _bar(progress: bool, grid: Grid, solver: Solver, batches: int) -> Iterator[OnStep | None]:
+    """A progress bar over the steps of all batches; over batches where a solver has no steps."""
+    if not progress:
+        yield None
+        return
+    stepwise = isinstance(solver, StepSolver)
+    with need("tqdm", "").tqdm(total=grid.steps * batches if stepwise else batches) as bar:
+        if not stepwise:
+            yield None
+            bar.update(batches)
+            return
+
+        def advance(node: Node, x: Tensor) -> None:
+            bar.update()
+
+        yield advance
+
+
+def simulate(
+    sde: SDE,
+    x0: Tensor,
+    grid: str | Grid | Sequence[float] = "uniform",
+    *,
+    steps: int = 500,
+    seed: int | None = None,
+    noise: str | Noise = "independent",
+    on_step: OnStep | None = None,
+    keep_path: bool = False,
+) -> Solution:
+    """The forward SDE from data to noise by Euler-Maruyama, on a grid that runs up.
+
+    Under an affine SDE the state at the first node is drawn from the exact marginal there, so
+    the marginals at every node are those of the closed form as the steps shrink. Under any other
+    SDE the state starts as x0.
+
+    Args:
+        sde: any SDE.
+        x0: (B, *D) data.
+        grid: "uniform", "quadratic", ..., a `Grid` or times, running up; the named ones go from
+            t_min to T.
+        steps: steps of a named grid.
+        seed, noise, on_step, keep_path: as in `ReverseSampler.solve`.
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> simulate(VPSDE(), torch.ones(5, 2), steps=20, seed=0).x.shape
+        torch.Size([5, 2])
+    """
+    instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+    if floating("x0", x0).ndim < 2 or x0.numel() == 0:
+        raise fail("x0", "a non-empty batch of shape (B, *D)", x0, "add a batch axis")
+    if not bool(torch.isfinite(x0).all()):
+        raise fail("x0", "finite numbers", "NaN or infinity", "clean the data first")
+    source = _as_noise(noise, seed)
+    made = make_grid(grid, sde, steps, t_start=sde.t_min, t_end=sde.T)
+    x = x0
+    if isinstance(sde, AffineSDE):
+        x = sde.perturb(made.start, x0, source.prior(x0))
+    with torch.no_grad():
+        solution = EulerMaruyama().solve(
+            ForwardSDE(sde), x, made, noise=source, on_step=on_step, keep_path=keep_path
+        )
+    if not math.isfinite(float(solution.x.abs().max())):
+        remedy = "take more steps, or check f and g"
+        raise fail("sde", "a finite state", "NaN or infinity along the way", remedy)
+    return solution

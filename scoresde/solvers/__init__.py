@@ -1,0 +1,24 @@
+"""Solvers: schemes that walk a process along a grid."""
+
+from scoresde.solvers.backends import SciPySolver, TorchSDESolver
+from scoresde.solvers.base import Corrector, Orders, Solution, Solver, StepSolver
+from scoresde.solvers.deterministic import Heun
+from scoresde.solvers.exponential import Adams
+from scoresde.solvers.langevin import Langevin, PredictorCorrector
+from scoresde.solvers.stochastic import EulerMaruyama, ReverseDiffusion
+
+__all__ = [
+    "Adams",
+    "Corrector",
+    "EulerMaruyama",
+    "Heun",
+    "Langevin",
+    "Orders",
+    "PredictorCorrector",
+    "ReverseDiffusion",
+    "SciPySolver",
+    "Solution",
+    "Solver",
+    "StepSolver",
+    "TorchSDESolver",
+]

@@ -1,0 +1,185 @@
+"""The solver protocol, and the one loop over a fixed grid."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, wrong_type
+from scoresde._tensor import lincomb
+from scoresde.grid import Grid
+from scoresde.node import Node
+from scoresde.noise import Noise
+from scoresde.process import Process
+from scoresde.sde import SDE, AffineSDE
+
+__all__ = ["Corrector", "OnStep", "Orders", "Solution", "Solver", "State", "StepSolver", "between"]
+
+State: TypeAlias = Any
+"""What a scheme carries from step to step: None, or history and coefficients."""
+
+OnStep: TypeAlias = Callable[[Node, Tensor], Tensor | None]
+"""Called after each step with the node reached and the state; may return another state."""
+
+
+@final
+@dataclass(frozen=True)
+class Orders:
+    """Orders of convergence of a scheme; None where it does not converge or does not apply.
+
+    Args:
+        ode: global order on the probability flow.
+        weak: order of the moments on the reverse SDE.
+        strong: order of the paths on the reverse SDE.
+    """
+
+    ode: float | None = None
+    weak: float | None = None
+    strong: float | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What a solver returns.
+
+    Attributes:
+        x: the final state, (B, *D).
+        grid: the grid that was walked.
+        nfe: network evaluations per sample, counted at the process.
+        path: the states at all nodes, (N + 1, B, *D), if asked for.
+        solver: the solver.
+        seed: the seed of the noise.
+        status: "done", or why the solver stopped early.
+        stats: whatever else a solver measured.
+    """
+
+    x: Tensor
+    grid: Grid
+    nfe: int
+    path: Tensor | None = None
+    solver: Any = None
+    seed: int | None = None
+    status: str = "done"
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+class Solver(ABC):
+    """Walks a process along a grid. Frozen: it can be shared, reused and compared.
+
+    Attributes:
+        serves: "ode", "sde" or "any", the processes it can walk.
+        needs: the least kind of SDE.
+    """
+
+    serves: ClassVar[str] = "any"
+    needs: ClassVar[type] = SDE
+
+    @property
+    @abstractmethod
+    def orders(self) -> Orders:
+        """Declared orders of convergence; the tests measure them."""
+
+    @abstractmethod
+    def solve(
+        self,
+        process: Process,
+        x: Tensor,
+        grid: Grid,
+        *,
+        noise: Noise,
+        on_step: OnStep | None = None,
+        keep_path: bool = False,
+    ) -> Solution:
+        """Walk x: (B, *D) from the first time of the grid to the last."""
+
+    def check(self, sde: SDE, stochastic: bool) -> None:
+        """Raise a TypeError or ValueError if this solver cannot serve the process."""
+        if not isinstance(sde, self.needs):
+            remedy = "EulerMaruyama, SciPySolver and TorchSDESolver need only f, g and the score"
+            expected = f"an {self.needs.__name__} for {type(self).__name__}"
+            raise wrong_type("sde", expected, sde, remedy)
+        if stochastic and self.serves == "ode":
+            remedy = "set eta=0 for the probability flow, or use an SDE solver (EulerMaruyama)"
+            raise fail("eta", f"0 for {type(self).__name__}, which serves ODEs", "eta > 0", remedy)
+        if not stochastic and self.serves == "sde":
+            remedy = "set eta > 0, or use an ODE solver (Heun)"
+            raise fail("eta", f"more than 0 for {type(self).__name__}", 0, remedy)
+
+
+class StepSolver(Solver):
+    """A scheme on a fixed grid: a pure `step` with explicit state."""
+
+    def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
+        """The state with which a leg begins; called once per leg."""
+        return None
+
+    @abstractmethod
+    def step(
+        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
+    ) -> tuple[Tensor, State]:
+        """One step from `now` to `nxt`; pure: a function of its arguments alone."""
+
+    @final
+    def solve(
+        self,
+        process: Process,
+        x: Tensor,
+        grid: Grid,
+        *,
+        noise: Noise,
+        on_step: OnStep | None = None,
+        keep_path: bool = False,
+    ) -> Solution:
+        """The loop over the grid: the only one for every scheme on fixed nodes."""
+        self.check(process.sde, process.stochastic)
+        process.check_grid(grid)
+        calls = process.nfe
+        path = [x]
+        for number, times in enumerate(grid.legs):
+            draw = noise.on_leg(number)
+            if number:
+                x = between(process.sde, x, grid.legs[number - 1][-1], times[0], draw)
+            leg = tuple(process.sde.at(t) for t in times)
+            state = self.init(process, x, leg)
+            for now, nxt in zip(leg, leg[1:], strict=False):
+                x, state = self.step(process, x, now, nxt, state, draw)
+                if on_step is not None:
+                    changed = on_step(nxt, x)
+                    x = x if changed is None else changed
+                if keep_path:
+                    path.append(x)
+        return Solution(
+            x=x,
+            grid=grid,
+            nfe=process.nfe - calls,
+            path=torch.stack(path) if keep_path else None,
+            solver=self,
+        )
+
+
+def between(sde: SDE, x: Tensor, end: float, start: float, noise: Noise) -> Tensor:
+    """Noise the state from the end of one leg up to the start of the next, exactly."""
+    if end == start:
+        return x
+    if not isinstance(sde, AffineSDE):
+        raise wrong_type("grid", "a single leg on an SDE that is not affine", sde, "drop the rest")
+    scale, std = sde.transition(end, start)
+    return lincomb((scale, x), (std, noise.normal(x, sde.at(end), sde.at(start))))
+
+
+class Corrector(ABC):
+    """Moves a state at one node without changing the marginal it is drawn from."""
+
+    @abstractmethod
+    def check(self, sde: SDE) -> None:
+        """Raise if this corrector cannot serve the SDE."""
+
+    @abstractmethod
+    def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
+        """The corrected state, (B, *D)."""

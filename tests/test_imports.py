@@ -1,0 +1,267 @@
+"""Lean imports, and the rules of the house that a syntax tree can show."""
+
+import ast
+import configparser
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "scoresde"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+HEAVY = frozenset(
+    {
+        "accelerate",
+        "diffusers",
+        "matplotlib",
+        "ot",
+        "pandas",
+        "PIL",
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "tensorboard",
+        "torchsde",
+        "torchvision",
+        "tqdm",
+        "typer",
+    }
+)
+BUDGET_MS = 150.0
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+    )
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    return {name.partition(".")[0] for name in json.loads(python("-c", code).stdout)}
+
+
+def test_import_loads_torch_and_nothing_heavier() -> None:
+    assert HEAVY & (loaded_by("import torch, scoresde") - loaded_by("import torch")) == set()
+
+
+def milliseconds_over_torch() -> float:
+    """Self times of all that ``import scoresde`` loads when torch is there already."""
+    log = python("-X", "importtime", "-c", "import torch\nimport scoresde").stderr
+    rows = re.findall(r"^import time:\s+(\d+) \|\s+\d+ \| (.*)$", log, re.MULTILINE)
+    names = [name for _, name in rows]
+    return sum(int(time) for time, _ in rows[names.index("torch") + 1 :]) / 1000
+
+
+def test_import_adds_little_to_that_of_torch() -> None:
+    # The least of several runs: other work on the machine can only add.
+    times: list[float] = []
+    while len(times) < 3 or (min(times) > BUDGET_MS and len(times) < 6):
+        times.append(milliseconds_over_torch())
+    assert min(times) <= BUDGET_MS, f"import scoresde adds {min(times):.0f} ms, of {times}"
+
+
+def test_public_names_are_documented() -> None:
+    import scoresde
+
+    def documented(thing: object) -> bool:
+        text = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__
+        # A dataclass without a docstring makes its own: Name(field: type, ...).
+        return bool(text) and not text.startswith(f"{getattr(thing, '__name__', '')}(")
+
+    things = {name: getattr(scoresde, name) for name in scoresde.__all__}
+    documentable = {
+        name: thing
+        for name, thing in things.items()
+        if inspect.isclass(thing) or inspect.isroutine(thing) or inspect.ismodule(thing)
+    }
+    assert [name for name, thing in documentable.items() if not documented(thing)] == []
+
+
+# The rules of the house. Each reads one module's syntax tree and yields (line, complaint).
+
+BARE_DRAWS = frozenset(
+    {
+        "bernoulli",
+        "multinomial",
+        "normal",
+        "poisson",
+        "rand",
+        "rand_like",
+        "randint",
+        "randint_like",
+        "randn",
+        "randn_like",
+        "randperm",
+    }
+)
+IN_PLACE_DRAWS = frozenset({"bernoulli_", "exponential_", "normal_", "random_", "uniform_"})
+# nets: initial weights. Elsewhere a draw names its generator.
+MAY_DRAW = ("noise.py", "losses.py", "data", "nets")
+
+
+def public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in body:
+        name = getattr(node, "name", "")
+        if name.startswith("_") and not name.startswith("__"):
+            continue
+        if isinstance(node, ast.ClassDef):
+            yield from public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def swallowed_keywords(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in public_functions(tree.body):
+        # What __new__ is given goes to __init__ too, which refuses a typo.
+        if node.args.kwarg and node.name != "__new__":
+            yield node.lineno, f"public {node.name} takes **{node.args.kwarg.arg}"
+
+
+def bare_asserts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            yield node.lineno, "assert: raise ValueError or TypeError, with the remedy"
+
+
+def late_all(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            return
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            break
+    yield 1, "no __all__ at the top"
+
+
+def bare_draws(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "torch":
+            for alias in node.names:
+                if alias.name in BARE_DRAWS:
+                    yield node.lineno, f"imports {alias.name} from torch"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner, name = ast.unparse(node.func.value), node.func.attr
+            seeded = any(keyword.arg == "generator" for keyword in node.keywords)
+            if (owner == "torch" and name in BARE_DRAWS) or name in IN_PLACE_DRAWS:
+                if not seeded:
+                    yield node.lineno, f"{owner}.{name} without generator="
+            elif owner in ("np.random", "numpy.random") and not (
+                name == "default_rng" and node.args
+            ):
+                yield node.lineno, f"{owner}.{name} without a seed"
+
+
+def fixed_rank(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """x[:, None, None, None] and x.view(-1, 1, 1, 1): broadcasting lives in _tensor.py."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
+            text = ast.unparse(node.slice).strip("()").replace(" ", "")
+            if text == ":,None,None,None":
+                yield node.lineno, f"[{text}]: use expand"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            sizes = [ast.unparse(size) for size in node.args]
+            if node.func.attr in ("view", "reshape") and sizes == ["-1", "1", "1", "1"]:
+                yield node.lineno, f".{node.func.attr}(-1, 1, 1, 1): use expand"
+
+
+RULES = (swallowed_keywords, bare_asserts, late_all, bare_draws, fixed_rank)
+
+
+def faults(source: str, module: str) -> list[str]:
+    """What breaks a rule in ``source``, which stands in the package at path ``module``."""
+    tree = ast.parse(source)
+    return [
+        f"scoresde/{module}:{line}: {complaint}"
+        for rule in RULES
+        if not (rule is bare_draws and module.split("/")[0] in MAY_DRAW)
+        for line, complaint in rule(tree)
+    ]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_rules_of_the_house(path: Path) -> None:
+    assert faults(path.read_text(), path.relative_to(PACKAGE).as_posix()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("def f(x, **kwargs): ...", "public f takes **kwargs"),
+        ("class A:\n    def f(self, **extra): ...", "public f takes **extra"),
+        ("class A:\n    def __init__(self, **kwargs): ...", "public __init__ takes **kwargs"),
+        ("def f(x):\n    assert x > 0", "assert"),
+        ("x = torch.randn(3)", "torch.randn without"),
+        ("x = torch.rand(3, device=d)", "torch.rand without"),
+        ("x = torch.randn_like(x)", "torch.randn_like without"),
+        ("from torch import randn_like", "imports randn_like"),
+        ("x.normal_()", "x.normal_ without"),
+        ("rng = np.random.default_rng()", "without a seed"),
+        ("x = np.random.randn(3)", "without a seed"),
+        ("y = x[:, None, None, None]", "use expand"),
+        ("y = x.view(-1, 1, 1, 1)", "use expand"),
+    ],
+)
+def test_a_planted_fault_is_seen(source: str, complaint: str) -> None:
+    (fault,) = faults(f"__all__ = []\n{source}", "sde.py")
+    assert complaint in fault
+
+
+@pytest.mark.parametrize("source", ["", "def f(): ...\n\n__all__ = ['f']"])
+def test_a_missing_or_late_all_is_seen(source: str) -> None:
+    assert faults(source, "sde.py") == ["scoresde/sde.py:1: no __all__ at the top"]
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("def _f(**kwargs): ...", "sde.py"),
+        ("def f(g):\n    def inner(**kwargs): ...", "sde.py"),
+        ("class _A:\n    def f(self, **kwargs): ...", "sde.py"),
+        ("x = torch.randn(3, generator=generator)", "analytic.py"),
+        ("rng = np.random.default_rng(seed)", "metrics.py"),
+        ("x = torch.randn_like(x)", "losses.py"),
+        ("x = torch.randn(3)", "data/toys.py"),
+        ("y = x[:, :, None, None]", "nets/unet.py"),
+    ],
+)
+def test_what_is_allowed_passes(source: str, module: str) -> None:
+    assert faults(f"__all__: list[str] = []\n{source}", module) == []
+
+
+def test_nothing_is_left_to_do() -> None:
+    marks = re.compile(r"\b(TO" + r"DO|FIX" + r"ME)\b")
+    kinds = {".cfg", ".md", ".py", ".toml", ".txt", ".yaml", ".yml", ""}
+    folders = ("scoresde", "tests", "examples", "benchmarks", "docs", ".ci", ".github")
+    files = [path for path in ROOT.glob("*") if path.is_file()]
+    files += [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    hits = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in files
+        if path.suffix in kinds
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if marks.search(line)
+    ]
+    assert hits == []
+
+
+def test_continuous_integration_runs_the_oldest_torch_we_promise() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    (bound,) = re.findall(r"^torch>=([\d.]+)$", config["options"]["install_requires"], re.M)
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    assert re.findall(r'"torch==([\d.]+)"', workflow) == [f"{bound}.0"]

@@ -1,0 +1,217 @@
+"""A module imports only from a strictly lower layer; a folder counts as one module."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "scoresde"
+
+# From the ground up. The first three rows are layer 0, which has this small order of its own.
+LAYERS: tuple[frozenset[str], ...] = tuple(
+    frozenset(row.split())
+    for row in (
+        "_check _quadrature",
+        "_tensor",
+        "node contract nets metrics plot",
+        "sde prediction noise data",
+        "grid model",
+        "process analytic guidance losses ddpm",
+        "solvers",
+        "sampler likelihood fokker_planck",
+        "training diagnose adapters",
+        "cli __init__",
+    )
+)
+LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
+STRANGERS = frozenset({"guidance", "solvers"})  # they meet in the user's hands
+
+
+def imports(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Line and absolute dotted path of all that is imported, at any depth of the code.
+
+    ``package`` is the path of the package the code stands in, against which relative imports are
+    read. Of ``from a import b`` comes a.b, whether b is a module or a name in one.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, tuple(alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            up = package[: len(package) - node.level + 1] if node.level else ()
+            base = up + tuple((node.module or "").split(".") if node.module else ())
+            for alias in node.names:
+                yield node.lineno, (*base, alias.name)
+        elif isinstance(node, ast.Call) and node.args:
+            called = ast.unparse(node.func).rpartition(".")[2]
+            name = node.args[0]
+            if called not in ("import_module", "__import__") or not isinstance(name, ast.Constant):
+                continue
+            dots = len(name.value) - len(name.value.lstrip("."))
+            up = package[: len(package) - dots + 1] if dots else ()
+            yield node.lineno, up + tuple(name.value.lstrip(".").split("."))
+
+
+def violations(root: Path) -> list[str]:
+    """Every breach of the layers in the package at ``root``."""
+    name = root.name
+    # Module path below the package -> file: ("sde",), ("solvers", "base"), ("solvers", "__init__")
+    files = {path.relative_to(root).with_suffix("").parts: path for path in root.rglob("*.py")}
+    found: list[str] = []
+    inside: dict[tuple[str, ...], set[tuple[str, ...]]] = {module: set() for module in files}
+
+    def resolve(path: tuple[str, ...]) -> tuple[str, ...]:
+        """The module that an import path (without the package's name) ends in."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in files:
+                return path[:end]
+            if (*path[:end], "__init__") in files:
+                return (*path[:end], "__init__")
+        return ("__init__",)
+
+    for module, file in sorted(files.items()):
+        me = module[0]
+        if me not in LEVEL:
+            found.append(f"{'/'.join(module)}.py: {me} stands in no layer")
+            continue
+        for line, path in imports(ast.parse(file.read_text()), (name, *module[:-1])):
+            where = f"{'/'.join(module)}.py:{line}"
+            if not path or path[0] != name:
+                continue
+            target = resolve(path[1:])
+            other = target[0]
+            if other == me and len(module) > 1:
+                inside[module].add(target)
+            elif other not in LEVEL:
+                found.append(f"{where}: imports {other}, which stands in no layer")
+            elif {me, other} == STRANGERS:
+                found.append(f"{where}: {me} and {other} never see each other")
+            elif LEVEL[other] >= LEVEL[me]:
+                found.append(f"{where}: {me} imports {other}, which is not in a lower layer")
+    try:
+        TopologicalSorter(inside).prepare()
+    except CycleError as error:
+        circle = " -> ".join("/".join(module) for module in reversed(error.args[1]))
+        found.append(f"imports in a circle: {circle}")
+    return list(dict.fromkeys(found))
+
+
+def test_the_package_keeps_its_layers() -> None:
+    assert violations(PACKAGE) == []
+
+
+# The checker itself, on trees with one planted fault each.
+
+CLEAN = {
+    "__init__.py": "from scoresde.sampler import ReverseSampler\nfrom .sde import VPSDE",
+    "_check.py": "import math",
+    "_tensor.py": "from scoresde import _check\nimport torch",
+    "node.py": "from scoresde._tensor import expand\nfrom ._check import positive",
+    "sde.py": "from scoresde.node import Node\nimport scoresde._tensor as tensor",
+    "grid.py": "from . import sde",
+    "guidance/__init__.py": "from scoresde.guidance.free import ClassifierFree",
+    "guidance/free.py": "from ..sde import VPSDE",
+    "solvers/__init__.py": "from .base import Solver\nfrom scoresde.solvers.euler import Euler",
+    "solvers/base.py": "from scoresde.sde import VPSDE",
+    "solvers/euler.py": "from . import base\nfrom scoresde.solvers.base import Solver",
+    "sampler.py": "def f():\n    from scoresde.solvers import Euler",
+    "cli.py": "from scoresde.sampler import ReverseSampler",
+}
+
+
+def plant(root: Path, files: dict[str, str]) -> list[str]:
+    package = root / "scoresde"
+    for name, source in (CLEAN | files).items():
+        file = package / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+    return violations(package)
+
+
+def test_a_clean_tree_passes(tmp_path: Path) -> None:
+    assert plant(tmp_path, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "complaint"),
+    [
+        pytest.param("sde.py", "from scoresde.grid import Grid", "sde imports grid", id="up"),
+        pytest.param("sde.py", "import scoresde.grid", "sde imports grid", id="import"),
+        pytest.param("sde.py", "import scoresde.grid as g", "sde imports grid", id="as"),
+        pytest.param("sde.py", "from scoresde import grid", "sde imports grid", id="from-root"),
+        pytest.param("sde.py", "from .grid import Grid", "sde imports grid", id="relative"),
+        pytest.param("sde.py", "from . import grid", "sde imports grid", id="relative-root"),
+        pytest.param("sde.py", "from . import node, grid", "sde imports grid", id="second-name"),
+        pytest.param("sde.py", "from .noise import Noise", "sde imports noise", id="same-layer"),
+        pytest.param("sde.py", "from scoresde import VPSDE", "sde imports __init__", id="top"),
+        pytest.param("sde.py", "import scoresde", "sde imports __init__", id="package"),
+        pytest.param("sde.py", "from . import *", "sde imports __init__", id="star"),
+        pytest.param("cli.py", "import scoresde", "cli imports __init__", id="cli-top"),
+        pytest.param("_check.py", "from . import _tensor", "_check imports _tensor", id="ground"),
+        pytest.param("node.py", "from . import contract", "node imports contract", id="layer-0"),
+        pytest.param(
+            "sde.py", "def f():\n    from .grid import Grid", "sde.py:2: sde imports", id="local"
+        ),
+        pytest.param(
+            "sde.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .grid import Grid",
+            "sde.py:3: sde imports grid",
+            id="types-only",
+        ),
+        pytest.param(
+            "sde.py",
+            "import importlib\nimportlib.import_module('scoresde.grid')",
+            "sde.py:2: sde imports grid",
+            id="import_module",
+        ),
+        pytest.param(
+            "sde.py",
+            "from importlib import import_module\nimport_module('.grid', __package__)",
+            "sde imports grid",
+            id="import_module-relative",
+        ),
+        pytest.param(
+            "guidance/deep/er.py",
+            "from ...sampler import R",
+            "guidance imports sampler",
+            id="deep",
+        ),
+        pytest.param(
+            "solvers/base.py", "from ..sampler import R", "solvers imports sampler", id="folder"
+        ),
+        pytest.param(
+            "solvers/base.py",
+            "from scoresde.guidance import ClassifierFree",
+            "solvers and guidance never see",
+            id="solvers-guidance",
+        ),
+        pytest.param(
+            "guidance/free.py",
+            "from ..solvers.base import Solver",
+            "guidance and solvers never see",
+            id="guidance-solvers",
+        ),
+        pytest.param("misc.py", "", "misc stands in no layer", id="no-layer"),
+        pytest.param("util/x.py", "", "util stands in no layer", id="no-layer-folder"),
+        pytest.param("solvers/base.py", "from .euler import Euler", "in a circle", id="circle"),
+        pytest.param("solvers/base.py", "from . import euler", "in a circle", id="circle-module"),
+        pytest.param(
+            "solvers/base.py",
+            "from scoresde.solvers import Euler",
+            "in a circle",
+            id="circle-init",
+        ),
+    ],
+)
+def test_a_planted_fault_is_seen(tmp_path: Path, file: str, source: str, complaint: str) -> None:
+    extra = {name: "" for name in ("noise.py", "contract.py")}
+    (fault,) = plant(tmp_path, extra | {file: source})
+    assert complaint in fault
+
+
+def test_unknown_target_is_seen(tmp_path: Path) -> None:
+    faults = plant(tmp_path, {"sde.py": "from .misc import x", "misc.py": ""})
+    assert len(faults) == 2
+    assert "imports misc, which stands in no layer" in faults[1]
