@@ -1,5 +1,6 @@
 """Score-based generative modelling in continuous time: SDEs, score models, solvers."""
 
+from scoresde import plot
 from scoresde.analytic import Empirical, Gaussian, GaussianMixture
 from scoresde.contract import DataContract
 from scoresde.grid import Grid
@@ -36,9 +37,11 @@ from scoresde.solvers import (
     StepSolver,
     TorchSDESolver,
 )
+from scoresde.training import EMA, Trainer, load, save
 
 __all__ = [
     "EDMSDE",
+    "EMA",
     "SDE",
     "VESDE",
     "VPSDE",
@@ -78,8 +81,12 @@ __all__ = [
     "StepSolver",
     "SubVPSDE",
     "TorchSDESolver",
+    "Trainer",
     "UniformTime",
     "dsm_loss",
+    "load",
+    "plot",
+    "save",
     "simulate",
 ]
 __version__ = "0.1.0"

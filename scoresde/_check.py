@@ -57,7 +57,7 @@ def wrong_type(argument: str, expected: str, got: object, remedy: str) -> TypeEr
 def _number(name: str, value: object, expected: str, remedy: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         item = getattr(value, "item", None)
-        if item is None or getattr(value, "size", None) not in (1,) and not _scalar(value):
+        if item is None or (getattr(value, "size", None) != 1 and not _scalar(value)):
             raise wrong_type(name, expected, value, remedy)
         value = item()
     number = float(value)  # type: ignore[arg-type]
@@ -106,8 +106,9 @@ def choice(name: str, value: object, table: Iterable[str]) -> str:
     keys = sorted(table)
     if isinstance(value, str) and value in keys:
         return value
-    near = difflib.get_close_matches(str(value).lower(), keys, n=1, cutoff=0.4)
-    remedy = f"did you mean {near[0]!r}?" if near else f"pass for example {keys[0]!r}"
+    plain = {key.lower(): key for key in keys}
+    near = difflib.get_close_matches(str(value).lower(), plain, n=1, cutoff=0.4)
+    remedy = f"did you mean {plain[near[0]]!r}?" if near else f"pass for example {keys[0]!r}"
     raise fail(name, "one of " + ", ".join(map(repr, keys)), value, remedy)
 
 
@@ -144,7 +145,8 @@ def need(module: str, extra: str) -> ModuleType | Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        package = module.split(".")[0]
+        wanted = f"'scoresde[{extra}]'" if extra else package
         raise ImportError(
-            f"{module.split('.')[0]} is needed here and is not installed; "
-            f"run: pip install 'scoresde[{extra}]'"
+            f"{package} is needed here and is not installed; run: pip install {wanted}"
         ) from error

@@ -22,48 +22,67 @@ _DEGREE = 16
 _NODES, _WEIGHTS = legendre.leggauss(_DEGREE)
 _VANDER = legendre.legvander(_NODES, _DEGREE - 1)
 _FIT = (_VANDER * _WEIGHTS[:, None]).T * (np.arange(_DEGREE) + 0.5)[:, None]
+# series of the mean of a function from the left edge to the point, from the function's series
+_MEAN = _FIT @ (
+    legendre.legval(_NODES, legendre.legint(np.eye(_DEGREE), lbnd=-1)).T / (_NODES + 1)[:, None]
+)
+# series of a function on the left and right half, from its series on the whole
+_HALVES = tuple(_FIT @ legendre.legvander((_NODES + s) / 2, _DEGREE - 1) for s in (-1, 1))
 _TARGET = 1e-13  # of each panel, so that the sum stays far below the promised 1e-10
 _PROMISE = 1e-10
 _MOST_PANELS = 8192
 
 
 class _Panel:
-    """The Legendre series of r, g^2 and both integrals on one panel [a, b]."""
+    """The Legendre series of r, g^2 and both integrals on one panel [a, b].
+
+    `rate` and `square` are pairs (series, error); an error of 0 says that the series is exact.
+    """
 
     def __init__(self, a: float, b: float, rate: Any, square: Any) -> None:
-        self.a, self.width = a, b - a
-        half = self.width / 2
-        times = a + half * (_NODES + 1)
-        edge = max(1e-12 * self.width, 8 * np.spacing(max(abs(a), abs(b))))
-        sides = np.array([a + edge, b - edge]) if 2 * edge < self.width else times[[0, -1]]
-        at_sides = (sides - a) / half - 1
-        self.rate, wrong_r = self._fit(rate, times, sides, at_sides)
-        self.square, wrong_q = self._fit(square, times, sides, at_sides)
+        self.a, self.b, self.width = a, b, b - a
+        (self.rate, wrong_r), (self.square, wrong_q) = rate, square
+        self.known = wrong_r == wrong_q == 0.0
         # L(t) - L(a) = (t - a) R(t), so that it vanishes exactly at a; the same for V
-        self.mean_rate = _mean_from_left(self.rate)
-        growth = half * (_NODES + 1) * (_VANDER @ self.mean_rate)
+        self.mean_rate = _MEAN @ self.rate
+        growth = self.width / 2 * (_NODES + 1) * (_VANDER @ self.mean_rate)
         # a growth that a double cannot hold is far from converged: the panel will be halved
         inner = _FIT @ ((_VANDER @ self.square) * np.exp(np.minimum(-2 * growth, 600.0)))
-        self.mean_square = _mean_from_left(inner)
+        self.mean_square = _MEAN @ inner
         self.log_gain = float(self.width * self.mean_rate.sum())
         self.variance = float(self.width * self.mean_square.sum())
         self.error_log = float(self.width * wrong_r)
         tail = max(wrong_q, float(np.abs(inner[-2:]).max()))
         self.error_variance = float(self.width * tail)
 
-    @staticmethod
-    def _fit(fn: Any, times: Any, sides: Any, at_sides: Any) -> tuple[Any, float]:
-        series = _FIT @ np.array([fn(t) for t in times])
-        off = np.abs(legendre.legval(at_sides, series) - np.array([fn(t) for t in sides])).max()
-        scale = np.abs(series).max()
-        tail = max(np.abs(series[-2:]).max(), off if off > 1e-11 * scale else 0.0)
-        return series, float(tail if tail > 4e-16 * scale else 0.0)
+    @classmethod
+    def fit(cls, a: float, b: float, rate: Any, square: Any) -> _Panel:
+        """The panel of two functions of a float."""
+        width = b - a
+        times = a + width / 2 * (_NODES + 1)
+        edge = max(1e-12 * width, 8 * np.spacing(max(abs(a), abs(b))))
+        sides = np.array([a + edge, b - edge]) if 2 * edge < width else times[[0, -1]]
+        at_sides = 2 * ((sides - a) / width) - 1
+        return cls(a, b, *(_fit(fn, times, sides, at_sides) for fn in (rate, square)))
+
+    def halves(self, middle: float, rate: Any, square: Any) -> tuple[_Panel, _Panel]:
+        """Both halves; the functions are asked again only where the series are not exact."""
+        if not self.known:
+            return (
+                _Panel.fit(self.a, middle, rate, square),
+                _Panel.fit(middle, self.b, rate, square),
+            )
+        left, right = (((m @ self.rate, 0.0), (m @ self.square, 0.0)) for m in _HALVES)
+        return _Panel(self.a, middle, *left), _Panel(middle, self.b, *right)
 
 
-def _mean_from_left(series: Any) -> Any:
-    """Series of the mean of a function from the panel's left edge to the point."""
-    integral = legendre.legint(series, lbnd=-1)
-    return _FIT @ (legendre.legval(_NODES, integral) / (_NODES + 1))
+def _fit(fn: Any, times: Any, sides: Any, at_sides: Any) -> tuple[Any, float]:
+    """The series of a function on a panel, and its error: 0 where only rounding is left."""
+    series = _FIT @ np.array([fn(t) for t in times.tolist()])
+    off = np.abs(legendre.legval(at_sides, series) - np.array([fn(t) for t in sides])).max()
+    scale = np.abs(series).max()
+    tail = max(np.abs(series[-2:]).max(), off if off > 1e-11 * scale else 0.0)
+    return series, float(tail if tail > 4e-15 * scale else 0.0)
 
 
 def _clenshaw(series: Any, y: Any) -> Any:
@@ -95,7 +114,8 @@ class LinearMarginals:
         T: float,
         t_min: float,
     ) -> None:
-        panels, log_alpha, variance = self._walk(rate, lambda t: diffusion(t) ** 2, T, t_min)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            panels, log_alpha, variance = self._walk(rate, lambda t: diffusion(t) ** 2, T, t_min)
         self._np = {
             "edges": np.array([p.a for p in panels] + [T]),
             "width": np.array([p.width for p in panels]),
@@ -109,27 +129,27 @@ class LinearMarginals:
         self._torch: dict[torch.device, dict[str, Tensor]] = {}
         edges = self._np["edges"][1:]
         self._np["log_snr"] = np.append(np.inf, self.log_snr(edges))
-        falls = np.diff(self._np["log_snr"])
         resolved = self._np["width"] > 64 * np.spacing(edges)
-        if bool((falls[resolved] >= 0).any()):
-            k = int(np.flatnonzero(resolved & (falls >= 0))[0])
+        still = np.flatnonzero(resolved & (np.array([p.variance for p in panels]) <= 0))
+        if still.size:
+            a, b = panels[still[0]].a, panels[still[0]].b
             raise ArithmeticError(
-                f"the log-SNR does not fall on [{panels[k].a:.6g}, {edges[k]:.6g}]: "
-                "the diffusion vanishes there"
+                f"the log-SNR does not fall on [{a:.6g}, {b:.6g}]: the diffusion vanishes there"
             )
 
     @staticmethod
     def _walk(rate: Any, square: Any, T: float, t_min: float) -> tuple[list[Any], Any, Any]:
-        floor = _Panel(0.0, t_min, rate, square).variance
+        floor = _Panel.fit(0.0, t_min, rate, square).variance
         cuts = [0.0, *np.geomspace(t_min, T, 2 + int(np.log2(T / t_min) / 3)).tolist()]
         cuts[1], cuts[-1] = t_min, T
-        pending = list(zip(cuts[:-1], cuts[1:], strict=True))[::-1]
+        pairs = zip(cuts[:-1], cuts[1:], strict=True)
+        pending = [_Panel.fit(a, b, rate, square) for a, b in pairs][::-1]
         panels: list[_Panel] = []
         log_alpha, variance = [0.0], [0.0]
         error = 0.0
         while pending:
-            a, b = pending.pop()
-            panel = _Panel(a, b, rate, square)
+            panel = pending.pop()
+            a, b = panel.a, panel.b
             known = max(variance[-1], floor if b <= t_min else 0.0) + abs(panel.variance)
             wrong = max(
                 panel.error_log / (1.0 + abs(log_alpha[-1])),
@@ -141,7 +161,7 @@ class LinearMarginals:
                 and a < middle < b
                 and len(panels) + len(pending) < _MOST_PANELS
             ):
-                pending += [(middle, b), (a, middle)]
+                pending += panel.halves(middle, rate, square)[::-1]
                 continue
             error += wrong
             gained = np.exp(2 * panel.log_gain) * (variance[-1] + panel.variance)
@@ -168,7 +188,7 @@ class LinearMarginals:
         m: Any = torch if isinstance(t, Tensor) else np
         inner = table["edges"][1:-1]
         k = (
-            torch.bucketize(t, inner, right=True)
+            torch.bucketize(t.contiguous(), inner, right=True)
             if m is torch
             else np.searchsorted(inner, t, "right")
         )
@@ -201,7 +221,8 @@ class LinearMarginals:
     def log_snr(self, t: Any) -> Any:
         """log(alpha / sigma)."""
         m: Any = torch if isinstance(t, Tensor) else np
-        return self.log_alpha(t) - m.log(self.variance(t)) / 2
+        with np.errstate(divide="ignore"):  # the log-SNR is inf at t = 0
+            return self.log_alpha(t) - m.log(self.variance(t)) / 2
 
     def time_of(self, log_snr: Any) -> Any:
         """The time of a log-SNR: Newton's method, kept inside a bracket that shrinks."""
@@ -215,5 +236,8 @@ class LinearMarginals:
             above = self.log_snr(t) - log_snr  # > 0: the time sought is later
             low, high = m.where(above > 0, t, low), m.where(above > 0, high, t)
             newton = t + 2 * above * self.variance(t) / self.square(t)
-            t = m.where((newton > low) & (newton < high), newton, (low + high) / 2)
+            last, t = t, m.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+            # on a device all rounds are cheaper than the look at the first
+            if (m is np or t.device.type == "cpu") and bool((abs(t - last) <= 4e-16 * t).all()):
+                break
         return t

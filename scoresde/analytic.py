@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, positive
+from scoresde._check import fail, floating, instance, positive, positive_int
 from scoresde._tensor import Scalar
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
@@ -20,6 +20,8 @@ __all__ = ["Empirical", "Gaussian", "GaussianMixture"]
 
 
 def _generator(seed: int) -> torch.Generator:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise fail("seed", "an integer in [0, 2**63)", seed, "pass for example seed=0")
     return torch.Generator().manual_seed(seed)
 
 
@@ -43,7 +45,8 @@ def _variance_at(alpha: Scalar, sigma: Scalar, variances: Tensor) -> Tensor:
     if isinstance(alpha, Tensor):
         lead = (-1,) + (1,) * variances.ndim
         alpha, sigma = alpha.reshape(lead), sigma.reshape(lead)
-    return variances * alpha**2 + sigma**2
+    spread: Tensor = variances * alpha**2 + sigma**2
+    return spread
 
 
 class _Components(Protocol):
@@ -107,12 +110,12 @@ def _log_densities(
 ) -> tuple[Tensor, Tensor | None]:
     """Log weight plus log density of each component, (B, K); and r, (B, K, D), if needed."""
     dim = c.means.shape[1]
-    constant = c.log_weights - 0.5 * dim * math.log(2 * math.pi)
+    constant = c.log_weights.double() - 0.5 * dim * math.log(2 * math.pi)
     if c.variances.ndim == 1:
-        square = _square_distance(x, c.means, alpha)
+        square = _square_distance(x, c.means.double(), alpha)
         return constant - 0.5 * (square / spread + dim * spread.log()), None
     scale = alpha[..., None] if isinstance(alpha, Tensor) else alpha
-    r = x[:, None] - scale * c.means
+    r = x[:, None] - scale * c.means.double()
     if c.basis is not None:
         r = torch.einsum("bkd,kde->bke", r, c.basis)
     return constant - 0.5 * (r.square() / spread + spread.log()).sum(-1), r
@@ -122,8 +125,36 @@ def _square_distance(x: Tensor, means: Tensor, alpha: Scalar) -> Tensor:
     """|x - alpha mu_k|^2 as (B, K), by differences: products would cancel at high SNR."""
     if isinstance(alpha, Tensor):
         return (x[:, None] - alpha[..., None] * means).square().sum(-1)
-    exact = "donot_use_mm_for_euclid_dist"
-    return torch.cdist(x, alpha * means, compute_mode=exact).square()
+    return _SquareDistance.apply(x, alpha * means)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _SquareDistance(torch.autograd.Function):
+    """|x_b - c_k|^2 by cdist, whose own derivative is wrong under vmap and missing forward."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, c: Tensor) -> Tensor:
+        return torch.cdist(x, c, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, c = ctx.saved_tensors
+        to_x = grad.sum(1, True) * x - grad @ c
+        return 2 * to_x, 2 * (grad.sum(0)[:, None] * c - grad.T @ x)
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, dc: Tensor | None) -> Tensor:
+        x, c = ctx.saved_tensors
+        change: Tensor = (x * dx).sum(1, True) - dx @ c.T
+        if dc is not None:
+            change = change + (c * dc).sum(1) - x @ dc.T
+        return 2 * change
 
 
 @final
@@ -156,6 +187,8 @@ class GaussianMixture:
         means = floating("means", self.means).detach()
         if means.ndim != 2 or means.shape[0] == 0:
             raise fail("means", "shape (K, D) with K >= 1", means, "one row per component")
+        if not bool(torch.isfinite(means).all()):
+            raise fail("means", "finite numbers", "NaN or infinity", "drop such components")
         weights = torch.ones(len(means)) if self.weights is None else self.weights
         weights = floating("weights", weights).detach().to(means)
         if weights.shape != means.shape[:1] or not bool((weights > 0).all()):
@@ -191,12 +224,12 @@ class GaussianMixture:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats; x: (B, *D) -> (B,)."""
-        clean = _variance_at(1.0, 0.0, self.variances)
+        clean = self.variances.double()
         return torch.logsumexp(_log_densities(self, _flat(x, self.dim), 1.0, clean)[0], 1).to(x)
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n samples, (n, D), in the dtype of the means."""
-        generator = _generator(seed)
+        n, generator = positive_int("n", n), _generator(seed)
         weights = self.weights.double().cpu()
         k = torch.multinomial(weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.dim, dtype=torch.float64, generator=generator)
@@ -227,8 +260,9 @@ class GaussianMixture:
             std: standard deviation of the observation noise, positive.
         """
         std = positive("std", std, "the standard deviation of the observation noise")
-        floating("A", A)
-        floating("y", y)
+        for name, value in (("A", A), ("y", y)):
+            if not bool(torch.isfinite(floating(name, value)).all()):
+                raise fail(name, "finite numbers", "NaN or infinity", "drop such observations")
         if A.ndim != 2 or A.shape[1] != self.dim:
             raise fail("A", f"shape (M, {self.dim})", A, "one row per observed number")
         if y.shape != A.shape[:1]:
@@ -393,7 +427,7 @@ class Empirical:
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n draws from the data with replacement, (n, *D)."""
-        k = torch.randint(len(self.data), (n,), generator=_generator(seed))
+        k = torch.randint(len(self.data), (positive_int("n", n),), generator=_generator(seed))
         return self.data[k.to(self.data.device)]
 
     def marginal(self, sde: AffineSDE, t: float) -> GaussianMixture:

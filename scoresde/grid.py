@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import final
 
 from scoresde._check import choice, fail, finite, instance, positive, positive_int, wrong_type
@@ -36,11 +37,13 @@ class Grid:
     legs: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.legs, tuple) or not all(isinstance(g, tuple) for g in self.legs):
+            raise wrong_type("legs", "a tuple of tuples of times", self.legs, "use Grid.of(times)")
         if not self.legs:
             raise fail("legs", "at least one leg", self.legs, "use Grid.of(times)")
         for leg in self.legs:
             _check_leg(leg)
-        for before, after in zip(self.legs, self.legs[1:], strict=False):
+        for before, after in pairwise(self.legs):
             if after[0] < before[-1]:
                 remedy = "a leg starts at, or noisier than, the time at which the last one ended"
                 got = f"a leg from {after[0]:g} after one that ends at {before[-1]:g}"
@@ -49,6 +52,8 @@ class Grid:
     @classmethod
     def of(cls, times: Sequence[float]) -> Grid:
         """A grid of one leg through `times`."""
+        if not isinstance(times, Iterable):
+            raise wrong_type("grid", "a sequence of times", times, "pass e.g. [1.0, 0.5, 0.1]")
         return cls((tuple(finite("times", t, "remove it from the grid") for t in times),))
 
     @property
@@ -80,7 +85,7 @@ class Grid:
 def _check_leg(leg: tuple[float, ...]) -> None:
     if len(leg) < 2:
         raise fail("grid", "at least two times", leg, "a grid of N steps has N + 1 times")
-    gaps = [b - a for a, b in zip(leg, leg[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(leg)]
     if all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps):
         return
     sign = 1 if leg[-1] > leg[0] else -1
@@ -170,14 +175,24 @@ GRIDS: dict[str, Callable[..., Grid]] = {
 def make_grid(
     grid: str | Grid | Sequence[float],
     sde: SDE,
-    steps: int,
+    steps: int | None,
     *,
     t_start: float | None = None,
     t_end: float | None = None,
 ) -> Grid:
-    """A grid from its name and a number of steps, from times, or as it is."""
+    """A grid from its name and a number of steps, from times, or as it is.
+
+    Raises:
+        TypeError, ValueError: an unknown name, times that are no grid or lie outside [0, T];
+            steps, t_start or t_end that a grid of the user's own does not have.
+    """
     if isinstance(grid, str):
         return GRIDS[choice("grid", grid, GRIDS)](sde, steps, t_start=t_start, t_end=t_end)
     made = grid if isinstance(grid, Grid) else Grid.of(grid)
     made.check(sde)
+    own = {"steps": made.steps, "t_start": made.start, "t_end": made.end}
+    for name, asked in (("steps", steps), ("t_start", t_start), ("t_end", t_end)):
+        if asked is not None and asked != own[name]:
+            remedy = f"leave {name} out, or name a grid ({', '.join(GRIDS)})"
+            raise fail(name, f"{own[name]:g}, that of the grid passed", asked, remedy)
     return made

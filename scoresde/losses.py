@@ -11,9 +11,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, finite, floating, positive, wrong_type
+from scoresde._check import choice, fail, finite, floating, instance, positive, wrong_type
 from scoresde._tensor import Scalar, expand, lincomb
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES
 from scoresde.sde import SDE, AffineSDE
@@ -197,55 +197,75 @@ def dsm_loss(
         >>> dsm_loss(oracle, torch.randn(8, 2)).shape
         torch.Size([8])
     """
+    instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
     sde = _affine(model.sde)
-    if floating("x0", x0).ndim < 2 or x0.shape[0] == 0:
+    if floating("x0", x0).ndim < 2 or x0.numel() == 0:
         raise fail("x0", "a non-empty batch of shape (B, *D)", x0, "add a batch axis")
-    drawn, importance = (UniformTime() if time is None else time).sample(sde, len(x0), generator)
-    node = sde.at(drawn.to(x0.device), like=x0)
+    kind, weigh = _weighting(weighting)
+    time = UniformTime() if time is None else time
+    instance("time", time, TimeSampler, "pass UniformTime(), ImportanceTime(), ...")
+    if generator is not None:
+        instance("generator", generator, torch.Generator, "pass torch.Generator()")
+    check_cond(cond, len(x0))
+    _check_dropout(model, cond, cond_dropout)
+    drawn, importance = time.sample(sde, len(x0), generator)
+    node = sde.at(_moved(drawn, x0), like=x0)
     eps = _normal_like(x0, generator)
     x = lincomb((node.alpha, x0), (node.sigma, eps))
     prediction = model.predict(node, x, _drop(model, cond, cond_dropout, generator))
     p, q = COORDINATES[prediction.kind](node)
-    wrong = lincomb((1.0, prediction.value), (-p, x0), (-q, eps))
-    if callable(weighting):
-        kind, weight = "eps", weighting(node)
-    else:
-        kind, weigh = WEIGHTINGS[choice("weighting", weighting, WEIGHTINGS)]
-        weight = weigh(node)
+    value = prediction.value.to(x0.dtype)  # of half precision under autocast
+    wrong = lincomb((1.0, value), (-p, x0), (-q, eps))
     scale = prediction.coefficients(kind)[1]
     error = wrong.square().flatten(1).mean(1)
-    for factor in (weight * scale**2, importance):
+    for factor in (weigh(node) * scale**2, importance):
         if isinstance(factor, Tensor):
-            error = error * factor.to(error).flatten()
+            error = error * _moved(factor, error).to(error.dtype).flatten()
         elif factor is not None:
             error = error * factor
     return error
 
 
+def _weighting(weighting: str | Callable[[Node], Any]) -> Weighting:
+    if callable(weighting):
+        return "eps", weighting
+    return WEIGHTINGS[choice("weighting", weighting, WEIGHTINGS)]
+
+
 def _normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     if generator is None:
         return torch.randn_like(x)
-    return torch.randn(x.shape, generator=generator, device="cpu", dtype=x.dtype).to(x.device)
+    return _moved(torch.randn(x.shape, generator=generator, device="cpu", dtype=x.dtype), x)
+
+
+def _moved(drawn: Tensor, like: Tensor) -> Tensor:
+    """What was drawn on the CPU on the device of `like`, without waiting for that device."""
+    if like.device.type == "mps" and drawn.dtype == torch.float64:
+        drawn = drawn.float()
+    return drawn.to(like.device, non_blocking=like.device.type != "mps")
+
+
+def _check_dropout(model: ScoreModel, cond: Cond, probability: float) -> None:
+    if not 0.0 <= finite("cond_dropout", probability, "pass e.g. 0.1") <= 1.0:
+        raise fail("cond_dropout", "a probability in [0, 1]", probability, "pass e.g. 0.1")
+    null = getattr(model, "null", {})
+    missing = sorted(set(cond or {}) - set(null))
+    if missing and probability:
+        remedy = "name the value that means 'no condition' in Preconditioned(..., null=...)"
+        raise fail("cond", f"conditions among {sorted(null)}", missing, remedy)
 
 
 def _drop(
     model: ScoreModel, cond: Cond, probability: float, generator: torch.Generator | None
 ) -> Cond:
     """Replace all conditions of a sample by the model's null ones, with this probability."""
-    if not 0.0 <= probability <= 1.0:
-        raise fail("cond_dropout", "a probability in [0, 1]", probability, "pass e.g. 0.1")
     if not cond or probability == 0.0:
         return cond
-    null = getattr(model, "null", {})
-    missing = sorted(set(cond) - set(null))
-    if missing:
-        remedy = "name the value that means 'no condition' in Preconditioned(..., null=...)"
-        raise fail("cond", f"conditions among {sorted(null)}", missing, remedy)
+    null: Any = model.null
     n = next(iter(cond.values())).shape[0]
     drop = torch.rand(n, generator=generator, device="cpu") < probability
-    return {
-        name: torch.where(
-            expand(drop.to(value.device), value), torch.as_tensor(null[name]).to(value), value
-        )
-        for name, value in cond.items()
-    }
+    dropped = {}
+    for name, value in cond.items():
+        empty = _moved(torch.as_tensor(null[name]).to(value.dtype), value)
+        dropped[name] = torch.where(expand(_moved(drop, value), value), empty, value)
+    return dropped

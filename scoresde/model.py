@@ -8,16 +8,27 @@ from typing import Any, TypeAlias, final
 
 from torch import Tensor, nn
 
-from scoresde._check import choice, floating, instance, positive, same_shape, wrong_type
+from scoresde._check import choice, fail, floating, instance, positive, same_shape, wrong_type
 from scoresde._tensor import Scalar, Time, lincomb, user_time, xp
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, AffineSDE
 
-__all__ = ["Cond", "FunctionScore", "Preconditioned", "ScoreModel"]
+__all__ = ["Cond", "FunctionScore", "Preconditioned", "ScoreModel", "check_cond"]
 
 Cond: TypeAlias = Mapping[str, Tensor] | None
 """Conditions: name -> tensor with leading B (labels, measurements, masks)."""
+
+
+def check_cond(cond: Cond, n: int) -> None:
+    """Raise unless `cond` is None, or a mapping of tensors with n entries each."""
+    if cond is None:
+        return
+    instance("cond", cond, Mapping, 'pass name -> tensor, e.g. {"label": labels}')
+    for name, value in cond.items():
+        if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != n:
+            remedy = "conditions have one entry per sample along their first axis"
+            raise fail(f"cond[{name!r}]", f"a tensor with leading {n}", value, remedy)
 
 
 class ScoreModel(nn.Module, ABC):
@@ -39,11 +50,8 @@ class ScoreModel(nn.Module, ABC):
     def forward(self, t: Time, x: Tensor, cond: Cond = None) -> Prediction:
         """`predict` at time t: a float, (), or one time per sample (B,)."""
         floating("x", x)
-        if isinstance(t, Tensor) and t.device.type == "cpu" and t.numel() == 1:
+        if isinstance(t, Tensor) and t.device.type == "cpu" and t.ndim == 0:
             t = float(t)
-        elif isinstance(t, Tensor) and t.device.type == "cpu" and t.numel():
-            self.sde.check_time("t", float(t.detach().min()))
-            self.sde.check_time("t", float(t.detach().max()))
         return self.predict(self.sde.at(t, like=x), x, cond)
 
     @final
@@ -112,6 +120,8 @@ class Preconditioned(ScoreModel):
         self.time = default if time is None else time
         self._time = self.time if callable(self.time) else TIMES[choice("time", self.time, TIMES)]
         self.sigma_data = positive("sigma_data", sigma_data, "the standard deviation of the data")
+        if null is not None:
+            instance("null", null, Mapping, 'pass name -> value, e.g. {"label": -1}')
         self.null: dict[str, Any] = {"label": -1} if null is None else dict(null)
         self.net = net
         self.sde = sde

@@ -106,5 +106,5 @@ class Node:
     def column_of(value: Scalar, x: Tensor) -> Tensor:
         """A float, or one value per sample, as `(B,)` in the dtype and on the device of `x`."""
         if isinstance(value, Tensor):
-            return value.reshape(x.shape[0]).to(x)
+            return (value.flatten() if value.ndim else value.expand(x.shape[0])).to(x)
         return torch.full((x.shape[0],), value, dtype=x.dtype, device=x.device)

@@ -10,16 +10,24 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import final
+from itertools import pairwise
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail
+from scoresde._check import choice, fail, finite, nonnegative, wrong_type
 from scoresde.node import Node
-from scoresde.sde import SDE, AffineSDE
 
 __all__ = ["Independent", "Noise", "PathOnGrid"]
+
+
+class Schedule(Protocol):
+    """Anything that tells the schedule at a time: an SDE."""
+
+    def at(self, t: float) -> Node:
+        """The schedule at time t."""
+
 
 PRIOR = -1
 """The leg under which the state at t = T is drawn."""
@@ -48,6 +56,10 @@ class Noise(ABC):
     @abstractmethod
     def from_sample(self, first: int) -> Noise:
         """The same noise for a batch whose first row is sample number `first`."""
+
+    def check(self, times: Sequence[float]) -> None:
+        """Raise if a solver on a grid with these nodes would ask for what this noise lacks."""
+        return
 
     def levy(self, like: Tensor, now: Node, nxt: Node) -> tuple[Tensor, Tensor]:
         """Increment and space-time Levy area over [now, nxt], both normalised: W, H sqrt(12)."""
@@ -164,39 +176,45 @@ class PathOnGrid(Noise):
     """
 
     seed: int
-    sde: SDE
+    sde: Schedule
     times: Sequence[float]
     eta: float = 1.0
     clock: str = ""
     first: int = 0
     leg: int = 0
     _up: tuple[float, ...] = field(init=False, repr=False, compare=False)
-    _spread: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _log_spread: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_seed(self.seed, self.first)
-        times = tuple(float(t) for t in self.times)
-        up = times if times[0] < times[-1] else times[::-1]
-        if len(up) < 2 or any(b <= a for a, b in zip(up, up[1:], strict=False)):
+        nonnegative("eta", self.eta, "the stochasticity of the process, a number")
+        if not hasattr(self.sde, "at"):
+            raise wrong_type("sde", "an SDE", self.sde, "pass the SDE that the solver walks")
+        times = tuple(finite("times", t, "remove it from the grid") for t in self.times)
+        up = times[::-1] if times and times[0] > times[-1] else times
+        if len(up) < 2 or any(b <= a for a, b in pairwise(up)):
             raise fail("times", "at least two strictly monotone times", up, "sort the grid")
-        clock = self.clock or ("snr" if isinstance(self.sde, AffineSDE) else "t")
-        if clock not in ("snr", "t"):
-            raise fail("clock", "'snr' or 't'", self.clock, "leave it out for the default")
+        self.sde.at(up[0])
+        affine = self.sde.at(up[-1]).affine
+        clock = choice("clock", self.clock or ("snr" if affine else "t"), ("snr", "t"))
+        if clock == "snr" and not affine:
+            expected = "'t' on an SDE that is not affine"
+            raise fail("clock", expected, clock, "leave it out for the default")
         object.__setattr__(self, "_up", up)
-        object.__setattr__(self, "_spread", self._clock_gaps(clock, up))
+        object.__setattr__(self, "_log_spread", self._log_gaps(clock, up))
 
-    def _clock_gaps(self, clock: str, up: tuple[float, ...]) -> tuple[float, ...]:
+    def _log_gaps(self, clock: str, up: tuple[float, ...]) -> tuple[float, ...]:
         if clock == "t" or self.eta == 0:
-            return tuple(b - a for a, b in zip(up, up[1:], strict=False))
-        if not isinstance(self.sde, AffineSDE):
-            raise fail("clock", "'t' on an SDE that is not affine", clock, "leave clock out")
-        lam = [2 * self.eta**2 * self.sde.log_snr(t) for t in up]
+            return tuple(math.log(b - a) for a, b in pairwise(up))
+        lam = [2 * self.eta**2 * self.sde.at(t).log_snr for t in up]
         if not math.isfinite(lam[0]):
             raise fail("times", "times with a finite log-SNR", up[0], "end above t = 0")
-        # relative to the largest value, so that a wide range of log-SNR does not overflow
-        return tuple(
-            -math.exp(a - lam[0]) * math.expm1(b - a) for a, b in zip(lam, lam[1:], strict=False)
-        )
+        # in logarithms, so that a wide range of log-SNR neither overflows nor vanishes
+        return tuple(a + math.log(-math.expm1(b - a)) for a, b in pairwise(lam))
+
+    def check(self, times: Sequence[float]) -> None:
+        for t in times:
+            self._index(t)
 
     def _index(self, t: float) -> int:
         i = bisect_left(self._up, t)
@@ -209,11 +227,13 @@ class PathOnGrid(Noise):
         if now.t == nxt.t or self.leg == PRIOR:
             return _draw(_key(self.seed, self.leg, now.t, nxt.t, stage), self.first, like)
         i, j = sorted((self._index(now.t), self._index(nxt.t)))
-        total = math.fsum(self._spread[i:j])
+        widest = max(self._log_spread[i:j])
+        spread = [math.exp(s - widest) for s in self._log_spread[i:j]]
+        total = math.fsum(spread)
         out = torch.zeros_like(like, dtype=torch.float64)
         for k in range(i, j):
             key = _key(self.seed, self.leg, self._up[k], self._up[k + 1], stage)
-            weight = math.sqrt(self._spread[k] / total)
+            weight = math.sqrt(spread[k - i] / total)
             out = out.add_(_draw(key, self.first, out), alpha=weight)
         return out.to(like.dtype)
 

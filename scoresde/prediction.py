@@ -8,6 +8,7 @@ from typing import final
 
 from torch import Tensor
 
+from scoresde._check import fail
 from scoresde._tensor import Scalar, lincomb
 from scoresde.node import Node
 
@@ -50,15 +51,29 @@ class Prediction:
     kind: str
 
     def coefficients(self, kind: str) -> tuple[Scalar, Scalar]:
-        """(A, B) with which the coordinate `kind` is A x + B value."""
+        """(A, B) with which the coordinate `kind` is A x + B value.
+
+        Raises:
+            ValueError: x and the value do not determine it, as x_0 from eps where alpha = 0.
+        """
         if kind == self.kind:
             return 0.0, 1.0
         node = self.node
-        alpha, sigma = node.alpha, node.sigma
-        p, q = COORDINATES[self.kind](node)
-        p_to, q_to = COORDINATES[kind](node)
-        det = alpha * q - sigma * p
-        return (p_to * q - q_to * p) / det, (alpha * q_to - sigma * p_to) / det
+        try:
+            p, q = COORDINATES[self.kind](node)
+            p_to, q_to = COORDINATES[kind](node)
+            if {kind, self.kind} == {"eps", "score"}:  # parallel: also where alpha = 0
+                return 0.0, q_to / q
+            det = node.alpha * q - node.sigma * p
+            return (p_to * q - q_to * p) / det, (node.alpha * q_to - node.sigma * p_to) / det
+        except ZeroDivisionError:
+            got = f"t = {node.t:g} with alpha = {node.alpha:g} and sigma = {node.sigma:g}"
+            raise fail(
+                "t",
+                f"a time at which x and {self.kind} determine {kind}",
+                got,
+                "end the grid before sigma = 0, start it before alpha = 0, or predict v",
+            ) from None
 
     def mix(self, a: Scalar, kind: str, b: Scalar, *more: tuple[Scalar, Tensor]) -> Tensor:
         """a x + b `kind` + more, as one linear combination of x, value and `more`."""

@@ -76,7 +76,11 @@ class ReverseSDE(Process):
         eta: float | Callable[[Tensor], Any] = 1.0,
         cond: Cond = None,
     ) -> None:
+        instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
         instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
+        if model.sde is not sde and model.sde != sde:
+            remedy = "take the SDE that the model was trained for (model.sde)"
+            raise fail("sde", f"the model's own, {model.sde!r}", repr(sde), remedy)
         self.sde = sde
         self.model = model
         self.eta = eta if callable(eta) else nonnegative("eta", eta, "0 is the ODE, 1 the SDE")
@@ -90,10 +94,13 @@ class ReverseSDE(Process):
 
     def eta_at(self, node: Node) -> float:
         """eta at a node of a grid."""
+        return self._eta_of(node.t)
+
+    def _eta_of(self, t: float) -> float:
         if not callable(self.eta):
             return self.eta
-        value = float(self.eta(torch.tensor(node.t, dtype=torch.float64)))
-        return nonnegative(f"eta({node.t:g})", value, "eta is a function of t with values >= 0")
+        value = self.eta(torch.tensor(t, dtype=torch.float64, device="cpu"))
+        return nonnegative(f"eta({t:g})", value, "eta is a function of t with values >= 0")
 
     def predict(self, node: Node, x: Tensor) -> Prediction:
         """One network evaluation."""
@@ -118,6 +125,9 @@ class ReverseSDE(Process):
                 got = f"a leg from {leg[0]:g} up to {leg[-1]:g}"
                 remedy = "set eta=0 to encode along the probability flow, or use simulate"
                 raise fail("grid", "legs that run down in time for eta > 0", got, remedy)
+            if callable(self.eta):
+                for t in leg:
+                    self._eta_of(t)
 
 
 @final

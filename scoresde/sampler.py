@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, final
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
 from scoresde._check import choice, fail, floating, instance, need, positive_int, wrong_type
 from scoresde.grid import Grid, make_grid
-from scoresde.model import Cond, FunctionScore, ScoreModel
+from scoresde.model import Cond, FunctionScore, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
-from scoresde.process import ForwardSDE, ReverseSDE
+from scoresde.process import ForwardSDE, Process, ReverseSDE
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import (
     Adams,
@@ -30,7 +31,7 @@ from scoresde.solvers import (
     StepSolver,
     TorchSDESolver,
 )
-from scoresde.solvers.base import OnStep
+from scoresde.solvers.base import OnStep, check_hook
 
 __all__ = ["SOLVERS", "ReverseSampler", "simulate"]
 
@@ -50,7 +51,8 @@ SOLVERS: dict[str, tuple[Solver, float]] = {
 NOISES: dict[str, Callable[[int], Noise]] = {"independent": Independent}
 """Name -> noise source of a seed."""
 
-_AUTO_STEPS = 500
+_AUTO = "euler_maruyama"
+_STEPS, _AUTO_STEPS = 50, 500
 
 
 @final
@@ -98,20 +100,25 @@ class ReverseSampler:
         affine = isinstance(sde, AffineSDE)
         self.sde = sde
         self.model = _as_model(sde, model)
-        if solver == "auto":
-            solver, steps = "euler_maruyama", _AUTO_STEPS if steps is None else steps
+        default_steps = _AUTO_STEPS if isinstance(solver, str) and solver == "auto" else _STEPS
         self.solver, default_eta = _as_solver(solver)
         self.eta = default_eta if eta is None else eta
-        self.steps = positive_int("steps", 50 if steps is None else steps)
         self.t_end = t_end
-        self.grid = ("log_snr" if affine else "uniform") if grid is None else grid
+        if grid is None:
+            grid = "log_snr" if affine else "uniform"
+        if isinstance(grid, str) and steps is None:
+            steps = default_steps
+        self._nodes = make_grid(grid, sde, steps, t_end=t_end)
+        self.grid = grid if isinstance(grid, str) else self._nodes
+        self.steps = self._nodes.steps
         self.denoise = affine if denoise is None else denoise
+        instance("denoise", self.denoise, bool, "pass True, False, or nothing for the default")
         if self.denoise and not affine:
             remedy = "leave denoise out: Tweedie's formula needs alpha and sigma"
             raise wrong_type("denoise", "False on an SDE that is not affine", denoise, remedy)
         process = ReverseSDE(sde, self.model, self.eta)
         self.solver.check(sde, process.stochastic)
-        process.check_grid(self._grid(None))
+        process.check_grid(self._nodes)
 
     def __repr__(self) -> str:
         return f"ReverseSampler({self.sde!r}, {self.solver!r}, eta={self.eta!r})"
@@ -173,7 +180,7 @@ class ReverseSampler:
             shape: (N, *D).
             seed: the noise's seed; drawn from torch's global generator if None. Sample number i
                 of a seed has the same noise whatever the batch size, split or device.
-            first: the number of the first sample.
+            first: the number of the first sample, whatever a noise source of yours starts at.
             noise: "independent" or a noise source.
             cond: conditions, name -> (N, ...), handed to the model.
             x_init: (N, *D), the state at t_start in place of a draw from the prior.
@@ -190,10 +197,11 @@ class ReverseSampler:
         """
         shape = _check_shape(shape)
         x_init, grid = self._start(shape, x_init, t_start)
-        _check_cond(cond, shape[0])
-        source = _as_noise(noise, seed)
+        check_cond(cond, shape[0])
+        check_hook(on_step)
         dtype, device = self._kind(dtype, device, x_init)
         size = shape[0] if batch_size is None else positive_int("batch_size", batch_size)
+        source = _as_noise(noise, seed).from_sample(first)
         starts = range(0, shape[0], min(size, shape[0]))
         solutions = []
         with torch.no_grad(), _bar(progress, grid, self.solver, len(starts)) as advance:
@@ -207,8 +215,10 @@ class ReverseSampler:
                     else x_init[rows].to(like)
                 )
                 part = {k: v[rows].to(like.device) for k, v in cond.items()} if cond else None
-                hook = _both(on_step, advance)
-                solutions.append(self._solve(x, part, grid, draw, hook, keep_path))
+                process = ReverseSDE(self.sde, self.model, self.eta, part)
+                hooks = on_step, _both(on_step, advance)
+                run = self._solve(process, x, grid, draw, hooks, keep_path, first + start)
+                solutions.append(run)
         paths = [s.path for s in solutions if s.path is not None]
         return Solution(
             x=torch.cat([s.x for s in solutions]),
@@ -220,38 +230,45 @@ class ReverseSampler:
         )
 
     def _solve(
-        self, x: Tensor, cond: Cond, grid: Grid, noise: Noise, hook: OnStep | None, keep: bool
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        grid: Grid,
+        noise: Noise,
+        hooks: tuple[OnStep | None, OnStep | None],
+        keep_path: bool,
+        first: int,
     ) -> Solution:
-        process = ReverseSDE(self.sde, self.model, self.eta, cond)
-
-        def run(on_step: OnStep | None) -> tuple[Solution, Tensor]:
-            solution = self.solver.solve(
-                process, x, grid, noise=noise, on_step=on_step, keep_path=keep
-            )
-            if not self.denoise:
-                return solution, solution.x
-            return solution, process.predict(self.sde.at(grid.end), solution.x).x0
-
-        solution, final_x = run(hook)
+        """One batch; `hooks` are the user's, and the same with the progress bar."""
+        solution = self.solver.solve(
+            process, x, grid, noise=noise, on_step=hooks[1], keep_path=keep_path
+        )
+        denoised = self._denoised(process, solution.x, grid)
         nfe = process.nfe
-        if not bool(torch.isfinite(final_x).all()):
-            if isinstance(self.solver, StepSolver):
-                run(_both(hook, _Watch(grid)))
-            where = f"after the last step, at t = {grid.end:.6g}"
-            raise _not_finite(where, self.solver)
-        return Solution(x=final_x, grid=grid, nfe=nfe, path=solution.path)
+        if not bool(torch.isfinite(denoised).all()):
+            again = _replay(self.solver, process, x, grid, noise, hooks[0], _MODEL_FAULT, first)
+            last = self._denoised(process, again.x, grid)
+            if bool(torch.isfinite(last).all()):
+                remedy = "call model.eval(): dropout makes a model answer differently each time"
+                raise fail("model", "the same scores in a replay", "NaN in one run only", remedy)
+            where = f"in the final denoising at t = {grid.end:.6g}"
+            raise _not_finite(_MODEL_FAULT, where, last, first)
+        return Solution(x=denoised, grid=grid, nfe=nfe, path=solution.path)
 
-    def _grid(self, t_start: float | None) -> Grid:
-        return make_grid(self.grid, self.sde, self.steps, t_start=t_start, t_end=self.t_end)
+    def _denoised(self, process: ReverseSDE, x: Tensor, grid: Grid) -> Tensor:
+        """One Tweedie step at the state's own time, unless no noise is left there."""
+        if not self.denoise:
+            return x
+        node = self.sde.at(grid.end)
+        return process.predict(node, x).x0 if node.sigma > 0 else x / node.alpha
 
     def _start(
         self, shape: tuple[int, ...], x_init: Tensor | None, t_start: float | None
     ) -> tuple[Tensor | None, Grid]:
         """The initial state, checked, and the grid from its time."""
-        grid = self._grid(t_start)
-        if t_start is not None and grid.start != self.sde.check_time("t_start", t_start):
-            remedy = "leave t_start out, or name the grid and let it start there"
-            raise fail("t_start", f"the grid's own start {grid.start:g}", t_start, remedy)
+        grid = self._nodes
+        if t_start is not None:
+            grid = make_grid(self.grid, self.sde, self.steps, t_start=t_start, t_end=self.t_end)
         if x_init is None:
             if grid.start < self.sde.T:
                 remedy = f"the prior is that of T = {self.sde.T:g}"
@@ -274,39 +291,86 @@ class ReverseSampler:
         if dtype is None:
             wide = like is not None and like.dtype in (torch.float32, torch.float64)
             dtype = like.dtype if like is not None and wide else torch.get_default_dtype()
+        instance("dtype", dtype, torch.dtype, "pass e.g. torch.float32")
         if not dtype.is_floating_point:
             raise fail("dtype", "a floating-point dtype", dtype, "pass e.g. torch.float32")
-        if device is None:
-            device = torch.get_default_device() if like is None else like.device
-        return dtype, torch.device(device)
+        if device is not None:
+            return dtype, _device(device)
+        if like is None:  # an oracle has no parameters, but it has tables
+            like = next(self.model.buffers(), None)
+        return dtype, torch.get_default_device() if like is None else like.device
 
 
-class _Watch:
-    """A hook that raises at the first state that is not finite."""
+_Fault: TypeAlias = tuple[str, str, str]
+"""What a state that is not finite is blamed on: the argument, what was expected, the remedy."""
 
-    def __init__(self, grid: Grid) -> None:
-        self.step, self.before = 0, grid.start
-
-    def __call__(self, node: Node, x: Tensor) -> None:
-        self.step += 1
-        if not bool(torch.isfinite(x).all()):
-            rows = torch.isfinite(x).flatten(1).all(1).logical_not().nonzero().flatten()
-            where = f"at step {self.step}, from t = {self.before:.6g} to t = {node.t:.6g}"
-            raise _not_finite(f"{where}, first in sample {int(rows[0])} of {len(rows)}", None)
-        self.before = node.t
+_MODEL_FAULT: _Fault = (
+    "model",
+    "finite scores",
+    "check the model's output there, take more steps, or end at a larger t_end",
+)
+_HOOK_FAULT: _Fault = ("on_step", "a finite state", "mend the hook")
+_SDE_FAULT: _Fault = ("sde", "a finite state", "take more steps, or check f and g")
 
 
-def _not_finite(where: str, solver: Solver | None) -> ValueError:
-    remedy = "check the model's output there, take more steps, or end at a larger t_end"
-    by = f" by {solver!r}" if solver is not None else ""
-    return fail("model", "finite scores", f"NaN or infinity {where}{by}", remedy)
+def _replay(
+    solver: Solver,
+    process: Process,
+    x: Tensor,
+    grid: Grid,
+    noise: Noise,
+    on_step: OnStep | None,
+    fault: _Fault,
+    first: int = 0,
+) -> Solution:
+    """The same run with a look at each step, which raises where a state is not finite.
+
+    Noise is a function of the seed, so the run is the same; a good one never pays for the looks.
+    """
+    steps = [pair for leg in grid.legs for pair in pairwise(leg)]
+    left = enumerate(steps, 1)
+
+    def look(step: tuple[int, tuple[float, float]], state: Tensor, at: _Fault) -> None:
+        if not bool(torch.isfinite(state).all()):
+            number, (before, after) = step
+            where = f"at step {number}, from t = {before:.6g} to t = {after:.6g}"
+            raise _not_finite(at, where, state, first)
+
+    def watch(node: Node, state: Tensor) -> Tensor | None:
+        step = next(left)
+        look(step, state, fault)
+        changed = None if on_step is None else on_step(node, state)
+        if changed is not None:
+            look(step, changed, _HOOK_FAULT)
+        return changed
+
+    if isinstance(solver, StepSolver):
+        return solver.solve(process, x, grid, noise=noise, on_step=watch)
+    solution = solver.solve(process, x, grid, noise=noise, keep_path=True)
+    for step, state in zip(left, solution.path[1:], strict=True):  # type: ignore[index]
+        look(step, state, fault)
+    return solution
+
+
+def _not_finite(fault: _Fault, where: str, x: Tensor, first: int) -> ValueError:
+    name, what, remedy = fault
+    rows = torch.isfinite(x).flatten(1).all(1).logical_not().nonzero().flatten()
+    got = f"NaN or infinity in {len(rows)} of {len(x)} samples, first in {first + int(rows[0])}"
+    return fail(name, f"{what} {where}", got, remedy)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        made = torch.device(device)
+        torch.empty(0, device=made)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        remedy = f"pass 'cpu', or leave it out for the model's own ({error})"
+        raise fail("device", "a device of this machine", device, remedy) from error
+    return made
 
 
 def _as_model(sde: SDE, model: object) -> ScoreModel:
     if isinstance(model, ScoreModel):
-        if model.sde is not sde and model.sde != sde:
-            remedy = "sample with the SDE that the model was trained for (model.sde)"
-            raise fail("sde", f"the model's own, {model.sde!r}", repr(sde), remedy)
         return model
     if isinstance(model, nn.Module):
         remedy = (
@@ -314,7 +378,7 @@ def _as_model(sde: SDE, model: object) -> ScoreModel:
             "or a module that returns the score of (t, x) in FunctionScore(sde, module)"
         )
         raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
-    if not callable(model):
+    if not callable(model) or isinstance(model, type):
         remedy = "pass Preconditioned(net, sde) or a function of (t, x)"
         raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
     return FunctionScore(sde, model)
@@ -322,7 +386,7 @@ def _as_model(sde: SDE, model: object) -> ScoreModel:
 
 def _as_solver(solver: object) -> tuple[Solver, float]:
     if isinstance(solver, str):
-        return SOLVERS[choice("solver", solver, SOLVERS)]
+        return SOLVERS[_AUTO if solver == "auto" else choice("solver", solver, ["auto", *SOLVERS])]
     instance("solver", solver, Solver, f"pass a solver or one of {', '.join(SOLVERS)}")
     assert_solver: Solver = solver  # type: ignore[assignment]
     return assert_solver, 0.0 if assert_solver.serves == "ode" else 1.0
@@ -346,13 +410,6 @@ def _check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if len(sizes) < 2:
         raise fail("shape", "(N, *D) with at least one dimension D", shape, "pass e.g. (16, 2)")
     return sizes
-
-
-def _check_cond(cond: Cond, n: int) -> None:
-    for name, value in (cond or {}).items():
-        if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != n:
-            remedy = "conditions have one entry per sample along their first axis"
-            raise fail(f"cond[{name!r}]", f"a tensor with leading {n}", value, remedy)
 
 
 def _both(first: OnStep | None, second: OnStep | None) -> OnStep | None:
@@ -391,7 +448,7 @@ def simulate(
     x0: Tensor,
     grid: str | Grid | Sequence[float] = "uniform",
     *,
-    steps: int = 500,
+    steps: int | None = None,
     seed: int | None = None,
     noise: str | Noise = "independent",
     on_step: OnStep | None = None,
@@ -408,7 +465,7 @@ def simulate(
         x0: (B, *D) data.
         grid: "uniform", "quadratic", ..., a `Grid` or times, running up; the named ones go from
             t_min to T.
-        steps: steps of a named grid.
+        steps: steps of a named grid; 500 by default.
         seed, noise, on_step, keep_path: as in `ReverseSampler.solve`.
 
     Example:
@@ -421,16 +478,24 @@ def simulate(
         raise fail("x0", "a non-empty batch of shape (B, *D)", x0, "add a batch axis")
     if not bool(torch.isfinite(x0).all()):
         raise fail("x0", "finite numbers", "NaN or infinity", "clean the data first")
+    check_hook(on_step)
+    if isinstance(grid, str):
+        count = _AUTO_STEPS if steps is None else steps
+        made = make_grid(grid, sde, count, t_start=sde.t_min, t_end=sde.T)
+    else:
+        made = make_grid(grid, sde, steps)
+    process, solver = ForwardSDE(sde), EulerMaruyama()
+    process.check_grid(made)
     source = _as_noise(noise, seed)
-    made = make_grid(grid, sde, steps, t_start=sde.t_min, t_end=sde.T)
-    x = x0
-    if isinstance(sde, AffineSDE):
-        x = sde.perturb(made.start, x0, source.prior(x0))
     with torch.no_grad():
-        solution = EulerMaruyama().solve(
-            ForwardSDE(sde), x, made, noise=source, on_step=on_step, keep_path=keep_path
+        x = x0
+        if isinstance(sde, AffineSDE):
+            x = sde.perturb(made.start, x0, source.prior(x0))
+        solution = solver.solve(
+            process, x, made, noise=source, on_step=on_step, keep_path=keep_path
         )
-    if not math.isfinite(float(solution.x.abs().max())):
-        remedy = "take more steps, or check f and g"
-        raise fail("sde", "a finite state", "NaN or infinity along the way", remedy)
-    return solution
+        if not bool(torch.isfinite(solution.x).all()):
+            _replay(solver, process, x, made, source, on_step, _SDE_FAULT)
+            remedy = "f, g and on_step must be functions of their arguments alone"
+            raise fail("sde", "the same states in a replay", "NaN in one run only", remedy)
+    return replace(solution, seed=source.seed)

@@ -80,25 +80,25 @@ class SDE(ABC):
             raise fail(
                 "t", f"a float, () or ({like.shape[0]},), one per sample", t, "check the batch"
             )
-        columns = self._node(expand(wide(t), like))
-        return columns.map(lambda c: c.to(like)) if columns.affine else columns
+        if t.device.type == "cpu" and t.numel():  # elsewhere a look would be a synchronisation
+            for end in t.detach().aminmax():
+                self.check_time("t", float(end))
+        return self._node(expand(wide(t), like)).map(lambda c: c.to(like))
 
     def _node(self, t: Scalar) -> Node:
-        time = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
-        g = torch.as_tensor(self.g(time))
-        if isinstance(t, Tensor):
-            return Node(t.flatten(), g.expand_as(t))
-        return Node(t, float(g))
+        if not isinstance(t, Tensor):
+            return Node(t, float(self.g(torch.tensor(t, dtype=torch.float64, device="cpu"))))
+        return Node(t.flatten(), torch.as_tensor(self.g(t)).to(t).expand_as(t))
 
     def check_time(self, name: str, t: object) -> float:
-        """`t` as a float in [0, T]; a rounding error beyond T is pulled back."""
+        """`t` as a float in [0, T]; T rounded to float32 may lie beyond, and is pulled back."""
         if isinstance(t, bool) or not isinstance(t, int | float):
             item = getattr(t, "item", None)
             if item is None:
                 raise wrong_type(name, "a float or a tensor of times", t, "pass a time in [0, T]")
             t = item()
         time = float(t)  # type: ignore[arg-type]
-        if not 0.0 <= time <= self.T * (1 + 1e-12):
+        if not 0.0 <= time <= self.T * (1 + 1e-7):
             remedy = f"times of {type(self).__name__} run from 0 (data) to T (noise)"
             raise fail(name, f"a time in [0, {self.T:g}]", time, remedy)
         return min(time, self.T)
@@ -491,7 +491,7 @@ class CosineSDE(AffineSDE):
         return _atan2(upper, cos * cos0 + sin * sin0) / self._speed
 
     def rate(self, t: Time) -> Time:
-        return -self._speed / xp(t).tan(self._speed * (1.0 - t))
+        return -self._speed * xp(t).sin(self._speed * t + self._u0) / self._cos(t)
 
     def g(self, t: Time) -> Time:
         return xp(t).sqrt(-2 * self.rate(t))
@@ -675,7 +675,13 @@ def _float_function(name: str, fn: Callable[[Tensor], Any]) -> Callable[[float],
         raise wrong_type(name, "a function of time", fn, "pass a callable, e.g. lambda t: 1.0")
 
     def of_float(t: float) -> float:
-        value = float(fn(torch.tensor(t, dtype=torch.float64)))
+        got = fn(torch.tensor(t, dtype=torch.float64))
+        try:
+            value = float(got)
+        except (TypeError, ValueError, RuntimeError):
+            raise wrong_type(
+                f"{name}({t:g})", "one number", got, "return a number or a 0-dim tensor"
+            ) from None
         if not math.isfinite(value):
             raise fail(
                 f"{name}({t:g})", "a finite number", value, "choose T before the singularity"

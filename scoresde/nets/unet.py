@@ -28,6 +28,9 @@ class UNet(nn.Module):
     halved upwards and enlarged again to the size of its skip. The last convolution of every
     block and of the network starts at zero, so an untrained network returns exactly 0.
 
+    The fused attention kernels of PyTorch have no forward mode and no second derivative; for those
+    run the network under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+
     Args:
         channels: channels of the image.
         width: channels at the first level.
@@ -64,7 +67,7 @@ class UNet(nn.Module):
         *,
         width: int = 32,
         multipliers: Sequence[int] = (1, 2, 2),
-        blocks: int = 2,
+        blocks: int = 1,
         attention: Sequence[int] = (-1,),
         heads: int = 4,
         classes: int = 0,
@@ -180,7 +183,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = group_norm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -27,6 +27,9 @@ class UViT(nn.Module):
     The one or two blocks between have no skip. The final 3 x 3 convolution starts at zero, so an
     untrained network returns exactly 0.
 
+    The fused attention kernels of PyTorch have no forward mode and no second derivative; for those
+    run the network under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+
     Args:
         channels: channels of the image.
         size: height and width of the image, an int if equal, divisible by ``patch``.

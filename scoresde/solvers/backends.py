@@ -14,7 +14,7 @@ from scoresde._tensor import lincomb
 from scoresde.grid import Grid
 from scoresde.noise import Noise
 from scoresde.process import Process
-from scoresde.solvers.base import OnStep, Orders, Solution, Solver, between
+from scoresde.solvers.base import OnStep, Orders, Solution, Solver, between, nodes
 
 __all__ = ["SciPySolver", "TorchSDESolver"]
 
@@ -75,14 +75,13 @@ class SciPySolver(Solver):
         keep_path: bool = False,
     ) -> Solution:
         _no_hook(on_step, "SciPySolver")
-        self.check(process.sde, process.stochastic)
-        process.check_grid(grid)
+        self.admit(process, x, grid, noise, on_step)
         calls, path = process.nfe, [x[None]]
         for number, leg in enumerate(grid.legs):
             if number:
                 end = grid.legs[number - 1][-1]
                 x = between(process.sde, x, end, leg[0], noise.on_leg(number))
-            states = self._leg(process, x, leg)
+            states = self._leg(process, x, leg, sum(len(g) - 1 for g in grid.legs[:number]))
             x = states[-1]
             path.append(states)
         return Solution(
@@ -93,14 +92,18 @@ class SciPySolver(Solver):
             solver=self,
         )
 
-    def _leg(self, process: Process, x: Tensor, leg: tuple[float, ...]) -> Tensor:
+    def _leg(self, process: Process, x: Tensor, leg: tuple[float, ...], done: int) -> Tensor:
+        sign = 1.0 if leg[-1] > leg[0] else -1.0
+
         def drift(t: float, y: Any) -> Any:
             state = torch.from_numpy(y).reshape(x.shape).to(x)
             node = process.sde.at(min(max(t, min(leg)), max(leg)))
             out = process.drift(node, state).flatten().cpu().double().numpy()
             if not math.isfinite(float(abs(out).max())):
+                step = sum(sign * (t - node) > 0 for node in leg[1:-1])
+                where = f"in step {done + step + 1}, at t = {t:.6g}"
                 remedy = "check the model there, or end sooner (t_end)"
-                raise fail("model", f"a finite drift at t = {t:.6g}", "NaN or infinity", remedy)
+                raise fail("model", f"finite scores {where}", "NaN or infinity", remedy)
             return out
 
         solution = need("scipy.integrate", "").solve_ivp(
@@ -160,11 +163,11 @@ def _motion(clocked: _Clocked, noise: Noise, y: Tensor, brownian: str) -> Any:
     """A `torchsde.BaseBrownian` that tells the clock which step is under way."""
     torchsde = need("torchsde", "")
     levy_area = "space-time"
-    nodes = [clocked.process.sde.at(t) for t in clocked.leg]
+    leg = nodes(clocked.process.sde, clocked.leg)
     if brownian == "interval":  # without `entropy` not seeded, without `dt` 100 times slower
         inner = torchsde.BrownianInterval(
             t0=0.0,
-            t1=float(len(nodes) - 1),
+            t1=float(len(leg) - 1),
             size=y.shape,
             dtype=y.dtype,
             device=y.device,
@@ -175,8 +178,8 @@ def _motion(clocked: _Clocked, noise: Noise, y: Tensor, brownian: str) -> Any:
 
     def ours(i: int, return_U: bool) -> Any:
         if not return_U:
-            return noise.normal(clocked.like, nodes[i], nodes[i + 1]).reshape(y.shape)
-        w, h = noise.levy(clocked.like, nodes[i], nodes[i + 1])
+            return noise.normal(clocked.like, leg[i], leg[i + 1]).reshape(y.shape)
+        w, h = noise.levy(clocked.like, leg[i], leg[i + 1])
         w, h = w.reshape(y.shape), h.reshape(y.shape) / math.sqrt(12.0)
         return w, w / 2 + h  # over an interval of length 1: U = W/2 + H
 
@@ -207,8 +210,8 @@ class TorchSDESolver(Solver):
     source behind `torchsde.BaseBrownian`, so seeds and sample numbers mean the same as elsewhere.
 
     Args:
-        method: "euler", or "srk", Roessler's strong order 1.5 scheme, at 10 calls a step.
-            (torchsde's milstein equals its euler here, since the noise is additive.)
+        method: "euler", or "srk", Roessler's scheme of strong order 1.5 (2010, SRID2), at 10 calls
+            a step. torchsde's milstein equals its euler here, since the noise is additive.
         brownian: "scoresde", or "interval" for torchsde's own `BrownianInterval`, seeded by
             `entropy`; its noise depends on the batch size and on the steps.
 
@@ -225,7 +228,7 @@ class TorchSDESolver(Solver):
 
     @property
     def orders(self) -> Orders:
-        return Orders(ode=1, weak=1, strong=1) if self.method == "euler" else Orders(ode=2)
+        return Orders(ode=1, weak=1, strong=1) if self.method == "euler" else Orders(ode=3)
 
     def solve(
         self,
@@ -238,8 +241,7 @@ class TorchSDESolver(Solver):
         keep_path: bool = False,
     ) -> Solution:
         _no_hook(on_step, "TorchSDESolver")
-        self.check(process.sde, process.stochastic)
-        process.check_grid(grid)
+        self.admit(process, x, grid, noise, on_step)
         calls, path = process.nfe, [x[None]]
         for number, leg in enumerate(grid.legs):
             draw = noise.on_leg(number)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, wrong_type
+from scoresde._check import fail, floating, instance, same_shape, wrong_type
 from scoresde._tensor import lincomb
 from scoresde.grid import Grid
 from scoresde.node import Node
@@ -18,7 +20,18 @@ from scoresde.noise import Noise
 from scoresde.process import Process
 from scoresde.sde import SDE, AffineSDE
 
-__all__ = ["Corrector", "OnStep", "Orders", "Solution", "Solver", "State", "StepSolver", "between"]
+__all__ = [
+    "Corrector",
+    "OnStep",
+    "Orders",
+    "Solution",
+    "Solver",
+    "State",
+    "StepSolver",
+    "between",
+    "check_hook",
+    "nodes",
+]
 
 State: TypeAlias = Any
 """What a scheme carries from step to step: None, or history and coefficients."""
@@ -98,6 +111,21 @@ class Solver(ABC):
     ) -> Solution:
         """Walk x: (B, *D) from the first time of the grid to the last."""
 
+    @final
+    def admit(
+        self, process: Process, x: Tensor, grid: Grid, noise: Noise, on_step: OnStep | None
+    ) -> None:
+        """Raise, before any network call, what is known then to be wrong with a solve."""
+        instance("process", process, Process, "pass ReverseSDE(sde, model) or ForwardSDE(sde)")
+        instance("grid", grid, Grid, "pass Grid.of(times)")
+        instance("noise", noise, Noise, "pass Independent(seed)")
+        floating("x", x)
+        check_hook(on_step)
+        self.check(process.sde, process.stochastic)
+        process.check_grid(grid)
+        if process.stochastic:
+            noise.check(grid.times)
+
     def check(self, sde: SDE, stochastic: bool) -> None:
         """Raise a TypeError or ValueError if this solver cannot serve the process."""
         if not isinstance(sde, self.needs):
@@ -110,6 +138,13 @@ class Solver(ABC):
         if not stochastic and self.serves == "sde":
             remedy = "set eta > 0, or use an ODE solver (Heun)"
             raise fail("eta", f"more than 0 for {type(self).__name__}", 0, remedy)
+
+
+def check_hook(on_step: object) -> None:
+    """Raise a TypeError unless `on_step` is a function or None."""
+    if on_step is not None and not callable(on_step):
+        remedy = "pass a function of (node, x), or None"
+        raise wrong_type("on_step", "a function of (node, x)", on_step, remedy)
 
 
 class StepSolver(Solver):
@@ -137,21 +172,22 @@ class StepSolver(Solver):
         keep_path: bool = False,
     ) -> Solution:
         """The loop over the grid: the only one for every scheme on fixed nodes."""
-        self.check(process.sde, process.stochastic)
-        process.check_grid(grid)
+        self.admit(process, x, grid, noise, on_step)
         calls = process.nfe
         path = [x]
         for number, times in enumerate(grid.legs):
             draw = noise.on_leg(number)
             if number:
                 x = between(process.sde, x, grid.legs[number - 1][-1], times[0], draw)
-            leg = tuple(process.sde.at(t) for t in times)
+            leg = nodes(process.sde, times)
             state = self.init(process, x, leg)
-            for now, nxt in zip(leg, leg[1:], strict=False):
+            for now, nxt in pairwise(leg):
                 x, state = self.step(process, x, now, nxt, state, draw)
                 if on_step is not None:
                     changed = on_step(nxt, x)
-                    x = x if changed is None else changed
+                    if changed is not None:
+                        same_shape("on_step", changed, x, "return the new state, or None")
+                        x = changed
                 if keep_path:
                     path.append(x)
         return Solution(
@@ -161,6 +197,18 @@ class StepSolver(Solver):
             path=torch.stack(path) if keep_path else None,
             solver=self,
         )
+
+
+def nodes(sde: SDE, times: tuple[float, ...]) -> tuple[Node, ...]:
+    """The schedule at these times, in float64; kept for affine SDEs, which are values."""
+    if isinstance(sde, AffineSDE):
+        return _kept_nodes(sde, times)
+    return tuple(sde.at(t) for t in times)
+
+
+@lru_cache(maxsize=64)
+def _kept_nodes(sde: AffineSDE, times: tuple[float, ...]) -> tuple[Node, ...]:
+    return tuple(sde.at(t) for t in times)
 
 
 def between(sde: SDE, x: Tensor, end: float, start: float, noise: Noise) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, positive, positive_int, wrong_type
+from scoresde._check import instance, nonnegative, positive, positive_int, wrong_type
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
@@ -59,10 +59,8 @@ class Langevin(Corrector):
             return float(2.0 * self.snr**2 * node.sigma**2)
         if not callable(self.step):
             return self.step
-        value = float(self.step(torch.tensor(node.t, dtype=torch.float64)))
-        if not value >= 0.0:
-            raise fail(f"step({node.t:g})", "a number >= 0", value, "mend the function of t")
-        return value
+        value = self.step(torch.tensor(node.t, dtype=torch.float64, device="cpu"))
+        return nonnegative(f"step({node.t:g})", value, "mend the function of t")
 
     def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
         walk, e = reverse(process), self.size(node)

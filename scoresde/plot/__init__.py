@@ -1,0 +1,22 @@
+"""Figures for samples, paths, losses and solver comparisons: arrays in, matplotlib Figure out.
+
+Nothing global is touched: figures are built with matplotlib's object-oriented API (no pyplot, no
+window, no display needed) under a style that ends with the call. `save` writes them to a file, a
+notebook shows them, and `figure.axes` leads to whatever should look otherwise.
+"""
+
+from scoresde.plot.comparison import quality_against_nfe
+from scoresde.plot.curves import curve
+from scoresde.plot.images import image_grid, trajectories
+from scoresde.plot.plane import paths_2d, scatter
+from scoresde.plot.style import save
+
+__all__ = [
+    "curve",
+    "image_grid",
+    "paths_2d",
+    "quality_against_nfe",
+    "save",
+    "scatter",
+    "trajectories",
+]

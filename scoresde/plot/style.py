@@ -1,0 +1,144 @@
+"""The look of every figure, checked arrays, and saving."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from scoresde._check import choice, fail
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "FAINT",
+    "INK",
+    "PALETTE",
+    "SOFT",
+    "Array",
+    "Numbers",
+    "as_numbers",
+    "as_points",
+    "bare",
+    "blank",
+    "plain_ticks",
+    "save",
+]
+
+Array: TypeAlias = Tensor | np.ndarray[Any, Any] | Sequence[Any]
+Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+# Dark enough to print, apart for the colour-blind; after Okabe and Ito (2008).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#8A5FA8", "#B8860B", "#56A0D3", "#555555", "#A0522D")
+INK, SOFT, FAINT = "#222222", "#7A7A7A", "#D9D9D9"
+
+STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": SOFT,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlepad": 7.0,
+    "axes.titlesize": 11.0,
+    "figure.dpi": 150.0,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "grid.color": "#ECECEC",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.color": SOFT,
+    "ytick.labelcolor": INK,
+}
+
+
+@contextmanager
+def blank(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure, in inches, under the house style."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # rc_context names its keys
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def as_numbers(name: str, value: Array) -> Numbers:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().double().numpy()
+    array = np.asarray(value, dtype=np.float64)
+    if array.size == 0:
+        raise fail(name, "at least one number", array, "check what was computed")
+    return array
+
+
+def as_points(name: str, value: Array, shape: str) -> Numbers:
+    points = as_numbers(name, value)
+    if points.ndim != shape.count(",") + 1 or points.shape[-1] != 2:
+        raise fail(name, f"shape {shape}", points, "project it on two coordinates first")
+    return points
+
+
+def bare(axes: Axes) -> None:
+    axes.grid(False)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def plain_ticks(axis: Axis) -> None:
+    """10, 20, 50 instead of powers, and ticks that are few enough to read."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 150) -> Path:
+    """Write a figure to a file, in the format of its suffix; folders are made.
+
+    The file appears whole or not at all: it is written beside its place and then renamed.
+
+    Args:
+        figure: any matplotlib figure.
+        path: ending in .png, .pdf, .svg or what else matplotlib writes.
+        dpi: dots per inch of a bitmap.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: a suffix matplotlib cannot write; the message lists those it can.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save(image_grid(np.zeros((4, 8, 8))), f"{folder}/new/grid.png")
+        ...     path.exists()
+        True
+    """
+    target = Path(path)
+    kinds = figure.canvas.get_supported_filetypes()
+    kind = choice("the suffix of path", target.suffix.removeprefix(".").lower(), kinds)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        figure.savefig(partial, format=kind, dpi=dpi, facecolor="white")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target

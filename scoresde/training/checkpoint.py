@@ -1,0 +1,359 @@
+"""Checkpoints: a model as a folder of config.json and safetensors."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from scoresde._check import fail, instance, wrong_type
+from scoresde.contract import DataContract
+from scoresde.model import Preconditioned, ScoreModel
+from scoresde.nets import MLP, UNet, UViT
+from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, AffineSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.training.files import (
+    CONFIG,
+    check_place,
+    damaged,
+    listed,
+    open_folder,
+    read,
+    refuse,
+    write,
+)
+
+__all__ = ["NETS", "SDES", "Training", "load", "load_training", "read_config", "save"]
+
+FORMAT, VERSION = "scoresde checkpoint", 1
+WEIGHTS, TRAINING = "model.safetensors", "training.safetensors"
+
+SDES: dict[str, Any] = {
+    c.__name__: c for c in (VPSDE, SubVPSDE, VESDE, CosineSDE, EDMSDE, FlowSDE)
+}
+"""The SDEs that a checkpoint can rebuild from their fields."""
+
+NETS: dict[str, Any] = {c.__name__: c for c in (MLP, UNet, UViT)}
+"""The networks that a checkpoint can rebuild from their `config`."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a run needs besides the model in order to continue.
+
+    Args:
+        tensors: raw weights and the optimiser's state, by name.
+        info: what json holds: the step, the settings that must not change, the history.
+    """
+
+    tensors: Mapping[str, Tensor]
+    info: Mapping[str, Any]
+
+
+def save(
+    model: ScoreModel,
+    path: str | os.PathLike[str],
+    *,
+    contract: DataContract | None = None,
+    extra: Mapping[str, Any] | None = None,
+    training: Training | None = None,
+) -> Path:
+    """Write a model as a folder of `config.json` and `model.safetensors`, all of it or nothing.
+
+    The folder is written beside its place under another name, flushed to the disk and renamed. A
+    checkpoint that stands there is first renamed to `.<name>.previous`, where `load` finds it if
+    the process dies between the two renames, and removed in the end.
+
+    Networks of `scoresde.nets` and the SDE families are rebuilt by `load`; of a network or an SDE
+    of your own (`LinearSDE`, `SDE(f, g)`) the weights and the values of the schedule are stored,
+    and `load` is given the object.
+
+    Args:
+        model: a `Preconditioned` model, its `time` one of the named conventions.
+        path: the folder, new, empty or a checkpoint.
+        contract: which integers the data stand for; read back with `read_config`.
+        extra: anything that json holds, for people to read.
+        training: the state of a run; `Trainer` writes it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        TypeError: the model is not `Preconditioned`, its time is a function, or `extra` or the
+            null values are not json.
+        ValueError: `path` is a file, or a folder that holds other files.
+
+    Example:
+        >>> import tempfile
+        >>> model = Preconditioned(MLP(2, width=8), VPSDE())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     load(save(model, f"{folder}/model")).sde
+        VPSDE(beta_min=0.1, beta_max=20.0)
+    """
+    config = describe(model, contract=contract, extra=extra)
+    place = check_place(path, (WEIGHTS, TRAINING))
+    files: dict[str, Mapping[str, Tensor]] = {WEIGHTS: _net_of(model).state_dict()}
+    if training is not None:
+        config["training"] = _json("training", training.info)
+        files[TRAINING] = training.tensors
+    write(place, config, files)
+    return place
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    net: nn.Module | None = None,
+    sde: SDE | None = None,
+    device: str | torch.device = "cpu",
+) -> ScoreModel:
+    """Read a model written by `save`; no pickle is ever opened.
+
+    Args:
+        path: the folder.
+        net: your own network, whose weights are overwritten by those of the checkpoint; needed
+            if the network is not one of `scoresde.nets`.
+        sde: the SDE object to use; needed if it is not one of the families. Its schedule must be
+            that of the checkpoint, to 1e-6.
+        device: where the model is put.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file is missing from it.
+        ValueError: the file is damaged, of another format, of an unknown SDE or network; keys are
+            missing, unexpected or of another shape; `sde` has another schedule.
+
+    Example:
+        >>> load("runs/none")
+        Traceback (most recent call last):
+        FileNotFoundError: path: expected a checkpoint folder, got 'runs/none', ...
+    """
+    folder, config = _open(path)
+    schedule = _rebuild_sde(config, folder) if sde is None else sde
+    instance("sde", schedule, SDE, "pass the SDE itself, e.g. sde=LinearSDE(rate, diffusion)")
+    _same_schedule(schedule, config["schedule"], "sde" if sde is not None else str(folder))
+    if isinstance(net, ScoreModel):
+        raise wrong_type("net", "the raw network", type(net).__name__, "pass model.net")
+    network = _rebuild_net(config, folder) if net is None else net
+    instance("net", network, nn.Module, "pass the network that the checkpoint was saved from")
+    fill(network, read(folder, config, WEIGHTS), str(folder / WEIGHTS), assign=net is None)
+    try:
+        model = Preconditioned(network, schedule, **config["model"])
+    except (TypeError, ValueError) as error:
+        raise damaged(folder / CONFIG, f"model settings that do not fit ({error})") from error
+    return model.to(device).eval()
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What stands in a checkpoint's `config.json`, after the checks of format and version.
+
+    Example:
+        >>> import tempfile
+        >>> model = Preconditioned(MLP(2, width=8), VPSDE())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = save(model, f"{folder}/model", contract=DataContract(17), extra={"epoch": 3})
+        ...     config = read_config(f"{folder}/model")
+        >>> config["extra"], DataContract.from_dict(config["contract"]).levels
+        ({'epoch': 3}, 17)
+    """
+    return _open(path)[1]
+
+
+def load_training(
+    path: str | os.PathLike[str], model: ScoreModel
+) -> tuple[dict[str, Tensor], Training]:
+    """The saved weights and the state of the run, if the checkpoint is of a model like this one.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`; the checkpoint holds no run, or that of another
+            architecture, setting or schedule.
+    """
+    folder, config = _open(path)
+    if "training" not in config:
+        remedy = "resume from the checkpoint that the Trainer wrote"
+        raise fail("resume", "a checkpoint with a training state", str(folder), remedy)
+    mine = describe(model)
+    for key in ("net", "model"):
+        if mine[key] != config[key]:
+            remedy = "build the same model, or train anew in another folder"
+            raise refuse("model", f"that of {folder}, {config[key]}", mine[key], remedy)
+    _same_schedule(model.sde, config["schedule"], "model.sde")
+    state = Training(read(folder, config, TRAINING), config["training"])
+    return read(folder, config, WEIGHTS), state
+
+
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], where: str, assign: bool = False) -> None:
+    """Put tensors in the place of a module's own, if names and shapes are the very same."""
+    own = net.state_dict()
+    wrong = {
+        "missing": sorted(set(own) - set(tensors)),
+        "unexpected": sorted(set(tensors) - set(own)),
+        "of another shape": [
+            f"{k} {tuple(tensors[k].shape)} for {tuple(v.shape)}"
+            for k, v in own.items()
+            if k in tensors and _form(tensors[k]) != _form(v)
+        ],
+    }
+    found = [f"{kind}: {listed(keys)}" for kind, keys in wrong.items() if keys]
+    if found:
+        remedy = f"build {type(net).__name__} as it was when the checkpoint was saved"
+        raise refuse(where, f"the tensors of {type(net).__name__}", "; ".join(found), remedy)
+    net.load_state_dict(dict(tensors), strict=True, assign=assign)
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, bool]:
+    return tensor.shape, tensor.is_floating_point()
+
+
+def _net_of(model: ScoreModel) -> nn.Module:
+    if not isinstance(model, Preconditioned):
+        remedy = "save the Preconditioned model inside, or its weights with safetensors"
+        raise wrong_type("model", "a Preconditioned model", type(model).__name__, remedy)
+    return model.net
+
+
+# What config.json says of a model
+
+
+def describe(
+    model: ScoreModel,
+    contract: DataContract | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of `config.json`, or the error that says why this model cannot be saved."""
+    if not isinstance(model, Preconditioned):
+        remedy = "save the Preconditioned model inside, or its weights with safetensors"
+        raise wrong_type("model", "a Preconditioned model", type(model).__name__, remedy)
+    if not isinstance(model.time, str):
+        remedy = (
+            "name a convention ('t', 'log_snr', 'log_sigma/4'), or put the function in the net"
+        )
+        raise wrong_type("model.time", "a name, for a function is no data", model.time, remedy)
+    if contract is not None:
+        instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
+    net, sde = model.net, model.sde
+    known = NETS.get(type(net).__name__) is type(net)
+    family = SDES.get(type(sde).__name__) is type(sde)
+    null = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in model.null.items()}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "library": _library(),
+        "sde": {
+            "class": _name(sde, family),
+            "fields": _fields(sde) if family else None,
+        },
+        "schedule": fingerprint(sde),
+        "net": {
+            "class": _name(net, known),
+            "config": _json("net.config", net.config) if known else None,
+        },
+        "model": {
+            "predicts": model.predicts,
+            "time": model.time,
+            "sigma_data": model.sigma_data,
+            "null": _json("model.null", null),
+        },
+        "contract": None if contract is None else contract.to_dict(),
+        "extra": _json("extra", {} if extra is None else extra),
+    }
+
+
+def _fields(sde: Any) -> dict[str, float]:
+    return {f.name: getattr(sde, f.name) for f in fields(sde)}
+
+
+def _library() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 20 ms to import
+
+    try:
+        return version("scoresde")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _name(thing: object, known: bool) -> str:
+    kind = type(thing)
+    return kind.__name__ if known else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _json(name: str, value: Any) -> Any:
+    """`value` as json gives it back, so that what is compared later is alike."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        remedy = "keep to numbers, strings, lists and dicts with string keys"
+        raise wrong_type(name, f"what json can hold ({error})", value, remedy) from error
+
+
+def fingerprint(sde: SDE) -> dict[str, Any]:
+    """Values of the schedule at fixed times, by which another schedule is told apart.
+
+    Values and not their hash: they agree to rounding between machines, and a difference can be
+    shown.
+    """
+    times = [sde.t_min + (sde.T - sde.t_min) * k / 16 for k in range(17)]
+    nodes = [sde.at(t) for t in times]
+    names = ("t", "log_snr", "alpha") if isinstance(sde, AffineSDE) else ("t", "g")
+    return {name: [float(getattr(n, name)) for n in nodes] for name in names}
+
+
+def _same_schedule(sde: SDE, saved: Mapping[str, list[float]], argument: str) -> None:
+    mine = fingerprint(sde)
+    remedy = "pass the SDE that the model was trained with"
+    if {k: len(v) for k, v in mine.items()} != {k: len(v) for k, v in saved.items()}:
+        expected = f"a schedule of {', '.join(saved)}, as in the checkpoint"
+        raise refuse(argument, expected, f"one of {', '.join(mine)}", remedy)
+    for name, values in saved.items():
+        for t, a, b in zip(saved["t"], values, mine[name], strict=True):
+            if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) and a != b:
+                where = f"{name} = {a:.8g} at t = {t:.6g}, as in the checkpoint"
+                got = f"{b:.8g} ({type(sde).__name__})"
+                raise refuse(argument, where, got, remedy)
+
+
+def _rebuild_sde(config: Mapping[str, Any], folder: Path) -> SDE:
+    return _rebuild(config["sde"], "fields", SDES, "sde", folder)  # type: ignore[no-any-return]
+
+
+def _rebuild_net(config: Mapping[str, Any], folder: Path) -> nn.Module:
+    with torch.device("meta"):  # no initial weights are drawn; all tensors come from the file
+        return _rebuild(config["net"], "config", NETS, "net", folder)  # type: ignore[no-any-return]
+
+
+def _rebuild(
+    entry: Mapping[str, Any], key: str, table: Mapping[str, Any], argument: str, folder: Path
+) -> Any:
+    name = str(entry.get("class"))
+    if name not in table:
+        remedy = f"this checkpoint cannot rebuild its own: call load(path, {argument}=...)"
+        known = f"one of {', '.join(table)} in {folder / CONFIG}"
+        raise refuse(argument, known, name, remedy)
+    try:
+        return table[name](**entry[key])
+    except (TypeError, ValueError) as error:
+        raise damaged(folder / CONFIG, f"arguments that {name} does not take ({error})") from error
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """The folder of a checkpoint and its config, of a format that is known here."""
+    folder, config = open_folder(path)
+    file = folder / CONFIG
+    if config.get("format") != FORMAT:
+        raise fail(str(file), f"format {FORMAT!r}", config.get("format"), "pass what save wrote")
+    if config.get("version") != VERSION:
+        remedy = f"it is of scoresde {config.get('library')}: install that version or a newer one"
+        raise fail(str(file), f"version {VERSION}", config.get("version"), remedy)
+    for key in ("sde", "schedule", "net", "model", "files", "extra"):
+        if not isinstance(config.get(key), dict):
+            raise damaged(file, f"no entry {key!r}")
+    return folder, config

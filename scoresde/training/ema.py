@@ -1,0 +1,96 @@
+"""The exponential moving average of a model's parameters."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar, final
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from scoresde._check import fail, instance, nonnegative
+from scoresde.model import ScoreModel
+
+__all__ = ["EMA", "check_decay", "replica"]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@final
+class EMA:
+    """Averages parameters: theta_bar <- d theta_bar + (1 - d) theta after every optimiser step.
+
+    With n updates made before, d = min(decay, (1 + n)/(10 + n)): the warm-up forgets the first
+    steps as fast as they lose their worth. The first update copies. Buffers are copied, never
+    averaged, for a table of frequencies or a count has no mean. Ho et al. 2020 (arXiv 2006.11239),
+    appendix B (decay 0.9999); the warm-up is TensorFlow's `num_updates`.
+
+    Args:
+        model: the model that will be trained; it is copied, except for its SDE.
+        decay: the final d, in [0, 1).
+
+    Attributes:
+        module: the averaged model.
+        updates: n, the number of updates made.
+
+    Raises:
+        TypeError: `model` is not a module.
+        ValueError: `decay` is outside [0, 1).
+
+    Example:
+        >>> net = nn.Linear(1, 1, bias=False)
+        >>> ema = EMA(net, decay=0.99)
+        >>> for value in (1.0, 12.0):
+        ...     _ = nn.init.constant_(net.weight, value)
+        ...     ema.update(net)
+        >>> ema.module.weight.item()  # 2/11 of 1 and 9/11 of 12
+        10.0
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
+        instance("model", model, nn.Module, "pass the model that is trained")
+        self.decay = check_decay("decay", decay)
+        self.updates = 0
+        with torch.device("cpu"):  # AveragedModel reads its counter at every step
+            self._averaged = AveragedModel(nn.Identity(), multi_avg_fn=self._mix)
+        self._averaged.module = replica(model)
+
+    @property
+    def module(self) -> nn.Module:
+        """The averaged model."""
+        return self._averaged.module
+
+    def update(self, model: nn.Module) -> None:
+        """Take in the parameters of `model` after an optimiser step."""
+        self._averaged.update_parameters(model)
+        self.updates += 1
+
+    def restore(self, updates: int) -> None:
+        """Continue after `updates` updates, the weights of `module` having been loaded."""
+        self.updates = updates
+        self._averaged.n_averaged.fill_(updates)
+
+    @torch.no_grad()
+    def _mix(self, average: Any, current: Any, _: Any) -> None:
+        n = self.updates  # not the tensor in the third place, which is on the model's device
+        torch._foreach_lerp_(average, current, 1.0 - min(self.decay, (1 + n) / (10 + n)))
+
+
+def check_decay(name: str, decay: object) -> float:
+    """`decay` as a float in [0, 1)."""
+    number = nonnegative(name, decay)
+    if number >= 1.0:
+        raise fail(name, "a number in [0, 1)", decay, "0.999 averages some 1000 steps")
+    return number
+
+
+def replica(model: Module) -> Module:
+    """A deep copy of a model that keeps the very same SDE."""
+    # An SDE made of functions equals itself alone, and samplers ask whether it is equal.
+    memo: dict[int, Any] = {
+        id(part.sde): part.sde for part in model.modules() if isinstance(part, ScoreModel)
+    }
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+    return copy.deepcopy(model, memo)

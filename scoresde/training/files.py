@@ -1,0 +1,172 @@
+"""Folders of json and safetensors: replaced as a whole, checked when read, never unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scoresde._check import fail, instance
+
+__all__ = ["CONFIG", "check_place", "damaged", "listed", "open_folder", "read", "refuse", "write"]
+
+CONFIG = "config.json"
+
+
+def refuse(argument: str, expected: str, got: object, remedy: str) -> ValueError:
+    """As `fail`, with all of `got`, however long."""
+    return ValueError(f"{argument}: expected {expected}, got {got}; {remedy}")
+
+
+def damaged(file: Path, why: str) -> ValueError:
+    """The error of a file that is not as it was written."""
+    remedy = "it was cut short or edited: save it again, or take another copy"
+    return refuse(str(file), "an intact file of a checkpoint", why, remedy)
+
+
+def listed(names: list[str]) -> str:
+    """Some of many names, for a message."""
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more
+
+
+def check_place(path: str | os.PathLike[str], files: Iterable[str]) -> Path:
+    """The absolute path, if a folder of these files may be written or replaced there."""
+    place = Path(path).resolve()
+    if place.exists() and not place.is_dir():
+        raise fail("path", "a folder", str(path), "a checkpoint is a folder; choose another name")
+    present = {file.name for file in place.iterdir()} if place.exists() else set()
+    others = sorted(present - {CONFIG, *files})
+    if others:
+        remedy = f"it would be replaced as a whole: pass {str(place / 'checkpoint')!r}"
+        got = f"{place} with {listed(others)}"
+        raise refuse("path", "a new folder, an empty one or a checkpoint", got, remedy)
+    return place
+
+
+def write(
+    place: Path, config: Mapping[str, Any], files: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Write a folder of `config.json` and files of tensors in the place of what was there.
+
+    All is written beside the place and flushed to the disk; then it is renamed. The config gets
+    the size and the hash of every file.
+    """
+    made = place.with_name(f".{place.name}.{os.urandom(4).hex()}.tmp")
+    made.mkdir(parents=True)
+    try:
+        sums = {name: _write_tensors(made / name, tensors) for name, tensors in files.items()}
+        with open(made / CONFIG, "w", encoding="utf-8") as file:
+            json.dump({**config, "files": sums}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        _flush_folder(made)
+        _swap(made, place)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    from safetensors.torch import save_file
+
+    plain = {}
+    for name, value in tensors.items():
+        instance(f"state_dict[{name!r}]", value, Tensor, "safetensors holds tensors alone")
+        # Copied, because tied weights share memory, which the format refuses.
+        plain[name] = value.detach().to("cpu", copy=True).contiguous()
+    save_file(plain, file)
+    with open(file, "rb+") as handle:
+        os.fsync(handle.fileno())
+    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _previous(place: Path) -> Path:
+    return place.with_name(f".{place.name}.previous")
+
+
+def _swap(made: Path, place: Path) -> None:
+    """Rename `made` to `place`; what stood there stays whole under another name until then."""
+    previous = _previous(place)
+    if not place.exists():
+        os.replace(made, place)
+    else:
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(place, previous)
+        try:
+            os.replace(made, place)
+        except BaseException:
+            os.replace(previous, place)
+            raise
+    _flush_folder(place.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """The folder, or the previous one if a writer died between its two renames; its config."""
+    place = Path(path).resolve()
+    folder = next((f for f in (place, _previous(place)) if f.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"path: expected a checkpoint folder, got {str(path)!r}, which "
+            f"{'is a file' if place.exists() else 'does not exist'}; "
+            "pass the folder that holds config.json and model.safetensors"
+        )
+    file = folder / CONFIG
+    if not file.exists():
+        inside = folder / "checkpoint"
+        hint = f"pass {str(inside)!r}" if inside.is_dir() else "pass the folder that save wrote"
+        raise FileNotFoundError(f"path: expected {CONFIG} in {folder}, got none; {hint}")
+    try:
+        config = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise damaged(file, f"no json ({error})") from error
+    if not isinstance(config, dict):
+        raise damaged(file, "no json object")
+    return folder, config
+
+
+def read(folder: Path, config: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU, if it is the very file that was written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file, entry = folder / name, config["files"].get(name)
+    if not file.exists():
+        remedy = "copy the whole folder, or take another checkpoint"
+        raise FileNotFoundError(f"path: expected {name} in {folder}, got none; {remedy}")
+    if not isinstance(entry, dict):
+        raise damaged(folder / CONFIG, f"no entry for {name}")
+    size = file.stat().st_size
+    if size != entry.get("bytes"):
+        raise damaged(file, f"{size} bytes instead of {entry.get('bytes')}")
+    if _sha256(file) != entry.get("sha256"):
+        raise damaged(file, "another content than the one whose hash stands in config.json")
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise damaged(file, f"no safetensors ({error})") from error
+    return {key: value.clone() for key, value in tensors.items()}  # off the mapped file

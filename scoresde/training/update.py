@@ -1,0 +1,113 @@
+"""One optimiser step: backward, clip, AdamW, average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from scoresde._check import fail, nonnegative, positive
+from scoresde.training.checkpoint import fill
+from scoresde.training.ema import EMA, replica
+
+__all__ = ["Update"]
+
+
+@final
+class Update:
+    """One optimiser step: backward, clip by the global norm, AdamW, average of the weights.
+
+    Nothing in it waits for the device.
+
+    Args:
+        model: the model, on its device.
+        lr: learning rate.
+        clip: largest norm of the gradient, or None.
+        ema: decay of the average of the weights, or None for none.
+        weight_decay: of AdamW.
+
+    Attributes:
+        optimizer: the AdamW.
+        ema: the `EMA`, or None.
+
+    Raises:
+        ValueError: a number out of range; the model has nothing to train.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> update = Update(net, lr=0.1, ema=0.99)
+        >>> norm = update.step(net(torch.ones(4, 2)).square().mean())
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float,
+        clip: float | None = 1.0,
+        ema: float | None = 0.999,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.model = model
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise fail("model", "parameters to train", "none", "wrap a network, not a function")
+        fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=positive("lr", lr),
+            weight_decay=nonnegative("weight_decay", weight_decay),
+            fused=fused or None,
+        )
+        self.clip = None if clip is None else positive("clip", clip, "pass None for no clipping")
+        self.ema = None if ema is None else EMA(model, ema)
+
+    def step(self, loss: Tensor) -> Tensor | None:
+        """Backward and `apply`; loss: ()."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        return self.apply()
+
+    def apply(self) -> Tensor | None:
+        """Clip, step and average with the gradients that are there; their norm before clipping."""
+        norm = None
+        if self.clip is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model)
+        return norm
+
+    def set_lr(self, lr: float) -> None:
+        """Take another learning rate from the next step on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def result(self) -> nn.Module:
+        """The averaged model, or a copy of the raw one without EMA, in eval mode."""
+        return replica(self.model).eval() if self.ema is None else self.ema.module.eval()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Raw weights and the optimiser's state, by flat names."""
+        state = self.optimizer.state_dict()["state"]
+        raw = {f"raw.{k}": v for k, v in self.model.state_dict().items()}
+        return raw | {
+            f"optimizer.{i}.{k}": torch.as_tensor(v)
+            for i, entry in state.items()
+            for k, v in entry.items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """The inverse of `tensors`."""
+        raw = {k[4:]: v for k, v in tensors.items() if k.startswith("raw.")}
+        fill(self.model, raw, where)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer":
+                index, _, key = rest.partition(".")
+                state.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,52 @@
+"""What README.md and CONTRIBUTING.md show runs, and does what they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import order
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_every_python_block_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves a model
+    names: dict[str, Any] = {}
+    shown = blocks("README.md", "python")
+    assert len(shown) >= 4
+    for block in shown:
+        exec(block, names)
+    assert names["samples"].shape == (1000, 2)
+    assert abs(float(names["samples"].std()) - 1) < 0.05
+    assert names["solution"].nfe == 37
+    assert (tmp_path / "runs/moons/config.json").exists()
+
+
+def test_the_solver_of_contributing_is_short_and_of_its_order() -> None:
+    (block,) = blocks("CONTRIBUTING.md", "python")
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(block, names)
+    solver = names["Midpoint"]()
+    body = block[block.index("@dataclass") :].strip().splitlines()
+    assert len(body) <= 30
+    (line,) = blocks("CONTRIBUTING.md", "json")
+    assert line.strip() == '"Midpoint()": {"ode": 2}'
+    observed = order.rates(order.ode_errors(solver, (160, 320, 640)))
+    assert abs(observed[-1] - solver.orders.ode) < 0.15, observed
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert target.startswith("http") or (ROOT / target).exists(), target

@@ -1,0 +1,403 @@
+"""Denoising score matching: closed forms, weightings, samplers of time, dropped conditions."""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+from torch import Tensor, nn
+
+from scoresde.analytic import Gaussian
+from scoresde.losses import (
+    WEIGHTINGS,
+    ImportanceTime,
+    LogNormalTime,
+    TimeSampler,
+    UniformTime,
+    dsm_loss,
+)
+from scoresde.model import Cond, Preconditioned, ScoreModel
+from scoresde.node import Node
+from scoresde.prediction import Prediction
+from scoresde.sde import (
+    EDMSDE,
+    SDE,
+    VESDE,
+    VPSDE,
+    AffineSDE,
+    CosineSDE,
+    FlowSDE,
+    LinearSDE,
+    SubVPSDE,
+)
+
+S = 0.7  # standard deviation of the Gaussian data
+
+SDES: dict[str, AffineSDE] = {
+    "vp": VPSDE(),
+    "subvp": SubVPSDE(),
+    "ve": VESDE(),
+    "cosine": CosineSDE(),
+    "edm": EDMSDE(),
+    "flow": FlowSDE(),
+    "linear": LinearSDE(lambda t: -1.0 - t, lambda t: 2.0 + t, T=2.0),
+}
+every_sde = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def data(n: int, dim: int, seed: int = 1) -> Tensor:
+    return S * torch.randn(n, dim, generator=seeded(seed), dtype=torch.float64)
+
+
+def oracle(sde: AffineSDE, dim: int) -> ScoreModel:
+    variance = torch.tensor(S**2, dtype=torch.float64)
+    return Gaussian(torch.zeros(dim, dtype=torch.float64), variance).under(sde)
+
+
+class Recast(ScoreModel):
+    """The same model, saying what it knows in another coordinate."""
+
+    def __init__(self, inner: ScoreModel, kind: str) -> None:
+        super().__init__()
+        self.inner, self.sde, self.kind = inner, inner.sde, kind
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        value = self.inner.predict(node, x, cond).read(self.kind)
+        return Prediction(x, node, value, self.kind)
+
+
+class Probe(ScoreModel):
+    """Notes what it is called with, and predicts eps = 0."""
+
+    def __init__(self, sde: SDE, null: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.sde = sde
+        if null is not None:
+            self.null = null
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        self.node, self.x, self.cond = node, x, cond
+        return Prediction(x, node, torch.zeros_like(x), "eps")
+
+
+class Fixed(TimeSampler):
+    """One time for all."""
+
+    def __init__(self, t: float) -> None:
+        self.t = t
+
+    def sample(
+        self, sde: SDE, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, None]:
+        return torch.full((n,), self.t, dtype=torch.float64), None
+
+
+# The value of the loss
+
+
+@every_sde
+def test_the_oracle_has_the_irreducible_loss(sde: AffineSDE) -> None:
+    """E |eps - E[eps | x_t]|^2 / D = alpha^2 s^2 / (alpha^2 s^2 + sigma^2), averaged over t."""
+
+    def irreducible(t: float) -> float:
+        signal = (sde.alpha(t) * S) ** 2
+        return signal / (signal + sde.sigma(t) ** 2)
+
+    points = np.geomspace(max(sde.t_min, 1e-5), sde.T, 12)[1:-1]
+    total, _ = integrate.quad(irreducible, sde.t_min, sde.T, points=points, limit=400)
+    expected = total / (sde.T - sde.t_min)
+    time = UniformTime(low_discrepancy=True)
+    losses = dsm_loss(oracle(sde, 8), data(100_000, 8), time=time, generator=seeded())
+    error = float(losses.std()) / math.sqrt(len(losses))
+    assert abs(float(losses.mean()) - expected) < 4 * error
+    assert error < 0.03 * expected
+
+
+@every_sde
+@pytest.mark.parametrize("kind", ["eps", "x0", "v", "score"])
+def test_weightings_by_definition_through_every_coordinate(sde: AffineSDE, kind: str) -> None:
+    """Draw what the loss draws, and compute every weighting from x_0hat alone, by hand."""
+    x0, time = data(64, 3), UniformTime()
+    again = seeded(5)
+    t, _ = time.sample(sde, 64, again)
+    eps = torch.randn(x0.shape, generator=again, dtype=torch.float64)
+    alpha, sigma, g = (f(t)[:, None] for f in (sde.alpha, sde.sigma, sde.g))
+    gain = S**2 / ((alpha * S) ** 2 + sigma**2)
+    # x0 - x0hat without its cancellation, for x0hat = gain alpha (alpha x0 + sigma eps)
+    wrong = gain * (sigma**2 / S**2 * x0 - alpha * sigma * eps)
+    snr = (alpha / sigma) ** 2
+    by_hand = {
+        "eps": snr * wrong**2,
+        "x0": wrong**2,
+        # v = alpha eps - sigma x0 and alpha eps_wrong = -alpha^2/sigma x0_wrong
+        "v": (alpha**2 / sigma + sigma) ** 2 * wrong**2,
+        "likelihood": 0.5 * g**2 * snr / sigma**2 * wrong**2,
+        "min_snr": snr.clamp(max=5.0) * wrong**2,
+        "edm": (1 / snr + 1) * snr * wrong**2,
+    }
+    assert set(by_hand) == set(WEIGHTINGS)
+    model = Recast(oracle(sde, 3), kind)
+    for name, expected in by_hand.items():
+        found = dsm_loss(model, x0, weighting=name, time=time, generator=seeded(5))
+        torch.testing.assert_close(
+            found, expected.mean(1), rtol=1e-9, atol=0.0, msg=lambda m, k=name: f"{k}: {m}"
+        )
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "flow"])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_the_coordinate_of_the_model_does_not_matter(name: str, weighting: str) -> None:
+    x0 = data(256, 2)
+    # A wrong model, so that the errors are no small differences of large numbers.
+    wrong = Gaussian(torch.ones(2).double(), torch.tensor(3.0).double()).under(SDES[name])
+    losses = [
+        dsm_loss(Recast(wrong, kind), x0, weighting=weighting, generator=seeded())
+        for kind in ("eps", "x0", "v", "score")
+    ]
+    for other in losses[1:]:
+        torch.testing.assert_close(other, losses[0], rtol=1e-10, atol=0.0)
+
+
+def test_a_weight_of_ones_own_acts_on_the_error_of_eps() -> None:
+    model, x0 = oracle(VPSDE(), 2), data(32, 2)
+    plain = dsm_loss(model, x0, generator=seeded())
+    t, _ = UniformTime().sample(VPSDE(), 32, seeded())
+    own = dsm_loss(model, x0, weighting=lambda n: n.t[:, None] ** 2, generator=seeded())
+    torch.testing.assert_close(own, plain * t**2)
+    model = Recast(model, "eps")  # here the product of all weights is a number
+    doubled = dsm_loss(model, x0, weighting=lambda n: 2.0, generator=seeded())
+    torch.testing.assert_close(doubled, 2 * plain)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("kind", ["eps", "x0", "v", "score", "edm"])
+def test_the_minimiser_is_the_posterior_mean(weighting: str, kind: str) -> None:
+    """The loss is quadratic in the weight w of a linear net: three values give its minimum."""
+    sde, t = VPSDE(), 0.3
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+
+    class Scale(nn.Module):
+        def __init__(self, w: float) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor(w).double())
+
+        def forward(self, x: Tensor, time: Tensor) -> Tensor:
+            return self.w * x
+
+    def mean_loss(w: float) -> float:
+        model = Preconditioned(Scale(w), sde, predicts=kind)
+        losses = dsm_loss(model, x0, weighting=weighting, time=Fixed(t), generator=seeded(3))
+        return float(losses.detach().mean())
+
+    x0 = data(20_000, 8)
+    below, at, above = (mean_loss(w) for w in (-1.0, 0.0, 1.0))
+    best = (below - above) / (2 * (below + above - 2 * at))
+    x = torch.ones(1, 1).double()
+    found = Preconditioned(Scale(best), sde, predicts=kind)(t, x).eps.item()
+    assert found == pytest.approx(sigma / ((alpha * S) ** 2 + sigma**2), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0", "v", "score", "edm"])
+def test_half_precision_networks_do_not_coarsen_the_loss(kind: str) -> None:
+    class Zero(nn.Module):
+        def __init__(self, dtype: torch.dtype) -> None:
+            super().__init__()
+            self.dtype = dtype
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return torch.zeros_like(x, dtype=self.dtype)
+
+    x0 = data(64, 4).float()
+    half, full = (
+        dsm_loss(Preconditioned(Zero(dtype), VPSDE(), kind), x0, generator=seeded())
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert half.dtype == torch.float32
+    assert torch.equal(half, full)
+
+
+@every_sde
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_the_weights_in_float32_are_those_of_float64(sde: AffineSDE, weighting: str) -> None:
+    """Of a model that says eps = 0, over |eps|^2: what is left is weight and importance."""
+    weights = []
+    for dtype in (torch.float64, torch.float32):
+        probe, x0 = Probe(sde), torch.zeros(256, 2, dtype=dtype)
+        loss = dsm_loss(probe, x0, weighting=weighting, time=ImportanceTime(), generator=seeded())
+        eps = probe.x / probe.node.sigma
+        weights.append((loss / eps.square().mean(1)).double())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=0.0)
+
+
+def test_randomness_comes_from_the_generator_alone() -> None:
+    model, x0 = oracle(VPSDE(), 2), data(16, 2)
+    before = torch.get_rng_state()
+    for time in (UniformTime(), UniformTime(True), ImportanceTime(), LogNormalTime()):
+        first = dsm_loss(model, x0, time=time, generator=seeded(4))
+        assert torch.equal(first, dsm_loss(model, x0, time=time, generator=seeded(4)))
+        assert not torch.equal(first, dsm_loss(model, x0, time=time, generator=seeded(5)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# The times
+
+
+@every_sde
+def test_importance_times_have_the_density_g2_over_sigma2(sde: AffineSDE) -> None:
+    start = max(sde.t_min, 1e-12)
+    half = (sde.T - start) / 2  # fine at both ends, where the density may soar
+    left = np.append(0.0, np.geomspace(1e-9 * half, half, 20_000))
+    grid = np.append(start + left[:-1], sde.T - left[::-1])
+    rate = (sde.g(grid) / sde.sigma(grid)) ** 2
+    cumulative = integrate.cumulative_trapezoid(rate, grid, initial=0.0)
+    t, weight = ImportanceTime().sample(sde, 4000, seeded(11))
+    assert t.dtype == torch.float64 and bool((t >= sde.t_min).all() and (t <= sde.T).all())
+    ks = stats.kstest(t.numpy(), lambda u: np.interp(u, grid, cumulative / cumulative[-1]))
+    assert ks.pvalue > 1e-3
+    # the weight is uniform density over density, with the norm of the density by quadrature
+    density = np.interp(t.numpy(), grid, rate) / cumulative[-1]
+    np.testing.assert_allclose(weight.numpy() * density * (sde.T - sde.t_min), 1.0, rtol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["vp", "subvp", "cosine"])
+def test_importance_sampling_keeps_the_mean_and_lowers_the_variance(name: str) -> None:
+    sde = SDES[name]
+
+    def likelihood(t: float) -> float:
+        signal, noise = (sde.alpha(t) * S) ** 2, sde.sigma(t) ** 2
+        return 0.5 * sde.g(t) ** 2 / noise * signal / (signal + noise)
+
+    edges = np.geomspace(sde.t_min, sde.T, 40)
+    pieces = [integrate.quad(likelihood, a, b)[0] for a, b in pairwise(edges)]
+    expected = sum(pieces) / (sde.T - sde.t_min)
+    x0, model, spread = data(40_000, 4), oracle(sde, 4), {}
+    for time in (UniformTime(), ImportanceTime(), ImportanceTime(low_discrepancy=True)):
+        losses = dsm_loss(model, x0, weighting="likelihood", time=time, generator=seeded(2))
+        spread[time] = float(losses.std())
+        error = spread[time] / math.sqrt(len(losses))
+        assert abs(float(losses.mean()) - expected) < 4 * error
+    assert spread[ImportanceTime()] < 0.2 * spread[UniformTime()]
+    assert spread[ImportanceTime()] / math.sqrt(len(x0)) < 0.01 * expected
+
+
+@every_sde
+@pytest.mark.parametrize("n", [1, 7, 64])
+def test_low_discrepancy_puts_one_time_in_every_stratum(sde: AffineSDE, n: int) -> None:
+    span = sde.T - sde.t_min
+    t, weight = UniformTime(low_discrepancy=True).sample(sde, n, seeded(n))
+    assert weight is None
+    strata = ((t - sde.t_min) / span * n).floor().sort().values
+    assert strata.tolist() == list(range(n))
+    lam = sde.log_snr(ImportanceTime(low_discrepancy=True).sample(sde, n, seeded(n))[0])
+    top, bottom = sde.log_snr(sde.t_min), sde.log_snr(sde.T)
+    strata = ((lam - bottom) / (top - bottom) * n).floor().sort().values
+    assert strata.tolist() == list(range(n))
+
+
+def test_uniform_times_are_uniform() -> None:
+    for low_discrepancy in (False, True):
+        first = [
+            UniformTime(low_discrepancy).sample(VPSDE(), 3, seeded(k))[0][0].item()
+            for k in range(500)
+        ]
+        assert stats.kstest(first, stats.uniform(1e-5, 1.0).cdf).pvalue > 1e-3
+
+
+def test_log_normal_times() -> None:
+    sde = EDMSDE()
+    t, weight = LogNormalTime(mean=-0.5, std=0.8).sample(sde, 20_000, seeded())
+    assert weight is None
+    log = t.log().numpy()  # sigma / alpha = t there
+    assert stats.kstest(log, stats.norm(-0.5, 0.8).cdf).pvalue > 1e-3
+    # Beyond the schedule's own range the times are those of its ends.
+    flow = FlowSDE()
+    t, _ = LogNormalTime(mean=0.0, std=50.0).sample(flow, 1000, seeded())
+    assert (t.min().item(), t.max().item()) == (flow.t_min, flow.T)
+    t, _ = LogNormalTime(mean=1.0, std=0.5).sample(flow, 20_000, seeded())
+    assert float((-flow.log_snr(t)).mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(flow.log_snr(t).std()) == pytest.approx(0.5, rel=0.03)
+
+
+# Conditions
+
+
+def test_conditions_are_dropped_together_at_the_given_rate() -> None:
+    n, rate = 20_000, 0.3
+    model = Probe(VPSDE(), {"label": -1, "y": torch.tensor([7.0, 8.0]), "more": 0.0})
+    cond = {"label": torch.arange(n), "y": torch.zeros(n, 2), "more": torch.ones(n)}
+    dsm_loss(model, data(n, 2), cond=cond, cond_dropout=rate, generator=seeded())
+    dropped = model.cond["label"] == -1
+    assert abs(float(dropped.double().mean()) - rate) < 4 * math.sqrt(rate * (1 - rate) / n)
+    assert torch.equal(model.cond["label"][~dropped], torch.arange(n)[~dropped])
+    assert torch.equal(model.cond["y"], torch.where(dropped[:, None], model.null["y"], 0.0))
+    assert torch.equal(model.cond["more"], (~dropped).float())
+    assert model.cond["label"].dtype == torch.int64
+    assert torch.equal(cond["label"], torch.arange(n))  # the caller's own is left alone
+
+
+def test_dropping_none_or_all() -> None:
+    model, cond = Probe(VPSDE(), {"label": -1}), {"label": torch.arange(50)}
+    dsm_loss(model, data(50, 2), cond=cond, generator=seeded())
+    assert model.cond is cond
+    dsm_loss(model, data(50, 2), cond=cond, cond_dropout=1.0, generator=seeded())
+    assert (model.cond["label"] == -1).all()
+
+
+# Bad input
+
+
+def call(**changes: Any) -> Tensor:
+    arguments = {"model": Probe(VPSDE()), "x0": torch.zeros(4, 2)} | changes
+    return dsm_loss(arguments.pop("model"), arguments.pop("x0"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"x0": torch.zeros(4, 2, dtype=torch.int64)}, TypeError, r"x0: .*int64.*\.float\(\)"),
+        ({"x0": torch.zeros(0, 2)}, ValueError, r"x0: expected a non-empty batch"),
+        ({"x0": torch.zeros(4)}, ValueError, r"x0: .*shape \(B, \*D\).*add a batch axis"),
+        ({"x0": [[0.0]]}, TypeError, r"x0: .*torch\.as_tensor"),
+        ({"weighting": "likelyhood"}, ValueError, r"weighting: .*did you mean 'likelihood'"),
+        ({"weighting": 3}, (TypeError, ValueError), r"weighting: "),
+        (
+            {"model": Probe(SDE(lambda t, x: -x, lambda t: 1.0))},
+            TypeError,
+            r"model\.sde: .*Linear",
+        ),
+        ({"cond_dropout": 1.5}, ValueError, r"cond_dropout: .*probability.*1\.5"),
+        ({"cond_dropout": -0.1}, ValueError, r"cond_dropout: .*probability.*-0\.1"),
+        (
+            {"cond": {"y": torch.zeros(4)}, "cond_dropout": 0.5},
+            ValueError,
+            r"cond: .*'y'.*null=",
+        ),
+    ],
+)
+def test_bad_input(changes: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        call(**changes)
+
+
+def test_bad_time_samplers() -> None:
+    with pytest.raises(ValueError, match=r"std: .*got 0.*EDM takes 1\.2"):
+        LogNormalTime(std=0)
+    with pytest.raises(ValueError, match=r"mean: .*inf"):
+        LogNormalTime(mean=math.inf)
+    not_affine = SDE(lambda t, x: -x, lambda t: 1.0)
+    for time in (ImportanceTime(), LogNormalTime()):
+        with pytest.raises(TypeError, match=r"model\.sde: expected an AffineSDE"):
+            time.sample(not_affine, 4)
+
+    class FromZero(FlowSDE):
+        t_min = 0.0
+
+    with pytest.raises(ValueError, match=r"t_min: expected a time with a finite log-SNR, got 0"):
+        ImportanceTime().sample(FromZero(), 4)
