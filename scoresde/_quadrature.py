@@ -9,6 +9,7 @@ or a steep rate costs panels, not accuracy.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -142,8 +143,7 @@ class LinearMarginals:
         floor = _Panel.fit(0.0, t_min, rate, square).variance
         cuts = [0.0, *np.geomspace(t_min, T, 2 + int(np.log2(T / t_min) / 3)).tolist()]
         cuts[1], cuts[-1] = t_min, T
-        pairs = zip(cuts[:-1], cuts[1:], strict=True)
-        pending = [_Panel.fit(a, b, rate, square) for a, b in pairs][::-1]
+        pending = [_Panel.fit(a, b, rate, square) for a, b in pairwise(cuts)][::-1]
         panels: list[_Panel] = []
         log_alpha, variance = [0.0], [0.0]
         error = 0.0

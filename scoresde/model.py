@@ -93,6 +93,7 @@ class Preconditioned(ScoreModel):
         ValueError: unknown names; an output whose shape is not that of x.
 
     Example:
+        >>> import torch
         >>> from scoresde import VPSDE
         >>> from scoresde.nets import MLP
         >>> model = Preconditioned(MLP(2), VPSDE())
@@ -156,6 +157,7 @@ class FunctionScore(ScoreModel):
         fn: fn(t, x, **cond) -> tensor of the shape of x.
 
     Example:
+        >>> import torch
         >>> from scoresde import VPSDE
         >>> normal = FunctionScore(VPSDE(), lambda t, x: -x)
         >>> normal.score(0.5, torch.ones(1, 2)).tolist()

@@ -41,7 +41,7 @@ class Prediction:
         >>> import torch
         >>> from scoresde import VPSDE
         >>> node, x, eps = VPSDE().at(0.3), torch.ones(1, 2), torch.zeros(1, 2)
-        >>> bool((Prediction(x, node, eps, "eps").x0 * node.alpha == x).all())
+        >>> torch.allclose(Prediction(x, node, eps, "eps").x0 * node.alpha, x)
         True
     """
 

@@ -19,13 +19,17 @@ from scoresde.noise import Independent, Noise
 from scoresde.process import ForwardSDE, Process, ReverseSDE
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import (
+    SRA1,
     Adams,
     EulerMaruyama,
     Heun,
     Langevin,
+    OneCallSRA,
     PredictorCorrector,
     ReverseDiffusion,
     SciPySolver,
+    ShARK,
+    Singlestep,
     Solution,
     Solver,
     StepSolver,
@@ -36,14 +40,44 @@ from scoresde.solvers.base import OnStep, check_hook
 __all__ = ["SOLVERS", "ReverseSampler", "simulate"]
 
 SOLVERS: dict[str, tuple[Solver, float]] = {
+    # the reverse SDE
     "euler_maruyama": (EulerMaruyama(), 1.0),
     "reverse_diffusion": (ReverseDiffusion(), 1.0),
     "ancestral": (Adams(1), 1.0),
     "predictor_corrector": (PredictorCorrector(Adams(1), Langevin()), 1.0),
+    "dpmpp_2m_sde": (Adams(2, variant="midpoint"), 1.0),
+    "dpmpp_3m_sde": (Adams(3), 1.0),
+    "sa_solver_p2c2": (Adams(2, 2), 1.0),
+    "sa_solver_p3c4": (Adams(3, 4), 1.0),
+    "dpmpp_sde": (Singlestep("2s"), 1.0),
+    "seeds_2": (Singlestep("res_2s"), 1.0),
+    "seeds_3": (Singlestep("3s"), 1.0),
+    "sra1": (SRA1(), 1.0),
+    "shark": (ShARK(), 1.0),
+    "one_call_sra": (OneCallSRA(), 1.0),
     "torchsde": (TorchSDESolver(), 1.0),
+    # the probability flow
     "ddim": (Adams(1), 0.0),
     "euler": (EulerMaruyama(), 0.0),
     "heun": (Heun(), 0.0),
+    "dpm_solver_2": (Singlestep("2s", "eps"), 0.0),
+    "dpm_solver_3": (Singlestep("3s", "eps"), 0.0),
+    "dpmpp_2s": (Singlestep("2s"), 0.0),
+    "dpmpp_3s": (Singlestep("3s"), 0.0),
+    "res_2s": (Singlestep("res_2s"), 0.0),
+    "res_3s": (Singlestep("res_3s"), 0.0),
+    "dpmpp_2m": (Adams(2, variant="midpoint"), 0.0),
+    "dpmpp_3m": (Adams(3), 0.0),
+    "dpmpp_3m_reference": (Adams(3, variant="reference"), 0.0),
+    "ab_4": (Adams(4), 0.0),
+    "unipc_2": (Adams(2, 3, variant="bh2"), 0.0),
+    "unipc_3": (Adams(3, 4, variant="bh2"), 0.0),
+    "unipc_3_eps": (Adams(3, 4, "eps", variant="bh2"), 0.0),
+    "unipc_4": (Adams(4, 5, variant="bh2"), 0.0),
+    "deis_tab3": (Adams(4, kernel="eps", clock="t"), 0.0),
+    "deis_rhoab3": (Adams(3, kernel="eps", clock="rho"), 0.0),
+    "ipndm_3": (Adams(3, kernel="eps", variant="ipndm"), 0.0),
+    "ipndm_4": (Adams(4, kernel="eps", variant="ipndm"), 0.0),
     "scipy": (SciPySolver(), 0.0),
 }
 """Name -> (solver, eta): eta = 1 walks the reverse SDE, 0 the probability flow."""

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 
@@ -90,6 +90,7 @@ class Impulses(Noise):
 
     fine: tuple[float, ...]
     clock: str = "snr"
+    eta: float = 1.0
     seed: int = 0
 
     def on_leg(self, leg: int) -> Impulses:
@@ -106,7 +107,7 @@ class Impulses(Noise):
         times = self.fine[i : j + 1]
         if self.clock == "t":
             return [-t for t in times]
-        return [math.exp(2 * SDE.log_snr(t)) for t in times]
+        return [math.exp(2 * self.eta**2 * SDE.log_snr(t)) for t in times]
 
     def levy(self, like: Tensor, now: Node, nxt: Node) -> tuple[Tensor, Tensor]:
         i, j = self.fine.index(now.t), self.fine.index(nxt.t)
@@ -129,38 +130,77 @@ class Impulses(Noise):
 DATA = Gaussian(torch.zeros(3, dtype=torch.float64), torch.tensor([0.25, 0.04, 2.0]).double())
 
 
-def response(solver: Solver, grid: Grid, fine: Grid, clock: str) -> Tensor:
+@dataclass(frozen=True)
+class Asked(Noise):
+    """No noise, and a record of the times between which a solver asks for it."""
+
+    times: set[float] = field(default_factory=set)
+    seed: int = 0
+
+    def on_leg(self, leg: int) -> Asked:
+        return self
+
+    def from_sample(self, first: int) -> Asked:
+        return self
+
+    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
+        self.times.update((now.t, nxt.t))
+        return torch.zeros_like(like)
+
+
+def walk(solver: Solver, x: Tensor, grid: Grid, noise: Noise, eta: float) -> Tensor:
+    process = ReverseSDE(SDE, DATA.under(SDE), eta)
+    return solver.solve(process, x, grid, noise=noise).x
+
+
+def finest(solver: Solver, grids: list[Grid], eta: float) -> tuple[float, ...]:
+    """All times between which a solver asks for noise on these grids, stages included."""
+    asked = Asked()
+    for grid in grids:
+        walk(solver, torch.zeros(1, 3, dtype=torch.float64), grid, asked, eta)
+    return tuple(sorted(asked.times, reverse=True))
+
+
+def response(
+    solver: Solver, grid: Grid, fine: tuple[float, ...], clock: str, eta: float = 1.0
+) -> Tensor:
     """The linear map of (start, leaf noises) to the endpoint: rows of standard deviations.
 
     One column per variance of the data; rows as in `Impulses`.
     """
-    noise = Impulses(fine.times, clock)
+    noise = Impulses(fine, clock, eta)
     x = torch.zeros(1 + 2 * noise.leaves, 3, dtype=torch.float64)
     x[0] = DATA.marginal(SDE, SDE.T).covariance.sqrt()
-    process = ReverseSDE(SDE, DATA.under(SDE), 1.0)
-    return solver.solve(process, x, grid, noise=noise).x
+    return walk(solver, x, grid, noise, eta)
 
 
-def weak_errors(solver: Solver, steps: tuple[int, ...] = STEPS, clock: str = "snr") -> list[float]:
+def weak_errors(
+    solver: Solver, steps: tuple[int, ...] = STEPS, clock: str = "snr", eta: float = 1.0
+) -> list[float]:
     """Relative error of the variance at t_end: the largest of three data variances."""
     truth = DATA.marginal(SDE, SDE.t_end).covariance
     errors = []
     for n in steps:
         grid = log_snr(SDE, n)
-        variance = (response(solver, grid, grid, clock) ** 2).sum(0)
+        fine = finest(solver, [grid], eta)
+        variance = (response(solver, grid, fine, clock, eta) ** 2).sum(0)
         errors.append(float((variance / truth - 1).abs().max()))
     return errors
 
 
 def strong_errors(
-    solver: Solver, steps: tuple[int, ...] = (20, 40, 80, 160, 320), clock: str = "snr"
+    solver: Solver,
+    steps: tuple[int, ...] = (20, 40, 80, 160, 320),
+    clock: str = "snr",
+    eta: float = 1.0,
 ) -> list[float]:
     """RMS distance of the endpoints on N and 2 N steps under one Brownian motion, exactly."""
     errors = []
     for n in steps:
-        fine = log_snr(SDE, 2 * n)
-        coarse = Grid.of(fine.times[::2])
-        gap = response(solver, fine, fine, clock) - response(solver, coarse, fine, clock)
+        grid = log_snr(SDE, 2 * n)
+        coarse = Grid.of(grid.times[::2])
+        fine = finest(solver, [grid, coarse], eta)
+        gap = response(solver, grid, fine, clock, eta) - response(solver, coarse, fine, clock, eta)
         errors.append(float((gap**2).sum(0).sqrt().max()))
     return errors
 

@@ -290,6 +290,13 @@ def test_samples_have_the_moments(kind: str) -> None:
         assert close
 
 
+def test_samples_are_turned_the_right_way() -> None:
+    # three dimensions: the eigenvectors of a 2 x 2 matrix may come as a symmetric reflection
+    m = mixture("full", k=1, d=3)
+    x = Gaussian(m.means[0], m.covariances[0]).sample(100_000, seed=0)
+    assert torch.allclose(x.T.cov(), m.covariances[0], rtol=0.02, atol=0.03)
+
+
 def test_samples_depend_on_the_seed_alone() -> None:
     m = mixture("full")
     state = torch.get_rng_state()
@@ -463,11 +470,23 @@ NEGATIVE = torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])
     ("call", "error", "words"),
     [
         (lambda: GaussianMixture(torch.ones(2), torch.ones(2)), ValueError, r"means: .*\(K, D\)"),
-        (lambda: GaussianMixture(torch.ones(2, 2).int(), torch.ones(2)), TypeError, "means.*int32"),
-        (lambda: GaussianMixture(ONES, torch.ones(3)), ValueError, r"covariances: .*\(2,\).*\(3,\)"),
+        (
+            lambda: GaussianMixture(torch.ones(2, 2).int(), torch.ones(2)),
+            TypeError,
+            "means.*int32",
+        ),
+        (
+            lambda: GaussianMixture(ONES, torch.ones(3)),
+            ValueError,
+            r"covariances: .*\(2,\).*\(3,\)",
+        ),
         (lambda: GaussianMixture(ONES, -torch.ones(2)), ValueError, "covariances: .*>= 0.*-1"),
         (lambda: GaussianMixture(ONES[:1], SKEW), ValueError, "covariances: .*symmetric.*2"),
-        (lambda: GaussianMixture(ONES[:1], NEGATIVE), ValueError, "covariances: .*eigenvalue of -1"),
+        (
+            lambda: GaussianMixture(ONES[:1], NEGATIVE),
+            ValueError,
+            "covariances: .*eigenvalue of -1",
+        ),
         (
             lambda: GaussianMixture(ONES, torch.ones(2), torch.tensor([1.0, 0.0])),
             ValueError,

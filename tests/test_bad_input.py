@@ -178,10 +178,10 @@ ROWS = [
     ),
     Row(
         "linear-rate-singular",
-        lambda: LinearSDE(lambda t: -1 / (1.0 - t + 1e-300), lambda t: 1.0),
+        lambda: LinearSDE(lambda t: -1e8 / (1.0001 - t) ** 3, lambda t: 1.0),
         V,
         "rate",
-        "1]",
+        "is not reached on [6.8",
         "end at a T before",
     ),
     Row(

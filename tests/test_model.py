@@ -83,9 +83,7 @@ def test_an_exact_network_gives_the_exact_score(sde: AffineSDE, predicts: str) -
 
 @pytest.mark.parametrize("predicts", PREDICTS)
 @pytest.mark.parametrize("shape", [(4, 4), (4, 1, 3, 3), (4, 2)])
-def test_a_float_node_and_the_same_times_per_sample(
-    predicts: str, shape: tuple[int, ...]
-) -> None:
+def test_a_float_node_and_the_same_times_per_sample(predicts: str, shape: tuple[int, ...]) -> None:
     sde, x = VESDE(), normal(*shape)
     net = Net(lambda x, t: torch.tanh(x) + t.reshape(-1, *(1,) * (x.ndim - 1)))
     model = Preconditioned(net, sde, predicts=predicts, sigma_data=0.5)
@@ -280,9 +278,17 @@ def model(**kwargs: Any) -> Preconditioned:
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: Preconditioned(lambda x, t: x, VPSDE()), TypeError, "net: .*Module.*FunctionScore"),
+        (
+            lambda: Preconditioned(lambda x, t: x, VPSDE()),
+            TypeError,
+            "net: .*Module.*FunctionScore",
+        ),
         (lambda: Preconditioned(Net(), VPSDE), TypeError, r"sde: .*SDE.*VPSDE\(\)"),
-        (lambda: model(predicts="epsilon"), ValueError, "predicts: .*'epsilon'; did you mean 'eps'"),
+        (
+            lambda: model(predicts="epsilon"),
+            ValueError,
+            "predicts: .*'epsilon'; did you mean 'eps'",
+        ),
         (lambda: model(predicts="X0"), ValueError, "predicts: .*'X0'; did you mean 'x0'"),
         (lambda: model(time="logsnr"), ValueError, "time: .*'logsnr'; did you mean 'log_snr'"),
         (lambda: model(sigma_data=0.0), ValueError, "sigma_data: .*0.0"),

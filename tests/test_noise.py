@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise, PathOnGrid
-from scoresde.sde import SDE, EDMSDE, VPSDE
+from scoresde.sde import EDMSDE, SDE, VPSDE
 
 F64 = torch.float64
 VP = VPSDE()
@@ -104,6 +104,14 @@ def test_seeds_are_distinct(seeds: list[int]) -> None:
         assert not torch.equal(a, b)
 
 
+def test_every_bit_of_the_seed_counts() -> None:
+    like = torch.empty(2, 2)
+    drawn = [Independent(5 + (1 << k)).normal(like, NOW, NXT) for k in range(63)]
+    drawn.append(Independent(5).normal(like, NOW, NXT))
+    for a, b in itertools.combinations(drawn, 2):
+        assert not torch.equal(a, b)
+
+
 def test_other_dtypes_hold_the_same_float32_numbers() -> None:
     for noise in (Independent(0), PathOnGrid(0, VP, (0.5, 0.4))):
         single = noise.normal(torch.empty(5, 3), NOW, NXT)
@@ -164,7 +172,7 @@ def test_levy_pairs_are_independent_normals() -> None:
     assert torch.equal(z, Independent(0).normal(like, NOW, NXT))
     assert abs(series(z, h)) < 4.5 and abs(series(z**2 - 1, h**2 - 1)) < 12
     assert ks(z) > 1e-3 and ks(h) > 1e-3
-    with pytest.raises(TypeError, match="noise: PathOnGrid.*independent"):
+    with pytest.raises(TypeError, match=r"noise: PathOnGrid.*independent"):
         path().levy(like, NOW, NXT)
 
 

@@ -41,7 +41,7 @@ def bounds(name: str, kind: str) -> tuple[float, float]:
 def measure(name: str, kind: str, last: int) -> list[float]:
     """Observed orders at the last halvings of the step, finest last."""
     solver, entry = make(name), EXPECTED[name]
-    steps = tuple(entry.get("steps", order.STEPS))
+    steps = tuple(entry.get(f"{kind}_steps", order.STEPS))
     clock = entry.get("clock", "snr")
     if kind == "ode":
         errors = order.ode_errors(solver, steps[-last - 1 :])

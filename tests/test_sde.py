@@ -1,5 +1,6 @@
 """The SDE families against the formulas of their papers in 40 digits, and their identities."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +48,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def paper(sde: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """alpha(t) and sigma(t) as the papers write them, in mpmath; beta is integrated by quadrature."""
+    """alpha(t) and sigma(t) as the papers write them, in mpmath; beta is integrated."""
     if isinstance(sde, VPSDE | SubVPSDE):
         low, high = mp.mpf(sde.beta_min), mp.mpf(sde.beta_max)
 
@@ -473,8 +474,6 @@ def test_bad_parameters(call: Callable[[], object], error: type[Exception], word
 
 @each_family
 def test_equal_parameters_make_equal_sdes(sde: AffineSDE) -> None:
-    import dataclasses
-
     twin = dataclasses.replace(sde)  # type: ignore[type-var]
     assert twin == sde and hash(twin) == hash(sde)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -521,7 +520,7 @@ def test_a_non_affine_node_has_the_dtype_of_the_state(g: Any) -> None:
 
 
 def test_bad_functions() -> None:
-    with pytest.raises(TypeError, match="diffusion_fn.*0.5"):
+    with pytest.raises(TypeError, match=r"diffusion_fn.*0\.5"):
         SDE(lambda t, x: x, 0.5)
     with pytest.raises(ValueError, match=r"t_min, t_end, T.*0 <= t_min <= t_end < T"):
         SDE(lambda t, x: x, lambda t: 1.0, T=1.0, t_end=2.0)

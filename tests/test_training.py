@@ -216,7 +216,7 @@ def test_it_learns_a_gaussian() -> None:
     mean, std = torch.tensor([1.0, -0.5]), torch.tensor([0.5, 1.5])
     x = mean + std * points(4096)
     model = Preconditioned(MLP(2, width=32, depth=2), VPSDE())
-    found = Trainer(model, x, steps=800, batch_size=256, lr=3e-3).fit()
+    found = Trainer(model, x, steps=400, batch_size=128, lr=5e-3).fit()
     exact = Gaussian(mean, std**2).under(VPSDE())
     t = torch.linspace(0.05, 1.0, 50).repeat(40)
     x_t = VPSDE().perturb(t, mean + std * points(2000, seed=1), points(2000, seed=2))
@@ -229,7 +229,18 @@ def test_it_learns_a_gaussian() -> None:
 def test_the_same_seed_gives_the_same_weights() -> None:
     first = trained(steps=6)
     assert same(first, trained(steps=6))
-    for changes in ({"seed": 1}, {"lr": 2e-3}, {"batch_size": 11}, {"weighting": "v"}):
+    for changes in (
+        {"seed": 1},
+        {"lr": 2e-3},
+        {"batch_size": 11},
+        {"weighting": "v"},
+        {"weight_decay": 0.5},
+        {"clip": 0.01},
+        {"schedule": "constant"},
+        {"warmup": 3},
+        {"ema": 0.1},
+        {"time": UniformTime()},
+    ):
         assert not same(first, trained(steps=6, **changes)), changes
 
 
@@ -285,17 +296,55 @@ def test_ema_of_the_run_is_that_of_its_weights() -> None:
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
 
 
-def test_accumulated_gradients_are_the_mean() -> None:
-    """k pieces of one row each, without noise, are the batch of k rows."""
+def test_accumulated_gradients_are_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """k pieces without noise are one batch: the same losses, gradients and weights."""
+    norms: list[float] = []
+    apply = Update.apply
+
+    def noting(self: Update) -> Tensor | None:
+        norms.append(norm := apply(self))
+        return norm
+
+    monkeypatch.setattr(Update, "apply", noting)
 
     def plain(model: ScoreModel, x0: Tensor, **_: Any) -> Tensor:
         t = torch.full((len(x0),), 0.5)
         return (model(t, x0).eps - x0).square().mean(1)
 
-    whole = trained(loss=plain, batch_size=12, steps=5, clip=0.1)
-    pieces = trained(loss=plain, batch_size=3, accumulate=4, steps=5, clip=0.1)
+    options = {"loss": plain, "steps": 5, "log_every": 1}
+    first = Trainer(whole := small(), points(), batch_size=12, **options)
+    second = Trainer(pieces := small(), points(), batch_size=3, accumulate=4, **options)
+    first.fit(), second.fit()
+    torch.testing.assert_close(norms[:5], norms[5:])
+    for a, b in zip(first.history, second.history, strict=True):
+        assert a == pytest.approx(b)
     for (name, a), b in zip(weights(whole).items(), weights(pieces).values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_first_loss_by_hand() -> None:
+    """Rows, noise and mean of a step are those that its number stands for."""
+    model = small()
+    trainer = Trainer(model, points(), steps=1, batch_size=20, seed=9)
+    stream = Stream(64, 20, seed=9)
+    losses = dsm_loss(
+        copy.deepcopy(model),
+        points()[stream.rows(0)],
+        time=UniformTime(low_discrepancy=True),
+        generator=stream.generator(0),
+    )
+    trainer.fit()
+    ((step, loss, _),) = trainer.history
+    assert step == 1 and loss == pytest.approx(float(losses.detach().mean()), rel=1e-6)
+
+
+def test_the_learning_rate_is_that_of_the_schedule() -> None:
+    """The first step of Adam moves every weight with a gradient by the learning rate."""
+    model = small()
+    start = weights(model)
+    trained(model=model, steps=1, warmup=3, lr=0.4)
+    moved = (model.net.exit.weight - start["net.exit.weight"]).abs()
+    assert moved.flatten().tolist() == pytest.approx([0.1] * moved.numel(), rel=1e-3)
 
 
 def test_schedule_and_warm_up() -> None:
@@ -338,15 +387,17 @@ def test_options_reach_the_loss() -> None:
     seen: list[dict[str, Any]] = []
 
     def loss(model: ScoreModel, x0: Tensor, **options: Any) -> Tensor:
-        seen.append(options | {"x0": x0})
+        seen.append(options | {"x0": x0, "training": model.net.exit.training})
         return dsm_loss(model, x0, **options)
 
     data = (points(), {"label": torch.arange(64) % 2})
     time = ImportanceTime()
     options = {"weighting": "likelihood", "time": time, "cond_dropout": 0.25}
-    trained(model=small(classes=2), data=data, loss=loss, steps=1, batch_size=100, **options)
+    trained(
+        model=small(classes=2).eval(), data=data, loss=loss, steps=1, batch_size=100, **options
+    )
     (found,) = seen
-    assert {k: found[k] for k in options} == options
+    assert {k: found[k] for k in options} == options and found["training"]
     assert found["x0"].shape == (100, 2)  # more than there are: the stream goes on
     rows = (found["x0"][:, None] == data[0]).all(-1).float().argmax(1)
     assert torch.equal(found["cond"]["label"], rows % 2)
@@ -388,7 +439,8 @@ def test_progress_shows_loss_and_speed(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_checkpoint_is_the_result(tmp_path: Path) -> None:
-    found = trained(tmp_path, dropping(), data=images(), steps=3)
+    found = trained(tmp_path, dropping(), data=images(), steps=3, tensorboard=None)
+    assert list((tmp_path / "tensorboard").glob("events*"))  # by default, as it is installed
     read = load(tmp_path / "checkpoint")
     assert same(read, found) and read.sde == found.sde
     config = read_config(tmp_path / "checkpoint")
@@ -491,6 +543,15 @@ def test_another_run_is_not_resumed(tmp_path: Path, changes: dict[str, Any], mes
     model, data = options.pop("model", small()), options.pop("data", points())
     with pytest.raises(ValueError, match=message):
         Trainer(model, data, **options).fit(resume=True)
+
+
+def test_an_optimizer_of_other_parameters_is_not_resumed(tmp_path: Path) -> None:
+    trained(tmp_path, steps=6)
+    model = small()
+    model.net.enter.requires_grad_(False)
+    trainer = Trainer(model, points(), steps=6, batch_size=10, out=tmp_path)
+    with pytest.raises(ValueError, match=r"optimizer\.\d+\.\w+ in .*train the same parameters"):
+        trainer.fit(resume=True)
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

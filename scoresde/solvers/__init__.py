@@ -5,18 +5,23 @@ from scoresde.solvers.base import Corrector, Orders, Solution, Solver, StepSolve
 from scoresde.solvers.deterministic import Heun
 from scoresde.solvers.exponential import Adams
 from scoresde.solvers.langevin import Langevin, PredictorCorrector
+from scoresde.solvers.singlestep import SRA1, OneCallSRA, ShARK, Singlestep
 from scoresde.solvers.stochastic import EulerMaruyama, ReverseDiffusion
 
 __all__ = [
+    "SRA1",
     "Adams",
     "Corrector",
     "EulerMaruyama",
     "Heun",
     "Langevin",
+    "OneCallSRA",
     "Orders",
     "PredictorCorrector",
     "ReverseDiffusion",
     "SciPySolver",
+    "ShARK",
+    "Singlestep",
     "Solution",
     "Solver",
     "StepSolver",

@@ -81,9 +81,11 @@ class SciPySolver(Solver):
             if number:
                 end = grid.legs[number - 1][-1]
                 x = between(process.sde, x, end, leg[0], noise.on_leg(number))
-            states = self._leg(process, x, leg, sum(len(g) - 1 for g in grid.legs[:number]))
+            done = sum(len(before) - 1 for before in grid.legs[:number])
+            states = self._leg(process, x, leg, done, keep_path)
             x = states[-1]
-            path.append(states)
+            if keep_path:
+                path.append(states)
         return Solution(
             x=x,
             grid=grid,
@@ -92,7 +94,10 @@ class SciPySolver(Solver):
             solver=self,
         )
 
-    def _leg(self, process: Process, x: Tensor, leg: tuple[float, ...], done: int) -> Tensor:
+    def _leg(
+        self, process: Process, x: Tensor, leg: tuple[float, ...], done: int, keep_path: bool
+    ) -> Tensor:
+        outputs = leg[1:] if keep_path else leg[-1:]
         sign = 1.0 if leg[-1] > leg[0] else -1.0
 
         def drift(t: float, y: Any) -> Any:
@@ -111,7 +116,7 @@ class SciPySolver(Solver):
             (leg[0], leg[-1]),
             x.flatten().cpu().double().numpy(),
             method=self.method,
-            t_eval=leg[1:],
+            t_eval=outputs,
             rtol=self.rtol,
             atol=self.atol,
         )
@@ -121,7 +126,7 @@ class SciPySolver(Solver):
                 f"solver: {self.method} stopped after t = {at:.6g}: {solution.message} "
                 "Loosen rtol and atol, or use a native solver"
             )
-        return torch.from_numpy(solution.y.T.copy()).reshape(len(leg) - 1, *x.shape).to(x)
+        return torch.from_numpy(solution.y.T.copy()).reshape(len(outputs), *x.shape).to(x)
 
 
 class _Clocked:
@@ -249,7 +254,8 @@ class TorchSDESolver(Solver):
                 x = between(process.sde, x, grid.legs[number - 1][-1], leg[0], draw)
             states = self._leg(process, x, leg, draw, keep_path)
             x = states[-1]
-            path.append(states)
+            if keep_path:
+                path.append(states)
         return Solution(
             x=x,
             grid=grid,

@@ -2,61 +2,129 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, final
+from functools import lru_cache
+from typing import Any, ClassVar, final
 
+import torch
 from torch import Tensor
 
-from scoresde._check import fail, positive_int
+from scoresde._check import choice, fail, nonnegative, positive_int
+from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
 from scoresde.sde import AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver
+from scoresde.solvers.base import Orders, State, StepSolver, nodes
 from scoresde.solvers.stochastic import reverse
+from scoresde.solvers.weights import CLOCKS, KERNELS, VARIANTS, Leg, Row, depth, table
 
 __all__ = ["Adams"]
+
+_MOST = 5
 
 
 @final
 @dataclass(frozen=True)
 class Adams(StepSolver):
-    """Exponential Adams-Bashforth on x_0, first order: DDIM at eta = 0, ancestral at eta = 1.
+    """Exponential Adams: a prediction interpolated through past nodes, integrated exactly.
 
-    With h the step in lambda and x_0hat held at its value at the start, the step is exact:
-    x_t = sigma_t/sigma_s e^(-eta^2 h) x_s + alpha_t (1 - e^(-(1 + eta^2) h)) x_0hat
-    + sigma_t sqrt(1 - e^(-2 eta^2 h)) z. At eta = 0 it is DDIM (Song et al. 2021, arXiv
-    2010.02502, eq. 12), which is DPM-Solver-1; at eta = 1 the ancestral sampler of DDPM with
-    the posterior variance (Ho et al. 2020, eq. 7), on any nodes.
+    The engine of the multistep solvers. With h the step in lambda, k = eta^2 and the kernel
+    "x0": x_t = sigma_t/sigma_s e^(-k h) x_s + alpha_t int (1 + k) e^(-(1 + k)(lambda_t - lambda))
+    x_0hat dlambda + sigma_t sqrt(1 - e^(-2 k h)) z, x_0hat interpolated at `order` past nodes; a
+    `corrector` of c nodes (the new one among them) mends the state at the next step, for which
+    the prediction is made anyway: one network call a step. The first steps use what they have.
+
+    | name | Adams |
+    | --- | --- |
+    | DDIM, DPM-Solver-1 and ++1; ancestral at eta = 1 | `Adams(1)` |
+    | DPM-Solver++(2M) and its SDE form | `Adams(2, variant="midpoint")` |
+    | DPM-Solver++(3M) of third order; as published, of second | `Adams(3)`; `variant="reference"` |
+    | UniPC-p; with its B(h) in the first steps | `Adams(p, p + 1)`; `variant="bh1"`, `"bh2"` |
+    | SA-Solver P-k/C-m | `Adams(k, m)` at eta = tau |
+    | DEIS tAB-k | `Adams(k + 1, kernel="eps", clock="t")` |
+    | DEIS rhoAB-k | `Adams(k, kernel="eps", clock="rho")` |
+    | iPNDM-k | `Adams(k, kernel="eps", variant="ipndm")` |
+
+    Song et al. 2021 (arXiv 2010.02502), Lu et al. 2022 (arXiv 2211.01095), Zhao et al. 2023
+    (arXiv 2302.04867), Xue et al. 2023 (arXiv 2309.05019), Zhang and Chen 2023 (arXiv 2204.13902).
 
     Args:
-        order: 1.
+        order: nodes of the predictor, 1 to 5.
+        corrector: nodes of the corrector, 2 to 6, or 0 for none.
+        kernel: the coordinate that is interpolated: "x0", "eps" or "v".
+        clock: in which: "log_snr", "rho" (sigma / alpha) or "t".
+        variant: "exact", or a paper's weights: "midpoint", "bh1", "bh2", "reference", "ipndm".
+        lower_final: one order less for each step that is left, as few steps may want.
     """
 
     order: int = 1
+    corrector: int = 0
+    kernel: str = "x0"
+    clock: str = "log_snr"
+    variant: str = "exact"
+    lower_final: bool = False
 
     needs: ClassVar[type] = AffineSDE
 
     def __post_init__(self) -> None:
-        if positive_int("order", self.order) != 1:
-            raise fail("order", "1", self.order, "use Heun for a second-order scheme")
+        most = 4 if self.variant == "ipndm" else _MOST
+        if positive_int("order", self.order) > most:
+            remedy = "higher orders are unstable at the step sizes in use"
+            raise fail("order", f"an integer from 1 to {most}", self.order, remedy)
+        if self.corrector not in (0, *range(2, _MOST + 2)):
+            remedy = "order + 1 is the usual one, as in UniPC"
+            raise fail(
+                "corrector", f"0 or an integer from 2 to {_MOST + 1}", self.corrector, remedy
+            )
+        choice("kernel", self.kernel, KERNELS)
+        choice("clock", self.clock, CLOCKS)
+        choice("variant", self.variant, VARIANTS)
 
     @property
     def orders(self) -> Orders:
-        return Orders(ode=1, weak=1, strong=1)
+        order = min(self.order + 1, self.corrector) if self.corrector else self.order
+        if self.variant in ("midpoint", "reference", "ipndm"):
+            order = min(order, 2)
+        return Orders(ode=order, weak=min(order, 2), strong=1)
+
+    def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
+        eta = reverse(process).eta
+        return _rows(self, process.sde, tuple(node.t for node in leg), eta), 0, ()
 
     def step(
         self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
     ) -> tuple[Tensor, State]:
-        walk = reverse(process)
-        h = nxt.log_snr - now.log_snr
-        square = walk.eta_at(now) ** 2
-        decay = math.exp(-square * h) if square else 1.0
-        pull = -nxt.alpha * math.expm1(-(1.0 + square) * h)
-        prediction = walk.predict(now, x)
-        keep = nxt.sigma / now.sigma * decay
-        if not square:
-            return prediction.mix(keep, "x0", pull), None
-        spread = nxt.sigma * math.sqrt(-math.expm1(-2.0 * square * h))
-        return prediction.mix(keep, "x0", pull, (spread, noise.normal(x, now, nxt))), None
+        rows, i, past = state
+        keep, weights, spread = rows[i]
+        known = (reverse(process).predict(now, x).read(self.kernel), *past)
+        terms = [(keep, x), *zip(weights, known, strict=False)]
+        if spread:
+            terms.append((spread, noise.normal(x, now, nxt)))
+        return lincomb(*terms), (rows, i + 1, known[: depth(self.order, self.corrector) - 1])
+
+
+def _of_float(eta: Callable[[Tensor], Any]) -> Callable[[float], float]:
+    def of_float(t: float) -> float:
+        value = float(eta(torch.tensor(t, dtype=torch.float64)))
+        return nonnegative(f"eta({t:g})", value, "eta is a function of t with values >= 0")
+
+    return of_float
+
+
+@lru_cache(maxsize=64)
+def _rows(
+    solver: Adams, sde: AffineSDE, times: tuple[float, ...], eta: float | Callable[[Tensor], Any]
+) -> tuple[Row, ...]:
+    """The rows of a leg, computed once."""
+
+    return table(
+        Leg(nodes(sde, times), sde.time_of, _of_float(eta) if callable(eta) else eta),
+        solver.kernel,
+        solver.clock,
+        solver.variant,
+        solver.order,
+        solver.corrector,
+        solver.lower_final,
+    )

@@ -93,4 +93,6 @@ def replica(model: Module) -> Module:
     }
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer.detach().clone()
     return copy.deepcopy(model, memo)

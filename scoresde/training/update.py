@@ -104,10 +104,16 @@ class Update:
         raw = {k[4:]: v for k, v in tensors.items() if k.startswith("raw.")}
         fill(self.model, raw, where)
         state: dict[int, dict[str, Tensor]] = {}
+        count = len(self.parameters)
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
             if kind == "optimizer":
                 index, _, key = rest.partition(".")
+                # Checked, because a fused kernel reads beyond the end of a state of another shape.
+                like = self.parameters[int(index)].shape if int(index) < count else None
+                if value.shape not in (like, ()):
+                    remedy = "train the same parameters as in the run that is resumed"
+                    raise fail(f"{name} in {where}", f"a tensor of shape {like}", value, remedy)
                 state.setdefault(int(index), {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})

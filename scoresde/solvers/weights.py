@@ -1,0 +1,269 @@
+"""Weights of exponential Adams methods: integrals of a kernel against Lagrange polynomials.
+
+In the clock lambda, with k = eta^2, the reverse process is linear in x once one coordinate m of
+the prediction is a function of time alone, so a step from s to t is exact up to interpolation:
+x_t = keep x_s + int K(lambda) m(lambda) dlambda + spread z. Everything here is relative to the
+step, in float64; in absolute lambda the weights lose digits by cancellation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from scoresde.node import Node
+
+__all__ = ["CLOCKS", "KERNELS", "VARIANTS", "Kernel", "Leg", "Row", "depth", "table"]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Row: TypeAlias = tuple[float, tuple[float, ...], float]
+
+
+_POINTS, _GAUSS = (
+    (a + b) / 2 for a, b in zip(np.polynomial.legendre.leggauss(32), (1.0, 0.0), strict=True)
+)
+
+
+def _tail_matrix() -> Array:
+    """S with (S f)_q = int_{p_q}^1 f for polynomials f through the Gauss points p of [0, 1]."""
+    legendre = np.polynomial.legendre
+    y, degree = 2 * _POINTS - 1, len(_POINTS)
+    fit = np.linalg.inv(legendre.legvander(y, degree - 1))
+    tails = [-legendre.legval(y, legendre.legint(row, lbnd=1)) / 2 for row in np.eye(degree)]
+    out: Array = np.array(tails).T @ fit
+    return out
+
+
+class Leg:
+    """The nodes of a leg as arrays, and the stochasticity on its steps.
+
+    Attributes:
+        t, alpha, sigma, log_snr: at the nodes, (N + 1,).
+        h: steps in lambda, (N,); negative ones lead to noise.
+        ahead: lambda_t - lambda at the Gauss points of each step, (N, Q).
+        k: eta^2 at the Gauss points, (N, Q).
+    """
+
+    def __init__(
+        self,
+        nodes: tuple[Node, ...],
+        time_of: Callable[[Array], Array],
+        eta: float | Callable[[float], float],
+    ) -> None:
+        names = ("t", "alpha", "sigma", "log_snr")
+        self.t, self.alpha, self.sigma, self.log_snr = (
+            np.array([getattr(n, name) for n in nodes]) for name in names
+        )
+        self.h = np.diff(self.log_snr)
+        self.ahead = self.h[:, None] * (1.0 - _POINTS)
+        self.points = self.log_snr[1:, None] - self.ahead
+        self.time_of = time_of
+        if callable(eta):
+            times = time_of(self.points)
+            self.k = np.array([[eta(t) ** 2 for t in row] for row in times.tolist()])
+        else:
+            self.k = np.full_like(self.ahead, eta**2)
+
+    def tail(self, f: Array) -> Array:
+        """int f dlambda from each Gauss point to the end of its step; f: (N, Q)."""
+        out: Array = self.h[:, None] * (f @ _TAIL.T)
+        return out
+
+    def whole(self, f: Array) -> Array:
+        """int f dlambda over each step."""
+        out: Array = self.h * (f @ _GAUSS)
+        return out
+
+
+_TAIL = _tail_matrix()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How one coordinate of the prediction drives the state over the steps of a leg.
+
+    Attributes:
+        keep: the factor of the state, (N,).
+        density: K at the Gauss points of each step, (N, Q).
+        at_end: K at the end of each step, (N,).
+        spread: the standard deviation of the fresh noise, (N,).
+        unit: what the coordinate is multiplied by at a node, so that K is a function of lambda.
+    """
+
+    keep: Callable[[Leg], Array]
+    density: Callable[[Leg], Array]
+    at_end: Callable[[Leg], Array]
+    spread: Callable[[Leg], Array]
+    unit: Callable[[Leg], Array]
+
+
+def _ratio(values: Array) -> Array:
+    out: Array = values[1:] / values[:-1]
+    return out
+
+
+def _norm(leg: Leg) -> Array:
+    out: Array = np.hypot(leg.alpha, leg.sigma)
+    return out
+
+
+def _share(leg: Leg) -> Array:
+    """sigma^2 / (alpha^2 + sigma^2) at the Gauss points."""
+    out: Array = np.exp(-np.logaddexp(0.0, 2.0 * leg.points))
+    return out
+
+
+KERNELS: dict[str, Kernel] = {
+    "x0": Kernel(
+        keep=lambda g: _ratio(g.sigma) * np.exp(-g.whole(g.k)),
+        density=lambda g: g.alpha[1:, None] * (1.0 + g.k) * np.exp(-g.ahead - g.tail(g.k)),
+        at_end=lambda g: g.alpha[1:] * (1.0 + g.k[:, -1]),
+        spread=lambda g: g.sigma[1:] * np.sqrt(-np.expm1(-2.0 * g.whole(g.k))),
+        unit=lambda g: np.ones_like(g.t),
+    ),
+    "eps": Kernel(
+        keep=lambda g: _ratio(g.alpha),
+        density=lambda g: -g.sigma[1:, None] * (1.0 + g.k) * np.exp(g.ahead),
+        at_end=lambda g: -g.sigma[1:] * (1.0 + g.k[:, -1]),
+        spread=lambda g: g.sigma[1:] * np.sqrt(g.whole(2.0 * g.k * np.exp(2.0 * g.ahead))),
+        unit=lambda g: np.ones_like(g.t),
+    ),
+    "v": Kernel(
+        keep=lambda g: _ratio(_norm(g)) * np.exp(-g.whole(g.k * _share(g))),
+        density=lambda g: (
+            -_norm(g)[1:, None]
+            * (1.0 + g.k)
+            * np.exp(-g.tail(g.k * _share(g)))
+            / (2.0 * np.cosh(g.points))
+        ),
+        at_end=lambda g: -_norm(g)[1:] * (1.0 + g.k[:, -1]) / (2.0 * np.cosh(g.log_snr[1:])),
+        spread=lambda g: _norm(g)[1:] * np.sqrt(-np.expm1(-2.0 * g.whole(g.k * _share(g)))),
+        unit=lambda g: 1.0 / _norm(g),
+    ),
+}
+"""The coordinate that is interpolated; with x0 the step's noise is that of the exact posterior."""
+
+CLOCKS: dict[str, Callable[[Leg, Array], Array]] = {
+    "log_snr": lambda g, lam: lam,
+    "rho": lambda g, lam: np.exp(-lam),
+    "t": lambda g, lam: g.time_of(lam),
+}
+"""The clock in which it is interpolated by a polynomial, as a function of lambda."""
+
+VARIANTS = ("exact", "midpoint", "bh1", "bh2", "reference", "ipndm")
+"""Weights: exact integrals, or those that a paper or its code has in their place."""
+
+_IPNDM = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+
+
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """Weights of predictions for the steps of a leg under one kernel, clock and variant."""
+
+    leg: Leg
+    density: Array
+    at_end: Array
+    clock: str
+    variant: str
+
+    def integrals(self, i: Any, nodes: Any) -> Array:
+        """int K L_j over steps i, (n,), for interpolation through `nodes`, (n, q)."""
+        leg = self.leg
+        if self.clock == "t":
+            point, at = leg.time_of(leg.points[i]), leg.t[nodes]
+        else:  # relative to the start of the step, so that nothing cancels
+            start, change = leg.log_snr[i], CLOCKS[self.clock]
+            point = change(leg, leg.points[i] - start[:, None])
+            at = change(leg, leg.log_snr[nodes] - start[:, None])
+        basis = np.ones((*at.shape, len(_POINTS)))
+        for j in range(at.shape[1]):
+            for other in set(range(at.shape[1])) - {j}:
+                gap = at[:, j] - at[:, other]
+                basis[:, j] *= (point - at[:, other, None]) / gap[:, None]
+        out: Array = leg.h[i, None] * ((self.density[i] * _GAUSS)[:, None] * basis).sum(-1)
+        return out
+
+    def predictor(self, i: Any, q: int) -> Array:
+        """Weights of the predictions at nodes i, ..., i - q + 1 for steps i."""
+        h, whole = self.leg.h, self.leg.whole(self.density)
+        if self.variant == "ipndm":
+            constant: Array = whole[i, None] * np.array(_IPNDM[q - 1])
+            return constant
+        if q == 2 and self.variant in ("midpoint", "bh1", "bh2", "reference"):
+            half = self._slope(i) * h[i] / h[i - 1]
+            return np.stack([whole[i] + half, -half], 1)
+        weights = self.integrals(i, i[:, None] - np.arange(q))
+        if q == 3 and self.variant == "reference":
+            # the published third-order update takes half of the second derivative
+            r0, r1 = h[i - 1] / h[i], h[i - 2] / h[i]
+            second = np.stack([1 / r0, -1 / r0 - 1 / r1, 1 / r1], 1) / (r0 + r1)[:, None]
+            curved = self.leg.whole(self.density * _POINTS**2 / 2)
+            weights = weights - curved[i, None] * second
+        return weights
+
+    def corrector(self, i: Any, q: int) -> Array:
+        """Weights of the predictions at nodes i + 1, ..., i - q + 2 for steps i."""
+        if q == 2 and self.variant in ("bh1", "bh2"):
+            half = self._slope(i)
+            return np.stack([half, self.leg.whole(self.density)[i] - half], 1)
+        return self.integrals(i, i[:, None] + 1 - np.arange(q))
+
+    def _slope(self, i: Any) -> Array:
+        """What the papers put in front of a difference, B(h)/2, in place of its integral."""
+        leg = self.leg
+        size = leg.h * self.at_end if self.variant == "bh1" else leg.whole(self.density)
+        half: Array = size[i] / 2
+        return half
+
+
+def _ramped(first: int, steps: int, most: int) -> list[tuple[Any, int]]:
+    """Steps grouped by the number of predictions that they have at hand, `first` at the start."""
+    step = np.arange(steps)
+    ready = np.minimum(step + first, most)
+    return [(step[ready == q], q) for q in range(1, most + 1) if (ready == q).any()]
+
+
+def depth(order: int, corrector: int) -> int:
+    """How many predictions a step combines, the newest included."""
+    return max(order + 1, corrector) if corrector else order
+
+
+def table(
+    leg: Leg,
+    kernel_name: str,
+    clock: str,
+    variant: str,
+    order: int,
+    corrector: int,
+    lower_final: bool,
+) -> tuple[Row, ...]:
+    """One row a step: factor of the state, weights of the predictions newest first, spread.
+
+    With a corrector the state that comes in is first moved by (corrector - predictor) weights of
+    the step before, in which the state before that and the noise cancel; both updates are then
+    one linear combination (the PEC mode of SA-Solver and UniPC, one network call a step).
+    """
+    kernel, n = KERNELS[kernel_name], len(leg.h)
+    width = depth(order, corrector)
+    keep, spread, units = kernel.keep(leg), kernel.spread(leg), kernel.unit(leg)
+    made = _Weights(leg, kernel.density(leg), kernel.at_end(leg), clock, variant)
+    ahead, back = np.zeros((n, width)), np.zeros((n, width))
+    for steps, q in _ramped(1, n, order):
+        left = np.minimum(q, n - steps) if lower_final else np.full_like(steps, q)
+        for lower in np.unique(left).tolist():
+            part = steps[left == lower]
+            ahead[part, :lower] = made.predictor(part, lower)
+    if corrector and n > 1:
+        for steps, q in _ramped(2, n - 1, corrector):
+            back[steps + 1, :q] += made.corrector(steps, q)
+            back[steps + 1, 1:] -= ahead[steps, : width - 1]
+    weights = ahead + keep[:, None] * back
+    rows = []
+    for step in range(n):
+        known = min(width, step + 1)
+        scaled = weights[step, :known] * units[step - np.arange(known)]
+        rows.append((float(keep[step]), tuple(scaled.tolist()), float(spread[step])))
+    return tuple(rows)
