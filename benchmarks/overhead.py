@@ -1,43 +1,201 @@
 """What a solver's step costs beyond the network: ratio to bare calls, and microseconds.
 
-    python benchmarks/overhead.py [--threads 1 2] [--steps 50] [--rounds 15]
+    python benchmarks/overhead.py [--threads 1 2] [--steps 50] [--rounds 15] [--nets mlp conv]
 
-The network is small (batch 256, dimension 2, three layers of width 64), so that Python and small
-tensor operations show. Its output is bounded, so states stay of unit size. Bare calls are made on
-the states at which the solver called the network, with the times ready; the noise is drawn again
-by itself. Rounds are interleaved; figures are medians of one run on one machine.
+Two networks: an MLP on 256 x 2 numbers, so small that Python and small tensor operations show,
+and a convolution on 16 x 3 x 32 x 32 numbers of about 8 ms a call, where memory traffic does.
+Outputs are bounded, so states stay of unit size. Bare calls are made on the states at which the
+sampler called the network, with the times ready; the noise is drawn again by itself, that of the
+peers by torch.randn. Peers run as their own users run them, without our adapters. Rounds are
+interleaved; figures are medians of one run on one machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import math
 import platform
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from peers import k_sampling, installed
 from torch import Tensor, nn
 
-from scoresde import VPSDE, Independent, Noise, Preconditioned, ReverseSampler
+from scoresde import VPSDE, Independent, Noise, Preconditioned, ReverseSampler, StepSolver
 from scoresde.node import Node
 from scoresde.sampler import SOLVERS
 
-SHAPE = (256, 2)
 RESULTS = Path(__file__).parent / "results"
+
+Walk = Callable[[nn.Module, Tensor, int], Tensor]
+"""A peer: network, start and number of steps to samples."""
 
 
 class Bounded(nn.Module):
-    """0.9 x + 1e-3 net(x, t)."""
+    """0.9 x + 1e-3 net(x, t), an MLP on (B, 2)."""
 
-    def __init__(self, dim: int, width: int = 64) -> None:
+    shape = (256, 2)
+
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
+        dim = self.shape[1]
         layers = [nn.Linear(dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()]
         self.net = nn.Sequential(*layers, nn.Linear(width, dim))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return 0.9 * x + 1e-3 * self.net(torch.cat([x, t[:, None]], 1))
+
+
+class Convolution(nn.Module):
+    """0.9 x + 1e-3 net(x, t), three convolutions on (B, 3, 32, 32)."""
+
+    shape = (16, 3, 32, 32)
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.middle = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
+        self.time = nn.Linear(1, width)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        h = nn.functional.silu(self.first(x) + self.time(t[:, None])[:, :, None, None])
+        return 0.9 * x + 1e-3 * self.last(nn.functional.silu(self.middle(h)))
+
+
+NETS: dict[str, type[nn.Module]] = {"mlp": Bounded, "conv": Convolution}
+
+ON_CONV = (
+    "euler_maruyama",
+    "ancestral",
+    "dpmpp_2m_sde",
+    "sra1",
+    "ddim",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "res_3s",
+    "unipc_3",
+    "ipndm_4",
+)
+"""Ours on the slow network; the peers run on both."""
+
+
+def _diffusers(module: str, name: str, scaled: bool = False, **config: Any) -> Walk:
+    home = importlib.import_module(f"diffusers.schedulers.{module}")
+    scheduler = getattr(home, name)(num_train_timesteps=1000, **config)
+
+    def walk(net: nn.Module, x: Tensor, steps: int) -> Tensor:
+        scheduler.set_timesteps(steps)
+        for t in scheduler.timesteps:
+            seen = scheduler.scale_model_input(x, t) if scaled else x
+            times = torch.full((x.shape[0],), float(t) / 1000)
+            x = scheduler.step(net(seen, times), t, x, return_dict=False)[0]
+        return x
+
+    return walk
+
+
+def _diffusers_all() -> dict[str, Walk]:
+    dpm = ("scheduling_dpmsolver_multistep", "DPMSolverMultistepScheduler")
+    uni = ("scheduling_unipc_multistep", "UniPCMultistepScheduler")
+    deis = ("scheduling_deis_multistep", "DEISMultistepScheduler")
+    plain = {"clip_sample": False}
+    return {
+        "DDIM": _diffusers("scheduling_ddim", "DDIMScheduler", **plain),
+        "DDPM": _diffusers("scheduling_ddpm", "DDPMScheduler", **plain),
+        "Euler": _diffusers("scheduling_euler_discrete", "EulerDiscreteScheduler", True),
+        "DPM++ 2M": _diffusers(*dpm, solver_order=2),
+        "DPM++ 3M": _diffusers(*dpm, solver_order=3),
+        "SDE-DPM++ 2M": _diffusers(*dpm, solver_order=2, algorithm_type="sde-dpmsolver++"),
+        "UniPC 2": _diffusers(*uni, solver_order=2),
+        "UniPC 3": _diffusers(*uni, solver_order=3),
+        "DEIS 3": _diffusers(*deis, solver_order=3),
+    }
+
+
+def _k_diffusion_all() -> dict[str, Walk]:
+    sampling = k_sampling()
+
+    def walk(net: nn.Module, x: Tensor, steps: int, name: str, drawn: bool = False) -> Tensor:
+        options = {"noise_sampler": lambda a, b: torch.randn_like(x)} if drawn else {}
+        sigmas = sampling.get_sigmas_karras(steps, 0.01, 1.0)
+        return getattr(sampling, f"sample_{name}")(net, x, sigmas, disable=True, **options)
+
+    named = ("euler", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde", "dpmpp_3m_sde")
+    drawn = {f"{n}, randn": partial(walk, name=n, drawn=True) for n in named[-2:]}
+    return {**{n: partial(walk, name=n) for n in named}, **drawn}
+
+
+def _azula_all() -> dict[str, Walk]:
+    denoise, noise, sample = (
+        importlib.import_module(f"azula.{m}") for m in ("denoise", "noise", "sample")
+    )
+
+    class Direct(denoise.Denoiser):  # type: ignore[misc, name-defined]
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net, self.schedule = net, noise.VPSchedule()
+
+        def forward(self, x: Tensor, t: Tensor, **_: Any) -> Any:
+            return denoise.DiracPosterior(mean=self.net(x, t.expand(x.shape[0])))
+
+    def walk(net: nn.Module, x: Tensor, steps: int, name: str, **options: Any) -> Tensor:
+        made = getattr(sample, f"{name}Sampler")(Direct(net), steps=steps, silent=True, **options)
+        return made(x)
+
+    first = {n: partial(walk, name=n) for n in ("DDPM", "DDIM", "Euler", "Heun")}
+    return {**first, **{f"{n} 3": partial(walk, name=n, order=3) for n in ("zAB", "xEAB")}}
+
+
+def _torchdiffeq_all() -> dict[str, Walk]:
+    odeint = importlib.import_module("torchdiffeq").odeint
+
+    def walk(net: nn.Module, x: Tensor, steps: int, method: str) -> Tensor:
+        def slope(t: Tensor, x: Tensor) -> Tensor:
+            return 0.5 * (x - net(x, t.expand(x.shape[0])))
+
+        return odeint(slope, x, torch.linspace(1.0, 1e-3, steps + 1), method=method)[-1]
+
+    return {m: partial(walk, method=m) for m in ("euler", "midpoint")}
+
+
+def _torchsde_all() -> dict[str, Walk]:
+    library = importlib.import_module("torchsde")
+
+    def walk(net: nn.Module, x: Tensor, steps: int) -> Tensor:
+        class Reverse:
+            noise_type, sde_type = "diagonal", "ito"
+
+            def f(self, t: Tensor, y: Tensor) -> Tensor:
+                seen = y.view(x.shape)
+                return (net(seen, t.expand(x.shape[0])) - seen).flatten(1)
+
+            def g(self, t: Tensor, y: Tensor) -> Tensor:
+                return torch.full_like(y, 0.1)
+
+        ts = torch.tensor([0.0, 1.0])
+        return library.sdeint(Reverse(), x.flatten(1), ts, method="euler", dt=1.0 / steps)[-1]
+
+    return {"euler": walk}
+
+
+PEERS: dict[str, Callable[[], dict[str, Walk]]] = {
+    "diffusers": _diffusers_all,
+    "k-diffusion": _k_diffusion_all,
+    "azula": _azula_all,
+    "torchdiffeq": _torchdiffeq_all,
+    "torchsde": _torchsde_all,
+}
+STOCHASTIC = ("DDPM", "SDE", "_sde", "ancestral", "torchsde")
+"""Parts of the names of peers that draw noise at every step."""
 
 
 class Recorded(Noise):
@@ -58,28 +216,26 @@ class Recorded(Noise):
         return self
 
 
-def seconds(fn: object) -> float:
+def seconds(fn: Callable[[], object]) -> float:
     began = time.perf_counter()
     fn()
     return time.perf_counter() - began
 
 
 class Case:
-    """One solver: its run, the bare calls on its states, and its noise."""
+    """A sampler, with the calls that it makes to the network and its noise by themselves."""
 
-    def __init__(self, name: str, net: Bounded, steps: int) -> None:
-        self.name, self.net = name, net
-        model = Preconditioned(net, VPSDE())
-        self.sampler = ReverseSampler(model.sde, model, name, steps=steps, denoise=False)
-        self.calls: list[tuple[Tensor, Tensor]] = []
-        self.noise = Recorded()
-        hook = net.register_forward_pre_hook(lambda _, inputs: self.calls.append(inputs))
-        self.sampler.sample(SHAPE, noise=self.noise)
+    def __init__(self, name: str, net: nn.Module, run: Callable[[], object], once: bool) -> None:
+        self.name, self.net, self.run = name, net, run
+        self.calls: list[tuple[Tensor, ...]] = []
+        if once:
+            self.record(run)
+
+    def record(self, run: Callable[[], object]) -> None:
+        hook = self.net.register_forward_pre_hook(lambda _, inputs: self.calls.append(inputs))
+        with torch.no_grad():
+            run()
         hook.remove()
-        self.like = torch.empty(SHAPE)
-
-    def run(self) -> None:
-        self.sampler.sample(SHAPE, seed=0)
 
     def bare(self) -> None:
         with torch.no_grad():
@@ -87,48 +243,94 @@ class Case:
                 self.net(*inputs)
 
     def draw(self) -> None:
+        """Deterministic unless overridden."""
+
+
+class Ours(Case):
+    """A named solver behind `ReverseSampler`."""
+
+    def __init__(self, name: str, net: nn.Module, steps: int) -> None:
+        model = Preconditioned(net, VPSDE())
+        sampler = ReverseSampler(model.sde, model, name, steps=steps, denoise=False)
+        super().__init__(name, net, lambda: sampler.sample(net.shape, seed=0), once=False)
+        self.noise = Recorded()
+        self.record(lambda: sampler.sample(net.shape, noise=self.noise))
+        self.like = torch.empty(net.shape)
+
+    def draw(self) -> None:
         inner = self.noise.inner
         for now, nxt, stage in self.noise.asked:
             inner.normal(self.like, now, nxt, stage)
 
 
-def measure(steps: int, rounds: int) -> list[dict[str, object]]:
+class Theirs(Case):
+    """A peer, from a start drawn in the run."""
+
+    def __init__(self, name: str, net: nn.Module, walk: Walk, steps: int) -> None:
+        def run() -> Tensor:
+            with torch.no_grad():
+                return walk(net, torch.randn(net.shape), steps)
+
+        super().__init__(name, net, run, once=True)
+        self.shape = net.shape
+        self.draws = 1 + steps * any(part in name for part in STOCHASTIC)
+
+    def draw(self) -> None:
+        for _ in range(self.draws):
+            torch.randn(self.shape)
+
+
+def cases(kind: str, steps: int) -> list[Case]:
     torch.manual_seed(0)
-    net = Bounded(SHAPE[1])
-    cases = [Case(name, net, steps) for name in SOLVERS]
+    net = NETS[kind]()
+    names = [n for n, (s, _) in SOLVERS.items() if isinstance(s, StepSolver) or kind == "mlp"]
+    if kind == "conv":
+        names = [n for n in names if n in ON_CONV]
+    made: list[Case] = [Ours(name, net, steps) for name in names]
+    for library, version in installed().items():
+        if version.startswith("skipped"):
+            print(f"{library}: {version}")
+            continue
+        walks = PEERS[library]().items()
+        made += [Theirs(f"{library} {name}", net, walk, steps) for name, walk in walks]
+    return made
+
+
+def measure(kind: str, steps: int, rounds: int) -> list[dict[str, object]]:
     parts = ("run", "bare", "draw")
-    times: dict[str, dict[str, list[float]]] = {c.name: {p: [] for p in parts} for c in cases}
+    every = cases(kind, steps)
+    times: dict[str, dict[str, list[float]]] = {c.name: {p: [] for p in parts} for c in every}
     for turn in range(rounds + 1):
-        for case in cases:
+        for case in every:
             for part in parts:
                 taken = seconds(getattr(case, part))
                 if turn:  # the first round warms up
                     times[case.name][part].append(taken)
-    rows = []
-    for case in cases:
-        t = {part: statistics.median(values) for part, values in times[case.name].items()}
-        own = statistics.median(
-            r - b - d for r, b, d in zip(*times[case.name].values(), strict=True)
-        )
-        rows.append(
-            {
-                "solver": case.name,
-                "calls": len(case.calls),
-                "ratio": t["run"] / t["bare"],
-                "bare us/call": 1e6 * t["bare"] / len(case.calls),
-                "noise us/step": 1e6 * t["draw"] / steps,
-                "own us/step": 1e6 * own / steps,
-                "own us/call": 1e6 * own / len(case.calls),
-            }
-        )
-    return rows
+    return [row(case, times[case.name], steps) for case in every]
+
+
+def row(case: Case, times: dict[str, list[float]], steps: int) -> dict[str, object]:
+    t = {part: statistics.median(values) for part, values in times.items()}
+    own = statistics.median(r - b - d for r, b, d in zip(*times.values(), strict=True))
+    ratios = [r / b for r, b in zip(times["run"], times["bare"], strict=True)]
+    return {
+        "solver": case.name,
+        "calls": len(case.calls),
+        "ratio": statistics.median(ratios),
+        "bare us/call": 1e6 * t["bare"] / len(case.calls),
+        "noise us/step": 1e6 * t["draw"] / steps,
+        "own us/step": 1e6 * own / steps,
+        "own us/call": 1e6 * own / len(case.calls),
+        "own/bare %": 100 * own / t["bare"],
+    }
 
 
 def table(rows: list[dict[str, object]]) -> str:
     head = list(rows[0])
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    digits = {"ratio": 2, "own/bare %": 1}
     for row in rows:
-        cells = [f"{v:.2f}" if k == "ratio" else f"{v:.0f}" for k, v in list(row.items())[1:]]
+        cells = [f"{v:.{digits.get(k, 0)}f}" for k, v in list(row.items())[1:]]
         lines.append(f"| {row['solver']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -138,21 +340,30 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--nets", nargs="+", default=["mlp", "conv"], choices=list(NETS))
+    parser.add_argument("--stem", default="overhead", help="name of the files in results")
     args = parser.parse_args()
     text = [
         "# Overhead of a step beyond the network and the noise",
         "",
         f"`python benchmarks/overhead.py --steps {args.steps} --rounds {args.rounds}`; "
-        f"torch {torch.__version__}, {platform.machine()}, batch {SHAPE[0]} x {SHAPE[1]}.",
+        f"torch {torch.__version__}, {platform.machine()}. Peers: "
+        + ", ".join(f"{n} {v}" for n, v in installed().items())
+        + ".",
     ]
     results = {}
-    for threads in args.threads:
-        torch.set_num_threads(threads)
-        rows = results[f"{threads} threads"] = measure(args.steps, args.rounds)
-        text += ["", f"## {threads} thread{'s' * (threads > 1)}", "", table(rows)]
+    for kind in args.nets:
+        rounds = args.rounds if kind == "mlp" else math.ceil(args.rounds / 3)
+        size = " x ".join(map(str, NETS[kind].shape))
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            rows = results[f"{kind}, {threads} threads"] = measure(kind, args.steps, rounds)
+            many = "s" * (threads > 1)
+            text += ["", f"## {kind}, {size}, {threads} thread{many}", "", table(rows)]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "overhead.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "overhead.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    saved = json.dumps(results, indent=1) + "\n"
+    (RESULTS / f"{args.stem}.json").write_text(saved, encoding="utf-8")
+    (RESULTS / f"{args.stem}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     print("\n".join(text))
 
 

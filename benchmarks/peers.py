@@ -30,7 +30,7 @@ import torch
 from problems import Denoiser, Draws
 from torch import Tensor
 
-__all__ = ["LIBRARIES", "Peer", "Task", "installed", "peers"]
+__all__ = ["LIBRARIES", "Peer", "Task", "installed", "k_sampling", "peers"]
 
 
 @dataclass(frozen=True)
@@ -233,11 +233,19 @@ def _diffusers() -> list[Peer]:
         Peer("diffusers", "SDE-DPM++ 3M", over(*dpm, solver_order=3, **sde), "", True, single),
         Peer(
             "diffusers",
-            "SA-Solver",
-            over(*sa, predictor_order=2, corrector_order=2, tau_func=lambda t: 1.0, **full),
-            "sa_p2c2",
+            "SA-Solver P3C4",
+            over(*sa, predictor_order=3, corrector_order=4, tau_func=lambda t: 1.0, **full),
+            "sa_p3c4",
             True,
-            "P2C2, tau = 1",
+            "tau = 1",
+        ),
+        Peer(
+            "diffusers",
+            "SA-Solver P2C2",
+            over(*sa, predictor_order=2, corrector_order=2, tau_func=lambda t: 1.0, **full),
+            "",
+            True,
+            "tau = 1; at order 2 it adds a term of its own",
         ),
     ]
 
@@ -246,7 +254,7 @@ def _diffusers() -> list[Peer]:
 
 
 @cache
-def _k_sampling() -> Any:
+def k_sampling() -> Any:
     """`k_diffusion.sampling` beside its `__init__`; of its utils it needs `append_dims` alone."""
     home = importlib.util.find_spec("k_diffusion")
     if home is None:
@@ -285,7 +293,7 @@ class _OnePath:
 
 def k_diffusion(task: Task, name: str, sde: bool = False, **options: Any) -> Tensor:
     """A sampler over sigmas on states y; no final step to sigma = 0."""
-    sampler = getattr(_k_sampling(), f"sample_{name}")
+    sampler = getattr(k_sampling(), f"sample_{name}")
     if sde:
         options["noise_sampler"] = _OnePath(task.draws, task.y)
 
@@ -298,7 +306,7 @@ def k_diffusion(task: Task, name: str, sde: bool = False, **options: Any) -> Ten
 
 
 def _k_diffusion() -> list[Peer]:
-    _k_sampling()
+    k_sampling()
 
     def k(name: str, **options: Any) -> Callable[[Task], Tensor]:
         return partial(k_diffusion, name=name, **options)

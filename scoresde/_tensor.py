@@ -79,8 +79,5 @@ def lincomb(*terms: tuple[Scalar, Tensor]) -> Tensor:
     else:
         out = m0 * c0
     for c, m in rest:
-        if isinstance(c, Tensor):
-            out = out.addcmul_(c, m)
-        else:
-            out = out.add_(m, alpha=c)
+        out = out.addcmul_(c, m) if isinstance(c, Tensor) else out.add_(m, alpha=c)
     return out

@@ -159,9 +159,9 @@ class PathOnGrid(Noise):
     """One Brownian path, drawn on the intervals of a finest grid and summed over coarser ones.
 
     Every grid whose nodes lie on the finest one follows the same path, which is what strong
-    errors and solver against solver comparisons need. The clock of an affine SDE is
-    exp(2 eta^2 lambda), in which the exact noise of the reverse SDE is a Brownian motion; that
-    of any other SDE, or with `clock="t"`, is the time.
+    errors and solver against solver comparisons need; its Levy areas compose as well. The clock
+    of an affine SDE is exp(2 eta^2 lambda), in which the exact noise of the reverse SDE is a
+    Brownian motion; that of any other SDE, or with `clock="t"`, is the time.
 
     Args:
         seed: an integer in [0, 2**63).
@@ -226,22 +226,36 @@ class PathOnGrid(Noise):
     def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
         if now.t == nxt.t or self.leg == PRIOR:
             return _draw(_key(self.seed, self.leg, now.t, nxt.t, stage), self.first, like)
-        i, j = sorted((self._index(now.t), self._index(nxt.t)))
-        widest = max(self._log_spread[i:j])
-        spread = [math.exp(s - widest) for s in self._log_spread[i:j]]
-        total = math.fsum(spread)
         out = torch.zeros_like(like, dtype=torch.float64)
-        for k in range(i, j):
-            key = _key(self.seed, self.leg, self._up[k], self._up[k + 1], stage)
-            weight = math.sqrt(spread[k - i] / total)
-            out = out.add_(_draw(key, self.first, out), alpha=weight)
+        for k, share, _ in sorted(self._leaves(now.t, nxt.t)):  # the same bits either way
+            out = out.add_(self._leaf(k, out, stage), alpha=math.sqrt(share))
         return out.to(like.dtype)
 
     def levy(self, like: Tensor, now: Node, nxt: Node) -> tuple[Tensor, Tensor]:
-        raise TypeError(
-            "noise: PathOnGrid has no Levy area, which the order-1.5 schemes need; "
-            "use noise='independent'"
-        )
+        w = torch.zeros_like(like, dtype=torch.float64)
+        h = torch.zeros_like(w)
+        for k, share, rest in sorted(self._leaves(now.t, nxt.t)):
+            z = self._leaf(k, w, 0)
+            w = w.add_(z, alpha=math.sqrt(share))
+            # int (B - B_s) dc = c (W/2 + H): a leaf's increment counts for the time after it
+            h = h.add_(z, alpha=math.sqrt(12.0 * share) * (rest - share / 2 - 0.5))
+            h = h.add_(self._leaf(k, w, _LEVY), alpha=share**1.5)
+        return w.to(like.dtype), h.to(like.dtype)
+
+    def _leaves(self, now: float, nxt: float) -> list[tuple[int, float, float]]:
+        """The leaves on the way: number, share of the way in the clock, and share left at it."""
+        i, j = self._index(now), self._index(nxt)
+        numbers = range(i, j) if i < j else range(i - 1, j - 1, -1)
+        widest = max(self._log_spread[k] for k in numbers)
+        spread = [math.exp(self._log_spread[k] - widest) for k in numbers]
+        total, out = math.fsum(spread), []
+        for n, k in enumerate(numbers):
+            out.append((k, spread[n] / total, math.fsum(spread[n:]) / total))
+        return out
+
+    def _leaf(self, k: int, like: Tensor, stage: int) -> Tensor:
+        key = _key(self.seed, self.leg, self._up[k], self._up[k + 1], stage)
+        return _draw(key, self.first, like)
 
     def on_leg(self, leg: int) -> PathOnGrid:
         return replace(self, leg=leg)

@@ -154,7 +154,8 @@ def test_piecewise_constant_functions(
     )
     log_alpha, variance, now = 0.0, 0.0, 0.0
     for end, (r, g) in zip([*knots, 1.0], values, strict=False):
-        gained = g * g * (math.expm1(2 * r * (end - now)) / (2 * r) if r else end - now)
+        h = end - now
+        gained = g * g * (math.expm1(2 * r * h) / (2 * r) if abs(r) > 1e-12 else h)
         variance = variance * math.exp(2 * r * (end - now)) + gained
         log_alpha, now = log_alpha + r * (end - now), end
         close(own.log_alpha(end), log_alpha, atol=1e-10)

@@ -172,8 +172,34 @@ def test_levy_pairs_are_independent_normals() -> None:
     assert torch.equal(z, Independent(0).normal(like, NOW, NXT))
     assert abs(series(z, h)) < 4.5 and abs(series(z**2 - 1, h**2 - 1)) < 12
     assert ks(z) > 1e-3 and ks(h) > 1e-3
-    with pytest.raises(TypeError, match=r"noise: PathOnGrid.*independent"):
-        path().levy(like, NOW, NXT)
+
+
+@pytest.mark.parametrize("clock", ["t", "snr"])
+def test_levy_areas_of_a_path_compose(clock: str) -> None:
+    """W = W_l + W_r and int (B - B_s) = int_l + int_r + c_r W_l, over three uneven leaves."""
+    times = [0.9, 0.7, 0.4, 0.3]
+    noise = PathOnGrid(3, VP, times, clock=clock)
+    ticks = [-t if clock == "t" else math.exp(2 * VP.log_snr(t)) for t in times]
+    like = torch.empty(20_000, 2, dtype=F64)
+    nodes = [VP.at(t) for t in times]
+
+    def both(i: int, j: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The increment and the integral of B - B_s over [i, j]."""
+        z, h = noise.levy(like, nodes[i], nodes[j])
+        c = ticks[j] - ticks[i]
+        w = math.sqrt(c) * z
+        return w, c * (w / 2 + math.sqrt(c / 12) * h)
+
+    w, area = both(0, 3)
+    for middle in (1, 2):
+        (w_l, area_l), (w_r, area_r) = both(0, middle), both(middle, 3)
+        torch.testing.assert_close(w, w_l + w_r, rtol=1e-12, atol=1e-12)
+        late = ticks[3] - ticks[middle]
+        torch.testing.assert_close(area, area_l + area_r + late * w_l, rtol=1e-10, atol=1e-10)
+    z, h = noise.levy(like, nodes[0], nodes[3])
+    assert torch.equal(z, noise.normal(like, nodes[0], nodes[3]))
+    assert abs(float(h.var()) - 1) < 5 * math.sqrt(2 / h.numel())
+    assert abs(float((z * h).mean())) < 5 / math.sqrt(h.numel())
 
 
 # One Brownian path on any grid

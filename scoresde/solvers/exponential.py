@@ -40,7 +40,7 @@ class Adams(StepSolver):
     | --- | --- |
     | DDIM, DPM-Solver-1 and ++1; ancestral at eta = 1 | `Adams(1)` |
     | DPM-Solver++(2M) and its SDE form | `Adams(2, variant="midpoint")` |
-    | DPM-Solver++(3M) of third order; as published, of second | `Adams(3)`; `variant="reference"` |
+    | DPM-Solver++(3M); as published, of second order | `Adams(3)`; `variant="reference"` |
     | UniPC-p; with its B(h) in the first steps | `Adams(p, p + 1)`; `variant="bh1"`, `"bh2"` |
     | SA-Solver P-k/C-m | `Adams(k, m)` at eta = tau |
     | DEIS tAB-k | `Adams(k + 1, kernel="eps", clock="t")` |
@@ -98,11 +98,14 @@ class Adams(StepSolver):
     ) -> tuple[Tensor, State]:
         rows, i, past = state
         keep, weights, spread = rows[i]
-        known = (reverse(process).predict(now, x).read(self.kernel), *past)
-        terms = [(keep, x), *zip(weights, known, strict=False)]
-        if spread:
-            terms.append((spread, noise.normal(x, now, nxt)))
-        return lincomb(*terms), (rows, i + 1, known[: depth(self.order, self.corrector) - 1])
+        prediction = reverse(process).predict(now, x)
+        fresh = [(spread, noise.normal(x, now, nxt))] if spread else []
+        kept = depth(self.order, self.corrector) - 1
+        if not kept:  # nothing to read out for later steps: three passes over the state
+            return prediction.mix(keep, self.kernel, weights[0], *fresh), (rows, i + 1, ())
+        known = (prediction.read(self.kernel), *past)
+        terms = ((keep, x), *zip(weights, known, strict=False), *fresh)
+        return lincomb(*terms), (rows, i + 1, known[:kept])
 
 
 def _of_float(eta: Callable[[Tensor], Any]) -> Callable[[float], float]:

@@ -1,0 +1,241 @@
+"""The diffusion itself, dx = f(t, x) dt + g(t) dw, and its affine kind."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, floating, positive, same_shape, wrong_type
+from scoresde._tensor import Scalar, Time, expand, lincomb, user_time, wide, xp
+from scoresde.node import Node
+
+__all__ = ["SDE", "AffineSDE", "FunctionSDE", "check_interval"]
+
+
+class SDE(ABC):
+    """A diffusion dx = f(t, x) dt + g(t) dw on [0, T]; t = 0 is data, t = T is noise.
+
+    Calling `SDE(f, g, T=1.0)` makes one from two functions (see `FunctionSDE`); a subclass gives
+    `f`, `g`, `T`, `t_min` and `t_end`. Such an SDE need not be affine: it serves every solver
+    and model that asks for nothing but f, g and the score. For a linear drift, take `LinearSDE`
+    or one of the families, which know their marginals.
+
+    Attributes:
+        T: the largest time.
+        t_min: the smallest time at which the schedule is meaningful.
+        t_end: where sampling stops by default.
+
+    Example:
+        >>> well = SDE(lambda t, x: x - x**3, lambda t: 0.5, T=2.0)
+        >>> well.f(0.0, torch.ones(2, 1)).tolist()
+        [[0.0], [0.0]]
+    """
+
+    T: float
+    t_min: float
+    t_end: float
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> SDE:
+        return object.__new__(FunctionSDE if cls is SDE else cls)
+
+    @abstractmethod
+    def f(self, t: Time, x: Tensor) -> Tensor:
+        """Drift at time t, a float or one time per sample; x: (B, *D) -> (B, *D)."""
+
+    @abstractmethod
+    def g(self, t: Time) -> Scalar:
+        """Diffusion at time t, of the kind of t."""
+
+    def at(self, t: Time, like: Tensor | None = None) -> Node:
+        """The schedule at time t: floats for a float, columns that fit `like` for `(B,)` times.
+
+        Raises:
+            ValueError: t lies outside [0, T], or has not one entry per sample.
+        """
+        if not isinstance(t, Tensor):
+            return self._node(self.check_time("t", t))
+        if like is None:
+            raise fail("like", "the state x that the times belong to", like, "pass like=x")
+        if t.ndim == 0:
+            t = t.expand(like.shape[0])
+        if t.shape != like.shape[:1]:
+            raise fail(
+                "t", f"a float, () or ({like.shape[0]},), one per sample", t, "check the batch"
+            )
+        if t.device.type == "cpu" and t.numel():  # elsewhere a look would be a synchronisation
+            for end in t.detach().aminmax():
+                self.check_time("t", float(end))
+        return self._node(expand(wide(t), like)).map(lambda c: c.to(like))
+
+    def _node(self, t: Scalar) -> Node:
+        if not isinstance(t, Tensor):
+            return Node(t, float(self.g(torch.tensor(t, dtype=torch.float64, device="cpu"))))
+        return Node(t.flatten(), torch.as_tensor(self.g(t)).to(t).expand_as(t))
+
+    def check_time(self, name: str, t: object) -> float:
+        """`t` as a float in [0, T]; T rounded to float32 may lie beyond, and is pulled back."""
+        if isinstance(t, bool) or not isinstance(t, int | float):
+            item = getattr(t, "item", None)
+            if item is None:
+                raise wrong_type(name, "a float or a tensor of times", t, "pass a time in [0, T]")
+            t = item()
+        time = float(t)  # type: ignore[arg-type]
+        if not 0.0 <= time <= self.T * (1 + 1e-7):
+            remedy = f"times of {type(self).__name__} run from 0 (data) to T (noise)"
+            raise fail(name, f"a time in [0, {self.T:g}]", time, remedy)
+        return min(time, self.T)
+
+    def drift(self, node: Node, x: Tensor) -> Tensor:
+        """f at a node, called as a user's function of time is (see `FunctionSDE`)."""
+        out = self.f(user_time(node.t, x), x)
+        same_shape("f(t, x)", out, x, "the drift must have the shape of the state")
+        return out
+
+    def sample_prior(self, z: Tensor) -> Tensor:
+        """States at t = T from standard normals z: (B, *D).
+
+        Raises:
+            TypeError: this SDE does not know its prior.
+        """
+        raise TypeError(
+            f"x_init: {type(self).__name__} knows no prior, so there is nothing to start from; "
+            "pass x_init, the state at time T (for example from simulate)"
+        )
+
+
+@final
+@dataclass(frozen=True)
+class FunctionSDE(SDE):
+    """The user's own dx = f(t, x) dt + g(t) dw; also made by `SDE(f, g)`.
+
+    Along a grid both functions receive t as a 0-dim float64 CPU tensor, which mixes with any
+    device and dtype; for one time per sample they receive it as `(B, 1, ..., 1)`. g may return a
+    Python number.
+
+    Args:
+        drift_fn: f(t, x) -> tensor of the shape of x.
+        diffusion_fn: g(t) -> number or tensor of the shape of t.
+        T, t_min, t_end: see `SDE`.
+    """
+
+    drift_fn: Callable[[Tensor, Tensor], Tensor]
+    diffusion_fn: Callable[[Tensor], Any]
+    T: float = 1.0
+    t_min: float = 0.0
+    t_end: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("drift_fn", "diffusion_fn"):
+            if not callable(getattr(self, name)):
+                got = getattr(self, name)
+                raise wrong_type(name, "a function of time", got, "pass SDE(f, g) as callables")
+        check_interval(self)
+
+    def f(self, t: Time, x: Tensor) -> Tensor:
+        return self.drift_fn(t, x)
+
+    def g(self, t: Time) -> Scalar:
+        return self.diffusion_fn(t)
+
+
+def check_interval(sde: SDE) -> None:
+    positive("T", sde.T, "T is the time at which the data have become noise")
+    if not 0 <= sde.t_min <= sde.t_end < sde.T:
+        got = (sde.t_min, sde.t_end, sde.T)
+        raise fail("t_min, t_end, T", "0 <= t_min <= t_end < T", got, "reorder the times")
+
+
+class AffineSDE(SDE):
+    """dx = rate(t) x dt + g(t) dw, whose marginals are x_t | x_0 ~ N(alpha x_0, sigma^2 I).
+
+    With lambda = log(alpha / sigma), the log-SNR (half the logarithm of the SNR):
+    rate = d log alpha / dt and g^2 = d sigma^2/dt - 2 rate sigma^2 = -2 sigma^2 d lambda / dt.
+    Every function of time takes a float, a numpy array or a tensor and returns the same kind.
+    """
+
+    @abstractmethod
+    def log_alpha(self, t: Time) -> Time:
+        """log alpha(t)."""
+
+    @abstractmethod
+    def sigma(self, t: Time) -> Time:
+        """Standard deviation of x_t given x_0."""
+
+    @abstractmethod
+    def log_snr(self, t: Time) -> Time:
+        """lambda(t) = log(alpha / sigma), from logs and expm1, never from the quotient."""
+
+    @abstractmethod
+    def time_of(self, log_snr: Time) -> Time:
+        """The time at which the log-SNR has this value: the inverse of `log_snr`."""
+
+    @abstractmethod
+    def rate(self, t: Time) -> Time:
+        """d log alpha / dt."""
+
+    def alpha(self, t: Time) -> Time:
+        """Scale of x_0 in x_t."""
+        value = self.log_alpha(t)
+        return xp(value).exp(value)
+
+    def f(self, t: Time, x: Tensor) -> Tensor:
+        rate = self.rate(t)
+        return lincomb((expand(rate, x).to(x) if isinstance(rate, Tensor) else rate, x))
+
+    def _node(self, t: Scalar) -> Node:
+        time = t.flatten() if isinstance(t, Tensor) else t
+        fields = self.g(t), self.alpha(t), self.sigma(t), self.log_snr(t), self.rate(t)
+        return Node(time, *fields)
+
+    def marginal(self, t: Time, x0: Tensor) -> tuple[Tensor, Scalar]:
+        """Mean alpha x_0, of shape (B, *D), and standard deviation sigma of x_t given x_0."""
+        node = self.at(t, like=x0)
+        return node.alpha * x0, node.sigma
+
+    def perturb(self, t: Time, x0: Tensor, eps: Tensor) -> Tensor:
+        """x_t = alpha x_0 + sigma eps; x0, eps: (B, *D), t a float or (B,)."""
+        floating("x0", x0)
+        same_shape("eps", eps, x0, "draw the noise with torch.randn_like(x0)")
+        node = self.at(t, like=x0)
+        return lincomb((node.alpha, x0), (node.sigma, eps))
+
+    def transition(self, s: float, t: float) -> tuple[float, float]:
+        """Scale and standard deviation of x_t given x_s, for s <= t.
+
+        x_t | x_s ~ N(alpha_t/alpha_s x_s, sigma_t^2 (1 - exp(-2 (lambda_s - lambda_t)))).
+        """
+        s, t = self.check_time("s", s), self.check_time("t", t)
+        if s > t:
+            raise fail("s", f"a time not after t = {t:g}", s, "transitions run from data to noise")
+        if s == t:
+            return 1.0, 0.0
+        scale = math.exp(self.log_alpha(t) - self.log_alpha(s))
+        fresh = -math.expm1(2 * (self.log_snr(t) - self.log_snr(s)))
+        return scale, self.sigma(t) * math.sqrt(fresh)
+
+    def sample_prior(self, z: Tensor) -> Tensor:
+        """States at t = T, N(0, sigma(T)^2 I), from standard normals z: (B, *D)."""
+        return lincomb((self.sigma(self.T), z))
+
+    def prior_log_prob(self, x: Tensor) -> Tensor:
+        """Log density of N(0, sigma(T)^2 I) at x: (B, *D) -> (B,), in nats."""
+        std = float(self.sigma(self.T))
+        square = (x / std).flatten(1).square().sum(1)
+        return -0.5 * square - x[0].numel() * (math.log(std) + 0.5 * math.log(2 * math.pi))
+
+    def prior_kl(self, x0: Tensor, std: float | None = None) -> Tensor:
+        """KL(N(alpha_T x_0, sigma_T^2 I), N(0, std^2 I)) in nats; x0: (B, *D) -> (B,).
+
+        `std` defaults to sigma(T), the prior that `sample_prior` draws from; 1 compares with
+        the standard normal (Ho et al. 2020, the term L_T of the bound).
+        """
+        sigma = float(self.sigma(self.T))
+        ratio = 2 * (math.log(sigma) - math.log(sigma if std is None else std))
+        square = x0.flatten(1).square().sum(1) * float(self.alpha(self.T) / sigma) ** 2
+        return 0.5 * (square * math.exp(ratio) + x0[0].numel() * (math.expm1(ratio) - ratio))

@@ -1,0 +1,359 @@
+"""The families of the field, in closed form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, positive
+from scoresde._tensor import Time, log, xp
+from scoresde.sde.base import AffineSDE
+
+__all__ = ["EDMSDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "SubVPSDE"]
+
+
+def _softplus(x: Time) -> Time:
+    """log(1 + e^x) without overflow."""
+    if isinstance(x, Tensor):
+        return torch.logaddexp(x, torch.zeros_like(x))
+    m = xp(x)
+    if m is math:
+        return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+    return m.logaddexp(x, 0.0)
+
+
+def _asinh(x: Time) -> Time:
+    m = xp(x)
+    return m.arcsinh(x) if hasattr(m, "arcsinh") else m.asinh(x)
+
+
+def _atan2(y: Time, x: Time) -> Time:
+    m = xp(x)
+    return m.arctan2(y, x) if hasattr(m, "arctan2") else m.atan2(y, x)
+
+
+@dataclass(frozen=True)
+class _LinearBeta:
+    """beta(t) = beta_min + (beta_max - beta_min) t, its integral B(t) and the inverse of that."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    T = 1.0
+
+    def __post_init__(self) -> None:
+        positive("beta_min", self.beta_min, "the noise rate at t = 0, 0.1 by default")
+        positive("beta_max", self.beta_max, "the noise rate at t = 1, 20 by default")
+        if self.beta_max < self.beta_min:
+            remedy = "swap the two: the rate grows from data to noise"
+            raise fail("beta_max", f"at least beta_min = {self.beta_min:g}", self.beta_max, remedy)
+
+    def beta(self, t: Time) -> Time:
+        """beta(t)."""
+        return self.beta_min + (self.beta_max - self.beta_min) * t
+
+    def total(self, t: Time) -> Time:
+        """B(t) = int_0^t beta."""
+        return self.beta_min * t + (self.beta_max - self.beta_min) * t * t / 2
+
+    def time_of_total(self, total: Time) -> Time:
+        """The time at which the integral of beta has this value."""
+        slope = self.beta_max - self.beta_min
+        root = xp(total).sqrt(self.beta_min**2 + 2 * slope * total)
+        return 2 * total / (self.beta_min + root)
+
+    def log_alpha(self, t: Time) -> Time:
+        return -self.total(t) / 2
+
+    def rate(self, t: Time) -> Time:
+        return -self.beta(t) / 2
+
+
+@final
+@dataclass(frozen=True)
+class VPSDE(_LinearBeta, AffineSDE):
+    """Variance-preserving SDE: f = -1/2 beta(t) x, g = sqrt(beta(t)), beta linear on [0, 1].
+
+    alpha = exp(-B/2) and sigma^2 = 1 - exp(-B) with B(t) = int_0^t beta: an Ornstein-Uhlenbeck
+    process in changed time, the continuous limit of DDPM. Song et al. 2021 (arXiv 2011.13456),
+    eq. 32.
+
+    Args:
+        beta_min, beta_max: noise rates at t = 0 and t = 1, per unit of time.
+
+    Example:
+        >>> sde = VPSDE()
+        >>> round(sde.alpha(0.5) ** 2 + sde.sigma(0.5) ** 2, 12)
+        1.0
+    """
+
+    t_min = 1e-5
+    t_end = 1e-3
+
+    def g(self, t: Time) -> Time:
+        beta = self.beta(t)
+        return xp(beta).sqrt(beta)
+
+    def sigma(self, t: Time) -> Time:
+        total = self.total(t)
+        m = xp(total)
+        return m.sqrt(-m.expm1(-total))
+
+    def log_snr(self, t: Time) -> Time:
+        total = self.total(t)
+        return -(total + log(-xp(total).expm1(-total))) / 2
+
+    def time_of(self, log_snr: Time) -> Time:
+        return self.time_of_total(_softplus(-2 * log_snr))
+
+
+@final
+@dataclass(frozen=True)
+class SubVPSDE(_LinearBeta, AffineSDE):
+    """Sub-VP SDE: alpha as VP, sigma = 1 - exp(-B) (not its root), g^2 = beta (1 - exp(-2 B)).
+
+    Its variance stays below the VP one, which helps likelihoods. sigma falls like t towards the
+    data, so sampling stops earlier (t_end = 0.01, where sigma is 2e-3). Song et al. 2021
+    (arXiv 2011.13456), eq. 14 and 29.
+
+    Args:
+        beta_min, beta_max: noise rates at t = 0 and t = 1, per unit of time.
+    """
+
+    t_min = 1e-4
+    t_end = 1e-2
+
+    def g(self, t: Time) -> Time:
+        square = -self.beta(t) * xp(t).expm1(-2 * self.total(t))
+        return xp(square).sqrt(square)
+
+    def sigma(self, t: Time) -> Time:
+        return -xp(t).expm1(-self.total(t))
+
+    def log_snr(self, t: Time) -> Time:
+        total = self.total(t)
+        return -(total / 2 + log(-xp(total).expm1(-total)))
+
+    def time_of(self, log_snr: Time) -> Time:
+        return self.time_of_total(2 * _asinh(xp(log_snr).exp(-log_snr) / 2))
+
+
+@final
+@dataclass(frozen=True)
+class VESDE(AffineSDE):
+    """Variance-exploding SDE: alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
+
+    Already at t = 0 the state holds noise of standard deviation sigma_min, as in Song et al.
+    2021 (arXiv 2011.13456), eq. 30; the final Tweedie step of a sampler removes it. The prior is
+    N(0, sigma_max^2 I), so sigma_max should exceed the largest distance between data points.
+
+    Args:
+        sigma_min, sigma_max: standard deviations of the noise at t = 0 and t = 1, in data units.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    T = 1.0
+    t_min = 0.0
+    t_end = 0.0
+
+    def __post_init__(self) -> None:
+        positive("sigma_min", self.sigma_min, "the noise left at t = 0, in data units")
+        positive("sigma_max", self.sigma_max, "the noise at t = 1, in data units")
+        if self.sigma_max <= self.sigma_min:
+            remedy = "swap the two: the noise grows from data to prior"
+            above = f"more than sigma_min = {self.sigma_min:g}"
+            raise fail("sigma_max", above, self.sigma_max, remedy)
+
+    @property
+    def _log_ratio(self) -> float:
+        return math.log(self.sigma_max / self.sigma_min)
+
+    def log_alpha(self, t: Time) -> Time:
+        return 0.0 * t
+
+    def sigma(self, t: Time) -> Time:
+        return self.sigma_min * xp(t).exp(t * self._log_ratio)
+
+    def log_snr(self, t: Time) -> Time:
+        return -math.log(self.sigma_min) - t * self._log_ratio
+
+    def time_of(self, log_snr: Time) -> Time:
+        return -(log_snr + math.log(self.sigma_min)) / self._log_ratio
+
+    def rate(self, t: Time) -> Time:
+        return 0.0 * t
+
+    def g(self, t: Time) -> Time:
+        return self.sigma(t) * math.sqrt(2 * self._log_ratio)
+
+
+@final
+@dataclass(frozen=True)
+class CosineSDE(AffineSDE):
+    """Cosine schedule in continuous time: alpha = cos(u) / cos(u_0), u = (t + s)/(1 + s) pi/2.
+
+    Variance preserving, so sigma^2 = sin(u - u_0) sin(u + u_0) / cos(u_0)^2, written so that it
+    does not cancel at small t. Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17. beta grows
+    without bound as t -> 1, so T = 0.9946 by default (log-SNR -4.8).
+
+    Args:
+        s: the offset that keeps beta finite and non-zero at t = 0.
+        T: the largest time, below 1.
+    """
+
+    s: float = 0.008
+    T: float = 0.9946
+
+    t_min = 1e-5
+    t_end = 1e-3
+
+    def __post_init__(self) -> None:
+        positive("s", self.s, "the offset of the cosine schedule, 0.008 by default")
+        if not self.t_end < self.T < 1:
+            remedy = "beta(t) is infinite at t = 1, so stay just below"
+            raise fail("T", f"a time in ({self.t_end:g}, 1)", self.T, remedy)
+
+    @property
+    def _speed(self) -> float:
+        return math.pi / 2 / (1 + self.s)
+
+    @property
+    def _u0(self) -> float:
+        return self._speed * self.s
+
+    def _cos(self, t: Time) -> Time:
+        # cos(u) as the sine of what is left to pi/2: 1 - t is exact where cos(u) is small
+        return xp(t).sin(self._speed * (1.0 - t))
+
+    def log_alpha(self, t: Time) -> Time:
+        return log(self._cos(t)) - math.log(math.cos(self._u0))
+
+    def sigma(self, t: Time) -> Time:
+        past, m = self._speed * t, xp(t)
+        return m.sqrt(m.sin(past) * m.sin(past + 2 * self._u0)) / math.cos(self._u0)
+
+    def log_snr(self, t: Time) -> Time:
+        past, m = self._speed * t, xp(t)
+        return log(self._cos(t)) - (log(m.sin(past)) + log(m.sin(past + 2 * self._u0))) / 2
+
+    def time_of(self, log_snr: Time) -> Time:
+        m = xp(log_snr)
+        alpha = m.exp(-_softplus(-2 * log_snr) / 2)
+        sigma = m.exp(-_softplus(2 * log_snr) / 2)
+        cos0, sin0 = math.cos(self._u0), math.sin(self._u0)
+        cos = cos0 * alpha
+        sin = m.sqrt(sin0**2 + (cos0 * sigma) ** 2)
+        # u - u_0 by the angle difference: sin(u - u_0) = (cos0 sigma)^2 / (sin cos0 + cos sin0)
+        upper = (cos0 * sigma) ** 2 / (sin * cos0 + cos * sin0)
+        return _atan2(upper, cos * cos0 + sin * sin0) / self._speed
+
+    def rate(self, t: Time) -> Time:
+        return -self._speed * xp(t).sin(self._speed * t + self._u0) / self._cos(t)
+
+    def g(self, t: Time) -> Time:
+        return xp(t).sqrt(-2 * self.rate(t))
+
+
+@final
+@dataclass(frozen=True)
+class EDMSDE(AffineSDE):
+    """The schedule of EDM: alpha = 1, sigma(t) = t, g = sqrt(2 t). Karras et al. 2022, table 1.
+
+    Args:
+        sigma_min, sigma_max: where sampling ends and starts, in data units.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        positive("sigma_min", self.sigma_min, "the noise at which sampling ends, in data units")
+        positive("sigma_max", self.sigma_max, "the noise at which sampling starts, in data units")
+        if self.sigma_max <= self.sigma_min:
+            remedy = "swap the two: the noise grows from data to prior"
+            above = f"more than sigma_min = {self.sigma_min:g}"
+            raise fail("sigma_max", above, self.sigma_max, remedy)
+
+    @property
+    def T(self) -> float:  # type: ignore[override]
+        """The largest time, sigma_max."""
+        return self.sigma_max
+
+    @property
+    def t_min(self) -> float:  # type: ignore[override]
+        """The smallest time of training and likelihood, sigma_min."""
+        return self.sigma_min
+
+    @property
+    def t_end(self) -> float:  # type: ignore[override]
+        """Where sampling stops by default, sigma_min."""
+        return self.sigma_min
+
+    def log_alpha(self, t: Time) -> Time:
+        return 0.0 * t
+
+    def sigma(self, t: Time) -> Time:
+        return 1.0 * t
+
+    def log_snr(self, t: Time) -> Time:
+        return -log(t)
+
+    def time_of(self, log_snr: Time) -> Time:
+        return xp(log_snr).exp(-log_snr)
+
+    def rate(self, t: Time) -> Time:
+        return 0.0 * t
+
+    def g(self, t: Time) -> Time:
+        return xp(t).sqrt(2 * t)
+
+
+@final
+@dataclass(frozen=True)
+class FlowSDE(AffineSDE):
+    """The straight path of rectified flow and flow matching: alpha = 1 - t, sigma = t.
+
+    rate = -1/(1 - t) and g^2 = 2 t / (1 - t) make its reverse SDE; its probability-flow ODE is
+    the flow that flow matching learns. Lipman et al. 2023 (arXiv 2210.02747), example II. alpha
+    vanishes at t = 1, so T = 0.999 by default (log-SNR -6.9).
+
+    Args:
+        T: the largest time, below 1.
+    """
+
+    T: float = 0.999
+
+    t_min = 1e-5
+    t_end = 1e-3
+
+    def __post_init__(self) -> None:
+        if not self.t_end < self.T < 1:
+            remedy = "the drift is infinite at t = 1, so stay just below"
+            raise fail("T", f"a time in ({self.t_end:g}, 1)", self.T, remedy)
+
+    def log_alpha(self, t: Time) -> Time:
+        return xp(t).log1p(-t)
+
+    def alpha(self, t: Time) -> Time:
+        return 1.0 - t
+
+    def sigma(self, t: Time) -> Time:
+        return 1.0 * t
+
+    def log_snr(self, t: Time) -> Time:
+        return xp(t).log1p(-t) - log(t)
+
+    def time_of(self, log_snr: Time) -> Time:
+        return xp(log_snr).exp(-_softplus(log_snr))
+
+    def rate(self, t: Time) -> Time:
+        return -1.0 / (1.0 - t)
+
+    def g(self, t: Time) -> Time:
+        return xp(t).sqrt(2 * t / (1.0 - t))
