@@ -10,13 +10,14 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 PYTEST := $(BIN)/python -m pytest
+BENCH := $(VENV)/bench
 
 export MPLBACKEND ?= Agg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow test-all check format-check lint types layers doctest format clean distclean
+.PHONY: help demo test test-slow test-all check format-check lint types layers doctest format bench bench-quick clean distclean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,16 @@ format: $(DEV)  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(BENCH)/.installed  ## all benchmarks, beside the peers; tables and plots in benchmarks/results
+	$(BENCH)/bin/python benchmarks/solvers.py
+	$(BENCH)/bin/python benchmarks/orders.py
+	$(BENCH)/bin/python benchmarks/overhead.py
+
+bench-quick: $(BENCH)/.installed  ## the same with fewer problems, steps and rounds, in three minutes
+	$(BENCH)/bin/python benchmarks/solvers.py --quick
+	$(BENCH)/bin/python benchmarks/orders.py --quick
+	$(BENCH)/bin/python benchmarks/overhead.py --threads 1 --rounds 3 --nets mlp --stem overhead-quick
+
 clean:  ## remove caches and build artefacts; results in runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -75,3 +86,12 @@ $(DEMO): setup.cfg constraints.txt | $(BIN)/pip
 $(DEV): setup.cfg constraints.txt | $(BIN)/pip
 	$(INSTALL) -e '.[dev]'
 	@touch $(DEMO) $@
+
+# In an environment of their own: azula and k-diffusion would pull torchvision, and with it another torch.
+$(BENCH)/.installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e . \
+	    diffusers==0.42.1 torchdiffeq==0.2.5 torchsde==0.2.6
+	$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-deps \
+	    azula==0.11.1 k-diffusion==0.1.1.post1 einops
+	@touch $@

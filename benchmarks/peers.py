@@ -228,7 +228,9 @@ def _diffusers() -> list[Peer]:
             note="the network at rounded time steps, as shipped",
         ),
         Peer("diffusers", "DDPM", chain("ddpm", "DDPMScheduler"), "ancestral", True),
-        Peer("diffusers", "DDIM eta=1", chain("ddim", "DDIMScheduler", eta=1.0), "ancestral", True),
+        Peer(
+            "diffusers", "DDIM eta=1", chain("ddim", "DDIMScheduler", eta=1.0), "ancestral", True
+        ),
         Peer("diffusers", "SDE-DPM++ 2M", over(*dpm, **sde), "dpmpp_2m_sde", True, single),
         Peer("diffusers", "SDE-DPM++ 3M", over(*dpm, solver_order=3, **sde), "", True, single),
         Peer(
@@ -335,7 +337,9 @@ def _k_diffusion() -> list[Peer]:
             True,
         ),
         Peer("k-diffusion", "dpmpp_3m_sde", k("dpmpp_3m_sde", sde=True), "", True),
-        Peer("k-diffusion", "dpmpp_sde", k("dpmpp_sde", sde=True), "", True, "noise from one path"),
+        Peer(
+            "k-diffusion", "dpmpp_sde", k("dpmpp_sde", sde=True), "", True, "noise from one path"
+        ),
     ]
 
 
@@ -361,9 +365,7 @@ def azula(task: Task, name: str, **options: Any) -> Tensor:
             return denoise.DiracPosterior(mean=task.net(x / alpha, float(sigma / alpha)))
 
     steps = {"start": float(task.steps), "stop": 0.0, "steps": task.steps}
-    sampler = getattr(sample, name)(
-        Oracle(), **steps, silent=True, dtype=torch.float64, **options
-    )
+    sampler = getattr(sample, name)(Oracle(), **steps, silent=True, dtype=torch.float64, **options)
     with patch("torch.randn_like", Counter(task.draws)):
         return sampler(task.y * task.alphas[0]) / task.alphas[-1]
 
@@ -474,7 +476,9 @@ def _torchdiffeq() -> list[Peer]:
 def _torchsde() -> list[Peer]:
     importlib.import_module("torchsde")
     return [
-        Peer("torchsde", "euler", partial(torchsde, method="euler"), "em_lambda", True, "in lambda")
+        Peer(
+            "torchsde", "euler", partial(torchsde, method="euler"), "em_lambda", True, "in lambda"
+        )
     ]
 
 

@@ -30,6 +30,8 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from scoresde import (
+    VESDE,
+    VPSDE,
     CosineSDE,
     FlowSDE,
     Gaussian,
@@ -39,8 +41,6 @@ from scoresde import (
     Noise,
     ScoreModel,
     SubVPSDE,
-    VESDE,
-    VPSDE,
 )
 from scoresde.grid import GRIDS
 from scoresde.sde import AffineSDE

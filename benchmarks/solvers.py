@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+import peers
 import torch
 from problems import (
     ANCHORS,
@@ -38,7 +39,6 @@ from problems import (
 )
 from torch import Tensor
 
-import peers
 from scoresde import Adams, Grid, ReverseSDE, Solver, StepSolver
 from scoresde.sampler import SOLVERS
 
@@ -55,6 +55,9 @@ VARIANTS: dict[str, tuple[Solver, float]] = {
     "sa_p3c4": (Adams(3, 4), 1.0),
     "sa_p2c2_half": (Adams(2, 2), 0.5),
     "sa_p2c2_more": (Adams(2, 2), 1.5),
+    "sa_p1_v": (Adams(1, kernel="v"), 1.0),
+    "sa_p2c2_v": (Adams(2, 2, kernel="v"), 1.0),
+    "sa_p3c4_v": (Adams(3, 4, kernel="v"), 1.0),
     "ab_3_eps": (Adams(3, kernel="eps"), 0.0),
     "ab_3_v_rho": (Adams(3, kernel="v", clock="rho"), 0.0),
     "unipc_2_v": (Adams(2, 3, kernel="v"), 0.0),
@@ -65,6 +68,7 @@ VARIANTS: dict[str, tuple[Solver, float]] = {
 }
 """Settings of the engine beside the named ones: for an anchor, or good at few calls."""
 
+UNNAMED = "a setting without a name"
 SETTING_OF = " exact"
 """What a variant may add to the name of its anchor."""
 
@@ -133,7 +137,8 @@ def of_ours(name: str, solver: Solver, eta: float) -> Method:
         solution = solver.solve(process, x, grid, noise=FromDraws(draws))
         return Run(solution.x / problem.norm(grid.end), solution.nfe, "float64")
 
-    return Method(name, OURS, eta > 0, name.removesuffix(SETTING_OF), run)
+    note = "" if name in SOLVERS else UNNAMED
+    return Method(name, OURS, eta > 0, name.removesuffix(SETTING_OF), run, note)
 
 
 def of_peer(peer: peers.Peer) -> Method:
@@ -364,6 +369,15 @@ def ratio_row(records: list[Record]) -> list[object]:
     return cells
 
 
+def ratio_table(parts_of: dict[tuple[str, str, str, bool], list[Record]]) -> list[str]:
+    head = ["problem", "SDE family", "grid", "kind", *map(str, BUDGETS)]
+    rows = [
+        [problem, family, grid, "SDE" if sde else "ODE", *ratio_row(part)]
+        for (problem, family, grid, sde), part in parts_of.items()
+    ]
+    return _table(head, rows)
+
+
 def groups(records: list[Record]) -> dict[tuple[str, str, str, bool], list[Record]]:
     found: dict[tuple[str, str, str, bool], list[Record]] = {}
     for r in records:
@@ -403,7 +417,9 @@ def plots(records: list[Record]) -> list[Path]:
                 mine = [r for r in part if r.ours == ours and 0 < r.error < 10]
                 points = sorted((getattr(r, of), r.error) for r in mine)
                 axis.scatter(*zip(*points, strict=True), s=9, c=colour, alpha=0.35)
-                front = [p for i, p in enumerate(points) if p[1] <= min(q[1] for q in points[: i + 1])]
+                front = [
+                    p for i, p in enumerate(points) if p[1] <= min(q[1] for q in points[: i + 1])
+                ]
                 axis.plot(*zip(*front, strict=True), c=colour, label=f"best of {name}")
             axis.set(xscale="log", yscale="log", xlabel={"calls": "network calls"}.get(of, of))
             axis.grid(alpha=0.3)
@@ -439,13 +455,10 @@ def report(found: list[Anchored], records: list[Record], heads: list[str], line:
         "## Best of ours over best of the peers, at each number of calls",
         "",
     ]
-    head = ["problem", "SDE family", "grid", "kind", *map(str, BUDGETS)]
     parts_of = groups(records)
-    rows = [
-        [p, f, g, "SDE" if sde else "ODE", *ratio_row(part)]
-        for (p, f, g, sde), part in parts_of.items()
-    ]
-    text += _table(head, rows)
+    named = groups([r for r in records if r.note != UNNAMED])
+    text += [*ratio_table(parts_of), "", "The same for our named solvers alone:", ""]
+    text += ratio_table(named)
     for (problem, family, grid, sde), part in parts_of.items():
         kind = "SDE" if sde else "ODE"
         text += ["", f"## {problem}, {family}, {grid} grid, {kind}", ""]

@@ -9,6 +9,7 @@ the solver's doing. Writes runs/oracle_2d/forward.png, reverse.png and paths.png
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -23,7 +24,8 @@ N = 4000
 def mixture() -> GaussianMixture:
     means = torch.tensor([[1.0, 0.6], [-0.8, 1.0], [0.1, -1.1]])
     tilted = torch.tensor([[0.09, 0.06], [0.06, 0.07]])
-    covariances = torch.stack([tilted, 0.04 * torch.eye(2), torch.diag(torch.tensor([0.25, 0.01]))])
+    flat = torch.diag(torch.tensor([0.25, 0.01]))
+    covariances = torch.stack([tilted, 0.04 * torch.eye(2), flat])
     return GaussianMixture(means, covariances, torch.tensor([0.5, 0.3, 0.2]))
 
 
@@ -50,7 +52,7 @@ def main() -> None:
 
     # Forward: the SDE, stopped at a few times, beside exact samples of p_t.
     times = (sde.t_min, *TIMES)
-    grid = [t + i * (u - t) / 200 for t, u in zip(times, times[1:], strict=False) for i in range(200)]
+    grid = [t + i * (u - t) / 200 for t, u in pairwise(times) for i in range(200)]
     forward = simulate(sde, x0, [*grid, 1.0], seed=0, keep_path=True).path
     panels = {}
     print("forward SDE: largest error of a moment (statistical error about 0.03)")

@@ -32,6 +32,7 @@ _HALVES = tuple(_FIT @ legendre.legvander((_NODES + s) / 2, _DEGREE - 1) for s i
 _TARGET = 1e-13  # of each panel, so that the sum stays far below the promised 1e-10
 _PROMISE = 1e-10
 _MOST_PANELS = 8192
+_LOOK = 64  # panels at the least, so that nothing wider than T / 500 falls between their nodes
 
 
 class _Panel:
@@ -141,8 +142,9 @@ class LinearMarginals:
     @staticmethod
     def _walk(rate: Any, square: Any, T: float, t_min: float) -> tuple[list[Any], Any, Any]:
         floor = _Panel.fit(0.0, t_min, rate, square).variance
-        cuts = [0.0, *np.geomspace(t_min, T, 2 + int(np.log2(T / t_min) / 3)).tolist()]
-        cuts[1], cuts[-1] = t_min, T
+        crowd = np.geomspace(t_min, T, 2 + int(np.log2(T / t_min) / 3))[1:-1]
+        even = np.linspace(0.0, T, _LOOK + 1)[1:-1]
+        cuts = sorted({0.0, t_min, T, *crowd.tolist(), *even.tolist()})
         pending = [_Panel.fit(a, b, rate, square) for a, b in pairwise(cuts)][::-1]
         panels: list[_Panel] = []
         log_alpha, variance = [0.0], [0.0]

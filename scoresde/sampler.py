@@ -99,12 +99,12 @@ class ReverseSampler:
         solver: a name of `SOLVERS`, a solver, or "auto" (Euler-Maruyama with 500 steps).
         steps: steps of the solver; the final denoising call comes on top. 50 by default.
         grid: "log_snr" (the default under an affine SDE), "uniform", "quadratic", "karras", a
-            `Grid`, or the times themselves.
+            `Grid`, or the times themselves, with which `steps` and `t_end`, if given, must agree.
         t_end: where to stop; the SDE's own by default.
         eta: the stochasticity, a number or a function of t; that of the solver's name by
             default, or 1 for a solver object that can walk an SDE and 0 for one that cannot.
         denoise: end with one Tweedie step x_0hat(x) at the state's own time. By default under
-            an affine SDE.
+            an affine SDE; where sigma(t_end) = 0 there is nothing left to denoise.
 
     Raises:
         TypeError, ValueError: at construction, before any network call, whatever can be known

@@ -182,7 +182,7 @@ ROWS = [
         lambda: LinearSDE(lambda t: -1e8 / (1.0001 - t) ** 3, lambda t: 1.0),
         V,
         "rate",
-        "is not reached on [6.8",
+        "is not reached on [6.",
         "end at a T before",
     ),
     Row(

@@ -142,8 +142,10 @@ def test_a_network_and_an_sde_of_ones_own(tmp_path: Path) -> None:
     model = filled(Preconditioned(Own(), sde))
     path = save(model, tmp_path / "a")
     net = Own()
+    held = list(net.parameters())  # by an optimiser, say: the weights are overwritten in place
     found = load(path, net=net, sde=sde)
     assert found.net is net and found.sde is sde
+    assert all(a is b for a, b in zip(held, net.parameters(), strict=True))
     assert same(found, model) and net.again is net.second
     # The same schedule in another guise is the same schedule.
     assert load(path, net=Own(), sde=VPSDE()).sde == VPSDE()

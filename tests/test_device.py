@@ -20,7 +20,6 @@ from torch._subclasses.fake_tensor import (
 )
 
 from scoresde import (
-    EMA,
     SDE,
     VESDE,
     VPSDE,
@@ -106,7 +105,7 @@ def test_a_training_step(net: str, weighting: str) -> None:
     with fake(), torch.device("lazy"):
         made, shape = NETS[net]()
         model = Preconditioned(made, VPSDE(), "v")
-        update = Update(model, lr=1e-3, ema=None)  # its counter, a CPU tensor, has no data here
+        update = Update(model, lr=1e-3, ema=0.999)
         x = torch.empty(6, *shape, device="lazy")
         label = torch.zeros(6, dtype=torch.int64, device="lazy")
         for _ in range(2):
@@ -120,14 +119,6 @@ def test_a_training_step(net: str, weighting: str) -> None:
             ).mean()
             update.step(loss)
     assert loss.device.type == "lazy"
-
-
-def test_the_average_of_the_weights() -> None:
-    ema = EMA(MLP(2, width=8), 0.9)
-    with fake(), torch.device("lazy"):
-        weights = [torch.empty(8, 8), torch.empty(8)]
-        ema._mix(weights, [torch.empty_like(w) for w in weights], None)
-    assert weights[0].device.type == "lazy"
 
 
 class Waits(nn.Module):

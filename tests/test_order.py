@@ -10,6 +10,7 @@ from typing import Any
 import order
 import pytest
 import torch
+from test_singlestep import as_in_the_snr_clock
 
 import scoresde
 from scoresde import Orders, Solver
@@ -23,6 +24,8 @@ MODULES = (
     scoresde.prediction,
     scoresde.solvers.stochastic,
     scoresde.solvers.deterministic,
+    scoresde.solvers.exponential,
+    scoresde.solvers.singlestep,
     scoresde.solvers.backends,
 )
 
@@ -103,6 +106,8 @@ def test_a_weight_one_percent_off_is_seen(name: str, monkeypatch: pytest.MonkeyP
             low, high = bounds(name, kind)
             last = 1 if kind == "ode" else 2
             caught = caught or not all(low <= r <= high for r in measure(name, kind, last))
+        if "strong_bounds" in EXPECTED[name]:  # the share of the Levy area is too small for rates
+            caught = caught or not as_in_the_snr_clock(make(name))
         assert caught, f"term {term} of {name} is 1 % off and every order test passes"
         term += 1
 

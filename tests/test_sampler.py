@@ -352,9 +352,9 @@ def test_an_interruption_leaves_no_half_state(name: str, progress: bool) -> None
     net = Counted()
     model = Preconditioned(net, VP).train()
     sampler = ReverseSampler(VP, model, name, steps=6)
+    state, attributes = torch.get_rng_state(), dict(vars(sampler))
     expected = sampler.sample((5, 2), seed=0, batch_size=3)
     net.calls, net.interrupt = 0, 9  # in the second batch, or the middle of the only leg
-    state, attributes = torch.get_rng_state(), dict(vars(sampler))
     with pytest.raises(KeyboardInterrupt):
         sampler.sample((5, 2), seed=0, batch_size=3, progress=progress)
     assert net.calls == 9
@@ -458,7 +458,7 @@ def test_eta_as_a_function_of_time(name: str) -> None:
 
 
 def test_eta_is_asked_at_the_node_that_a_step_leaves() -> None:
-    model, grid = TWO.under(VP), (1.0, 0.6, 0.3)
+    model, grid = TWO.under(VP), (1.0, 0.6, 0.3, 0.1)
     sampler = ReverseSampler(VP, model, EulerMaruyama(), grid=grid, eta=lambda t: 2 * t)
     path = sampler.solve((4, 2), seed=0, dtype=torch.float64, keep_path=True).path
     for i, (t, s) in enumerate(pairwise(grid)):

@@ -242,7 +242,8 @@ def test_predictor_corrector_is_both_in_turn() -> None:
     x, now, nxt, noise = state(4), sde.at(0.5), sde.at(0.4), Independent(0)
     pc = PredictorCorrector(Adams(1), Langevin(steps=2))
     out, _ = pc.step(process, x, now, nxt, pc.init(process, x, (now, nxt)), noise)
-    half, _ = Adams(1).step(process, x, now, nxt, None, noise)
+    begun = Adams(1).init(process, x, (now, nxt))
+    half, _ = Adams(1).step(process, x, now, nxt, begun, noise)
     assert torch.equal(out, Langevin(steps=2).correct(process, half, nxt, noise))
     assert process.nfe == 6
 

@@ -3,6 +3,7 @@
 import copy
 import csv
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -642,6 +643,14 @@ def test_the_first_batch_does_not_fit(
     with pytest.raises(kind, match=message):
         trained(model=model, **changes)
     assert torch.equal(before, torch.get_rng_state()) and model.training
+
+
+def test_accelerate_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(
+        ImportError, match=r"accelerate is needed.*pip install 'scoresde\[train\]'"
+    ):
+        trained(steps=1)
 
 
 NAN = points().index_fill(0, torch.tensor(3), math.nan)

@@ -24,7 +24,8 @@ class LinearSDE(AffineSDE):
     alpha, sigma, the log-SNR and its inverse, transitions and the prior are computed in float64
     from tables that are built once, to a relative error of 1e-10; a jump of the rate, a long
     horizon or a steep rate only costs table rows. The functions are called on 0-dim float64 CPU
-    tensors, at construction alone, and may return Python numbers.
+    tensors, at construction alone, and may return Python numbers. They are seen at some thousand
+    times, so a pulse that is shorter than T / 500 can go unseen.
 
     Args:
         rate: t -> d log alpha / dt, per unit of time.
