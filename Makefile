@@ -13,6 +13,8 @@ PYTEST := $(BIN)/python -m pytest
 BENCH := $(VENV)/bench
 
 export MPLBACKEND ?= Agg
+# Threads that wait asleep: on a busy machine spinning ones slow a training run many times.
+export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -402,6 +402,9 @@ def headlines(all_methods: list[Method], records: list[Record]) -> list[str]:
     return lines
 
 
+LABELS = {"calls": "network calls", "seconds": "seconds, those of the peers' adapters included"}
+
+
 def plots(records: list[Record]) -> list[Path]:
     """Error against calls and against time, with the front of ours and of the peers."""
     import matplotlib
@@ -421,7 +424,7 @@ def plots(records: list[Record]) -> list[Path]:
                     p for i, p in enumerate(points) if p[1] <= min(q[1] for q in points[: i + 1])
                 ]
                 axis.plot(*zip(*front, strict=True), c=colour, label=f"best of {name}")
-            axis.set(xscale="log", yscale="log", xlabel={"calls": "network calls"}.get(of, of))
+            axis.set(xscale="log", yscale="log", xlabel=LABELS[of])
             axis.grid(alpha=0.3)
         kind = "SDE" if sde else "ODE"
         axes[0].set(ylabel="error", title=f"{problem} {family}, {grid} grid, {kind}")

@@ -1,0 +1,143 @@
+"""Names and arguments of a sampler, resolved and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from scoresde._check import choice, fail, instance, positive_int, wrong_type
+from scoresde.model import FunctionScore, ScoreModel
+from scoresde.noise import Independent, Noise
+from scoresde.sde import SDE
+from scoresde.solvers import (
+    SRA1,
+    Adams,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    OneCallSRA,
+    PredictorCorrector,
+    ReverseDiffusion,
+    SciPySolver,
+    ShARK,
+    Singlestep,
+    Solver,
+    TorchSDESolver,
+)
+
+__all__ = [
+    "AUTO",
+    "AUTO_STEPS",
+    "NOISES",
+    "SOLVERS",
+    "STEPS",
+    "as_model",
+    "as_noise",
+    "as_solver",
+    "check_shape",
+    "device",
+]
+
+SOLVERS: dict[str, tuple[Solver, float]] = {
+    # the reverse SDE
+    "euler_maruyama": (EulerMaruyama(), 1.0),
+    "reverse_diffusion": (ReverseDiffusion(), 1.0),
+    "ancestral": (Adams(1), 1.0),
+    "predictor_corrector": (PredictorCorrector(Adams(1), Langevin()), 1.0),
+    "dpmpp_2m_sde": (Adams(2, variant="midpoint"), 1.0),
+    "dpmpp_3m_sde": (Adams(3), 1.0),
+    "sa_solver_p2c2": (Adams(2, 2), 1.0),
+    "sa_solver_p3c4": (Adams(3, 4), 1.0),
+    "dpmpp_sde": (Singlestep("2s"), 1.0),
+    "seeds_2": (Singlestep("res_2s"), 1.0),
+    "seeds_3": (Singlestep("3s"), 1.0),
+    "sra1": (SRA1(), 1.0),
+    "shark": (ShARK(), 1.0),
+    "one_call_sra": (OneCallSRA(), 1.0),
+    "torchsde": (TorchSDESolver(), 1.0),
+    # the probability flow
+    "ddim": (Adams(1), 0.0),
+    "euler": (EulerMaruyama(), 0.0),
+    "heun": (Heun(), 0.0),
+    "dpm_solver_2": (Singlestep("2s", "eps"), 0.0),
+    "dpm_solver_3": (Singlestep("3s", "eps"), 0.0),
+    "dpmpp_2s": (Singlestep("2s"), 0.0),
+    "dpmpp_3s": (Singlestep("3s"), 0.0),
+    "res_2s": (Singlestep("res_2s"), 0.0),
+    "res_3s": (Singlestep("res_3s"), 0.0),
+    "dpmpp_2m": (Adams(2, variant="midpoint"), 0.0),
+    "dpmpp_3m": (Adams(3), 0.0),
+    "dpmpp_3m_reference": (Adams(3, variant="reference"), 0.0),
+    "ab_4": (Adams(4), 0.0),
+    "unipc_2": (Adams(2, 3, variant="bh2"), 0.0),
+    "unipc_3": (Adams(3, 4, variant="bh2"), 0.0),
+    "unipc_3_eps": (Adams(3, 4, "eps", variant="bh2"), 0.0),
+    "unipc_4": (Adams(4, 5, variant="bh2"), 0.0),
+    "deis_tab3": (Adams(4, kernel="eps", clock="t"), 0.0),
+    "deis_rhoab3": (Adams(3, kernel="eps", clock="rho"), 0.0),
+    "ipndm_3": (Adams(3, kernel="eps", variant="ipndm"), 0.0),
+    "ipndm_4": (Adams(4, kernel="eps", variant="ipndm"), 0.0),
+    "scipy": (SciPySolver(), 0.0),
+}
+"""Name -> (solver, eta): eta = 1 walks the reverse SDE, 0 the probability flow."""
+
+NOISES: dict[str, Callable[[int], Noise]] = {"independent": Independent}
+"""Name -> noise source of a seed."""
+
+AUTO = "euler_maruyama"
+STEPS, AUTO_STEPS = 50, 500
+
+
+def device(device: str | torch.device) -> torch.device:
+    try:
+        made = torch.device(device)
+        torch.empty(0, device=made)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        remedy = f"pass 'cpu', or leave it out for the model's own ({error})"
+        raise fail("device", "a device of this machine", device, remedy) from error
+    return made
+
+
+def as_model(sde: SDE, model: object) -> ScoreModel:
+    if isinstance(model, ScoreModel):
+        return model
+    if isinstance(model, nn.Module):
+        remedy = (
+            "wrap a network net(x, t) in Preconditioned(net, sde), "
+            "or a module that returns the score of (t, x) in FunctionScore(sde, module)"
+        )
+        raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
+    if not callable(model) or isinstance(model, type):
+        remedy = "pass Preconditioned(net, sde) or a function of (t, x)"
+        raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
+    return FunctionScore(sde, model)
+
+
+def as_solver(solver: object) -> tuple[Solver, float]:
+    if isinstance(solver, str):
+        return SOLVERS[AUTO if solver == "auto" else choice("solver", solver, ["auto", *SOLVERS])]
+    instance("solver", solver, Solver, f"pass a solver or one of {', '.join(SOLVERS)}")
+    assert_solver: Solver = solver  # type: ignore[assignment]
+    return assert_solver, 0.0 if assert_solver.serves == "ode" else 1.0
+
+
+def as_noise(noise: object, seed: object) -> Noise:
+    if isinstance(noise, Noise):
+        if seed is not None and seed != noise.seed:
+            raise fail("seed", f"the noise's own seed {noise.seed}", seed, "leave seed out")
+        return noise
+    make = NOISES[choice("noise", noise, NOISES)]
+    if seed is None:
+        seed = int(torch.randint(2**62, (), device="cpu"))
+    return make(seed)  # type: ignore[arg-type]
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(shape, int) or not isinstance(shape, Sequence):
+        raise wrong_type("shape", "(N, *D)", shape, "pass for example shape=(16, 2)")
+    sizes = tuple(positive_int("shape", n, "pass sizes above 0, e.g. (16, 2)") for n in shape)
+    if len(sizes) < 2:
+        raise fail("shape", "(N, *D) with at least one dimension D", shape, "pass e.g. (16, 2)")
+    return sizes

@@ -1,0 +1,279 @@
+"""The reverse process, from the prior to the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, floating, instance, positive_int, wrong_type
+from scoresde.grid import Grid, make_grid
+from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.noise import Noise
+from scoresde.process import ReverseSDE
+from scoresde.sampler.names import (
+    AUTO_STEPS,
+    STEPS,
+    as_model,
+    as_noise,
+    as_solver,
+    check_shape,
+)
+from scoresde.sampler.names import device as as_device
+from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay
+from scoresde.sde import SDE, AffineSDE
+from scoresde.solvers import (
+    Solution,
+    Solver,
+)
+from scoresde.solvers.base import OnStep, check_hook
+
+__all__ = ["ReverseSampler"]
+
+
+@final
+class ReverseSampler:
+    """Samples from a score model by walking its reverse SDE or probability flow.
+
+    Args:
+        sde: the SDE that the model was trained for.
+        model: a `ScoreModel`, or a bare function score(t, x).
+        solver: a name of `SOLVERS`, a solver, or "auto" (Euler-Maruyama with 500 steps).
+        steps: steps of the solver; the final denoising call comes on top. 50 by default.
+        grid: "log_snr" (the default under an affine SDE), "uniform", "quadratic", "karras", a
+            `Grid`, or the times themselves, with which `steps` and `t_end`, if given, must agree.
+        t_end: where to stop; the SDE's own by default.
+        eta: the stochasticity, a number or a function of t; that of the solver's name by
+            default, or 1 for a solver object that can walk an SDE and 0 for one that cannot.
+        denoise: end with one Tweedie step x_0hat(x) at the state's own time. By default under
+            an affine SDE; where sigma(t_end) = 0 there is nothing left to denoise.
+
+    Raises:
+        TypeError, ValueError: at construction, before any network call, whatever can be known
+            then: unknown names, a solver that the SDE or eta does not suit, a model of another
+            SDE, a grid outside [0, T].
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> normal = ReverseSampler(VPSDE(), lambda t, x: -x, "ddim", steps=10)
+        >>> normal.sample((1000, 2), seed=0).shape
+        torch.Size([1000, 2])
+    """
+
+    def __init__(
+        self,
+        sde: SDE,
+        model: ScoreModel | Callable[..., Tensor],
+        solver: str | Solver = "auto",
+        *,
+        steps: int | None = None,
+        grid: str | Grid | Sequence[float] | None = None,
+        t_end: float | None = None,
+        eta: float | Callable[[Tensor], Any] | None = None,
+        denoise: bool | None = None,
+    ) -> None:
+        instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+        affine = isinstance(sde, AffineSDE)
+        self.sde = sde
+        self.model = as_model(sde, model)
+        default_steps = AUTO_STEPS if isinstance(solver, str) and solver == "auto" else STEPS
+        self.solver, default_eta = as_solver(solver)
+        self.eta = default_eta if eta is None else eta
+        self.t_end = t_end
+        if grid is None:
+            grid = "log_snr" if affine else "uniform"
+        if isinstance(grid, str) and steps is None:
+            steps = default_steps
+        self._nodes = make_grid(grid, sde, steps, t_end=t_end)
+        self.grid = grid if isinstance(grid, str) else self._nodes
+        self.steps = self._nodes.steps
+        self.denoise = affine if denoise is None else denoise
+        instance("denoise", self.denoise, bool, "pass True, False, or nothing for the default")
+        if self.denoise and not affine:
+            remedy = "leave denoise out: Tweedie's formula needs alpha and sigma"
+            raise wrong_type("denoise", "False on an SDE that is not affine", denoise, remedy)
+        process = ReverseSDE(sde, self.model, self.eta)
+        self.solver.check(sde, process.stochastic)
+        process.check_grid(self._nodes)
+
+    def __repr__(self) -> str:
+        return f"ReverseSampler({self.sde!r}, {self.solver!r}, eta={self.eta!r})"
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int | None = None,
+        first: int = 0,
+        noise: str | Noise = "independent",
+        cond: Cond = None,
+        x_init: Tensor | None = None,
+        t_start: float | None = None,
+        batch_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+        on_step: OnStep | None = None,
+        keep_path: bool = False,
+    ) -> Tensor:
+        """Samples of this shape; the `x` of `solve`, which takes the same arguments."""
+        return self.solve(
+            shape,
+            seed=seed,
+            first=first,
+            noise=noise,
+            cond=cond,
+            x_init=x_init,
+            t_start=t_start,
+            batch_size=batch_size,
+            dtype=dtype,
+            device=device,
+            progress=progress,
+            on_step=on_step,
+            keep_path=keep_path,
+        ).x
+
+    def solve(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int | None = None,
+        first: int = 0,
+        noise: str | Noise = "independent",
+        cond: Cond = None,
+        x_init: Tensor | None = None,
+        t_start: float | None = None,
+        batch_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+        on_step: OnStep | None = None,
+        keep_path: bool = False,
+    ) -> Solution:
+        """Samples with what the solver measured.
+
+        Args:
+            shape: (N, *D).
+            seed: the noise's seed; drawn from torch's global generator if None. Sample number i
+                of a seed has the same noise whatever the batch size, split or device.
+            first: the number of the first sample, whatever a noise source of yours starts at.
+            noise: "independent" or a noise source.
+            cond: conditions, name -> (N, ...), handed to the model.
+            x_init: (N, *D), the state at t_start in place of a draw from the prior.
+            t_start: where to start; T by default. Needs x_init if below T.
+            batch_size: solve this many at a time, so that memory does not grow with N.
+            dtype, device: of the state; by default those of the model's parameters.
+            progress: show a bar.
+            on_step: called with (node, x) after each step; may return another state.
+            keep_path: keep the states at all nodes, (steps + 1, N, *D).
+
+        Raises:
+            ValueError: an argument does not fit, or the samples are not finite; then the run is
+                repeated with a check at each step and the error names step and time.
+        """
+        shape = check_shape(shape)
+        x_init, grid = self._start(shape, x_init, t_start)
+        check_cond(cond, shape[0])
+        check_hook(on_step)
+        dtype, device = self._kind(dtype, device, x_init)
+        size = shape[0] if batch_size is None else positive_int("batch_size", batch_size)
+        source = as_noise(noise, seed).from_sample(first)
+        starts = range(0, shape[0], min(size, shape[0]))
+        solutions = []
+        with torch.no_grad(), bar(progress, grid, self.solver, len(starts)) as advance:
+            for start in starts:
+                rows = slice(start, min(start + size, shape[0]))
+                draw = source.from_sample(first + start)
+                like = torch.empty((rows.stop - start, *shape[1:]), dtype=dtype, device=device)
+                x = (
+                    self.sde.sample_prior(draw.prior(like))
+                    if x_init is None
+                    else x_init[rows].to(like)
+                )
+                part = {k: v[rows].to(like.device) for k, v in cond.items()} if cond else None
+                process = ReverseSDE(self.sde, self.model, self.eta, part)
+                hooks = on_step, both(on_step, advance)
+                run = self._solve(process, x, grid, draw, hooks, keep_path, first + start)
+                solutions.append(run)
+        paths = [s.path for s in solutions if s.path is not None]
+        return Solution(
+            x=torch.cat([s.x for s in solutions]),
+            grid=grid,
+            nfe=max(s.nfe for s in solutions),
+            path=torch.cat(paths, 1) if paths else None,
+            solver=self.solver,
+            seed=source.seed,
+        )
+
+    def _solve(
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        grid: Grid,
+        noise: Noise,
+        hooks: tuple[OnStep | None, OnStep | None],
+        keep_path: bool,
+        first: int,
+    ) -> Solution:
+        """One batch; `hooks` are the user's, and the same with the progress bar."""
+        solution = self.solver.solve(
+            process, x, grid, noise=noise, on_step=hooks[1], keep_path=keep_path
+        )
+        denoised = self._denoised(process, solution.x, grid)
+        nfe = process.nfe
+        if not bool(torch.isfinite(denoised).all()):
+            again = replay(self.solver, process, x, grid, noise, hooks[0], MODEL_FAULT, first)
+            last = self._denoised(process, again.x, grid)
+            if bool(torch.isfinite(last).all()):
+                remedy = "call model.eval(): dropout makes a model answer differently each time"
+                raise fail("model", "the same scores in a replay", "NaN in one run only", remedy)
+            where = f"in the final denoising at t = {grid.end:.6g}"
+            raise not_finite(MODEL_FAULT, where, last, first)
+        return Solution(x=denoised, grid=grid, nfe=nfe, path=solution.path)
+
+    def _denoised(self, process: ReverseSDE, x: Tensor, grid: Grid) -> Tensor:
+        """One Tweedie step at the state's own time, unless no noise is left there."""
+        if not self.denoise:
+            return x
+        node = self.sde.at(grid.end)
+        return process.predict(node, x).x0 if node.sigma > 0 else x / node.alpha
+
+    def _start(
+        self, shape: tuple[int, ...], x_init: Tensor | None, t_start: float | None
+    ) -> tuple[Tensor | None, Grid]:
+        """The initial state, checked, and the grid from its time."""
+        grid = self._nodes
+        if t_start is not None:
+            grid = make_grid(self.grid, self.sde, self.steps, t_start=t_start, t_end=self.t_end)
+        if x_init is None:
+            if grid.start < self.sde.T:
+                remedy = f"the prior is that of T = {self.sde.T:g}"
+                raise fail("x_init", f"a state at t_start = {grid.start:g}", None, remedy)
+            return None, grid
+        floating("x_init", x_init)
+        if tuple(x_init.shape) != shape:
+            raise fail("x_init", f"shape {shape}", x_init, "make shape and x_init agree")
+        if not bool(torch.isfinite(x_init).all()):
+            raise fail("x_init", "finite numbers", "NaN or infinity", "check how it was made")
+        return x_init, grid
+
+    def _kind(
+        self, dtype: torch.dtype | None, device: torch.device | str | None, x_init: Tensor | None
+    ) -> tuple[torch.dtype, torch.device]:
+        """dtype and device of the state: asked for, or of x_init, or of the model."""
+        like = x_init
+        if like is None:
+            like = next(self.model.parameters(), None)
+        if dtype is None:
+            wide = like is not None and like.dtype in (torch.float32, torch.float64)
+            dtype = like.dtype if like is not None and wide else torch.get_default_dtype()
+        instance("dtype", dtype, torch.dtype, "pass e.g. torch.float32")
+        if not dtype.is_floating_point:
+            raise fail("dtype", "a floating-point dtype", dtype, "pass e.g. torch.float32")
+        if device is not None:
+            return dtype, as_device(device)
+        if like is None:  # an oracle has no parameters, but it has tables
+            like = next(self.model.buffers(), None)
+        return dtype, torch.get_default_device() if like is None else like.device
