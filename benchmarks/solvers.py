@@ -82,6 +82,9 @@ KNOWN = {
 }
 """Why a method differs from its anchor by more than 15 %."""
 
+FLOAT32 = 2e-6
+"""An error of this size may be the rounding of a state that is cast to float32 at every step."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -288,11 +291,20 @@ class Anchored:
     dtype: str
     rows: tuple[tuple[int, float, float], ...]
 
+    def off(self, slack: float = 0.0) -> list[int]:
+        """Calls at which the two differ by more than 15 % and this slack."""
+        return [n for n, got, want in self.rows if abs(got - want) > 0.15 * want + slack]
+
     @property
-    def off(self) -> list[int]:
-        """Calls at which the two differ by more than 15 % (and, in float32, by rounding)."""
-        floor = 1e-6 if "float32" in self.dtype else 1e-12
-        return [n for n, got, want in self.rows if abs(got - want) > 0.15 * want + floor]
+    def verdict(self) -> str:
+        off = self.off()
+        if not off:
+            return "yes"
+        where = ", ".join(map(str, off))
+        if "float32" in self.dtype and not self.off(FLOAT32):
+            return f"yes, but for float32's rounding at {where}"
+        why = KNOWN.get((self.method, self.problem, self.grid), "not explained")
+        return f"no, at {where}: {why}"
 
 
 def anchored(all_methods: list[Method], quick: bool) -> list[Anchored]:
@@ -327,9 +339,7 @@ def anchor_table(found: list[Anchored]) -> list[str]:
     rows = []
     for a in found:
         got = ", ".join(f"{n}: {g:.2g} ({w:.2g})" for n, g, w in a.rows)
-        why = KNOWN.get((a.method, a.problem, a.grid), "not explained")
-        verdict = f"no, at {', '.join(map(str, a.off))}: {why}" if a.off else "yes"
-        rows.append([a.method, f"{a.problem} {a.grid}", a.dtype, got, verdict])
+        rows.append([a.method, f"{a.problem} {a.grid}", a.dtype, got, a.verdict])
     head = ["method", "where", "dtype", "calls: error (anchor)", "reproduces within 15 %"]
     return _table(head, rows)
 

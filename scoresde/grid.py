@@ -8,10 +8,30 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
 
-from scoresde._check import choice, fail, finite, instance, positive, positive_int, wrong_type
+from scoresde._check import (
+    choice,
+    fail,
+    finite,
+    instance,
+    nonnegative,
+    positive,
+    positive_int,
+    wrong_type,
+)
 from scoresde.sde import SDE, AffineSDE
 
-__all__ = ["GRIDS", "Grid", "karras", "log_snr", "make_grid", "quadratic", "uniform"]
+__all__ = [
+    "GRIDS",
+    "Grid",
+    "churn",
+    "karras",
+    "log_snr",
+    "make_grid",
+    "quadratic",
+    "restart",
+    "sigmoid",
+    "uniform",
+]
 
 
 @final
@@ -163,11 +183,98 @@ def karras(
     return _joined(start, inner, end)
 
 
+def sigmoid(
+    sde: SDE,
+    steps: int,
+    *,
+    width: float = 3.0,
+    t_start: float | None = None,
+    t_end: float | None = None,
+) -> Grid:
+    """Equal steps of the argument of a sigmoid in [-width, width]: finer at both ends of time."""
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    wide = positive("width", width, "3 makes the steps at the ends a fifth")
+    inner = [math.tanh(wide * (i / n - 0.5)) / math.tanh(wide / 2) for i in range(1, n)]
+    return _joined(start, [start + (end - start) * (1 + y) / 2 for y in inner], end)
+
+
+def restart(
+    sde: AffineSDE, grid: Grid, *, t_min: float, t_max: float, times: int = 1, steps: int = 5
+) -> Grid:
+    """Restart sampling as legs: from the node nearest t_min up to t_max, and down again.
+
+    Every solver walks it, since between legs the loop noises the state with the exact transition
+    of the SDE and begins the solver anew. Xu et al. 2023 (arXiv 2306.14878), alg. 1.
+
+    Args:
+        sde: the SDE, affine.
+        grid: the main grid, of one leg that runs down.
+        t_min, t_max: the interval that is repeated, inside the grid.
+        times: how often.
+        steps: steps of each repetition, on a Karras grid.
+    """
+    leg = _only_leg(_affine(sde, "restart"), grid)
+    count, inner = positive_int("times", times), positive_int("steps", steps)
+    if not leg[-1] <= t_min < t_max <= leg[0]:
+        remedy = "choose leg end <= t_min < t_max <= leg start"
+        got = (t_min, t_max)
+        raise fail("t_min, t_max", f"an interval in [{leg[-1]:g}, {leg[0]:g}]", got, remedy)
+    at = min(range(1, len(leg)), key=lambda i: abs(leg[i] - t_min))
+    again = karras(sde, inner, t_start=t_max, t_end=leg[at]).legs
+    rest = (leg[at:],) if at < len(leg) - 1 else ()
+    return Grid((leg[: at + 1], *again * count, *rest))
+
+
+def churn(
+    sde: AffineSDE,
+    grid: Grid,
+    amount: float,
+    *,
+    t_min: float | None = None,
+    t_max: float | None = None,
+) -> Grid:
+    """EDM's churn as legs: before a step, noise up by the factor 1 + gamma in sigma / alpha.
+
+    gamma = min(amount / N, sqrt(2) - 1) for nodes in [t_min, t_max]; the first step, and one that
+    would start beyond T, is left alone. Karras et al. 2022 (arXiv 2206.00364), alg. 2 with
+    S_noise = 1.
+
+    Args:
+        sde: the SDE, affine.
+        grid: the main grid, of one leg that runs down.
+        amount: S_churn, at least 0.
+        t_min, t_max: the times between which it acts; everywhere by default.
+    """
+    leg = _only_leg(_affine(sde, "churn"), grid)
+    gamma = min(nonnegative("amount", amount) / (len(leg) - 1), math.sqrt(2.0) - 1.0)
+    low = leg[-1] if t_min is None else sde.check_time("t_min", t_min)
+    high = leg[0] if t_max is None else sde.check_time("t_max", t_max)
+    legs: list[tuple[float, ...]] = []
+    for now, nxt in pairwise(leg):
+        up = sde.log_snr(now) - math.log1p(gamma)
+        if legs and gamma > 0.0 and low <= now <= high and up >= sde.log_snr(sde.T):
+            legs.append((sde.time_of(up), nxt))
+        elif legs:
+            legs[-1] = (*legs[-1], nxt)
+        else:
+            legs.append((now, nxt))
+    return Grid(tuple(legs))
+
+
+def _only_leg(sde: AffineSDE, grid: Grid) -> tuple[float, ...]:
+    instance("grid", grid, Grid, "make one with log_snr(sde, steps) or Grid.of(times)")
+    grid.check(sde)
+    if len(grid.legs) != 1 or grid.start < grid.end:
+        raise fail("grid", "one leg that runs down", grid, "start from a named grid")
+    return grid.legs[0]
+
+
 GRIDS: dict[str, Callable[..., Grid]] = {
     "uniform": uniform,
     "quadratic": quadratic,
     "log_snr": log_snr,
     "karras": karras,
+    "sigmoid": sigmoid,
 }
 """The named grids."""
 

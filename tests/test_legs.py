@@ -1,0 +1,119 @@
+"""Restart and churn are grids of legs, which every solver walks."""
+
+from __future__ import annotations
+
+import math
+
+import order
+import pytest
+import torch
+
+from scoresde import (
+    EDMSDE,
+    VPSDE,
+    Adams,
+    Gaussian,
+    Grid,
+    Heun,
+    Independent,
+    ReverseSampler,
+    ReverseSDE,
+)
+from scoresde.grid import churn, karras, log_snr, restart, sigmoid
+
+MIXTURE = order.mixture_2d()
+
+
+def test_sigmoid_grid() -> None:
+    """Steps in proportion to the derivative of a sigmoid, symmetric about the middle."""
+    times = sigmoid(VPSDE(), 12).times
+    s = [1 / (1 + math.exp(-6 * (i / 12 - 0.5))) for i in range(13)]
+    share = [(a - s[0]) / (s[-1] - s[0]) for a in s]
+    expected = [1.0 + (VPSDE().t_end - 1.0) * y for y in share]
+    assert times == pytest.approx(expected, rel=1e-12)
+
+
+def test_churn_with_heun_is_algorithm_2_of_edm() -> None:
+    """Karras et al. 2022, alg. 2 with S_noise = 1, written out, on the same noise."""
+    sde, amount, low, high = EDMSDE(), 10.0, 0.05, 50.0
+    main = karras(sde, 12)
+    grid = churn(sde, main, amount, t_min=low, t_max=high)
+    model, noise = MIXTURE.under(sde), Independent(4)
+    x0 = 80.0 * torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ours = Heun().solve(ReverseSDE(sde, model, 0.0), x0, grid, noise=noise).x
+
+    x, leg = x0, 0
+    for t, t_next in zip(main.times, main.times[1:], strict=False):
+        gamma = min(amount / 12, math.sqrt(2) - 1) if low <= t <= high else 0.0
+        t_hat = t + gamma * t
+        if gamma:
+            leg += 1
+            z = noise.on_leg(leg).normal(x, sde.at(t), sde.at(grid.legs[leg][0]))
+            x = x + math.sqrt(t_hat**2 - t**2) * z
+        d = (x - model.predict(sde.at(t_hat), x).x0) / t_hat
+        ahead = x + (t_next - t_hat) * d
+        d_next = (ahead - model.predict(sde.at(t_next), ahead).x0) / t_next
+        x = x + (t_next - t_hat) * (d + d_next) / 2
+    assert len(grid.legs) == leg + 1 > 5
+    torch.testing.assert_close(ours, x, rtol=1e-9, atol=1e-9)
+
+
+def test_no_churn_is_the_grid_itself() -> None:
+    main = log_snr(VPSDE(), 6)
+    assert churn(VPSDE(), main, 0.0) == main
+
+
+def test_restart_legs() -> None:
+    sde, main = VPSDE(), log_snr(VPSDE(), 10)
+    grid = restart(sde, main, t_min=0.1, t_max=0.4, times=3, steps=4)
+    at = min(main.times[1:], key=lambda t: abs(t - 0.1))
+    assert grid.legs[0] == main.times[: main.times.index(at) + 1]
+    assert (
+        grid.legs[1] == grid.legs[2] == grid.legs[3] == karras(sde, 4, t_start=0.4, t_end=at).times
+    )
+    assert grid.legs[4] == main.times[main.times.index(at) :]
+    assert grid.steps == 10 + 3 * 4
+
+
+MAIN = log_snr(VPSDE(), 120)
+REPEATED = restart(VPSDE(), MAIN, t_min=0.1, t_max=0.5, times=2, steps=60)
+
+
+@pytest.mark.parametrize(
+    ("solver", "grid"),
+    [(Heun(), REPEATED), (Adams(3, 4), REPEATED), (Heun(), churn(VPSDE(), MAIN, 40.0))],
+    ids=["heun-restart", "unipc-restart", "heun-churn"],
+)
+def test_restart_and_churn_keep_the_law(solver: object, grid: Grid) -> None:
+    """Exact re-noising and a fine grid: the variance at the end is the true one."""
+    sde, n = VPSDE(), 20_000
+    data = Gaussian(torch.zeros(1).double(), torch.tensor(0.25).double())
+    x = data.marginal(sde, sde.T).sample(n, seed=0)
+    truth = float(data.marginal(sde, sde.t_end).covariance)
+    process = ReverseSDE(sde, data.under(sde), 0.0)
+    out = solver.solve(process, x, grid, noise=Independent(1)).x
+    assert float(out.var()) == pytest.approx(truth, rel=5 * math.sqrt(2 / n))
+    assert float((out - x * math.sqrt(truth)).abs().mean()) > 0.1  # noise did come in
+
+
+def test_a_sampler_takes_legs() -> None:
+    sde = VPSDE()
+    grid = restart(sde, log_snr(sde, 8), t_min=0.2, t_max=0.6, steps=3)
+    solution = ReverseSampler(sde, MIXTURE.under(sde), "heun", grid=grid).solve((4, 2), seed=0)
+    assert solution.nfe == 2 * grid.steps + 1
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: restart(VPSDE(), log_snr(VPSDE(), 5), t_min=0.5, t_max=0.4), "t_min, t_max"),
+        (lambda: restart(VPSDE(), log_snr(VPSDE(), 5), t_min=0.5, t_max=2.0), "t_min, t_max"),
+        (lambda: restart(VPSDE(), Grid.of([0.1, 0.9]), t_min=0.2, t_max=0.4), "grid"),
+        (lambda: churn(VPSDE(), log_snr(VPSDE(), 5), -1.0), "amount"),
+        (lambda: churn(VPSDE(), Grid(((1.0, 0.5), (0.6, 0.1))), 1.0), "grid"),
+        (lambda: sigmoid(VPSDE(), 5, width=0.0), "width"),
+    ],
+)
+def test_bad_legs(call: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call()
