@@ -1,9 +1,8 @@
 """Score-based generative modelling in continuous time: SDEs, score models, solvers."""
 
-from scoresde import plot
 from scoresde.analytic import Empirical, Gaussian, GaussianMixture
 from scoresde.contract import DataContract
-from scoresde.grid import Grid
+from scoresde.grid import Grid, churn, restart
 from scoresde.losses import ImportanceTime, LogNormalTime, UniformTime, dsm_loss
 from scoresde.model import FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
@@ -91,9 +90,10 @@ __all__ = [
     "TorchSDESolver",
     "Trainer",
     "UniformTime",
+    "churn",
     "dsm_loss",
     "load",
-    "plot",
+    "restart",
     "save",
     "simulate",
 ]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, positive, wrong_type
-from scoresde._quadrature import LinearMarginals
 from scoresde._tensor import Time, wide, xp
 from scoresde.sde.base import AffineSDE, check_interval
 
@@ -55,6 +54,8 @@ class LinearSDE(AffineSDE):
         self.t_min = 1e-5 * self.T if t_min is None else positive("t_min", t_min)
         self.t_end = max(1e-3 * self.T, self.t_min) if t_end is None else t_end
         check_interval(self)
+        from scoresde._quadrature import LinearMarginals  # here, where it is needed: imports count
+
         rate_fn, diffusion_fn = _float_function("rate", rate), _float_function("g", diffusion)
         try:
             self._marginals = LinearMarginals(rate_fn, diffusion_fn, self.T, self.t_min)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,19 +23,15 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Row: TypeAlias = tuple[float, tuple[float, ...], float]
 
 
-_POINTS, _GAUSS = (
-    (a + b) / 2 for a, b in zip(np.polynomial.legendre.leggauss(32), (1.0, 0.0), strict=True)
-)
+@cache
+def _gauss() -> tuple[Array, Array, Array]:
+    """Gauss points p and weights of [0, 1], and S with (S f)_q = int_{p_q}^1 f."""
+    from numpy.polynomial import legendre
 
-
-def _tail_matrix() -> Array:
-    """S with (S f)_q = int_{p_q}^1 f for polynomials f through the Gauss points p of [0, 1]."""
-    legendre = np.polynomial.legendre
-    y, degree = 2 * _POINTS - 1, len(_POINTS)
-    fit = np.linalg.inv(legendre.legvander(y, degree - 1))
-    tails = [-legendre.legval(y, legendre.legint(row, lbnd=1)) / 2 for row in np.eye(degree)]
-    out: Array = np.array(tails).T @ fit
-    return out
+    y, weights = legendre.leggauss(32)
+    fit = np.linalg.inv(legendre.legvander(y, len(y) - 1))
+    tails = [-legendre.legval(y, legendre.legint(row, lbnd=1)) / 2 for row in np.eye(len(y))]
+    return (y + 1.0) / 2, weights / 2, np.array(tails).T @ fit
 
 
 class Leg:
@@ -42,6 +39,7 @@ class Leg:
 
     Attributes:
         t, alpha, sigma, log_snr: at the nodes, (N + 1,).
+        share: the Gauss points of [0, 1], (Q,).
         h: steps in lambda, (N,); negative ones lead to noise.
         ahead: lambda_t - lambda at the Gauss points of each step, (N, Q).
         k: eta^2 at the Gauss points, (N, Q).
@@ -57,8 +55,9 @@ class Leg:
         self.t, self.alpha, self.sigma, self.log_snr = (
             np.array([getattr(n, name) for n in nodes]) for name in names
         )
+        self.share, self._weights, self._tails = _gauss()
         self.h = np.diff(self.log_snr)
-        self.ahead = self.h[:, None] * (1.0 - _POINTS)
+        self.ahead = self.h[:, None] * (1.0 - self.share)
         self.points = self.log_snr[1:, None] - self.ahead
         self.time_of = time_of
         if callable(eta):
@@ -69,16 +68,13 @@ class Leg:
 
     def tail(self, f: Array) -> Array:
         """int f dlambda from each Gauss point to the end of its step; f: (N, Q)."""
-        out: Array = self.h[:, None] * (f @ _TAIL.T)
+        out: Array = self.h[:, None] * (f @ self._tails.T)
         return out
 
-    def whole(self, f: Array) -> Array:
-        """int f dlambda over each step."""
-        out: Array = self.h * (f @ _GAUSS)
+    def whole(self, f: Array, steps: Any = slice(None)) -> Array:
+        """int f dlambda over each step, or over some steps; f: (n, Q)."""
+        out: Array = self.h[steps] * (f @ self._weights)
         return out
-
-
-_TAIL = _tail_matrix()
 
 
 @dataclass(frozen=True)
@@ -178,13 +174,13 @@ class _Weights:
             start, change = leg.log_snr[i], CLOCKS[self.clock]
             point = change(leg, leg.points[i] - start[:, None])
             at = change(leg, leg.log_snr[nodes] - start[:, None])
-        basis = np.ones((*at.shape, len(_POINTS)))
+        basis = np.ones((*at.shape, len(leg.share)))
         for j in range(at.shape[1]):
             for other in set(range(at.shape[1])) - {j}:
                 gap = at[:, j] - at[:, other]
                 basis[:, j] *= (point - at[:, other, None]) / gap[:, None]
-        out: Array = leg.h[i, None] * ((self.density[i] * _GAUSS)[:, None] * basis).sum(-1)
-        return out
+        whole = [leg.whole(self.density[i] * part, i) for part in np.moveaxis(basis, 1, 0)]
+        return np.stack(whole, 1)
 
     def predictor(self, i: Any, q: int) -> Array:
         """Weights of the predictions at nodes i, ..., i - q + 1 for steps i."""
@@ -200,7 +196,7 @@ class _Weights:
             # the published third-order update takes half of the second derivative
             r0, r1 = h[i - 1] / h[i], h[i - 2] / h[i]
             second = np.stack([1 / r0, -1 / r0 - 1 / r1, 1 / r1], 1) / (r0 + r1)[:, None]
-            curved = self.leg.whole(self.density * _POINTS**2 / 2)
+            curved = self.leg.whole(self.density * self.leg.share**2 / 2)
             weights = weights - curved[i, None] * second
         return weights
 
