@@ -56,11 +56,8 @@ def judged(name: str, train: Data, held_out: Data) -> tuple[list[str], object, f
         judge = Judge.fit(train.x, train.cond["label"])
         real = judge.compare(train.x, held_out.x, train.x)
         titles = ["Frechet", "class imbalance", "nearest training image", "confidence"]
-        print(
-            f"real halves: Frechet {real.frechet_real:.4f}, nearest {real.nearest_real:.2f}, "
-            f"confidence {real.confidence_real:.2f} (judge: "
-            f"{judge.accuracy(held_out.x, held_out.cond['label']):.1%} right on the held-out half)"
-        )
+        values = f"{real.frechet_real:.4f}, {real.nearest_real:.4f}, {real.confidence_real:.4f}"
+        print(f"two real halves: Frechet, nearest training image, confidence {values}")
 
         def row(samples: Tensor) -> list[float]:
             q = judge.compare(samples, held_out.x, train.x)

@@ -142,6 +142,14 @@ class SubVPSDE(_LinearBeta, AffineSDE):
         return self.time_of_total(2 * _asinh(xp(log_snr).exp(-log_snr) / 2))
 
 
+def _check_sigmas(low: float, high: float) -> None:
+    positive("sigma_min", low, "the noise at which sampling ends, in data units")
+    positive("sigma_max", high, "the noise at which sampling starts, in data units")
+    if high <= low:
+        remedy = "swap the two: the noise grows from data to prior"
+        raise fail("sigma_max", f"more than sigma_min = {low:g}", high, remedy)
+
+
 @final
 @dataclass(frozen=True)
 class VESDE(AffineSDE):
@@ -163,12 +171,7 @@ class VESDE(AffineSDE):
     t_end = 0.0
 
     def __post_init__(self) -> None:
-        positive("sigma_min", self.sigma_min, "the noise left at t = 0, in data units")
-        positive("sigma_max", self.sigma_max, "the noise at t = 1, in data units")
-        if self.sigma_max <= self.sigma_min:
-            remedy = "swap the two: the noise grows from data to prior"
-            above = f"more than sigma_min = {self.sigma_min:g}"
-            raise fail("sigma_max", above, self.sigma_max, remedy)
+        _check_sigmas(self.sigma_min, self.sigma_max)
 
     @property
     def _log_ratio(self) -> float:
@@ -273,12 +276,7 @@ class EDMSDE(AffineSDE):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        positive("sigma_min", self.sigma_min, "the noise at which sampling ends, in data units")
-        positive("sigma_max", self.sigma_max, "the noise at which sampling starts, in data units")
-        if self.sigma_max <= self.sigma_min:
-            remedy = "swap the two: the noise grows from data to prior"
-            above = f"more than sigma_min = {self.sigma_min:g}"
-            raise fail("sigma_max", above, self.sigma_max, remedy)
+        _check_sigmas(self.sigma_min, self.sigma_max)
 
     @property
     def T(self) -> float:  # type: ignore[override]
