@@ -126,6 +126,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 150) -> P
 
     Example:
         >>> import tempfile
+        >>> from scoresde.plot import image_grid
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = save(image_grid(np.zeros((4, 8, 8))), f"{folder}/new/grid.png")
         ...     path.exists()
