@@ -81,13 +81,14 @@ def main() -> None:
     train, held_out = datasets(args.data)
     image = args.data == "digits"
 
-    # 1. An SDE, a network read as a prediction of the noise, and a training run.
+    # 1. An SDE, a network read as a prediction, and a training run.
     sde = VPSDE()
     torch.manual_seed(args.seed)  # the network's initial weights
     net = UNet(1, width=32) if image else MLP(2)
     trainer = Trainer(
-        Preconditioned(net, sde),
-        train.x,  # without the labels: the digits are to come out balanced by themselves
+        # at high noise x_0 is read from eps through 1/alpha = 150: v spares an MLP that
+        Preconditioned(net, sde, predicts="eps" if image else "v"),
+        train.x,  # without labels: the digits are to come out balanced by themselves
         contract=train.contract,
         steps=args.steps or (2000 if image else 3000),
         batch_size=64 if image else 512,
