@@ -284,8 +284,9 @@ class OneCallSRA(_StrongStep):
     alpha_t (1 - e^(-2h)) m_u + sigma_t sqrt(1 - e^(-2h)) z needs one call (two in the first step).
 
     Where it stops holding: a learned x_0hat is no exact martingale under its own dynamics. The
-    drift that it then has is not integrated to second order, and the weak order falls to 1
-    with a constant in proportion to the error of the score. Compare with `SRA1` on your model.
+    drift that it then has is integrated to first order only, so the strong order falls to 1
+    as the steps shrink (a test shows it, on a score that is half the true one). Compare with
+    `SRA1` on your model.
     """
 
     def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
