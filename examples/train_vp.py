@@ -86,7 +86,7 @@ def main() -> None:
     torch.manual_seed(args.seed)  # the network's initial weights
     net = UNet(1, width=32) if image else MLP(2)
     trainer = Trainer(
-        # at high noise x_0 is read from eps through 1/alpha = 150: v spares an MLP that
+        # near t = 1 an error in eps is 150 times as large in x_0; v spares the MLP's outliers
         Preconditioned(net, sde, predicts="eps" if image else "v"),
         train.x,  # without labels: the digits are to come out balanced by themselves
         contract=train.contract,
