@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import peers
 import torch
@@ -39,8 +40,9 @@ from problems import (
 )
 from torch import Tensor
 
-from scoresde import Adams, Grid, ReverseSDE, Solver, StepSolver
+from scoresde import SDE, VPSDE, Adams, Grid, ReverseSDE, Solver, StepSolver
 from scoresde.sampler import SOLVERS
+from scoresde.sampler.names import as_solver
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = (5, 10, 20, 50, 100)
@@ -133,15 +135,20 @@ class Record:
         return self.library == OURS
 
 
-def of_ours(name: str, solver: Solver, eta: float) -> Method:
+def of_ours(name: str) -> Method:
+    def bound(sde: SDE) -> tuple[Solver, Any]:
+        return VARIANTS[name] if name in VARIANTS else as_solver(name, sde)
+
     def run(problem: Problem, grid: Grid, starts: Tensor, draws: Draws) -> Run:
+        solver, eta = bound(problem.sde)
         process = ReverseSDE(problem.sde, problem.model, eta)
         x = starts * problem.norm(grid.start)
         solution = solver.solve(process, x, grid, noise=FromDraws(draws))
         return Run(solution.x / problem.norm(grid.end), solution.nfe, "float64")
 
     note = "" if name in SOLVERS else UNNAMED
-    return Method(name, OURS, eta > 0, name.removesuffix(SETTING_OF), run, note)
+    sde = bound(VPSDE())[1] != 0.0
+    return Method(name, OURS, sde, name.removesuffix(SETTING_OF), run, note)
 
 
 def of_peer(peer: peers.Peer) -> Method:
@@ -159,7 +166,7 @@ def of_peer(peer: peers.Peer) -> Method:
 def methods() -> list[Method]:
     """Ours on fixed grids by the table of names, then the peers."""
     table = {**VARIANTS, **SOLVERS}
-    ours = [of_ours(n, s, eta) for n, (s, eta) in table.items() if isinstance(s, StepSolver)]
+    ours = [of_ours(name) for name, (s, _) in table.items() if isinstance(s, StepSolver)]
     return [*ours, *map(of_peer, peers.peers())]
 
 

@@ -4,11 +4,11 @@ from scoresde.analytic import Empirical, Gaussian, GaussianMixture
 from scoresde.contract import DataContract
 from scoresde.grid import Grid, churn, restart
 from scoresde.losses import ImportanceTime, LogNormalTime, UniformTime, dsm_loss
-from scoresde.model import FunctionScore, Preconditioned, ScoreModel
+from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise, PathOnGrid
 from scoresde.prediction import Prediction
-from scoresde.process import ForwardSDE, ReverseSDE
+from scoresde.process import ExtendedReverse, ForwardSDE, ReverseSDE
 from scoresde.sampler import ReverseSampler, simulate
 from scoresde.sde import (
     EDMSDE,
@@ -51,11 +51,13 @@ __all__ = [
     "VPSDE",
     "Adams",
     "AffineSDE",
+    "AnalyticStart",
     "Corrector",
     "CosineSDE",
     "DataContract",
     "Empirical",
     "EulerMaruyama",
+    "ExtendedReverse",
     "FlowSDE",
     "ForwardSDE",
     "FunctionScore",

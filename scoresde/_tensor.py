@@ -63,21 +63,25 @@ def lincomb(*terms: tuple[Scalar, Tensor]) -> Tensor:
     `c` is a Python float or a `(B, 1, ..., 1)` tensor. Pairs that hold the very same tensor
     are merged first, and zero floats are dropped, so a step costs one pass per tensor.
     """
-    merged: list[list[Any]] = []
-    for c, m in terms:
-        for pair in merged:
-            if pair[1] is m:
-                pair[0] = pair[0] + c
-                break
-        else:
-            merged.append([c, m])
-    (c0, m0), *rest = merged
-    rest = [pair for pair in rest if isinstance(pair[0], Tensor) or pair[0] != 0.0]
-    if rest and not isinstance(c0, Tensor) and c0 == 1.0 and not isinstance(rest[0][0], Tensor):
-        c1, m1 = rest.pop(0)
-        out = torch.add(m0, m1, alpha=c1)
+    if len({id(m) for _, m in terms}) < len(terms):
+        terms = _merged(terms)
+    (c0, m0), rest = terms[0], terms[1:]
+    if isinstance(c0, float) and c0 == 1.0 and rest and isinstance(rest[0][0], float):
+        (c1, m1), rest = rest[0], rest[1:]
+        out = torch.add(m0, m1, alpha=c1) if c1 != 0.0 else m0.clone()
     else:
         out = m0 * c0
     for c, m in rest:
-        out = out.addcmul_(c, m) if isinstance(c, Tensor) else out.add_(m, alpha=c)
+        if isinstance(c, Tensor):
+            out.addcmul_(c, m)
+        elif c != 0.0:
+            out.add_(m, alpha=c)
     return out
+
+
+def _merged(terms: tuple[tuple[Scalar, Tensor], ...]) -> tuple[tuple[Scalar, Tensor], ...]:
+    """The pairs with one coefficient for each tensor."""
+    held: dict[int, tuple[Scalar, Tensor]] = {}
+    for c, m in terms:
+        held[id(m)] = (held[id(m)][0] + c, m) if id(m) in held else (c, m)
+    return tuple(held.values())

@@ -9,7 +9,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, positive, positive_int
+from scoresde._check import choice, fail, floating, instance, positive, positive_int
 from scoresde._tensor import Scalar
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
@@ -353,6 +353,25 @@ class Gaussian:
             raise fail("mean", "shape (D,)", self.mean, "flatten it")
         object.__setattr__(self, "_as_mixture", self._mixture())
 
+    @classmethod
+    def fit(cls, data: Tensor, covariance: str = "full") -> Gaussian:
+        """The Gaussian with the mean and covariance of data: (N, *D).
+
+        Args:
+            data: the samples, N >= 2.
+            covariance: "full" (D x D numbers), "diagonal" or "isotropic".
+        """
+        floating("data", data)
+        if data.ndim < 2 or len(data) < 2:
+            raise fail("data", "shape (N, *D) with N >= 2", data, "pass at least two samples")
+        choice("covariance", covariance, ("full", "diagonal", "isotropic"))
+        flat = data.detach().flatten(1).double()
+        mean = flat.mean(0)
+        if covariance == "full":
+            return cls(mean, (flat - mean).T @ (flat - mean) / (len(flat) - 1))
+        variances = flat.var(0)
+        return cls(mean, variances if covariance == "diagonal" else variances.mean())
+
     def _mixture(self) -> GaussianMixture:
         return GaussianMixture(self.mean[None], self.covariance[None])
 
@@ -390,15 +409,16 @@ class Gaussian:
         Q^T (x_s - alpha_s mu).
         """
         a, b = sde.at(s), sde.at(t)
-        mixture = self.mixture
-        ratio = [_variance_at(n.alpha, n.sigma, mixture.variances[0].double()) for n in (b, a)]
+        mixture, flat = self.mixture, _flat(x, self.mean.numel())
+        variances, mean = (m[0].to(flat) for m in (mixture.variances, mixture.means))
+        ratio = [_variance_at(n.alpha, n.sigma, variances) for n in (b, a)]
         scale = (ratio[0] / ratio[1]).sqrt()
-        mean = mixture.means[0].double()
-        centred = _flat(x, mixture.dim) - a.alpha * mean
+        centred = flat - a.alpha * mean
         if mixture.basis is None:
             moved = centred * scale
         else:
-            moved = ((centred @ mixture.basis[0]) * scale) @ mixture.basis[0].T
+            basis = mixture.basis[0].to(flat)
+            moved = ((centred @ basis) * scale) @ basis.T
         out: Tensor = b.alpha * mean + moved
         return out.to(x.dtype).reshape(x.shape)
 

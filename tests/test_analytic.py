@@ -546,3 +546,22 @@ def test_numpy_is_not_needed_to_compare() -> None:
         total, weighted = total + density, weighted - density[:, None] * pulled
     want = torch.as_tensor(weighted / total[:, None])
     assert torch.allclose(m.under(sde).score(t, torch.as_tensor(x)), want, rtol=1e-11)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "isotropic"])
+def test_a_gaussian_with_the_moments_of_data(covariance: str) -> None:
+    mix = torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.5, 0.0], [0.0, 0.3, 0.1]])
+    data = normal(500, 3) @ mix.to(normal(1, 3)).T + 1.5
+    fitted = Gaussian.fit(data.reshape(500, 1, 3), covariance)
+    assert torch.allclose(fitted.mean, data.mean(0), rtol=1e-12)
+    exact = torch.cov(data.T)
+    expected = {"full": exact, "diagonal": exact.diag(), "isotropic": exact.diag().mean()}
+    assert torch.allclose(fitted.covariance, expected[covariance], rtol=1e-12, atol=1e-12)
+
+
+def test_more_dimensions_than_samples_still_flow() -> None:
+    data = normal(4, 10)
+    fitted = Gaussian.fit(data)
+    assert torch.isfinite(fitted.flow(VPSDE(), normal(2, 10), 1.0, 0.3)).all()
+    with pytest.raises(ValueError, match="data: expected shape"):
+        Gaussian.fit(data[:1])

@@ -437,6 +437,14 @@ ROWS = [
         "ForwardSDE",
         "only EulerMaruyama",
     ),
+    Row(
+        "adams-history",
+        lambda: sampler(solver="unipc_3", steps=2),
+        V,
+        "order",
+        "3",
+        "take more steps",
+    ),
     Row("adams-order", lambda: Adams(6), V, "order", "6", "higher orders are unstable"),
     Row("adams-corrector", lambda: Adams(2, 1), V, "corrector", "1", "order + 1"),
     Row("adams-kernel", lambda: Adams(2, kernel="epx"), V, "kernel", "'epx'", "mean 'eps'"),
@@ -557,7 +565,7 @@ ROWS = [
     ),
     Row(
         "eta-for-sra1",
-        lambda: sample(made=sampler(solver="sra1", eta=0.5)),
+        lambda: sampler(solver="sra1", eta=0.5),
         V,
         "eta",
         "0.5",

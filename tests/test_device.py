@@ -39,9 +39,10 @@ from scoresde.grid import log_snr
 from scoresde.losses import WEIGHTINGS
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.sampler import SOLVERS
+from scoresde.sampler.names import as_solver
 from scoresde.training.trainer import Update
 
-NATIVE = {name: pair for name, pair in SOLVERS.items() if isinstance(pair[0], StepSolver)}
+NATIVE = [name for name, (solver, _) in SOLVERS.items() if isinstance(solver, StepSolver)]
 NETS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
     "mlp": lambda: (MLP(3, width=16, classes=4), (3,)),
     "unet": lambda: (UNet(1, width=8, multipliers=(1, 2), classes=4), (1, 8, 8)),
@@ -68,8 +69,8 @@ def walk(solver: Solver, model: Any, eta: float, shape: tuple[int, ...], grid: G
 @pytest.mark.parametrize("predicts", ["eps", "x0", "v", "score", "edm"])
 @pytest.mark.parametrize("name", NATIVE)
 def test_native_solvers_neither_mix_devices_nor_wait(name: str, predicts: str) -> None:
-    solver, eta = NATIVE[name]
     for sde in (VPSDE(), VESDE(), FlowSDE()):
+        solver, eta = as_solver(name, sde)
         with fake(), torch.device("lazy"):
             net, shape = NETS["mlp"]()
             model = Preconditioned(net, sde, predicts)

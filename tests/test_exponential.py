@@ -28,6 +28,7 @@ from scoresde import (
     SubVPSDE,
 )
 from scoresde.grid import karras, log_snr, quadratic
+from scoresde.sampler.names import as_solver
 from scoresde.solvers.weights import Leg, table
 
 MIXTURE = order.mixture_2d()
@@ -341,3 +342,27 @@ def test_two_stage_names_that_mean_the_same() -> None:
     expected = Paper(sde, grid).walk(taylor)
     ours = run(Singlestep("res_2s"), sde, grid)
     torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("sde", FAMILIES, **ids)
+def test_er_sde_in_the_form_of_its_paper(sde: SDE) -> None:
+    """x_t in terms of phi, with int dq / phi by adaptive quadrature (Cui et al., eq. 16)."""
+
+    def phi(q: float) -> float:
+        return q * (math.exp(q**0.3) + 10.0)
+
+    times = log_snr(sde, 6, t_end=0.05).times
+    solver, eta = as_solver("er_sde_2", sde)
+    process = ReverseSDE(sde, MIXTURE.under(sde), eta)
+    rows, _, _ = solver.init(process, start(sde), tuple(sde.at(t) for t in times))
+    for i, (keep, weights, spread) in enumerate(rows):
+        before, now, nxt = (sde.at(times[j]) for j in (max(i - 1, 0), i, i + 1))
+        r, s, t = (n.sigma / n.alpha for n in (before, now, nxt))
+        share = phi(t) / phi(s)
+        assert keep == pytest.approx(nxt.alpha / now.alpha * share, rel=1e-11)
+        assert spread == pytest.approx(nxt.alpha * math.sqrt(t**2 - (s * share) ** 2), rel=1e-9)
+        assert sum(weights) == pytest.approx(nxt.alpha * (1.0 - share), rel=1e-11)
+        if i:
+            whole = quad(lambda u: math.exp(u) / phi(math.exp(u)), math.log(t), math.log(s))[0]
+            slope = nxt.alpha * (t - s + phi(t) * whole) / (s - r)
+            assert weights[1] == pytest.approx(-slope, rel=1e-8)

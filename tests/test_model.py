@@ -9,9 +9,12 @@ import torch
 from registry import ALL_SDES, FAMILIES, times_of
 from torch import Tensor, nn
 
-from scoresde.model import FunctionScore, Preconditioned, ScoreModel
+from scoresde.analytic import Gaussian
+from scoresde.grid import log_snr
+from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
+from scoresde.sampler import ReverseSampler
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, AffineSDE
 
 F64 = torch.float64
@@ -337,3 +340,47 @@ def test_bad_input_is_found_before_the_network_runs() -> None:
         with pytest.raises(ValueError, match="t: "):
             Preconditioned(net, VPSDE())(t, X)
     assert net.calls == []
+
+
+def normal_model(sde: AffineSDE, variance: float) -> ScoreModel:
+    return Gaussian(torch.zeros(3, dtype=F64), torch.tensor(variance, dtype=F64)).under(sde)
+
+
+def test_an_analytic_start_asks_the_network_later() -> None:
+    sde = VPSDE()
+    net = Net(exact(sde, "eps"))
+    model = AnalyticStart(Preconditioned(net, sde), normal_model(sde, 0.5), above=0.6)
+    x = normal(4, 3)
+    for t, asked in ((0.61, False), (0.6, True), (0.2, True)):
+        net.calls.clear()
+        expected = (model.model if asked else model.stand_in).score(t, x)
+        net.calls.clear()
+        assert torch.equal(model.score(t, x), expected)
+        assert len(net.calls) == asked == model.calls(sde.at(t))
+    both = torch.tensor([0.9, 0.6, 0.61, 0.1], dtype=F64)
+    alone = torch.cat([model.score(float(t), x[i : i + 1]) for i, t in enumerate(both)])
+    assert torch.allclose(model.score(both, x), alone, rtol=1e-12, atol=1e-12)
+
+
+def test_an_analytic_first_step_saves_one_call() -> None:
+    """Data N(0, 1/4): a network that is wrong at T alone does no harm behind the exact start."""
+    sde, exact_model = VPSDE(), normal_model(VPSDE(), 0.25)
+
+    def wrong_at_once(t: Tensor, x: Tensor) -> Tensor:
+        return 7.0 * x if t > 0.95 else exact_model.score(float(t), x)
+
+    sampler = ReverseSampler(sde, exact_model, "unipc_3", steps=8)
+    broken = FunctionScore(sde, wrong_at_once)
+    first = AnalyticStart(broken, exact_model, above=log_snr(sde, 8).times[1])
+    saved = ReverseSampler(sde, first, "unipc_3", steps=8).solve((5, 3), seed=0, dtype=F64)
+    plain = sampler.solve((5, 3), seed=0, dtype=F64)
+    assert torch.allclose(saved.x, plain.x, rtol=1e-12, atol=1e-12)
+    assert saved.nfe == plain.nfe - 1
+
+
+def test_an_analytic_start_is_of_one_sde() -> None:
+    model = FunctionScore(VPSDE(), lambda t, x: -x)
+    with pytest.raises(ValueError, match=r"stand_in: expected a model of VPSDE.*got.*VESDE"):
+        AnalyticStart(model, normal_model(VESDE(), 1.0), above=0.5)
+    with pytest.raises(ValueError, match="above"):
+        AnalyticStart(model, normal_model(VPSDE(), 1.0), above=1.5)

@@ -25,6 +25,7 @@ from scoresde import (
     EulerMaruyama,
     FlowSDE,
     FunctionScore,
+    Gaussian,
     GaussianMixture,
     Grid,
     Heun,
@@ -41,7 +42,9 @@ from scoresde.grid import GRIDS
 from scoresde.nets import MLP
 from scoresde.noise import PRIOR
 from scoresde.sampler import SOLVERS
+from scoresde.sampler.names import as_solver
 
+F64 = torch.float64
 VP = VPSDE()
 TWO = GaussianMixture(
     torch.tensor([[1.0, -1.0], [-1.0, 0.5]]).double(), torch.tensor([0.1, 0.2]).double()
@@ -150,7 +153,7 @@ def test_seed_none_draws_from_the_global_generator_and_is_recorded() -> None:
 def test_a_seed_leaves_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
     for name in SOLVERS:
-        ReverseSampler(VP, score, name, steps=2).sample((3, 2), seed=1)
+        ReverseSampler(VP, score, name, steps=4).sample((3, 2), seed=1)
     simulate(VP, torch.ones(3, 2), steps=3, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -293,13 +296,13 @@ def test_any_shape_of_sample_is_the_same_numbers(shape: tuple[int, ...]) -> None
 
 @pytest.mark.parametrize("name", STEPWISE)
 def test_hook_sees_every_node_and_its_state(name: str) -> None:
-    grid = Grid(((1.0, 0.5, 0.2), (0.4, 0.1)))
+    grid = Grid(((1.0, 0.7, 0.5, 0.3, 0.2), (0.4, 0.1)))
     seen: list[tuple[float, Tensor]] = []
     sampler = ReverseSampler(VP, score, name, grid=grid)
     solution = sampler.solve(
         (3, 2), seed=0, on_step=lambda node, x: seen.append((node.t, x)), keep_path=True
     )
-    assert [t for t, _ in seen] == [0.5, 0.2, 0.1]
+    assert [t for t, _ in seen] == [0.7, 0.5, 0.3, 0.2, 0.1]
     assert all(torch.equal(x, y) for (_, x), y in zip(seen, solution.path[1:], strict=True))
     assert torch.equal(solution.x, sampler.sample((3, 2), seed=0))
 
@@ -382,7 +385,7 @@ def test_results_have_no_graph_and_can_be_trained_on(name: str) -> None:
         assert not torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
     model.net.register_forward_pre_hook(plain)
-    sampler = ReverseSampler(VP, model, name, steps=2)
+    sampler = ReverseSampler(VP, model, name, steps=4)
     x_init = torch.randn(4, 2, requires_grad=True)
     for given_x in (None, x_init):
         solution = sampler.solve((4, 2), seed=0, x_init=given_x, keep_path=True)
@@ -413,9 +416,9 @@ def test_defaults() -> None:
     assert auto.solve((2, 2), seed=0).nfe == 501
     assert auto.solve((2, 2), seed=0).grid == GRIDS["log_snr"](VP, 500)
     assert ReverseSampler(VP, score, "auto", steps=7).solve((2, 2), seed=0).nfe == 8
-    for name, (solver, eta) in SOLVERS.items():
+    for name in SOLVERS:
         made = ReverseSampler(VP, score, name)
-        assert (made.solver, made.eta, made.steps) == (solver, eta, 50)
+        assert ((made.solver, made.eta), made.steps) == (as_solver(name, VP), 50)
     assert ReverseSampler(VP, score, Heun()).eta == 0.0
     assert ReverseSampler(VP, score, Adams(1)).eta == 1.0
     own = SDE(lambda t, x: -x, lambda t: 1.0)
@@ -480,8 +483,8 @@ def test_eta_interpolates_between_the_names() -> None:
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_solver_object_serves_many_samplers(name: str) -> None:
     """Runs of two samplers, one inside the other, with one solver object: as if alone."""
-    solver, eta = SOLVERS[name]
-    inner = ReverseSampler(VP, score, solver, steps=3, eta=eta)
+    solver, eta = as_solver(name, VP)
+    inner = ReverseSampler(VP, score, solver, steps=4, eta=eta)
     alone = inner.sample((3, 2), seed=0)
     seen = []
 
@@ -491,6 +494,7 @@ def test_a_solver_object_serves_many_samplers(name: str) -> None:
         return -x
 
     sde = VESDE(0.1, 2.0)
+    eta = as_solver(name, sde)[1]
     outer = ReverseSampler(sde, nested, solver, steps=5, eta=eta)
     plain = ReverseSampler(sde, score, solver, steps=5, eta=eta)
     assert torch.equal(outer.sample((2, 3), seed=1), plain.sample((2, 3), seed=1))
@@ -537,7 +541,7 @@ def test_memory_of_a_stream_grows_by_its_output_alone(name: str) -> None:
             held.append(ledger.held())
             return -x
 
-        sampler = ReverseSampler(VP, asked, name, steps=3)
+        sampler = ReverseSampler(VP, asked, name, steps=4)
         with ledger:
             sampler.sample((n, dim), seed=0, batch_size=batch)
         peaks[n] = max(held)
@@ -767,3 +771,53 @@ def test_simulate_and_reverse_return_to_the_data() -> None:
     assert abs(side(back) - side(data)) < 4 * math.sqrt(0.5 / n)
     torch.testing.assert_close(back.mean(0), data.mean(0), rtol=0, atol=8 / math.sqrt(n))
     torch.testing.assert_close(back.T.cov(), data.T.cov(), rtol=0.06, atol=0.03)
+
+
+# Teleportation
+
+
+@pytest.mark.parametrize("sde", [VP, VESDE(0.01, 20.0), SubVPSDE(), FlowSDE()], ids=repr)
+def test_teleport_is_the_exact_flow_of_the_gaussian(sde: AffineSDE) -> None:
+    gaussian = Gaussian(torch.tensor([0.5, -1.0]).double(), torch.tensor([0.3, 2.0]).double())
+    model, half = gaussian.under(sde), 0.5 * sde.T
+    sampler = ReverseSampler(sde, model, "unipc_3", steps=400, denoise=False)
+    start = sde.sample_prior(Independent(0).prior(torch.empty(4, 2, dtype=F64)))
+    exact = gaussian.flow(sde, start, sde.T, sde.t_end)
+    skipped = sampler.solve(
+        (4, 2), seed=0, dtype=F64, t_start=half, teleport=gaussian, keep_path=True
+    )
+    assert torch.allclose(skipped.path[0], gaussian.flow(sde, start, sde.T, half))
+    assert torch.allclose(skipped.x, exact, rtol=1e-5, atol=1e-5)
+    assert skipped.nfe == 400
+    parts = sampler.sample(
+        (4, 2), seed=0, dtype=F64, t_start=half, teleport=gaussian, batch_size=3
+    )
+    assert torch.allclose(parts, skipped.x, rtol=1e-12, atol=1e-12)
+
+
+def test_teleport_saves_calls_on_data_that_are_no_gaussian() -> None:
+    """The same number of steps, all below the time at which the mixture begins to show."""
+    model = TWO.under(VP)
+    moments = Gaussian.fit(TWO.sample(4000, seed=1))
+    exact = ReverseSampler(VP, model, "unipc_3", steps=300, denoise=False).sample((64, 2), seed=0)
+    errors = {}
+    for t_start in (None, 0.7):
+        jump = moments if t_start else None
+        sampler = ReverseSampler(VP, model, "unipc_3", steps=8, denoise=False)
+        x = sampler.sample((64, 2), seed=0, t_start=t_start, teleport=jump)
+        errors[t_start] = float((x - exact).norm(dim=1).median())
+    assert errors[0.7] < 0.6 * errors[None], errors
+
+
+def test_teleport_refuses_what_it_cannot_do() -> None:
+    sampler = ReverseSampler(VP, score, "ddim", steps=3)
+    gaussian = Gaussian(torch.zeros(2), torch.ones(2))
+    with pytest.raises(ValueError, match="x_init: expected none beside teleport"):
+        sampler.sample((2, 2), t_start=0.5, teleport=gaussian, x_init=torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="teleport: expected a Gaussian in 3 dimensions"):
+        sampler.sample((2, 3), t_start=0.5, teleport=gaussian)
+    with pytest.raises(TypeError, match="teleport: expected"):
+        sampler.sample((2, 2), t_start=0.5, teleport=TWO)
+    own = ReverseSampler(SDE(lambda t, x: -x, lambda t: 1.0), score, "euler", steps=3)
+    with pytest.raises(TypeError, match="leave teleport out"):
+        own.sample((2, 2), teleport=gaussian)

@@ -39,6 +39,7 @@ from scoresde import (
 )
 from scoresde.grid import log_snr, uniform
 from scoresde.sampler import SOLVERS
+from scoresde.sampler.names import as_solver
 
 MIXTURE = order.mixture_2d()
 FAMILIES = [VPSDE(), SubVPSDE(), VESDE(0.01, 30.0), CosineSDE(), FlowSDE(), EDMSDE()]
@@ -302,13 +303,13 @@ def test_solvers_are_values() -> None:
     assert SciPySolver("RK45") != SciPySolver("DOP853")
     for solver, eta in SOLVERS.values():
         assert isinstance(solver.orders, Orders)
-        assert (eta == 0.0) or solver.serves != "ode"
+        assert eta == 0.0 or solver.serves != "ode"
 
 
 @pytest.mark.parametrize("name", [n for n, (s, _) in SOLVERS.items() if isinstance(s, StepSolver)])
 def test_a_step_is_pure(name: str) -> None:
     """Twice the same arguments, twice the same bits; the state that came in is not touched."""
-    solver, eta = SOLVERS[name]
+    solver, eta = as_solver(name, order.SDE)
     process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), eta)
     leg = tuple(order.SDE.at(t) for t in (0.5, 0.4, 0.3))
     x = state(4)

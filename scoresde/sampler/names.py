@@ -10,7 +10,8 @@ from torch import nn
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
 from scoresde.model import FunctionScore, ScoreModel
 from scoresde.noise import Independent, Noise
-from scoresde.sde import SDE
+from scoresde.process import Eta, ExtendedReverse
+from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import (
     SRA1,
     Adams,
@@ -40,7 +41,7 @@ __all__ = [
     "device",
 ]
 
-SOLVERS: dict[str, tuple[Solver, float]] = {
+SOLVERS: dict[str, tuple[Solver, float | Callable[[AffineSDE], Eta]]] = {
     # the reverse SDE
     "euler_maruyama": (EulerMaruyama(), 1.0),
     "reverse_diffusion": (ReverseDiffusion(), 1.0),
@@ -57,10 +58,14 @@ SOLVERS: dict[str, tuple[Solver, float]] = {
     "sra1": (SRA1(), 1.0),
     "shark": (ShARK(), 1.0),
     "one_call_sra": (OneCallSRA(), 1.0),
+    "euler_maruyama_log_snr": (EulerMaruyama("log_snr"), 1.0),
+    "er_sde_2": (Adams(2, clock="rho"), ExtendedReverse),
+    "er_sde_3": (Adams(3, clock="rho"), ExtendedReverse),
     "torchsde": (TorchSDESolver(), 1.0),
     # the probability flow
     "ddim": (Adams(1), 0.0),
     "euler": (EulerMaruyama(), 0.0),
+    "euler_log_snr": (EulerMaruyama("log_snr"), 0.0),
     "heun": (Heun(), 0.0),
     "edm_heun": (Heun("rho"), 0.0),
     "dpm_solver_2": (Singlestep("2s", "eps"), 0.0),
@@ -86,7 +91,10 @@ SOLVERS: dict[str, tuple[Solver, float]] = {
     "ipndm_4": (Adams(4, kernel="eps", variant="ipndm"), 0.0),
     "scipy": (SciPySolver(), 0.0),
 }
-"""Name -> (solver, eta): eta = 1 walks the reverse SDE, 0 the probability flow."""
+"""Name -> (solver, eta): eta = 1 walks the reverse SDE, 0 the probability flow.
+
+An eta that depends on the schedule stands there as what makes it from the SDE.
+"""
 
 NOISES: dict[str, Callable[[int], Noise]] = {"independent": Independent}
 """Name -> noise source of a seed."""
@@ -120,9 +128,12 @@ def as_model(sde: SDE, model: object) -> ScoreModel:
     return FunctionScore(sde, model)
 
 
-def as_solver(solver: object) -> tuple[Solver, float]:
+def as_solver(solver: object, sde: SDE) -> tuple[Solver, Eta]:
+    """The solver that a name or an object means under an SDE, and its own eta."""
     if isinstance(solver, str):
-        return SOLVERS[AUTO if solver == "auto" else choice("solver", solver, ["auto", *SOLVERS])]
+        name = AUTO if solver == "auto" else choice("solver", solver, ["auto", *SOLVERS])
+        made, eta = SOLVERS[name]
+        return made, eta if isinstance(eta, float) else eta(sde)  # type: ignore[arg-type]
     instance("solver", solver, Solver, f"pass a solver or one of {', '.join(SOLVERS)}")
     assert_solver: Solver = solver  # type: ignore[assignment]
     return assert_solver, 0.0 if assert_solver.serves == "ode" else 1.0

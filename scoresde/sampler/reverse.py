@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, positive_int, wrong_type
+from scoresde.analytic import Gaussian
 from scoresde.grid import Grid, make_grid
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.noise import Noise
@@ -79,8 +81,8 @@ class ReverseSampler:
         self.sde = sde
         self.model = as_model(sde, model)
         default_steps = AUTO_STEPS if isinstance(solver, str) and solver == "auto" else STEPS
-        self.solver, default_eta = as_solver(solver)
-        self.eta = default_eta if eta is None else eta
+        self.solver, default = as_solver(solver, sde)
+        self.eta = default if eta is None else eta
         self.t_end = t_end
         if grid is None:
             grid = "log_snr" if affine else "uniform"
@@ -97,6 +99,7 @@ class ReverseSampler:
         process = ReverseSDE(sde, self.model, self.eta)
         self.solver.check(sde, process.stochastic)
         process.check_grid(self._nodes)
+        self.solver.check_walk(process, self._nodes)
 
     def __repr__(self) -> str:
         return f"ReverseSampler({self.sde!r}, {self.solver!r}, eta={self.eta!r})"
@@ -111,6 +114,7 @@ class ReverseSampler:
         cond: Cond = None,
         x_init: Tensor | None = None,
         t_start: float | None = None,
+        teleport: Gaussian | None = None,
         batch_size: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -127,6 +131,7 @@ class ReverseSampler:
             cond=cond,
             x_init=x_init,
             t_start=t_start,
+            teleport=teleport,
             batch_size=batch_size,
             dtype=dtype,
             device=device,
@@ -145,6 +150,7 @@ class ReverseSampler:
         cond: Cond = None,
         x_init: Tensor | None = None,
         t_start: float | None = None,
+        teleport: Gaussian | None = None,
         batch_size: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -162,7 +168,10 @@ class ReverseSampler:
             noise: "independent" or a noise source.
             cond: conditions, name -> (N, ...), handed to the model.
             x_init: (N, *D), the state at t_start in place of a draw from the prior.
-            t_start: where to start; T by default. Needs x_init if below T.
+            t_start: where to start; T by default. Below T needs x_init or teleport.
+            teleport: skip [t_start, T], where any data look Gaussian, by the exact probability
+                flow of this one, at no network call; `Gaussian.fit(data)` has the data's moments.
+                After Wang and Vastola 2024 (arXiv 2412.09726).
             batch_size: solve this many at a time, so that memory does not grow with N.
             dtype, device: of the state; by default those of the model's parameters.
             progress: show a bar.
@@ -174,7 +183,7 @@ class ReverseSampler:
                 repeated with a check at each step and the error names step and time.
         """
         shape = check_shape(shape)
-        x_init, grid = self._start(shape, x_init, t_start)
+        x_init, grid = self._start(shape, x_init, t_start, teleport)
         check_cond(cond, shape[0])
         check_hook(on_step)
         dtype, device = self._kind(dtype, device, x_init)
@@ -187,11 +196,12 @@ class ReverseSampler:
                 rows = slice(start, min(start + size, shape[0]))
                 draw = source.from_sample(first + start)
                 like = torch.empty((rows.stop - start, *shape[1:]), dtype=dtype, device=device)
-                x = (
-                    self.sde.sample_prior(draw.prior(like))
-                    if x_init is None
-                    else x_init[rows].to(like)
-                )
+                if x_init is not None:
+                    x = x_init[rows].to(like)
+                else:
+                    x = self.sde.sample_prior(draw.prior(like))
+                if teleport is not None and isinstance(self.sde, AffineSDE):
+                    x = teleport.flow(self.sde, x, self.sde.T, grid.start)
                 part = {k: v[rows].to(like.device) for k, v in cond.items()} if cond else None
                 process = ReverseSDE(self.sde, self.model, self.eta, part)
                 hooks = on_step, both(on_step, advance)
@@ -241,14 +251,20 @@ class ReverseSampler:
         return process.predict(node, x).x0 if node.sigma > 0 else x / node.alpha
 
     def _start(
-        self, shape: tuple[int, ...], x_init: Tensor | None, t_start: float | None
+        self,
+        shape: tuple[int, ...],
+        x_init: Tensor | None,
+        t_start: float | None,
+        teleport: Gaussian | None,
     ) -> tuple[Tensor | None, Grid]:
         """The initial state, checked, and the grid from its time."""
         grid = self._nodes
         if t_start is not None:
             grid = make_grid(self.grid, self.sde, self.steps, t_start=t_start, t_end=self.t_end)
+        if teleport is not None:
+            self._check_teleport(teleport, shape, x_init)
         if x_init is None:
-            if grid.start < self.sde.T:
+            if grid.start < self.sde.T and teleport is None:
                 remedy = f"the prior is that of T = {self.sde.T:g}"
                 raise fail("x_init", f"a state at t_start = {grid.start:g}", None, remedy)
             return None, grid
@@ -258,6 +274,20 @@ class ReverseSampler:
         if not bool(torch.isfinite(x_init).all()):
             raise fail("x_init", "finite numbers", "NaN or infinity", "check how it was made")
         return x_init, grid
+
+    def _check_teleport(
+        self, teleport: Gaussian, shape: tuple[int, ...], x_init: Tensor | None
+    ) -> None:
+        instance("teleport", teleport, Gaussian, "pass e.g. Gaussian.fit(data)")
+        remedy = "leave teleport out: the flow of a Gaussian is exact under an affine SDE alone"
+        instance("sde", self.sde, AffineSDE, remedy)
+        if x_init is not None:
+            remedy = "leave one out: teleport makes the state at t_start from the prior"
+            raise fail("x_init", "none beside teleport", x_init, remedy)
+        size = math.prod(shape[1:])
+        if teleport.mean.numel() != size:
+            remedy = "fit it to data of the shape of the samples"
+            raise fail("teleport", f"a Gaussian in {size} dimensions", teleport.mean, remedy)
 
     def _kind(
         self, dtype: torch.dtype | None, device: torch.device | str | None, x_init: Tensor | None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, wraps
 from itertools import pairwise
-from typing import Any, ClassVar, TypeAlias, final
+from typing import Any, ClassVar, ParamSpec, TypeAlias, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ __all__ = [
     "StepSolver",
     "between",
     "check_hook",
+    "kept",
     "nodes",
 ]
 
@@ -123,6 +124,7 @@ class Solver(ABC):
         check_hook(on_step)
         self.check(process.sde, process.stochastic)
         process.check_grid(grid)
+        self.check_walk(process, grid)
         if process.stochastic:
             noise.check(grid.times)
 
@@ -138,6 +140,10 @@ class Solver(ABC):
         if not stochastic and self.serves == "sde":
             remedy = "set eta > 0, or use an ODE solver (Heun)"
             raise fail("eta", f"more than 0 for {type(self).__name__}", 0, remedy)
+
+    def check_walk(self, process: Process, grid: Grid) -> None:
+        """Raise a ValueError if this solver cannot walk this process along this grid."""
+        return
 
 
 def check_hook(on_step: object) -> None:
@@ -199,6 +205,32 @@ class StepSolver(Solver):
         )
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def kept(size: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Keep the results for the last `size` arguments, and do without for what has no hash.
+
+    An SDE or an eta of the user's that can be changed is not hashable: it is read each time.
+    """
+
+    def keep(fn: Callable[P, R]) -> Callable[P, R]:
+        held = lru_cache(maxsize=size)(fn)
+
+        @wraps(fn)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                hash(args)
+            except TypeError:
+                return fn(*args, **kwargs)
+            return held(*args, **kwargs)  # type: ignore[arg-type]
+
+        return call
+
+    return keep
+
+
 def nodes(sde: SDE, times: tuple[float, ...]) -> tuple[Node, ...]:
     """The schedule at these times, in float64; kept for affine SDEs, which are values."""
     if isinstance(sde, AffineSDE):
@@ -206,7 +238,7 @@ def nodes(sde: SDE, times: tuple[float, ...]) -> tuple[Node, ...]:
     return tuple(sde.at(t) for t in times)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _kept_nodes(sde: AffineSDE, times: tuple[float, ...]) -> tuple[Node, ...]:
     return tuple(sde.at(t) for t in times)
 

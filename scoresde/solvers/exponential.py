@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Any, ClassVar, final
 
-import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, nonnegative, positive_int
+from scoresde._check import choice, fail, positive_int
 from scoresde._tensor import lincomb
+from scoresde.grid import Grid
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Process
+from scoresde.process import Eta, Process, eta_value
 from scoresde.sde import AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, nodes
+from scoresde.solvers.base import Orders, State, StepSolver, kept, nodes
 from scoresde.solvers.stochastic import reverse
 from scoresde.solvers.weights import CLOCKS, KERNELS, VARIANTS, Leg, Row, depth, table
 
@@ -89,6 +88,12 @@ class Adams(StepSolver):
             order = min(order, 2)
         return Orders(ode=order, weak=min(order, 2), strong=1)
 
+    def check_walk(self, process: Process, grid: Grid) -> None:
+        longest = max(len(leg) - 1 for leg in grid.legs)
+        if self.order > longest:
+            remedy = "take more steps, or a lower order, which is what so few steps amount to"
+            raise fail("order", f"at most the {longest} steps of the grid", self.order, remedy)
+
     def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
         eta = reverse(process).eta
         return _rows(self, process.sde, tuple(node.t for node in leg), eta), 0, ()
@@ -108,22 +113,12 @@ class Adams(StepSolver):
         return lincomb(*terms), (rows, i + 1, known[:kept])
 
 
-def _of_float(eta: Callable[[Tensor], Any]) -> Callable[[float], float]:
-    def of_float(t: float) -> float:
-        value = float(eta(torch.tensor(t, dtype=torch.float64)))
-        return nonnegative(f"eta({t:g})", value, "eta is a function of t with values >= 0")
-
-    return of_float
-
-
-@lru_cache(maxsize=64)
-def _rows(
-    solver: Adams, sde: AffineSDE, times: tuple[float, ...], eta: float | Callable[[Tensor], Any]
-) -> tuple[Row, ...]:
+@kept(64)
+def _rows(solver: Adams, sde: Any, times: tuple[float, ...], eta: Eta) -> tuple[Row, ...]:
     """The rows of a leg, computed once."""
-
+    along = partial(eta_value, eta) if callable(eta) else eta
     return table(
-        Leg(nodes(sde, times), sde.time_of, _of_float(eta) if callable(eta) else eta),
+        Leg(nodes(sde, times), sde.time_of, along),
         solver.kernel,
         solver.clock,
         solver.variant,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import instance, nonnegative, positive, positive_int, wrong_type
+from scoresde.grid import Grid
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
@@ -96,6 +97,9 @@ class PredictorCorrector(StepSolver):
     def check(self, sde: SDE, stochastic: bool) -> None:
         self.predictor.check(sde, stochastic)
         self.corrector.check(sde)
+
+    def check_walk(self, process: Process, grid: Grid) -> None:
+        self.predictor.check_walk(process, grid)
 
     def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
         return self.predictor.init(process, x, leg)

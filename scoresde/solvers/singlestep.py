@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, ClassVar, TypeAlias, final
 
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from scoresde._check import choice, fail
 from scoresde._tensor import lincomb
+from scoresde.grid import Grid
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, nodes
+from scoresde.solvers.base import Orders, State, StepSolver, kept, nodes
 from scoresde.solvers.stochastic import reverse
 
 __all__ = ["SCHEMES", "OneCallSRA", "SRA1", "ShARK", "Singlestep", "phi"]
@@ -173,7 +173,7 @@ def _carried(
     return lincomb((node.sigma / at.sigma * math.exp(-k * h), old), new)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _stage_nodes(scheme: str, sde: Any, times: tuple[float, ...]) -> tuple[tuple[Node, ...], ...]:
     """The nodes of the inner stages of every step; a stage at c = 1 lies on the grid's own."""
     leg = nodes(sde, times)
@@ -184,12 +184,6 @@ def _stage_nodes(scheme: str, sde: Any, times: tuple[float, ...]) -> tuple[tuple
         made = (nxt if c == 1.0 else sde.at(sde.time_of(now.log_snr + c * h)) for c in shares)
         out.append(tuple(made))
     return tuple(out)
-
-
-def _check_eta(name: str, eta: object) -> None:
-    if callable(eta) or eta != 1.0:
-        remedy = "set eta=1; SA-Solver (Adams) and DPM-Solver++ SDE (Singlestep) take any eta"
-        raise fail("eta", f"1 for {name}, which walks the reverse SDE", eta, remedy)
 
 
 def _exact(now: Node, nxt: Node) -> tuple[float, float, float]:
@@ -218,6 +212,13 @@ class _StrongStep(StepSolver):
     def orders(self) -> Orders:
         return Orders(weak=2, strong=1.5)
 
+    def check_walk(self, process: Process, grid: Grid) -> None:
+        eta = reverse(process).eta
+        if callable(eta) or eta != 1.0:
+            name = type(self).__name__
+            remedy = "set eta=1; SA-Solver (Adams) and DPM-Solver++ SDE (Singlestep) take any eta"
+            raise fail("eta", f"1 for {name}, which walks the reverse SDE", eta, remedy)
+
 
 @final
 @dataclass(frozen=True)
@@ -232,7 +233,6 @@ class SRA1(_StrongStep):
         self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
     ) -> tuple[Tensor, State]:
         walk = reverse(process)
-        _check_eta("SRA1", walk.eta)
         stage = _node_at(walk.sde, now, nxt, 0.75)
         z, area = noise.levy(x, now, nxt)
         first = walk.predict(now, x).x0
@@ -257,7 +257,6 @@ class ShARK(_StrongStep):
         self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
     ) -> tuple[Tensor, State]:
         walk = reverse(process)
-        _check_eta("ShARK", walk.eta)
         stage = _node_at(walk.sde, now, nxt, 5 / 6)
         z, area = noise.levy(x, now, nxt)
         extra = now.sigma * math.sqrt(math.expm1(2.0 * (nxt.log_snr - now.log_snr)) / 12.0)
@@ -296,7 +295,6 @@ class OneCallSRA(_StrongStep):
         self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
     ) -> tuple[Tensor, State]:
         walk = reverse(process)
-        _check_eta("OneCallSRA", walk.eta)
         stage = _node_at(walk.sde, now, nxt, 1 / 3)
         z, area = noise.levy(x, now, nxt)
         before = walk.predict(now, x).x0 if state is None else state
@@ -312,7 +310,7 @@ def _node_at(sde: SDE, now: Node, nxt: Node, share: float) -> Node:
     return _kept_node(sde, now.log_snr, nxt.log_snr, share)
 
 
-@lru_cache(maxsize=4096)
+@kept(4096)
 def _kept_node(sde: Any, start: float, end: float, share: float) -> Node:
     log_snr = start + math.log1p(share * math.expm1(2.0 * (end - start))) / 2.0
     return sde.at(sde.time_of(log_snr))  # type: ignore[no-any-return]

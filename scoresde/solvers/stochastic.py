@@ -8,11 +8,12 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
+from scoresde._check import choice
 from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process, ReverseSDE
-from scoresde.sde import AffineSDE
+from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers.base import Orders, State, StepSolver
 
 __all__ = ["EulerMaruyama", "ReverseDiffusion"]
@@ -24,7 +25,11 @@ class EulerMaruyama(StepSolver):
     """Euler-Maruyama: x' = x + dt drift + sqrt(|dt|) g z; Euler's method where nothing is noisy.
 
     The noise is additive, so the strong order is 1, not 1/2 (Kloeden and Platen 1992, sec.
-    10.2). It needs f, g and the score alone, so it serves every SDE, forwards and backwards.
+    10.2). It needs f, g and the score alone, so it serves every SDE, forwards and backwards; in
+    the clock lambda, with dt = dlambda / (dlambda/dt) at the start of the step, an affine one.
+
+    Args:
+        clock: "t" or "log_snr".
 
     Example:
         >>> from scoresde import VPSDE, ReverseSampler
@@ -32,6 +37,16 @@ class EulerMaruyama(StepSolver):
         >>> sampler.sample((4, 2), seed=0).shape
         torch.Size([4, 2])
     """
+
+    clock: str = "t"
+
+    def __post_init__(self) -> None:
+        choice("clock", self.clock, ("t", "log_snr"))
+
+    @property
+    def needs(self) -> type:  # type: ignore[override]
+        """An affine SDE where the clock is that of one."""
+        return SDE if self.clock == "t" else AffineSDE
 
     @property
     def orders(self) -> Orders:
@@ -41,6 +56,8 @@ class EulerMaruyama(StepSolver):
         self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
     ) -> tuple[Tensor, State]:
         dt = nxt.t - now.t
+        if self.clock == "log_snr":  # dlambda/dt = -g^2 / (2 sigma^2)
+            dt = -2.0 * (nxt.log_snr - now.log_snr) * now.sigma**2 / now.g**2
         moves = [(dt * c, m) for c, m in process.terms(now, x)]
         spread = process.diffusion(now) * math.sqrt(abs(dt))
         if spread:
