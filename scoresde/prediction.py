@@ -1,4 +1,4 @@
-"""What a model said about a noisy state, readable in any of the four coordinates."""
+"""What a model said about a noisy state, readable in any coordinate."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ COORDINATES: dict[str, Callable[[Node], tuple[Scalar, Scalar]]] = {
     "x0": lambda n: (1.0, 0.0),
     "v": lambda n: (-n.sigma, n.alpha),
     "score": lambda n: (0.0, -1.0 / n.sigma),
+    "flow": lambda n: (-1.0, 1.0),
 }
 """Each coordinate is p x_0 + q eps; the table gives (p, q) at a node of the schedule."""
 
@@ -35,7 +36,7 @@ class Prediction:
         x: the state, (B, *D).
         node: its point of the schedule.
         value: the model's output in the coordinate `kind`, (B, *D).
-        kind: "eps", "x0", "v" (alpha eps - sigma x_0) or "score".
+        kind: "eps", "x0", "v" (alpha eps - sigma x_0), "score" or "flow" (eps - x_0).
 
     Example:
         >>> import torch
@@ -106,3 +107,12 @@ class Prediction:
     def v(self) -> Tensor:
         """The velocity alpha eps - sigma x_0 (Salimans and Ho 2022, arXiv 2202.00512)."""
         return self.read("v")
+
+    @property
+    def flow(self) -> Tensor:
+        """The velocity eps - x_0 of a rectified flow: dx/dt under `FlowSDE`.
+
+        Lipman et al. 2023 (arXiv 2210.02747), Liu et al. 2023 (arXiv 2209.03003); where their
+        time runs from noise to data it has the other sign.
+        """
+        return self.read("flow")

@@ -66,7 +66,7 @@ def walk(solver: Solver, model: Any, eta: float, shape: tuple[int, ...], grid: G
         return process.predict(model.sde.at(grid.end), solution.x).x0
 
 
-@pytest.mark.parametrize("predicts", ["eps", "x0", "v", "score", "edm"])
+@pytest.mark.parametrize("predicts", ["eps", "x0", "v", "score", "flow", "edm"])
 @pytest.mark.parametrize("name", NATIVE)
 def test_native_solvers_neither_mix_devices_nor_wait(name: str, predicts: str) -> None:
     for sde in (VPSDE(), VESDE(), FlowSDE()):

@@ -204,7 +204,7 @@ def test_deis_weights_by_adaptive_quadrature() -> None:
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("kernel", ["x0", "eps", "v"])
+@pytest.mark.parametrize("kernel", ["x0", "eps", "v", "flow"])
 @pytest.mark.parametrize("sde", FAMILIES, **ids)
 def test_steps_keep_the_law_of_a_point_mass_or_of_pure_noise(
     sde: SDE, kernel: str, eta: float
@@ -225,12 +225,15 @@ def test_steps_keep_the_law_of_a_point_mass_or_of_pure_noise(
         elif kernel == "v" and isinstance(sde, VPSDE) and eta == 0:
             angle = math.atan2(t.sigma, t.alpha) - math.atan2(s.sigma, s.alpha)
             assert (keep, weight) == pytest.approx((1.0, angle), rel=1e-12)
+        elif kernel == "flow" and eta == 0:
+            assert keep * s.sigma + weight == pytest.approx(t.sigma, rel=1e-9)
+            assert keep * s.alpha - weight == pytest.approx(t.alpha, rel=1e-12)
 
 
 def test_a_function_eta_equals_its_constant_and_varies_within_a_step() -> None:
     sde = VPSDE()
     nodes = tuple(sde.at(t) for t in log_snr(sde, 5).times)
-    for kernel in ("x0", "eps", "v"):
+    for kernel in ("x0", "eps", "v", "flow"):
         constant = table(Leg(nodes, sde.time_of, 0.7), kernel, "log_snr", "exact", 2, 3, False)
         function = table(
             Leg(nodes, sde.time_of, lambda t: 0.7), kernel, "log_snr", "exact", 2, 3, False

@@ -18,7 +18,7 @@ from scoresde.sampler import ReverseSampler
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, AffineSDE
 
 F64 = torch.float64
-PREDICTS = ("eps", "x0", "v", "score", "edm")
+PREDICTS = ("eps", "x0", "v", "score", "flow", "edm")
 MEAN, STD = 0.7, 0.4
 affine = pytest.mark.parametrize("sde", ALL_SDES.values(), ids=ALL_SDES)
 
@@ -56,6 +56,7 @@ def exact(sde: AffineSDE, predicts: str) -> Callable[[Tensor, Tensor], Tensor]:
             "x0": x0,
             "v": alpha * eps - sigma * x0,
             "score": -eps / sigma,
+            "flow": eps - x0,
             "edm": (x0 - alpha * STD**2 / variance * x) * variance.sqrt() / sigma / STD,
         }[predicts]
 

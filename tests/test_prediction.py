@@ -16,7 +16,7 @@ from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, VESDE, VPSDE
 
 F64 = torch.float64
-KINDS = ("eps", "x0", "v", "score")
+KINDS = ("eps", "x0", "v", "score", "flow")
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -30,6 +30,7 @@ def coordinates(node: Node, x0: Tensor, eps: Tensor) -> dict[str, Tensor]:
         "x0": x0,
         "v": node.alpha * eps - node.sigma * x0,
         "score": -eps / node.sigma,
+        "flow": eps - x0,
     }
 
 
@@ -46,7 +47,7 @@ def test_any_coordinate_into_any_other(sde: Any, source: str, target: str) -> No
         alpha, sigma = node.alpha, node.sigma
         x = alpha * x0 + sigma * eps
         true = coordinates(node, x0, eps)
-        if alpha == 0.0 and target in ("x0", "v") and source in ("eps", "score"):
+        if alpha == 0.0 and target in ("x0", "v", "flow") and source in ("eps", "score"):
             continue  # not determined there; see the error below
         got = Prediction(x, node, true[source], source).read(target)
         # errors of rounding in x and value, as the 2 x 2 solve passes them on

@@ -44,6 +44,8 @@ class Adams(StepSolver):
     | SA-Solver P-k/C-m | `Adams(k, m)` at eta = tau |
     | DEIS tAB-k | `Adams(k + 1, kernel="eps", clock="t")` |
     | DEIS rhoAB-k | `Adams(k, kernel="eps", clock="rho")` |
+    | DEIS in log rho | `Adams(k, kernel="eps")` |
+    | Adams-Bashforth of a rectified flow | `Adams(k, kernel="flow", clock="flow")` |
     | iPNDM-k | `Adams(k, kernel="eps", variant="ipndm")` |
 
     Song et al. 2021 (arXiv 2010.02502), Lu et al. 2022 (arXiv 2211.01095), Zhao et al. 2023
@@ -52,10 +54,11 @@ class Adams(StepSolver):
     Args:
         order: nodes of the predictor, 1 to 5.
         corrector: nodes of the corrector, 2 to 6, or 0 for none.
-        kernel: the coordinate that is interpolated: "x0", "eps" or "v".
-        clock: in which: "log_snr", "rho" (sigma / alpha) or "t".
+        kernel: the coordinate that is interpolated: "x0", "eps", "v" or "flow" (eps - x_0).
+        clock: in which: "log_snr", "rho" (sigma / alpha), "t" or "flow" (sigma / (alpha + sigma)).
         variant: "exact", or a paper's weights: "midpoint", "bh1", "bh2", "reference", "ipndm".
-        lower_final: one order less for each step that is left, as few steps may want.
+        lower_final: one order less for each step that is left, as few steps may want; with many
+            the one last step of order 1 makes the whole of order 2.
     """
 
     order: int = 1
@@ -84,7 +87,7 @@ class Adams(StepSolver):
     @property
     def orders(self) -> Orders:
         order = min(self.order + 1, self.corrector) if self.corrector else self.order
-        if self.variant in ("midpoint", "reference", "ipndm"):
+        if self.lower_final or self.variant in ("midpoint", "reference", "ipndm"):
             order = min(order, 2)
         return Orders(ode=order, weak=min(order, 2), strong=1)
 

@@ -4,6 +4,9 @@ In the clock lambda, with k = eta^2, the reverse process is linear in x once one
 the prediction is a function of time alone, so a step from s to t is exact up to interpolation:
 x_t = keep x_s + int K(lambda) m(lambda) dlambda + spread z. Everything here is relative to the
 step, in float64; in absolute lambda the weights lose digits by cancellation.
+
+On nodes of floats this is numpy; on nodes of 0-dim tensors the same lines are torch's, and the
+rows can be differentiated with respect to the nodes.
 """
 
 from __future__ import annotations
@@ -14,17 +17,22 @@ from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from scoresde._tensor import Scalar, xp
 from scoresde.node import Node
 
 __all__ = ["CLOCKS", "KERNELS", "VARIANTS", "Kernel", "Leg", "Row", "depth", "table"]
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
-Row: TypeAlias = tuple[float, tuple[float, ...], float]
+Array: TypeAlias = Any
+"""float64: of numpy along a grid of floats, of torch along one of tensors."""
+
+Row: TypeAlias = tuple[Scalar, tuple[Scalar, ...], Scalar]
 
 
 @cache
-def _gauss() -> tuple[Array, Array, Array]:
+def _gauss() -> tuple[Any, Any, Any]:
     """Gauss points p and weights of [0, 1], and S with (S f)_q = int_{p_q}^1 f."""
     from numpy.polynomial import legendre
 
@@ -34,10 +42,19 @@ def _gauss() -> tuple[Array, Array, Array]:
     return (y + 1.0) / 2, weights / 2, np.array(tails).T @ fit
 
 
+def _array(values: list[Scalar]) -> Array:
+    return torch.stack(values) if isinstance(values[0], Tensor) else np.array(values)
+
+
+def _scalars(values: Array) -> tuple[Scalar, ...]:
+    return tuple(values.unbind() if isinstance(values, Tensor) else values.tolist())
+
+
 class Leg:
     """The nodes of a leg as arrays, and the stochasticity on its steps.
 
     Attributes:
+        xp: numpy, or torch where the fields of the nodes are 0-dim tensors.
         t, alpha, sigma, log_snr: at the nodes, (N + 1,).
         share: the Gauss points of [0, 1], (Q,).
         h: steps in lambda, (N,); negative ones lead to noise.
@@ -53,18 +70,20 @@ class Leg:
     ) -> None:
         names = ("t", "alpha", "sigma", "log_snr")
         self.t, self.alpha, self.sigma, self.log_snr = (
-            np.array([getattr(n, name) for n in nodes]) for name in names
+            _array([getattr(n, name) for n in nodes]) for name in names
         )
-        self.share, self._weights, self._tails = _gauss()
-        self.h = np.diff(self.log_snr)
+        self.xp = xp(self.log_snr)
+        self.share, self._weights, self._tails = map(self.xp.asarray, _gauss())
+        self.h = self.xp.diff(self.log_snr)
         self.ahead = self.h[:, None] * (1.0 - self.share)
         self.points = self.log_snr[1:, None] - self.ahead
         self.time_of = time_of
         if callable(eta):
             times = time_of(self.points)
-            self.k = np.array([[eta(t) ** 2 for t in row] for row in times.tolist()])
+            of_rows = [[eta(t) ** 2 for t in row] for row in times.tolist()]
+            self.k = self.xp.asarray(of_rows, dtype=self.xp.float64)
         else:
-            self.k = np.full_like(self.ahead, eta**2)
+            self.k = self.xp.full_like(self.ahead, eta**2)
 
     def tail(self, f: Array) -> Array:
         """int f dlambda from each Gauss point to the end of its step; f: (N, Q)."""
@@ -102,52 +121,84 @@ def _ratio(values: Array) -> Array:
 
 
 def _norm(leg: Leg) -> Array:
-    out: Array = np.hypot(leg.alpha, leg.sigma)
+    out: Array = leg.xp.hypot(leg.alpha, leg.sigma)
     return out
 
 
 def _share(leg: Leg) -> Array:
     """sigma^2 / (alpha^2 + sigma^2) at the Gauss points."""
-    out: Array = np.exp(-np.logaddexp(0.0, 2.0 * leg.points))
+    m = leg.xp
+    out: Array = m.exp(-m.logaddexp(m.zeros_like(leg.points), 2.0 * leg.points))
+    return out
+
+
+def _noise(leg: Leg) -> Array:
+    """sigma / (alpha + sigma), the time of a rectified flow, at the Gauss points."""
+    out: Array = 1.0 / (1.0 + leg.xp.exp(leg.points))
     return out
 
 
 KERNELS: dict[str, Kernel] = {
     "x0": Kernel(
-        keep=lambda g: _ratio(g.sigma) * np.exp(-g.whole(g.k)),
-        density=lambda g: g.alpha[1:, None] * (1.0 + g.k) * np.exp(-g.ahead - g.tail(g.k)),
+        keep=lambda g: _ratio(g.sigma) * g.xp.exp(-g.whole(g.k)),
+        density=lambda g: g.alpha[1:, None] * (1.0 + g.k) * g.xp.exp(-g.ahead - g.tail(g.k)),
         at_end=lambda g: g.alpha[1:] * (1.0 + g.k[:, -1]),
-        spread=lambda g: g.sigma[1:] * np.sqrt(-np.expm1(-2.0 * g.whole(g.k))),
-        unit=lambda g: np.ones_like(g.t),
+        spread=lambda g: g.sigma[1:] * g.xp.sqrt(-g.xp.expm1(-2.0 * g.whole(g.k))),
+        unit=lambda g: g.xp.ones_like(g.t),
     ),
     "eps": Kernel(
         keep=lambda g: _ratio(g.alpha),
-        density=lambda g: -g.sigma[1:, None] * (1.0 + g.k) * np.exp(g.ahead),
+        density=lambda g: -g.sigma[1:, None] * (1.0 + g.k) * g.xp.exp(g.ahead),
         at_end=lambda g: -g.sigma[1:] * (1.0 + g.k[:, -1]),
-        spread=lambda g: g.sigma[1:] * np.sqrt(g.whole(2.0 * g.k * np.exp(2.0 * g.ahead))),
-        unit=lambda g: np.ones_like(g.t),
+        spread=lambda g: g.sigma[1:] * g.xp.sqrt(g.whole(2.0 * g.k * g.xp.exp(2.0 * g.ahead))),
+        unit=lambda g: g.xp.ones_like(g.t),
     ),
     "v": Kernel(
-        keep=lambda g: _ratio(_norm(g)) * np.exp(-g.whole(g.k * _share(g))),
+        keep=lambda g: _ratio(_norm(g)) * g.xp.exp(-g.whole(g.k * _share(g))),
         density=lambda g: (
             -_norm(g)[1:, None]
             * (1.0 + g.k)
-            * np.exp(-g.tail(g.k * _share(g)))
-            / (2.0 * np.cosh(g.points))
+            * g.xp.exp(-g.tail(g.k * _share(g)))
+            / (2.0 * g.xp.cosh(g.points))
         ),
-        at_end=lambda g: -_norm(g)[1:] * (1.0 + g.k[:, -1]) / (2.0 * np.cosh(g.log_snr[1:])),
-        spread=lambda g: _norm(g)[1:] * np.sqrt(-np.expm1(-2.0 * g.whole(g.k * _share(g)))),
+        at_end=lambda g: -_norm(g)[1:] * (1.0 + g.k[:, -1]) / (2.0 * g.xp.cosh(g.log_snr[1:])),
+        spread=lambda g: _norm(g)[1:] * g.xp.sqrt(-g.xp.expm1(-2.0 * g.whole(g.k * _share(g)))),
         unit=lambda g: 1.0 / _norm(g),
+    ),
+    "flow": Kernel(
+        keep=lambda g: _ratio(g.alpha + g.sigma) * g.xp.exp(-g.whole(g.k * _noise(g))),
+        density=lambda g: (
+            -(g.alpha + g.sigma)[1:, None]
+            * (1.0 + g.k)
+            * g.xp.exp(-g.tail(g.k * _noise(g)))
+            / (2.0 + 2.0 * g.xp.cosh(g.points))
+        ),
+        at_end=lambda g: (
+            -(g.alpha + g.sigma)[1:]
+            * (1.0 + g.k[:, -1])
+            / (2.0 + 2.0 * g.xp.cosh(g.log_snr[1:]))
+        ),
+        spread=lambda g: (
+            (g.alpha + g.sigma)[1:]
+            * g.xp.sqrt(
+                g.whole(2.0 * g.k * _noise(g) ** 2 * g.xp.exp(-2.0 * g.tail(g.k * _noise(g))))
+            )
+        ),
+        unit=lambda g: g.xp.ones_like(g.t),
     ),
 }
 """The coordinate that is interpolated; with x0 the step's noise is that of the exact posterior."""
 
 CLOCKS: dict[str, Callable[[Leg, Array], Array]] = {
     "log_snr": lambda g, lam: lam,
-    "rho": lambda g, lam: np.exp(-lam),
+    "rho": lambda g, lam: g.xp.exp(-lam),
     "t": lambda g, lam: g.time_of(lam),
+    "flow": lambda g, lam: 1.0 / (1.0 + g.xp.exp(lam)),
 }
 """The clock in which it is interpolated by a polynomial, as a function of lambda."""
+
+_SHIFTS = {"log_snr": 1.0, "rho": 1.0}
+"""Clocks that a shift of lambda only scales: told from the start of the step, nothing cancels."""
 
 VARIANTS = ("exact", "midpoint", "bh1", "bh2", "reference", "ipndm")
 """Weights: exact integrals, or those that a paper or its code has in their place."""
@@ -170,32 +221,33 @@ class _Weights:
         leg = self.leg
         if self.clock == "t":
             point, at = leg.time_of(leg.points[i]), leg.t[nodes]
-        else:  # relative to the start of the step, so that nothing cancels
-            start, change = leg.log_snr[i], CLOCKS[self.clock]
+        else:
+            start, change = leg.log_snr[i] * _SHIFTS.get(self.clock, 0.0), CLOCKS[self.clock]
             point = change(leg, leg.points[i] - start[:, None])
             at = change(leg, leg.log_snr[nodes] - start[:, None])
-        basis = np.ones((*at.shape, len(leg.share)))
+        whole = []
         for j in range(at.shape[1]):
+            part = self.density[i]
             for other in set(range(at.shape[1])) - {j}:
                 gap = at[:, j] - at[:, other]
-                basis[:, j] *= (point - at[:, other, None]) / gap[:, None]
-        whole = [leg.whole(self.density[i] * part, i) for part in np.moveaxis(basis, 1, 0)]
-        return np.stack(whole, 1)
+                part = part * ((point - at[:, other, None]) / gap[:, None])
+            whole.append(leg.whole(part, i))
+        return leg.xp.stack(whole, 1)
 
     def predictor(self, i: Any, q: int) -> Array:
         """Weights of the predictions at nodes i, ..., i - q + 1 for steps i."""
-        h, whole = self.leg.h, self.leg.whole(self.density)
+        m, h, whole = self.leg.xp, self.leg.h, self.leg.whole(self.density)
         if self.variant == "ipndm":
-            constant: Array = whole[i, None] * np.array(_IPNDM[q - 1])
-            return constant
+            constant = m.asarray(_IPNDM[q - 1], dtype=m.float64)
+            return whole[i][:, None] * constant
         if q == 2 and self.variant in ("midpoint", "bh1", "bh2", "reference"):
             half = self._slope(i) * h[i] / h[i - 1]
-            return np.stack([whole[i] + half, -half], 1)
+            return m.stack([whole[i] + half, -half], 1)
         weights = self.integrals(i, i[:, None] - np.arange(q))
         if q == 3 and self.variant == "reference":
             # the published third-order update takes half of the second derivative
             r0, r1 = h[i - 1] / h[i], h[i - 2] / h[i]
-            second = np.stack([1 / r0, -1 / r0 - 1 / r1, 1 / r1], 1) / (r0 + r1)[:, None]
+            second = m.stack([1 / r0, -1 / r0 - 1 / r1, 1 / r1], 1) / (r0 + r1)[:, None]
             curved = self.leg.whole(self.density * self.leg.share**2 / 2)
             weights = weights - curved[i, None] * second
         return weights
@@ -204,7 +256,7 @@ class _Weights:
         """Weights of the predictions at nodes i + 1, ..., i - q + 2 for steps i."""
         if q == 2 and self.variant in ("bh1", "bh2"):
             half = self._slope(i)
-            return np.stack([half, self.leg.whole(self.density)[i] - half], 1)
+            return self.leg.xp.stack([half, self.leg.whole(self.density)[i] - half], 1)
         return self.integrals(i, i[:, None] + 1 - np.arange(q))
 
     def _slope(self, i: Any) -> Array:
@@ -242,11 +294,11 @@ def table(
     the step before, in which the state before that and the noise cancel; both updates are then
     one linear combination (the PEC mode of SA-Solver and UniPC, one network call a step).
     """
-    kernel, n = KERNELS[kernel_name], len(leg.h)
+    kernel, n, m = KERNELS[kernel_name], len(leg.h), leg.xp
     width = depth(order, corrector)
     keep, spread, units = kernel.keep(leg), kernel.spread(leg), kernel.unit(leg)
     made = _Weights(leg, kernel.density(leg), kernel.at_end(leg), clock, variant)
-    ahead, back = np.zeros((n, width)), np.zeros((n, width))
+    ahead, back = (m.zeros((n, width), dtype=m.float64) for _ in range(2))
     for steps, q in _ramped(1, n, order):
         left = np.minimum(q, n - steps) if lower_final else np.full_like(steps, q)
         for lower in np.unique(left).tolist():
@@ -261,5 +313,5 @@ def table(
     for step in range(n):
         known = min(width, step + 1)
         scaled = weights[step, :known] * units[step - np.arange(known)]
-        rows.append((float(keep[step]), tuple(scaled.tolist()), float(spread[step])))
-    return tuple(rows)
+        rows.append(_scalars(scaled))
+    return tuple(zip(_scalars(keep), rows, _scalars(spread), strict=True))
