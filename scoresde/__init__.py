@@ -2,11 +2,12 @@
 
 from scoresde.analytic import Empirical, Gaussian, GaussianMixture
 from scoresde.contract import DataContract
+from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
 from scoresde.grid import Grid, churn, restart
 from scoresde.losses import ImportanceTime, LogNormalTime, UniformTime, dsm_loss
 from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
-from scoresde.noise import Independent, Noise, PathOnGrid
+from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
 from scoresde.prediction import Prediction
 from scoresde.process import ExtendedReverse, ForwardSDE, ReverseSDE
 from scoresde.sampler import ReverseSampler, simulate
@@ -25,6 +26,7 @@ from scoresde.solvers import (
     SRA1,
     Adams,
     Corrector,
+    DPMSolverV3,
     EulerMaruyama,
     Heun,
     Langevin,
@@ -37,6 +39,7 @@ from scoresde.solvers import (
     Singlestep,
     Solution,
     Solver,
+    Statistics,
     StepSolver,
     TorchSDESolver,
 )
@@ -52,13 +55,17 @@ __all__ = [
     "Adams",
     "AffineSDE",
     "AnalyticStart",
+    "BrownianPath",
     "Corrector",
     "CosineSDE",
+    "DPMSolverV3",
     "DataContract",
+    "Density",
     "Empirical",
     "EulerMaruyama",
     "ExtendedReverse",
     "FlowSDE",
+    "FokkerPlanck",
     "ForwardSDE",
     "FunctionScore",
     "Gaussian",
@@ -87,6 +94,7 @@ __all__ = [
     "ScoreModel",
     "Solution",
     "Solver",
+    "Statistics",
     "StepSolver",
     "SubVPSDE",
     "TorchSDESolver",
@@ -97,6 +105,7 @@ __all__ = [
     "load",
     "restart",
     "save",
+    "score_fpe_residual",
     "simulate",
 ]
 __version__ = "0.1.0"

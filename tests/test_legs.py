@@ -12,14 +12,18 @@ from scoresde import (
     EDMSDE,
     VPSDE,
     Adams,
+    BrownianPath,
     Gaussian,
     Grid,
     Heun,
     Independent,
+    Noise,
+    PathOnGrid,
     ReverseSampler,
     ReverseSDE,
 )
 from scoresde.grid import churn, karras, log_snr, restart, sigmoid
+from scoresde.noise import RENOISE
 
 MIXTURE = order.mixture_2d()
 
@@ -48,7 +52,8 @@ def test_churn_with_heun_is_algorithm_2_of_edm() -> None:
         t_hat = t + gamma * t
         if gamma:
             leg += 1
-            z = noise.on_leg(leg).normal(x, sde.at(t), sde.at(grid.legs[leg][0]))
+            again = sde.at(grid.legs[leg][0])
+            z = noise.on_leg(leg).normal(x, sde.at(t), again, RENOISE)
             x = x + math.sqrt(t_hat**2 - t**2) * z
         d = (x - model.predict(sde.at(t_hat), x).x0) / t_hat
         ahead = x + (t_next - t_hat) * d
@@ -117,3 +122,17 @@ def test_a_sampler_takes_legs() -> None:
 def test_bad_legs(call: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("source", ["path", "grid"])
+def test_noise_between_legs_is_not_that_of_the_way_down(source: str) -> None:
+    """Restart along one Brownian path keeps the variance of the data, 1/4."""
+    sde = VPSDE()
+    data = Gaussian(torch.zeros(1, dtype=torch.float64), torch.tensor([0.25]).double())
+    grid = restart(sde, log_snr(sde, 40), t_min=0.05, t_max=0.4, times=3, steps=20)
+    noise: Noise = BrownianPath(0, sde)
+    if source == "grid":
+        noise = PathOnGrid(0, sde, sorted(set(grid.times)))
+    x = noise.prior(torch.empty(20_000, 1, dtype=torch.float64))
+    x = Adams(2, 2).solve(ReverseSDE(sde, data.under(sde)), x, grid, noise=noise).x
+    assert float(x.var()) == pytest.approx(0.25, abs=5 * 0.25 * math.sqrt(2 / 20_000) + 0.004)

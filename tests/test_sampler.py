@@ -42,6 +42,7 @@ from scoresde.grid import GRIDS
 from scoresde.nets import MLP
 from scoresde.noise import PRIOR
 from scoresde.sampler import SOLVERS
+from scoresde.sampler.auto import AUTO
 from scoresde.sampler.names import as_solver
 
 F64 = torch.float64
@@ -412,17 +413,29 @@ def test_lines_of_the_readme() -> None:
 
 def test_defaults() -> None:
     auto = ReverseSampler(VP, score)
-    assert auto.solver == EulerMaruyama() and auto.steps == 500 and auto.eta == 1.0
-    assert auto.solve((2, 2), seed=0).nfe == 501
-    assert auto.solve((2, 2), seed=0).grid == GRIDS["log_snr"](VP, 500)
-    assert ReverseSampler(VP, score, "auto", steps=7).solve((2, 2), seed=0).nfe == 8
+    assert auto.steps == 50 and auto.eta == 0.0
+    assert auto.solve((2, 2), seed=0).nfe == 51
+    for process, rows in AUTO.items():
+        for calls, name, grid in rows:
+            wanted = {"ode": None, "sde": 1.0, "any_eta": None}[process]
+            kind = "auto_sde" if process == "any_eta" else "auto"
+            made = ReverseSampler(VP, score, kind, steps=calls, eta=wanted)
+            solution = made.solve((2, 2), seed=0)
+            assert (made.solver, made.eta) == as_solver(name, VP)
+            assert (solution.solver, solution.grid) == (made.solver, GRIDS[grid](VP, calls))
+            assert solution.nfe <= calls + 2
+    for steps in range(1, 200):
+        for kind, eta in (("auto", None), ("auto", 0.5), ("auto_sde", None)):
+            assert ReverseSampler(VP, score, kind, steps=steps, eta=eta).steps == steps
+    assert ReverseSampler(VP, score, grid=[1.0, 0.6, 0.2]).solver == Adams(1)
     for name in SOLVERS:
         made = ReverseSampler(VP, score, name)
         assert ((made.solver, made.eta), made.steps) == (as_solver(name, VP), 50)
     assert ReverseSampler(VP, score, Heun()).eta == 0.0
     assert ReverseSampler(VP, score, Adams(1)).eta == 1.0
     own = SDE(lambda t, x: -x, lambda t: 1.0)
-    assert ReverseSampler(own, score).grid == "uniform"
+    plain = ReverseSampler(own, score)
+    assert (plain.grid, plain.solver, plain.steps) == ("uniform", EulerMaruyama(), 500)
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -12,7 +12,7 @@ from scoresde._check import fail, floating, instance
 from scoresde.grid import Grid, make_grid
 from scoresde.noise import Noise
 from scoresde.process import ForwardSDE
-from scoresde.sampler.names import AUTO_STEPS, as_noise
+from scoresde.sampler.names import FIRST_ORDER_STEPS, as_noise
 from scoresde.sampler.replay import SDE_FAULT, replay
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import (
@@ -61,13 +61,13 @@ def simulate(
         raise fail("x0", "finite numbers", "NaN or infinity", "clean the data first")
     check_hook(on_step)
     if isinstance(grid, str):
-        count = AUTO_STEPS if steps is None else steps
+        count = FIRST_ORDER_STEPS if steps is None else steps
         made = make_grid(grid, sde, count, t_start=sde.t_min, t_end=sde.T)
     else:
         made = make_grid(grid, sde, steps)
     process, solver = ForwardSDE(sde), EulerMaruyama()
     process.check_grid(made)
-    source = as_noise(noise, seed)
+    source = as_noise(noise, seed, sde, 1.0)
     with torch.no_grad():
         x = x0
         if isinstance(sde, AffineSDE):

@@ -9,7 +9,7 @@ from torch import nn
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
 from scoresde.model import FunctionScore, ScoreModel
-from scoresde.noise import Independent, Noise
+from scoresde.noise import BrownianPath, Independent, Noise
 from scoresde.process import Eta, ExtendedReverse
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import (
@@ -29,9 +29,9 @@ from scoresde.solvers import (
 )
 
 __all__ = [
-    "AUTO",
-    "AUTO_STEPS",
+    "AUTOMATIC",
     "NOISES",
+    "FIRST_ORDER_STEPS",
     "SOLVERS",
     "STEPS",
     "as_model",
@@ -102,11 +102,16 @@ SOLVERS: dict[str, tuple[Solver, float | Callable[[AffineSDE], Eta]]] = {
 An eta that depends on the schedule stands there as what makes it from the SDE.
 """
 
-NOISES: dict[str, Callable[[int], Noise]] = {"independent": Independent}
-"""Name -> noise source of a seed."""
+NOISES: dict[str, Callable[[int, SDE, Eta], Noise]] = {
+    "independent": lambda seed, sde, eta: Independent(seed),
+    "path": lambda seed, sde, eta: BrownianPath(seed, sde, eta=eta),
+}
+"""Name -> noise source of a seed, for a process."""
 
-AUTO = "euler_maruyama"
-STEPS, AUTO_STEPS = 50, 500
+AUTOMATIC = ("auto", "auto_sde")
+STEPS = 50
+FIRST_ORDER_STEPS = 500
+"""The default where nothing better than Euler-Maruyama is at hand."""
 
 
 def device(device: str | torch.device) -> torch.device:
@@ -137,15 +142,14 @@ def as_model(sde: SDE, model: object) -> ScoreModel:
 def as_solver(solver: object, sde: SDE) -> tuple[Solver, Eta]:
     """The solver that a name or an object means under an SDE, and its own eta."""
     if isinstance(solver, str):
-        name = AUTO if solver == "auto" else choice("solver", solver, ["auto", *SOLVERS])
-        made, eta = SOLVERS[name]
+        made, eta = SOLVERS[choice("solver", solver, [*AUTOMATIC, *SOLVERS])]
         return made, eta if isinstance(eta, float) else eta(sde)  # type: ignore[arg-type]
     instance("solver", solver, Solver, f"pass a solver or one of {', '.join(SOLVERS)}")
     assert_solver: Solver = solver  # type: ignore[assignment]
     return assert_solver, 0.0 if assert_solver.serves == "ode" else 1.0
 
 
-def as_noise(noise: object, seed: object) -> Noise:
+def as_noise(noise: object, seed: object, sde: SDE, eta: Eta) -> Noise:
     if isinstance(noise, Noise):
         if seed is not None and seed != noise.seed:
             raise fail("seed", f"the noise's own seed {noise.seed}", seed, "leave seed out")
@@ -153,7 +157,7 @@ def as_noise(noise: object, seed: object) -> Noise:
     make = NOISES[choice("noise", noise, NOISES)]
     if seed is None:
         seed = int(torch.randint(2**62, (), device="cpu"))
-    return make(seed)  # type: ignore[arg-type]
+    return make(seed, sde, eta)  # type: ignore[arg-type]
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -15,8 +15,10 @@ from scoresde.grid import Grid, make_grid
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.noise import Noise
 from scoresde.process import ReverseSDE
+from scoresde.sampler.auto import choose
 from scoresde.sampler.names import (
-    AUTO_STEPS,
+    AUTOMATIC,
+    FIRST_ORDER_STEPS,
     STEPS,
     as_model,
     as_noise,
@@ -42,10 +44,13 @@ class ReverseSampler:
     Args:
         sde: the SDE that the model was trained for.
         model: a `ScoreModel`, or a bare function score(t, x).
-        solver: a name of `SOLVERS`, a solver, or "auto" (Euler-Maruyama with 500 steps).
+        solver: a name of `SOLVERS`, a solver, or "auto": what was measured to do best with this
+            number of steps on the probability flow, or on the reverse SDE where eta is not 0;
+            "auto_sde" is the best stochastic one, with its own eta. `Solution.solver` says which.
         steps: steps of the solver; the final denoising call comes on top. 50 by default.
-        grid: "log_snr" (the default under an affine SDE), "uniform", "quadratic", "karras", a
-            `Grid`, or the times themselves, with which `steps` and `t_end`, if given, must agree.
+        grid: "log_snr", "uniform", "quadratic", "karras", "sigmoid", a `Grid`, or the times
+            themselves, with which `steps` and `t_end`, if given, must agree. By default what
+            goes with an automatic solver, else "log_snr" ("uniform" if the SDE is not affine).
         t_end: where to stop; the SDE's own by default.
         eta: the stochasticity, a number or a function of t; that of the solver's name by
             default, or 1 for a solver object that can walk an SDE and 0 for one that cannot.
@@ -80,14 +85,22 @@ class ReverseSampler:
         affine = isinstance(sde, AffineSDE)
         self.sde = sde
         self.model = as_model(sde, model)
-        default_steps = AUTO_STEPS if isinstance(solver, str) and solver == "auto" else STEPS
+        automatic = isinstance(solver, str) and solver in AUTOMATIC
+        if steps is None and (grid is None or isinstance(grid, str)):
+            steps = FIRST_ORDER_STEPS if automatic and not affine else STEPS
+        if grid is not None and not isinstance(grid, str):
+            grid = make_grid(grid, sde, steps, t_end=t_end)
+        if automatic:
+            process = "any_eta" if solver == "auto_sde" else "ode" if eta in (None, 0) else "sde"
+            count = grid.steps if isinstance(grid, Grid) else positive_int("steps", steps)
+            end = grid.end if isinstance(grid, Grid) else sde.t_end if t_end is None else t_end
+            solver, default_grid = choose(sde, count, sde.check_time("t_end", end), process)
+        else:
+            default_grid = "log_snr" if affine else "uniform"
         self.solver, default = as_solver(solver, sde)
         self.eta = default if eta is None else eta
         self.t_end = t_end
-        if grid is None:
-            grid = "log_snr" if affine else "uniform"
-        if isinstance(grid, str) and steps is None:
-            steps = default_steps
+        grid = default_grid if grid is None else grid
         self._nodes = make_grid(grid, sde, steps, t_end=t_end)
         self.grid = grid if isinstance(grid, str) else self._nodes
         self.steps = self._nodes.steps
@@ -96,10 +109,10 @@ class ReverseSampler:
         if self.denoise and not affine:
             remedy = "leave denoise out: Tweedie's formula needs alpha and sigma"
             raise wrong_type("denoise", "False on an SDE that is not affine", denoise, remedy)
-        process = ReverseSDE(sde, self.model, self.eta)
-        self.solver.check(sde, process.stochastic)
-        process.check_grid(self._nodes)
-        self.solver.check_walk(process, self._nodes)
+        walk = ReverseSDE(sde, self.model, self.eta)
+        self.solver.check(sde, walk.stochastic)
+        walk.check_grid(self._nodes)
+        self.solver.check_walk(walk, self._nodes)
 
     def __repr__(self) -> str:
         return f"ReverseSampler({self.sde!r}, {self.solver!r}, eta={self.eta!r})"
@@ -165,7 +178,8 @@ class ReverseSampler:
             seed: the noise's seed; drawn from torch's global generator if None. Sample number i
                 of a seed has the same noise whatever the batch size, split or device.
             first: the number of the first sample, whatever a noise source of yours starts at.
-            noise: "independent" or a noise source.
+            noise: "independent"; "path", one Brownian motion for all grids and solvers; or a
+                noise source.
             cond: conditions, name -> (N, ...), handed to the model.
             x_init: (N, *D), the state at t_start in place of a draw from the prior.
             t_start: where to start; T by default. Below T needs x_init or teleport.
@@ -188,7 +202,7 @@ class ReverseSampler:
         check_hook(on_step)
         dtype, device = self._kind(dtype, device, x_init)
         size = shape[0] if batch_size is None else positive_int("batch_size", batch_size)
-        source = as_noise(noise, seed).from_sample(first)
+        source = as_noise(noise, seed, self.sde, self.eta).from_sample(first)
         starts = range(0, shape[0], min(size, shape[0]))
         solutions = []
         with torch.no_grad(), bar(progress, grid, self.solver, len(starts)) as advance:

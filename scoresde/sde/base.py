@@ -76,7 +76,8 @@ class SDE(ABC):
     def _node(self, t: Scalar) -> Node:
         if not isinstance(t, Tensor):
             return Node(t, float(self.g(torch.tensor(t, dtype=torch.float64, device="cpu"))))
-        return Node(t.flatten(), torch.as_tensor(self.g(t)).to(t).expand_as(t))
+        g = torch.as_tensor(self.g(t), dtype=t.dtype, device=t.device)
+        return Node(t.flatten(), g.expand_as(t))
 
     def check_time(self, name: str, t: object) -> float:
         """`t` as a float in [0, T]; T rounded to float32 may lie beyond, and is pulled back."""

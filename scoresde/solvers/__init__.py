@@ -3,15 +3,18 @@
 from scoresde.solvers.backends import SciPySolver, TorchSDESolver
 from scoresde.solvers.base import Corrector, Orders, Solution, Solver, StepSolver
 from scoresde.solvers.deterministic import Heun
+from scoresde.solvers.dpm_v3 import DPMSolverV3
 from scoresde.solvers.exponential import Adams
 from scoresde.solvers.langevin import Langevin, PredictorCorrector
 from scoresde.solvers.singlestep import SRA1, OneCallSRA, ShARK, Singlestep
+from scoresde.solvers.statistics import Statistics
 from scoresde.solvers.stochastic import EulerMaruyama, ReverseDiffusion
 
 __all__ = [
     "SRA1",
     "Adams",
     "Corrector",
+    "DPMSolverV3",
     "EulerMaruyama",
     "Heun",
     "Langevin",
@@ -24,6 +27,7 @@ __all__ = [
     "Singlestep",
     "Solution",
     "Solver",
+    "Statistics",
     "StepSolver",
     "TorchSDESolver",
 ]

@@ -16,7 +16,7 @@ from scoresde._check import fail, floating, instance, same_shape, wrong_type
 from scoresde._tensor import lincomb
 from scoresde.grid import Grid
 from scoresde.node import Node
-from scoresde.noise import Noise
+from scoresde.noise import RENOISE, Noise
 from scoresde.process import Process
 from scoresde.sde import SDE, AffineSDE
 
@@ -30,6 +30,7 @@ __all__ = [
     "StepSolver",
     "between",
     "check_hook",
+    "enough_steps",
     "kept",
     "nodes",
 ]
@@ -205,6 +206,14 @@ class StepSolver(Solver):
         )
 
 
+def enough_steps(order: int, grid: Grid) -> None:
+    """Raise a ValueError if a multistep scheme would reach its order on no leg."""
+    longest = max(len(leg) - 1 for leg in grid.legs)
+    if order > longest:
+        remedy = "take more steps, or a lower order, which is what so few steps amount to"
+        raise fail("order", f"at most the {longest} steps of the grid", order, remedy)
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -250,7 +259,7 @@ def between(sde: SDE, x: Tensor, end: float, start: float, noise: Noise) -> Tens
     if not isinstance(sde, AffineSDE):
         raise wrong_type("grid", "a single leg on an SDE that is not affine", sde, "drop the rest")
     scale, std = sde.transition(end, start)
-    return lincomb((scale, x), (std, noise.normal(x, sde.at(end), sde.at(start))))
+    return lincomb((scale, x), (std, noise.normal(x, sde.at(end), sde.at(start), RENOISE)))
 
 
 class Corrector(ABC):

@@ -15,7 +15,7 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Eta, Process, eta_value
 from scoresde.sde import AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, kept, nodes
+from scoresde.solvers.base import Orders, State, StepSolver, enough_steps, kept, nodes
 from scoresde.solvers.stochastic import reverse
 from scoresde.solvers.weights import CLOCKS, KERNELS, VARIANTS, Leg, Row, depth, table
 
@@ -92,10 +92,7 @@ class Adams(StepSolver):
         return Orders(ode=order, weak=min(order, 2), strong=1)
 
     def check_walk(self, process: Process, grid: Grid) -> None:
-        longest = max(len(leg) - 1 for leg in grid.legs)
-        if self.order > longest:
-            remedy = "take more steps, or a lower order, which is what so few steps amount to"
-            raise fail("order", f"at most the {longest} steps of the grid", self.order, remedy)
+        enough_steps(self.order, grid)
 
     def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
         eta = reverse(process).eta

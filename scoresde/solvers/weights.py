@@ -174,9 +174,7 @@ KERNELS: dict[str, Kernel] = {
             / (2.0 + 2.0 * g.xp.cosh(g.points))
         ),
         at_end=lambda g: (
-            -(g.alpha + g.sigma)[1:]
-            * (1.0 + g.k[:, -1])
-            / (2.0 + 2.0 * g.xp.cosh(g.log_snr[1:]))
+            -(g.alpha + g.sigma)[1:] * (1.0 + g.k[:, -1]) / (2.0 + 2.0 * g.xp.cosh(g.log_snr[1:]))
         ),
         spread=lambda g: (
             (g.alpha + g.sigma)[1:]

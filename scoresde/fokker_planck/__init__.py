@@ -1,0 +1,7 @@
+"""The Fokker-Planck equation: densities on a grid without sampling, and its score form."""
+
+from scoresde.fokker_planck.box import Density
+from scoresde.fokker_planck.evolve import FokkerPlanck
+from scoresde.fokker_planck.residual import score_fpe_residual
+
+__all__ = ["Density", "FokkerPlanck", "score_fpe_residual"]

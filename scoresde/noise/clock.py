@@ -1,0 +1,103 @@
+"""The clock of a Brownian path, and how the pieces of a path add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+from torch import Tensor
+
+from scoresde._check import choice, fail, nonnegative, wrong_type
+from scoresde.node import Node
+
+__all__ = ["Clock", "Eta", "Part", "Schedule", "check_eta", "merge"]
+
+Eta = float | Callable[[Any], Any]
+
+
+class Schedule(Protocol):
+    """Anything that tells the schedule at a time: an SDE."""
+
+    T: float
+    t_min: float
+    t_end: float
+
+    def at(self, t: float) -> Node:
+        """The schedule at time t."""
+
+
+@final
+@dataclass(frozen=True)
+class Clock:
+    """c = exp(2 eta^2 lambda), in which the noise of the reverse SDE is a Brownian motion, or -t.
+
+    Both run from noise to data. Times are told by their position u, which is log c ("snr") or
+    -t ("t"); lengths of c only ever as ratios, since c itself may span more than a float holds.
+
+    Args:
+        sde: the SDE on whose schedule the solver runs.
+        strength: 2 eta^2, or 0 for the clock -t.
+    """
+
+    sde: Schedule
+    strength: float
+
+    @classmethod
+    def of(cls, sde: Schedule, eta: Eta, name: str, t: float) -> Clock:
+        """The clock of this name, by default ("") "snr" where the SDE is affine at time t.
+
+        Without noise (eta = 0) it is "t"; for eta a function of time that of eta = 1.
+        """
+        if not hasattr(sde, "at"):
+            raise wrong_type("sde", "an SDE", sde, "pass the SDE that the solver walks")
+        affine = sde.at(t).affine
+        name = choice("clock", name or ("snr" if affine else "t"), ("snr", "t"))
+        if name == "snr" and not affine:
+            expected = "'t' on an SDE that is not affine"
+            raise fail("clock", expected, name, "leave it out for the default")
+        strength = 2.0 * (1.0 if callable(eta) else eta) ** 2
+        # below that the increments of c would not be floats, and there is no noise to speak of
+        return cls(sde, strength if name == "snr" and strength > 1e-250 else 0.0)
+
+    def position(self, t: float) -> float:
+        """Where on the clock a time lies: log c or -t; infinite where the log-SNR is."""
+        return self.strength * self.sde.at(t).log_snr if self.strength else -t
+
+    def share(self, u: float, v: float, a: float, b: float) -> float:
+        """(c_v - c_u) / (c_b - c_a), for positions a <= u <= v <= b."""
+        if self.strength:
+            return math.exp(v - b) * math.expm1(u - v) / math.expm1(a - b)
+        return (v - u) / (b - a)
+
+
+def check_eta(eta: object) -> None:
+    """Raise unless eta is a number of at least 0 or a function of time."""
+    if not callable(eta):
+        nonnegative("eta", eta, "the stochasticity of the process, a number")
+
+
+Part = tuple[float, float, Tensor, Tensor | None]
+"""A piece of an interval: its share of the clock, the share left at its start, z and h."""
+
+
+def merge(parts: Iterable[Part]) -> tuple[Tensor, Tensor | None]:
+    """Increment z = W / sqrt(c) and Levy area h = H sqrt(12 / c) of an interval of length c.
+
+    W = sum of W_k, and int (B - B_s) dc = c (W/2 + H), to which a piece's increment counts for
+    the time after it. Without the areas of the pieces (None) there is none of the whole.
+    """
+    w: Tensor | None = None
+    h: Tensor | None = None
+    for share, rest, z, area in parts:
+        root = math.sqrt(share)
+        w = z * root if w is None else w.add_(z, alpha=root)
+        if area is None:
+            continue
+        late = math.sqrt(12.0) * root * (rest - share / 2 - 0.5)
+        h = z * late if h is None else h.add_(z, alpha=late)
+        h.add_(area, alpha=share * root)
+    if w is None:
+        raise ValueError("parts: expected at least one piece of the interval, got none")
+    return w, h

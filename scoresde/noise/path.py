@@ -1,0 +1,202 @@
+"""A Brownian path that is a function of (seed, sample, interval) and of nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, wrong_type
+from scoresde.node import Node
+from scoresde.noise.base import PRIOR, Noise, Rows, check_seed, draw, key
+from scoresde.noise.clock import Clock, Eta, Part, Schedule, check_eta, merge
+from scoresde.noise.tree import Piece, Store, Tree, lattice, pieces_between
+
+__all__ = ["BrownianPath"]
+
+_NEAR = 1e-9
+"""A time this close to a round fraction of the range counts as it, for the sake of rounding."""
+
+
+@final
+@dataclass(frozen=True)
+class BrownianPath(Noise):
+    """One Brownian path for every grid, solver, batch size and order of queries, with Levy areas.
+
+    Any two runs with the same seed follow the same path, so the steps of N steps and of 2 N or 3 N
+    compose, W = W_l + W_r and int (B - B_s) dc = int_l + int_r + c_r W_l, to rounding. The clock c
+    is that of `PathOnGrid`: exp(2 eta^2 lambda) under an affine SDE, else the time. Increments
+    and areas are exact in law, N(0, I) when normalised, and those of disjoint intervals are
+    independent. Walked upwards the increments are the same, and Levy areas change their sign.
+
+    The path is a virtual tree over the log-SNR from T to t_end, repeated beyond these ends. An
+    interval is cut at its roundest point, the fraction i/d of the range with the smallest
+    d = 2^a 5^b (b <= 3), and (W, H) of its parts follow from its own and two fresh normals
+    (Foster et al. 2020, SIAM J. Numer. Anal. 58; as a virtual tree Jelincic et al. 2024, arXiv
+    2405.06464). Intervals between neighbours of d <= 20 are roots, drawn independently.
+
+    The cost is that of the normals drawn. A grid of N = 2^a 5^b equal steps in the log-SNR
+    between the same ends needs the cuts i/N alone: 1.6 normals a step at N = 20, 2 at 16 and 32, 3
+    at 40 and 64, 4 at 25, 50 and 100, and two for each of 32 roots if Levy areas are asked for.
+    Any other time is sought through `depth` levels and cut out of the last interval, the leaf:
+    about 18 normals a step on a Karras grid of 20 or 50 steps. That cannot be mended by an exact
+    path: each level below the last one shared with a neighbour takes two normals. In time, on
+    64 x 3 x 32 x 32 numbers, that was 2.3 calls of torch.randn at 20 steps, 3.3 at 32, 6 to 7 at
+    50, and 28 to 40 off the round fractions; benchmarks/noise.py prints the table.
+
+    A leaf holds one such time: a step inside one leaf, which is 2^-depth of the range or less, is
+    an error, since its noise would be too smooth. So within a run the law is exact. Times of two
+    runs that share a leaf are joined more smoothly than by a Brownian motion; nothing else is.
+
+    Args:
+        seed: an integer in [0, 2**63).
+        sde: the SDE on whose schedule the solver runs.
+        eta: the stochasticity of the process. A function of t takes the clock of eta = 1: the law
+            is exact all the same, but steps compose up to first order in their length.
+        depth: from 5 to 20; 11 serves steps down to 1/2048 of the range. Paths of two depths
+            agree where both have cut: at i/20, say.
+        first: the number of the first row's sample.
+        leg: paths of distinct legs are independent.
+
+    Raises:
+        ValueError: at a time of infinite log-SNR, or for a step inside one leaf.
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> from scoresde.grid import log_snr
+        >>> sde, like = VPSDE(), torch.empty(4, 2)
+        >>> path = BrownianPath(0, sde)
+        >>> nodes = [sde.at(t) for t in log_snr(sde, 20).times]
+        >>> whole = path.normal(like, nodes[4], nodes[9])
+        >>> part = path.from_sample(2).normal(like[2:], nodes[4], nodes[9])
+        >>> torch.equal(whole[2:], part)
+        True
+    """
+
+    seed: int
+    sde: Schedule
+    eta: Eta = field(default=1.0, kw_only=True)
+    depth: int = field(default=11, kw_only=True)
+    first: int = field(default=0, kw_only=True)
+    leg: int = field(default=0, kw_only=True)
+    _clock: Clock = field(init=False, repr=False, compare=False)
+    _range: tuple[float, float] = field(init=False, repr=False, compare=False)
+    _store: Store = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed, self.first)
+        if not all(hasattr(self.sde, name) for name in ("at", "T", "t_min", "t_end")):
+            raise wrong_type("sde", "an SDE", self.sde, "pass the SDE that the solver walks")
+        check_eta(self.eta)
+        if (
+            not isinstance(self.depth, int)
+            or isinstance(self.depth, bool)
+            or not (5 <= self.depth <= 20)
+        ):
+            remedy = "11 serves steps down to 1/2048 of the range"
+            raise fail("depth", "an integer from 5 to 20", self.depth, remedy)
+        clock = Clock.of(self.sde, self.eta, "", self.sde.T)
+        ends = (clock.position(t) for t in (self.sde.t_end, self.sde.t_min))
+        end = next((u for u in ends if math.isfinite(u)), math.inf)
+        start = clock.position(self.sde.T)
+        if not (math.isfinite(start) and math.isfinite(end)):
+            remedy = "give the SDE a T and a t_end where sigma and alpha are above 0"
+            raise fail("sde", "finite log-SNR at T and at t_end", (start, end), remedy)
+        object.__setattr__(self, "_clock", clock)
+        object.__setattr__(self, "_range", (start, end))
+        object.__setattr__(self, "_store", Store(3 * self.depth))
+
+    def check(self, times: Sequence[float]) -> None:
+        for now, nxt in pairwise(times):
+            if now != nxt:
+                self._pieces(now, nxt)
+
+    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
+        if now.t == nxt.t or self.leg == PRIOR:
+            return draw(key(self.seed, self.leg, now.t, nxt.t, stage), self.first, like)
+        return self._merged(like, now.t, nxt.t, stage, levy=False)[0]
+
+    def levy(self, like: Tensor, now: Node, nxt: Node) -> tuple[Tensor, Tensor]:
+        if now.t == nxt.t or self.leg == PRIOR:
+            return super().levy(like, now, nxt)
+        z, h = self._merged(like, now.t, nxt.t, 0, levy=True)
+        up = self._place(now.t) > self._place(nxt.t)
+        return z, h.neg_() if up else h
+
+    def _merged(
+        self, like: Tensor, now: float, nxt: float, stage: int, levy: bool
+    ) -> tuple[Tensor, ...]:
+        pieces, rows = self._pieces(now, nxt), Rows.of(like, self.first)
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        with self._store.of(rows, dtype) as records:
+            tree = Tree(self._share, self._normals(rows, dtype, stage), stage, records)
+            for piece in (pieces[0], pieces[-1]):
+                tree.touch(piece)
+            made = merge(self._parts(tree, pieces, levy))
+        return tuple(rows.take(x, like) for x in made if x is not None)
+
+    def _parts(self, tree: Tree, pieces: list[Piece], levy: bool) -> Iterator[Part]:
+        a, b = pieces[0].a, pieces[-1].b
+        for piece in pieces:
+            share, rest = self._share(piece.a, piece.b, a, b), self._share(piece.a, b, a, b)
+            yield (share, rest, *(tree.both(piece) if levy else (tree.z(piece), None)))
+
+    def _normals(
+        self, rows: Rows, dtype: torch.dtype, stage: int
+    ) -> Callable[[float, int], Tensor]:
+        size = lattice(self.depth)
+
+        def fresh(place: float, kind: int) -> Tensor:
+            # as a fraction, so that depth does not matter; no time is negative, so no draw for
+            # a node of a grid has such a key
+            number = key(self.seed, self.leg, place / size, -1.0 - kind, stage)
+            return rows.normals(number).to(dtype)
+
+        return fresh
+
+    def _share(self, p: float, q: float, a: float, b: float) -> float:
+        """The share that [p, q] has of [a, b] in the clock, for places of the lattice."""
+        start, end = self._range
+        unit = (end - start) / lattice(self.depth)
+        return self._clock.share(*(start + unit * x for x in (p, q, a, b)))
+
+    def _pieces(self, now: float, nxt: float) -> list[Piece]:
+        """The nodes of the tree, and parts of leaves, that make up the interval, in order."""
+        a, b = sorted((self._place(now), self._place(nxt)))
+        pieces = pieces_between(self.depth, a, b)
+        if not pieces:
+            got = f"the step from t = {now:.9g} to {nxt:.9g}"
+            remedy = f"take longer steps, or pass depth={min(self.depth + 4, 20)}"
+            expected = f"steps longer than 2^-{self.depth} of the path's range"
+            raise fail("depth", expected, got, remedy)
+        return pieces
+
+    def _place(self, t: float) -> float:
+        """Where a time lies in units of the lattice: an int on a round fraction."""
+        known = self._store.places.get(t)
+        if known is not None:
+            return known
+        u, (start, end) = self._clock.position(t), self._range
+        if not math.isfinite(u):
+            raise fail("t", "a time with a finite log-SNR", t, "end above t = 0")
+        size = lattice(self.depth)
+        place = (u - start) / (end - start) * size
+        near = round(place)
+        round_one = size // math.gcd(near, size) <= 1 << self.depth
+        if abs(place - near) <= _NEAR * size and round_one:
+            place = near
+        if len(self._store.places) > 1 << 16:
+            self._store.places.clear()
+        self._store.places[t] = place
+        return place
+
+    def on_leg(self, leg: int) -> BrownianPath:
+        return replace(self, leg=leg)
+
+    def from_sample(self, first: int) -> BrownianPath:
+        return replace(self, first=first)
