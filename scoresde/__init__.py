@@ -1,7 +1,9 @@
 """Score-based generative modelling in continuous time: SDEs, score models, solvers."""
 
 from scoresde.analytic import Empirical, Gaussian, GaussianMixture
+from scoresde.bound import Bound, elbo
 from scoresde.contract import DataContract
+from scoresde.ddpm import DDPM, ChainSDE, ChainTime
 from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
 from scoresde.grid import Grid, churn, restart
 from scoresde.losses import ImportanceTime, LogNormalTime, UniformTime, dsm_loss
@@ -46,6 +48,7 @@ from scoresde.solvers import (
 from scoresde.training import EMA, Trainer, load, save
 
 __all__ = [
+    "DDPM",
     "EDMSDE",
     "EMA",
     "SDE",
@@ -55,7 +58,10 @@ __all__ = [
     "Adams",
     "AffineSDE",
     "AnalyticStart",
+    "Bound",
     "BrownianPath",
+    "ChainSDE",
+    "ChainTime",
     "Corrector",
     "CosineSDE",
     "DPMSolverV3",
@@ -102,6 +108,7 @@ __all__ = [
     "UniformTime",
     "churn",
     "dsm_loss",
+    "elbo",
     "load",
     "restart",
     "save",

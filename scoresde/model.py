@@ -75,12 +75,13 @@ TIMES: dict[str, Callable[[Node], Scalar]] = {
 
 @final
 class Preconditioned(ScoreModel):
-    """A raw network net(x, t, **cond), read as a prediction of eps, x0, v, the score, eps - x0, or EDM's.
+    """A raw network net(x, t, **cond), read as a prediction in one of the coordinates.
 
     The network is called with x: (B, *D) and a time (B,). For "eps", "x0", "v", "score" and
-    "flow" (eps - x0, the velocity of flow matching) its output is that coordinate. For "edm" it is F in Karras et al. 2022 (arXiv 2206.00364),
-    eq. 7, for any affine SDE: x0 = c_skip x + c_out F(c_in x, c_noise), with
-    c_in = 1/sqrt(alpha^2 s^2 + sigma^2), c_skip = alpha s^2 c_in^2, c_out = sigma s c_in and
+    "flow" (eps - x0, the velocity of flow matching) its output is that coordinate. For "edm" it
+    is F in Karras et al. 2022 (arXiv 2206.00364), eq. 7, for any affine SDE:
+    x0 = c_skip x + c_out F(c_in x, c_noise), with c_in = 1/sqrt(alpha^2 s^2 + sigma^2),
+    c_skip = alpha s^2 c_in^2, c_out = sigma s c_in and
     s = sigma_data; take it under VE and EDM schedules, whose states are not of unit size.
 
     Args:

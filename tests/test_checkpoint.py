@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.contract import DataContract
+from scoresde.ddpm import DDPM, ChainTime
 from scoresde.model import FunctionScore, Preconditioned, ScoreModel
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.sde import (
@@ -41,6 +42,7 @@ SCHEDULES: dict[str, SDE] = {
     "cosine": CosineSDE(s=0.01),
     "edm": EDMSDE(0.01, 60.0),
     "flow": FlowSDE(T=0.99),
+    "chain": DDPM.linear(20).to_sde(),
 }
 BETA = (lambda t: -0.5 * (0.1 + 19.9 * t), lambda t: (0.1 + 19.9 * t) ** 0.5)
 
@@ -559,3 +561,13 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(
     assert not target.exists()
     pickle.loads(payload)
     assert target.exists()  # it would have worked
+
+
+def test_a_network_of_a_discrete_chain(tmp_path: Path) -> None:
+    """Its schedule and the steps that it is told come back, and so its predictions to the bit."""
+    chain = DDPM.linear(50)
+    model = chain.score_model(MLP(2, width=8), "i-1")
+    found = load(save(model, tmp_path / "chain"))
+    assert found.sde == model.sde and found.time == model.time == ChainTime("i-1", 50)
+    x = torch.ones(3, 2)
+    assert torch.equal(found.score(0.5, x), model.eval().score(0.5, x))

@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "grid model",
         "process analytic guidance losses ddpm",
         "solvers",
-        "sampler likelihood fokker_planck",
+        "sampler likelihood bound fokker_planck",
         "training diagnose adapters",
         "cli __init__",
     )

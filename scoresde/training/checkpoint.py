@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scoresde._check import fail, instance, wrong_type
 from scoresde.contract import DataContract
+from scoresde.ddpm import ChainSDE, ChainTime
 from scoresde.model import Preconditioned, ScoreModel
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, AffineSDE, CosineSDE, FlowSDE, SubVPSDE
@@ -35,7 +36,7 @@ FORMAT, VERSION = "scoresde checkpoint", 1
 WEIGHTS, TRAINING = "model.safetensors", "training.safetensors"
 
 SDES: dict[str, Any] = {
-    c.__name__: c for c in (VPSDE, SubVPSDE, VESDE, CosineSDE, EDMSDE, FlowSDE)
+    c.__name__: c for c in (VPSDE, SubVPSDE, VESDE, CosineSDE, EDMSDE, FlowSDE, ChainSDE)
 }
 """The SDEs that a checkpoint can rebuild from their fields."""
 
@@ -147,7 +148,10 @@ def load(
     instance("net", network, nn.Module, "pass the network that the checkpoint was saved from")
     fill(network, read(folder, config, WEIGHTS), str(folder / WEIGHTS), assign=net is None)
     try:
-        model = Preconditioned(network, schedule, **config["model"])
+        settings = dict(config["model"])
+        if isinstance(settings.get("time"), dict):
+            settings["time"] = ChainTime.from_dict(settings["time"])
+        model = Preconditioned(network, schedule, **settings)
     except (TypeError, ValueError) as error:
         raise damaged(folder / CONFIG, f"model settings that do not fit ({error})") from error
     return model.to(device).eval()
@@ -233,7 +237,7 @@ def describe(
     if not isinstance(model, Preconditioned):
         remedy = "save the Preconditioned model inside, or its weights with safetensors"
         raise wrong_type("model", "a Preconditioned model", type(model).__name__, remedy)
-    if not isinstance(model.time, str):
+    if not isinstance(model.time, str | ChainTime):
         remedy = (
             "name a convention ('t', 'log_snr', 'log_sigma/4'), or put the function in the net"
         )
@@ -259,7 +263,7 @@ def describe(
         },
         "model": {
             "predicts": model.predicts,
-            "time": model.time,
+            "time": model.time.to_dict() if isinstance(model.time, ChainTime) else model.time,
             "sigma_data": model.sigma_data,
             "null": _json("model.null", null),
         },

@@ -1,0 +1,43 @@
+"""The variational bound of a chain, term by term."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from scoresde._check import fail, floating
+
+__all__ = ["BoundTerms", "check_data"]
+
+
+def check_data(x: object) -> Tensor:
+    """`x` if it is a non-empty floating batch of finite numbers."""
+    data = floating("x", x, "encode levels with contract.encode(k), or convert with .float()")
+    if data.ndim < 2 or data.numel() == 0:
+        raise fail("x", "a non-empty batch of shape (B, *D)", data, "add a batch axis")
+    if not bool(data.isfinite().all()):
+        raise fail("x", "finite numbers", "NaN or infinity", "clean the data first")
+    return data
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class BoundTerms:
+    """L_T, L_1 ... L_{T-1} and L_0 of Ho et al. 2020 (arXiv 2006.11239), eq. 5, in nats.
+
+    Attributes:
+        prior: L_T, (B,), KL(q(x_N | x_0), N(0, I)).
+        steps: (N - 1, B); row k is L_{k+1}, the KL of the step from x_{k+2} to x_{k+1}.
+        reconstruction: L_0, (B,), of the decoder that was asked for.
+    """
+
+    prior: Tensor
+    steps: Tensor
+    reconstruction: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The bound itself, (B,)."""
+        return self.prior + self.steps.sum(0) + self.reconstruction
