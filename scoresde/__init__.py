@@ -1,10 +1,10 @@
 """Score-based generative modelling in continuous time: SDEs, score models, solvers."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from scoresde.analytic import Empirical, Gaussian, GaussianMixture
-from scoresde.bound import Bound, elbo
 from scoresde.contract import DataContract
-from scoresde.ddpm import DDPM, ChainSDE, ChainTime
-from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
 from scoresde.grid import Grid, churn, restart
 from scoresde.losses import ImportanceTime, LogNormalTime, UniformTime, dsm_loss
 from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
@@ -12,7 +12,7 @@ from scoresde.node import Node
 from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
 from scoresde.prediction import Prediction
 from scoresde.process import ExtendedReverse, ForwardSDE, ReverseSDE
-from scoresde.sampler import ReverseSampler, simulate
+from scoresde.sampler import Latent, ReverseSampler, decode, encode, simulate, slerp
 from scoresde.sde import (
     EDMSDE,
     SDE,
@@ -27,6 +27,9 @@ from scoresde.sde import (
 from scoresde.solvers import (
     SRA1,
     Adams,
+    AdaptiveODE,
+    AdaptiveSDE,
+    Calibration,
     Corrector,
     DPMSolverV3,
     EulerMaruyama,
@@ -44,8 +47,14 @@ from scoresde.solvers import (
     Statistics,
     StepSolver,
     TorchSDESolver,
+    calibrate,
 )
-from scoresde.training import EMA, Trainer, load, save
+
+if TYPE_CHECKING:
+    from scoresde.bound import Bound, elbo
+    from scoresde.ddpm import DDPM, ChainSDE, ChainTime
+    from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
+    from scoresde.training import EMA, Trainer, load, load_calibration, save
 
 __all__ = [
     "DDPM",
@@ -56,10 +65,13 @@ __all__ = [
     "VESDE",
     "VPSDE",
     "Adams",
+    "AdaptiveODE",
+    "AdaptiveSDE",
     "AffineSDE",
     "AnalyticStart",
     "Bound",
     "BrownianPath",
+    "Calibration",
     "ChainSDE",
     "ChainTime",
     "Corrector",
@@ -81,6 +93,7 @@ __all__ = [
     "ImportanceTime",
     "Independent",
     "Langevin",
+    "Latent",
     "LinearSDE",
     "LogNormalTime",
     "Node",
@@ -106,13 +119,46 @@ __all__ = [
     "TorchSDESolver",
     "Trainer",
     "UniformTime",
+    "calibrate",
     "churn",
+    "decode",
     "dsm_loss",
     "elbo",
+    "encode",
     "load",
+    "load_calibration",
     "restart",
     "save",
     "score_fpe_residual",
     "simulate",
+    "slerp",
 ]
 __version__ = "0.1.0"
+
+_LATER = {
+    "Bound": "scoresde.bound",
+    "ChainSDE": "scoresde.ddpm",
+    "ChainTime": "scoresde.ddpm",
+    "DDPM": "scoresde.ddpm",
+    "Density": "scoresde.fokker_planck",
+    "EMA": "scoresde.training",
+    "FokkerPlanck": "scoresde.fokker_planck",
+    "Trainer": "scoresde.training",
+    "elbo": "scoresde.bound",
+    "load": "scoresde.training",
+    "load_calibration": "scoresde.training",
+    "save": "scoresde.training",
+    "score_fpe_residual": "scoresde.fokker_planck",
+}
+"""Applications, imported at their first use, so that `import scoresde` stays quick."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

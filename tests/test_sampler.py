@@ -20,6 +20,7 @@ from scoresde import (
     VESDE,
     VPSDE,
     Adams,
+    AdaptiveODE,
     AffineSDE,
     CosineSDE,
     EulerMaruyama,
@@ -50,7 +51,8 @@ VP = VPSDE()
 TWO = GaussianMixture(
     torch.tensor([[1.0, -1.0], [-1.0, 0.5]]).double(), torch.tensor([0.1, 0.2]).double()
 )
-STEPWISE = [name for name in SOLVERS if name not in ("scipy", "torchsde")]
+WHOLE = ("scipy", "torchsde", "dopri5", "bosh3", "adaptive_sde")
+STEPWISE = [name for name in SOLVERS if name not in WHOLE]
 
 
 def score(t: Tensor, x: Tensor) -> Tensor:
@@ -834,3 +836,42 @@ def test_teleport_refuses_what_it_cannot_do() -> None:
     own = ReverseSampler(SDE(lambda t, x: -x, lambda t: 1.0), score, "euler", steps=3)
     with pytest.raises(TypeError, match="leave teleport out"):
         own.sample((2, 2), teleport=gaussian)
+
+
+# Calibration, encoding, stopped samples
+
+
+def test_a_calibration_is_found_by_a_sampler_and_brings_its_grid() -> None:
+    model = TWO.under(VP)
+    sampler = ReverseSampler(VP, model, steps=5)
+    made = sampler.calibrate((2,), pilots=16, method="equidistribute", dtype=F64)
+    used = ReverseSampler(VP, model, made)
+    solution = used.solve((3, 2), seed=0)
+    assert (solution.solver, solution.grid) == (made.solver, made.grid)
+    assert used.eta == 0.0 and made.grid.steps == 5
+    for wrong in ({"grid": "karras"}, {"eta": 1.0}):
+        with pytest.raises(ValueError, match="neither, with a calibration"):
+            ReverseSampler(VP, model, made, **wrong)
+    with pytest.raises(ValueError, match="calibration"):
+        ReverseSampler(VP, Gaussian(torch.zeros(2), torch.ones(2)).under(VP), made)
+
+
+def test_encode_and_decode_of_a_sampler() -> None:
+    model = TWO.under(VP)
+    sampler = ReverseSampler(VP, model, t_end=0.01)
+    x = TWO.marginal(VP, 0.01).sample(5)
+    latent = sampler.encode(x, check=True)
+    assert torch.allclose(sampler.decode(latent.z), x, atol=1e-3)
+    assert float(latent.round_trip.max()) < 1e-4
+
+
+def test_stopped_samples_are_denoised_at_their_own_time() -> None:
+    gaussian = Gaussian(torch.zeros(2).double(), torch.tensor([0.3, 2.0]).double())
+    sampler = ReverseSampler(VP, gaussian.under(VP), AdaptiveODE(max_nfe=20))
+    solution = sampler.solve((6, 2), seed=0, dtype=F64, batch_size=4)
+    assert solution.status == "budget" and solution.stats["nfe"].shape == (6,)
+    bare = ReverseSampler(VP, gaussian.under(VP), sampler.solver, denoise=False)
+    stopped = bare.solve((6, 2), seed=0, dtype=F64)
+    assert float(stopped.stats["t"].min()) > 0.01
+    expected = gaussian.under(VP)(stopped.stats["t"], stopped.x).x0
+    assert torch.allclose(solution.x, expected, rtol=1e-10, atol=1e-12)

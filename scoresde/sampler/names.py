@@ -15,6 +15,8 @@ from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import (
     SRA1,
     Adams,
+    AdaptiveODE,
+    AdaptiveSDE,
     EulerMaruyama,
     Heun,
     Langevin,
@@ -61,6 +63,7 @@ SOLVERS: dict[str, tuple[Solver, float | Callable[[AffineSDE], Eta]]] = {
     "euler_maruyama_log_snr": (EulerMaruyama("log_snr"), 1.0),
     "er_sde_2": (Adams(2, clock="rho"), ExtendedReverse),
     "er_sde_3": (Adams(3, clock="rho"), ExtendedReverse),
+    "adaptive_sde": (AdaptiveSDE(), 1.0),
     "torchsde": (TorchSDESolver(), 1.0),
     # the probability flow
     "ddim": (Adams(1), 0.0),
@@ -95,6 +98,8 @@ SOLVERS: dict[str, tuple[Solver, float | Callable[[AffineSDE], Eta]]] = {
     "deis_log_rho_3": (Adams(3, kernel="eps"), 0.0),
     "ipndm_3": (Adams(3, kernel="eps", variant="ipndm"), 0.0),
     "ipndm_4": (Adams(4, kernel="eps", variant="ipndm"), 0.0),
+    "dopri5": (AdaptiveODE(), 0.0),
+    "bosh3": (AdaptiveODE("bosh3", 1e-3, 1e-3), 0.0),
     "scipy": (SciPySolver(), 0.0),
 }
 """Name -> (solver, eta): eta = 1 walks the reverse SDE, 0 the probability flow.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -16,6 +17,7 @@ from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.noise import Noise
 from scoresde.process import ReverseSDE
 from scoresde.sampler.auto import choose
+from scoresde.sampler.latent import Latent, decode, encode
 from scoresde.sampler.names import (
     AUTOMATIC,
     FIRST_ORDER_STEPS,
@@ -28,10 +30,7 @@ from scoresde.sampler.names import (
 from scoresde.sampler.names import device as as_device
 from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers import (
-    Solution,
-    Solver,
-)
+from scoresde.solvers import Adams, Calibration, Solution, Solver, calibrate
 from scoresde.solvers.base import OnStep, check_hook
 
 __all__ = ["ReverseSampler"]
@@ -73,7 +72,7 @@ class ReverseSampler:
         self,
         sde: SDE,
         model: ScoreModel | Callable[..., Tensor],
-        solver: str | Solver = "auto",
+        solver: str | Solver | Calibration = "auto",
         *,
         steps: int | None = None,
         grid: str | Grid | Sequence[float] | None = None,
@@ -85,6 +84,12 @@ class ReverseSampler:
         affine = isinstance(sde, AffineSDE)
         self.sde = sde
         self.model = as_model(sde, model)
+        if isinstance(solver, Calibration):
+            solver.check(sde, self.model)
+            if grid is not None or eta not in (None, 0):
+                remedy = "a calibration brings its own; take its solver and grid by themselves"
+                raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
+            grid, eta, solver = solver.grid, 0.0, solver.solver
         automatic = isinstance(solver, str) and solver in AUTOMATIC
         if steps is None and (grid is None or isinstance(grid, str)):
             steps = FIRST_ORDER_STEPS if automatic and not affine else STEPS
@@ -116,6 +121,60 @@ class ReverseSampler:
 
     def __repr__(self) -> str:
         return f"ReverseSampler({self.sde!r}, {self.solver!r}, eta={self.eta!r})"
+
+    def calibrate(
+        self,
+        shape: Sequence[int],
+        *,
+        method: str = "optimise",
+        solver: Adams | None = None,
+        pilots: int = 48,
+        seed: int = 0,
+        cond: Cond = None,
+        batch_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Calibration:
+        """The solver and grid of as many steps that suit this model best; see `calibrate`.
+
+        Pass it to a new sampler: `ReverseSampler(sde, model, calibration)`.
+
+        Args:
+            shape: of one sample, (*D).
+            cond: conditions of the pilots, name -> (pilots, ...).
+            method, solver, pilots, seed, batch_size: as in `scoresde.calibrate`.
+            dtype, device: of the pilots; by default those of the model's parameters.
+        """
+        dtype, device = self._kind(dtype, device, None)
+        return calibrate(
+            ReverseSDE(self.sde, self.model, self.eta, cond),
+            shape,
+            steps=self.steps,
+            method=method,
+            solver=solver,
+            pilots=pilots,
+            seed=seed,
+            t_end=self._nodes.end,
+            batch_size=batch_size,
+            dtype=dtype,
+            device=device,
+        )
+
+    def encode(
+        self,
+        x: Tensor,
+        *,
+        solver: Solver | None = None,
+        cond: Cond = None,
+        check: bool = False,
+    ) -> Latent:
+        """Latent codes of data x: (B, *D), along the probability flow; see `scoresde.encode`."""
+        end = self._nodes.end
+        return encode(self.sde, self.model, x, solver=solver, t=end, cond=cond, check=check)
+
+    def decode(self, z: Tensor, *, solver: Solver | None = None, cond: Cond = None) -> Tensor:
+        """The inverse of `encode`: data from latent codes z: (B, *D)."""
+        return decode(self.sde, self.model, z, solver=solver, t=self._nodes.end, cond=cond)
 
     def sample(
         self,
@@ -229,6 +288,8 @@ class ReverseSampler:
             path=torch.cat(paths, 1) if paths else None,
             solver=self.solver,
             seed=source.seed,
+            status=next((s.status for s in solutions if s.status != "done"), "done"),
+            stats=_joined([s.stats for s in solutions]),
         )
 
     def _solve(
@@ -245,22 +306,25 @@ class ReverseSampler:
         solution = self.solver.solve(
             process, x, grid, noise=noise, on_step=hooks[1], keep_path=keep_path
         )
-        denoised = self._denoised(process, solution.x, grid)
+        denoised = self._denoised(process, solution, grid)
         nfe = process.nfe
         if not bool(torch.isfinite(denoised).all()):
             again = replay(self.solver, process, x, grid, noise, hooks[0], MODEL_FAULT, first)
-            last = self._denoised(process, again.x, grid)
+            last = self._denoised(process, again, grid)
             if bool(torch.isfinite(last).all()):
                 remedy = "call model.eval(): dropout makes a model answer differently each time"
                 raise fail("model", "the same scores in a replay", "NaN in one run only", remedy)
             where = f"in the final denoising at t = {grid.end:.6g}"
             raise not_finite(MODEL_FAULT, where, last, first)
-        return Solution(x=denoised, grid=grid, nfe=nfe, path=solution.path)
+        return replace(solution, x=denoised, nfe=nfe)
 
-    def _denoised(self, process: ReverseSDE, x: Tensor, grid: Grid) -> Tensor:
+    def _denoised(self, process: ReverseSDE, solution: Solution, grid: Grid) -> Tensor:
         """One Tweedie step at the state's own time, unless no noise is left there."""
+        x = solution.x
         if not self.denoise:
             return x
+        if solution.status != "done":  # some samples were stopped before the end, each at a time
+            return process.predict(self.sde.at(solution.stats["t"], like=x), x).x0
         node = self.sde.at(grid.end)
         return process.predict(node, x).x0 if node.sigma > 0 else x / node.alpha
 
@@ -321,3 +385,13 @@ class ReverseSampler:
         if like is None:  # an oracle has no parameters, but it has tables
             like = next(self.model.buffers(), None)
         return dtype, torch.get_default_device() if like is None else like.device
+
+
+def _joined(stats: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a solver measured in each batch: joined where it is per sample, else a list."""
+    joined: dict[str, Any] = {}
+    for name in stats[0]:
+        values = [each[name] for each in stats]
+        tensors = all(isinstance(value, Tensor) for value in values)
+        joined[name] = torch.cat(values) if tensors else values
+    return joined

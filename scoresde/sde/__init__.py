@@ -2,6 +2,7 @@
 
 from scoresde.sde.base import SDE, AffineSDE, FunctionSDE
 from scoresde.sde.families import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.sde.fingerprint import fingerprint, same_schedule
 from scoresde.sde.linear import LinearSDE
 
 __all__ = [
@@ -15,4 +16,6 @@ __all__ = [
     "FunctionSDE",
     "LinearSDE",
     "SubVPSDE",
+    "fingerprint",
+    "same_schedule",
 ]

@@ -1,7 +1,7 @@
 """Training: the `Trainer`, the average of the weights, and checkpoints."""
 
-from scoresde.training.checkpoint import load, read_config, save
+from scoresde.training.checkpoint import load, load_calibration, read_config, save
 from scoresde.training.ema import EMA
 from scoresde.training.trainer import Trainer, Update
 
-__all__ = ["EMA", "Trainer", "Update", "load", "read_config", "save"]
+__all__ = ["EMA", "Trainer", "Update", "load", "load_calibration", "read_config", "save"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,7 +17,18 @@ from scoresde.contract import DataContract
 from scoresde.ddpm import ChainSDE, ChainTime
 from scoresde.model import Preconditioned, ScoreModel
 from scoresde.nets import MLP, UNet, UViT
-from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, AffineSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.sde import (
+    EDMSDE,
+    SDE,
+    VESDE,
+    VPSDE,
+    CosineSDE,
+    FlowSDE,
+    SubVPSDE,
+    fingerprint,
+    same_schedule,
+)
+from scoresde.solvers import Calibration
 from scoresde.training.files import (
     CONFIG,
     check_place,
@@ -30,14 +40,22 @@ from scoresde.training.files import (
     write,
 )
 
-__all__ = ["NETS", "SDES", "Training", "load", "load_training", "read_config", "save"]
+__all__ = [
+    "NETS",
+    "SDES",
+    "Training",
+    "load",
+    "load_calibration",
+    "load_training",
+    "read_config",
+    "save",
+]
 
 FORMAT, VERSION = "scoresde checkpoint", 1
 WEIGHTS, TRAINING = "model.safetensors", "training.safetensors"
 
-SDES: dict[str, Any] = {
-    c.__name__: c for c in (VPSDE, SubVPSDE, VESDE, CosineSDE, EDMSDE, FlowSDE, ChainSDE)
-}
+_FAMILIES = (VPSDE, SubVPSDE, VESDE, CosineSDE, EDMSDE, FlowSDE, ChainSDE)
+SDES: dict[str, Any] = {c.__name__: c for c in _FAMILIES}
 """The SDEs that a checkpoint can rebuild from their fields."""
 
 NETS: dict[str, Any] = {c.__name__: c for c in (MLP, UNet, UViT)}
@@ -65,6 +83,7 @@ def save(
     contract: DataContract | None = None,
     extra: Mapping[str, Any] | None = None,
     training: Training | None = None,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> Path:
     """Write a model as a folder of `config.json` and `model.safetensors`, all of it or nothing.
 
@@ -82,6 +101,7 @@ def save(
         contract: which integers the data stand for; read back with `read_config`.
         extra: anything that json holds, for people to read.
         training: the state of a run; `Trainer` writes it.
+        calibrations: of this model, by names of your own; read back with `load_calibration`.
 
     Returns:
         The folder.
@@ -99,6 +119,9 @@ def save(
         VPSDE(beta_min=0.1, beta_max=20.0)
     """
     config = describe(model, contract=contract, extra=extra)
+    for made in (calibrations or {}).values():
+        made.check(model.sde, model)
+    config["calibrations"] = {k: c.to_dict() for k, c in (calibrations or {}).items()}
     place = check_place(path, (WEIGHTS, TRAINING))
     files: dict[str, Mapping[str, Tensor]] = {WEIGHTS: _net_of(model).state_dict()}
     if training is not None:
@@ -170,6 +193,20 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         ({'epoch': 3}, 17)
     """
     return _open(path)[1]
+
+
+def load_calibration(path: str | os.PathLike[str], name: str) -> Calibration:
+    """A calibration that was saved with a model; `ReverseSampler` checks that it is of the model.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`; there is none of this name.
+    """
+    folder, config = _open(path)
+    saved = config.get("calibrations", {})
+    if name not in saved:
+        remedy = "save it with save(model, path, calibrations={name: calibration})"
+        raise fail("name", f"one of {', '.join(saved) or 'none'} in {folder}", name, remedy)
+    return Calibration.from_dict(saved[name])
 
 
 def load_training(
@@ -299,30 +336,9 @@ def _json(name: str, value: Any) -> Any:
         raise wrong_type(name, f"what json can hold ({error})", value, remedy) from error
 
 
-def fingerprint(sde: SDE) -> dict[str, Any]:
-    """Values of the schedule at fixed times, by which another schedule is told apart.
-
-    Values and not their hash: they agree to rounding between machines, and a difference can be
-    shown.
-    """
-    times = [sde.t_min + (sde.T - sde.t_min) * k / 16 for k in range(17)]
-    nodes = [sde.at(t) for t in times]
-    names = ("t", "log_snr", "alpha") if isinstance(sde, AffineSDE) else ("t", "g")
-    return {name: [float(getattr(n, name)) for n in nodes] for name in names}
-
-
 def _same_schedule(sde: SDE, saved: Mapping[str, list[float]], argument: str) -> None:
-    mine = fingerprint(sde)
     remedy = "pass the SDE that the model was trained with"
-    if {k: len(v) for k, v in mine.items()} != {k: len(v) for k, v in saved.items()}:
-        expected = f"a schedule of {', '.join(saved)}, as in the checkpoint"
-        raise refuse(argument, expected, f"one of {', '.join(mine)}", remedy)
-    for name, values in saved.items():
-        for t, a, b in zip(saved["t"], values, mine[name], strict=True):
-            if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) and a != b:
-                where = f"{name} = {a:.8g} at t = {t:.6g}, as in the checkpoint"
-                got = f"{b:.8g} ({type(sde).__name__})"
-                raise refuse(argument, where, got, remedy)
+    same_schedule(sde, saved, argument, "checkpoint", remedy, refuse)
 
 
 def _rebuild_sde(config: Mapping[str, Any], folder: Path) -> SDE:
