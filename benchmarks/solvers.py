@@ -134,6 +134,11 @@ class Record:
     def ours(self) -> bool:
         return self.library == OURS
 
+    def brief(self) -> dict[str, Any]:
+        """For the file: four digits of each number."""
+        fields = asdict(self).items()
+        return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in fields}
+
 
 def of_ours(name: str) -> Method:
     def bound(sde: SDE) -> tuple[Solver, Any]:
@@ -275,12 +280,13 @@ def parts(quick: bool, only: Iterable[str], families: Iterable[str]) -> list[Par
     paths = 4000 if quick else 20000
     one, few = ALL_GRIDS[:1], ALL_GRIDS[:2]
     made = [Part(b1(), few if quick else ALL_GRIDS, False)]
-    made += [Part(b2(), one if quick else few, sde) for sde in (False, True)]
-    made += [Part(b3(), one if quick else few, False), Part(b3(points=paths), one, True)]
-    made += [Part(b4(), one if quick else ALL_GRIDS[:3], False)]
+    every = one if quick else ALL_GRIDS
+    made += [Part(b2(), every, sde) for sde in (False, True)]
+    made += [Part(b3(), every, False), Part(b3(points=paths), every, True)]
+    made += [Part(b4(), every, False)]
     if not quick:
         made += [Part(b3(std=0.02), few, False), Part(b4(std=0.01), one, False)]
-        made += [Part(b4(3072), few, False)]
+        made += [Part(b4(3072), ALL_GRIDS, False)]
     for family in families:
         if family != "vp":
             made += [Part(b1(family), few, False), Part(b3(family), one, False)]
@@ -513,8 +519,9 @@ def main() -> None:
     )
     stem = "solvers-quick" if args.quick else "solvers"
     (RESULTS / f"{stem}.md").write_text(text, encoding="utf-8")
-    saved = {"anchors": [asdict(a) for a in found], "records": [asdict(r) for r in records]}
-    (RESULTS / f"{stem}.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    saved = {"anchors": [asdict(a) for a in found], "records": [r.brief() for r in records]}
+    text = json.dumps(saved, separators=(",", ":")).replace("},{", "},\n{")
+    (RESULTS / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
     made = plots(records)
     print(f"wrote {stem}.md, {stem}.json and {len(made)} plots to {RESULTS}")
 

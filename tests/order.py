@@ -22,12 +22,12 @@ from torch import Tensor
 
 from scoresde import (
     VPSDE,
+    BrownianPath,
     Gaussian,
     GaussianMixture,
     Grid,
     Node,
     Noise,
-    PathOnGrid,
     Prediction,
     ReverseSDE,
     ScoreModel,
@@ -232,14 +232,12 @@ def mixture_1d() -> GaussianMixture:
 def strong_errors_mixture(
     solver: Solver, steps: tuple[int, ...] = (64, 128, 256, 512), paths: int = 20_000
 ) -> list[float]:
-    """Median distance of the endpoints from those on twice the finest grid, one Brownian path."""
-    fine = log_snr(SDE, 4 * steps[-1])
-    noise = PathOnGrid(0, SDE, fine.times)
+    """Median distance of the endpoints from those at twice the steps, along one Brownian path."""
+    noise = BrownianPath(0, SDE, depth=14)  # stages between the nodes ask for times of their own
     data = mixture_1d()
     start = data.marginal(SDE, SDE.T).sample(paths, seed=1)
     ends = []
     for n in (*steps, 2 * steps[-1]):
-        grid = Grid.of(fine.times[:: len(fine.times) // n])
         process = ReverseSDE(SDE, data.under(SDE), 1.0)
-        ends.append(solver.solve(process, start, grid, noise=noise).x)
+        ends.append(solver.solve(process, start, log_snr(SDE, n), noise=noise).x)
     return [float((a - b).abs().median()) for a, b in pairwise(ends)]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import order
 import pytest
+
+from scoresde.sampler.auto import AUTO
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,8 +49,19 @@ def test_the_solver_of_contributing_is_short_and_of_its_order() -> None:
     assert abs(observed[-1] - solver.orders.ode) < 0.15, observed
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/choosing.md"]
+)
 def test_links_to_files_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_choice_of_solvers_is_the_measured_one() -> None:
+    """docs/choosing.md and `solver="auto"` say what benchmarks/results/solvers.json holds."""
+    found = runpy.run_path(str(ROOT / "benchmarks/choosing.py"))
+    records = json.loads(found["RESULTS"].read_text(encoding="utf-8"))["records"]
+    made = found["choices"](records)
+    assert found["rows"](made) == AUTO
+    assert found["PAGE"].read_text(encoding="utf-8") == found["page"](made)

@@ -14,21 +14,21 @@ AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
         (10, "ipndm_3", "log_snr"),
         (20, "ipndm_3", "quadratic"),
         (50, "unipc_4", "log_snr"),
-        (100, "unipc_4", "log_snr"),
+        (100, "unipc_3_v", "log_snr"),
     ),
     "sde": (
         (5, "dpmpp_2m_sde", "log_snr"),
         (10, "dpmpp_2m_sde", "log_snr"),
         (20, "dpmpp_2m_sde", "log_snr"),
         (50, "sa_solver_p3c4", "log_snr"),
-        (100, "sa_solver_p3c4", "log_snr"),
+        (100, "sa_solver_p2c2_v", "quadratic"),
     ),
     "any_eta": (
         (5, "dpmpp_2m_sde", "log_snr"),
-        (10, "er_sde_3", "karras"),
-        (20, "er_sde_3", "karras"),
+        (10, "er_sde_2", "uniform"),
+        (20, "er_sde_3", "log_snr"),
         (50, "er_sde_3", "karras"),
-        (100, "er_sde_3", "karras"),
+        (100, "sa_solver_p2c2_v", "quadratic"),
     ),
 }
 """Process -> (network calls, solver, grid), the rows of docs/choosing.md.
