@@ -326,7 +326,8 @@ class Theirs(Case):
 def cases(kind: str, steps: int) -> list[Case]:
     torch.manual_seed(0)
     net = NETS[kind]()
-    names = [n for n, (s, _) in SOLVERS.items() if isinstance(s, StepSolver) or kind == "mlp"]
+    whole = ("scipy", "torchsde") if kind == "mlp" else ()  # adaptive ones have no fixed steps
+    names = [n for n, (s, _) in SOLVERS.items() if isinstance(s, StepSolver) or n in whole]
     if kind == "conv":
         names = [n for n in names if n in ON_CONV]
     made: list[Case] = [Ours(name, net, steps) for name in names]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from scoresde._check import fail
@@ -87,6 +88,13 @@ class Prediction:
             return self.value
         a, b = self.coefficients(kind)
         return lincomb((a, self.x), (b, self.value))
+
+    def scaled(self, kind: str) -> tuple[Scalar, Tensor]:
+        """(c, m) with which the coordinate `kind` is c m, by one pass over the state in m."""
+        a, b = self.coefficients(kind)
+        if kind == self.kind or isinstance(b, Tensor) or b == 0.0:
+            return 1.0, self.read(kind)
+        return b, torch.add(self.value, self.x, alpha=a / b)
 
     @property
     def x0(self) -> Tensor:

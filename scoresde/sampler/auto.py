@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from scoresde._check import positive_int
+from scoresde.grid import Grid, make_grid
+from scoresde.process import Eta
+from scoresde.sampler.names import AUTOMATIC, FIRST_ORDER_STEPS, STEPS, as_solver
 from scoresde.sde import SDE, AffineSDE
+from scoresde.solvers import Solver
 
-__all__ = ["AUTO", "choose"]
+__all__ = ["AUTO", "choose", "settle"]
 
 AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
     "ode": (
@@ -57,3 +63,33 @@ def choose(sde: SDE, steps: int, end: float, process: str) -> tuple[str, str]:
         return _SHORT[process], "log_snr"
     _, solver, grid = min(AUTO[process], key=lambda row: max(row[0] / steps, steps / row[0]))
     return solver, grid
+
+
+def settle(
+    sde: SDE,
+    solver: str | Solver,
+    steps: int | None,
+    grid: str | Grid | Sequence[float] | None,
+    t_end: float | None,
+    eta: Eta | None,
+) -> tuple[Solver, Eta, str | Grid, int | None]:
+    """What these arguments of a sampler mean: the solver, its eta, the grid and its steps.
+
+    A grid of the user's own keeps `steps` as it is: None, or what the grid must agree with.
+    """
+    affine = isinstance(sde, AffineSDE)
+    automatic = isinstance(solver, str) and solver in AUTOMATIC
+    if grid is not None and not isinstance(grid, str):
+        grid = make_grid(grid, sde, steps, t_end=t_end)
+        count, end = grid.steps, grid.end
+    else:
+        if steps is None:
+            steps = FIRST_ORDER_STEPS if automatic and not affine else STEPS
+        count = positive_int("steps", steps, "the number of steps is a whole number above 0")
+        end = sde.t_end if t_end is None else sde.check_time("t_end", t_end)
+    default = "log_snr" if affine else "uniform"
+    if automatic:
+        process = "any_eta" if solver == "auto_sde" else "ode" if eta in (None, 0) else "sde"
+        solver, default = choose(sde, count, end, process)
+    made, own = as_solver(solver, sde)
+    return made, own if eta is None else eta, default if grid is None else grid, steps

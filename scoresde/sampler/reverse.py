@@ -16,15 +16,11 @@ from scoresde.grid import Grid, make_grid
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.noise import Noise
 from scoresde.process import ReverseSDE
-from scoresde.sampler.auto import choose
+from scoresde.sampler.auto import settle
 from scoresde.sampler.latent import Latent, decode, encode
 from scoresde.sampler.names import (
-    AUTOMATIC,
-    FIRST_ORDER_STEPS,
-    STEPS,
     as_model,
     as_noise,
-    as_solver,
     check_shape,
 )
 from scoresde.sampler.names import device as as_device
@@ -90,22 +86,8 @@ class ReverseSampler:
                 remedy = "a calibration brings its own; take its solver and grid by themselves"
                 raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
             grid, eta, solver = solver.grid, 0.0, solver.solver
-        automatic = isinstance(solver, str) and solver in AUTOMATIC
-        if steps is None and (grid is None or isinstance(grid, str)):
-            steps = FIRST_ORDER_STEPS if automatic and not affine else STEPS
-        if grid is not None and not isinstance(grid, str):
-            grid = make_grid(grid, sde, steps, t_end=t_end)
-        if automatic:
-            process = "any_eta" if solver == "auto_sde" else "ode" if eta in (None, 0) else "sde"
-            count = grid.steps if isinstance(grid, Grid) else positive_int("steps", steps)
-            end = grid.end if isinstance(grid, Grid) else sde.t_end if t_end is None else t_end
-            solver, default_grid = choose(sde, count, sde.check_time("t_end", end), process)
-        else:
-            default_grid = "log_snr" if affine else "uniform"
-        self.solver, default = as_solver(solver, sde)
-        self.eta = default if eta is None else eta
+        self.solver, self.eta, grid, steps = settle(sde, solver, steps, grid, t_end, eta)
         self.t_end = t_end
-        grid = default_grid if grid is None else grid
         self._nodes = make_grid(grid, sde, steps, t_end=t_end)
         self.grid = grid if isinstance(grid, str) else self._nodes
         self.steps = self._nodes.steps

@@ -108,9 +108,9 @@ class Adams(StepSolver):
         kept = depth(self.order, self.corrector) - 1
         if not kept:  # nothing to read out for later steps: three passes over the state
             return prediction.mix(keep, self.kernel, weights[0], *fresh), (rows, i + 1, ())
-        known = (prediction.read(self.kernel), *past)
-        terms = ((keep, x), *zip(weights, known, strict=False), *fresh)
-        return lincomb(*terms), (rows, i + 1, known[:kept])
+        known = (prediction.scaled(self.kernel), *past)
+        terms = [(w * c, m) for w, (c, m) in zip(weights, known, strict=False)]
+        return lincomb((keep, x), *terms, *fresh), (rows, i + 1, known[:kept])
 
 
 @kept(64)

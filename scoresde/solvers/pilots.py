@@ -147,7 +147,8 @@ class Pilots:
         with torch.no_grad():
             for state, past in walk(solver, process, self.x[part], nodes):
                 x.append(state)
-                told.append(past[0])
+                scale, newest = past[0]
+                told.append(scale * newest)
         self._count(process, part)
         rest = self.run(solver, fine, slice(part.stop, None)) if part.stop < len(self.x) else None
         self.ends = x[-1] if rest is None else torch.cat([x[-1], rest])
@@ -216,8 +217,8 @@ def tensor_nodes(sde: AffineSDE, log_snr: Tensor) -> tuple[Node, ...]:
 
 def walk(
     solver: Adams, process: ReverseSDE, x: Tensor, nodes: tuple[Node, ...]
-) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-    """The solver's own steps, over nodes of floats or of tensors: states, and what is known.
+) -> Iterator[tuple[Tensor, tuple[tuple[Any, Tensor], ...]]]:
+    """The solver's own steps, over nodes of floats or of tensors: states, and what is known, as (c, m) of c m.
 
     Along tensors the rows of the solver are tensors too, and the states have a gradient in them.
     """
