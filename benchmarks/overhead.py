@@ -7,8 +7,8 @@ and a convolution on 16 x 3 x 32 x 32 numbers of about 8 ms a call, where memory
 Outputs are bounded, so states stay of unit size. Bare calls are made on the states at which the
 sampler called the network, with the times ready. The noise of ours is what a run takes beyond one
 that looks its noise up; that of the peers is torch.randn by itself. Peers run as their own users
-run them, without our adapters. Rounds are interleaved; figures are medians of one run on one
-machine.
+run them, without our adapters. Rounds are interleaved; each part is that of its fastest round,
+which other work on the machine disturbs least, all in one run on one machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import importlib
 import json
 import math
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -283,9 +282,9 @@ class Case:
             for inputs in self.calls:
                 self.net(*inputs)
 
-    def draw(self, clock: Callable[[], float]) -> float:
-        """Seconds that the noise of a run takes; none unless overridden."""
-        return 0.0
+    def quiet(self, clock: Callable[[], float], run: float) -> float:
+        """Seconds of a run without its noise, `run` with it."""
+        raise NotImplementedError
 
 
 class Ours(Case):
@@ -299,9 +298,9 @@ class Ours(Case):
         self.silent = lambda: sampler.sample(net.shape, noise=replayed)
         self.record(self.silent)
 
-    def draw(self, clock: Callable[[], float]) -> float:
+    def quiet(self, clock: Callable[[], float], run: float) -> float:
         # in place, where caches are those of a run: apart from it, drawing takes half as long
-        return seconds(self.run, clock) - seconds(self.silent, clock)
+        return seconds(self.silent, clock)
 
 
 class Theirs(Case):
@@ -316,11 +315,11 @@ class Theirs(Case):
         self.shape = net.shape
         self.draws = 1 + steps * any(part in name for part in STOCHASTIC)
 
-    def draw(self, clock: Callable[[], float]) -> float:
+    def quiet(self, clock: Callable[[], float], run: float) -> float:
         began = clock()
         for _ in range(self.draws):
             torch.randn(self.shape)
-        return clock() - began
+        return run - (clock() - began)
 
 
 def cases(kind: str, steps: int) -> list[Case]:
@@ -343,12 +342,13 @@ def cases(kind: str, steps: int) -> list[Case]:
 def measure(
     kind: str, steps: int, rounds: int, clock: Callable[[], float]
 ) -> list[dict[str, object]]:
-    parts = ("run", "bare", "draw")
+    parts = ("run", "bare", "quiet")
     every = cases(kind, steps)
     times: dict[str, dict[str, list[float]]] = {c.name: {p: [] for p in parts} for c in every}
     for turn in range(rounds + 1):
         for case in every:
-            taken = seconds(case.run, clock), seconds(case.bare, clock), case.draw(clock)
+            run = seconds(case.run, clock)
+            taken = run, seconds(case.bare, clock), case.quiet(clock, run)
             if turn:  # the first round warms up
                 for part, value in zip(parts, taken, strict=True):
                     times[case.name][part].append(value)
@@ -356,15 +356,14 @@ def measure(
 
 
 def row(case: Case, times: dict[str, list[float]], steps: int) -> dict[str, object]:
-    t = {part: statistics.median(values) for part, values in times.items()}
-    own = statistics.median(r - b - d for r, b, d in zip(*times.values(), strict=True))
-    ratios = [r / b for r, b in zip(times["run"], times["bare"], strict=True)]
+    t = {part: min(values) for part, values in times.items()}
+    own = t["quiet"] - t["bare"]
     return {
         "solver": case.name,
         "calls": len(case.calls),
-        "ratio": statistics.median(ratios),
+        "ratio": t["run"] / t["bare"],
         "bare us/call": 1e6 * t["bare"] / len(case.calls),
-        "noise us/step": 1e6 * t["draw"] / steps,
+        "noise us/step": 1e6 * (t["run"] - t["quiet"]) / steps,
         "own us/step": 1e6 * own / steps,
         "own us/call": 1e6 * own / len(case.calls),
         "own/bare %": 100 * own / t["bare"],
@@ -403,7 +402,7 @@ def main() -> None:
     ]
     results = {}
     for kind in args.nets:
-        rounds = args.rounds if kind == "mlp" else math.ceil(args.rounds / 3)
+        rounds = args.rounds if kind == "mlp" else math.ceil(args.rounds / 2)
         size = " x ".join(map(str, NETS[kind].shape))
         for threads in args.threads:
             torch.set_num_threads(threads)

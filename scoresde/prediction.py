@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from scoresde._check import fail
@@ -94,7 +93,7 @@ class Prediction:
         a, b = self.coefficients(kind)
         if kind == self.kind or isinstance(b, Tensor) or b == 0.0:
             return 1.0, self.read(kind)
-        return b, torch.add(self.value, self.x, alpha=a / b)
+        return b, lincomb((1.0, self.value), (a / b, self.x))
 
     @property
     def x0(self) -> Tensor:

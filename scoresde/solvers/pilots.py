@@ -218,7 +218,7 @@ def tensor_nodes(sde: AffineSDE, log_snr: Tensor) -> tuple[Node, ...]:
 def walk(
     solver: Adams, process: ReverseSDE, x: Tensor, nodes: tuple[Node, ...]
 ) -> Iterator[tuple[Tensor, tuple[tuple[Any, Tensor], ...]]]:
-    """The solver's own steps, over nodes of floats or of tensors: states, and what is known, as (c, m) of c m.
+    """The solver's own steps, over nodes of floats or of tensors: states, and what is known, c m.
 
     Along tensors the rows of the solver are tensors too, and the states have a gradient in them.
     """
