@@ -61,7 +61,10 @@ format: $(DEV)  ## format, and mend what ruff can mend
 
 bench: $(BENCH)/.installed  ## all benchmarks, beside the peers; tables and plots in benchmarks/results
 	$(BENCH)/bin/python benchmarks/solvers.py
+	$(BENCH)/bin/python benchmarks/choosing.py
 	$(BENCH)/bin/python benchmarks/orders.py
+	$(BENCH)/bin/python benchmarks/calibrated.py
+	$(BENCH)/bin/python benchmarks/noise.py
 	$(BENCH)/bin/python benchmarks/overhead.py
 
 bench-quick: $(BENCH)/.installed  ## the same with fewer problems, steps and rounds, in three minutes

@@ -190,8 +190,8 @@ class AnalyticStart(ScoreModel):
 
     Near t = T the marginal is close to a Gaussian whatever the data, so the exact score of a
     Gaussian with the data's moments is as good as the network's there. With `above` the second
-    node of the grid this is the analytic first step, which saves one call in five (Zhou et al.
-    2024, arXiv 2312.00094, sec. 4.3, take the standard normal for the stand-in).
+    node of the grid this is the analytic first step of Dockhorn et al. 2022 (arXiv 2210.05475),
+    who take the standard normal for the stand-in: one call less, of a few.
 
     Args:
         model: the model.

@@ -349,7 +349,7 @@ def test_two_stage_names_that_mean_the_same() -> None:
 
 @pytest.mark.parametrize("sde", FAMILIES, **ids)
 def test_er_sde_in_the_form_of_its_paper(sde: SDE) -> None:
-    """x_t in terms of phi, with int dq / phi by adaptive quadrature (Cui et al., eq. 16)."""
+    """x_t in terms of phi, with int dq / phi by adaptive quadrature (Cui et al. 2023)."""
 
     def phi(q: float) -> float:
         return q * (math.exp(q**0.3) + 10.0)
