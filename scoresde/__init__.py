@@ -53,6 +53,7 @@ from scoresde.solvers import (
 if TYPE_CHECKING:
     from scoresde.bound import Bound, elbo
     from scoresde.ddpm import DDPM, ChainSDE, ChainTime
+    from scoresde.diagnose import TransportGap, transport_gap
     from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
     from scoresde.training import EMA, Trainer, load, load_calibration, save
 
@@ -118,6 +119,7 @@ __all__ = [
     "SubVPSDE",
     "TorchSDESolver",
     "Trainer",
+    "TransportGap",
     "UniformTime",
     "calibrate",
     "churn",
@@ -132,10 +134,13 @@ __all__ = [
     "score_fpe_residual",
     "simulate",
     "slerp",
+    "transport_gap",
 ]
 __version__ = "0.1.0"
 
 _LATER = {
+    "TransportGap": "scoresde.diagnose",
+    "transport_gap": "scoresde.diagnose",
     "Bound": "scoresde.bound",
     "ChainSDE": "scoresde.ddpm",
     "ChainTime": "scoresde.ddpm",

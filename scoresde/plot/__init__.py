@@ -1,19 +1,27 @@
-"""Figures for samples, paths, losses and solver comparisons: arrays in, matplotlib Figure out.
+"""Figures for samples, paths, densities, bounds, losses and solvers: arrays in, Figure out.
 
 Nothing global is touched: figures are built with matplotlib's object-oriented API (no pyplot, no
 window, no display needed) under a style that ends with the call. `save` writes them to a file, a
-notebook shows them, and `figure.axes` leads to whatever should look otherwise.
+notebook shows them, and `figure.axes` leads to whatever should look otherwise. `animate` alone
+writes its file itself, a GIF.
 """
 
+from scoresde.plot.bound import bound_terms
 from scoresde.plot.comparison import quality_against_nfe
 from scoresde.plot.curves import curve
+from scoresde.plot.density import density_evolution, marginals
 from scoresde.plot.images import image_grid, trajectories
+from scoresde.plot.motion import animate
 from scoresde.plot.plane import paths_2d, scatter
 from scoresde.plot.style import save
 
 __all__ = [
+    "animate",
+    "bound_terms",
     "curve",
+    "density_evolution",
     "image_grid",
+    "marginals",
     "paths_2d",
     "quality_against_nfe",
     "save",

@@ -1,0 +1,287 @@
+"""Densities and particles in motion."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from scoresde._check import fail, need, positive, positive_int, wrong_type
+from scoresde.plot.density import as_centres, as_density, as_times, as_walks, bright
+from scoresde.plot.plane import _square_limits
+from scoresde.plot.style import (
+    FAINT,
+    INK,
+    PALETTE,
+    Array,
+    Numbers,
+    as_numbers,
+    as_points,
+    bare,
+    blank,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["animate"]
+
+Draw: TypeAlias = "Callable[[int], None]"
+
+LARGEST, LONGEST = 1200, 400  # pixels along a side, and frames
+FOLLOWED = 40  # particles on a line that are also drawn one by one
+STEEPEST = 4.0  # times the usual peak: a higher one is cut off
+BINS = 60
+DOTS_PER_INCH = 100
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def animate(
+    path: str | os.PathLike[str],
+    times: Array,
+    *,
+    particles: Array | None = None,
+    density: Array | None = None,
+    cells: Array | tuple[Array, Array] | None = None,
+    limits: tuple[float, float] | None = None,
+    frames: int = 60,
+    fps: float = 15.0,
+    pixels: int = 400,
+    hold: float = 1.5,
+    title: str | None = None,
+) -> Path:
+    """An animated GIF of particles and densities on a line or in the plane.
+
+    On a line the density is filled and the particles are a histogram, the first forty also dots
+    below it; in the plane the density is a heat map and the particles are dots. Axes and colours
+    stay the same throughout. The file is bounded by `frames` and `pixels`, has one palette of 124
+    colours, and appears whole or not at all.
+
+    Args:
+        path: ending in .gif; folders are made.
+        times: (K,) times that all rise or all fall, shown in this order.
+        particles: (K, B) or (K, B, 1) on a line, (K, B, 2) in the plane.
+        density: (K, n) on a line, (K, n, m) in the plane with axis 1 along the first coordinate.
+        cells: of the density, centres or edges: (n,) or (n + 1,); in the plane a pair of them.
+        limits: (low, high) of x, in the plane of both coordinates; None fits everything.
+        frames: at most so many of the K times, evenly spaced, first and last included.
+        fps: frames a second.
+        pixels: of the longer side, up to 1200.
+        hold: seconds that the last frame stays; then it starts over.
+        title: beside the time.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ImportError: Pillow is not installed; the message says how to install it.
+        ValueError: nothing to show, shapes that do not fit, another suffix, too large a size.
+
+    Example:
+        >>> import tempfile
+        >>> walk = np.random.default_rng(0).normal(size=(20, 100, 2)).cumsum(axis=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     animate(f"{folder}/walk.gif", np.arange(20), particles=walk, frames=5).name
+        'walk.gif'
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".gif":
+        raise fail("path", "a name that ends in .gif", str(path), "animations are GIF files")
+    image = need("PIL.Image", "data")
+    t = as_times("times", times)
+    side = _bounded("pixels", pixels, LARGEST)
+    shown = np.linspace(0, len(t) - 1, min(_bounded("frames", frames, LONGEST), len(t)))
+    rate, stay = positive("fps", fps), positive("hold", hold, "pass seconds, above 0")
+    with blank(1, 1) as figure:
+        draw, tall = _scene(figure, len(t), particles, density, cells, limits)
+        inches = side / DOTS_PER_INCH / max(1.0, tall)
+        figure.set_size_inches(inches, inches * tall)
+        label = f"{title},  t" if title else "t"
+
+        def bitmap(k: int) -> Any:
+            draw(k)
+            figure.axes[0].set_title(f"{label} = {t[k]:.3f}")
+            return image.fromarray(_pixels(figure))
+
+        colors = _colors(image)
+        chosen = np.unique(shown.round().astype(int))
+        pictures = [bitmap(int(k)).quantize(palette=colors, dither=0) for k in chosen]
+    lengths = [round(1000 / rate)] * (len(pictures) - 1) + [round(1000 * stay)]
+    _write(target, pictures, lengths)
+    return target
+
+
+def _bounded(name: str, value: int, most: int) -> int:
+    number = positive_int(name, value)
+    if number > most:
+        raise fail(name, f"at most {most}", number, "a GIF of that size serves nobody")
+    return number
+
+
+def _scene(
+    figure: Figure,
+    count: int,
+    particles: Array | None,
+    density: Array | None,
+    cells: Array | tuple[Array, Array] | None,
+    limits: tuple[float, float] | None,
+) -> tuple[Draw, float]:
+    """What draws frame k, and the ratio of height to width."""
+    if particles is None and density is None:
+        raise fail("particles", "particles, a density, or both", None, "pass what to show")
+    if (density is None) != (cells is None):
+        raise fail("cells", "cells with a density, and only with one", cells, "pass both")
+    cloud = None if particles is None else as_numbers("particles", particles)
+    values = None if density is None else as_numbers("density", density)
+    flat = cloud is not None and (cloud.ndim == 2 or cloud.shape[-1:] == (1,))
+    if flat if values is None else values.ndim == 2:
+        walks = None if cloud is None else as_walks("particles", cloud, count)
+        return _line(figure, walks, values, cells, count, limits), 0.68
+    walks = None if cloud is None else as_points("particles", cloud, "(K, B, 2)")
+    if walks is not None and len(walks) != count:
+        raise fail("particles", f"shape ({count}, B, 2), a row per time", walks, "match times")
+    return _plane(figure, walks, values, cells, count, limits), 1.06
+
+
+def _line(
+    figure: Figure,
+    walks: Numbers | None,
+    density: Numbers | None,
+    cells: Any,
+    count: int,
+    limits: tuple[float, float] | None,
+) -> Draw:
+    p = None if density is None else as_density("density", density, count)
+    x = np.empty(0) if p is None else as_centres("cells", cells, p.shape[1])
+    held = [] if walks is None else [walks]
+    if p is not None and limits is None:
+        low, high = float(x[0]), float(x[-1])
+    else:
+        low, high = _square_limits([x, *held], limits)
+    edges = np.linspace(low, high, BINS + 1)
+    heights = [] if walks is None else [_heights(edges, each) for each in walks]
+    axes = figure.add_subplot(xlabel="x")
+    # A peak that lasts for a frame or two must not flatten all others.
+    peaks = np.array([row.max() for row in (*(() if p is None else p), *heights)])
+    top = 1.08 * (float(min(peaks.max(), STEEPEST * np.median(peaks))) or 1.0)
+    floor = -0.13 * top if walks is not None else 0.0
+    axes.set(xlim=(low, high), ylim=(floor, top), yticks=[])
+    axes.spines["left"].set_visible(False)
+    axes.grid(False)
+    area = None if p is None else axes.fill(x, p[0], color=FAINT, linewidth=0)[0]
+    stairs = None if walks is None else axes.stairs(heights[0], edges, color=PALETTE[0])
+    dots = None
+    if walks is not None:
+        axes.axhline(0.0, color=FAINT, linewidth=0.8)
+        rows = floor * (0.2 + 0.6 * (np.arange(1, min(FOLLOWED, walks.shape[1]) + 1) * GOLDEN % 1))
+        dots = axes.scatter(walks[0, : len(rows)], rows, s=7, color=PALETTE[1], linewidths=0)
+
+    def draw(k: int) -> None:
+        if area is not None and p is not None:
+            area.set_xy(np.column_stack([[x[0], *x, x[-1]], [0.0, *p[k], 0.0]]))
+        if stairs is not None and dots is not None and walks is not None:
+            stairs.set_data(heights[k])
+            dots.set_offsets(np.stack([walks[k, : len(rows)], rows], axis=1))
+
+    return draw
+
+
+def _heights(edges: Numbers, cloud: Numbers) -> Numbers:
+    """A histogram in which the particles outside count."""
+    return np.histogram(cloud, edges)[0] / (cloud.size * np.diff(edges))
+
+
+def _plane(
+    figure: Figure,
+    walks: Numbers | None,
+    density: Numbers | None,
+    cells: Any,
+    count: int,
+    limits: tuple[float, float] | None,
+) -> Draw:
+    from matplotlib.colors import PowerNorm
+
+    axes = figure.add_subplot()
+    axes.set_aspect("equal")
+    mesh, dots, held = None, None, [] if walks is None else [walks]
+    p = None
+    if density is not None:
+        p = as_density("density", density, count, axes=2)
+        if not isinstance(cells, Sequence) or len(cells) != 2:
+            raise wrong_type("cells", "a pair of centres or edges", cells, "pass (x, y)")
+        x, y = (as_centres(f"cells[{i}]", cells[i], p.shape[i + 1]) for i in range(2))
+        norm = PowerNorm(0.5, 0.0, bright(p))
+        mesh = axes.pcolormesh(x, y, p[0].T, norm=norm, cmap="Blues", shading="gouraud")
+    if p is not None and limits is None:
+        low, high = float(min(x[0], y[0])), float(max(x[-1], y[-1]))
+    else:
+        low, high = _square_limits(held, limits)
+    if walks is not None:
+        size = float(np.clip(2500 / walks.shape[1], 1.0, 10.0))
+        color = PALETTE[0] if p is None else PALETTE[1]
+        alpha = float(np.clip(1500 / walks.shape[1], 0.3, 0.9))
+        dots = axes.scatter(
+            walks[0, :, 0], walks[0, :, 1], s=size, color=color, alpha=alpha, linewidths=0
+        )
+    axes.set(xlim=(low, high), ylim=(low, high))
+    bare(axes)
+    axes.spines[:].set(visible=True, color=FAINT)
+
+    def draw(k: int) -> None:
+        if mesh is not None and p is not None:
+            mesh.set_array(p[k].T)
+        if dots is not None and walks is not None:
+            dots.set_offsets(walks[k])
+
+    return draw
+
+
+def _pixels(figure: Figure) -> np.ndarray[Any, Any]:
+    """The figure as (H, W, 3) bytes; the layout is that of the first frame."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    figure.set_dpi(DOTS_PER_INCH)
+    canvas.draw()
+    figure.set_layout_engine("none")
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _colors(image: Any) -> Any:
+    """The palette of all files: with one for each frame, the background would flicker."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    blues = colormaps["Blues"](np.linspace(0.0, 1.0, 64))[:, :3]
+    ends = [(INK, "white"), (PALETTE[0], "white"), (PALETTE[1], "white"), (PALETTE[0], FAINT)]
+    pairs = [*((to_rgb(a), to_rgb(b)) for a, b in ends), (to_rgb(PALETTE[1]), blues[48])]
+    shares = np.linspace(0.0, 1.0, 12)[:, None]
+    ramps = [np.multiply(1 - shares, a) + np.multiply(shares, b) for a, b in pairs]
+    palette = image.new("P", (1, 1))
+    palette.putpalette(np.rint(255 * np.concatenate([blues, *ramps])).astype(np.uint8).tobytes())
+    return palette
+
+
+def _write(target: Path, pictures: Sequence[Any], lengths: Sequence[int]) -> None:
+    """An endless GIF, beside its place and then renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    first, *others = pictures
+    duration: Any = list(lengths) if others else lengths[0]
+    try:
+        first.save(
+            partial,
+            format="GIF",
+            save_all=True,
+            append_images=others,
+            duration=duration,
+            loop=0,
+            optimize=False,
+        )
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
