@@ -65,6 +65,7 @@ bench: $(BENCH)/.installed  ## all benchmarks, beside the peers; tables and plot
 	$(BENCH)/bin/python benchmarks/orders.py
 	$(BENCH)/bin/python benchmarks/calibrated.py
 	$(BENCH)/bin/python benchmarks/noise.py
+	$(BENCH)/bin/python benchmarks/trained.py
 	$(BENCH)/bin/python benchmarks/overhead.py
 
 bench-quick: $(BENCH)/.installed  ## the same with fewer problems, steps and rounds, in three minutes
@@ -96,7 +97,7 @@ $(DEV): setup.cfg constraints.txt | $(BIN)/pip
 # In an environment of their own: azula and k-diffusion would pull torchvision, and with it another torch.
 $(BENCH)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e . \
+	$(BENCH)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train,data]' \
 	    diffusers==0.42.1 torchdiffeq==0.2.5 torchsde==0.2.6
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-deps \
 	    azula==0.11.1 k-diffusion==0.1.1.post1 einops

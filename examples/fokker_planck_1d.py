@@ -4,7 +4,7 @@
 
 A mixture dissolves under the VP SDE and is brought back from noise by its score, right and wrong;
 a particle in a double well forgets where it started. Every number stands beside a closed form.
-Writes runs/fokker_planck_1d/densities.png.
+Writes two pictures and an animation to runs/fokker_planck_1d.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from scoresde import (
     simulate,
 )
 from scoresde.fokker_planck import Density, FokkerPlanck
-from scoresde.plot.style import INK, PALETTE, SOFT, blank
 
 DOUBLE = torch.float64
 VP, END = VPSDE(), 0.01
@@ -92,24 +91,18 @@ def at_rest(density: Density) -> Tensor:
     return p / (p @ torch.as_tensor(density.box.volume))
 
 
-def row(axes, side, densities, walks, at, limit: float, truth: Tensor, name: str) -> None:
+def picture(densities, walks, at, limit: float, truth: Tensor, title: str):
     """A heat map with paths over it, and the last density beside its closed form."""
-    from matplotlib.colors import PowerNorm
-
-    x = densities[0].centres[0]
-    heat = torch.stack([d.p for d in densities], dim=1)
-    norm = PowerNorm(0.5, 0.0, float(heat.flatten().quantile(0.998)))
-    t = [d.t for d in densities]
-    axes.pcolormesh(t, x, heat, norm=norm, cmap="Blues", shading="gouraud", rasterized=True)
-    axes.plot(at, walks, color=PALETTE[1], linewidth=0.55, alpha=0.75)
-    axes.set(xlim=(0, t[-1]), ylim=(-limit, limit), xlabel="t", ylabel="x", title=name)
-    axes.grid(False)
-    side.fill_betweenx(x, densities[-1].p, color=PALETTE[0], alpha=0.3, linewidth=0)
-    side.plot(densities[-1].p, x, color=PALETTE[0], label=f"p at t = {t[-1]:g}")
-    side.plot(truth, x, color=INK, linestyle=(0, (3, 2)), linewidth=1.0, label=side.get_label())
-    side.set(xlim=(0, None), xticks=[], xlabel="density")
-    side.tick_params(labelleft=False)
-    side.legend(loc="upper right", fontsize=7.5, labelcolor=SOFT, handlelength=1.6)
+    return plot.density_evolution(
+        [d.t for d in densities],
+        densities[0].edges[0],
+        torch.stack([d.p for d in densities]),
+        paths=walks,
+        path_times=at,
+        exact=truth,
+        limits=(-limit, limit),
+        title=title,
+    )
 
 
 def main() -> None:
@@ -130,14 +123,13 @@ def main() -> None:
     walks = simulate(VP, DATA.sample(7, seed=5), grid, seed=0, keep_path=True).path[..., 0]
     long = [k * LONG / 12000 for k in range(12001)]
     hops = simulate(WELL, LEFT.sample(2, seed=0), long, seed=2, keep_path=True).path[::20, :, 0]
-    with blank(7.4, 6.0) as figure:
-        panels = figure.subplots(2, 2, sharey="row", width_ratios=(4, 1))
-        panels[0, 1].set_label("closed form")
-        panels[1, 1].set_label("at rest")
-        row(*panels[0], forward, walks, grid, 3.2, exact(forward[-1]), "A mixture under VP")
-        row(*panels[1], well, hops, long[::20], 2.0, at_rest(well[-1]), "A double well")
-    plot.save(figure, out / "densities.png", dpi=200)
-    print(f"wrote densities.png to {out.resolve()}")
+    mixture = picture(forward, walks, grid, 3.2, exact(forward[-1]), "A mixture under VP")
+    rest = picture(well, hops, long[::20], 2.0, at_rest(well[-1]), "A double well")
+    plot.save(mixture, out / "mixture.png", dpi=200)
+    plot.save(rest, out / "well.png", dpi=200)
+    cells, p = well[0].edges[0], torch.stack([d.p for d in well])
+    plot.animate(out / "well.gif", [d.t for d in well], density=p, cells=cells)
+    print(f"wrote mixture.png, well.png and well.gif to {out.resolve()}")
 
 
 if __name__ == "__main__":

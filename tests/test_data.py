@@ -11,7 +11,16 @@ import torch
 from sklearn.datasets import load_digits, make_moons, make_swiss_roll
 
 from scoresde.contract import DataContract
-from scoresde.data import TOYS, Data, digits, eight_gaussians_parameters, toy
+from scoresde.data import (
+    TOYS,
+    Data,
+    Scaling,
+    digits,
+    eight_gaussians_parameters,
+    moments,
+    split,
+    toy,
+)
 from scoresde.metrics import sliced_wasserstein
 
 
@@ -251,3 +260,41 @@ def test_the_eight_gaussians_are_the_mixture_they_say() -> None:
         assert (own.mean(dim=0) - means[k]).abs().max() < 6e-3
         radial = (own - means[k]) @ (means[k] / means[k].norm())
         assert radial.std().item() == pytest.approx(std, rel=0.02)
+
+
+# What came with the loaders
+
+
+def test_a_split_by_hash_keeps_the_sides_and_a_random_one_its_share() -> None:
+    data = digits("all")
+    fewer = data[torch.arange(0, len(data), 2)]
+    first, second = split(data, 0.8)
+    sides = {row.tobytes(): 0 for row in first.x.numpy()}
+    sides |= {row.tobytes(): 1 for row in second.x.numpy()}
+    assert len(sides) == 1797
+    for side, part in enumerate(split(fewer, 0.8)):
+        assert all(sides[row.tobytes()] == side for row in part.x.numpy())
+    assert abs(len(first) - 0.8 * 1797) < 4 * math.sqrt(1797 * 0.16)
+    assert len(data.split(0.8)[0]) == round(0.8 * 1797)
+
+
+def test_moments_of_data_are_those_of_numpy() -> None:
+    data = digits("all")
+    flat = data.x.double().flatten(1).numpy()
+    found = moments(data, covariance=True)
+    assert found.covariance is not None
+    np.testing.assert_allclose(found.mean.flatten(), flat.mean(axis=0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found.std.flatten(), flat.std(axis=0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(flat.T, ddof=0), rtol=0, atol=1e-12)
+
+
+def test_names_of_classes_and_the_scaling_stay_with_the_rows() -> None:
+    scaling = Scaling(torch.zeros(2), torch.ones(2), ("a", "b"))
+    x = torch.arange(8.0).reshape(4, 2)
+    data = Data(x, {"label": torch.arange(4) % 2}, classes=2, class_names=("u", "v"))
+    data = Data(data.x, data.cond, classes=2, class_names=data.class_names, scaling=scaling)
+    for part in (data[1:3], *data.split(0.5), *split(Data(x, scaling=scaling), 0.5)):
+        assert part.scaling is scaling
+    assert data[:1].class_names == ("u", "v")
+    with pytest.raises(ValueError, match=r"class_names: expected 2 names.*got \('u',\)"):
+        Data(x, classes=2, class_names=("u",))

@@ -20,11 +20,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = frozenset(
     {
         "accelerate",
+        "datasets",
         "diffusers",
         "matplotlib",
         "ot",
         "pandas",
         "PIL",
+        "pyarrow",
         "safetensors",
         "scipy",
         "sklearn",

@@ -1,7 +1,17 @@
-"""Data in model units: the container, the embedded digits and the two-dimensional toys."""
+"""Data in model units: containers, the embedded digits, toys, and loaders for files."""
 
-from scoresde.data.base import Data
+from scoresde.data.arrays import npy, npz
+from scoresde.data.base import Data, LazyData
+from scoresde.data.cifar import cifar, read_pickle
 from scoresde.data.digits import digits
+from scoresde.data.hugging_face import hugging_face
+from scoresde.data.idx import fashion_mnist, idx, idx_folder, read_idx
+from scoresde.data.images import image_folder
+from scoresde.data.load import NAMED, load_data
+from scoresde.data.partition import moments, split
+from scoresde.data.rows import LAYOUTS, ArrayRows, Rows
+from scoresde.data.scaling import Moments, Scaling
+from scoresde.data.tables import csv_table, parquet_table, table
 from scoresde.data.toys import (
     TOYS,
     MixtureParameters,
@@ -14,14 +24,37 @@ from scoresde.data.toys import (
 )
 
 __all__ = [
+    "LAYOUTS",
+    "NAMED",
     "TOYS",
+    "ArrayRows",
     "Data",
+    "LazyData",
     "MixtureParameters",
+    "Moments",
+    "Rows",
+    "Scaling",
     "checkerboard",
+    "cifar",
+    "csv_table",
     "digits",
     "eight_gaussians",
     "eight_gaussians_parameters",
+    "fashion_mnist",
+    "hugging_face",
+    "idx",
+    "idx_folder",
+    "image_folder",
+    "load_data",
+    "moments",
     "moons",
+    "npy",
+    "npz",
+    "parquet_table",
+    "read_idx",
+    "read_pickle",
+    "split",
     "swiss_roll",
+    "table",
     "toy",
 ]

@@ -1,19 +1,21 @@
-"""`Data`: samples in model units with what goes along with each, checked once at the border."""
+"""`Data`: samples in model units with what goes along with each; `LazyData`: read when needed."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from scoresde._check import fail, finite, floating, instance, wrong_type
 from scoresde.contract import DataContract
+from scoresde.data.rows import Rows, chunks
+from scoresde.data.scaling import Scaling
 
-__all__ = ["Data"]
+__all__ = ["Data", "LazyData"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +32,8 @@ class Data:
         name: for messages and reports.
         classes: number of classes of "label", whose values are 0 ... classes - 1; 0 if there are
             none or their number is unknown.
+        class_names: what the classes are called, in their order; () if that is not known.
+        scaling: how the columns of a table became model units; its `decode` takes samples back.
 
     Raises:
         TypeError: a tensor is of the wrong type.
@@ -51,19 +55,27 @@ class Data:
     contract: DataContract | None = None
     name: str = ""
     classes: int = 0
+    class_names: tuple[str, ...] = ()
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         _check_x(self.x)
-        instance("cond", self.cond, Mapping, 'pass a mapping, e.g. {"label": labels}')
-        cond = {name: _checked_cond(name, value, self) for name, value in self.cond.items()}
-        object.__setattr__(self, "cond", cond)
+        _check_classes(self)
+
+    @overload
+    @classmethod
+    def of(cls, x: LazyData) -> LazyData: ...
+
+    @overload
+    @classmethod
+    def of(cls, x: Any) -> Data: ...
 
     @classmethod
-    def of(cls, x: Any) -> Data:
+    def of(cls, x: Any) -> Data | LazyData:
         """Data from whatever is at hand: a tensor, a numpy array, an (x, cond) pair, or Data.
 
         Tensors keep their dtype; a numpy array (or nested list) becomes float32, because numpy's
-        float64 is a default and not a choice. Data is returned as it is.
+        float64 is a default and not a choice. Data and LazyData are returned as they are.
 
         Raises:
             TypeError, ValueError: as the constructor.
@@ -72,7 +84,7 @@ class Data:
             >>> Data.of((torch.randn(3, 2), {"label": [0, 1, 1]}))
             Data(3 x (2,) float32, cond: label)
         """
-        if isinstance(x, cls):
+        if isinstance(x, cls | LazyData):
             return x
         if isinstance(x, tuple):
             if len(x) != 2 or not isinstance(x[1], Mapping):
@@ -110,7 +122,8 @@ class Data:
     def split(self, fraction: float, seed: int = 0) -> tuple[Data, Data]:
         """Two disjoint random parts, the first with round(fraction N) rows; the same for a seed.
 
-        The rows come shuffled, so that `part[:n]` is again a random sample.
+        The rows come shuffled, so that `part[:n]` is again a random sample. If data may be added
+        later, `scoresde.data.split` leaves every sample on the side where it is.
 
         Args:
             fraction: share of the first part, strictly between 0 and 1.
@@ -124,21 +137,138 @@ class Data:
             >>> sorted(torch.cat([first.x, second.x]).flatten().tolist())
             [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
         """
-        share = finite("fraction", fraction)
-        if not 0 < share < 1:
-            raise fail("fraction", "a number strictly between 0 and 1", share, "e.g. 0.8")
-        count = round(share * len(self))
-        if not 0 < count < len(self):
-            expected = f"a share that leaves rows on both sides of {len(self)}"
-            raise fail("fraction", expected, share, "move it towards 0.5, or bring more data")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self[order[:count]], self[order[count:]]
+        first, second = _shuffled_parts(len(self), fraction, seed)
+        return self[first], self[second]
 
     def __repr__(self) -> str:
-        dtype = str(self.x.dtype).removeprefix("torch.")
-        name = f"{self.name}: " if self.name else ""
-        cond = f", cond: {', '.join(self.cond)}" if self.cond else ""
-        return f"Data({name}{len(self)} x {tuple(self.x.shape[1:])} {dtype}{cond})"
+        return _show(self)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LazyData:
+    """A data set that is read when it is needed: N samples of which none is in memory.
+
+    It stands where `Data` stands: `Trainer` takes it, `len` counts it, `[index]` reads the rows of
+    a slice, a mask or a tensor of indices into `Data`, and `load` reads them all. What can be
+    wrong with a row shows when it is read. A constant channel is found by `load` or by
+    `scoresde.data.moments`.
+
+    Args:
+        x: the rows, whose `shape` is (N, *D) and of which `x[index]` reads some.
+        cond: name -> tensor with leading N, in memory; as of `Data`.
+        contract: which integers the samples stand for; None for data that is not quantised.
+        name: for messages and reports.
+        classes: number of classes of "label"; 0 if there are none or their number is unknown.
+        class_names: what the classes are called, in their order; () if that is not known.
+
+    Raises:
+        TypeError: `x` is no `Rows`, or a condition is of the wrong type.
+        ValueError: there is no row; a condition's length or a label's value does not fit.
+
+    Example:
+        >>> from scoresde.data import ArrayRows
+        >>> import numpy as np
+        >>> data = LazyData(ArrayRows(np.eye(4)), name="axes")
+        >>> data
+        LazyData(axes: 4 x (4,) float32)
+        >>> data[:2]
+        Data(axes: 2 x (4,) float32)
+    """
+
+    x: Rows
+    cond: Mapping[str, Tensor] = field(default_factory=dict)
+    contract: DataContract | None = None
+    name: str = ""
+    classes: int = 0
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        instance("x", self.x, Rows, "wrap an array with ArrayRows, or pass a tensor to Data")
+        if 0 in self.x.shape:
+            expected = "at least one sample with one coordinate"
+            raise fail("x", expected, f"shape {self.x.shape}", "check what was loaded")
+        _check_classes(self)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Data:
+        """The rows a slice, a mask, a tensor of indices or one integer selects, read into Data.
+
+        Raises:
+            IndexError: an integer or an index out of range.
+            ValueError: no row is selected, or what is read is not sound.
+        """
+        part = self.take(index)
+        made = object.__new__(Data)
+        # Not by the constructor: a few rows of sound data may be constant over a channel.
+        fields = dict(vars(part), x=part.x[:], scaling=None)
+        for name, value in fields.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    def take(self, index: int | slice | Tensor) -> LazyData:
+        """The rows a slice, a mask, a tensor of indices or one integer selects, still unread.
+
+        Raises:
+            IndexError, ValueError: as `[index]`.
+        """
+        if isinstance(index, int):
+            row = range(len(self))[index]
+            index = slice(row, row + 1)
+        rows = self.x.numbers(index)
+        if len(rows) == 0:
+            remedy = "pass a slice, a mask (N,) or a 1-D tensor of indices"
+            raise fail("index", "a selection of one row or more", index, remedy)
+        part = copy.copy(self)
+        object.__setattr__(part, "x", self.x.take(rows))
+        object.__setattr__(part, "cond", {name: value[rows] for name, value in self.cond.items()})
+        return part
+
+    def load(self) -> Data:
+        """All rows, read into memory and checked.
+
+        Raises:
+            ValueError: as the constructor of `Data`.
+        """
+        x = torch.empty(self.x.shape, dtype=self.x.dtype)
+        start = 0
+        for piece in chunks(self.x):
+            x[start : start + len(piece)] = piece
+            start += len(piece)
+        return Data(x, self.cond, self.contract, self.name, self.classes, self.class_names)
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[LazyData, LazyData]:
+        """Two disjoint random parts, still unread; as `Data.split`, with the same rows.
+
+        Raises:
+            ValueError: `fraction` leaves (0, 1), or a part would be empty.
+        """
+        first, second = _shuffled_parts(len(self), fraction, seed)
+        return self.take(first), self.take(second)
+
+    def __repr__(self) -> str:
+        return _show(self)
+
+
+def _shuffled_parts(total: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    share = finite("fraction", fraction)
+    if not 0 < share < 1:
+        raise fail("fraction", "a number strictly between 0 and 1", share, "e.g. 0.8")
+    count = round(share * total)
+    if not 0 < count < total:
+        expected = f"a share that leaves rows on both sides of {total}"
+        raise fail("fraction", expected, share, "move it towards 0.5, or bring more data")
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return order[:count], order[count:]
+
+
+def _show(data: Data | LazyData) -> str:
+    dtype = str(data.x.dtype).removeprefix("torch.")
+    name = f"{data.name}: " if data.name else ""
+    cond = f", cond: {', '.join(data.cond)}" if data.cond else ""
+    shape = tuple(data.x.shape[1:])
+    return f"{type(data).__name__}({name}{len(data)} x {shape} {dtype}{cond})"
 
 
 def _as_samples(x: Any) -> Tensor:
@@ -181,7 +311,17 @@ def _check_channels(x: Tensor) -> None:
         raise fail("x", "channels that vary", got, remedy)
 
 
-def _checked_cond(name: str, value: Tensor, data: Data) -> Tensor:
+def _check_classes(data: Data | LazyData) -> None:
+    """The conditions, and the names of the classes; labels become int64."""
+    instance("cond", data.cond, Mapping, 'pass a mapping, e.g. {"label": labels}')
+    if data.class_names and len(data.class_names) != data.classes:
+        expected = f"{data.classes} names, one for each class"
+        raise fail("class_names", expected, data.class_names, "pass classes=len(class_names)")
+    cond = {name: _checked_cond(name, value, data) for name, value in data.cond.items()}
+    object.__setattr__(data, "cond", cond)
+
+
+def _checked_cond(name: str, value: Tensor, data: Data | LazyData) -> Tensor:
     argument = f"cond[{name!r}]"
     instance(argument, value, Tensor, "convert it with torch.as_tensor")
     if value.ndim == 0 or len(value) != len(data.x):

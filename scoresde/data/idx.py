@@ -1,0 +1,221 @@
+"""IDX files: MNIST, Fashion-MNIST and their kin."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from scoresde._check import choice, fail
+from scoresde.contract import DataContract
+from scoresde.data.base import Data, LazyData
+from scoresde.data.labels import checked_labels
+from scoresde.data.rows import ArrayRows, layout_of
+
+__all__ = ["fashion_mnist", "find_idx", "idx", "idx_folder", "is_idx", "read_idx"]
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker",
+           "Bag", "Ankle boot")  # fmt: skip
+SPLITS = {"train": "train", "test": "t10k"}
+TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+PIECE = 2**24
+
+
+def fashion_mnist(folder: str | os.PathLike[str] | None = None, split: str = "train") -> Data:
+    """Fashion-MNIST: 70,000 pictures of clothing, 28 x 28 pixels of 256 grey levels, 10 classes.
+
+    Read from the four IDX files of the data set, compressed or not; nothing is downloaded.
+    Debian and Ubuntu have them as the package dataset-fashion-mnist. In memory, 188 MB.
+
+    Args:
+        folder: where the files are; by default where the Debian package puts them,
+            /usr/share/datasets/fashion-mnist.
+        split: "train" (60,000) or "test" (10,000).
+
+    Returns:
+        Data with x (N, 1, 28, 28) in [-1, 1], labels of 10 classes and the contract of 256 levels.
+
+    Raises:
+        FileNotFoundError: the files are not there; the message says where to get them.
+        ValueError: unknown `split`, or a file is damaged.
+
+    Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST" (2017), arXiv:1708.07747.
+
+    Example:
+        >>> train = fashion_mnist()  # doctest: +SKIP
+        >>> train  # doctest: +SKIP
+        Data(fashion_mnist-train: 60000 x (1, 28, 28) float32, cond: label)
+    """
+    choice("split", split, SPLITS)
+    place = DEBIAN if folder is None else Path(folder)
+    try:
+        images, labels = find_idx(place, split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}. Fashion-MNIST is in the Debian and Ubuntu package dataset-fashion-mnist "
+            f"(apt install dataset-fashion-mnist); or put the four IDX files of "
+            f"github.com/zalandoresearch/fashion-mnist into a folder and pass folder="
+        ) from None
+    return _idx(images, labels, 10, f"fashion_mnist-{split}", FASHION)
+
+
+def idx_folder(folder: str | os.PathLike[str], split: str = "train") -> Data:
+    """A folder of IDX files named as those of MNIST: train-images-idx3-ubyte and so on, or .gz.
+
+    Args:
+        folder: with images and labels of "train" and "t10k" (the test set).
+        split: "train" or "test".
+
+    Returns:
+        Data with x (N, 1, H, W), its labels and the contract of 256 levels.
+
+    Raises:
+        FileNotFoundError: the files are not there.
+        ValueError: unknown `split`, or a file is damaged.
+    """
+    choice("split", split, SPLITS)
+    images, labels = find_idx(Path(folder), split)
+    return _idx(images, labels, None, f"{Path(folder).name}-{split}")
+
+
+def idx(
+    images: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    *,
+    classes: int | None = None,
+) -> Data:
+    """Samples, and class labels, from IDX files, the format of MNIST; compressed (gzip) or not.
+
+    Unsigned bytes stand for 256 levels; floats are taken as model units. An array (N, H, W) is a
+    set of images and becomes (N, 1, H, W). Everything is read into memory.
+
+    Args:
+        images: file of N samples.
+        labels: file of N integers, or None.
+        classes: number of classes; by default the largest label + 1.
+
+    Returns:
+        Data, with "label" in its conditions if there are labels.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: a file is not IDX, is cut short or too long; labels do not fit.
+
+    Source: LeCun, Cortes and Burges, "The MNIST database", where the format is defined.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "two-images-idx3-ubyte"
+        >>> header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (2, 1, 2))
+        >>> _ = file.write_bytes(header + bytes([0, 255, 255, 0]))
+        >>> idx(file).x.tolist()
+        [[[[-1.0, 1.0]]], [[[1.0, -1.0]]]]
+    """
+    label = None if labels is None else Path(labels)
+    return _idx(Path(images), label, classes, Path(images).name.partition(".")[0])
+
+
+def _idx(
+    images: Path,
+    labels: Path | None,
+    classes: int | None,
+    name: str,
+    class_names: tuple[str, ...] = (),
+) -> Data:
+    array = read_idx(images)
+    contract = None
+    if array.dtype.kind in "iu":
+        if array.dtype != np.uint8:
+            remedy = "convert it to .npy and use scoresde.data.npy(path, levels=...)"
+            raise fail(str(images), "unsigned bytes or floats", array, remedy)
+        contract = DataContract(256)
+    layout = "NHW" if array.ndim == 3 else "ND" if array.ndim < 3 else layout_of(array.shape)
+    rows = ArrayRows(array, layout, contract, name=str(images))
+    if labels is None:
+        return LazyData(rows, {}, contract, name).load()
+    label, count = checked_labels(read_idx(labels), len(rows), classes, str(labels))
+    return LazyData(rows, {"label": label}, contract, name, count, class_names).load()
+
+
+def find_idx(folder: Path, split: str = "train") -> tuple[Path, Path]:
+    """The files of images and labels of a split, in a folder.
+
+    Raises:
+        FileNotFoundError: one is missing; the message lists the names.
+    """
+    stem = SPLITS[split]
+    found = []
+    for kind in ("images-idx3", "labels-idx1"):
+        names = [f"{stem}-{kind}-ubyte", f"{stem}-{kind.replace('-', '.')}-ubyte"]
+        names += [f"{name}.gz" for name in names]
+        paths = [folder / name for name in names if (folder / name).is_file()]
+        if not paths:
+            raise FileNotFoundError(f"no {names[0]} or {names[0]}.gz in {folder}")
+        found.append(paths[0])
+    return found[0], found[1]
+
+
+def is_idx(path: Path) -> bool:
+    """Whether a file starts as an IDX file does."""
+    try:
+        with _opened(path) as file:
+            magic = file.read(4)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in TYPES and magic[3] > 0
+
+
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
+    """The array of one IDX file, in the byte order of this machine.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not IDX, is damaged, or is of another length than its header says.
+    """
+    path = Path(path)
+    try:
+        with _opened(path) as file:
+            return _parsed(file, path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {path}; nothing is downloaded") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise fail(str(path), "a whole gzip file", got, "copy the file again") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if packed else open(path, "rb")  # type: ignore[return-value]
+
+
+def _parsed(file: IO[bytes], path: Path) -> np.ndarray[Any, Any]:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in TYPES or magic[3] == 0:
+        expected = "an IDX file, which starts with 0, 0, a type and a number of axes"
+        raise fail(str(path), expected, magic, "check what the file is")
+    header = file.read(4 * magic[3])
+    if len(header) < 4 * magic[3]:
+        raise fail(str(path), f"{magic[3]} sizes", f"{len(header)} bytes", "copy the file again")
+    shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
+    dtype = np.dtype(TYPES[magic[2]])
+    wanted = math.prod(shape) * dtype.itemsize
+    # In pieces: a damaged header must not make this reserve what the file does not hold.
+    content = bytearray()
+    while len(content) < wanted + 1:
+        piece = file.read(min(PIECE, wanted + 1 - len(content)))
+        if not piece:
+            break
+        content += piece
+    if len(content) != wanted:
+        got = "more" if len(content) > wanted else f"{len(content)} bytes"
+        expected = f"{wanted} bytes of values, for the shape {shape} of its header"
+        raise fail(str(path), expected, got, "the file is damaged: copy it again")
+    array = np.frombuffer(content, dtype).reshape(shape)
+    return array.astype(dtype.newbyteorder("="))

@@ -1,0 +1,288 @@
+"""Folders of images, decoded when they are needed."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde._check import choice, fail, need, positive_int, wrong_type
+from scoresde.contract import DataContract
+from scoresde.data.base import LazyData
+from scoresde.data.rows import Rows
+
+__all__ = ["CHANNELS", "ImageRows", "as_size", "checked_mode", "image_folder", "pixels"]
+
+CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
+CONTRACT = DataContract(256)
+DEEP = ("I", "F")  # with I;16, I;16B, ...: more than 8 bits a channel
+
+
+class _File(NamedTuple):
+    name: str  # below the folder, with forward slashes
+    mode: str
+    size: tuple[int, int]  # height, width, as it is to be looked at
+
+
+def image_folder(
+    folder: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    mode: str | None = None,
+    flip: bool = False,
+    labels: bool | None = None,
+    background: int | None = None,
+    strict: bool = False,
+    verify: bool = True,
+) -> LazyData:
+    """A folder of images of any format that Pillow reads; each is decoded when it is needed.
+
+    Sub-folders are searched too, and name the classes: folder/cat/1.png is of class "cat", and
+    the classes are numbered in the order of their names. Hidden files and those that do not look
+    like images are passed over. A picture is turned as its EXIF orientation says; of an animation
+    the first frame is taken.
+
+    Args:
+        folder: where the images are.
+        size: pixels (H, W), or one number for a square: an image is resized (Lanczos) until it
+            covers that, and its centre is cut out. None takes images as they are, if all are of
+            one size.
+        mode: "L" (grey), "RGB" or "RGBA"; by default "L" if all images are grey, else "RGB".
+        flip: also take the mirror image of every image: the data are twice as long, N images and
+            then N mirrored ones, so an epoch sees both and every row stays what it is.
+        labels: whether the sub-folders name classes; by default if all images are in sub-folders.
+        background: grey level, 0 to 255, behind images that are transparent; by default those are
+            refused, unless opaque everywhere.
+        strict: refuse damaged files; by default they are skipped with a warning, and listed in
+            `data.x.skipped`.
+        verify: decode every file once now, so that damage shows here and not during training.
+            False reads their headers only, and a damaged file is an error when its turn comes.
+
+    Returns:
+        LazyData with x (N, C, H, W) in [-1, 1], labels and the names of the classes if there are
+        sub-folders, and the contract of 256 levels.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no image in it; the sizes differ and `size` is None; images of more
+            than 8 bits a channel or transparent ones; images both in sub-folders and beside them.
+        ImportError: Pillow is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (20, 10), "red").save(folder / "red.png")
+        >>> data = image_folder(folder, size=8)
+        >>> data[0].x[0, :, 0, 0]
+        tensor([ 1., -1., -1.])
+    """
+    place = Path(folder)
+    wanted = None if size is None else as_size(size)
+    if mode is not None:
+        choice("mode", mode, CHANNELS)
+    if background is not None and not 0 <= background <= 255:
+        raise fail("background", "a grey level from 0 to 255", background, "pass e.g. 255, white")
+    names = _image_names(place)
+    good, skipped = _examined(place, names, verify)
+    if skipped and (strict or not good):
+        remedy = "delete the file" if good else "check the folder"
+        remedy += ", or leave strict out to skip such files" if strict else ""
+        got = f"{len(skipped)} damaged of {len(names)}, first {skipped[0]}"
+        raise fail("folder", "images that can be decoded", got, remedy)
+    if skipped:
+        warnings.warn(
+            f"{place}: {len(skipped)} of {len(names)} files are damaged and skipped, first "
+            f"{skipped[0]}; data.x.skipped lists them",
+            stacklevel=2,
+        )
+    if mode is None:
+        mode = "L" if all(file.mode in ("1", "L", "LA") for file in good) else "RGB"
+    for file in good:
+        checked_mode(file.mode, str(place / file.name))
+    height, width = wanted or _common_size(good)
+    rows = ImageRows(
+        place, [f.name for f in good], (height, width), mode, flip, background, tuple(skipped)
+    )
+    cond, classes = _labels(good, labels, flip)
+    return LazyData(rows, cond, CONTRACT, place.name, len(classes), classes)
+
+
+@final
+class ImageRows(Rows):
+    """Image files, each decoded at each access; with `flip`, all of them and then all mirrored."""
+
+    dtype = torch.float32
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        size: tuple[int, int],
+        mode: str,
+        flip: bool = False,
+        background: int | None = None,
+        skipped: tuple[str, ...] = (),
+    ) -> None:
+        self.folder = folder
+        self.names = tuple(names)
+        self.size = size
+        self.mode = mode
+        self.flip = flip
+        self.background = background
+        self.skipped = skipped
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.names) * (1 + self.flip), CHANNELS[self.mode], *self.size)
+
+    def read(self, rows: Tensor) -> Tensor:
+        library = need("PIL.Image", "data")
+        levels = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
+        for place, row in enumerate(rows.tolist()):
+            mirrored, number = divmod(row, len(self.names))
+            path = self.folder / self.names[number]
+            try:
+                with library.open(path) as image:
+                    made = pixels(image, self.size, self.mode, self.background, str(path))
+            except (OSError, SyntaxError) as error:
+                remedy = "delete it; image_folder(verify=True) skips such files"
+                raise fail(str(path), "an image", f"{error}", remedy) from error
+            levels[place] = made.flip(-1) if mirrored else made
+        return CONTRACT.encode(levels)
+
+    def identity(self, rows: Tensor) -> list[bytes]:
+        return [self.names[row % len(self.names)].encode() for row in rows.tolist()]
+
+
+def pixels(
+    image: Any, size: tuple[int, int] | None, mode: str, background: int | None, name: str
+) -> Tensor:
+    """A Pillow image as levels (C, H, W) uint8: upright, without transparency, resized and cut."""
+    library, operations = need("PIL.Image", "data"), need("PIL.ImageOps", "data")
+    if size is not None:
+        # A large JPEG is decoded at a half, a quarter or an eighth, down to twice what is needed.
+        image.draft(None, (2 * max(size), 2 * max(size)))
+    image = operations.exif_transpose(image)
+    checked_mode(image.mode, name)
+    if mode != "RGBA" and image.has_transparency_data:
+        image = _opaque(library, image.convert("RGBA"), background, name)
+    image = image.convert(mode)
+    if size is not None and (image.height, image.width) != size:
+        height, width = size
+        image = operations.fit(image, (width, height), method=library.Resampling.LANCZOS)
+    levels = torch.from_numpy(np.array(image))
+    return levels[None] if levels.ndim == 2 else levels.movedim(-1, 0)
+
+
+def checked_mode(mode: str, name: str) -> None:
+    """Raise unless Pillow's mode of an image has 8 bits a channel."""
+    if mode.partition(";")[0] in DEEP or mode.endswith(";16"):
+        remedy = "convert it to 8 bits, or save the values as .npy and pass levels=65536"
+        raise fail(name, "8 bits a channel", f"mode {mode!r}", remedy)
+
+
+def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(H, W) from one number or two."""
+    if isinstance(size, list | tuple):
+        if len(size) != 2:
+            raise fail("size", "a number or (height, width)", size, "pass e.g. 32 or (32, 48)")
+        return positive_int("size", size[0]), positive_int("size", size[1])
+    side = positive_int("size", size, "pass e.g. 32 or (32, 48)")
+    return side, side
+
+
+def _opaque(library: Any, image: Any, background: int | None, name: str) -> Any:
+    if image.getchannel("A").getextrema()[0] < 255:
+        if background is None:
+            remedy = "pass background=255 for white behind it, or mode='RGBA' to model it"
+            raise fail(name, "an opaque image", "a transparent one", remedy)
+        ground = library.new("RGBA", image.size, (background,) * 3 + (255,))
+        image = library.alpha_composite(ground, image)
+    return image.convert("RGB")
+
+
+def _image_names(folder: Path) -> list[str]:
+    """The files with an extension that Pillow reads, below the folder, sorted."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    library = need("PIL.Image", "data")
+    extensions = library.registered_extensions()
+    readable = {end for end, kind in extensions.items() if kind in library.OPEN}
+    names = []
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in files:
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in readable:
+                names.append((Path(root) / file).relative_to(folder).as_posix())
+    if not names:
+        expected = "a folder with images (.png, .jpg, .webp and whatever else Pillow reads)"
+        raise fail("folder", expected, str(folder), "check the path")
+    return sorted(names)
+
+
+def _examined(folder: Path, names: Sequence[str], verify: bool) -> tuple[list[_File], list[str]]:
+    """What the headers say of the files, and those that are damaged, each with the reason."""
+    library = need("PIL.Image", "data")
+    good, bad = [], []
+    for name in names:
+        try:
+            with library.open(folder / name) as image:
+                mode = _stored_mode(image)  # before any pixel is decoded
+                # Pillow decodes the whole of a PNG in search of EXIF that follows the pixels.
+                seeks = verify or image.format != "PNG" or "exif" in image.info
+                turned = seeks and image.getexif().get(0x0112, 1) >= 5
+                width, height = image.size[::-1] if turned else image.size
+                good.append(_File(name, mode, (height, width)))
+                if verify:
+                    image.draft("L", (1, 1))  # a JPEG is read whole, but made small
+                    image.load()
+        except (OSError, SyntaxError, ValueError, library.DecompressionBombError) as error:
+            if good and good[-1].name == name:
+                good.pop()
+            bad.append(f"{name} ({type(error).__name__}: {error})")
+    return good, bad
+
+
+def _stored_mode(image: Any) -> str:
+    """Pillow's mode; with ";16" for colours of 16 bits, of which it would drop the lower 8."""
+    stored = [str(tile[3]) for tile in image.tile if len(tile) > 3]
+    # "BGR;16" is the opposite: 5 or 6 bits a channel, in old bitmaps.
+    deep = any(";16" in text and "BGR" not in text for text in stored)
+    return f"{image.mode};16" if deep and ";" not in image.mode else str(image.mode)
+
+
+def _common_size(files: Sequence[_File]) -> tuple[int, int]:
+    counts = Counter(file.size for file in files)
+    if len(counts) > 1:
+        common = ", ".join(f"{h} x {w} ({n})" for (h, w), n in counts.most_common(3))
+        got = f"{len(counts)} sizes, height x width (files): {common}"
+        raise ValueError(f"size: expected images of one size, got {got}; pass e.g. size=64")
+    return next(iter(counts))
+
+
+def _labels(
+    files: Sequence[_File], labels: bool | None, flip: bool
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The conditions and the names of the classes, from the first part of each file's name."""
+    if labels is not None and not isinstance(labels, bool):
+        raise wrong_type("labels", "True, False or None", labels, "sub-folders name the classes")
+    inside = [file.name.partition("/")[0] if "/" in file.name else None for file in files]
+    if labels is False or (labels is None and not any(inside)):
+        return {}, ()
+    if None in inside:
+        file = files[inside.index(None)].name
+        expected = "every image in a sub-folder that names its class"
+        remedy = "move it into one, or pass labels=False"
+        raise fail("labels", expected, f"{file} beside the sub-folders", remedy)
+    classes = sorted({str(name) for name in inside})
+    number = {name: i for i, name in enumerate(classes)}
+    label = torch.tensor([number[str(name)] for name in inside])
+    return {"label": label.repeat(2) if flip else label}, tuple(classes)

@@ -1,0 +1,183 @@
+"""`load_data`: one entry to every data set that has a name or a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from scoresde._check import fail, instance
+from scoresde.data.arrays import npy, npz
+from scoresde.data.base import Data, LazyData
+from scoresde.data.cifar import cifar, find_cifar
+from scoresde.data.digits import digits
+from scoresde.data.idx import fashion_mnist, find_idx, idx, idx_folder, is_idx
+from scoresde.data.images import image_folder
+from scoresde.data.tables import csv_table, parquet_table
+from scoresde.data.toys import TOYS, toy
+
+__all__ = ["LOOKED_FOR", "NAMED", "load_data"]
+
+NAMED = ("digits", "fashion_mnist", *TOYS)
+"""The data sets that `load_data` knows by name."""
+
+LOOKED_FOR = (
+    "a name: " + ", ".join(NAMED),
+    "a folder of IDX files: train-images-idx3-ubyte and its kin, or .gz",
+    "a folder of CIFAR's Python files: data_batch_1, or train and meta",
+    "a folder of images, in sub-folders named by class or not",
+    "a file: .npy, .npz, .csv, .tsv, .parquet, or IDX",
+)
+"""What `load_data` looks for, in this order."""
+
+PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
+POINTS = 10_000
+IMAGES = ("split", "size", "mode", "flip", "background", "strict")
+ARRAYS = ("layout", "levels")
+
+
+def load_data(
+    source: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    mode: str | None = None,
+    flip: bool | None = None,
+    background: int | None = None,
+    strict: bool | None = None,
+    layout: str | None = None,
+    levels: int | None = None,
+    key: str | None = None,
+    label: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    columns: Sequence[str] | None = None,
+    delimiter: str | None = None,
+) -> Data | LazyData:
+    """The data set of that name or at that path, whose format is recognised by what is there.
+
+    A name goes before a file that is called the same; "./digits" is the file. An option that is
+    None keeps the default of the format's own function. One that does not belong to the format
+    is refused.
+
+    Args:
+        source: "digits", "fashion_mnist", a toy's name ("moons", ...), a folder or a file.
+        split: "train" or "test", of digits, Fashion-MNIST, IDX and CIFAR folders; of a folder of
+            images, the sub-folder to take.
+        n: number of points of a toy, 10,000 by default.
+        seed: of a toy, or of the split of the digits.
+        size, mode, flip, background, strict: of a folder of images, as of `image_folder`.
+        layout, levels: of .npy and .npz, as of `npy`.
+        key: the array to take from a .npz file.
+        label: the column of labels in a table, or their array in a .npz file.
+        labels: the file of labels beside a .npy or an IDX file.
+        columns: of a table, as of `csv_table`.
+        delimiter: of a CSV file.
+
+    Returns:
+        Data; LazyData for image folders, .npy and .npz. Its `load()` makes it Data.
+
+    Raises:
+        FileNotFoundError: it is neither a name nor a path; the message lists what was looked for.
+        ValueError: nothing known is there, or an option does not belong to what is; and whatever
+            the format's own function raises.
+
+    Example:
+        >>> load_data("moons", n=100)
+        Data(moons: 100 x (2,) float32)
+        >>> load_data("digits", split="test")
+        Data(digits-test: 898 x (1, 8, 8) float32, cond: label)
+    """
+    instance("source", source, (str, os.PathLike), "tensors and arrays go to Data.of")
+    given = dict(
+        split=split, n=n, seed=seed, size=size, mode=mode, flip=flip, background=background,
+        strict=strict, layout=layout, levels=levels, key=key, label=label, labels=labels,
+        columns=columns, delimiter=delimiter,
+    )  # fmt: skip
+    options = {name: value for name, value in given.items() if value is not None}
+    if isinstance(source, str) and source in NAMED:
+        return _named(source, options)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _folder(path, options)
+    if path.is_file():
+        return _file(path, options)
+    listed = "; ".join(LOOKED_FOR)
+    near = get_close_matches(str(source), NAMED, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise FileNotFoundError(f"source: nothing at {str(source)!r}; looked for {listed}{hint}")
+
+
+def _named(name: str, options: Mapping[str, Any]) -> Data:
+    if name == "digits":
+        return digits(**_only(options, ("split", "seed"), "the digits"))
+    if name == "fashion_mnist":
+        return fashion_mnist(**_only(options, ("split",), "Fashion-MNIST"))
+    return toy(name, **{"n": POINTS, **_only(options, ("n", "seed"), "a toy")})
+
+
+def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
+    if _finds(find_idx, path) or any(path.glob("*-idx?-ubyte*")):
+        return idx_folder(path, **_only(options, ("split",), "a folder of IDX files"))
+    if _finds(find_cifar, path):
+        return cifar(path, **_only(options, ("split",), "CIFAR"))
+    images = dict(_only(options, IMAGES, "a folder of images"))
+    inside = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name[0] != ".")
+    split = images.pop("split", None)
+    if split is not None:
+        if split not in inside:
+            raise fail("split", f"a sub-folder of {path}", split, f"there are {inside}")
+        path = path / split
+    elif inside and {name.lower() for name in inside} <= PARTS:
+        remedy = f"pass split={inside[0]!r}, or image_folder(path) if they are classes"
+        raise fail("split", "which sub-folder to take", f"None, with {inside}", remedy)
+    try:
+        return image_folder(path, **images)
+    except ValueError as error:
+        if "a folder with images" not in str(error):
+            raise
+        listed = "; ".join(LOOKED_FOR[1:4])
+        remedy = "name the folder that holds the files themselves"
+        raise fail("source", f"in a folder, {listed}", str(path), remedy) from None
+
+
+def _file(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
+    table = ("columns", "label")
+    known: dict[str, tuple[Callable[..., Data | LazyData], tuple[str, ...]]] = {
+        ".npy": (npy, ("labels", *ARRAYS)),
+        ".npz": (npz, ("key", "label", *ARRAYS)),
+        ".csv": (csv_table, (*table, "delimiter")),
+        ".tsv": (csv_table, (*table, "delimiter")),
+        ".parquet": (parquet_table, table),
+        ".pq": (parquet_table, table),
+    }
+    ending = path.suffix.lower()
+    if ending in known:
+        load, allowed = known[ending]
+        return load(path, **_only(options, allowed, f"a {ending} file"))
+    if is_idx(path):
+        return idx(path, **_only(options, ("labels",), "an IDX file"))
+    remedy = "convert it, or pass a tensor to Data.of"
+    if ending in (".gz", ".tgz", ".tar", ".zip"):
+        remedy = "unpack it, and pass the folder"
+    raise fail("source", LOOKED_FOR[-1], str(path), remedy)
+
+
+def _finds(find: Callable[[Path], object], path: Path) -> bool:
+    try:
+        find(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _only(options: Mapping[str, Any], allowed: Sequence[str], what: str) -> Mapping[str, Any]:
+    """The options, or an error for one that does not belong to the format."""
+    for name, value in options.items():
+        if name not in allowed:
+            listed = ", ".join(allowed)
+            raise fail(name, f"nothing, for {what} takes {listed}", value, "leave it out")
+    return options

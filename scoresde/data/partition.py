@@ -1,0 +1,111 @@
+"""A split that stays when data are added, and the moments of data of any size."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, finite, instance, wrong_type
+from scoresde.data.base import Data, LazyData
+from scoresde.data.rows import CHUNK
+from scoresde.data.scaling import Moments, moments_of_rows
+
+__all__ = ["moments", "split"]
+
+AnyData = TypeVar("AnyData", Data, LazyData)
+
+
+def split(data: AnyData, fraction: float, seed: int = 0) -> tuple[AnyData, AnyData]:
+    """Two disjoint parts; on which side a sample stands depends on itself and the seed alone.
+
+    A hash of the sample's identity, uniform on [0, 1), is compared with `fraction`. The identity
+    is the file's name below its folder for images, and the content of x for all else. So a sample
+    keeps its side when others are added, removed or reordered; copies of one sample never stand
+    on both sides, nor do an image and its mirror image; and a larger fraction only adds to the
+    first part. The first part has fraction N rows only on average, with a standard deviation of
+    sqrt(N fraction (1 - fraction)). The rows keep their order.
+
+    Args:
+        data: `Data` or `LazyData`; of the latter all content is read once, but for files.
+        fraction: share of the first part, strictly between 0 and 1.
+        seed: of the hash.
+
+    Returns:
+        Two of the kind of `data`.
+
+    Raises:
+        TypeError: `data` is neither, or `seed` is no integer.
+        ValueError: `fraction` leaves (0, 1), or a part would be empty.
+
+    Example:
+        >>> from scoresde.data import moons
+        >>> train, held_out = split(moons(1000), 0.9)
+        >>> len(train) + len(held_out)
+        1000
+    """
+    instance("data", data, (Data, LazyData), "wrap it: Data.of(x)")
+    share = finite("fraction", fraction)
+    if not 0 < share < 1:
+        raise fail("fraction", "a number strictly between 0 and 1", share, "e.g. 0.9")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise wrong_type("seed", "an integer", seed, "pass for example seed=0")
+    first = _places(data, seed) < share
+    if not 0 < int(first.sum()) < len(data):
+        expected = f"a share that leaves rows on both sides of {len(data)}"
+        remedy = "move it towards 0.5, bring more data, or use data.split for an exact share"
+        raise fail("fraction", expected, share, remedy)
+    if isinstance(data, LazyData):
+        return data.take(first), data.take(~first)
+    return data[first], data[~first]
+
+
+def moments(data: Data | LazyData, *, covariance: bool = False) -> Moments:
+    """Mean, standard deviation and covariance of the samples, in one pass and constant memory.
+
+    All are in model units and float64, divided by N, and are computed piece by piece as
+    `scoresde.data.scaling.moments_of` says: data on the disk are never in memory as a whole.
+
+    Args:
+        data: `Data`, `LazyData`, or a tensor or array (N, *D).
+        covariance: also the (d, d) covariance of the d = prod(D) flattened values.
+
+    Returns:
+        Moments(count, mean, std, covariance), mean and std of shape (*D).
+
+    Raises:
+        ValueError: a row is not sound; a covariance of more than 16,384 dimensions is asked.
+
+    Example:
+        >>> from scoresde.data import eight_gaussians
+        >>> found = moments(eight_gaussians(100_000), covariance=True)
+        >>> found.count, found.std.round(decimals=1)
+        (100000, tensor([1., 1.], dtype=torch.float64))
+    """
+    return moments_of_rows(Data.of(data).x, covariance)
+
+
+def _places(data: Data | LazyData, seed: int) -> Tensor:
+    """The hash of every sample as a number in [0, 1), (N,) float64."""
+    salt = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
+
+    def place(identity: bytes) -> float:
+        # 53 bits: more would be rounded, up to 1 itself.
+        digest = hashlib.blake2b(identity, digest_size=8, salt=salt).digest()
+        return (int.from_bytes(digest, "little") >> 11) / 2**53
+
+    places: list[float] = []
+    step = max(1, CHUNK // max(1, data.x[0].numel()))
+    for start in range(0, len(data), step):
+        rows = torch.arange(start, min(start + step, len(data)))
+        places += map(place, _identity(data, rows))
+    return torch.tensor(places, dtype=torch.float64)
+
+
+def _identity(data: Data | LazyData, rows: Tensor) -> list[bytes]:
+    if isinstance(data, LazyData):
+        return data.x.identity(rows)
+    x = data.x[rows.to(data.x.device)].detach().cpu().contiguous().flatten(1)
+    return [bytes(row.view(torch.uint8).numpy()) for row in x]
