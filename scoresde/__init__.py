@@ -55,7 +55,15 @@ if TYPE_CHECKING:
     from scoresde.ddpm import DDPM, ChainSDE, ChainTime
     from scoresde.diagnose import TransportGap, transport_gap
     from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
-    from scoresde.training import EMA, Trainer, load, load_calibration, save
+    from scoresde.training import (
+        EMA,
+        PowerEMA,
+        Trainer,
+        load,
+        load_calibration,
+        posthoc_ema,
+        save,
+    )
 
 __all__ = [
     "DDPM",
@@ -104,6 +112,7 @@ __all__ = [
     "PathOnGrid",
     "Preconditioned",
     "Prediction",
+    "PowerEMA",
     "PredictorCorrector",
     "ReverseDiffusion",
     "ReverseSDE",
@@ -129,6 +138,7 @@ __all__ = [
     "encode",
     "load",
     "load_calibration",
+    "posthoc_ema",
     "restart",
     "save",
     "score_fpe_residual",
@@ -139,6 +149,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _LATER = {
+    "PowerEMA": "scoresde.training",
+    "posthoc_ema": "scoresde.training",
     "TransportGap": "scoresde.diagnose",
     "transport_gap": "scoresde.diagnose",
     "Bound": "scoresde.bound",

@@ -156,7 +156,7 @@ def test_update_clips_the_global_norm() -> None:
         # Adam's first moment after one step is 0.1 of the gradient that came to it.
         seen = 10 * torch.cat([m.flatten() for m in moments]).norm().item()
         assert seen == pytest.approx(raw if clip is None else min(clip, raw), rel=1e-4)
-        assert norm is None if clip is None else norm.item() == pytest.approx(raw, rel=1e-5)
+        assert norm.item() == pytest.approx(raw, rel=1e-5)
         assert all(p.grad is None for p in net.parameters())
 
 
@@ -302,8 +302,8 @@ def test_accumulated_gradients_are_the_mean(monkeypatch: pytest.MonkeyPatch) -> 
     norms: list[float] = []
     apply = Update.apply
 
-    def noting(self: Update) -> Tensor | None:
-        norms.append(norm := apply(self))
+    def noting(self: Update, norm: Tensor | None = None) -> Tensor:
+        norms.append(norm := apply(self, norm))
         return norm
 
     monkeypatch.setattr(Update, "apply", noting)
@@ -416,8 +416,10 @@ def test_history_and_its_files(tmp_path: Path) -> None:
     assert [row[2] for row in trainer.history] == [trainer.lr_at(k) for k in (3, 7, 9)]
     with open(tmp_path / "history.csv", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["step", "loss", "lr"]
-    assert [(int(a), float(b), float(c)) for a, b, c in rows[1:]] == trainer.history
+    assert rows[0] == ["step", "loss", "lr", "gradient_norm", "skipped"]
+    assert [(int(r[0]), float(r[1]), float(r[2])) for r in rows[1:]] == trainer.history
+    found = [{"gradient_norm": float(r[3]), "skipped": int(r[4])} for r in rows[1:]]
+    assert found == trainer.metrics and all(m["gradient_norm"] > 0 for m in found)
     assert list((tmp_path / "tensorboard").glob("events*"))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "checkpoint",
@@ -581,10 +583,10 @@ def spoiled(step: int, how: Callable[[Tensor, Tensor], Tensor]) -> Callable[...,
     [
         (
             lambda loss, w: loss * math.nan,
-            r"loss: expected finite values, got 'nan at step 7'; lower",
+            r"loss: expected finite values, got nan at step 7 \(1 .*; look at these rows, lower",
         ),
-        (lambda loss, w: loss + math.inf, r"loss: expected finite values, got 'inf at step 7'"),
-        (lambda loss, w: loss + (w - w).sqrt(), r"gradient: expected finite .*'nan at step 7'"),
+        (lambda loss, w: loss + math.inf, r"loss: expected finite values, got inf at step 7"),
+        (lambda loss, w: loss + (w - w).sqrt(), r"gradient: expected finite .*nan at step 7"),
     ],
     ids=["nan", "inf", "gradient"],
 )
@@ -592,18 +594,28 @@ def test_what_is_not_finite_is_named_and_never_saved(
     tmp_path: Path, how: Callable[[Tensor, Tensor], Tensor], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        trained(tmp_path, loss=spoiled(7, how), checkpoint_every=5)
+        trained(tmp_path, loss=spoiled(7, how), checkpoint_every=5, max_nonfinite=1)
     assert read_config(tmp_path / "checkpoint")["extra"]["step"] == 5
     assert all(p.isfinite().all() for p in load(tmp_path / "checkpoint").parameters())
 
 
-def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
-    """Without clipping nothing is known of the gradient at the step of a checkpoint."""
-    loss = spoiled(5, lambda loss, w: loss + (w - w).sqrt())
+def test_weights_that_are_not_finite_are_never_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they came about, here by an update that spoils one in step 5."""
+    apply, count = Update.apply, iter(range(1, 100))
+
+    def spoiling(self: Update, norm: Tensor | None = None) -> Tensor:
+        norm = apply(self, norm)
+        if next(count) == 5:
+            self.parameters[0].detach().view(-1)[0] = math.nan
+        return norm
+
+    monkeypatch.setattr(Update, "apply", spoiling)
     with pytest.raises(
         ValueError, match=r"model: expected finite weights, .* after step 5'; lower"
     ):
-        trained(tmp_path, loss=loss, checkpoint_every=5, clip=None)
+        trained(tmp_path, checkpoint_every=5)
     assert not (tmp_path / "checkpoint").exists()
 
 
@@ -696,6 +708,13 @@ TIMED = Preconditioned(MLP(2), VPSDE(), time=lambda n: n.t)
         ({"out": "x", "model": TIMED}, TypeError, r"model\.time: .*name a convention"),
         ({"out": "x", "contract": 256}, TypeError, r"contract: .*DataContract\(256\)"),
         ({"tensorboard": True}, ValueError, r"tensorboard: expected a folder.*pass out="),
+        ({"keep": 0}, ValueError, r"keep: expected a positive integer, got 0"),
+        ({"max_nonfinite": 0}, ValueError, r"max_nonfinite: .*positive integer, got 0"),
+        ({"validation": NAN}, ValueError, r"x: expected finite numbers, got 'nan in row 3'"),
+        ({"buckets": 0}, ValueError, r"buckets: expected a positive integer, got 0"),
+        ({"snapshot_every": 2}, ValueError, r"snapshot_every: expected a folder.*pass out="),
+        ({"widths": (0.1,)}, ValueError, r"widths: expected two different widths, got \(0\.1,\)"),
+        ({"widths": (0.1, 0.3)}, ValueError, r"widths: expected a width below 0\.2886"),
         ({"learning_rate": 1e-3}, TypeError, r"unexpected keyword argument 'learning_rate'"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,25 @@ from torch import Tensor
 
 from scoresde._check import fail, instance
 
-__all__ = ["CONFIG", "check_place", "damaged", "listed", "open_folder", "read", "refuse", "write"]
+__all__ = [
+    "CONFIG",
+    "Damaged",
+    "check_place",
+    "damaged",
+    "leftovers",
+    "link",
+    "listed",
+    "open_folder",
+    "read",
+    "refuse",
+    "write",
+]
 
 CONFIG = "config.json"
+
+
+class Damaged(ValueError):
+    """A file is not as it was written; another copy of it may be."""
 
 
 def refuse(argument: str, expected: str, got: object, remedy: str) -> ValueError:
@@ -27,7 +45,7 @@ def refuse(argument: str, expected: str, got: object, remedy: str) -> ValueError
 def damaged(file: Path, why: str) -> ValueError:
     """The error of a file that is not as it was written."""
     remedy = "it was cut short or edited: save it again, or take another copy"
-    return refuse(str(file), "an intact file of a checkpoint", why, remedy)
+    return Damaged(str(refuse(str(file), "an intact file of a checkpoint", why, remedy)))
 
 
 def listed(names: list[str]) -> str:
@@ -57,10 +75,14 @@ def write(
 
     All is written beside the place and flushed to the disk; then it is renamed. The config gets
     the size and the hash of every file.
+
+    Raises:
+        OSError: the disk is full, a quota is reached or the place cannot be written to; what stood
+            there is intact.
     """
     made = place.with_name(f".{place.name}.{os.urandom(4).hex()}.tmp")
-    made.mkdir(parents=True)
-    try:
+    with _explained(place), _removed_on_failure(made):
+        made.mkdir(parents=True)
         sums = {name: _write_tensors(made / name, tensors) for name, tensors in files.items()}
         with open(made / CONFIG, "w", encoding="utf-8") as file:
             json.dump({**config, "files": sums}, file, indent=1)
@@ -68,9 +90,50 @@ def write(
             os.fsync(file.fileno())
         _flush_folder(made)
         _swap(made, place)
+
+
+def link(source: Path, place: Path) -> None:
+    """Another name for a folder that `write` made, sharing its files where the disk can."""
+    made = place.with_name(f".{place.name}.{os.urandom(4).hex()}.tmp")
+    with _explained(place), _removed_on_failure(made):
+        made.mkdir(parents=True)
+        for file in source.iterdir():
+            try:
+                os.link(file, made / file.name)
+            except OSError:  # a file system without links
+                shutil.copy2(file, made / file.name)
+        _flush_folder(made)
+        _swap(made, place)
+
+
+def leftovers(place: Path) -> list[Path]:
+    """The folders that a writer of `place` left half-written when it was killed."""
+    return sorted(place.parent.glob(f".{place.name}.{'[0-9a-f]' * 8}.tmp"))
+
+
+@contextmanager
+def _removed_on_failure(made: Path) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _explained(place: Path) -> Iterator[None]:
+    """What the system says of a write that failed, with the place and the remedy."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        before = "the one before it is intact" if place.exists() else "nothing was left there"
+        message = (
+            f"path: expected to write {place}, got {type(error).__name__}: {error}; {before}: "
+            "free some space, raise the quota or choose another disk, and resume"
+        )
+        raise OSError(getattr(error, "errno", None) or errno.EIO, message) from error
 
 
 def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -5,62 +5,65 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
-import torch
-from torch import Tensor
+from scoresde._check import need
 
-from scoresde._check import fail, need
-
-__all__ = ["Log", "Row"]
+__all__ = ["Log", "Metrics", "Row"]
 
 Row: TypeAlias = tuple[int, float, float]
 """(step, mean loss since the last row, learning rate)."""
+
+Metrics: TypeAlias = dict[str, float]
+"""Of one row: "gradient_norm", the mean before clipping, and "skipped", the number of steps."""
 
 
 @final
 class Log:
     """The history of a run: rows in memory, in history.csv and TensorBoard, and the bar.
 
+    A step whose loss or gradient is not finite counts as skipped and enters no mean.
+
     Args:
-        history: the rows so far; new ones are appended.
+        history, metrics: the rows so far; new ones are appended.
         steps, start: the last step, and the number of those made before.
         batch: samples a step.
         out: folder for the files, or None.
         progress: show a bar.
         tensorboard: write its files; None for if it is installed.
-        mean: over the processes of the run.
+        pending: the `pending` of an interrupted run.
     """
 
     def __init__(
         self,
         *,
         history: list[Row],
+        metrics: list[Metrics],
         steps: int,
         start: int,
         batch: int,
         out: Path | None,
         progress: bool,
         tensorboard: bool | None,
-        mean: Callable[[Tensor], Tensor],
+        pending: Mapping[str, list[float]] | None = None,
     ) -> None:
         self.history = history
+        self.metrics = metrics
         self.steps = steps
-        self.start = self.flushed = start
+        self.start = start
         self.batch = batch
-        self.mean = mean
-        self.losses: list[Tensor] = []
-        self.norms: list[Tensor] = []
+        self.losses = list((pending or {}).get("losses", ()))
+        self.norms = list((pending or {}).get("norms", ()))
         self.began = time.perf_counter()
         self.writer = None if out is None else _tensorboard(out, tensorboard, start)
         self.bar = _bar(steps, start) if progress else None
         self.table = None if out is None else out / "history.csv"
         if self.table is not None:
             self.table.parent.mkdir(parents=True, exist_ok=True)
-            self.table.write_text("step,loss,lr\n", encoding="utf-8")
-            self._append(history)
+            self.table.write_text("step,loss,lr,gradient_norm,skipped\n", encoding="utf-8")
+            self._append([(*r, *m.values()) for r, m in zip(history, metrics, strict=True)])
 
     def __enter__(self) -> Log:
         return self
@@ -70,51 +73,46 @@ class Log:
             if thing is not None:
                 thing.close()
 
-    def add(self, loss: Tensor, norm: Tensor | None) -> None:
-        """Note a step, without waiting for it."""
+    @property
+    def pending(self) -> dict[str, list[float]]:
+        """What was added since the last row."""
+        return {"losses": self.losses, "norms": self.norms}
+
+    def add(self, loss: float, norm: float) -> None:
+        """Note a step."""
         self.losses.append(loss)
-        if norm is not None:
-            self.norms.append(norm.detach())
+        self.norms.append(norm)
         if self.bar is not None:
             self.bar.update()
 
     def flush(self, done: int, lr: float) -> None:
-        """Wait for the device, check that all is finite, and write the row of step `done`."""
-        losses = self._numbers(self.losses)
-        norms = self._numbers(self.norms)
-        if not losses:
+        """Write the row of step `done`."""
+        pairs = list(zip(self.losses, self.norms, strict=True))
+        good = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+        if not good:  # nothing since the last row, or a run of skipped steps, which goes on
             return
-        bad = [
-            (step, name, value)
-            for name, values in (("loss", losses), ("gradient", norms))
-            for step, value in enumerate(values, self.flushed + 1)
-            if not math.isfinite(value)
-        ]
-        if bad:
-            step, name, value = min(bad, key=lambda found: found[0])
-            remedy = f"lower lr (now {lr:.3g}), lengthen warmup, or clip the gradient"
-            raise fail(name, "finite values", f"{value} at step {step}", remedy)
-        self.losses, self.norms, self.flushed = [], [], done
-        row = done, math.fsum(losses) / len(losses), lr
+        self.losses, self.norms = [], []
+        loss, norm = (math.fsum(values) / len(good) for values in zip(*good, strict=True))
+        row: Row = (done, loss, lr)
         self.history.append(row)
-        self._append([row])
+        self.metrics.append({"gradient_norm": norm, "skipped": len(pairs) - len(good)})
+        self._append([(*row, *self.metrics[-1].values())])
         speed = self._samples_per_second(done)
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {row[1]:.4f}, {speed:.0f} samples/s")
-        if self.writer is not None:
-            scalars = {"loss": row[1], "lr": lr, "samples_per_second": speed}
-            if norms:
-                scalars["gradient_norm"] = math.fsum(norms) / len(norms)
-            for name, scalar in scalars.items():
-                self.writer.add_scalar(name, scalar, done)
+            self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} samples/s")
+        scalars = {"loss": loss, "lr": lr, "samples_per_second": speed, **self.metrics[-1]}
+        self.scalars(done, scalars)
 
-    def _numbers(self, values: list[Tensor]) -> list[float]:
-        return self.mean(torch.stack(values)).tolist() if values else []
+    def scalars(self, done: int, values: Mapping[str, float]) -> None:
+        """Write numbers by name to TensorBoard, if it is there."""
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, done)
 
     def _samples_per_second(self, done: int) -> float:
         return (done - self.start) * self.batch / max(1e-9, time.perf_counter() - self.began)
 
-    def _append(self, rows: list[tuple[int, float, float]]) -> None:
+    def _append(self, rows: list[tuple[Any, ...]]) -> None:
         if self.table is not None:
             with open(self.table, "a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)

@@ -7,14 +7,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from scoresde.data import Data
+from scoresde.data.base import Data, LazyData
 
-__all__ = ["Stream", "digest", "own_randomness", "seed_global"]
+__all__ = ["Stream", "digest", "own_randomness", "seed_global", "take"]
 
 
 @final
@@ -72,12 +72,18 @@ def seed_global(device: torch.device, key: int) -> None:
             torch.cuda.manual_seed(key)
 
 
-def digest(data: Data) -> str:
+def take(value: Any, rows: Tensor, device: torch.device) -> Tensor:
+    """The rows of a tensor, or of data that are read when needed, on a device."""
+    part: Tensor = value[rows.to(value.device) if isinstance(value, Tensor) else rows]
+    return part.to(device, non_blocking=True)
+
+
+def digest(data: Data | LazyData) -> str:
     """A checksum of some 256 rows spread over the data, to tell other data apart."""
     rows = torch.arange(0, len(data), max(1, len(data) // 256))
     total = 0
     for name, value in (("x", data.x), *sorted(data.cond.items())):
-        part = value[rows.to(value.device)].detach().cpu().contiguous()
+        part = take(value, rows, torch.device("cpu")).detach().contiguous()
         content: bytes = part.flatten().view(torch.uint8).numpy().tobytes()
         total = zlib.crc32(name.encode() + content, total)
     return f"{total:08x}"

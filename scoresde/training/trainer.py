@@ -1,22 +1,21 @@
-"""The training run: batches, steps, schedule, log, checkpoints."""
+"""The training run: batches, steps, schedule."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoresde._check import (
     choice,
     fail,
     instance,
-    need,
     nonnegative,
     positive,
     positive_int,
@@ -26,16 +25,17 @@ from scoresde.contract import DataContract
 from scoresde.data import Data
 from scoresde.losses import WEIGHTINGS, TimeSampler, UniformTime, dsm_loss
 from scoresde.model import ScoreModel
-from scoresde.training.checkpoint import Training, describe, fill, load_training, save
+from scoresde.training.checkpoint import describe
 from scoresde.training.ema import check_decay
-from scoresde.training.log import Log, Row
-from scoresde.training.stream import Stream, digest, own_randomness, seed_global
+from scoresde.training.log import Metrics, Row
+from scoresde.training.objective import Loss, accelerated, device_of, misfit
+from scoresde.training.power import check_width
+from scoresde.training.run import Run
+from scoresde.training.stream import Stream, digest, seed_global, take
 from scoresde.training.update import Update
+from scoresde.training.validation import Validation, ValidationRow
 
 __all__ = ["SCHEDULES", "Trainer", "Update"]
-
-Loss: TypeAlias = Callable[..., Tensor]
-"""loss(model, x0, *, weighting, time, cond, cond_dropout, generator) -> (B,), as `dsm_loss`."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -59,8 +59,26 @@ class Trainer:
     rows. So every row is seen once per epoch, and a batch may be larger than the data, whose rows
     then come back with other noise.
 
+    A step whose loss or gradient is not finite changes nothing and is counted; after
+    `max_nonfinite` of them in a row the run stops, and the error names rows and times.
+
     With `out`, the run writes `history.csv`, TensorBoard files (if installed) and `checkpoint/`,
-    which `scoresde.load` reads. Start several processes with `accelerate launch`.
+    which `scoresde.load` reads. A checkpoint is written as a whole or not at all, so a process
+    that is killed loses the steps since the last one and no more. SIGTERM and SIGINT (preemption,
+    Ctrl-C) let the step end and write a checkpoint first; then SIGTERM leaves by SystemExit(143)
+    and SIGINT by KeyboardInterrupt, or whatever handlers were there. `fit(resume=True)` goes on.
+
+    Several processes, each with `batch_size` samples a step, on one machine and on two:
+
+        torchrun --nproc-per-node 8 train.py
+        torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d \\
+            --rdzv-endpoint HOST:29500 train.py     # on each of the two
+
+    `accelerate launch` does it as well. The script is the same; gradients are averaged, all
+    processes hold all of the weights, and the first one writes. Sharded weights (FSDP) are not
+    for this class: a network larger than one device is trained in one's own loop, with the loss as
+    the forward pass of the sharded module, `accelerate launch --use_fsdp --fsdp_version 2
+    --num_processes 8 train.py` and `dsm_loss(Preconditioned(net, sde), x0)`.
 
     Args:
         model: the score model.
@@ -89,14 +107,31 @@ class Trainer:
         checkpoint_every: steps between two checkpoints; one is always written at the end.
         contract: which integers the data stand for, for the checkpoint; that of `data` by default.
         tensorboard: write its files into `out`; by default if it is installed.
+        keep: number of checkpoints; with more than one, the last ones are in `checkpoints/<step>`,
+            and where `checkpoint/` is damaged a run resumes from the one before it.
+        max_nonfinite: steps in a row without a finite loss and gradient that end the run.
+        compile: send the network through `torch.compile`.
+        validation: data as `data`, on which the averaged model is judged; see `Validation`.
+        validate_every: steps between two validations; `checkpoint_every` by default.
+        buckets: equal parts of [t_min, T] in which the validation loss is taken.
+        snapshot_every: steps between two snapshots of the averages from which `posthoc_ema` makes
+            one of any length, in `snapshots/`; None for none.
+        widths: of the two profiles of these averages (see `PowerEMA`).
+        callback: called as callback(step, averaged model in eval mode) every `callback_every`
+            steps by the first process, for example to sample; it must not change the model.
+        callback_every: see `callback`.
 
     Attributes:
         history: rows (step, mean loss since the last row, learning rate).
+        metrics: of the same rows, {"gradient_norm": mean before clipping, "skipped": steps}.
+        validations: rows (step, mean losses in the parts of the time interval); in
+            `validation.csv` too. The model of the lowest mean is in `best/`.
 
     Raises:
         TypeError, ValueError: an argument is out of range; the data hold NaN, are empty or have a
             constant channel; the network does not take them (at the first batch); the loss is
-            not finite (the step is named).
+            not finite (the step, rows and times are named).
+        OSError: a checkpoint cannot be written; the one before it is intact.
 
     Example:
         >>> from scoresde import VPSDE, Preconditioned
@@ -134,6 +169,16 @@ class Trainer:
         checkpoint_every: int = 1000,
         contract: DataContract | None = None,
         tensorboard: bool | None = None,
+        keep: int = 1,
+        max_nonfinite: int = 10,
+        compile: bool = False,
+        validation: Any = None,
+        validate_every: int | None = None,
+        buckets: int = 8,
+        snapshot_every: int | None = None,
+        widths: Sequence[float] = (0.05, 0.10),
+        callback: Callable[[int, ScoreModel], Any] | None = None,
+        callback_every: int = 1000,
     ) -> None:
         instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
         self.model = model
@@ -148,7 +193,9 @@ class Trainer:
         if not 0.0 <= nonnegative("cond_dropout", cond_dropout) <= 1.0:
             raise fail("cond_dropout", "a probability in [0, 1]", cond_dropout, "pass e.g. 0.1")
         self.loss = loss
-        self.options = dict(weighting=weighting, time=time, cond_dropout=cond_dropout)
+        self.options: dict[str, Any] = dict(
+            weighting=weighting, time=time, cond_dropout=cond_dropout
+        )
         self.batch_size = positive_int("batch_size", batch_size)
         self.accumulate = positive_int("accumulate", accumulate)
         self.lr = positive("lr", lr)
@@ -163,7 +210,7 @@ class Trainer:
         self.seed = seed
         self.stream = Stream(len(self.data), self.batch_size, seed)
         self.bf16 = choice("precision", precision, ("no", "bf16")) == "bf16"
-        self.device = None if device is None else _device(device)
+        self.device = None if device is None else device_of(device)
         self.progress = progress
         self.log_every = positive_int("log_every", log_every)
         self.checkpoint_every = positive_int("checkpoint_every", checkpoint_every)
@@ -178,7 +225,38 @@ class Trainer:
             raise fail("model", "parameters to train", "none", "wrap a network, not a function")
         if tensorboard and self.out is None:
             raise fail("tensorboard", "a folder to write to", tensorboard, "pass out='runs/name'")
+        self.keep = positive_int("keep", keep)
+        self.max_nonfinite = positive_int("max_nonfinite", max_nonfinite)
+        self.compile = compile
+        self.callback = callback
+        self.callback_every = positive_int("callback_every", callback_every)
+        self._validated(validation, validate_every, positive_int("buckets", buckets))
+        self._snapshots(snapshot_every, widths)
         self.history: list[Row] = []
+        self.metrics: list[Metrics] = []
+        self.validations: list[ValidationRow] = []
+
+    def _validated(self, validation: Any, every: int | None, buckets: int) -> None:
+        self.validate_every = positive_int("validate_every", every or self.checkpoint_every)
+        self.validation = None
+        if validation is not None:
+            self.validation = Validation(
+                Data.of(validation),
+                loss=self.loss,
+                options=self.options,
+                parts=buckets,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                table=None if self.out is None else self.out / "validation.csv",
+            )
+
+    def _snapshots(self, every: int | None, widths: Sequence[float]) -> None:
+        self.snapshot_every = None if every is None else positive_int("snapshot_every", every)
+        if every is not None and self.out is None:
+            raise fail("snapshot_every", "a folder to write to", every, "pass out='runs/name'")
+        self.widths = [check_width("widths", width) for width in widths]
+        if len(self.widths) != 2 or self.widths[0] == self.widths[1]:
+            raise fail("widths", "two different widths", widths, "pass (0.05, 0.10)")
 
     def fit(self, resume: bool = False) -> ScoreModel:
         """Train, and return the averaged model in eval mode.
@@ -194,50 +272,27 @@ class Trainer:
             FileNotFoundError: there is no checkpoint to resume.
             ValueError: see the class; a checkpoint of another model or run.
         """
-        accelerator = _accelerator(self.accumulate)
-        device = self._device_of(accelerator)
-        self.model.to(device)
+        accelerator = accelerated(self.accumulate)
+        self.model.to(self._device_of(accelerator))
         update = Update(
             self.model,
             lr=self.lr,
             clip=self.clip,
             ema=self.ema,
             weight_decay=self.weight_decay,
+            widths=self.widths if self.snapshot_every is not None else (),
         )
-        self.history = []
-        run = self._run_settings(accelerator.num_processes)
-        start = self._resume(update, run) if resume else 0
-        objective = accelerator.prepare_model(
-            _Objective(self.model, self.loss, self.options, self.bf16), device_placement=False
-        )
-        with _own_modes(self.model), own_randomness(device), self._log(accelerator, start) as log:
+        run = Run(self, accelerator, update, resume)
+        with ExitStack() as stack:
+            run.enter(stack)
             self.model.train()
-            for step in range(start, self.steps):
+            for step in range(run.start, self.steps):
                 lr = self.lr_at(step)
                 update.set_lr(lr)
-                loss = self._gradients(accelerator, objective, device, step, step == start)
-                log.add(loss, update.apply())
-                done, last = step + 1, step + 1 == self.steps
-                saves = self.out is not None and (last or done % self.checkpoint_every == 0)
-                if saves or last or done % self.log_every == 0:
-                    log.flush(done, lr)
-                if saves and accelerator.is_main_process:
-                    self._save(update, run, done)
+                loss = self._gradients(run, step)
+                run.finish(step, loss, lr)
         accelerator.wait_for_everyone()
         return update.result()  # type: ignore[return-value]  # a copy of the model
-
-    def _log(self, accelerator: Any, start: int) -> Log:
-        main, processes = accelerator.is_main_process, accelerator.num_processes
-        return Log(
-            history=self.history,
-            steps=self.steps,
-            start=start,
-            batch=self.batch_size * self.accumulate * processes,
-            out=self.out if main else None,
-            progress=self.progress and main,
-            tensorboard=self.tensorboard,
-            mean=(lambda x: accelerator.reduce(x, "mean")) if processes > 1 else (lambda x: x),
-        )
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step number `step`, from 0: warm-up, then the schedule."""
@@ -246,35 +301,30 @@ class Trainer:
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.lr * self.schedule(progress)
 
-    def _gradients(
-        self, accelerator: Any, objective: nn.Module, device: torch.device, step: int, first: bool
-    ) -> Tensor:
+    def _gradients(self, run: Run, step: int) -> Tensor:
         """Accumulate the gradients of one step; the mean loss, still on the device."""
         total: Tensor | None = None
         for piece in range(self.accumulate):
-            number = step * self.accumulate + piece
-            number = number * accelerator.num_processes + accelerator.process_index
+            number = run.number(step, piece)
             last = piece == self.accumulate - 1
-            x, cond = self._batch(self.stream.rows(number), device)
+            x, cond = self._batch(self.stream.rows(number), run.device)
             generator = self.stream.generator(number)
-            seed_global(device, self.stream.key(number))
-            with nullcontext() if last else accelerator.no_sync(objective):
+            seed_global(run.device, self.stream.key(number))
+            with nullcontext() if last else run.accelerator.no_sync(run.objective):
                 try:
-                    loss = objective(x, cond, generator)
+                    loss = run.objective(x, cond, generator)
                 except (RuntimeError, TypeError, ValueError, IndexError) as error:
-                    if not first or isinstance(error, torch.OutOfMemoryError):
+                    if step != run.start or isinstance(error, torch.OutOfMemoryError):
                         raise
-                    raise _misfit(x, cond, error) from error
-                accelerator.backward(loss)
+                    raise misfit(x, cond, error) from error
+                run.accelerator.backward(loss)
             share = loss.detach() / self.accumulate
             total = share if total is None else total + share
         return total  # type: ignore[return-value]  # accumulate >= 1
 
     def _batch(self, rows: Tensor, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-        def moved(value: Tensor) -> Tensor:
-            return value[rows.to(value.device)].to(device, non_blocking=True)
-
-        return moved(self.data.x), {k: moved(v) for k, v in self.data.cond.items()}
+        cond = {k: take(v, rows, device) for k, v in self.data.cond.items()}
+        return take(self.data.x, rows, device), cond
 
     def _device_of(self, accelerator: Any) -> torch.device:
         if self.device is None:
@@ -284,7 +334,7 @@ class Trainer:
             raise fail("device", "None", str(self.device), remedy)
         return self.device
 
-    def _run_settings(self, processes: int) -> dict[str, Any]:
+    def _settings(self, processes: int) -> dict[str, Any]:
         """What must not change between the parts of a run."""
         return {
             "seed": self.seed,
@@ -295,110 +345,3 @@ class Trainer:
             "data": digest(self.data) if self.out is not None else "",
             "ema": self.ema is not None,
         }
-
-    def _save(self, update: Update, run: Mapping[str, Any], done: int) -> None:
-        if not all(bool(p.detach().isfinite().all()) for p in update.parameters):
-            remedy = f"lower lr = {self.lr:g}, or clip; the checkpoint before this one is intact"
-            raise fail("model", "finite weights", f"NaN or infinity after step {done}", remedy)
-        info = {"step": done, "run": run, "history": self.history}
-        info["ema_updates"] = 0 if update.ema is None else update.ema.updates
-        averaged = self.model if update.ema is None else update.ema.module
-        save(
-            averaged,  # type: ignore[arg-type]  # a copy of the model
-            self.out / "checkpoint",  # type: ignore[operator]  # asked before
-            contract=self.contract,
-            extra={"step": done, "loss": self.history[-1][1]},
-            training=Training(update.tensors(), info),
-        )
-
-    def _resume(self, update: Update, run: Mapping[str, Any]) -> int:
-        """Restore the state of the checkpoint in `out`; the number of steps made."""
-        if self.out is None:
-            raise fail("resume", "a folder to resume from", self.out, "pass out='runs/name'")
-        place = self.out / "checkpoint"
-        weights, state = load_training(place, self.model)
-        info = state.info
-        for name, value in run.items():
-            if info["run"].get(name) != value:
-                expected = f"{info['run'].get(name)!r}, as in {place}"
-                raise fail(name, expected, value, "resume with it, or start another run")
-        if info["step"] > self.steps:
-            expected = f"at least the {info['step']} steps already made in {place}"
-            raise fail("steps", expected, self.steps, "ask for more, or scoresde.load the model")
-        update.restore(state.tensors, str(place))
-        if update.ema is not None:
-            fill(update.ema.module.net, weights, str(place))  # type: ignore[arg-type]
-            update.ema.restore(info["ema_updates"])
-        self.history = [(int(s), float(loss), float(lr)) for s, loss, lr in info["history"]]
-        return int(info["step"])
-
-
-@final
-class _Objective(nn.Module):
-    """The mean loss as the forward pass of a module, where data parallelism and autocast act."""
-
-    def __init__(
-        self, model: ScoreModel, loss: Loss, options: Mapping[str, Any], bf16: bool
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = loss
-        self.options = options
-        self.bf16 = bf16
-
-    def forward(self, x: Tensor, cond: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            each = self.loss(self.model, x, cond=cond, generator=generator, **self.options)
-        if not isinstance(each, Tensor) or not each.requires_grad:
-            remedy = "return (B,) losses of the model's predictions"
-            raise wrong_type("loss", "a tensor that depends on the weights", each, remedy)
-        return each.mean()
-
-
-def _accelerator(accumulate: int) -> Any:
-    library = need("accelerate", "train")
-    # accelerate keeps one precision for the process; ours is the Trainer's own, see _Objective.
-    known = need("accelerate.state", "train").is_initialized()
-    made = library.Accelerator(
-        mixed_precision=None if known else "no",
-        gradient_accumulation_steps=accumulate,
-        device_placement=False,
-    )
-    if made.scaler is not None:
-        remedy = "start it with --mixed_precision no and pass precision='bf16' to the Trainer"
-        raise fail("accelerate", "no gradient scaling", made.mixed_precision, remedy)
-    return made
-
-
-@contextmanager
-def _own_modes(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module is in the mode, train or eval, in which it came."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        made = torch.device(device)
-        torch.empty(0, device=made)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        remedy = f"pass 'cpu', or None for what there is ({error})"
-        raise fail("device", "a device of this machine", str(device), remedy) from error
-    return made
-
-
-def _misfit(x: Tensor, cond: Mapping[str, Tensor], error: Exception) -> Exception:
-    """The error of the first batch, said of the data and the model."""
-    dtype = str(x.dtype).removeprefix("torch.")
-    got = f"x: {tuple(x.shape)} {dtype}" + "".join(
-        f", {name}: {tuple(value.shape)}" for name, value in cond.items()
-    )
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(
-        f"data: expected a batch that model and loss take, got {got}, on which they raised "
-        f"{type(error).__name__}: {error}; build the network for this data, or reshape it"
-    )

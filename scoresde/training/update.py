@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scoresde._check import fail, nonnegative, positive
 from scoresde.training.checkpoint import fill
 from scoresde.training.ema import EMA, replica
+from scoresde.training.power import PowerEMA
 
 __all__ = ["Update"]
 
@@ -21,16 +22,20 @@ class Update:
 
     Nothing in it waits for the device.
 
+    `gradient_norm`, then `apply` or `discard`, is a step whose gradients are looked at in between.
+
     Args:
         model: the model, on its device.
         lr: learning rate.
         clip: largest norm of the gradient, or None.
         ema: decay of the average of the weights, or None for none.
         weight_decay: of AdamW.
+        widths: of the profiles of further averages (see `PowerEMA`).
 
     Attributes:
         optimizer: the AdamW.
         ema: the `EMA`, or None.
+        tracks: the `PowerEMA`s.
 
     Raises:
         ValueError: a number out of range; the model has nothing to train.
@@ -49,6 +54,7 @@ class Update:
         clip: float | None = 1.0,
         ema: float | None = 0.999,
         weight_decay: float = 0.0,
+        widths: Sequence[float] = (),
     ) -> None:
         self.model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -63,22 +69,34 @@ class Update:
         )
         self.clip = None if clip is None else positive("clip", clip, "pass None for no clipping")
         self.ema = None if ema is None else EMA(model, ema)
+        self.tracks = [PowerEMA(model, width) for width in widths]
 
-    def step(self, loss: Tensor) -> Tensor | None:
+    def step(self, loss: Tensor) -> Tensor:
         """Backward and `apply`; loss: ()."""
         loss.backward()  # type: ignore[no-untyped-call]
         return self.apply()
 
-    def apply(self) -> Tensor | None:
+    def gradient_norm(self) -> Tensor:
+        """The global norm of the gradients that are there, ()."""
+        found = [p.grad for p in self.parameters if p.grad is not None]
+        return nn.utils.get_total_norm(found)
+
+    def apply(self, norm: Tensor | None = None) -> Tensor:
         """Clip, step and average with the gradients that are there; their norm before clipping."""
-        norm = None
+        norm = self.gradient_norm() if norm is None else norm
         if self.clip is not None:
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.discard()
         if self.ema is not None:
             self.ema.update(self.model)
+        for track in self.tracks:
+            track.update(self.model)
         return norm
+
+    def discard(self) -> None:
+        """Forget the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
 
     def set_lr(self, lr: float) -> None:
         """Take another learning rate from the next step on."""
@@ -93,11 +111,17 @@ class Update:
         """Raw weights and the optimiser's state, by flat names."""
         state = self.optimizer.state_dict()["state"]
         raw = {f"raw.{k}": v for k, v in self.model.state_dict().items()}
-        return raw | {
+        moments = {
             f"optimizer.{i}.{k}": torch.as_tensor(v)
             for i, entry in state.items()
             for k, v in entry.items()
         }
+        means = {
+            f"track{i}.{k}": v
+            for i, track in enumerate(self.tracks)
+            for k, v in track.tensors.items()
+        }
+        return raw | moments | means
 
     def restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """The inverse of `tensors`."""

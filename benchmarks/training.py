@@ -1,0 +1,288 @@
+"""What a step of the `Trainer` costs beyond the network's, and how many steps a loss takes.
+
+    python benchmarks/training.py [--quick] [--threads 1] [--seeds 3]
+
+Cost. A bare step is forward, mean square, backward and AdamW on inputs that are there already; a
+step of the `Trainer` draws rows, times and noise, and clips, checks, averages and logs as well.
+Both are timed from one call of the loss to the next, in turns, by the processor's time, to which
+other work on the machine does not add; figures are medians of the rounds' medians. "Loss" is what
+`dsm_loss` takes beyond the network's forward pass, "loading" what it takes to pick a batch, both
+as a share of the bare step. Data in memory are picked in the step itself, so there is no queue
+that could run dry: loading costs the run its share of the step.
+
+Steps. One U-Net, AdamW, EMA and batch size on the digits; six losses, each with the target that
+its library trains (eps, v or EDM's F). The judge is the same for all: the error of eps on held-out
+digits under uniform times. The mark is what the best of the peers' losses reaches after 3/4 of its
+steps; reported is at which step each loss first passes it, and the ratio to the best of the peers.
+The peers' losses are written here as their documentation states them, on the very same network:
+
+- diffusers-style: eps, t uniform over 1000 whole numbers;
+- k-diffusion-style: F of EDM, log sigma normal (-1.2, 1.2), weight 1;
+- azula-style: x_0 through its skip, t uniform, weight alpha^2 / sigma^2 + 1, which is F (here v).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde import VPSDE, Preconditioned, Trainer
+from scoresde.data import Data, digits
+from scoresde.losses import ImportanceTime, LogNormalTime, TimeSampler, UniformTime, dsm_loss
+from scoresde.model import ScoreModel
+from scoresde.nets import UNet
+from scoresde.sde import SDE
+from scoresde.training import Update
+from scoresde.training.stream import Stream
+from scoresde.training.validation import Validation
+
+RESULTS = Path(__file__).parent / "results"
+
+Loss = Callable[[ScoreModel, Tensor, torch.Generator], Tensor]
+
+
+def net(width: int, seed: int = 0) -> UNet:
+    torch.manual_seed(seed)
+    return UNet(1, width=width)
+
+
+# What a step costs
+
+
+class Timed(nn.Module):
+    """A network that adds up how long its forward passes take."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.seconds = 0.0
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        began = time.process_time()
+        out: Tensor = self.inner(x, t)
+        self.seconds += time.process_time() - began
+        return out
+
+
+def bare_steps(network: nn.Module, x: Tensor, steps: int) -> float:
+    """Median seconds of forward, mean square, backward and AdamW."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
+    t, target, marks = torch.rand(len(x)), torch.randn_like(x), []
+    for _ in range(steps + 1):
+        marks.append(time.process_time())
+        (network(x, t) - target).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return statistics.median(b - a for a, b in pairwise(marks))
+
+
+def trainer_steps(model: ScoreModel, x: Tensor, batch: int, steps: int) -> tuple[float, float]:
+    """Median seconds of a step, and of the loss beyond the network's forward pass."""
+    marks: list[float] = []
+    extra: list[float] = []
+
+    def timed(model: Any, x0: Tensor, **options: Any) -> Tensor:
+        began, before = time.process_time(), model.net.seconds
+        marks.append(began)
+        each = dsm_loss(model, x0, **options)
+        extra.append(time.process_time() - began - (model.net.seconds - before))
+        return each
+
+    Trainer(model, x, steps=steps + 1, batch_size=batch, loss=timed, lr=1e-4).fit()
+    return statistics.median(b - a for a, b in pairwise(marks)), (statistics.median(extra))
+
+
+def cost(width: int, batch: int, steps: int, rounds: int) -> dict[str, float]:
+    x = digits("train").x
+    stream = Stream(len(x), batch, 0)
+    bare, ours, losses, loads = [], [], [], []
+    for number in range(rounds + 1):  # the first one warms up
+        network = net(width)
+        order = (0, 1) if number % 2 else (1, 0)
+        for which in order:
+            if which:
+                bare.append(bare_steps(net(width), x[:batch], steps))
+            else:
+                step, loss = trainer_steps(
+                    Preconditioned(Timed(network), VPSDE()), x, batch, steps
+                )
+                ours.append(step)
+                losses.append(loss)
+        began = time.process_time()
+        for k in range(50):
+            x[stream.rows(k)]
+        loads.append((time.process_time() - began) / 50)
+    base, *rest = (statistics.median(v[1:]) for v in (bare, ours, losses, loads))
+    pairs = [b / a - 1 for a, b in zip(bare[1:], ours[1:], strict=True)]
+    return {
+        "bare_ms": 1e3 * base,
+        "trainer_ms": 1e3 * rest[0],
+        "over_bare_percent": 100 * statistics.median(pairs),
+        "loss_percent": 100 * rest[1] / base,
+        "loading_percent": 100 * rest[2] / base,
+    }
+
+
+# How many steps a loss takes
+
+
+class WholeTimes(TimeSampler):
+    """t = (i + 1) / 1000 with i uniform in 0 ... 999."""
+
+    def sample(
+        self, sde: SDE, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        i = torch.randint(0, 1000, (n,), generator=generator)
+        return (i.double() + 1) / 1000, None
+
+
+def unit(time: TimeSampler) -> Loss:
+    """The mean square of the network's own output, at times drawn one by one."""
+
+    def loss(model: ScoreModel, x0: Tensor, generator: torch.Generator) -> Tensor:
+        t, _ = time.sample(model.sde, len(x0), generator)
+        node = model.sde.at(t, like=x0)
+        eps = torch.randn(x0.shape, generator=generator)
+        said = model.predict(node, node.alpha * x0 + node.sigma * eps)
+        if said.kind == "eps":
+            return (said.value - eps).square().flatten(1).mean(1)
+        if said.kind == "v":
+            v = node.alpha * eps - node.sigma * x0
+            return (said.value - v).square().flatten(1).mean(1)
+        # x_0 = c_skip x + c_out F in units of x / alpha: the weight on x_0 is 1 / c_out^2.
+        s = node.sigma / node.alpha
+        weight = (s**2 + 1) / s**2
+        return (weight * (said.x0 - x0).square()).flatten(1).mean(1)
+
+    return loss
+
+
+def ours(time: TimeSampler | None, weighting: str) -> Loss:
+    def loss(model: ScoreModel, x0: Tensor, generator: torch.Generator) -> Tensor:
+        return dsm_loss(model, x0, weighting=weighting, time=time, generator=generator)
+
+    return loss
+
+
+EVEN = UniformTime(low_discrepancy=True)
+PEERS: dict[str, tuple[str, Loss]] = {
+    "diffusers-style: eps, whole t": ("eps", unit(WholeTimes())),
+    "k-diffusion-style: F, log-normal": ("edm", unit(LogNormalTime())),
+    "azula-style: F, uniform t": ("v", unit(UniformTime())),
+}
+OURS: dict[str, tuple[str, Loss]] = {
+    "default: eps, even t": ("eps", ours(EVEN, "eps")),
+    "v, even t": ("v", ours(EVEN, "v")),
+    "F of EDM, even t": ("edm", ours(EVEN, "edm")),
+    "eps, importance, likelihood": ("eps", ours(ImportanceTime(True), "likelihood")),
+}
+
+
+def curve(
+    predicts: str, loss: Loss, seed: int, width: int, batch: int, steps: int, every: int
+) -> list[tuple[int, float]]:
+    """(step, validation loss of the averaged model) of one run."""
+    data, held_out = digits("train"), Data.of(digits("test").x[:450])
+    model = Preconditioned(net(width, seed), VPSDE(), predicts=predicts)
+    options = {"weighting": "eps"}
+    judge = Validation(held_out, loss=dsm_loss, options=options, parts=4, batch_size=450, seed=99)
+    update = Update(model, lr=2e-3, ema=0.98)
+    stream, rows = Stream(len(data), batch, seed), []
+    for step in range(steps):
+        update.set_lr(2e-3 * min(1.0, (step + 1) / 20))
+        x0 = data.x[stream.rows(step)]
+        update.step(loss(model, x0, stream.generator(step)).mean())
+        if (step + 1) % every == 0:
+            found = judge(update.result(), torch.device("cpu"))
+            rows.append((step + 1, sum(found) / len(found)))
+    return rows
+
+
+def first_below(rows: list[tuple[int, float]], mark: float) -> float:
+    """At which step the loss passes the mark, between rows on a straight line."""
+    last = (0, rows[0][1])
+    for step, value in rows:
+        if value <= mark:
+            share = 1.0 if last[1] <= value else (last[1] - mark) / (last[1] - value)
+            return last[0] + min(1.0, share) * (step - last[0])
+        last = step, value
+    return float("inf")
+
+
+def race(seeds: int, width: int, batch: int, steps: int, every: int) -> dict[str, Any]:
+    runs = {
+        name: [curve(kind, loss, s, width, batch, steps, every) for s in range(seeds)]
+        for name, (kind, loss) in (PEERS | OURS).items()
+    }
+    mean = {
+        name: [
+            (rows[0][0], statistics.fmean(value for _, value in rows))
+            for rows in zip(*curves, strict=True)
+        ]
+        for name, curves in runs.items()
+    }
+    late = max(1, 3 * (steps // every) // 4)
+    mark = min(mean[name][late - 1][1] for name in PEERS)
+    reached = {name: first_below(rows, mark) for name, rows in mean.items()}
+    best = min(reached[name] for name in PEERS)
+    table = {
+        name: {
+            "steps": reached[name],
+            "ratio": reached[name] / best,
+            "final": rows[-1][1],
+        }
+        for name, rows in mean.items()
+    }
+    return {"mark": mark, "losses": table}
+
+
+def report(found: dict[str, Any]) -> str:
+    figures = "\n".join(f"| {key} | {value:.3g} |" for key, value in found["cost"].items())
+    head = "| loss | steps to the mark | ratio to the best peer | final |\n"
+    rows = "\n".join(
+        f"| {name} | {row['steps']:.0f} | {row['ratio']:.2f} | {row['final']:.4f} |"
+        for name, row in found["race"]["losses"].items()
+    )
+    return (
+        f"# Training\n\n`{found['command']}`, torch {torch.__version__}, {platform.machine()}, "
+        f"{torch.get_num_threads()} threads\n\n| a step | |\n| --- | ---: |\n{figures}\n\n"
+        f"Mark: {found['race']['mark']:.4f} (eps, uniform times, held-out digits).\n\n"
+        f"{head}| --- | ---: | ---: | ---: |\n{rows}\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="under two minutes")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seeds", type=int, help="runs of each loss (3; quick: 1)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    quick = args.quick
+    seeds = args.seeds or (1 if quick else 3)
+    began = time.perf_counter()
+    found: dict[str, Any] = {"command": "python benchmarks/training.py" + " --quick" * quick}
+    found["cost"] = cost(16 if quick else 32, 64, 10 if quick else 30, 3 if quick else 7)
+    found["race"] = race(seeds, 8, 32, 160, 20) if quick else race(seeds, 16, 64, 1200, 50)
+    found["seconds"] = time.perf_counter() - began
+    text = report(found)
+    RESULTS.mkdir(exist_ok=True)
+    name = "training-quick" if quick else "training"
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
+    print(f"{found['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Averages of the weights whose length is chosen after the training."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scoresde._check import fail, instance, positive, positive_int
+from scoresde.model import ScoreModel
+from scoresde.sde import SDE
+from scoresde.training.checkpoint import load
+from scoresde.training.files import CONFIG, damaged, open_folder, read, refuse, write
+
+__all__ = ["PowerEMA", "check_width", "exponent", "posthoc_ema", "snapshot", "weights_of"]
+
+FORMAT, TRACK = "scoresde snapshot", "track{}.safetensors"
+
+
+@final
+class PowerEMA:
+    """A moving average with a power-function profile: its length is a share of the run.
+
+    After step t it is the mean of the weights theta(s), s <= t, with weights in proportion to
+    s^gamma: theta_bar <- beta theta_bar + (1 - beta) theta with beta = (1 - 1/t)^(gamma + 1). The
+    first steps fade by themselves, so no warm-up is needed. The exponent follows from the width,
+    the standard deviation of the profile as a share of t, (gamma + 1)^(1/2) (gamma + 2)^(-1)
+    (gamma + 3)^(-1/2): 0.05 and 0.10 are gamma = 16.97 and 6.94. Karras et al. 2024 (EDM2, arXiv
+    2312.02696), section 3.1 and appendix C.
+
+    Args:
+        model: the model that is trained; its trained parameters alone are averaged.
+        width: of the profile, in (0, 0.2886]; 0.2886 is the plain mean.
+
+    Attributes:
+        gamma: the exponent.
+        updates: t, the number of updates made.
+        tensors: the averages by the names of the parameters.
+
+    Raises:
+        TypeError: `model` is not a module.
+        ValueError: `width` is out of range.
+
+    Example:
+        >>> net = nn.Linear(1, 1, bias=False)
+        >>> mean = PowerEMA(net, width=1 / 12**0.5 - 1e-9)
+        >>> for value in (1.0, 2.0, 6.0):
+        ...     _ = nn.init.constant_(net.weight, value)
+        ...     mean.update(net)
+        >>> round(mean.tensors["weight"].item(), 4)
+        3.0
+    """
+
+    def __init__(self, model: nn.Module, width: float) -> None:
+        instance("model", model, nn.Module, "pass the model that is trained")
+        self.width = check_width("width", width)
+        self.gamma = exponent(self.width)
+        self.updates = 0
+        self.tensors = {n: p.detach().clone() for n, p in _trained(model)}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the parameters of `model` after an optimiser step."""
+        self.updates += 1
+        beta = (1 - 1 / self.updates) ** (self.gamma + 1)
+        current = [p.detach() for _, p in _trained(model)]
+        torch._foreach_lerp_(list(self.tensors.values()), current, 1 - beta)
+
+    def restore(self, tensors: Mapping[str, Tensor], updates: int, where: str) -> None:
+        """Continue after `updates` updates with these averages."""
+        found = {k: tuple(v.shape) for k, v in tensors.items()}
+        own = {k: tuple(v.shape) for k, v in self.tensors.items()}
+        if found != own:
+            remedy = "train the same parameters as in the run that is resumed"
+            raise refuse(where, f"averages of {len(own)} parameters", len(found), remedy)
+        for name, value in tensors.items():
+            self.tensors[name].copy_(value)
+        self.updates = updates
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def check_width(name: str, width: object) -> float:
+    """`width` as a float in (0, 1/sqrt(12))."""
+    number = positive(name, width, "0.05 and 0.10 are usual")
+    if number >= 1 / math.sqrt(12):
+        raise fail(name, "a width below 0.2886, that of the plain mean", width, "take 0.1")
+    return number
+
+
+def exponent(width: float) -> float:
+    """gamma of a profile: the root of (gamma + 2)^2 (gamma + 3) width^2 = gamma + 1 above 0."""
+    t = width**-2
+    roots = np.roots([1.0, 7.0, 16.0 - t, 12.0 - t])
+    return float(roots.real.max())
+
+
+def weights_of(
+    steps: Sequence[float], gammas: Sequence[float], step: float, gamma: float
+) -> tuple[Tensor, float]:
+    """The combination of profiles that comes nearest to another one, and what it misses.
+
+    The profiles are p(s) = (gamma + 1) s^gamma / t^(gamma + 1) on [0, t], their inner product for
+    t_a <= t_b is (gamma_a + 1)(gamma_b + 1) / (gamma_a + gamma_b + 1) (t_a / t_b)^gamma_b / t_b,
+    and the weights solve the normal equations. EDM2, section 3.2 and appendix C.
+
+    Args:
+        steps, gammas: of the profiles that are there.
+        step, gamma: of the one that is wanted.
+
+    Returns:
+        The weights, (n,) float64, and ||combination - wanted|| / ||wanted||, in L2 of time.
+    """
+    t = torch.tensor([*steps, step], dtype=torch.float64, device="cpu")
+    g = torch.tensor([*gammas, gamma], dtype=torch.float64, device="cpu")
+    late = torch.where(t[:, None] > t, g[:, None], g)  # the exponent of the later profile
+    ratio = torch.minimum(t[:, None], t) / torch.maximum(t[:, None], t)
+    inner = (g[:, None] + 1) * (g + 1) / (g[:, None] + g + 1)
+    inner = inner * ratio**late / torch.maximum(t[:, None], t)
+    scale = inner.diagonal().rsqrt()  # unit vectors, or many snapshots are worse conditioned
+    inner = inner * scale[:, None] * scale
+    solved = torch.linalg.lstsq(inner[:-1, :-1], inner[:-1, -1:], driver="gelsd").solution[:, 0]
+    rest = 1 - 2 * solved @ inner[:-1, -1] + solved @ inner[:-1, :-1] @ solved
+    return solved * scale[:-1] / scale[-1], math.sqrt(max(0.0, float(rest)))
+
+
+def snapshot(folder: Path, step: int, tracks: Sequence[PowerEMA], run: Mapping[str, Any]) -> None:
+    """Write the averages after a step as `folder/<step>`, all of it or nothing."""
+    config = {"format": FORMAT, "step": step, "run": dict(run)}
+    config["updates"] = [track.updates for track in tracks]
+    config["widths"] = [track.width for track in tracks]
+    files = {TRACK.format(i): track.tensors for i, track in enumerate(tracks)}
+    write(folder / f"{step:09d}", config, files)
+
+
+def posthoc_ema(
+    out: str | os.PathLike[str],
+    width: float,
+    *,
+    step: int | None = None,
+    net: nn.Module | None = None,
+    sde: SDE | None = None,
+) -> ScoreModel:
+    """The model of a run with an average of any length, from the snapshots that it wrote.
+
+    A `Trainer` with `snapshot_every` keeps two averages of the weights (see `PowerEMA`) and writes
+    both now and then. The profile of any other width is a linear combination of the profiles of
+    all snapshots, found by least squares, and so are its weights. Buffers are those of the
+    checkpoint. Karras et al. 2024 (EDM2, arXiv 2312.02696), section 3.
+
+    Args:
+        out: the folder of the run.
+        width: of the profile, in (0, 0.2886); widths far outside those of the two averages, or
+            much shorter than the time between two snapshots, are not in their reach.
+        step: the step at which the average ends; the last snapshot's by default.
+        net, sde: as for `load`.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint or no snapshot.
+        ValueError: as `load`; the width is out of range or the snapshots do not reach it (the
+            combination misses the profile by more than a tenth); no snapshot is of that step.
+
+    Example:
+        >>> import tempfile
+        >>> from scoresde import VPSDE, Preconditioned, Trainer
+        >>> from scoresde.nets import MLP
+        >>> x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     start = Preconditioned(MLP(2, width=8), VPSDE())
+        ...     _ = Trainer(start, x, steps=40, out=out, snapshot_every=5).fit()
+        ...     model = posthoc_ema(out, 0.07)
+        >>> model.training
+        False
+    """
+    gamma = exponent(check_width("width", width))
+    model = load(Path(out) / "checkpoint", net=net, sde=sde)
+    found = _snapshots(Path(out) / "snapshots")
+    last = found[-1][1]["step"] if step is None else positive_int("step", step)
+    used = [entry for entry in found if entry[1]["step"] <= last]
+    if not used or used[-1][1]["step"] != last:
+        steps = ", ".join(str(config["step"]) for _, config in found)
+        raise refuse("step", f"one of {steps}", last, "pass one of these, or None for the last")
+    tracks = [
+        (folder, config, i, t, exponent(w))
+        for folder, config in used
+        for i, (t, w) in enumerate(zip(config["updates"], config["widths"], strict=True))
+    ]
+    weights, missed = weights_of(
+        [t[3] for t in tracks], [t[4] for t in tracks], used[-1][1]["updates"][0], gamma
+    )
+    if missed > 0.1:
+        got = f"{width}, whose profile {len(used)} snapshots miss by {100 * missed:.0f} %"
+        raise refuse("width", "one in reach", got, "take another, or snapshot more often")
+    total: dict[str, Tensor] = {}
+    for weight, (folder, config, i, *_) in zip(weights.tolist(), tracks, strict=True):
+        for name, value in read(folder, config, TRACK.format(i)).items():
+            term = weight * value.double()
+            total[name] = total[name] + term if name in total else term
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in total.items():
+            if name not in own or own[name].shape != value.shape:
+                remedy = "the checkpoint and the snapshots are not of one run"
+                raise refuse("out", f"a parameter like {name} {tuple(value.shape)}", out, remedy)
+            own[name].copy_(value)
+    return model
+
+
+def _snapshots(place: Path) -> list[tuple[Path, dict[str, Any]]]:
+    folders = sorted(f for f in place.glob("*") if f.name.isdigit()) if place.is_dir() else []
+    if not folders:
+        raise FileNotFoundError(
+            f"out: expected snapshots in {place}, got none; train with snapshot_every=..."
+        )
+    found = [open_folder(folder) for folder in folders]
+    for folder, config in found:
+        lists = [config.get(key) for key in ("updates", "widths")]
+        sound = config.get("format") == FORMAT and isinstance(config.get("step"), int)
+        if not sound or not all(isinstance(v, list) and len(v) == 2 for v in lists):
+            raise damaged(folder / CONFIG, "no snapshot")
+        if config.get("run") != found[-1][1].get("run"):
+            remedy = "remove those of the other run"
+            raise refuse("out", "the snapshots of one run", str(folder), remedy)
+    return found
