@@ -64,6 +64,7 @@ bench: $(BENCH)/.installed  ## all benchmarks, beside the peers; tables and plot
 	$(BENCH)/bin/python benchmarks/choosing.py
 	$(BENCH)/bin/python benchmarks/orders.py
 	$(BENCH)/bin/python benchmarks/calibrated.py
+	$(BENCH)/bin/python benchmarks/likelihood.py
 	$(BENCH)/bin/python benchmarks/noise.py
 	$(BENCH)/bin/python benchmarks/trained.py
 	$(BENCH)/bin/python benchmarks/overhead.py
@@ -100,5 +101,5 @@ $(BENCH)/.installed: setup.cfg constraints.txt
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train,data]' \
 	    diffusers==0.42.1 torchdiffeq==0.2.5 torchsde==0.2.6
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-deps \
-	    azula==0.11.1 k-diffusion==0.1.1.post1 einops
+	    azula==0.11.1 k-diffusion==0.1.1.post1 einops zuko==1.6.0
 	@touch $@

@@ -55,6 +55,12 @@ if TYPE_CHECKING:
     from scoresde.ddpm import DDPM, ChainSDE, ChainTime
     from scoresde.diagnose import TransportGap, transport_gap
     from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
+    from scoresde.likelihood import (
+        DiscreteLogLikelihood,
+        LogLikelihood,
+        discrete_log_prob,
+        log_prob,
+    )
     from scoresde.training import (
         EMA,
         PowerEMA,
@@ -88,6 +94,7 @@ __all__ = [
     "DPMSolverV3",
     "DataContract",
     "Density",
+    "DiscreteLogLikelihood",
     "Empirical",
     "EulerMaruyama",
     "ExtendedReverse",
@@ -104,6 +111,7 @@ __all__ = [
     "Langevin",
     "Latent",
     "LinearSDE",
+    "LogLikelihood",
     "LogNormalTime",
     "Node",
     "OneCallSRA",
@@ -133,11 +141,13 @@ __all__ = [
     "calibrate",
     "churn",
     "decode",
+    "discrete_log_prob",
     "dsm_loss",
     "elbo",
     "encode",
     "load",
     "load_calibration",
+    "log_prob",
     "posthoc_ema",
     "restart",
     "save",
@@ -149,6 +159,10 @@ __all__ = [
 __version__ = "0.1.0"
 
 _LATER = {
+    "DiscreteLogLikelihood": "scoresde.likelihood",
+    "LogLikelihood": "scoresde.likelihood",
+    "discrete_log_prob": "scoresde.likelihood",
+    "log_prob": "scoresde.likelihood",
     "PowerEMA": "scoresde.training",
     "posthoc_ema": "scoresde.training",
     "TransportGap": "scoresde.diagnose",

@@ -237,7 +237,9 @@ class GaussianMixture:
         std = self.variances.double().sqrt()[k]
         z = z * (std[:, None] if std.ndim == 1 else std)
         if self.basis is not None:
-            z = torch.einsum("bd,bed->be", z, self.basis[k])
+            for component, basis in enumerate(self.basis):  # (n, D, D) would not fit in memory
+                rows = k == component
+                z[rows] = z[rows] @ basis.double().T
         return self.means[k] + z.to(self.means.dtype)
 
     def marginal(self, sde: AffineSDE, t: float) -> GaussianMixture:

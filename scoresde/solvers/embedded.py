@@ -27,7 +27,7 @@ from scoresde.solvers.adaptive import (
 from scoresde.solvers.base import Orders
 from scoresde.solvers.tableau import PAIRS, Pair
 
-__all__ = ["AdaptiveODE", "Dense"]
+__all__ = ["AdaptiveODE", "Angle", "Dense", "Flow"]
 
 
 @final
@@ -108,13 +108,13 @@ class AdaptiveODE(AdaptiveSolver):
     def track(
         self, caller: Caller, x: Tensor, leg: tuple[float, ...], tally: Tally, noise: Noise
     ) -> Track:
-        angle = _Angle(caller.walk.sde, self.sigma_data)  # type: ignore[arg-type]
-        return _Flow.start(self, angle, caller, x, leg, tally)
+        angle = Angle(caller.walk.sde, self.sigma_data)  # type: ignore[arg-type]
+        return Flow.start(self, angle, caller, x, leg, tally)
 
 
 @final
 @dataclass(frozen=True)
-class _Angle:
+class Angle:
     """The clock u = atan(sigma / (s alpha)), which runs from 0 (data) to pi/2 (noise)."""
 
     sde: AffineSDE
@@ -147,7 +147,7 @@ class Dense:
         ValueError: a time outside the leg, or one that a sample, stopped early, never reached.
     """
 
-    def __init__(self, angle: _Angle, leg: tuple[float, ...], y: Tensor) -> None:
+    def __init__(self, angle: Angle, leg: tuple[float, ...], y: Tensor) -> None:
         self._angle, self._like = angle, y
         self._ends = min(leg[0], leg[-1]), max(leg[0], leg[-1])
         self._pieces: list[tuple[Tensor, Tensor, Tensor, list[Tensor]]] = []
@@ -183,13 +183,12 @@ def read(out: Tensor, rows: Tensor, theta: Tensor, terms: list[Tensor]) -> Tenso
     return out.index_copy(0, rows[at].to(out.device), value[at.to(out.device)])
 
 
-@final
 @dataclass(eq=False)
-class _Flow(Track):
+class Flow(Track):
     """Samples on the probability flow: y, its slope, the angle and the next step of each."""
 
     solver: AdaptiveODE
-    angle: _Angle
+    angle: Angle
     leg: tuple[float, ...]
     slope: Tensor
     u: Tensor
@@ -204,12 +203,12 @@ class _Flow(Track):
     def start(
         cls,
         solver: AdaptiveODE,
-        angle: _Angle,
+        angle: Angle,
         caller: Caller,
         x: Tensor,
         leg: tuple[float, ...],
         tally: Tally,
-    ) -> _Flow:
+    ) -> Flow:
         pair, u = PAIRS[solver.pair], angle.of(leg[0])
         y = x / angle.size(angle.sde.at(leg[0]))
         grown = (max(solver.rtol, solver.atol) / 1e-5) ** (1.0 / pair.order)

@@ -1,0 +1,17 @@
+"""Likelihoods along the probability flow, each with its error budget."""
+
+from scoresde.likelihood.density import TRUNCATIONS, log_prob
+from scoresde.likelihood.discrete import DEQUANTISERS, DiscreteLogLikelihood, discrete_log_prob
+from scoresde.likelihood.divergence import DIVERGENCES, PROBES
+from scoresde.likelihood.result import LogLikelihood
+
+__all__ = [
+    "DEQUANTISERS",
+    "DIVERGENCES",
+    "PROBES",
+    "TRUNCATIONS",
+    "DiscreteLogLikelihood",
+    "LogLikelihood",
+    "discrete_log_prob",
+    "log_prob",
+]

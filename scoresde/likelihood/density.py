@@ -1,0 +1,352 @@
+"""The log-density of the probability flow of any score model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, cast, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import choice, fail, instance, positive_int, wrong_type
+from scoresde._tensor import wide
+from scoresde.analytic import Gaussian
+from scoresde.ddpm.terms import check_data
+from scoresde.likelihood.divergence import (
+    DIVERGENCES,
+    PROBES,
+    Expansion,
+    Trace,
+    draw_probes,
+)
+from scoresde.likelihood.flow import Augmented, Density, call_dtype, score_of_slope
+from scoresde.likelihood.result import LogLikelihood
+from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.node import Node
+from scoresde.noise import Independent
+from scoresde.noise.base import check_seed
+from scoresde.process import ReverseSDE
+from scoresde.sde import AffineSDE
+from scoresde.solvers.adaptive import Caller, Tally
+from scoresde.solvers.embedded import AdaptiveODE, Angle
+
+__all__ = ["TRUNCATIONS", "Prior", "log_prob", "span_of"]
+
+TRUNCATIONS = ("none", "scaled", "jensen")
+"""What is done about the noise left at t_end, where sigma is not 0.
+
+- "none": x is a state, and the density is that of x_{t_end} at x;
+- "scaled": x is data, and the density is that of x_{t_end}/alpha, of x_0 with noise of standard
+  deviation sigma/alpha added, at x;
+- "jensen": x is data; a lower bound on log p_0(x), E[log p(x_e) + log p(x | x_e) - log q(x_e | x)]
+  with x_e = alpha x + sigma eps and p(x | x_e) = N(x_0hat(x_e), sigma^2/alpha^2), by one draw of
+  eps for each sample (Song et al. 2021, arXiv 2101.09258, sec. 4).
+"""
+
+JENSEN_LEG = -3
+"""The leg of the noise under which the draws of "jensen" are made."""
+
+
+class _Distribution(Protocol):
+    def log_prob(self, x: Tensor) -> Tensor: ...
+
+
+Prior: TypeAlias = _Distribution | Callable[[Tensor], Tensor] | None
+"""What has the density of x_T: `.log_prob(x)`, or a function; None for N(0, sigma_T^2 I)."""
+
+
+def log_prob(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    cond: Cond = None,
+    prior: Prior = None,
+    divergence: str = "hutchinson",
+    probes: int = 1,
+    probe: str = "rademacher",
+    control: Gaussian | None = None,
+    seed: int = 0,
+    first: int = 0,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    t_end: float | None = None,
+    t_start: float | None = None,
+    truncation: str = "none",
+    batch_size: int | None = None,
+    create_graph: bool = False,
+    max_nfe: int = 10_000,
+) -> LogLikelihood:
+    """The log-likelihood along the probability flow, in nats, with its error budget.
+
+    log p(x) = log p_T(x_T) + int div(dx/dt) dt from t_end to T (Chen et al. 2018; Song et al.
+    2021, arXiv 2011.13456, eq. 39). It is integrated in the angle u = atan(sigma / (s alpha))
+    with y = x/m, m^2 = s^2 alpha^2 + sigma^2, in which the slope is of unit size at both ends of
+    the log-SNR (see `AdaptiveODE`), s = 0.5 or the control's standard deviation; D log m and the
+    expansion of the control come in closed form. Steps are chosen for each sample by the error
+    that they make in y and in log p itself. One call of the network gives the slope and,
+    through products with its Jacobian from the left, the divergence.
+
+    A `control`, a Gaussian with about the moments of the data, is a control variate: tr J =
+    tr J_G + E[v^T (J - J_G) v], with tr J_G known (Hutchinson's variance is that of J - J_G).
+    Probes are frozen within a solve and depend on (seed, number of the sample) alone; a sample's
+    value is bitwise the same whatever the other samples of its batch. Dropout and batch
+    normalisation would spoil that: call `model.eval()` first.
+
+    It is the likelihood of the flow, a model of its own: that of the generative SDE, which `elbo`
+    bounds, differs unless the score is exact.
+
+    Args:
+        model: a score model of an affine SDE. It is called in the precision of its weights (of
+            its constants, of x); the state is float64.
+        x: (B, *D), floats; see `truncation` for what they stand for.
+        cond: conditions, name -> (B, ...).
+        prior: the density of x at t_start: `.log_prob(x)`, such as the exact
+            `data.marginal(sde, sde.T)`, or a function; N(0, sigma^2 I) by default.
+        divergence: "hutchinson", "exact" (D products) or "hutch++" (K // 2 of the probes are
+            spent on a span).
+        probes: K vectors; two or more (four for "hutch++") give standard errors.
+        probe: "rademacher" or "gaussian".
+        control: the control variate, e.g. `Gaussian.fit(data)`, from many more samples than
+            dimensions. It pays for correlated data that are near to Gaussian; for data in narrow
+            clusters it can add variance: compare the standard errors.
+        seed, first: of the probes; `first` is the number of the first sample.
+        rtol, atol: tolerances of a step, of y and, in nats per dimension, of log p.
+        t_end: where to begin; the SDE's t_min by default, or its t_end if sigma(t_min) is 0.
+        t_start: where the prior stands; T by default.
+        truncation: "none", "scaled" or "jensen": what is done about the noise left at t_end.
+        batch_size: samples at a time.
+        create_graph: keep the graph, so that `nats` can be differentiated in the parameters and
+            in x. The steps are held fixed.
+        max_nfe: calls that a sample may use; samples that would need more are NaN.
+
+    Raises:
+        TypeError: integers for x, an SDE that is not affine, a control that is no Gaussian.
+        ValueError: no probes, a tolerance below the rounding of the model's precision, scores
+            that are not finite (with the time), a model that cannot be differentiated in x, or
+            x not finite.
+
+    Example:
+        >>> from scoresde import VPSDE, Gaussian
+        >>> sde, data = VPSDE(), Gaussian(torch.zeros(2).double(), torch.eye(2).double() / 4)
+        >>> x, prior = data.sample(3), data.marginal(sde, sde.T)
+        >>> result = log_prob(data.under(sde), x, prior=prior, divergence="exact")
+        >>> truth = data.marginal(sde, sde.t_min).log_prob(x)
+        >>> bool((result.nats - truth).abs().max() < 1e-6)
+        True
+    """
+    instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
+    check_cond(cond, len(check_data(x)))
+    sde, ends = span_of(model, t_end, t_start)
+    choice("divergence", divergence, DIVERGENCES)
+    choice("probe", probe, PROBES)
+    choice("truncation", truncation, TRUNCATIONS)
+    count = positive_int("probes", probes, "pass at least one, or divergence='exact'")
+    if divergence == "hutch++" and count < 2:
+        raise fail("probes", "at least 2 for hutch++", count, "half of them make the span")
+    check_seed(seed, first)
+    dtype = call_dtype(model, x)
+    _check_tolerances(rtol, atol, dtype)
+    s = 0.5 if control is None else _scale(control)
+    solver = AdaptiveODE("dopri5", rtol, atol, sigma_data=s, max_nfe=max_nfe)
+    job = _Job(
+        model,
+        solver,
+        ends,
+        dtype,
+        divergence,
+        count,
+        probe,
+        control,
+        prior,
+        truncation,
+        seed,
+        create_graph,
+    )
+    size = len(x) if batch_size is None else positive_int("batch_size", batch_size)
+    parts, status = [], "done"
+    with nullcontext() if create_graph else torch.no_grad():
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            part = {k: v[rows] for k, v in cond.items()} if cond else None
+            values, stopped = job.run(x[rows], part, first + start)
+            parts.append(values)
+            status = status if stopped == "done" else stopped
+    whole = {k: torch.cat([p[k] for p in parts], int(k == "draws")) for k in parts[0]}
+    low, high = (float(v) for v in x.detach().aminmax())
+    return LogLikelihood(
+        **whole,
+        status=status,
+        t_end=ends[0],
+        noise=math.exp(-sde.log_snr(ends[0])),
+        divergence=divergence,
+        truncated=truncation,
+        dim=x[0].numel(),
+        extent=(low, high),
+    )
+
+
+def span_of(
+    model: ScoreModel, t_end: float | None, t_start: float | None
+) -> tuple[AffineSDE, tuple[float, float]]:
+    """The SDE of a model and the ends of the flow, or an error that says what is amiss."""
+    sde = model.sde
+    if not isinstance(sde, AffineSDE):
+        remedy = "the flow is integrated in the log-SNR; see LinearSDE for the user's own"
+        raise wrong_type("model.sde", "an AffineSDE", sde, remedy)
+    if t_end is None:
+        t_end = sde.t_min if math.isfinite(sde.log_snr(sde.t_min)) else sde.t_end
+    end = sde.check_time("t_end", t_end)
+    start = sde.T if t_start is None else sde.check_time("t_start", t_start)
+    if not math.isfinite(sde.log_snr(end)):
+        remedy = "stop where a little noise is left, e.g. at sde.t_end"
+        raise fail("t_end", "a time with a finite log-SNR", end, remedy)
+    if end >= start:
+        raise fail("t_end", f"a time below t_start = {start:g}", end, "data come before noise")
+    return sde, (end, start)
+
+
+def _scale(control: object) -> float:
+    """The standard deviation of a Gaussian, per dimension."""
+    instance("control", control, Gaussian, "pass e.g. Gaussian.fit(data)")
+    known: Gaussian = control  # type: ignore[assignment]
+    return math.sqrt(max(float(known.mixture.variances.mean()), 1e-12))
+
+
+def _check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:
+    least = 10 * torch.finfo(dtype).eps
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if isinstance(value, int | float) and 0 < value < least:
+            kind = str(dtype).removeprefix("torch.")
+            remedy = "loosen it, or give the model (or x, if it has no weights) in float64"
+            raise fail(name, f"at least {least:.2g}, the rounding of {kind}", value, remedy)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """All that is the same for every batch."""
+
+    model: ScoreModel
+    solver: AdaptiveODE
+    ends: tuple[float, float]
+    dtype: torch.dtype
+    divergence: str
+    count: int
+    probe: str
+    control: Gaussian | None
+    prior: Prior
+    truncation: str
+    seed: int
+    graph: bool
+
+    @property
+    def sde(self) -> AffineSDE:
+        return self.model.sde  # type: ignore[return-value]
+
+    def run(self, x: Tensor, cond: Cond, first: int) -> tuple[dict[str, Tensor], str]:
+        """The fields of a batch's result, and its status."""
+        state, offset, extra = self._entry(wide(x), cond, first)
+        angle, flat = Angle(self.sde, self.solver.sigma_data), state.flatten(1)
+        field = Augmented(self.model, angle, x.shape[1:], self.dtype, self.graph)
+        control = None
+        if self.control is not None:
+            control = Expansion.of(self.control, angle.s, flat.detach())
+        field.trace, sketch = self._trace(field, flat, cond, control, first)
+        tally = Tally.of(len(x), self.ends[0])
+        caller = Caller(ReverseSDE(self.sde, field, 0.0, cond), len(x))
+        augmented = torch.cat([flat, flat.new_zeros(len(flat), field.trace.columns)], 1)
+        start = Density.start(self.solver, angle, caller, augmented, self.ends, tally)
+        walk = cast(Density, start)
+        walk.dim, walk.nats = flat.shape[1], torch.zeros_like(tally.t)
+        off = self._truncation(walk, flat, control)
+        walk.run(1, self.solver.max_nfe, compact=False)
+
+        dim, last = flat.shape[1], self.sde.at(self.ends[1])
+        z = (walk.y[:, :dim] * angle.size(last)).reshape(x.shape)
+        prior = self._prior(z)
+        known = dim * math.log(angle.size(last) / angle.size(self.sde.at(self.ends[0])))
+        if control is not None:
+            known += control.integral(*(angle.of(t) for t in self.ends))
+        lost = torch.where(tally.alive, 0.0, math.nan).to(flat)
+        draws = (prior + offset + known + lost)[:, None] + walk.y[:, dim:]
+        columns = {"solver_error": walk.nats, "truncation": off}
+        columns["prior_mismatch"] = self._mismatch(z.detach(), prior.detach())
+        counts = {"accepted": tally.accepted, "rejected": tally.rejected}
+        counts["nfe"] = (tally.nfe + sketch) * field.cost + extra
+        moved = {k: v.to(x.device) for k, v in (columns | counts).items()}
+        return {"draws": draws.T, "prior": prior.detach(), "z": z.detach(), **moved}, tally.status
+
+    def _entry(self, x: Tensor, cond: Cond, first: int) -> tuple[Tensor, Tensor, int]:
+        """The state at t_end, what is to be added to its log p, and calls made for it."""
+        node, zero = self.sde.at(self.ends[0]), x.new_zeros(len(x))
+        dim = x[0].numel()
+        if self.truncation == "none":
+            return x, zero, 0
+        if self.truncation == "scaled":
+            return node.alpha * x, zero + dim * math.log(node.alpha), 0
+        like, start = x.detach(), Node(0.0, 0.0)
+        eps = Independent(self.seed, first).on_leg(JENSEN_LEG).normal(like, start, start)
+        noisy = node.alpha * x + node.sigma * eps
+        times = self.sde.at(torch.full((len(x),), self.ends[0], dtype=torch.float64), like=noisy)
+        called = times.map(lambda c: c.to(self.dtype))
+        x0 = self.model.predict(called, noisy.to(self.dtype), cond).x0.to(x)
+        std = node.sigma / node.alpha
+        # log N(x; x0hat, std^2) - log N(x_e; alpha x, sigma^2), whose constants leave D log alpha
+        square = ((x - x0) / std).flatten(1).square().sum(1) - eps.flatten(1).square().sum(1)
+        calls = self.model.calls(times)
+        return noisy, zero + dim * math.log(node.alpha) - 0.5 * square, calls
+
+    def _trace(
+        self, field: Augmented, flat: Tensor, cond: Cond, control: Expansion | None, first: int
+    ) -> tuple[Trace, int]:
+        """How the trace is found, and predictions made to find that out."""
+        if self.divergence == "exact":
+            return Trace(None, control=control), 0
+        vectors = draw_probes(self.seed, first, flat.detach(), self.count, self.probe)
+        if self.divergence == "hutchinson":
+            return Trace.by_probes(vectors, control), 0
+        times = torch.full((len(flat),), self.ends[0], dtype=torch.float64, device=flat.device)
+        at = field.linearise(self.sde.at(times, like=flat), flat, cond)[1]
+        return Trace.by_probes(vectors, control, at), 1
+
+    def _truncation(self, walk: Density, flat: Tensor, control: Expansion | None) -> Tensor:
+        """log p_{t_end}(x) - log p_0(x) to first order, from the slope at the start."""
+        node, dim = self.sde.at(self.ends[0]), flat.shape[1]
+        if self.truncation == "jensen":
+            return torch.full_like(walk.nats, math.nan).to(flat)
+        u, m = walk.u.to(flat)[:, None], walk.angle.size(node)
+        y, slope = (v[:, :dim].detach() for v in (walk.y, walk.slope))
+        score = score_of_slope(u, y, slope) / m
+        trace = walk.slope[:, dim:].detach().mean(1)
+        if control is not None:
+            trace = trace + control.rates(u).sum(1)
+        curvature = -(dim + trace / torch.tan(u[:, 0])) / m**2
+        # d log p/dt = -rate (D + x . s) + g^2/2 (div s + |s|^2); the integrals of the rate and of
+        # g^2/2 are log alpha and, to first order, sigma^2/2
+        heat: Tensor = 0.5 * node.sigma**2 * (curvature + score.square().sum(1))
+        if self.truncation == "scaled":
+            return heat
+        both: Tensor = heat - math.log(node.alpha) * (dim + (flat.detach() * score).sum(1))
+        return both
+
+    def _prior(self, z: Tensor) -> Tensor:
+        if self.prior is None:
+            std = float(self.sde.sigma(self.ends[1]))
+            square = (z / std).flatten(1).square().sum(1)
+            return -0.5 * square - z[0].numel() * math.log(std * math.sqrt(2 * math.pi))
+        density: Any = getattr(self.prior, "log_prob", self.prior)
+        if not callable(density):
+            remedy = "pass e.g. data.marginal(sde, sde.T)"
+            raise wrong_type("prior", "a distribution with log_prob", self.prior, remedy)
+        value = density(z)
+        if not isinstance(value, Tensor) or value.shape != z.shape[:1]:
+            raise fail("prior", f"log densities of shape ({len(z)},)", value, "one per sample")
+        return value.to(z)
+
+    def _mismatch(self, z: Tensor, prior: Tensor) -> Tensor:
+        if self.control is None:
+            return torch.full_like(prior, math.nan)
+        return self.control.marginal(self.sde, self.ends[1]).log_prob(z) - prior
