@@ -48,6 +48,12 @@ class Choice:
     ratios: dict[str, float]
 
 
+def load() -> Records:
+    """The figures that `solvers.py` wrote, each with the names of its columns."""
+    saved = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return [dict(zip(saved["columns"], row, strict=True)) for row in saved["rows"]]
+
+
 def _admitted(record: dict[str, Any], process: str) -> bool:
     """A named solver with one call a step, of the process."""
     name = record["method"]
@@ -131,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     args = parser.parse_args()
-    found = choices(json.loads(RESULTS.read_text(encoding="utf-8"))["records"])
+    found = choices(load())
     text = page(found)
     old = [k for k, made in rows(found).items() if AUTO[k] != made]
     if not args.check:

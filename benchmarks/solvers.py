@@ -519,8 +519,13 @@ def main() -> None:
     )
     stem = "solvers-quick" if args.quick else "solvers"
     (RESULTS / f"{stem}.md").write_text(text, encoding="utf-8")
-    saved = {"anchors": [asdict(a) for a in found], "records": [r.brief() for r in records]}
-    text = json.dumps(saved, separators=(",", ":")).replace("},{", "},\n{")
+    briefs = [r.brief() for r in records]
+    saved = {
+        "anchors": [asdict(a) for a in found],
+        "columns": list(briefs[0]),
+        "rows": [list(brief.values()) for brief in briefs],
+    }
+    text = json.dumps(saved, separators=(",", ":")).replace("],[", "],\n[")
     (RESULTS / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
     made = plots(records)
     print(f"wrote {stem}.md, {stem}.json and {len(made)} plots to {RESULTS}")

@@ -91,8 +91,8 @@ def at_rest(density: Density) -> Tensor:
     return p / (p @ torch.as_tensor(density.box.volume))
 
 
-def picture(densities, walks, at, limit: float, truth: Tensor, title: str):
-    """A heat map with paths over it, and the last density beside its closed form."""
+def picture(densities, walks, at, limit: float, title: str, truth: Tensor | None = None):
+    """A heat map with paths over it, and the last density, beside its closed form if known."""
     return plot.density_evolution(
         [d.t for d in densities],
         densities[0].edges[0],
@@ -123,8 +123,8 @@ def main() -> None:
     walks = simulate(VP, DATA.sample(7, seed=5), grid, seed=0, keep_path=True).path[..., 0]
     long = [k * LONG / 12000 for k in range(12001)]
     hops = simulate(WELL, LEFT.sample(2, seed=0), long, seed=2, keep_path=True).path[::20, :, 0]
-    mixture = picture(forward, walks, grid, 3.2, exact(forward[-1]), "A mixture under VP")
-    rest = picture(well, hops, long[::20], 2.0, at_rest(well[-1]), "A double well")
+    mixture = picture(forward, walks, grid, 3.2, "A mixture under VP", exact(forward[-1]))
+    rest = picture(well, hops, long[::20], 2.0, "A double well, not yet at rest")
     plot.save(mixture, out / "mixture.png", dpi=200)
     plot.save(rest, out / "well.png", dpi=200)
     cells, p = well[0].edges[0], torch.stack([d.p for d in well])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import runpy
 from pathlib import Path
@@ -61,7 +60,6 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
 def test_the_choice_of_solvers_is_the_measured_one() -> None:
     """docs/choosing.md and `solver="auto"` say what benchmarks/results/solvers.json holds."""
     found = runpy.run_path(str(ROOT / "benchmarks/choosing.py"))
-    records = json.loads(found["RESULTS"].read_text(encoding="utf-8"))["records"]
-    made = found["choices"](records)
+    made = found["choices"](found["load"]())
     assert found["rows"](made) == AUTO
     assert found["PAGE"].read_text(encoding="utf-8") == found["page"](made)
