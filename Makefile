@@ -87,7 +87,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(DEMO): setup.cfg constraints.txt | $(BIN)/pip
-	$(INSTALL) -e '.[train,data]'
+	$(INSTALL) -e '.[cli,train,data]'
 	@touch $@
 
 # The extra `dev` holds `train` and `data`, so the demo is ready as well.
@@ -98,7 +98,7 @@ $(DEV): setup.cfg constraints.txt | $(BIN)/pip
 # In an environment of their own: azula and k-diffusion would pull torchvision, and with it another torch.
 $(BENCH)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train,data]' \
+	$(BENCH)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[cli,train,data]' \
 	    diffusers==0.42.1 torchdiffeq==0.2.5 torchsde==0.2.6
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-deps \
 	    azula==0.11.1 k-diffusion==0.1.1.post1 einops zuko==1.6.0
