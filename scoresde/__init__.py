@@ -1,75 +1,67 @@
 """Score-based generative modelling in continuous time: SDEs, score models, solvers."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from scoresde.analytic import Empirical, Gaussian, GaussianMixture
-from scoresde.contract import DataContract
-from scoresde.grid import Grid, churn, restart
-from scoresde.losses import ImportanceTime, LogNormalTime, UniformTime, dsm_loss
-from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
-from scoresde.node import Node
-from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
-from scoresde.prediction import Prediction
-from scoresde.process import ExtendedReverse, ForwardSDE, ReverseSDE
-from scoresde.sampler import Latent, ReverseSampler, decode, encode, simulate, slerp
-from scoresde.sde import (
-    EDMSDE,
-    SDE,
-    VESDE,
-    VPSDE,
-    AffineSDE,
-    CosineSDE,
-    FlowSDE,
-    LinearSDE,
-    SubVPSDE,
-)
-from scoresde.solvers import (
-    SRA1,
-    Adams,
-    AdaptiveODE,
-    AdaptiveSDE,
-    Calibration,
-    Corrector,
-    DPMSolverV3,
-    EulerMaruyama,
-    Heun,
-    Langevin,
-    OneCallSRA,
-    Orders,
-    PredictorCorrector,
-    ReverseDiffusion,
-    SciPySolver,
-    ShARK,
-    Singlestep,
-    Solution,
-    Solver,
-    Statistics,
-    StepSolver,
-    TorchSDESolver,
-    calibrate,
-)
-
 if TYPE_CHECKING:
+    from scoresde.analytic import Empirical, Gaussian, GaussianMixture
     from scoresde.bound import Bound, elbo
+    from scoresde.contract import DataContract
     from scoresde.ddpm import DDPM, ChainSDE, ChainTime
     from scoresde.diagnose import TransportGap, transport_gap
     from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
+    from scoresde.grid import Grid, churn, restart
     from scoresde.likelihood import (
         DiscreteLogLikelihood,
         LogLikelihood,
         discrete_log_prob,
         log_prob,
     )
-    from scoresde.training import (
-        EMA,
-        PowerEMA,
-        Trainer,
-        load,
-        load_calibration,
-        posthoc_ema,
-        save,
+    from scoresde.losses import ImportanceTime, LogNormalTime, UniformTime, dsm_loss
+    from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
+    from scoresde.node import Node
+    from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
+    from scoresde.prediction import Prediction
+    from scoresde.process import ExtendedReverse, ForwardSDE, ReverseSDE
+    from scoresde.sampler import Latent, ReverseSampler, decode, encode, simulate, slerp
+    from scoresde.sde import (
+        EDMSDE,
+        SDE,
+        VESDE,
+        VPSDE,
+        AffineSDE,
+        CosineSDE,
+        FlowSDE,
+        LinearSDE,
+        SubVPSDE,
     )
+    from scoresde.solvers import (
+        SRA1,
+        Adams,
+        AdaptiveODE,
+        AdaptiveSDE,
+        Calibration,
+        Corrector,
+        DPMSolverV3,
+        EulerMaruyama,
+        Heun,
+        Langevin,
+        OneCallSRA,
+        Orders,
+        PredictorCorrector,
+        ReverseDiffusion,
+        SciPySolver,
+        ShARK,
+        Singlestep,
+        Solution,
+        Solver,
+        Statistics,
+        StepSolver,
+        TorchSDESolver,
+        calibrate,
+    )
+    from scoresde.training import EMA, PowerEMA, Trainer, load, load_calibration, posthoc_ema, save
 
 __all__ = [
     "DDPM",
@@ -158,38 +150,46 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_LATER = {
-    "DiscreteLogLikelihood": "scoresde.likelihood",
-    "LogLikelihood": "scoresde.likelihood",
-    "discrete_log_prob": "scoresde.likelihood",
-    "log_prob": "scoresde.likelihood",
-    "PowerEMA": "scoresde.training",
-    "posthoc_ema": "scoresde.training",
-    "TransportGap": "scoresde.diagnose",
-    "transport_gap": "scoresde.diagnose",
-    "Bound": "scoresde.bound",
-    "ChainSDE": "scoresde.ddpm",
-    "ChainTime": "scoresde.ddpm",
-    "DDPM": "scoresde.ddpm",
-    "Density": "scoresde.fokker_planck",
-    "EMA": "scoresde.training",
-    "FokkerPlanck": "scoresde.fokker_planck",
-    "Trainer": "scoresde.training",
-    "elbo": "scoresde.bound",
-    "load": "scoresde.training",
-    "load_calibration": "scoresde.training",
-    "save": "scoresde.training",
-    "score_fpe_residual": "scoresde.fokker_planck",
+_NAMES = {
+    "analytic": "Empirical Gaussian GaussianMixture",
+    "bound": "Bound elbo",
+    "contract": "DataContract",
+    "ddpm": "ChainSDE ChainTime DDPM",
+    "diagnose": "TransportGap transport_gap",
+    "fokker_planck": "Density FokkerPlanck score_fpe_residual",
+    "grid": "Grid churn restart",
+    "likelihood": "DiscreteLogLikelihood LogLikelihood discrete_log_prob log_prob",
+    "losses": "ImportanceTime LogNormalTime UniformTime dsm_loss",
+    "model": "AnalyticStart FunctionScore Preconditioned ScoreModel",
+    "node": "Node",
+    "noise": "BrownianPath Independent Noise PathOnGrid",
+    "prediction": "Prediction",
+    "process": "ExtendedReverse ForwardSDE ReverseSDE",
+    "sampler": "Latent ReverseSampler decode encode simulate slerp",
+    "sde": "AffineSDE CosineSDE EDMSDE FlowSDE LinearSDE SDE SubVPSDE VESDE VPSDE",
+    "solvers": (
+        "Adams AdaptiveODE AdaptiveSDE Calibration Corrector DPMSolverV3 EulerMaruyama Heun "
+        "Langevin OneCallSRA Orders PredictorCorrector ReverseDiffusion SRA1 SciPySolver "
+        "ShARK Singlestep Solution Solver Statistics StepSolver TorchSDESolver calibrate"
+    ),
+    "training": "EMA PowerEMA Trainer load load_calibration posthoc_ema save",
 }
-"""Applications, imported at their first use, so that `import scoresde` stays quick."""
+"""Module -> the names that it gives to the package."""
+
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+"""Name -> the module it is imported from at its first use, so that `import scoresde` is quick."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    elif not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+        value = import_module(f"{__name__}.{name}")
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_HOME})
