@@ -18,7 +18,9 @@ class FourierFeatures(nn.Module):
     """Sinusoidal features of time, sin(w_k t) and cos(w_k t) at fixed geometric frequencies.
 
     The ``dim / 2`` frequencies run from 1 to ``max_frequency`` (radians per unit of t): the slow
-    ones are monotone on [0, 1], the fast ones still tell t = 0.001 from t = 0.002.
+    ones are monotone on [0, 1], the fast ones tell t = 0.001 from t = 0.01. A network with faster
+    ones fits no better and is rougher in t, which solvers feel: with 1000 in place of 100 a U-Net
+    on the digits has the same loss, and an adaptive ODE takes twice the calls.
     Phases are taken in float32 at least, also in a bfloat16 network.
 
     Args:
@@ -31,7 +33,7 @@ class FourierFeatures(nn.Module):
         ValueError: ``dim`` odd or not positive, ``max_frequency`` below 1 or infinite.
 
     Source: Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B (there t is an integer
-    below 1000, so its fastest feature is ours at the default ``max_frequency``).
+    below 1000, so its fastest feature is ours at ``max_frequency=1000``).
 
     Example:
         >>> import torch
@@ -42,7 +44,7 @@ class FourierFeatures(nn.Module):
 
     frequency: Tensor
 
-    def __init__(self, dim: int, max_frequency: float = 1000.0) -> None:
+    def __init__(self, dim: int, max_frequency: float = 100.0) -> None:
         super().__init__()
         if positive_int("dim", dim) % 2:
             raise fail("dim", "an even number", dim, f"pass {dim + 1}: half sines, half cosines")
@@ -106,6 +108,7 @@ class TimeEmbedding(nn.Module):
     Args:
         width: length of the embedding.
         classes: number of classes, 0 for an unconditional network.
+        max_frequency: of the Fourier features.
 
     Shapes: ``t: (B,)``, ``label: (B,)`` int64, -1 or None for no label -> ``(B, width)``, in the
     dtype of the weights.
@@ -123,10 +126,10 @@ class TimeEmbedding(nn.Module):
         torch.Size([4, 32])
     """
 
-    def __init__(self, width: int, classes: int = 0) -> None:
+    def __init__(self, width: int, classes: int = 0, max_frequency: float = 100.0) -> None:
         super().__init__()
         positive_int("width", width)
-        self.fourier = FourierFeatures(64)
+        self.fourier = FourierFeatures(64, max_frequency)
         self.first = nn.Linear(64, width)
         self.second = nn.Linear(width, width)
         self.label = LabelEmbedding(width, classes) if class_count(classes) else None

@@ -7,7 +7,7 @@ from typing import Any, final
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from scoresde._check import positive_int
+from scoresde._check import positive, positive_int
 from scoresde.nets.embed import TimeEmbedding, check_call, class_count
 
 __all__ = ["MLP"]
@@ -28,6 +28,8 @@ class MLP(nn.Module):
         width: hidden units.
         depth: number of residual blocks.
         classes: number of classes, 0 for an unconditional network.
+        max_frequency: the fastest feature of time, in radians per unit of t; see
+            ``FourierFeatures``.
 
     Shapes: ``x: (B, dim)``, ``t: (B,)`` float, ``label: (B,)`` int64, -1 for no label, or None
     for no label at all -> ``(B, dim)``.
@@ -47,15 +49,24 @@ class MLP(nn.Module):
         torch.Size([5, 2])
     """
 
-    def __init__(self, dim: int, *, width: int = 128, depth: int = 3, classes: int = 0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        width: int = 128,
+        depth: int = 3,
+        classes: int = 0,
+        max_frequency: float = 100.0,
+    ) -> None:
         super().__init__()
         self.config: dict[str, Any] = dict(
             dim=positive_int("dim", dim),
             width=positive_int("width", width),
             depth=positive_int("depth", depth),
             classes=class_count(classes),
+            max_frequency=positive("max_frequency", max_frequency),
         )
-        self.embed = TimeEmbedding(width, classes)
+        self.embed = TimeEmbedding(width, classes, self.config["max_frequency"])
         self.enter = nn.Linear(dim, width)
         self.blocks = nn.ModuleList([Block(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)

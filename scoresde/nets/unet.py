@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
 
-from scoresde._check import fail, nonnegative, positive_int
+from scoresde._check import fail, nonnegative, positive, positive_int
 from scoresde.nets.embed import TimeEmbedding, check_call, class_count
 
 __all__ = ["UNet"]
@@ -40,6 +40,8 @@ class UNet(nn.Module):
             leaves it to the middle alone.
         heads: attention heads, a divisor of the channels wherever there is attention.
         classes: number of classes, 0 for an unconditional network.
+        max_frequency: the fastest feature of time, in radians per unit of t; see
+            ``FourierFeatures``.
         dropout: probability of dropping a feature within a residual block.
 
     Shapes: ``x: (B, channels, H, W)``, ``t: (B,)`` float, ``label: (B,)`` int64, -1 for no
@@ -71,6 +73,7 @@ class UNet(nn.Module):
         attention: Sequence[int] = (-1,),
         heads: int = 4,
         classes: int = 0,
+        max_frequency: float = 100.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -82,6 +85,7 @@ class UNet(nn.Module):
             attention=list(attention),
             heads=positive_int("heads", heads),
             classes=class_count(classes),
+            max_frequency=positive("max_frequency", max_frequency),
             dropout=nonnegative("dropout", dropout),
         )
         if dropout >= 1.0:
@@ -91,7 +95,7 @@ class UNet(nn.Module):
         widths = [width * m for m in self.config["multipliers"]]
         attends = heads_by_level(attention, widths, heads)
         emb = 4 * width
-        self.embed = TimeEmbedding(emb, classes)
+        self.embed = TimeEmbedding(emb, classes, self.config["max_frequency"])
         self.enter = nn.Conv2d(channels, width, 3, padding=1)
 
         skips = [width]

@@ -39,6 +39,8 @@ class UViT(nn.Module):
         heads: attention heads, a divisor of ``width``.
         mlp_ratio: hidden units of a block's MLP, in units of ``width``.
         classes: number of classes, 0 for an unconditional network.
+        max_frequency: the fastest feature of time, in radians per unit of t; see
+            ``FourierFeatures``.
 
     Shapes: ``x: (B, channels, H, W)``, ``t: (B,)`` float, ``label: (B,)`` int64, -1 for no
     label, or None for no label at all -> ``(B, channels, H, W)``.
@@ -69,6 +71,7 @@ class UViT(nn.Module):
         heads: int = 4,
         mlp_ratio: float = 4.0,
         classes: int = 0,
+        max_frequency: float = 100.0,
     ) -> None:
         super().__init__()
         height, breadth = image_size(size, positive_int("patch", patch))
@@ -81,11 +84,12 @@ class UViT(nn.Module):
             heads=positive_int("heads", heads),
             mlp_ratio=positive("mlp_ratio", mlp_ratio),
             classes=class_count(classes),
+            max_frequency=positive("max_frequency", max_frequency),
         )
         if width % heads:
             raise fail("heads", f"a divisor of width={width}", heads, "pass heads=1, or change it")
         rows, columns, extras = height // patch, breadth // patch, 2 if classes else 1
-        self.time = TimeEmbedding(width)
+        self.time = TimeEmbedding(width, max_frequency=self.config["max_frequency"])
         self.label = LabelEmbedding(width, classes) if classes else None
         self.enter = nn.Conv2d(channels, width, patch, stride=patch)
         self.position = nn.Parameter(torch.zeros(1, extras + rows * columns, width))
