@@ -137,7 +137,7 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Tensor, label: Tensor | None = None) -> Tensor:
         features = self.fourier(t).to(self.first.weight.dtype)
         emb: Tensor = self.second(nn.functional.silu(self.first(features)))
-        return emb if self.label is None else emb + self.label(label, len(t))
+        return emb if self.label is None else emb + self.label(label, t.shape[0])
 
 
 def class_count(classes: int) -> int:

@@ -108,7 +108,7 @@ class UViT(nn.Module):
         image = self.enter(x)
         tokens = [self.time(t)[:, None], image.flatten(2).transpose(1, 2)]
         if self.label is not None:
-            tokens.insert(1, self.label(label, len(x))[:, None])
+            tokens.insert(1, self.label(label, x.shape[0])[:, None])
         h = torch.cat(tokens, dim=1) + self.position
         skips: list[Tensor] = []
         senders, receivers = len(self.skips), len(self.blocks) - len(self.skips)
