@@ -6,13 +6,12 @@ import copy
 from typing import Any, TypeVar, final
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor, nn
 
 from scoresde._check import fail, instance, nonnegative
 from scoresde.model import ScoreModel
 
-__all__ = ["EMA", "check_decay", "replica"]
+__all__ = ["EMA", "Held", "check_decay", "replica"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -52,29 +51,47 @@ class EMA:
         instance("model", model, nn.Module, "pass the model that is trained")
         self.decay = check_decay("decay", decay)
         self.updates = 0
-        with torch.device("cpu"):  # AveragedModel reads its counter at every step
-            self._averaged = AveragedModel(nn.Identity(), multi_avg_fn=self._mix)
-        self._averaged.module = replica(model)
+        self.module = replica(model)
+        self._average, self._current = Held(self.module), Held(model)
 
-    @property
-    def module(self) -> nn.Module:
-        """The averaged model."""
-        return self._averaged.module
-
+    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the parameters of `model` after an optimiser step."""
-        self._averaged.update_parameters(model)
+        if model is not self._current.module:
+            self._current = Held(model)
+        n, average, current = self.updates, self._average, self._current
+        if n == 0:
+            torch._foreach_copy_(average.parameters, current.parameters)
+        else:
+            fresh = 1.0 - min(self.decay, (1 + n) / (10 + n))
+            torch._foreach_lerp_(average.parameters, current.parameters, fresh)
+        for mine, its in zip(average.buffers(), current.buffers(), strict=True):
+            mine.copy_(its)
         self.updates += 1
 
     def restore(self, updates: int) -> None:
         """Continue after `updates` updates, the weights of `module` having been loaded."""
         self.updates = updates
-        self._averaged.n_averaged.fill_(updates)
 
-    @torch.no_grad()
-    def _mix(self, average: Any, current: Any, _: Any) -> None:
-        n = self.updates  # not the tensor in the third place, which is on the model's device
-        torch._foreach_lerp_(average, current, 1.0 - min(self.decay, (1 + n) / (10 + n)))
+
+@final
+class Held:
+    """The parameters of a module, found once, and the places of its buffers.
+
+    A walk through all submodules, as `AveragedModel` of torch takes four at every step, costs
+    more than the average. Parameters stay the same objects, on which optimisers rely as well;
+    a buffer may be set anew, so it is its place that is kept.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.parameters: list[Tensor] = list(module.parameters())
+        paths = [name.rpartition(".") for name, _ in module.named_buffers()]
+        self._places = [(module.get_submodule(path), name) for path, _, name in paths]
+
+    def buffers(self) -> list[Tensor]:
+        """The buffers that the module has now."""
+        return [getattr(owner, name) for owner, name in self._places]
 
 
 def check_decay(name: str, decay: object) -> float:

@@ -62,14 +62,17 @@ class PowerEMA:
         self.width = check_width("width", width)
         self.gamma = exponent(self.width)
         self.updates = 0
-        self.tensors = {n: p.detach().clone() for n, p in _trained(model)}
+        self._model, self._current = model, _trained(model)
+        self.tensors = {n: p.detach().clone() for n, p in self._current.items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the parameters of `model` after an optimiser step."""
+        if model is not self._model:
+            self._model, self._current = model, _trained(model)
         self.updates += 1
         beta = (1 - 1 / self.updates) ** (self.gamma + 1)
-        current = [p.detach() for _, p in _trained(model)]
+        current = list(self._current.values())
         torch._foreach_lerp_(list(self.tensors.values()), current, 1 - beta)
 
     def restore(self, tensors: Mapping[str, Tensor], updates: int, where: str) -> None:
@@ -84,8 +87,8 @@ class PowerEMA:
         self.updates = updates
 
 
-def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def check_width(name: str, width: object) -> float:
