@@ -114,7 +114,7 @@ def test_config_rebuilds_the_network(build: Build) -> None:
 
 def test_config_holds_every_argument_given() -> None:
     given: list[tuple[type[nn.Module], dict[str, Any]]] = [
-        (MLP, dict(dim=3, width=10, depth=2, classes=5)),
+        (MLP, dict(dim=3, width=10, depth=2, classes=5, max_frequency=50.0)),
         (
             UNet,
             dict(
@@ -126,6 +126,7 @@ def test_config_holds_every_argument_given() -> None:
                 heads=3,
                 classes=2,
                 dropout=0.25,
+                max_frequency=50.0,
             ),
         ),
         (
@@ -138,6 +139,7 @@ def test_config_holds_every_argument_given() -> None:
                 depth=4,
                 heads=3,
                 mlp_ratio=1.5,
+                max_frequency=50.0,
                 classes=2,
             ),
         ),
@@ -206,11 +208,13 @@ def test_fourier_features_are_sines_and_cosines_from_slow_to_fast() -> None:
 
 
 def test_fourier_features_tell_small_times_apart_and_are_smooth() -> None:
-    features = FourierFeatures(64)
-    near, far = features(torch.tensor([0.001, 0.002]))
-    assert (near - far).norm() > 0.5
     t = torch.linspace(0, 1, 20001)
-    assert features(t).diff(dim=0).abs().max() < 1000 / 20000 * 1.01
+    for fastest, later in ((100.0, 0.01), (1000.0, 0.002)):
+        features = FourierFeatures(64, fastest)
+        near, far = features(torch.tensor([0.001, later]))
+        assert (near - far).norm() > 0.5
+        assert 0.5 < features(t).diff(dim=0).abs().max() / (fastest / 20000) < 1.01
+    assert torch.equal(FourierFeatures(64).frequency, FourierFeatures(64, 100.0).frequency)
 
 
 def test_fourier_features_keep_their_phases_in_bfloat16() -> None:
@@ -225,7 +229,7 @@ def test_the_time_matters(build: Build) -> None:
     net = awake(build())
     x, _ = inputs(build, batch=1)
     x = x.expand(4, *x.shape[1:])
-    out = net(x, torch.tensor([0.001, 0.002, 0.5, 0.9])).flatten(1)
+    out = net(x, torch.tensor([0.001, 0.03, 0.5, 0.9])).flatten(1)
     gaps = torch.cdist(out, out) / out.norm(dim=1).mean()
     assert gaps[0, 1] > 1e-3
     assert gaps[2, 3] > 1e-3
