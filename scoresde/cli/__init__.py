@@ -1,0 +1,41 @@
+"""The command line, `scoresde`: train, sample, judge and look into score models."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the interpreter with its exit code.
+
+    Exit codes: 0 done; 1 the run failed; 2 bad input, with what is wrong on stderr; 130 and 143
+    ended by SIGINT and SIGTERM.
+
+    Args:
+        arguments: those of the command line; `sys.argv[1:]` by default.
+
+    Raises:
+        SystemExit: always.
+
+    Example:
+        >>> main(["--version"])
+        Traceback (most recent call last):
+        SystemExit: 0
+    """
+    try:
+        import typer  # noqa: F401
+    except ImportError:
+        print(
+            "scoresde: the command line needs typer, which is not installed; run: "
+            "pip install 'scoresde[cli]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
+    from scoresde.cli.app import app
+    from scoresde.cli.common import as_program
+
+    with as_program():
+        app(args=None if arguments is None else list(arguments), prog_name="scoresde")

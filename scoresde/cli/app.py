@@ -1,0 +1,56 @@
+"""The table of the commands."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from scoresde.cli import train
+from scoresde.cli.common import TRACEBACK, guarded
+
+__all__ = ["COMMANDS", "app"]
+
+COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = ((train.train, train.EXAMPLES),)
+"""A command, and the examples below its help."""
+
+app = typer.Typer(
+    name="scoresde",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"scoresde {version('scoresde')}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 by signals.")
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print it.", is_eager=True, callback=_version)
+    ] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option("--traceback", envvar=TRACEBACK, help="Show where an error comes from."),
+    ] = False,
+) -> None:
+    """Score-based generative models: train them, sample from them, judge them, look into them."""
+
+
+def _unwrapped(function: Callable[..., Any]) -> str:
+    """The docstring with each paragraph in one line, for the terminal to wrap."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in paragraphs)
+
+
+for function, examples in COMMANDS:
+    app.command(help=_unwrapped(function), epilog=examples)(guarded(function))

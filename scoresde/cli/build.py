@@ -1,0 +1,138 @@
+"""From names and options to the parts of a training run, and what is inferred from the data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scoresde.cli.common import key_values
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from scoresde.data import Data, LazyData
+    from scoresde.losses import TimeSampler
+    from scoresde.model import Preconditioned
+    from scoresde.sde import AffineSDE
+
+__all__ = ["build_model", "build_net", "build_sde", "build_time", "count_classes", "with_options"]
+
+SDES = {
+    "vp": "VPSDE",
+    "sub_vp": "SubVPSDE",
+    "ve": "VESDE",
+    "cosine": "CosineSDE",
+    "edm": "EDMSDE",
+    "flow": "FlowSDE",
+}
+NETS = {"mlp": "MLP", "unet": "UNet", "uvit": "UViT"}
+TIMES = {"uniform": "UniformTime", "importance": "ImportanceTime", "log_normal": "LogNormalTime"}
+INFERRED = ("dim", "channels", "size", "classes")
+"""Arguments of the networks that come from the data."""
+
+
+def with_options(
+    option: str,
+    make: Callable[..., Any],
+    pairs: Sequence[str] | None,
+    fixed: Mapping[str, Any] | None = None,
+) -> Any:
+    """`make` called with KEY=VALUE pairs, whose keys must be among its arguments.
+
+    Raises:
+        TypeError, ValueError: an argument that there is not (with the nearest that there is), one
+            of `fixed`, or whatever `make` raises.
+    """
+    from scoresde._check import choice, fail
+
+    given, fixed = key_values(option, pairs), fixed or {}
+    taken = [name for name in inspect.signature(make).parameters if name not in fixed]
+    for key in given:
+        if not taken:
+            raise fail(option, f"none, for {make.__name__} has no options", key, "leave it out")
+        choice(f"{option} of {make.__name__}", key, taken)
+    return make(**fixed, **given)
+
+
+def build_sde(name: str, options: Sequence[str] | None) -> AffineSDE:
+    """The SDE of that name, a key of `SDES`."""
+    import scoresde.sde as module
+    from scoresde._check import choice
+
+    made = getattr(module, SDES[choice("sde", name, SDES)])
+    return with_options("sde-option", made, options)  # type: ignore[no-any-return]
+
+
+def build_time(name: str, options: Sequence[str] | None) -> TimeSampler:
+    """The time sampler of that name, spread evenly over a batch unless an option says no."""
+    import scoresde.losses as module
+    from scoresde._check import choice
+
+    made = getattr(module, TIMES[choice("time", name, TIMES)])
+    given = list(options or ())
+    if "low_discrepancy" in inspect.signature(made).parameters and not any(
+        pair.replace("-", "_").startswith("low_discrepancy") for pair in given
+    ):
+        given.append("low_discrepancy=true")
+    return with_options("time-option", made, given)  # type: ignore[no-any-return]
+
+
+def count_classes(data: Data | LazyData) -> int:
+    """The number of classes of the labels, 0 if there are none."""
+    if "label" not in data.cond:
+        return 0
+    return data.classes or int(data.cond["label"].max()) + 1
+
+
+def build_net(
+    name: str, shape: Sequence[int], classes: int, options: Sequence[str] | None
+) -> nn.Module:
+    """The network for samples of that shape; "auto" is an MLP for vectors, a U-Net for images."""
+    import scoresde.nets as module
+    from scoresde._check import choice, fail
+
+    choice("net", name, ["auto", *NETS])
+    vector = len(shape) == 1
+    if (
+        len(shape) not in (1, 3)
+        or (name == "mlp" and not vector)
+        or (name in ("unet", "uvit") and vector)
+    ):
+        remedy = "reshape the data to (N, D) or (N, C, H, W), or choose the other kind of network"
+        raise fail("net", "mlp for (D,), unet or uvit for (C, H, W)", (name, shape), remedy)
+    kind = NETS[("mlp" if vector else "unet") if name == "auto" else name]
+    fixed: dict[str, Any] = {"classes": classes}
+    if vector:
+        fixed["dim"] = shape[0]
+    else:
+        fixed["channels"] = shape[0]
+    if kind == "UViT":
+        fixed["size"] = (shape[1], shape[2])
+    return with_options("net-option", getattr(module, kind), options, fixed)  # type: ignore[no-any-return]
+
+
+def build_model(
+    net: nn.Module,
+    sde: AffineSDE,
+    data: Data | LazyData,
+    *,
+    predicts: str | None,
+    net_time: str | None,
+    sigma_data: float | None,
+) -> Preconditioned:
+    """The network read as a prediction.
+
+    By default "edm" under schedules whose states grow (VE, EDM), else "v" for vectors and "eps"
+    for images; `sigma_data` of "edm" is measured on the data.
+    """
+    from scoresde.data import moments
+    from scoresde.model import Preconditioned
+
+    if predicts is None:
+        grows = sde.alpha(sde.T) == 1.0
+        predicts = "edm" if grows else "v" if len(data.x.shape) == 2 else "eps"
+    if sigma_data is None:
+        known = moments(data) if predicts == "edm" else None
+        sigma_data = 1.0 if known is None else float(known.std.square().mean().sqrt())
+    return Preconditioned(net, sde, predicts=predicts, time=net_time, sigma_data=sigma_data)

@@ -1,0 +1,98 @@
+"""Pictures that commands write: samples as a grid or a scatter, losses as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from scoresde.cli.common import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scoresde.contract import DataContract
+    from scoresde.model import ScoreModel
+    from scoresde.training import Trainer
+
+__all__ = ["Pictures", "draw", "draw_losses", "drawable"]
+
+STEPS = 20  # enough for a look
+
+
+def drawable(shape: Sequence[int]) -> bool:
+    """Is there a picture of samples of this shape: of points in the plane, or of images?"""
+    return tuple(shape) == (2,) or (len(shape) == 3 and shape[0] in (1, 3))
+
+
+def draw(
+    x: Tensor,
+    file: Path,
+    *,
+    contract: DataContract | None = None,
+    columns: int | None = None,
+    title: str | None = None,
+) -> None:
+    """Write samples (N, *D) as a PNG: images side by side, or points in the plane."""
+    from scoresde import plot
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    x = x.detach().float().cpu()
+    if x.ndim == 2:
+        figure = plot.scatter({title or "samples": x})
+    else:
+        low, high = (-1.0, 1.0) if contract is None else (contract.low, contract.high)
+        figure = plot.image_grid(x, columns=columns, title=title, low=low, high=high)
+    plot.save(figure, file)
+
+
+@final
+class Pictures:
+    """The callback of a training run: samples of the averaged model, as a picture.
+
+    Every picture has the same noise, so that they show how the model changes. With classes, each
+    column is one of them.
+
+    Args:
+        folder: of the pictures, `<step>.png`.
+        shape: of a sample.
+        contract: the range of the pixels.
+        classes: their number, 0 for none.
+    """
+
+    def __init__(
+        self, folder: Path, shape: Sequence[int], contract: DataContract | None, classes: int
+    ) -> None:
+        self.folder = folder
+        self.shape = tuple(shape)
+        self.contract = contract
+        self.classes = classes
+        self.possible = drawable(shape)
+
+    def __call__(self, step: int, model: ScoreModel) -> None:
+        import torch
+
+        from scoresde.sampler import ReverseSampler
+
+        columns = self.classes if 2 <= self.classes <= 16 else 8
+        n = 2000 if len(self.shape) == 1 else 8 * columns
+        cond = {"label": torch.arange(n) % self.classes} if self.classes else None
+        sampler = ReverseSampler(model.sde, model, steps=STEPS)
+        try:
+            x = sampler.sample((n, *self.shape), seed=0, cond=cond, batch_size=256)
+        except ValueError as error:  # a look at a model that is not there yet ends no run
+            say(f"no picture at step {step}: {error}")
+            return
+        file = self.folder / f"{step:09d}.png"
+        draw(x, file, contract=self.contract, columns=columns, title=f"step {step}")
+
+
+def draw_losses(trainer: Trainer, file: Path) -> None:
+    """Write the losses of a run as curves over its steps."""
+    from scoresde import plot
+
+    curves = {"training": [(step, loss) for step, loss, _ in trainer.history]}
+    curves["validation"] = [(step, sum(v) / len(v)) for step, v in trainer.validations]
+    known = {name: tuple(zip(*rows, strict=True)) for name, rows in curves.items() if rows}
+    if known:
+        plot.save(plot.curve(known, logy=True), file)

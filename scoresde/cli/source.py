@@ -1,0 +1,63 @@
+"""The data of a command: a name or a path, and the options of its loader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scoresde.cli.common import key_values
+
+if TYPE_CHECKING:
+    from scoresde.data import Data, LazyData
+
+__all__ = ["DataOptions", "Source", "load_source"]
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="digits, fashion_mnist, a toy (moons, swiss_roll, checkerboard, eight_gaussians), "
+        "a folder of images, of IDX or of CIFAR files, or a .npy, .npz, .csv, .tsv or .parquet "
+        "file.",
+        metavar="DATA",
+    ),
+]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data-option",
+        help="Of the loader, once for each: split=test, n=5000, size=32, mode=L, flip=true, "
+        "label=COLUMN, labels=FILE, key=NAME, columns=a,b, levels=256 ...",
+        metavar="KEY=VALUE",
+        rich_help_panel="Data",
+    ),
+]
+
+TEXTS = ("split", "mode", "layout", "key", "label", "labels", "delimiter")
+
+
+def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
+    """`load_data` with options as KEY=VALUE pairs.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: an option that there is not (with the nearest
+            that there is), or whatever `load_data` raises.
+    """
+    import inspect
+
+    from scoresde._check import choice
+    from scoresde.data import load_data
+
+    given: dict[str, Any] = key_values("data-option", options)
+    known = [name for name in inspect.signature(load_data).parameters if name != "source"]
+    for name, value in given.items():
+        choice("data-option", name, known)
+        if name in TEXTS:
+            given[name] = str(value)
+        elif name == "columns":
+            given[name] = value.split(",") if isinstance(value, str) else value
+        elif name == "size" and isinstance(value, str | list):
+            sides = value.lower().split("x") if isinstance(value, str) else value
+            given[name] = tuple(int(side) for side in sides)
+    return load_data(source, **given)

@@ -1,0 +1,392 @@
+"""`scoresde train`."""
+
+from __future__ import annotations
+
+import re
+import time as clock
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scoresde.cli.build import build_model, build_net, build_sde, build_time, count_classes
+from scoresde.cli.common import (
+    Device,
+    Json,
+    Overwrite,
+    RunFailed,
+    Seed,
+    claim_folder,
+    emit,
+    is_first,
+    say,
+    watched,
+)
+from scoresde.cli.config import ConfigFile, write_config
+from scoresde.cli.pictures import Pictures, draw_losses
+from scoresde.cli.source import DataOptions, Source, load_source
+
+if TYPE_CHECKING:
+    from scoresde.data import Data, LazyData
+    from scoresde.training import Trainer
+
+__all__ = ["EXAMPLES", "train"]
+
+EXAMPLES = """Examples:
+
+scoresde train moons --steps 3000 --out runs/moons
+
+scoresde train digits --net unet --net-option width=32 --steps 2000 --out runs/digits
+
+scoresde train images/ --data-option size=32 --precision bf16 --steps 100000 --out runs/images
+
+scoresde train --config runs/moons/config.json --out runs/again     (the same weights)
+
+scoresde train --config runs/moons/config.json --resume             (after a kill)
+
+torchrun --nproc-per-node 8 -m scoresde.cli train images/ --data-option size=32 --out runs/images
+"""
+
+
+def _panel(help: str, panel: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def train(
+    ctx: typer.Context,
+    data: Source,
+    out: Annotated[Path, _panel("The folder of the run.", "This call", "--out")],
+    data_option: DataOptions = None,
+    holdout: Annotated[
+        float,
+        _panel(
+            "Share of the data to judge the model on and not to train it on, chosen by a hash of "
+            "each sample, so it stays when data are added; 0 for none.",
+            "Data",
+            min=0.0,
+            max=0.9,
+        ),
+    ] = 0.05,
+    unconditional: Annotated[
+        bool, _panel("Leave the labels of the data out.", "Data", "--unconditional")
+    ] = False,
+    sde: Annotated[str, _panel("vp, sub_vp, ve, cosine, edm or flow.", "Model")] = "vp",
+    sde_option: Annotated[
+        list[str] | None,
+        _panel("Of the SDE, e.g. beta_max=20.", "Model", metavar="KEY=VALUE"),
+    ] = None,
+    net: Annotated[
+        str,
+        _panel("mlp, unet or uvit; by default an MLP for vectors, a U-Net for images.", "Model"),
+    ] = "auto",
+    net_option: Annotated[
+        list[str] | None,
+        _panel("Of the network, e.g. width=64.", "Model", metavar="KEY=VALUE"),
+    ] = None,
+    predicts: Annotated[
+        str | None,
+        _panel(
+            "eps, x0, v, score, flow or edm; by default edm under ve and edm, else v for vectors "
+            "and eps for images.",
+            "Model",
+        ),
+    ] = None,
+    net_time: Annotated[
+        str | None,
+        _panel("What the network is told as its time: t, log_snr or log_sigma/4.", "Model"),
+    ] = None,
+    sigma_data: Annotated[
+        float | None,
+        _panel("Standard deviation of the data, for edm; measured if not given.", "Model"),
+    ] = None,
+    weighting: Annotated[
+        str, _panel("Of the loss: eps, x0, v, likelihood, min_snr or edm.", "Loss")
+    ] = "eps",
+    time: Annotated[
+        str, _panel("How times are drawn: uniform, importance or log_normal.", "Loss")
+    ] = "uniform",
+    time_option: Annotated[
+        list[str] | None,
+        _panel("Of the times: low_discrepancy=false, mean=-1.2.", "Loss", metavar="KEY=VALUE"),
+    ] = None,
+    cond_dropout: Annotated[
+        float | None,
+        _panel(
+            "Probability of training a sample without its label; 0.1 by default where there are "
+            "labels.",
+            "Loss",
+        ),
+    ] = None,
+    steps: Annotated[int, _panel("Steps of the optimiser.", "Optimiser", min=1)] = 10_000,
+    batch_size: Annotated[
+        int, _panel("Samples in one forward pass of one process.", "Optimiser", min=1)
+    ] = 128,
+    accumulate: Annotated[
+        int, _panel("Forward passes whose gradients make one step.", "Optimiser", min=1)
+    ] = 1,
+    lr: Annotated[float, _panel("The highest learning rate of AdamW.", "Optimiser")] = 1e-3,
+    warmup: Annotated[
+        int | None,
+        _panel("Steps in which it rises; a twentieth of all, at most 1000.", "Optimiser", min=0),
+    ] = None,
+    schedule: Annotated[str, _panel("Then cosine (to 0) or constant.", "Optimiser")] = "cosine",
+    weight_decay: Annotated[float, _panel("Of AdamW.", "Optimiser", min=0.0)] = 0.0,
+    clip: Annotated[
+        float, _panel("Largest norm of the gradient, 0 for any.", "Optimiser", min=0.0)
+    ] = 1.0,
+    ema: Annotated[
+        float, _panel("Decay of the average of the weights, 0 for none.", "Optimiser", min=0.0)
+    ] = 0.999,
+    precision: Annotated[str, _panel("no, or bf16 for autocast.", "Optimiser")] = "no",
+    compile: Annotated[
+        bool, _panel("Send the network through torch.compile.", "Optimiser", "--compile")
+    ] = False,
+    max_nonfinite: Annotated[
+        int,
+        _panel("Steps in a row without a finite loss that end the run.", "Optimiser", min=1),
+    ] = 10,
+    log_every: Annotated[
+        int, _panel("Steps between two rows of history.csv.", "Records", min=1)
+    ] = 50,
+    checkpoint_every: Annotated[
+        int, _panel("Steps between two checkpoints.", "Records", min=1)
+    ] = 1000,
+    keep: Annotated[int, _panel("Checkpoints to keep.", "Records", min=1)] = 1,
+    validate_every: Annotated[
+        int | None,
+        _panel("Steps between two validations; as checkpoints by default.", "Records", min=1),
+    ] = None,
+    buckets: Annotated[
+        int, _panel("Parts of the time interval in which the model is judged.", "Records", min=1)
+    ] = 8,
+    snapshot_every: Annotated[
+        int | None,
+        _panel(
+            "Steps between two snapshots of the averages from which `posthoc_ema` makes one of "
+            "any length.",
+            "Records",
+            min=1,
+        ),
+    ] = None,
+    widths: Annotated[
+        str, _panel("Of the two profiles of these averages.", "Records")
+    ] = "0.05,0.10",
+    sample_every: Annotated[
+        int | None,
+        _panel(
+            "Steps between two pictures of samples, for images and 2-D data; as checkpoints by "
+            "default, 0 for none.",
+            "Records",
+            min=0,
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool | None,
+        _panel("Write its files too; by default if it is installed.", "Records"),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    config: ConfigFile = None,
+    resume: Annotated[
+        bool,
+        _panel("Go on from the checkpoint in --out, to the same bits.", "This call", "--resume"),
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train a score model on any data set, and write all of the run into one folder.
+
+    The network's size, the classes and the split for validation are inferred from the data and
+    printed. The folder gets checkpoint/ (the averaged model and the state of the run), best/ (by
+    validation), history.csv, validation.csv, TensorBoard files, samples/, and config.json, from
+    which the run can be repeated. A run that is stopped by SIGTERM or Ctrl-C saves itself first.
+    """
+    import torch
+
+    from scoresde.data import split
+    from scoresde.training import Trainer
+
+    whole = load_source(data, data_option)
+    if unconditional:
+        whole = replace(whole, cond={}, classes=0, class_names=())
+    classes, shape = count_classes(whole), tuple(whole.x.shape[1:])
+    process = build_sde(sde, sde_option)
+    torch.manual_seed(seed)  # of the initial weights
+    model = build_model(
+        build_net(net, shape, classes, net_option),
+        process,
+        whole,
+        predicts=predicts,
+        net_time=net_time,
+        sigma_data=sigma_data,
+    )
+    seen, held_out = (whole, None) if holdout == 0 else split(whole, 1 - holdout)
+    pictures = Pictures(out / "samples", shape, whole.contract, classes)
+    each = checkpoint_every if sample_every is None else sample_every
+    trainer = Trainer(
+        model,
+        seen,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        ema=ema or None,
+        seed=seed,
+        out=out,
+        weighting=weighting,
+        time=build_time(time, time_option),
+        cond_dropout=(0.1 if classes else 0.0) if cond_dropout is None else cond_dropout,
+        warmup=warmup,
+        schedule=schedule,
+        clip=clip or None,
+        weight_decay=weight_decay,
+        accumulate=accumulate,
+        precision=precision,
+        device=device,
+        progress=watched(as_json),
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+        tensorboard=tensorboard,
+        keep=keep,
+        max_nonfinite=max_nonfinite,
+        compile=compile,
+        validation=held_out,
+        validate_every=validate_every,
+        buckets=buckets,
+        snapshot_every=snapshot_every,
+        widths=_widths(widths),
+        callback=pictures if each and pictures.possible else None,
+        callback_every=each or 1,
+    )
+    claim_folder(out, overwrite, STALE, resume=resume)
+    about = {
+        "shape": shape,
+        "classes": classes,
+        "class_names": whole.class_names,
+        "network": type(model.net).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "predicts": model.predicts,
+        "time": model.time,
+        "sigma_data": model.sigma_data,
+        "samples": len(seen),
+        "held_out": 0 if held_out is None else len(held_out),
+    }
+    if is_first():
+        write_config(ctx, out, about)
+    say(_beginning(trainer, whole, about, out))
+    began = clock.perf_counter()
+    _fit(trainer, out, resume)
+    result = _result(trainer, out, clock.perf_counter() - began, about)
+    emit(result, _ending(result), as_json)
+
+
+STALE = (
+    "checkpoint",
+    ".checkpoint.*",
+    "checkpoints",
+    "best",
+    "snapshots",
+    "samples",
+    "tensorboard",
+    "history.csv",
+    "validation.csv",
+    "loss.png",
+)
+"""What a run writes and another one in its place would leave."""
+
+DIVERGED = re.compile(r"^(loss|gradient|model): expected finite (values|weights)")
+
+
+def _fit(trainer: Trainer, out: Path, resume: bool) -> None:
+    """Train; what went wrong on the way is a run that failed, not bad input."""
+    found = [*out.glob("checkpoint"), *out.glob(".checkpoint.previous"), *out.glob("checkpoints")]
+    if resume and not found:
+        say(f"no checkpoint in {out} yet: from step 0")
+    again = f"scoresde train --config {out / 'config.json'} --resume"
+    try:
+        trainer.fit(resume=resume and bool(found))
+    except (KeyboardInterrupt, SystemExit):
+        say(f"stopped; to go on: {again}")
+        raise
+    except ValueError as error:
+        if DIVERGED.match(str(error)):
+            raise RunFailed(str(error)) from error
+        raise
+    finally:
+        _leave_group()
+    if is_first():
+        draw_losses(trainer, out / "loss.png")
+
+
+def _leave_group() -> None:
+    import torch.distributed as group
+
+    if group.is_available() and group.is_initialized():
+        group.destroy_process_group()
+
+
+def _widths(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"widths: expected two numbers, e.g. 0.05,0.10, got {text!r}") from None
+
+
+def _beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], out: Path) -> str:
+    model, net = trainer.model, trainer.model.net
+    sizes = ", ".join(f"{k}={v}" for k, v in getattr(net, "config", {}).items())
+    labels = f", {about['classes']} classes" if about["classes"] else ""
+    per_step = trainer.batch_size * trainer.accumulate
+    lines = {
+        "data": f"{whole!r}{labels}",
+        "split": f"{about['samples']} to train on, {about['held_out']} held out",
+        "levels": whole.contract or "none: not discrete",
+        "sde": repr(model.sde),
+        "network": f"{about['network']}({sizes}), {about['parameters']:,} parameters",
+        "predicts": f"{about['predicts']}, told {about['time']} as its time",
+        "training": f"{trainer.steps} steps of {per_step} samples in each process",
+        "run": str(out),
+    }
+    return "\n".join(f"{name:9}{text}" for name, text in lines.items())
+
+
+def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) -> dict[str, Any]:
+    step, validation = trainer.validations[-1] if trainer.validations else (None, ())
+    best = min((sum(v) / len(v), s) for s, v in trainer.validations) if step else (None, None)
+    return {
+        "out": str(out),
+        "checkpoint": str(out / "checkpoint"),
+        "best": str(out / "best") if step else None,
+        "steps": trainer.steps,
+        "seconds": seconds,
+        "loss": trainer.history[-1][1] if trainer.history else None,
+        "validation": sum(validation) / len(validation) if step else None,
+        "validation_by_time": validation,
+        "best_validation": best[0],
+        "best_step": best[1],
+        "skipped": sum(int(row["skipped"]) for row in trainer.metrics),
+        "parameters": about["parameters"],
+        "shape": about["shape"],
+        "classes": about["classes"],
+    }
+
+
+def _ending(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['steps']} steps in {result['seconds']:.1f} s, loss {_short(result['loss'])}"
+    ]
+    if result["validation"] is not None:
+        lines[0] += f", validation {_short(result['validation'])}"
+        lines.append(
+            f"{result['best']}: the model of the lowest validation loss, "
+            f"{_short(result['best_validation'])} at step {result['best_step']}"
+        )
+    if result["skipped"]:
+        lines.append(f"{result['skipped']} steps were skipped: their loss was not finite")
+    lines.append(f"{result['checkpoint']}: the averaged model and the state of the run")
+    lines.append(f"next: scoresde inspect {result['out']}")
+    return "\n".join(lines)
+
+
+def _short(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
