@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -349,7 +350,9 @@ def test_what_cannot_be_saved(
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change config.json as one that knows its checksum, here by leaving that out."""
     config = json.loads((path / "config.json").read_text())
+    del config["checksum"]
     change(config)
     (path / "config.json").write_text(json.dumps(config))
 
@@ -428,6 +431,23 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
         lambda p: edit(p, lambda c: c.update(version=2, library="9.9")),
         ValueError,
         r"config\.json: expected version 1, got 2; it is of scoresde 9\.9: install",
+    ),
+    "older version": (
+        lambda p: edit(p, lambda c: c.update(version=0, library="0.0")),
+        ValueError,
+        r"config\.json: expected version 1, got 0; it is of scoresde 0\.0: install",
+    ),
+    "edited": (
+        lambda p: (p / "config.json").write_text(
+            (p / "config.json").read_text().replace('"eps"', '"v"')
+        ),
+        ValueError,
+        r"config\.json: expected an intact file.*checksum.*edited",
+    ),
+    "nested without end": (
+        lambda p: (p / "config.json").write_text("[" * 200_000),
+        ValueError,
+        r"config\.json: .*no json",
     ),
     "no version": (
         lambda p: edit(p, lambda c: c.pop("version")),
@@ -518,6 +538,98 @@ def test_refusals(tmp_path: Path, name: str) -> None:
         load(path)
 
 
+# Whatever is damaged is refused, or says the very same
+
+
+def trained(path: Path) -> Path:
+    """A checkpoint with all of its files."""
+    tensors = {"raw.a": torch.arange(6.0), "optimizer.0.step": torch.tensor(5.0)}
+    info = {"step": 5, "history": [[5, 0.1, 0.01]], "run": {"seed": 0}}
+    extra = {"note": "σ", "epoch": 3}
+    state = Training(tensors, info)
+    return save(small(), path, contract=DataContract(17), extra=extra, training=state)
+
+
+def content(path: Path) -> tuple[Any, ...]:
+    """All that can be read from a checkpoint, in a form that can be compared."""
+    model, config = load(path), read_config(path)
+    weights, state = load_training(path, small(seed=9))
+    tensors = [*weights.items(), *state.tensors.items(), *model.state_dict().items()]
+    bare = {key: value for key, value in config.items() if key != "checksum"}
+    settings = (model.sde, model.predicts, model.sigma_data, model.null)
+    return bare, settings, state.info, [(k, v.dtype, v.tolist()) for k, v in tensors]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "training.safetensors"])
+def test_no_flipped_bit_changes_what_is_read(tmp_path: Path, name: str) -> None:
+    """Of headers, data and config; a config of which nothing is hashed fails at once."""
+    path = trained(tmp_path / "a")
+    before, whole = content(path), (path / name).read_bytes()
+    draw, refused = random.Random(name), 0
+    places = {*range(12), *(draw.randrange(len(whole)) for _ in range(250))}
+    for place in places:
+        changed = bytearray(whole)
+        changed[place] ^= 1 << draw.randrange(8)
+        (path / name).write_bytes(changed)
+        try:
+            found = content(path)
+        except (ValueError, FileNotFoundError) as error:
+            assert name in str(error) or "config.json" in str(error), (place, error)
+            refused += 1
+        else:
+            assert found == before, place
+    # Only spaces between the parts of the config and the name of its checksum may be hit unseen.
+    assert refused > (0.6 if name == "config.json" else 0.999) * len(places)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "training.safetensors"])
+def test_what_is_cut_short_or_too_long_is_refused(tmp_path: Path, name: str) -> None:
+    path = trained(tmp_path / "a")
+    whole = (path / name).read_bytes()
+    lengths = {0, 1, 7, 8, 9, len(whole) // 2, len(whole) - 8, len(whole) - 1}
+    for kept in sorted(lengths):
+        (path / name).write_bytes(whole[:kept])
+        with pytest.raises(ValueError, match=rf"{name}: expected an intact file"):
+            content(path)
+    for more in (b"\0", b"x" * 100, whole):
+        (path / name).write_bytes(whole + more)
+        with pytest.raises(ValueError, match=rf"{name}: expected an intact file"):
+            content(path)
+    (path / name).write_bytes(whole)
+    content(path)
+
+
+HEADERS: dict[str, Callable[[bytes], bytes]] = {
+    "longer than the file": lambda b: (2**40).to_bytes(8, "little") + b[8:],
+    "of all bits": lambda b: b"\xff" * 8 + b[8:],
+    "none": lambda b: bytes(8),
+    "no json": lambda b: b[:8] + b"x" * (len(b) - 8),
+    "offsets beyond the end": lambda b: header(b, lambda h: h.update(data_offsets=[0, 2**50])),
+    "offsets that overlap": lambda b: header(b, lambda h: h.update(data_offsets=[0, 8])),
+    "a shape beyond its bytes": lambda b: header(b, lambda h: h.update(shape=[2**62, 2**62])),
+    "an unknown type": lambda b: header(b, lambda h: h.update(dtype="O")),
+}
+
+
+def header(content: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
+    """A file of safetensors with another header for one of its tensors."""
+    size = int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8 : 8 + size])
+    change(entries["exit.weight"])
+    made = json.dumps(entries).encode()
+    return len(made).to_bytes(8, "little") + made + content[8 + size :]
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_that_lies_is_refused_though_the_hashes_fit(tmp_path: Path, name: str) -> None:
+    path = save(small(), tmp_path / "a")
+    file = path / "model.safetensors"
+    file.write_bytes(HEADERS[name](file.read_bytes()))
+    truthful(path)
+    with pytest.raises(ValueError, match=r"model\.safetensors: expected an intact .*safetensors"):
+        load(path)
+
+
 def test_wrong_arguments(tmp_path: Path) -> None:
     path = save(small(), tmp_path / "a")
     with pytest.raises(TypeError, match=r"sde: .*SDE"):
@@ -544,6 +656,24 @@ class Malicious:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+@pytest.mark.parametrize("name", ["config.json", "training.safetensors", "model.pt"])
+def test_a_malicious_pickle_in_any_place_does_nothing(
+    tmp_path: Path, name: str, protocol: int
+) -> None:
+    path, target = trained(tmp_path / "a"), tmp_path / "owned"
+    payload = pickle.dumps(Malicious(target), protocol=protocol)
+    (path / name).write_bytes(payload)
+    if name == "model.pt":  # beside the others it is not looked at, and by itself no checkpoint
+        content(path)
+        with pytest.raises(FileNotFoundError, match="which is a file"):
+            load(path / name)
+    else:
+        with pytest.raises(ValueError, match=rf"{name}: expected an intact file"):
+            content(path)
+    assert not target.exists()
 
 
 @pytest.mark.parametrize("honest_config", [False, True])

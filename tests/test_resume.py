@@ -5,13 +5,11 @@ import csv
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -135,87 +133,7 @@ def test_a_run_in_another_thread_or_without_a_folder_leaves_signals_alone() -> N
     assert isinstance(found[1], ScoreModel)
 
 
-# kill -9
-
-CHILD = """
-import sys, torch
-from scoresde import VPSDE, Preconditioned
-from scoresde.nets import MLP
-from scoresde.training import Trainer
-out, steps, resume = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1"
-torch.manual_seed(0)
-x = torch.randn(64, 2)
-model = Preconditioned(MLP(2, width=8, depth=1), VPSDE())
-trainer = Trainer(model, x, steps=steps, batch_size=8, out=out, checkpoint_every=5, log_every=5,
-                  tensorboard=False, keep=2, accumulate=2)
-print("ready", flush=True)
-trainer.fit(resume=resume)
-"""
-
-
-def started(out: Path, steps: int) -> "subprocess.Popen[str]":
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    resume = (
-        "1" if (out / "checkpoint").exists() or (out / ".checkpoint.previous").exists() else "0"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-W", "always", "-c", CHILD, str(out), str(steps), resume],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def step_of(out: Path) -> int:
-    try:
-        return int(read_config(out / "checkpoint")["extra"]["step"])
-    except (OSError, ValueError):
-        return 0
-
-
-def survive(tmp_path: Path, kills: int, steps: int, seed: int) -> None:
-    """Kill a run at random moments, resume it, and compare it with one that was left alone."""
-    random_moment = random.Random(seed)
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    (tmp_path / "parts").mkdir()
-    undisturbed = started(whole, steps)
-    done, killed = 0, 0
-    while killed < kills:
-        child = started(parts, steps)
-        child.stdout.readline()  # the imports are over
-        wait_until = time.monotonic() + 60
-        while step_of(parts) <= done and child.poll() is None and time.monotonic() < wait_until:
-            time.sleep(0.002)
-        time.sleep(random_moment.uniform(0.0, 0.05))
-        ended = child.poll() is not None
-        child.kill()
-        _, errors = child.communicate()
-        assert not ended, f"the run was over after {killed} kills, take more steps: {errors}"
-        killed += 1
-        # No step is lost that had a checkpoint, and what stands there can be read.
-        assert step_of(parts) >= done or (parts / ".checkpoint.previous").exists()
-        load(parts / "checkpoint")
-        done = max(done, step_of(parts))
-    child = started(parts, steps)
-    _, errors = child.communicate(timeout=120)
-    assert child.returncode == 0, errors
-    assert undisturbed.wait(timeout=120) == 0, undisturbed.stderr.read()
-    for name in ("checkpoint/model.safetensors", "checkpoint/training.safetensors", "history.csv"):
-        assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
-    left = [p.name for p in parts.iterdir() if p.name.endswith(".tmp")]
-    assert left == []
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_one_sigkill(tmp_path: Path) -> None:
-    survive(tmp_path, kills=1, steps=200, seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_five_sigkills(tmp_path: Path) -> None:
-    survive(tmp_path, kills=5, steps=600, seed=1)
+# Death while saving; tests/test_kills.py kills real processes
 
 
 class Killed(BaseException):

@@ -31,6 +31,7 @@ from scoresde.sde import (
 from scoresde.solvers import Calibration
 from scoresde.training.files import (
     CONFIG,
+    check_config,
     check_place,
     damaged,
     listed,
@@ -373,6 +374,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     if config.get("version") != VERSION:
         remedy = f"it is of scoresde {config.get('library')}: install that version or a newer one"
         raise fail(str(file), f"version {VERSION}", config.get("version"), remedy)
+    check_config(folder, config)
     for key in ("sde", "schedule", "net", "model", "files", "extra"):
         if not isinstance(config.get(key), dict):
             raise damaged(file, f"no entry {key!r}")

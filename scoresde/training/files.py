@@ -19,14 +19,17 @@ from scoresde._check import fail, instance
 __all__ = [
     "CONFIG",
     "Damaged",
+    "check_config",
     "check_place",
     "damaged",
+    "drop_previous",
     "leftovers",
     "link",
     "listed",
     "open_folder",
     "read",
     "refuse",
+    "remove",
     "write",
 ]
 
@@ -74,7 +77,7 @@ def write(
     """Write a folder of `config.json` and files of tensors in the place of what was there.
 
     All is written beside the place and flushed to the disk; then it is renamed. The config gets
-    the size and the hash of every file.
+    the size and the hash of every file, and a checksum of itself.
 
     Raises:
         OSError: the disk is full, a quota is reached or the place cannot be written to; what stood
@@ -84,8 +87,10 @@ def write(
     with _explained(place), _removed_on_failure(made):
         made.mkdir(parents=True)
         sums = {name: _write_tensors(made / name, tensors) for name, tensors in files.items()}
+        content = json.loads(json.dumps({**config, "files": sums}))  # as it will be read
+        content["checksum"] = _checksum(content)
         with open(made / CONFIG, "w", encoding="utf-8") as file:
-            json.dump({**config, "files": sums}, file, indent=1)
+            json.dump(content, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         _flush_folder(made)
@@ -104,6 +109,13 @@ def link(source: Path, place: Path) -> None:
                 shutil.copy2(file, made / file.name)
         _flush_folder(made)
         _swap(made, place)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder under another name, so that a half-removed one never stands at its place."""
+    gone = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.tmp")
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
 
 
 def leftovers(place: Path) -> list[Path]:
@@ -150,6 +162,12 @@ def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
 
 
+def _checksum(config: Mapping[str, Any]) -> str:
+    """The hash of what json says, apart from the entry for the checksum itself."""
+    content = {key: value for key, value in config.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
     with open(file, "rb") as handle:
@@ -165,6 +183,12 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def drop_previous(place: Path) -> None:
+    """Remove what stood at `place` before, if a killed writer of what stands there now did not."""
+    if place.exists():
+        shutil.rmtree(_previous(place), ignore_errors=True)
 
 
 def _previous(place: Path) -> Path:
@@ -205,11 +229,20 @@ def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
         raise FileNotFoundError(f"path: expected {CONFIG} in {folder}, got none; {hint}")
     try:
         config = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(file, f"no json ({error})") from error
     if not isinstance(config, dict):
         raise damaged(file, "no json object")
     return folder, config
+
+
+def check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a config that does not say what was written; asked once its version is known.
+
+    Older checkpoints of the same version have no checksum, and are taken as they are.
+    """
+    if config.get("checksum", (own := _checksum(config))) != own:
+        raise damaged(folder / CONFIG, "another content than the one whose checksum it holds")
 
 
 def read(folder: Path, config: Mapping[str, Any], name: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from scoresde._check import fail
 from scoresde.contract import DataContract
 from scoresde.model import ScoreModel
 from scoresde.training.checkpoint import Training, load_training, save
-from scoresde.training.files import Damaged, leftovers, link
+from scoresde.training.files import Damaged, drop_previous, leftovers, link, remove
 from scoresde.training.power import snapshot
 from scoresde.training.update import Update
 
@@ -50,9 +50,10 @@ class Keeper:
             return
         places = [self.out / "checkpoint", self.out / "best"]
         for parent in ("checkpoints", "snapshots"):
-            found = (self.out / parent).glob(".*.tmp")
+            found = (self.out / parent).glob(".*.*")
             places += {p.with_name(p.name.split(".")[1]) for p in found}
         for place in places:
+            drop_previous(place)
             for half in leftovers(place):
                 warnings.warn(
                     f"{half} is a half-written checkpoint of a process that was killed: ignored "
@@ -70,10 +71,14 @@ class Keeper:
         place = self.out / "checkpoint"
         state = Training(update.tensors(), info)
         save(_averaged(update), place, contract=self.contract, extra=extra, training=state)
-        if self.keep > 1:
-            link(place, self.out / "checkpoints" / f"{info['step']:09d}")
+        self._keep(info["step"])
+
+    def _keep(self, step: int) -> None:
+        """Give the checkpoint of this step its name among the last ones, and let the oldest go."""
+        if self.out is not None and self.keep > 1:
+            link(self.out / "checkpoint", self.out / "checkpoints" / f"{step:09d}")
             for old in self._kept()[self.keep :]:
-                shutil.rmtree(old)
+                remove(old)
 
     def save_best(self, update: Update, extra: Mapping[str, Any]) -> None:
         """Write the model as the best one so far."""
@@ -105,12 +110,18 @@ class Keeper:
                 warnings.warn(f"{error}; resuming from {other} instead", stacklevel=5)
         raise fail("resume", "a checkpoint", str(self.out), "train anew")
 
+    def go_on(self, place: Path, step: int) -> None:
+        """Bring what is kept in order for a run that goes on from a step, found at `place`."""
+        self.forget(step)
+        if self.out is not None and place == self.out / "checkpoint" and place.is_dir():
+            self._keep(step)  # a process may have been killed before it did
+
     def forget(self, step: int) -> None:
         """Remove checkpoints and snapshots of later steps, which the run will make anew."""
         if self.out is not None:
             for place in [*self._kept(), *_numbered(self.out / "snapshots")]:
                 if int(place.name) > step:
-                    shutil.rmtree(place)
+                    remove(place)
 
     def _kept(self) -> list[Path]:
         return _numbered(self.out / "checkpoints")[::-1] if self.out is not None else []

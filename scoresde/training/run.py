@@ -233,5 +233,5 @@ class Run:
         self.best = math.inf if best is None else best
         self.pending, self.in_row = info.get("pending", {}), info.get("in_row", 0)
         if self.main:
-            self.keeper.forget(info["step"])
+            self.keeper.go_on(place, info["step"])
         return int(info["step"])
