@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
+from inspect import getdoc
 from typing import Annotated, Any
 
 import typer
 
-from scoresde.cli import train
+from scoresde.cli import inspect, train
 from scoresde.cli.common import TRACEBACK, guarded
 
 __all__ = ["COMMANDS", "app"]
 
-COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = ((train.train, train.EXAMPLES),)
+COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = (
+    (train.train, train.EXAMPLES),
+    (inspect.inspect, inspect.EXAMPLES),
+)
 """A command, and the examples below its help."""
 
 app = typer.Typer(
@@ -48,7 +51,7 @@ def _root(
 
 def _unwrapped(function: Callable[..., Any]) -> str:
     """The docstring with each paragraph in one line, for the terminal to wrap."""
-    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    paragraphs = (getdoc(function) or "").split("\n\n")
     return "\n\n".join(" ".join(part.split()) for part in paragraphs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,11 +41,11 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    from scoresde._check import need
+
+    reader = need("tomllib" if sys.version_info >= (3, 11) else "tomli", "cli")
+    table: dict[str, Any] = reader.loads(path.read_text(encoding="utf-8"))
+    return table
 
 
 def _read(ctx: typer.Context, path: Path | None) -> Path | None:

@@ -93,6 +93,6 @@ def draw_losses(trainer: Trainer, file: Path) -> None:
 
     curves = {"training": [(step, loss) for step, loss, _ in trainer.history]}
     curves["validation"] = [(step, sum(v) / len(v)) for step, v in trainer.validations]
-    known = {name: tuple(zip(*rows, strict=True)) for name, rows in curves.items() if rows}
+    known = {k: ([s for s, _ in v], [loss for _, loss in v]) for k, v in curves.items() if v}
     if known:
         plot.save(plot.curve(known, logy=True), file)

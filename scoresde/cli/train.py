@@ -204,7 +204,6 @@ def train(
     """
     import torch
 
-    from scoresde.data import split
     from scoresde.training import Trainer
 
     whole = load_source(data, data_option)
@@ -221,7 +220,7 @@ def train(
         net_time=net_time,
         sigma_data=sigma_data,
     )
-    seen, held_out = (whole, None) if holdout == 0 else split(whole, 1 - holdout)
+    seen, held_out = _parts(whole, holdout)
     pictures = Pictures(out / "samples", shape, whole.contract, classes)
     each = checkpoint_every if sample_every is None else sample_every
     trainer = Trainer(
@@ -295,6 +294,19 @@ STALE = (
 """What a run writes and another one in its place would leave."""
 
 DIVERGED = re.compile(r"^(loss|gradient|model): expected finite (values|weights)")
+
+
+def _parts(
+    whole: Data | LazyData, holdout: float
+) -> tuple[Data | LazyData, Data | LazyData | None]:
+    """What to train on, and what to judge on; the same for all seeds of a run."""
+    from scoresde.data import LazyData, split
+
+    if holdout == 0:
+        return whole, None
+    if isinstance(whole, LazyData):
+        return split(whole, 1 - holdout)
+    return split(whole, 1 - holdout)
 
 
 def _fit(trainer: Trainer, out: Path, resume: bool) -> None:
