@@ -1,0 +1,103 @@
+"""What an exported file says about itself, so that somebody can sample with it elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde._check import instance
+from scoresde.contract import DataContract
+from scoresde.export.network import Network, null_label
+from scoresde.grid import make_grid
+from scoresde.model import Preconditioned
+from scoresde.sde import SDE, AffineSDE
+
+__all__ = ["BOUND", "describe"]
+
+BOUND = 256 * torch.finfo(torch.float32).eps
+"""The largest deviation of a file from its model that is put down to rounding, 3e-5."""
+
+FORMAT, VERSION = "scoresde export", 1
+ROWS = 200  # intervals of the schedule's table: each 200/N-th row is the log-SNR grid of N steps
+
+MEANING = {
+    "x0": "the denoised state E[x_0 | x_t]",
+    "eps": "the noise E[eps | x_t]; the score is -eps / sigma",
+    "v": "the velocity alpha eps - sigma x_0",
+    "score": "the gradient of log p_t at x",
+    "flow": "the velocity eps - x_0",
+}
+
+
+def describe(
+    network: Network, inputs: tuple[Tensor, ...], contract: DataContract | None, tools: str
+) -> dict[str, Any]:
+    """The metadata of a file, as plain as JSON; `tools` are the packages that it was made with."""
+    if contract is not None:
+        instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
+    model, sde = network.model, network.model.sde
+    net = model.net if isinstance(model, Preconditioned) else model
+    x = inputs[0]
+    taken: dict[str, Any] = {
+        "x": {"dtype": "float32", "shape": ["batch", *x.shape[1:]]},
+        "t": {"dtype": "float64", "shape": ["batch"], "range": [sde.t_min, sde.T]},
+    }
+    if network.classes:
+        label = {"classes": network.classes, "none": null_label(model)}
+        taken["label"] = {"dtype": "int64", "shape": ["batch"], **label}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "output": network.output,
+        "meaning": MEANING[network.output],
+        "inputs": taken,
+        "sde": {"class": type(sde).__name__, "fields": _fields(sde)},
+        "time": {"t_min": sde.t_min, "t_end": sde.t_end, "T": sde.T},
+        "prior": _prior(sde),
+        "schedule": _table(sde),
+        "network": {
+            "class": type(net).__name__,
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "predicts": getattr(model, "predicts", None),
+        },
+        "contract": None if contract is None else contract.to_dict(),
+        "accuracy": {"bound": BOUND, "of": "the largest term that the output is formed of"},
+        "versions": _versions(("scoresde", "torch", *tools.split())),
+    }
+
+
+def _fields(sde: SDE) -> dict[str, Any] | None:
+    """The numbers an SDE is made of, if nothing else is needed to make it."""
+    if not dataclasses.is_dataclass(sde):
+        return None
+    found = {f.name: getattr(sde, f.name) for f in dataclasses.fields(sde)}
+    plain = all(isinstance(value, int | float | tuple) for value in found.values())
+    return found if plain else None
+
+
+def _prior(sde: SDE) -> dict[str, float] | None:
+    return {"mean": 0.0, "std": float(sde.sigma(sde.T))} if isinstance(sde, AffineSDE) else None
+
+
+def _table(sde: SDE) -> dict[str, list[float]] | None:
+    if not isinstance(sde, AffineSDE):
+        return None
+    nodes = [sde.at(t) for t in make_grid("log_snr", sde, ROWS).times]
+    names = ("t", "alpha", "sigma", "log_snr")
+    return {name: [float(getattr(node, name)) for node in nodes] for name in names}
+
+
+def _versions(names: Sequence[str]) -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

@@ -1,0 +1,293 @@
+"""A score model as one file for another runtime: ONNX, or a program of torch.export."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, need
+from scoresde.contract import DataContract
+from scoresde.export.about import BOUND, describe
+from scoresde.export.network import Trial, prepare
+from scoresde.model import ScoreModel
+
+__all__ = ["BOUND", "Exported", "export_onnx", "export_program"]
+
+KEY = "scoresde"
+LARGEST = 2**31 - 2**24  # bytes of weights that an ONNX file can hold, less room for the graph
+
+Run: TypeAlias = Callable[[tuple[Tensor, ...]], Tensor]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A file that was compared with its model.
+
+    Attributes:
+        path: the file.
+        kind: "onnx" or "program".
+        output: what it returns: "x0", "eps", "v", "score" or "flow".
+        deviation: the largest difference from the model, relative to the largest term that the
+            output is formed of (see `export_onnx`); at most `BOUND`.
+        checked: the number of samples, each at its own time, that were compared.
+        metadata: what the file holds about itself.
+    """
+
+    path: Path
+    kind: str
+    output: str
+    deviation: float
+    checked: int
+    metadata: Mapping[str, Any]
+
+
+def export_onnx(
+    model: ScoreModel,
+    path: str | os.PathLike[str],
+    shape: Sequence[int],
+    *,
+    output: str | None = None,
+    classes: int | None = None,
+    contract: DataContract | None = None,
+    opset: int | None = None,
+) -> Exported:
+    """Write a model, network and preconditioning, as an ONNX file that was verified.
+
+    The graph takes x: (B, *D) float32, the state; t: (B,) float64, the times of the SDE (not of
+    the network; in float64 because 1 - t is what counts near T); and of a model with classes
+    label: (B,) int64, -1 for none. B is free. It returns one coordinate of the prediction,
+    (B, *D) float32. Weights are stored in float32; a model in another dtype is converted.
+
+    Before the file gets its name, onnxruntime runs it on random states at ten times from T to
+    t_end, in batches of 1, 2 and 7. Where the model says A x + B value, with value its network's
+    own answer, the outputs may differ by at most 3e-5 (256 float32 roundings) of the larger of
+    max |A x| and max |B value| in a sample. A graph beyond that is an error and leaves no file.
+
+    The file says what is needed to sample elsewhere, as JSON: in Python
+    `json.loads(session.get_modelmeta().custom_metadata_map["scoresde"])`. There are the output,
+    the inputs, the SDE, the standard deviation of the prior, and `schedule`: t, alpha, sigma and
+    log_snr at 201 nodes from T to t_end, equidistant in log_snr, of which each (200 / N)-th
+    make the "log_snr" grid of N steps.
+
+    Args:
+        model: the model. It is copied, and left as it is.
+        path: the file, ending in .onnx.
+        shape: of one sample, (*D).
+        output: "x0", "eps", "v", "score" or "flow". By default "x0", the denoised state, which
+            every sampler can start from whatever the network predicts; "score" under an SDE that
+            is not affine.
+        classes: number of classes of the label input; by default that of a network of
+            `scoresde.nets`, and none for another.
+        contract: which integers the data stand for; goes into the metadata.
+        opset: of ONNX; by default that of the installed PyTorch.
+
+    Raises:
+        ImportError: onnx, onnxscript or onnxruntime is missing; install 'scoresde[export]'.
+        TypeError: the model is no `ScoreModel`.
+        ValueError: a wrong ending, output or shape; a model that cannot be traced; more than 2 GB
+            of weights; a file that deviates from its model.
+
+    Example:
+        >>> import tempfile
+        >>> from scoresde import VPSDE, Preconditioned
+        >>> from scoresde.nets import MLP
+        >>> model = Preconditioned(MLP(2, width=8), VPSDE())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = export_onnx(model, f"{folder}/model.onnx", (2,))
+        ...     made.output, made.deviation < BOUND, made.path.exists()
+        ('x0', True, True)
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        need(name, "export")
+    place = _place(path, ".onnx")
+    network, example, trials = prepare(model, shape, output, classes)
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    if weights > LARGEST:
+        remedy = "take export_program: an ONNX file ends at 2 GB"
+        raise fail("model", "less than 2 GB of weights", f"{weights / 1e9:.1f} GB", remedy)
+    with _quiet(), _explained("torch.onnx.export"):
+        batch = torch.export.Dim("batch")
+        program = torch.onnx.export(
+            network,
+            example,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            opset_version=opset,
+            input_names=list(_names(example)),
+            output_names=[network.output],
+            dynamic_shapes=tuple({0: batch} for _ in example),
+        )
+    proto = program.model_proto  # type: ignore[union-attr]  # None only for the old exporter
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
+    about = describe(network, example, contract, "onnx onnxscript onnxruntime") | {
+        "opset": opsets["ai.onnx"]
+    }
+    need("onnx.helper", "export").set_model_props(proto, {KEY: json.dumps(about)})
+
+    def write(file: Path) -> None:
+        file.write_bytes(proto.SerializeToString())
+
+    return _finish(place, "onnx", network.output, trials, about, write, _onnx_runner)
+
+
+def export_program(
+    model: ScoreModel,
+    path: str | os.PathLike[str],
+    shape: Sequence[int],
+    *,
+    output: str | None = None,
+    classes: int | None = None,
+    contract: DataContract | None = None,
+) -> Exported:
+    """Write a model as a program of torch.export that was verified.
+
+    Inputs, outputs, the comparison with the model and its bound are those of `export_onnx`.
+    `torch.export.load(path).module()(x, t)` runs it without this library; what the file says
+    about itself is the extra file "scoresde.json":
+    `torch.export.load(path, extra_files=(found := {"scoresde.json": ""}))`. PyTorch does not
+    promise that another version of it reads the file, and opens pickles in it: load only files
+    that you trust.
+
+    Args:
+        model, shape, output, classes, contract: as of `export_onnx`.
+        path: the file, ending in .pt2.
+
+    Raises:
+        TypeError, ValueError: as `export_onnx`.
+
+    Example:
+        >>> import tempfile
+        >>> from scoresde import VPSDE, Preconditioned
+        >>> from scoresde.nets import MLP
+        >>> model = Preconditioned(MLP(2, width=8), VPSDE())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = export_program(model, f"{folder}/model.pt2", (2,), output="eps")
+        ...     program = torch.export.load(made.path).module()
+        >>> program(torch.zeros(3, 2), torch.full((3,), 0.5, dtype=torch.float64)).shape
+        torch.Size([3, 2])
+    """
+    place = _place(path, ".pt2")
+    network, example, trials = prepare(model, shape, output, classes)
+    about = describe(network, example, contract, "")
+    with _quiet(), _explained("torch.export"):
+        batch = torch.export.Dim("batch")
+        program = torch.export.export(
+            network, example, dynamic_shapes=tuple({0: batch} for _ in example)
+        )
+
+    def write(file: Path) -> None:
+        with _quiet():
+            torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(about)})
+
+    return _finish(place, "program", network.output, trials, about, write, _program_runner)
+
+
+def _names(inputs: tuple[Tensor, ...]) -> tuple[str, ...]:
+    return ("x", "t", "label")[: len(inputs)]
+
+
+def _finish(
+    place: Path,
+    kind: str,
+    output: str,
+    trials: Sequence[Trial],
+    about: Mapping[str, Any],
+    write: Callable[[Path], None],
+    runner: Callable[[Path], Run],
+) -> Exported:
+    """Write beside the place, run what was written, compare, rename."""
+    made = place.with_name(f".{place.stem}.{os.urandom(4).hex()}{place.suffix}")
+    try:
+        write(made)
+        run = runner(made)
+        worst = max(trial.deviation(run(trial.inputs)) for trial in trials)
+        if not worst <= BOUND:  # NaN, too
+            remedy = "the file was removed: keep to PyTorch, or report the layers of the network"
+            expected = f"a file that is within {BOUND:.1g} of its model"
+            raise fail("model", expected, f"a deviation of {worst:.3g}", remedy)
+        with open(made, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(made, place)
+    finally:
+        made.unlink(missing_ok=True)
+    checked = sum(len(trial.size) for trial in trials)
+    return Exported(place, kind, output, worst, checked, about)
+
+
+def _onnx_runner(file: Path) -> Run:
+    runtime = need("onnxruntime", "export")
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+    def run(inputs: tuple[Tensor, ...]) -> Tensor:
+        feed = dict(zip(_names(inputs), (value.numpy() for value in inputs), strict=True))
+        return torch.from_numpy(session.run(None, feed)[0])
+
+    return run
+
+
+def _program_runner(file: Path) -> Run:
+    with _quiet():
+        program = torch.export.load(file).module()
+
+    def run(inputs: tuple[Tensor, ...]) -> Tensor:
+        with torch.no_grad():
+            out: Tensor = program(*inputs)
+        return out
+
+    return run
+
+
+# The exporters of PyTorch
+
+
+def _place(path: str | os.PathLike[str], suffix: str) -> Path:
+    place = Path(path)
+    if place.suffix != suffix:
+        raise fail(
+            "path", f"a file that ends in {suffix}", str(path), f"pass {place.stem}{suffix}"
+        )
+    if place.is_dir():
+        raise fail("path", "a file", str(path), "a folder stands there; name another")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch says of its own insides and of packages that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _explained(tool: str) -> Iterator[None]:
+    """An exporter's error as ours: what it said first, and what can be done."""
+    try:
+        yield
+    except Exception as error:  # the exporters raise whatever the traced code raises
+        said = next((line for line in str(error).splitlines() if line.strip()), "")
+        remedy = (
+            "the network and the SDE must be of torch operations alone, without branches on "
+            "values; its whole answer is this error's cause"
+        )
+        got = f"{type(error).__name__}: {said}"
+        raise fail("model", f"a model that {tool} can trace", got, remedy) from error
