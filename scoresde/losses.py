@@ -10,6 +10,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from scoresde._check import choice, fail, finite, floating, instance, positive, wrong_type
 from scoresde._tensor import Scalar, expand, lincomb
@@ -215,13 +216,13 @@ def dsm_loss(
     prediction = model.predict(node, x, _drop(model, cond, cond_dropout, generator))
     p, q = COORDINATES[prediction.kind](node)
     value = prediction.value.to(x0.dtype)  # of half precision under autocast
-    wrong = lincomb((1.0, value), (-p, x0), (-q, eps))
+    target = eps if prediction.kind == "eps" else lincomb((q, eps), (p, x0))
+    error = mse_loss(value, target, reduction="none").flatten(1).mean(1)
     scale = prediction.coefficients(kind)[1]
-    error = wrong.square().flatten(1).mean(1)
     for factor in (weigh(node) * scale**2, importance):
         if isinstance(factor, Tensor):
             error = error * _moved(factor, error).to(error.dtype).flatten()
-        elif factor is not None:
+        elif factor is not None and factor != 1.0:
             error = error * factor
     return error
 
