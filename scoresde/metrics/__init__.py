@@ -1,22 +1,58 @@
-"""How far samples are from held-out data: distances, class balance, memorisation, and a judge.
+"""How far samples are from held-out data, and how far real data are from real data.
 
 Every number here depends on how many samples it is computed from, and most are above zero even for
 two halves of the same data. So none is worth quoting without the number of samples and the same
-number for real data against real data; `Judge.compare` returns both.
+number for real data against real data: `compare_sets` returns both for any of the measures, and
+`Judge.compare` for those of a small classifier.
 """
 
 from scoresde.metrics.balance import Balance, class_balance
-from scoresde.metrics.frechet import frechet_distance
+from scoresde.metrics.compare import COMPARABLE, Comparison, Measured, compare_sets
+from scoresde.metrics.features import features_of
+from scoresde.metrics.frechet import (
+    FeatureMoments,
+    feature_frechet,
+    feature_moments,
+    frechet_distance,
+)
 from scoresde.metrics.judge import Judge, Quality
-from scoresde.metrics.neighbours import nearest_distance
-from scoresde.metrics.wasserstein import sliced_wasserstein
+from scoresde.metrics.kernels import (
+    Estimate,
+    SubsetMean,
+    energy_distance,
+    kernel_distance,
+    median_bandwidth,
+    mmd,
+)
+from scoresde.metrics.neighbours import PRDC, nearest_distance, prdc
+from scoresde.metrics.two_sample import TwoSampleTest, two_sample_test
+from scoresde.metrics.wasserstein import sliced_wasserstein, wasserstein
 
 __all__ = [
+    "COMPARABLE",
+    "PRDC",
     "Balance",
+    "Comparison",
+    "Estimate",
+    "FeatureMoments",
     "Judge",
+    "Measured",
     "Quality",
+    "SubsetMean",
+    "TwoSampleTest",
     "class_balance",
+    "compare_sets",
+    "energy_distance",
+    "feature_frechet",
+    "feature_moments",
+    "features_of",
     "frechet_distance",
+    "kernel_distance",
+    "median_bandwidth",
+    "mmd",
     "nearest_distance",
+    "prdc",
     "sliced_wasserstein",
+    "two_sample_test",
+    "wasserstein",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from scoresde._check import fail, wrong_type
 
-__all__ = ["Array", "labels_of", "pair", "rows_of"]
+__all__ = ["Array", "blocks", "draw", "labels_of", "pair", "rows_of"]
 
 Array: TypeAlias = Tensor | np.ndarray[Any, Any]
 
@@ -36,6 +37,28 @@ def pair(names: tuple[str, str], values: tuple[Array, Array], least: int) -> tup
         expected = f"{a.shape[1]} coordinates a row, as {names[0]}"
         raise fail(names[1], expected, b, "compare arrays of the same shape")
     return a, b
+
+
+def blocks(a: Tensor, b: Tensor, *, exact: bool = False) -> Iterator[tuple[int, Tensor]]:
+    """First row and Euclidean distances (R, M) of R rows of a (N, F) to b (M, F), R after R.
+
+    Memory is constant in N. `exact` takes differences before squaring, so that equal points are at
+    exactly 0 and ties stay ties; else the distances come from a matrix product, up to 15 times as
+    fast, and are off by about 1e-8 of the points' spread where they are nearly 0.
+    """
+    how = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist"
+    centre = b.mean(dim=0)  # far from the origin the matrix product would cancel
+    left, right = (a, b) if exact else (a - centre, b - centre)
+    step = max(1, 4_000_000 // len(b))
+    for start in range(0, len(a), step):
+        yield start, torch.cdist(left[start : start + step], right, compute_mode=how)
+
+
+def draw(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` different rows of `x` at random; all of them in their order if it has no more."""
+    if count >= len(x):
+        return x
+    return x[torch.randperm(len(x), generator=generator)[:count]]
 
 
 def labels_of(labels: Array) -> Tensor:

@@ -1,13 +1,18 @@
-"""Frechet distance between Gaussians fitted to two sets of features."""
+"""Frechet distance between Gaussians fitted to two sets of features, held whole or streamed."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scoresde.metrics.arrays import Array, pair
+from scoresde._check import fail
+from scoresde.metrics.arrays import Array, pair, rows_of
+from scoresde.metrics.features import Batches, Features, feature_batches
 
-__all__ = ["frechet_distance"]
+__all__ = ["FeatureMoments", "feature_frechet", "feature_moments", "frechet_distance"]
 
 
 def frechet_distance(a: Array, b: Array) -> float:
@@ -36,15 +41,147 @@ def frechet_distance(a: Array, b: Array) -> float:
         9.0
     """
     a, b = pair(("a", "b"), (a, b), least=2)
-    factor_a, factor_b = _factor(a), _factor(b)
-    shift = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
-    spread = factor_a.square().sum() + factor_b.square().sum()
-    overlap = torch.linalg.svdvals(factor_a @ factor_b.T).sum()
-    return max(0.0, float(shift + spread - 2 * overlap))
+    return FeatureMoments.of(a).frechet(FeatureMoments.of(b))
 
 
-def _factor(x: Tensor) -> Tensor:
-    """R (min(N, F), F) with R^T R the unbiased covariance of the rows of `x` (N, F)."""
-    centred = (x - x.mean(dim=0)) / (len(x) - 1) ** 0.5
-    factor: Tensor = torch.linalg.qr(centred, mode="r").R
+@dataclass(frozen=True, eq=False)
+class FeatureMoments:
+    """Mean and covariance of features, which is all that a Frechet distance needs of a set.
+
+    Kept as a triangular factor R of the scatter sum (x - mean)(x - mean)^T = R^T R, so that
+    merging batches loses no digits: sums of squares, from which the squared mean is subtracted at
+    the end, lose those that mean and spread differ by.
+
+    Args:
+        count: number of rows N.
+        mean: (F,) float64.
+        factor: R, (min(N, F), F) float64.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0]])
+        >>> merged = FeatureMoments.of(x[:2]).merge(FeatureMoments.of(x[2:]))
+        >>> bool(torch.allclose(merged.covariance, torch.cov(x.double().T)))
+        True
+    """
+
+    count: int
+    mean: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, features: Array) -> FeatureMoments:
+        """Of rows (N, F), N >= 1."""
+        x = rows_of("features", features)
+        mean = x.mean(dim=0)
+        return cls(len(x), mean, _triangle(x - mean))
+
+    def merge(self, other: FeatureMoments) -> FeatureMoments:
+        """Of both sets of rows together.
+
+        Source: Chan, Golub and LeVeque, The American Statistician 37 (1983), eq. (2.1).
+        """
+        if len(self.mean) != len(other.mean):
+            expected = f"{len(self.mean)} features"
+            raise fail("other", expected, f"{len(other.mean)}", "use one feature network")
+        count, gap = self.count + other.count, other.mean - self.mean
+        between = gap * math.sqrt(self.count * other.count / count)
+        stacked = torch.cat([self.factor, other.factor, between[None]])
+        return FeatureMoments(count, self.mean + gap * (other.count / count), _triangle(stacked))
+
+    @property
+    def covariance(self) -> Tensor:
+        """(F, F), divided by N - 1."""
+        root = self._root()
+        return root.T @ root
+
+    def frechet(self, other: FeatureMoments) -> float:
+        """Squared Frechet distance to another set, as `frechet_distance`.
+
+        Raises:
+            ValueError: fewer than two rows, or unequal F.
+        """
+        if len(self.mean) != len(other.mean):
+            expected = f"{len(self.mean)} features"
+            raise fail("other", expected, f"{len(other.mean)}", "use one feature network")
+        root_a, root_b = self._root(), other._root()
+        shift = (self.mean - other.mean).square().sum()
+        spread = root_a.square().sum() + root_b.square().sum()
+        overlap = torch.linalg.svdvals(root_a @ root_b.T).sum()
+        return max(0.0, float(shift + spread - 2 * overlap))
+
+    def _root(self) -> Tensor:
+        if self.count < 2:
+            raise fail("count", "at least 2 rows", self.count, "a covariance needs two samples")
+        return self.factor / math.sqrt(self.count - 1)
+
+
+def _triangle(x: Tensor) -> Tensor:
+    """R (min(N, F), F) with R^T R = x^T x for x (N, F)."""
+    factor: Tensor = torch.linalg.qr(x, mode="r").R
     return factor
+
+
+def feature_moments(x: Batches, features: Features, *, batch_size: int = 256) -> FeatureMoments:
+    """Mean and covariance of the features of any number of samples, in constant memory.
+
+    Args:
+        x: (N, *D) samples, or an iterable of batches (B, *D), for example of files.
+        features: callable (B, *D) -> (B, F); see `features_of`.
+        batch_size: rows of one call, if `x` is one array.
+
+    Raises:
+        TypeError, ValueError: as `features_of`.
+
+    Example:
+        >>> stream = (torch.full((2, 3), float(i)) for i in range(4))
+        >>> feature_moments(stream, lambda x: x[:, :1]).mean
+        tensor([1.5000], dtype=torch.float64)
+    """
+    moments: FeatureMoments | None = None
+    waiting: list[Tensor] = []
+
+    def fold() -> FeatureMoments:
+        block = FeatureMoments.of(torch.cat(waiting))
+        waiting.clear()
+        return block if moments is None else moments.merge(block)
+
+    for rows in feature_batches(x, features, batch_size=batch_size):
+        waiting.append(rows)
+        # A merge costs as much as 2 F rows, so it waits for 4 F of them.
+        if sum(map(len, waiting)) >= max(4 * rows.shape[1], 1024):
+            moments = fold()
+    if waiting or moments is None:
+        moments = fold()
+    return moments
+
+
+def feature_frechet(
+    samples: Batches | FeatureMoments,
+    reference: Batches | FeatureMoments,
+    features: Features,
+    *,
+    batch_size: int = 256,
+) -> float:
+    """Squared Frechet distance in the space of a feature network, streamed in constant memory.
+
+    Args:
+        samples: (N, *D) samples of the model, an iterable of batches, or their `feature_moments`.
+        reference: (M, *D) real data likewise; moments computed once serve many comparisons.
+        features: callable (B, *D) -> (B, F); see `features_of`.
+        batch_size: rows of one call.
+
+    Raises:
+        TypeError, ValueError: as `features_of` and `frechet_distance`.
+
+    Source: Heusel et al., NeurIPS 2017, eq. (6), there with Inception features, the FID.
+
+    Example:
+        >>> x = torch.arange(12.0).reshape(6, 2)
+        >>> round(feature_frechet(x + 1, x, lambda x: x[:, :1]), 12)
+        1.0
+    """
+    left, right = (
+        x if isinstance(x, FeatureMoments) else feature_moments(x, features, batch_size=batch_size)
+        for x in (samples, reference)
+    )
+    return left.frechet(right)

@@ -5,10 +5,58 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scoresde._check import positive_int
-from scoresde.metrics.arrays import Array, pair
+from scoresde._check import fail, need, positive_int
+from scoresde.metrics.arrays import Array, blocks, pair
 
-__all__ = ["sliced_wasserstein"]
+__all__ = ["sliced_wasserstein", "wasserstein"]
+
+
+def wasserstein(a: Array, b: Array, *, order: int = 2, limit: int = 5000) -> float:
+    """Exact Wasserstein distance W_1 or W_2 between two sets of points, without mini-batches.
+
+    W_p = (min over plans of E |a_i - b_j|^p)^(1/p), every point of a set with the same weight. The
+    linear program is solved by POT's network simplex. A translation by d alone gives exactly |d|.
+    Two samples of one law are at a distance of order N^(-1/D) for D > 4, from above: in high
+    dimension it is mostly that, so compare with two real halves of the same size.
+
+    Args:
+        a: (N, *D) points, flattened to rows.
+        b: (M, *D) points.
+        order: p, 1 or 2.
+        limit: the largest N and M allowed. The cost matrix has N M numbers and the time grows like
+            N^2 to N^3: 0.2 s for 1,000 points in 64 dimensions, 1.2 s for 2,000.
+
+    Returns:
+        The distance, in the unit of the points.
+
+    Raises:
+        ValueError: unequal D, another order, more than `limit` points, or numbers that are not
+            finite.
+        RuntimeError: the network simplex did not reach the optimum.
+        ImportError: POT is not installed.
+
+    Source: Peyre and Cuturi, Computational Optimal Transport (2019), sections 2.4 and 3.5.
+
+    Example:
+        >>> points = torch.tensor([[0.0, 0.0], [5.0, 1.0]])
+        >>> wasserstein(points, points + torch.tensor([3.0, 4.0]), order=1)
+        5.0
+    """
+    a, b = pair(("a", "b"), (a, b), least=1)
+    if order not in (1, 2):
+        raise fail("order", "1 or 2", order, "pass one of them")
+    limit = positive_int("limit", limit)
+    for name, rows in (("a", a), ("b", b)):
+        if len(rows) > limit:
+            remedy = "pass fewer points, a higher limit, or take sliced_wasserstein"
+            raise fail(name, f"at most limit = {limit} rows", rows, remedy)
+    cost = torch.cat([distance for _, distance in blocks(a, b, exact=True)]).pow(order)
+    weights = (torch.full((len(x),), 1 / len(x), dtype=torch.float64).numpy() for x in (a, b))
+    # The default of 100,000 pivots stops short of the optimum at 5,000 points.
+    value, log = need("ot", "data").emd2(*weights, cost.numpy(), numItermax=10**9, log=True)
+    if log["warning"] is not None:
+        raise RuntimeError(f"wasserstein: the network simplex stopped early: {log['warning']}")
+    return float(max(0.0, float(value)) ** (1 / order))
 
 
 def sliced_wasserstein(a: Array, b: Array, *, projections: int = 256, seed: int = 0) -> float:
