@@ -16,7 +16,15 @@ from scoresde._check import fail, instance, positive, positive_int
 from scoresde.model import ScoreModel
 from scoresde.sde import SDE
 from scoresde.training.checkpoint import load
-from scoresde.training.files import CONFIG, damaged, open_folder, read, refuse, write
+from scoresde.training.files import (
+    CONFIG,
+    check_config,
+    damaged,
+    open_folder,
+    read,
+    refuse,
+    write,
+)
 
 __all__ = ["PowerEMA", "check_width", "exponent", "posthoc_ema", "snapshot", "weights_of"]
 
@@ -232,6 +240,7 @@ def _snapshots(place: Path) -> list[tuple[Path, dict[str, Any]]]:
         sound = config.get("format") == FORMAT and isinstance(config.get("step"), int)
         if not sound or not all(isinstance(v, list) and len(v) == 2 for v in lists):
             raise damaged(folder / CONFIG, "no snapshot")
+        check_config(folder, config)
         if config.get("run") != found[-1][1].get("run"):
             remedy = "remove those of the other run"
             raise refuse("out", "the snapshots of one run", str(folder), remedy)
