@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
     from scoresde.prediction import Prediction
     from scoresde.process import ExtendedReverse, ForwardSDE, ReverseSDE
-    from scoresde.sampler import Latent, ReverseSampler, decode, encode, simulate, slerp
+    from scoresde.sampler import (
+        Latent,
+        ReverseSampler,
+        Shards,
+        decode,
+        encode,
+        sample_to,
+        simulate,
+        slerp,
+    )
     from scoresde.sde import (
         EDMSDE,
         SDE,
@@ -119,6 +128,7 @@ __all__ = [
     "ReverseSampler",
     "SciPySolver",
     "ShARK",
+    "Shards",
     "Singlestep",
     "ScoreModel",
     "Solution",
@@ -142,6 +152,7 @@ __all__ = [
     "log_prob",
     "posthoc_ema",
     "restart",
+    "sample_to",
     "save",
     "score_fpe_residual",
     "simulate",
@@ -165,7 +176,7 @@ _NAMES = {
     "noise": "BrownianPath Independent Noise PathOnGrid",
     "prediction": "Prediction",
     "process": "ExtendedReverse ForwardSDE ReverseSDE",
-    "sampler": "Latent ReverseSampler decode encode simulate slerp",
+    "sampler": "Latent ReverseSampler Shards decode encode sample_to simulate slerp",
     "sde": "AffineSDE CosineSDE EDMSDE FlowSDE LinearSDE SDE SubVPSDE VESDE VPSDE",
     "solvers": (
         "Adams AdaptiveODE AdaptiveSDE Calibration Corrector DPMSolverV3 EulerMaruyama Heun "

@@ -10,6 +10,7 @@ from scoresde.data.images import image_folder
 from scoresde.data.load import NAMED, load_data
 from scoresde.data.partition import moments, split
 from scoresde.data.rows import LAYOUTS, ArrayRows, Rows
+from scoresde.data.samples import samples
 from scoresde.data.scaling import Moments, Scaling
 from scoresde.data.tables import csv_table, parquet_table, table
 from scoresde.data.toys import (
@@ -53,6 +54,7 @@ __all__ = [
     "parquet_table",
     "read_idx",
     "read_pickle",
+    "samples",
     "split",
     "swiss_roll",
     "table",

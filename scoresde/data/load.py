@@ -15,6 +15,7 @@ from scoresde.data.cifar import cifar, find_cifar
 from scoresde.data.digits import digits
 from scoresde.data.idx import fashion_mnist, find_idx, idx, idx_folder, is_idx
 from scoresde.data.images import image_folder
+from scoresde.data.samples import MANIFEST, samples
 from scoresde.data.tables import csv_table, parquet_table
 from scoresde.data.toys import TOYS, toy
 
@@ -27,6 +28,7 @@ LOOKED_FOR = (
     "a name: " + ", ".join(NAMED),
     "a folder of IDX files: train-images-idx3-ubyte and its kin, or .gz",
     "a folder of CIFAR's Python files: data_batch_1, or train and meta",
+    "a folder of samples that sample_to wrote",
     "a folder of images, in sub-folders named by class or not",
     "a file: .npy, .npz, .csv, .tsv, .parquet, or IDX",
 )
@@ -78,7 +80,7 @@ def load_data(
         delimiter: of a CSV file.
 
     Returns:
-        Data; LazyData for image folders, .npy and .npz. Its `load()` makes it Data.
+        Data; LazyData for folders of images or samples, .npy and .npz. Its `load()` makes it Data.
 
     Raises:
         FileNotFoundError: it is neither a name nor a path; the message lists what was looked for.
@@ -124,6 +126,9 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
         return idx_folder(path, **_only(options, ("split",), "a folder of IDX files"))
     if _finds(find_cifar, path):
         return cifar(path, **_only(options, ("split",), "CIFAR"))
+    if (path / MANIFEST).is_file():
+        _only(options, (), "a folder of samples")
+        return samples(path)
     images = dict(_only(options, IMAGES, "a folder of images"))
     inside = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name[0] != ".")
     split = images.pop("split", None)
@@ -139,7 +144,7 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
     except ValueError as error:
         if "a folder with images" not in str(error):
             raise
-        listed = "; ".join(LOOKED_FOR[1:4])
+        listed = "; ".join(LOOKED_FOR[1:5])
         remedy = "name the folder that holds the files themselves"
         raise fail("source", f"in a folder, {listed}", str(path), remedy) from None
 

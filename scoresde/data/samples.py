@@ -1,0 +1,217 @@
+"""Samples that were written as shards: where each is, and how to read them back."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde._check import fail
+from scoresde.contract import DataContract
+from scoresde.data.base import LazyData
+from scoresde.data.images import CHANNELS, ImageRows
+from scoresde.data.rows import ArrayRows, Rows
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "MODES",
+    "VERSION",
+    "image_name",
+    "labels_of",
+    "missing",
+    "read_manifest",
+    "samples",
+    "shard_name",
+    "shards_of",
+    "whole",
+]
+
+MANIFEST = "sampling.json"
+"""The file that says what the samples of a folder are, and makes it one of samples."""
+
+FORMAT, VERSION = "scoresde samples", 1
+MODES = {channels: mode for mode, channels in CHANNELS.items()}
+"""Channels -> Pillow's mode."""
+
+_UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+_KEYS = ("first", "n", "shape", "shard", "format", "dtype", "contract", "labels")
+
+
+def samples(folder: str | os.PathLike[str]) -> LazyData:
+    """The samples that `sample_to` wrote into a folder, in the order of their numbers.
+
+    They are read when they are needed: indexing and iteration in order hold one shard of a .npz
+    folder at a time, and `load()` reads all. Whole numbers come back in model units, by the
+    contract of the folder; pictures by that of 256 levels.
+
+    Args:
+        folder: what was given to `sample_to` as `out`.
+
+    Returns:
+        LazyData with x (n, *D), the labels if there are any, and the contract.
+
+    Raises:
+        FileNotFoundError: no such folder, or no `sampling.json` in it.
+        ValueError: not all shards are there yet, or the folder is of a newer version.
+
+    Example:
+        >>> samples("runs/none")
+        Traceback (most recent call last):
+        FileNotFoundError: folder: expected a folder with sampling.json, got 'runs/none'; ...
+    """
+    place, settings = Path(folder), read_manifest(folder)["settings"]
+    absent = missing(place, settings)
+    if absent:
+        got = f"{len(absent)} of {len(shards_of(settings))} missing, first {absent[0]}"
+        remedy = "make the same call of sample_to, which draws what is missing"
+        raise fail("folder", f"all shards of {place}", got, remedy)
+    contract = settings["contract"] and DataContract.from_dict(settings["contract"])
+    rows: Rows = ShardRows(place, settings, contract)
+    if settings["format"] == "png":
+        channels, *size = settings["shape"]
+        names = [
+            f"{shard_name(k, 'png')}/{image_name(i)}"
+            for k, numbers in enumerate(shards_of(settings))
+            for i in numbers
+        ]
+        rows, contract = ImageRows(place, names, tuple(size), MODES[channels]), DataContract(256)
+    first, n = settings["first"], settings["n"]
+    label = labels_of(settings, range(first, first + n))
+    return LazyData(rows, {} if label is None else {"label": label}, contract, place.name)
+
+
+@final
+class ShardRows(Rows):
+    """The rows of .npz shards; the shard that was read last stays in memory.
+
+    Args:
+        folder: where the shards are.
+        settings: of the manifest.
+        contract: of whole numbers; floats are in model units already.
+    """
+
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], contract: DataContract | None
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.contract = contract
+        self._held: tuple[int, ArrayRows] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.settings["n"], *self.settings["shape"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.settings["dtype"] == "float64" else torch.float32
+
+    def read(self, rows: Tensor) -> Tensor:
+        x = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        numbers = rows // self.settings["shard"]
+        for number in numbers.unique().tolist():
+            here = numbers == number
+            shard = self._shard(number)
+            x[here] = shard[rows[here] - number * self.settings["shard"]]
+        return x
+
+    def _shard(self, number: int) -> ArrayRows:
+        if self._held is None or self._held[0] != number:
+            file = self.folder / shard_name(number, "npz")
+            try:
+                with np.load(file, allow_pickle=False) as arrays:
+                    x = arrays["x"]
+            except _UNREADABLE as error:
+                remedy = "delete it and make the same call of sample_to, which draws it again"
+                raise fail(str(file), "a whole shard", f"{error}", remedy) from error
+            contract = self.contract if x.dtype.kind in "ui" else None
+            self._held = number, ArrayRows(x, "ND", contract, self.dtype, file.name)
+        return self._held[1]
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `sampling.json` says, checked for format and version.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or of a newer version.
+    """
+    file = Path(folder) / MANIFEST
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"folder: expected a folder with {MANIFEST}, got {str(folder)!r}; "
+            "pass the folder that sample_to wrote"
+        )
+    try:
+        manifest = json.loads(file.read_bytes())
+    except ValueError as error:
+        remedy = "it was edited: take another folder"
+        raise fail(str(file), "json", f"{error}", remedy) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise fail(str(file), f"format {FORMAT!r}", "another one", "take another folder")
+    if manifest.get("version") != VERSION:
+        remedy = "install the version of scoresde that wrote it, or a newer one"
+        raise fail(str(file), f"version {VERSION}", manifest.get("version"), remedy)
+    settings = manifest.get("settings")
+    if not isinstance(settings, dict) or any(key not in settings for key in _KEYS):
+        raise fail(str(file), f"settings with {', '.join(_KEYS)}", "others", "it was edited")
+    return manifest
+
+
+def shards_of(settings: dict[str, Any]) -> list[range]:
+    """The numbers of the samples in each shard."""
+    first, end, size = settings["first"], settings["first"] + settings["n"], settings["shard"]
+    return [range(start, min(start + size, end)) for start in range(first, end, size)]
+
+
+def shard_name(number: int, format: str) -> str:
+    """The file of a shard, or its folder of pictures."""
+    return f"shard-{number:06d}" + (".npz" if format == "npz" else "")
+
+
+def image_name(number: int) -> str:
+    """The picture of a sample."""
+    return f"{number:09d}.png"
+
+
+def labels_of(settings: dict[str, Any], numbers: range) -> Tensor | None:
+    """The labels of samples, (n,) int64: number i has labels[i modulo their count]."""
+    labels = settings["labels"]
+    if labels is None:
+        return None
+    return torch.tensor(labels)[torch.tensor(numbers) % len(labels)]
+
+
+def missing(folder: Path, settings: dict[str, Any]) -> list[str]:
+    """The shards that are not there."""
+    names = [shard_name(k, settings["format"]) for k in range(len(shards_of(settings)))]
+    there = set(os.listdir(folder))
+    return [name for name in names if name not in there]
+
+
+def whole(place: Path, settings: dict[str, Any], numbers: range) -> bool:
+    """Whether a shard holds what it should, by its directory and headers and not by its pixels."""
+    try:
+        if settings["format"] == "png":
+            return sorted(os.listdir(place)) == [image_name(i) for i in numbers]
+        with np.load(place, allow_pickle=False) as arrays:
+            index = arrays["index"]
+            with arrays.zip.open("x.npy") as member:
+                np.lib.format.read_magic(member)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    except _UNREADABLE:
+        return False
+    expected = (len(numbers), *settings["shape"])
+    return (
+        shape == expected
+        and dtype.name == settings["dtype"]
+        and np.array_equal(index, np.array(numbers))
+    )

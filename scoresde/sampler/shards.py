@@ -1,0 +1,360 @@
+"""Samples by the ten thousand, written as shards in constant memory by any number of processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scoresde._check import choice, fail, instance, need, positive_int, wrong_type
+from scoresde.contract import DataContract
+from scoresde.data.samples import (
+    MODES,
+    image_name,
+    labels_of,
+    missing,
+    shard_name,
+    shards_of,
+    whole,
+)
+from scoresde.nets.embed import LabelEmbedding
+from scoresde.noise.base import check_seed
+from scoresde.sampler.manifest import (
+    claim,
+    describe,
+    explained,
+    flush,
+    half_of,
+    mine,
+    remove,
+    store,
+    sweep,
+    turn,
+)
+from scoresde.sampler.names import check_shape
+from scoresde.sampler.reverse import ReverseSampler
+
+__all__ = ["Shards", "sample_to"]
+
+FORMATS = ("npz", "png")
+
+
+@final
+@dataclass(frozen=True)
+class Shards:
+    """What one process did for a folder of samples.
+
+    Attributes:
+        folder: where the shards are; `scoresde.data.samples` reads them.
+        total: shards of the whole run.
+        drawn: how many this process drew in this call.
+        kept: how many of its own were there already.
+        nfe: network evaluations for each sample; 0 if nothing was drawn.
+        missing: shards that were not there at the end, which other processes may be drawing.
+    """
+
+    folder: Path
+    total: int
+    drawn: int
+    kept: int
+    nfe: int
+    missing: int
+
+
+def sample_to(
+    sampler: ReverseSampler,
+    out: str | os.PathLike[str],
+    n: int,
+    shape: Sequence[int],
+    *,
+    seed: int = 0,
+    first: int = 0,
+    labels: int | Sequence[int] | None = None,
+    contract: DataContract | None = None,
+    format: str = "npz",
+    shard: int = 500,
+    batch_size: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    threads: int | None = None,
+    process: tuple[int, int] | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Shards:
+    """Write n samples into a folder, shard by shard, so that memory does not grow with n.
+
+    Shard k holds the samples number first + k S to first + (k + 1) S - 1, and the noise of sample
+    i is a function of (seed, i). So it does not matter who draws a shard: under ``torchrun
+    --nproc-per-node K`` process r takes the shards r, r + K, ..., nothing is communicated, and the
+    folder is the same as with one process; on the CPU to the bit, where ``threads`` are the same.
+
+    A shard is written under another name, flushed to the disk and renamed, so it is whole or not
+    there. After a kill, or an error, the same call, with any number of processes, goes on with
+    the shards that are missing. `sampling.json` holds the settings; a call with others is refused.
+
+    Args:
+        sampler: draws the samples; its model is in eval mode.
+        out: the folder, new, empty, or of an earlier call with the same settings.
+        n: number of samples.
+        shape: of one sample, (*D).
+        seed: of the noise.
+        first: the number of the first sample; a later call with first=n draws the next ones.
+        labels: sample number i is of class labels[i modulo their count], so 3 is class 3 for all
+            and range(10) gives as many of each of ten classes; None hands the model no label.
+        contract: store whole numbers, the nearest level of each value; else floats.
+        format: "npz": arrays x (S, *D), index and, with labels, label. "png": a folder a shard,
+            of pictures named by the number of their sample; (C, H, W) of 1, 3 or 4 channels and a
+            contract of at most 256 levels, which are spread over 0 ... 255.
+        shard: S, samples a shard: what is lost by a kill, and what a process takes at a time.
+        batch_size: solve this many at a time; the whole shard by default.
+        dtype, device: of the state; by default those of the model's parameters.
+        threads: of the CPU. By default those of the process that comes first, which the others
+            take over; a matrix product can round differently on another number of threads.
+        process: (r, K), this process's number and their count; by default from the environment
+            variables RANK and WORLD_SIZE, which torchrun sets, and (0, 1) without them.
+        overwrite: if the folder holds samples of other settings, remove them. By one process.
+        progress: show a bar.
+
+    Returns:
+        What this process did. With several, the last one to end has all shards behind it.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; the folder holds something else or
+            samples of other settings; another process draws the same shards; the model drops
+            features at random; a sample is not finite.
+        OSError: no space, no permission; what was finished is kept.
+
+    Example:
+        >>> import tempfile
+        >>> from scoresde import VPSDE
+        >>> from scoresde.data import samples
+        >>> sampler = ReverseSampler(VPSDE(), lambda t, x: -x, "ddim", steps=5)
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     sample_to(sampler, out, 1000, (2,)).drawn, samples(out)[:3].x.shape
+        (2, torch.Size([3, 2]))
+    """
+    instance("sampler", sampler, ReverseSampler, "pass ReverseSampler(sde, model)")
+    number, count = turn(process)
+    dtype, device = sampler._kind(dtype, device, None)
+    settings = {
+        **_checked(sampler, n, shape, seed, first, labels, contract, format, shard, batch_size),
+        **describe(sampler),
+        "state": str(dtype).removeprefix("torch."),
+        "device": device.type,
+    }
+    if contract is None:
+        settings["dtype"] = "float64" if dtype == torch.float64 else "float32"
+    if overwrite and count > 1:
+        remedy = "remove the folder first"
+        raise fail("overwrite", "False with several processes", overwrite, remedy)
+    folder = Path(out).absolute()
+    workers = None if threads is None else positive_int("threads", threads)
+    manifest, file = claim(folder, settings, workers, overwrite)
+    numbers = shards_of(settings)
+    own = range(number, len(numbers), count)
+    with file, _threads(manifest["threads"]), _bar(progress, number, own, numbers) as advance:
+        mine(file, own, folder)
+        for half in sweep(folder, own, format):
+            warnings.warn(f"{half} was half-written by a killed process: removed", stacklevel=2)
+        drawn = nfe = 0
+        for k in own:
+            place = folder / shard_name(k, format)
+            if not _there(place, settings, numbers[k]):
+                content, nfe = _draw(sampler, settings, contract, numbers[k], dtype, device)
+                with explained(place):
+                    _write(place, content, format, contract)
+                drawn += 1
+            advance(len(numbers[k]))
+        left = len(missing(folder, settings))
+    return Shards(folder, len(numbers), drawn, len(own) - drawn, nfe, left)
+
+
+def _checked(
+    sampler: ReverseSampler,
+    n: int,
+    shape: Sequence[int],
+    seed: int,
+    first: int,
+    labels: int | Sequence[int] | None,
+    contract: DataContract | None,
+    format: str,
+    shard: int,
+    batch_size: int | None,
+) -> dict[str, Any]:
+    """The arguments as settings of the manifest."""
+    n, shard = positive_int("n", n), positive_int("shard", shard)
+    if isinstance(shape, int) or not isinstance(shape, Sequence) or not shape:
+        raise wrong_type("shape", "(*D), that of one sample", shape, "pass e.g. (1, 28, 28)")
+    sizes = check_shape((n, *shape))[1:]
+    check_seed(seed, first)
+    size = None if batch_size is None else min(positive_int("batch_size", batch_size), shard)
+    if contract is not None:
+        instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
+    if choice("format", format, FORMATS) == "png":
+        _check_pictures(sizes, contract)
+    _check_model(sampler.model)
+    return {
+        "n": n,
+        "first": first,
+        "shape": list(sizes),
+        "seed": seed,
+        "labels": _labels(sampler.model, labels),
+        "contract": None if contract is None else contract.to_dict(),
+        "dtype": "" if contract is None else np.min_scalar_type(contract.levels - 1).name,
+        "format": format,
+        "shard": shard,
+        "batch_size": shard if size is None else size,
+    }
+
+
+def _check_pictures(shape: tuple[int, ...], contract: DataContract | None) -> None:
+    need("PIL.Image", "data")
+    if len(shape) != 3 or shape[0] not in MODES:
+        expected = "(C, H, W) with 1, 3 or 4 channels for format='png'"
+        raise fail("shape", expected, shape, "take format='npz'")
+    if contract is None or contract.levels > 256:
+        remedy = "pass e.g. contract=DataContract(256), or take format='npz'"
+        raise fail("contract", "one of at most 256 levels for format='png'", contract, remedy)
+
+
+def _check_model(model: nn.Module) -> None:
+    """Refuse what makes the same call give another sample."""
+    random = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm
+    if any(isinstance(m, random) and m.training and getattr(m, "p", 1) for m in model.modules()):
+        got = "dropout or batch norm in training mode"
+        raise fail("model", "the same answer to the same call", got, "call model.eval() first")
+
+
+def _labels(model: nn.Module, labels: int | Sequence[int] | None) -> list[int] | None:
+    """The labels that take turns, if the model knows their classes."""
+    if labels is None:
+        return None
+    values = np.asarray(labels).reshape(-1)
+    if values.dtype.kind not in "iu":
+        remedy = "pass a class, or classes that take turns, e.g. range(10)"
+        raise wrong_type("labels", "whole numbers", labels, remedy)
+    limit = min((m.null for m in model.modules() if isinstance(m, LabelEmbedding)), default=None)
+    wrong = values[(values < 0) | (values >= (np.inf if limit is None else limit))]
+    if len(wrong):
+        expected = "classes from 0" + (f" to {limit - 1}" if limit else "")
+        raise fail("labels", expected, int(wrong[0]), "None is for no label")
+    return [int(label) for label in values]
+
+
+def _there(place: Path, settings: dict[str, Any], numbers: range) -> bool:
+    """Whether the shard needs no drawing; one that is damaged is removed, with a warning."""
+    if not place.exists():
+        return False
+    if whole(place, settings, numbers):
+        return True
+    warnings.warn(f"{place} is damaged: drawn anew", stacklevel=3)
+    with explained(place):
+        remove(place)
+    return False
+
+
+def _draw(
+    sampler: ReverseSampler,
+    settings: dict[str, Any],
+    contract: DataContract | None,
+    numbers: range,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
+    """The arrays of a shard, and the network evaluations."""
+    labels = labels_of(settings, numbers)
+    solution = sampler.solve(
+        (len(numbers), *settings["shape"]),
+        seed=settings["seed"],
+        first=numbers.start,
+        cond=None if labels is None else {"label": labels},
+        batch_size=settings["batch_size"],
+        dtype=dtype,
+        device=device,
+    )
+    pieces = torch.split(solution.x.cpu(), settings["batch_size"])
+    kind = np.dtype(settings["dtype"])
+    x = np.concatenate([_stored(piece, contract).astype(kind) for piece in pieces])
+    arrays = {"x": x, "index": np.array(numbers, np.int64)}
+    if labels is not None:
+        arrays["label"] = labels.numpy()
+    return arrays, solution.nfe
+
+
+def _stored(x: Tensor, contract: DataContract | None) -> np.ndarray[Any, Any]:
+    """Levels by the contract, or floats of a type that numpy has."""
+    if contract is not None:
+        return contract.decode(x).numpy()
+    return (x if x.dtype == torch.float64 else x.float()).numpy()
+
+
+def _write(
+    place: Path,
+    arrays: dict[str, np.ndarray[Any, Any]],
+    format: str,
+    contract: DataContract | None,
+) -> None:
+    """The file or folder of a shard: written beside its place, flushed and renamed."""
+    half = half_of(place)
+    try:
+        if format == "npz":
+            buffer = io.BytesIO()
+            np.savez(buffer, **arrays)  # type: ignore[arg-type]
+            store(half, buffer.getbuffer())
+        else:
+            half.mkdir()
+            grey = 255 / (contract.levels - 1) if contract is not None else 1.0
+            _write_pictures(half, (arrays["x"] * grey).round().astype(np.uint8), arrays["index"])
+            flush(half)
+        os.replace(half, place)
+    except BaseException:  # of a full disk, or Ctrl-C
+        remove(half)
+        raise
+    flush(place.parent)
+
+
+def _write_pictures(folder: Path, x: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> None:
+    library = need("PIL.Image", "data")
+    for levels, number in zip(x, index.tolist(), strict=True):
+        buffer = io.BytesIO()
+        picture = (
+            levels[0] if len(levels) == 1 else np.ascontiguousarray(np.moveaxis(levels, 0, -1))
+        )
+        library.fromarray(picture).save(buffer, format="PNG")
+        store(folder / image_name(number), buffer.getbuffer())
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """torch with this many threads, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    if count != before:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count != before:
+            torch.set_num_threads(before)
+
+
+@contextmanager
+def _bar(
+    progress: bool, number: int, own: range, numbers: list[range]
+) -> Iterator[Callable[[int], Any]]:
+    """What is called with the samples of each shard: a bar's own update, or nothing."""
+    if not progress:
+        yield lambda samples: None
+        return
+    total = sum(len(numbers[k]) for k in own)
+    options = {"unit": "samples", "position": number, "desc": f"process {number}"}
+    with need("tqdm", "").tqdm(total=total, **options) as bar:
+        yield bar.update
