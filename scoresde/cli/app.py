@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from scoresde.cli import inspect, train
+from scoresde.cli import inspect, likelihood, train
 from scoresde.cli.common import TRACEBACK, guarded
 
 __all__ = ["COMMANDS", "app"]
 
 COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = (
     (train.train, train.EXAMPLES),
+    (likelihood.likelihood, likelihood.EXAMPLES),
     (inspect.inspect, inspect.EXAMPLES),
 )
 """A command, and the examples below its help."""

@@ -101,6 +101,13 @@ class Opened:
             f"{type(self.model.net).__name__} takes any size; pass --shape, e.g. 1x28x28"
         )
 
+    def any_shape(self) -> tuple[int | None, ...]:
+        """The shape of one sample with None for a size that may be any."""
+        net: Mapping[str, Any] = getattr(self.model.net, "config", {})
+        if "channels" in net and "size" not in net:
+            return int(net["channels"]), None, None
+        return self.shape()
+
     def labels(self, wanted: str | None, n: int, first: int = 0) -> dict[str, torch.Tensor]:
         """Class labels of samples number first ... first + n - 1, as a model's `cond`.
 

@@ -12,7 +12,7 @@ from scoresde.cli.common import key_values
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
 
-__all__ = ["DataOptions", "Source", "load_source"]
+__all__ = ["DataOptions", "Source", "load_source", "parts"]
 
 Source = Annotated[
     str,
@@ -61,3 +61,27 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
             sides = value.lower().split("x") if isinstance(value, str) else value
             given[name] = tuple(int(side) for side in sides)
     return load_data(source, **given)
+
+
+def parts(
+    whole: Data | LazyData, holdout: float
+) -> tuple[Data | LazyData, Data | LazyData | None]:
+    """What to train on, and what to judge on, by a hash of each sample: the same for all seeds.
+
+    Args:
+        whole: the data set.
+        holdout: share of the second part; 0 for none.
+
+    Raises:
+        ValueError: `holdout` is not in [0, 1), or a part would be empty.
+    """
+    from scoresde._check import fail
+    from scoresde.data import LazyData, split
+
+    if not 0 <= holdout < 1:
+        raise fail("holdout", "a share from 0 up to 1", holdout, "pass e.g. 0.05, or 0 for none")
+    if holdout == 0:
+        return whole, None
+    if isinstance(whole, LazyData):
+        return split(whole, 1 - holdout)
+    return split(whole, 1 - holdout)

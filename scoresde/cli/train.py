@@ -25,7 +25,7 @@ from scoresde.cli.common import (
 )
 from scoresde.cli.config import ConfigFile, write_config
 from scoresde.cli.pictures import Pictures, draw_losses
-from scoresde.cli.source import DataOptions, Source, load_source
+from scoresde.cli.source import DataOptions, Source, load_source, parts
 
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
@@ -220,7 +220,7 @@ def train(
         net_time=net_time,
         sigma_data=sigma_data,
     )
-    seen, held_out = _parts(whole, holdout)
+    seen, held_out = parts(whole, holdout)
     pictures = Pictures(out / "samples", shape, whole.contract, classes)
     each = checkpoint_every if sample_every is None else sample_every
     trainer = Trainer(
@@ -267,6 +267,7 @@ def train(
         "predicts": model.predicts,
         "time": model.time,
         "sigma_data": model.sigma_data,
+        "scaling": _scaling(whole),
         "samples": len(seen),
         "held_out": 0 if held_out is None else len(held_out),
     }
@@ -296,17 +297,16 @@ STALE = (
 DIVERGED = re.compile(r"^(loss|gradient|model): expected finite (values|weights)")
 
 
-def _parts(
-    whole: Data | LazyData, holdout: float
-) -> tuple[Data | LazyData, Data | LazyData | None]:
-    """What to train on, and what to judge on; the same for all seeds of a run."""
-    from scoresde.data import LazyData, split
-
-    if holdout == 0:
-        return whole, None
-    if isinstance(whole, LazyData):
-        return split(whole, 1 - holdout)
-    return split(whole, 1 - holdout)
+def _scaling(whole: Data | LazyData) -> dict[str, Any] | None:
+    """How a table became model units, so that samples can be taken back."""
+    found = getattr(whole, "scaling", None)
+    if found is None:
+        return None
+    return {
+        "mean": found.mean.tolist(),
+        "std": found.std.tolist(),
+        "columns": list(found.columns),
+    }
 
 
 def _fit(trainer: Trainer, out: Path, resume: bool) -> None:
