@@ -7,6 +7,7 @@ number for real data against real data: `compare_sets` returns both for any of t
 """
 
 from scoresde.metrics.balance import Balance, class_balance
+from scoresde.metrics.classifier import ImageClassifier
 from scoresde.metrics.compare import COMPARABLE, Comparison, Measured, compare_sets
 from scoresde.metrics.features import features_of
 from scoresde.metrics.frechet import (
@@ -35,6 +36,7 @@ __all__ = [
     "Comparison",
     "Estimate",
     "FeatureMoments",
+    "ImageClassifier",
     "Judge",
     "Measured",
     "Quality",
