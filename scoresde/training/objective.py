@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias, final
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from scoresde._check import fail, need, wrong_type
 from scoresde.losses import TimeSampler
 from scoresde.model import Preconditioned, ScoreModel
-from scoresde.training.files import listed
+from scoresde.training.files import listed, refuse
 
 __all__ = [
     "Loss",
@@ -57,18 +58,38 @@ class Objective(nn.Module):
 
 
 def accelerated(accumulate: int) -> Any:
-    """An `accelerate.Accelerator` that leaves precision and devices to the `Trainer`."""
+    """An `accelerate.Accelerator` that leaves precision and devices to the `Trainer`.
+
+    Raises:
+        ImportError: accelerate is not installed.
+        ValueError: it would scale gradients; the processes that were started do not find each
+            other, or would each train by itself.
+    """
     library = need("accelerate", "train")
     # accelerate keeps one precision for the process; ours is the Trainer's own, see Objective.
     known = need("accelerate.state", "train").is_initialized()
-    made = library.Accelerator(
-        mixed_precision=None if known else "no",
-        gradient_accumulation_steps=accumulate,
-        device_placement=False,
-    )
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    # Without being told, it leaves the processes that torchrun starts on CPUs to themselves.
+    spread_over_cpus = not known and started > 1 and not torch.accelerator.is_available()
+    try:
+        made = library.Accelerator(
+            mixed_precision=None if known else "no",
+            gradient_accumulation_steps=accumulate,
+            device_placement=False,
+            cpu=spread_over_cpus,
+        )
+    except torch.distributed.DistNetworkError as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        remedy = "pass the address of the first process and a free port, or torchrun --standalone"
+        expected = "a port where the processes meet"
+        raise refuse("MASTER_PORT", expected, f"{place} ({error})", remedy) from error
     if made.scaler is not None:
         remedy = "start it with --mixed_precision no and pass precision='bf16' to the Trainer"
         raise fail("accelerate", "no gradient scaling", made.mixed_precision, remedy)
+    if started > 1 and made.num_processes == 1:
+        remedy = "make no Accelerator before, or set ACCELERATE_USE_CPU=1 to train on CPUs"
+        expected = f"{started} processes that train together, as WORLD_SIZE says"
+        raise fail("accelerate", expected, "one that trains by itself", remedy)
     return made
 
 
