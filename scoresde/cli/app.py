@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scoresde.cli import inspect, likelihood, train
+from scoresde.cli import encode, inspect, interpolate, likelihood, train
 from scoresde.cli.common import TRACEBACK, guarded
 
 __all__ = ["COMMANDS", "app"]
@@ -16,6 +16,9 @@ __all__ = ["COMMANDS", "app"]
 COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = (
     (train.train, train.EXAMPLES),
     (likelihood.likelihood, likelihood.EXAMPLES),
+    (encode.encode, encode.EXAMPLES),
+    (encode.decode, encode.DECODE_EXAMPLES),
+    (interpolate.interpolate, interpolate.EXAMPLES),
     (inspect.inspect, inspect.EXAMPLES),
 )
 """A command, and the examples below its help."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoresde.cli.common import Json, Model, emit
-from scoresde.cli.opened import Opened, open_checkpoint
+from scoresde.cli.opened import checkpoint_folder, known_shape, open_checkpoint, run_about
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
 __all__ = ["EXAMPLES", "inspect", "report"]
 
@@ -33,41 +33,50 @@ def inspect(model: Model, as_json: Json = False) -> None:
     that is damaged, half-copied or of a newer version is refused with what is wrong and exit
     code 2.
     """
-    opened = open_checkpoint(model, "cpu")
-    found = report(opened)
+    found = report(checkpoint_folder(model))
     emit(found, _text(found), as_json)
 
 
-def report(opened: Opened) -> dict[str, Any]:
+def report(folder: Path) -> dict[str, Any]:
     """All that is known of a checkpoint, with every file read and its hash compared.
 
+    A network or an SDE of the user's own, which a checkpoint cannot rebuild, is named.
+
     Raises:
-        FileNotFoundError, ValueError: a file is missing or damaged; the weights hold NaN.
+        FileNotFoundError, ValueError: a file is missing or damaged, tensors do not fit the
+            network, or the weights hold NaN.
     """
-    config, model = opened.config, opened.model
-    files = _verified(opened.folder, config["files"])
-    _check_finite(model.net, opened.folder)
-    training = config.get("training") or {}
-    contract, extra = opened.contract, config.get("extra") or {}
-    sde = model.sde
+    from scoresde.training import read_config
+    from scoresde.training.checkpoint import NETS, SDES
+
+    config = read_config(folder)
+    weights = _verified(folder, config["files"])
+    net, sde, settings = config["net"], config["sde"], config["model"]
+    count = sum(value.numel() for value in weights.values())
+    if net["class"] in NETS and sde["class"] in SDES:  # do the tensors fit, and which are trained?
+        count = sum(p.numel() for p in open_checkpoint(folder, "cpu").model.net.parameters())
+    training, extra = config.get("training") or {}, config.get("extra") or {}
+    about, options = run_about(folder), net.get("config") or {}
     return {
-        "folder": str(opened.folder),
+        "folder": str(folder),
         "version": config.get("library"),
-        "sde": repr(sde),
-        "time": {"t_min": sde.t_min, "t_end": sde.t_end, "T": sde.T},
-        "log_snr": {"t_end": sde.log_snr(sde.t_end), "T": sde.log_snr(sde.T)},
+        "sde": sde["class"],
+        "sde_options": sde.get("fields"),
+        **_times(SDES.get(sde["class"]), sde.get("fields")),
         "schedule": _fingerprint(config["schedule"]),
-        "network": type(model.net).__name__,
-        "network_options": getattr(model.net, "config", None),
-        "parameters": sum(p.numel() for p in model.net.parameters()),
-        "dtype": str(next(model.net.parameters()).dtype).removeprefix("torch."),
-        "predicts": model.predicts,
-        "told": model.time if isinstance(model.time, str) else repr(model.time),
-        "sigma_data": model.sigma_data,
-        "shape": _shape(opened),
-        "classes": opened.classes,
-        "class_names": opened.about.get("class_names") or [],
-        "contract": None if contract is None else contract.to_dict(),
+        "network": net["class"],
+        "network_options": options,
+        "parameters": count,
+        "dtype": ", ".join(
+            sorted({str(v.dtype).removeprefix("torch.") for v in weights.values()})
+        ),
+        "predicts": settings["predicts"],
+        "told": settings["time"] if isinstance(settings["time"], str) else "the step of a chain",
+        "sigma_data": settings["sigma_data"],
+        "shape": known_shape(options, extra, about),
+        "classes": options.get("classes", 0),
+        "class_names": about.get("class_names") or [],
+        "contract": config.get("contract"),
         "step": training.get("step", extra.get("step")),
         "average": _average(training),
         "resumable": bool(training),
@@ -75,26 +84,33 @@ def report(opened: Opened) -> dict[str, Any]:
         "validation": _validation(training, extra),
         "calibrations": sorted(config.get("calibrations") or {}),
         "extra": extra,
-        "files": files,
+        "files": {name: dict(entry) for name, entry in config["files"].items()},
     }
 
 
-def _verified(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
-    """The files of a checkpoint, once their sizes and hashes have been found as they should be."""
+def _verified(folder: Path, files: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights, once sizes and hashes of all files have been found as they should be."""
     from scoresde.training.files import read
 
-    for name in files:
-        read(folder, {"files": files}, name)
-    return {name: dict(entry) for name, entry in files.items()}
-
-
-def _check_finite(net: nn.Module, folder: Path) -> None:
-    for name, value in net.state_dict().items():
+    tensors = {name: read(folder, {"files": files}, name) for name in files}
+    for name, value in tensors.get("model.safetensors", {}).items():
         if not bool(value.isfinite().all()):
             raise ValueError(
                 f"{folder}: expected finite weights, got NaN or infinity in {name}; the run that "
                 "wrote it diverged: take an earlier checkpoint"
             )
+    return tensors["model.safetensors"]
+
+
+def _times(made: Any, fields: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The ends of the SDE's time and of its log-SNR, of a family."""
+    if made is None or fields is None:
+        return {"time": None, "log_snr": None}
+    sde = made(**fields)
+    return {
+        "time": {"t_min": sde.t_min, "t_end": sde.t_end, "T": sde.T},
+        "log_snr": {"t_end": sde.log_snr(sde.t_end), "T": sde.log_snr(sde.T)},
+    }
 
 
 def _fingerprint(schedule: Mapping[str, Any]) -> str:
@@ -103,13 +119,6 @@ def _fingerprint(schedule: Mapping[str, Any]) -> str:
     import json
 
     return hashlib.sha256(json.dumps(schedule, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _shape(opened: Opened) -> tuple[int, ...] | None:
-    try:
-        return opened.shape()
-    except ValueError:
-        return None
 
 
 def _average(training: Mapping[str, Any]) -> str | None:
@@ -127,18 +136,18 @@ def _validation(training: Mapping[str, Any], extra: Mapping[str, Any]) -> float 
 
 
 def _text(found: Mapping[str, Any]) -> str:
-    options = found["network_options"] or {}
-    sizes = ", ".join(f"{k}={v}" for k, v in options.items())
-    contract = found["contract"]
+    contract, shape = found["contract"], found["shape"]
     levels = "not discrete" if contract is None else "{levels} from {low:g} to {high:g}"
-    shape = found["shape"]
     rows: dict[str, Any] = {
         "checkpoint": found["folder"],
-        "sde": found["sde"],
-        "times": "t_min {t_min:.4g}, t_end {t_end:.4g}, T {T:.4g}".format(**found["time"]),
-        "log-SNR": "{t_end:.3f} at t_end, {T:.3f} at T".format(**found["log_snr"]),
+        "sde": f"{found['sde']}({_listed(found['sde_options'])})",
+    }
+    if found["time"] is not None:
+        rows["times"] = "t_min {t_min:.4g}, t_end {t_end:.4g}, T {T:.4g}".format(**found["time"])
+        rows["log-SNR"] = "{t_end:.3f} at t_end, {T:.3f} at T".format(**found["log_snr"])
+    rows |= {
         "schedule": f"{found['schedule']} (fingerprint)",
-        "network": f"{found['network']}({sizes})",
+        "network": f"{found['network']}({_listed(found['network_options'])})",
         "size": f"{found['parameters']:,} parameters of {found['dtype']}",
         "predicts": f"{found['predicts']}, told {found['told']} as its time",
         "sample": "of any size" if shape is None else "x".join(map(str, shape)),
@@ -159,6 +168,10 @@ def _text(found: Mapping[str, Any]) -> str:
     ]
     lines.append(f"{'written by':12}scoresde {found['version']}")
     return "\n".join(lines)
+
+
+def _listed(options: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{k}={v}" for k, v in (options or {}).items())
 
 
 def _classes(count: int, names: list[str]) -> str:

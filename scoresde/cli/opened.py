@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scoresde.contract import DataContract
     from scoresde.model import Preconditioned
 
-__all__ = ["Opened", "checkpoint_folder", "open_checkpoint", "run_about"]
+__all__ = ["Opened", "checkpoint_folder", "known_shape", "open_checkpoint", "run_about"]
 
 
 def checkpoint_folder(path: Path) -> Path:
@@ -36,6 +36,18 @@ def run_about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return about if isinstance(about, dict) else {}
+
+
+def known_shape(
+    net: Mapping[str, Any], extra: Mapping[str, Any], about: Mapping[str, Any]
+) -> tuple[int, ...] | None:
+    """The shape of a sample by a network's options, else by what was noted, or None."""
+    if "dim" in net:
+        return (int(net["dim"]),)
+    if "size" in net:
+        return (int(net["channels"]), *map(int, net["size"]))
+    noted = extra.get("shape") or about.get("shape")
+    return tuple(map(int, noted)) if noted else None
 
 
 @final
@@ -89,13 +101,9 @@ class Opened:
                 raise ValueError(f"shape: expected sizes as in 1x28x28, got {given!r}")
             return sizes
         net: Mapping[str, Any] = getattr(self.model.net, "config", {})
-        if "dim" in net:
-            return (int(net["dim"]),)
-        if "size" in net:
-            return (int(net["channels"]), *map(int, net["size"]))
-        for source in (self.config.get("extra", {}), self.about):
-            if source.get("shape"):
-                return tuple(map(int, source["shape"]))
+        known = known_shape(net, self.config.get("extra") or {}, self.about)
+        if known is not None:
+            return known
         raise ValueError(
             f"shape: expected the shape of a sample, got none in {self.folder}, and its "
             f"{type(self.model.net).__name__} takes any size; pass --shape, e.g. 1x28x28"

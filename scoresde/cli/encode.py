@@ -1,0 +1,246 @@
+"""`scoresde encode` and `scoresde decode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scoresde.cli.common import (
+    BatchSize,
+    Device,
+    Json,
+    Model,
+    Overwrite,
+    Seed,
+    claim_file,
+    emit,
+    progress,
+)
+from scoresde.cli.config import ConfigFile
+from scoresde.cli.opened import Opened, open_checkpoint
+from scoresde.cli.samples import Holdout, Unconditional, open_samples, saved_scaling
+from scoresde.cli.source import DataOptions, Source
+
+if TYPE_CHECKING:
+    from scoresde.solvers import AdaptiveODE
+
+__all__ = ["DECODE_EXAMPLES", "EXAMPLES", "Tolerance", "decode", "encode", "flow_solver"]
+
+EXAMPLES = """Examples:
+
+scoresde encode runs/moons moons --limit 1000 --out latents.npz --check
+
+scoresde encode runs/digits digits --data-option split=test --tolerance 1e-6 --out latents.npz
+"""
+
+DECODE_EXAMPLES = """Examples:
+
+scoresde decode runs/moons latents.npz --out back.npz
+
+scoresde decode runs/digits latents.npz --label 3 --out threes.npz     (as another class)
+"""
+
+Tolerance = Annotated[
+    float,
+    typer.Option(help="Of the adaptive solver, relative and absolute.", rich_help_panel="Solver"),
+]
+
+
+def flow_solver(tolerance: float) -> AdaptiveODE:
+    """The adaptive solver of the probability flow at a tolerance."""
+    from scoresde.solvers import AdaptiveODE
+
+    return AdaptiveODE(rtol=tolerance, atol=tolerance)
+
+
+def encode(
+    model: Model,
+    data: Source,
+    out: Annotated[
+        Path,
+        typer.Option(help="The .npz file.", metavar="FILE", rich_help_panel="This call"),
+    ],
+    data_option: DataOptions = None,
+    holdout: Holdout = 0.0,
+    unconditional: Unconditional = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="This many samples, drawn at random by --seed; all of them by default.",
+            metavar="N",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    tolerance: Tolerance = 1e-5,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Decode again and measure the difference, at twice the calls.",
+            rich_help_panel="Solver",
+        ),
+    ] = False,
+    batch_size: BatchSize = 256,
+    seed: Seed = 0,
+    device: Device = None,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Encode data as latent codes, by the probability flow from data to noise.
+
+    The flow is one to one: `scoresde decode` gives the data back, to the tolerance. The file holds
+    z (the codes), row (the number of each sample in the data set), nfe, the labels if the model
+    was told them, and with --check round_trip, the RMS error of each sample after decoding.
+    """
+    import numpy as np
+
+    place = _npz(out, overwrite)
+    opened = open_checkpoint(model, device)
+    samples = open_samples(
+        opened,
+        data,
+        data_option,
+        limit=limit,
+        seed=seed,
+        holdout=holdout,
+        unconditional=unconditional,
+    )
+    columns: dict[str, list[Any]] = {}
+    with progress(len(samples), "encode", as_json) as bar:
+        for _, x, cond in samples.batches(batch_size):
+            found = _codes(opened, x, cond, tolerance, check)
+            for name, value in found.items():
+                columns.setdefault(name, []).append(value.cpu().numpy())
+            bar.update(len(x))
+    arrays = {name: np.concatenate(values) for name, values in columns.items()}
+    arrays["row"] = samples.rows.numpy()
+    np.savez(place, **arrays)  # type: ignore[arg-type]  # names of arrays
+    result: dict[str, Any] = {
+        "out": str(place),
+        "samples": len(samples),
+        "shape": arrays["z"].shape[1:],
+        "mean_square": float(np.square(arrays["z"], dtype=np.float64).mean()),
+        "prior_mean_square": float(opened.model.sde.at(opened.model.sde.T).sigma) ** 2,
+        "nfe": float(arrays["nfe"].mean()),
+    }
+    text = [
+        f"{len(samples)} codes in {place}",
+        f"mean square {result['mean_square']:.4f}, of the prior "
+        f"{result['prior_mean_square']:.4f}; {result['nfe']:.1f} network calls for a sample",
+    ]
+    if check:
+        errors = arrays["round_trip"]
+        result |= {"round_trip": float(errors.mean()), "round_trip_max": float(errors.max())}
+        text.append(
+            f"round trip: RMS error {result['round_trip']:.3g}, at most "
+            f"{result['round_trip_max']:.3g}"
+        )
+    emit(result, "\n".join(text), as_json)
+
+
+def _codes(opened: Opened, x: Any, cond: Any, tolerance: float, check: bool) -> dict[str, Any]:
+    from scoresde.sampler import encode as along
+
+    model = opened.model
+    got = along(model.sde, model, x, solver=flow_solver(tolerance), cond=cond or None, check=check)
+    nfe = got.solution.stats.get("nfe")
+    found = {"z": got.z, "nfe": x.new_full((len(x),), got.solution.nfe) if nfe is None else nfe}
+    if got.round_trip is not None:
+        found["round_trip"] = got.round_trip
+    return found | dict(cond)
+
+
+def decode(
+    model: Model,
+    latents: Annotated[
+        Path,
+        typer.Argument(help="A .npz file with codes z, of `scoresde encode`.", metavar="LATENTS"),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="The .npz file.", metavar="FILE", rich_help_panel="This call"),
+    ],
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Decode as this class, or several in turns, 0,1,2; by default the class each "
+            "code was encoded with; none for no class.",
+        ),
+    ] = None,
+    tolerance: Tolerance = 1e-5,
+    batch_size: BatchSize = 256,
+    device: Device = None,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Decode latent codes, by the probability flow from noise to data.
+
+    The file holds x in model units, and for a model of a table raw, in the units of its columns.
+    With another --label than that of the encoding, the codes become the same sample of another
+    class, as far as the model sees one.
+    """
+    import numpy as np
+    import torch
+
+    from scoresde.sampler import decode as along
+
+    place = _npz(out, overwrite)
+    opened = open_checkpoint(model, device)
+    z, labels = _read(latents, opened)
+    sde, parts = opened.model.sde, []
+    with progress(len(z), "decode", as_json) as bar:
+        for start in range(0, len(z), batch_size):
+            part = torch.from_numpy(z[start : start + batch_size]).to(opened.device)
+            cond = opened.labels(label, len(part), start)
+            if label is None and labels is not None:
+                chosen = torch.from_numpy(labels[start : start + batch_size])
+                cond = {"label": chosen.to(opened.device)}
+            x = along(sde, opened.model, part, solver=flow_solver(tolerance), cond=cond or None)
+            parts.append(x.cpu())
+            bar.update(len(part))
+    whole, scaling = torch.cat(parts), saved_scaling(opened)
+    arrays = {"x": whole.numpy()}
+    if scaling is not None:
+        arrays["raw"] = scaling.decode(whole.double()).numpy()
+    np.savez(place, **arrays)  # type: ignore[arg-type]  # names of arrays
+    result = {"out": str(place), "samples": len(whole), "shape": tuple(whole.shape[1:])}
+    emit(result, f"{len(whole)} samples in {place}", as_json)
+
+
+def _read(latents: Path, opened: Opened) -> tuple[Any, Any]:
+    """Codes (B, *D) and labels (B,) or None, that fit the model."""
+    import zipfile
+
+    import numpy as np
+
+    from scoresde._check import fail
+
+    if not latents.is_file():
+        raise FileNotFoundError(f"latents: expected a .npz file, got {str(latents)!r}")
+    try:
+        with np.load(latents, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("z", "label") if name in file}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"latents: {str(latents)!r} is no .npz file of arrays: {error}"
+        ) from error
+    if "z" not in arrays:
+        raise fail("latents", "an array z", str(latents), "pass what `scoresde encode` wrote")
+    z, wanted = arrays["z"], opened.any_shape()
+    shape = z.shape[1:]
+    if len(shape) != len(wanted) or any(
+        size not in (None, own) for size, own in zip(wanted, shape, strict=True)
+    ):
+        remedy = "pass codes of this model"
+        raise fail("latents", f"codes of the shape {wanted} of a sample", z, remedy)
+    return z, arrays.get("label") if opened.classes else None
+
+
+def _npz(out: Path, overwrite: bool) -> Path:
+    if out.suffix != ".npz":
+        raise ValueError(f"out: expected a name that ends in .npz, got {str(out)!r}")
+    return claim_file(out, overwrite)
