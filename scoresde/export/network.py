@@ -89,13 +89,19 @@ def prepare(
         classes = _classes(model)
     elif classes != 0:
         positive_int("classes", classes, "pass the number of classes, or 0 for none")
-    network = Network(copy.deepcopy(model).cpu().float().eval(), output, classes)
+    network = Network(_single(copy.deepcopy(model)).cpu().eval(), output, classes)
     times = make_grid("log_snr" if affine else "uniform", model.sde, 9).times
     generator = torch.Generator().manual_seed(0)
     rows = [times[:1], times[1:3], times[3:]]
     trials = [Trial.of(network, _inputs(network, sizes, at, generator)) for at in rows]
     # Traced with a batch of a size that no network has for its own.
     return network, _inputs(network, sizes, [times[4]] * 11, generator), trials
+
+
+def _single(model: ScoreModel) -> ScoreModel:
+    """The model with weights in float32; an oracle has none, and tables that it converts itself."""
+    same = all(weight.dtype == torch.float32 for weight in model.parameters())
+    return model if same else model.float()
 
 
 def _classes(model: ScoreModel) -> int:
