@@ -93,8 +93,19 @@ Overwrite = Annotated[
         rich_help_panel="This call",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of everything random, 0 or above.", min=0)]
-BatchSize = Annotated[int, typer.Option(help="Samples at a time: bounds the memory.", min=1)]
+Seed = Annotated[
+    int,
+    typer.Option(help="Of everything random.", min=0, metavar="N", rich_help_panel="This call"),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        help="Samples at a time, which bounds the memory.",
+        min=1,
+        metavar="N",
+        rich_help_panel="This call",
+    ),
+]
 SolverName = Annotated[
     str,
     typer.Option(

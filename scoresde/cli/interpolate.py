@@ -41,7 +41,10 @@ def interpolate(
     ctx: typer.Context,
     model: Model,
     out: Annotated[
-        Path, typer.Option(help="The folder of the results.", rich_help_panel="This call")
+        Path,
+        typer.Option(
+            help="The folder of the results.", rich_help_panel="This call", metavar="FOLDER"
+        ),
     ],
     data: Annotated[
         str | None,
@@ -70,14 +73,17 @@ def interpolate(
         typer.Option(
             help="Decode as this class; by default as that of the first sample of a pair, or no "
             "class for --seeds.",
+            metavar="K",
         ),
     ] = None,
     frames: Annotated[
-        int, typer.Option(help="Samples from one end to the other, both included.")
+        int, typer.Option(help="Samples from one end to the other, both included.", metavar="N")
     ] = 9,
     shape: Annotated[
         str | None,
-        typer.Option(help="Of a sample, 1x28x28, where the checkpoint does not say."),
+        typer.Option(
+            help="Of a sample, 1x28x28, where the checkpoint does not say.", metavar="CxHxW"
+        ),
     ] = None,
     tolerance: Tolerance = 1e-5,
     batch_size: BatchSize = 256,
@@ -127,12 +133,7 @@ def interpolate(
         np.savez(out / "interpolation.npz", x=x.numpy(), z=z.numpy())
         if drawable(x.shape[2:]):
             result["picture"] = str(out / "interpolation.png")
-            draw(
-                x.flatten(0, 1),
-                out / "interpolation.png",
-                contract=opened.contract,
-                columns=frames,
-            )
+            _draw(x, out / "interpolation.png", opened)
     text = f"{len(pairs)} x {frames} samples in {out}: " + ", ".join(
         name for name in ("interpolation.npz", result["picture"] and "interpolation.png") if name
     )

@@ -41,8 +41,8 @@ scoresde likelihood runs/digits digits --data-option split=test --bound --out bo
 """
 
 
-def _panel(help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel="Estimate")
+def _panel(help: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel="Estimate")
 
 
 def likelihood(
@@ -63,19 +63,27 @@ def likelihood(
         bool, _panel("The variational bound (ELBO) in place of the flow's likelihood.", "--bound")
     ] = False,
     divergence: Annotated[
-        str, _panel("Of the flow: hutchinson, exact (one product a dimension) or hutch++.")
+        str,
+        _panel(
+            "Of the flow: hutchinson, exact (one product a dimension) or hutch++.", metavar="NAME"
+        ),
     ] = "hutchinson",
-    probes: Annotated[int, _panel("Random vectors of the divergence.")] = 1,
+    probes: Annotated[int, _panel("Random vectors of the divergence.", metavar="N")] = 1,
     draws: Annotated[
         int,
-        _panel("Of the dequantisation of discrete data (at least 5), or of the whole bound."),
+        _panel(
+            "Of the dequantisation of discrete data (at least 5), or of the whole bound.",
+            metavar="N",
+        ),
     ] = 5,
-    dequantise: Annotated[str, _panel("uniform or truncated_normal.")] = "uniform",
-    times: Annotated[int, _panel("Of each draw of the bound.")] = 128,
+    dequantise: Annotated[str, _panel("uniform or truncated_normal.", metavar="NAME")] = "uniform",
+    times: Annotated[int, _panel("Of each draw of the bound.", metavar="N")] = 128,
     t_end: Annotated[
-        float | None, _panel("Where the flow begins; the SDE's t_min by default.")
+        float | None, _panel("Where the flow begins; the SDE's t_min by default.", metavar="X")
     ] = None,
-    tolerance: Annotated[float, _panel("Of the solver, relative and absolute.")] = 1e-5,
+    tolerance: Annotated[
+        float, _panel("Of the solver, relative and absolute.", metavar="X")
+    ] = 1e-5,
     batch_size: BatchSize = 256,
     seed: Seed = 0,
     out: Annotated[

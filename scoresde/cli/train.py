@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time as clock
 from dataclasses import replace
@@ -56,7 +57,7 @@ def _panel(help: str, panel: str, *names: str, **more: Any) -> Any:
 def train(
     ctx: typer.Context,
     data: Source,
-    out: Annotated[Path, _panel("The folder of the run.", "This call", "--out")],
+    out: Annotated[Path, _panel("The folder of the run.", "This call", "--out", metavar="FOLDER")],
     data_option: DataOptions = None,
     holdout: Annotated[
         float,
@@ -66,19 +67,26 @@ def train(
             "Data",
             min=0.0,
             max=0.9,
+            metavar="X",
         ),
     ] = 0.05,
     unconditional: Annotated[
         bool, _panel("Leave the labels of the data out.", "Data", "--unconditional")
     ] = False,
-    sde: Annotated[str, _panel("vp, sub_vp, ve, cosine, edm or flow.", "Model")] = "vp",
+    sde: Annotated[
+        str, _panel("vp, sub_vp, ve, cosine, edm or flow.", "Model", metavar="NAME")
+    ] = "vp",
     sde_option: Annotated[
         list[str] | None,
         _panel("Of the SDE, e.g. beta_max=20.", "Model", metavar="KEY=VALUE"),
     ] = None,
     net: Annotated[
         str,
-        _panel("mlp, unet or uvit; by default an MLP for vectors, a U-Net for images.", "Model"),
+        _panel(
+            "mlp, unet or uvit; by default an MLP for vectors, a U-Net for images.",
+            "Model",
+            metavar="NAME",
+        ),
     ] = "auto",
     net_option: Annotated[
         list[str] | None,
@@ -90,21 +98,29 @@ def train(
             "eps, x0, v, score, flow or edm; by default edm under ve and edm, else v for vectors "
             "and eps for images.",
             "Model",
+            metavar="NAME",
         ),
     ] = None,
     net_time: Annotated[
         str | None,
-        _panel("What the network is told as its time: t, log_snr or log_sigma/4.", "Model"),
+        _panel(
+            "What the network is told as its time: t, log_snr or log_sigma/4.",
+            "Model",
+            metavar="NAME",
+        ),
     ] = None,
     sigma_data: Annotated[
         float | None,
-        _panel("Standard deviation of the data, for edm; measured if not given.", "Model"),
+        _panel(
+            "Standard deviation of the data, for edm; measured if not given.", "Model", metavar="X"
+        ),
     ] = None,
     weighting: Annotated[
-        str, _panel("Of the loss: eps, x0, v, likelihood, min_snr or edm.", "Loss")
+        str, _panel("Of the loss: eps, x0, v, likelihood, min_snr or edm.", "Loss", metavar="NAME")
     ] = "eps",
     time: Annotated[
-        str, _panel("How times are drawn: uniform, importance or log_normal.", "Loss")
+        str,
+        _panel("How times are drawn: uniform, importance or log_normal.", "Loss", metavar="NAME"),
     ] = "uniform",
     time_option: Annotated[
         list[str] | None,
@@ -116,49 +132,84 @@ def train(
             "Probability of training a sample without its label; 0.1 by default where there are "
             "labels.",
             "Loss",
+            metavar="X",
         ),
     ] = None,
-    steps: Annotated[int, _panel("Steps of the optimiser.", "Optimiser", min=1)] = 10_000,
+    steps: Annotated[
+        int, _panel("Steps of the optimiser.", "Optimiser", min=1, metavar="N")
+    ] = 10_000,
     batch_size: Annotated[
-        int, _panel("Samples in one forward pass of one process.", "Optimiser", min=1)
+        int, _panel("Samples in one forward pass of one process.", "Optimiser", min=1, metavar="N")
     ] = 128,
     accumulate: Annotated[
-        int, _panel("Forward passes whose gradients make one step.", "Optimiser", min=1)
+        int,
+        _panel("Forward passes whose gradients make one step.", "Optimiser", min=1, metavar="N"),
     ] = 1,
-    lr: Annotated[float, _panel("The highest learning rate of AdamW.", "Optimiser")] = 1e-3,
+    lr: Annotated[
+        float, _panel("The highest learning rate of AdamW.", "Optimiser", metavar="X")
+    ] = 1e-3,
     warmup: Annotated[
         int | None,
-        _panel("Steps in which it rises; a twentieth of all, at most 1000.", "Optimiser", min=0),
+        _panel(
+            "Steps in which it rises; a twentieth of all, at most 1000.",
+            "Optimiser",
+            min=0,
+            metavar="N",
+        ),
     ] = None,
-    schedule: Annotated[str, _panel("Then cosine (to 0) or constant.", "Optimiser")] = "cosine",
-    weight_decay: Annotated[float, _panel("Of AdamW.", "Optimiser", min=0.0)] = 0.0,
+    schedule: Annotated[
+        str, _panel("Then cosine (to 0) or constant.", "Optimiser", metavar="NAME")
+    ] = "cosine",
+    weight_decay: Annotated[float, _panel("Of AdamW.", "Optimiser", min=0.0, metavar="X")] = 0.0,
     clip: Annotated[
-        float, _panel("Largest norm of the gradient, 0 for any.", "Optimiser", min=0.0)
+        float,
+        _panel("Largest norm of the gradient, 0 for any.", "Optimiser", min=0.0, metavar="X"),
     ] = 1.0,
     ema: Annotated[
-        float, _panel("Decay of the average of the weights, 0 for none.", "Optimiser", min=0.0)
+        float,
+        _panel(
+            "Decay of the average of the weights, 0 for none.", "Optimiser", min=0.0, metavar="X"
+        ),
     ] = 0.999,
-    precision: Annotated[str, _panel("no, or bf16 for autocast.", "Optimiser")] = "no",
+    precision: Annotated[
+        str, _panel("no, or bf16 for autocast.", "Optimiser", metavar="NAME")
+    ] = "no",
     compile: Annotated[
         bool, _panel("Send the network through torch.compile.", "Optimiser", "--compile")
     ] = False,
     max_nonfinite: Annotated[
         int,
-        _panel("Steps in a row without a finite loss that end the run.", "Optimiser", min=1),
+        _panel(
+            "Steps in a row without a finite loss that end the run.",
+            "Optimiser",
+            min=1,
+            metavar="N",
+        ),
     ] = 10,
     log_every: Annotated[
-        int, _panel("Steps between two rows of history.csv.", "Records", min=1)
+        int, _panel("Steps between two rows of history.csv.", "Records", min=1, metavar="N")
     ] = 50,
     checkpoint_every: Annotated[
-        int, _panel("Steps between two checkpoints.", "Records", min=1)
+        int, _panel("Steps between two checkpoints.", "Records", min=1, metavar="N")
     ] = 1000,
-    keep: Annotated[int, _panel("Checkpoints to keep.", "Records", min=1)] = 1,
+    keep: Annotated[int, _panel("Checkpoints to keep.", "Records", min=1, metavar="N")] = 1,
     validate_every: Annotated[
         int | None,
-        _panel("Steps between two validations; as checkpoints by default.", "Records", min=1),
+        _panel(
+            "Steps between two validations; as checkpoints, or a tenth of all steps if less.",
+            "Records",
+            min=1,
+            metavar="N",
+        ),
     ] = None,
     buckets: Annotated[
-        int, _panel("Parts of the time interval in which the model is judged.", "Records", min=1)
+        int,
+        _panel(
+            "Parts of the time interval in which the model is judged.",
+            "Records",
+            min=1,
+            metavar="N",
+        ),
     ] = 8,
     snapshot_every: Annotated[
         int | None,
@@ -167,10 +218,11 @@ def train(
             "any length.",
             "Records",
             min=1,
+            metavar="N",
         ),
     ] = None,
     widths: Annotated[
-        str, _panel("Of the two profiles of these averages.", "Records")
+        str, _panel("Of the two profiles of these averages.", "Records", metavar="A,B")
     ] = "0.05,0.10",
     sample_every: Annotated[
         int | None,
@@ -179,6 +231,7 @@ def train(
             "default, 0 for none.",
             "Records",
             min=0,
+            metavar="N",
         ),
     ] = None,
     tensorboard: Annotated[
@@ -250,7 +303,7 @@ def train(
         max_nonfinite=max_nonfinite,
         compile=compile,
         validation=held_out,
-        validate_every=validate_every,
+        validate_every=validate_every or min(checkpoint_every, math.ceil(steps / 10)),
         buckets=buckets,
         snapshot_every=snapshot_every,
         widths=_widths(widths),
