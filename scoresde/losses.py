@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from scoresde._check import choice, fail, finite, floating, instance, positive, wrong_type
-from scoresde._tensor import Scalar, expand, lincomb
+from scoresde._tensor import Scalar, expand, lincomb, wide
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES
@@ -210,7 +210,7 @@ def dsm_loss(
     check_cond(cond, len(x0))
     _check_dropout(model, cond, cond_dropout)
     drawn, importance = time.sample(sde, len(x0), generator)
-    node = sde.at(_moved(drawn, x0), like=x0)
+    node = _Drawn(sde, drawn, x0)
     eps = _normal_like(x0, generator)
     x = lincomb((node.alpha, x0), (node.sigma, eps))
     prediction = model.predict(node, x, _drop(model, cond, cond_dropout, generator))
@@ -225,6 +225,35 @@ def dsm_loss(
         elif factor is not None and factor != 1.0:
             error = error * factor
     return error
+
+
+@final
+class _Drawn(Node):
+    """`sde.at(t, like)` for times that were drawn, with alpha and sigma; the rest when it is read.
+
+    Most losses read no more, and the schedule is most of what they do beside the network.
+    """
+
+    __slots__ = ("_like", "_sde", "_time")
+
+    def __init__(self, sde: AffineSDE, t: Tensor, like: Tensor) -> None:
+        if t.shape != like.shape[:1]:
+            remedy = "return as many as the sampler is asked for"
+            raise fail("time", f"times of shape ({len(like)},)", t, remedy)
+        for end in t.aminmax():  # on the CPU, where it makes nobody wait
+            sde.check_time("t", float(end))
+        self._sde, self._like = sde, like
+        self._time = expand(wide(_moved(t, like)), like)
+        self.t = self._time.flatten().to(like)
+        self.alpha = sde.alpha(self._time).to(like)
+        self.sigma = sde.sigma(self._time).to(like)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("g", "log_snr", "rate"):
+            return super().__getattr__(name)
+        value = getattr(self._sde, name)(self._time).to(self._like)
+        setattr(self, name, value)
+        return value
 
 
 def _weighting(weighting: str | Callable[[Node], Any]) -> Weighting:
