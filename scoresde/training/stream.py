@@ -36,7 +36,7 @@ class Stream:
             order = _permutation(self.samples, self._key("order", epoch))
             parts.append(order[start : start + stop - first])
             first += len(parts[-1])
-        return torch.cat(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def key(self, number: int) -> int:
         """A seed for batch number `number`."""
