@@ -35,6 +35,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from scoresde import VPSDE, Preconditioned, Trainer
 from scoresde.data import Data, digits
@@ -47,6 +48,8 @@ from scoresde.training.stream import Stream
 from scoresde.training.validation import Validation
 
 RESULTS = Path(__file__).parent / "results"
+
+LR = 1e-3  # the Trainer's default
 
 Loss = Callable[[ScoreModel, Tensor, torch.Generator], Tensor]
 
@@ -74,62 +77,57 @@ class Timed(nn.Module):
         return out
 
 
-def bare_steps(network: nn.Module, x: Tensor, steps: int) -> float:
-    """Median seconds of forward, mean square, backward and AdamW."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
-    t, target, marks = torch.rand(len(x)), torch.randn_like(x), []
-    for _ in range(steps + 1):
-        marks.append(time.process_time())
-        (network(x, t) - target).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return statistics.median(b - a for a, b in pairwise(marks))
+class Bare:
+    """A step of forward, mean square, backward and AdamW on inputs that are there already."""
+
+    def __init__(self, network: nn.Module, x: Tensor) -> None:
+        self.network, self.x = network, x
+        self.t, self.target = torch.rand(len(x)), torch.randn_like(x)
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=LR, weight_decay=0.0, fused=True
+        )
+
+    def step(self) -> float:
+        """The seconds that a step takes."""
+        began = time.process_time()
+        (self.network(self.x, self.t) - self.target).square().mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return time.process_time() - began
 
 
-def trainer_steps(model: ScoreModel, x: Tensor, batch: int, steps: int) -> tuple[float, float]:
-    """Median seconds of a step, and of the loss beyond the network's forward pass."""
-    marks: list[float] = []
-    extra: list[float] = []
+def cost(width: int, size: int, batch: int, steps: int) -> dict[str, float]:
+    """Medians over pairs of steps, one bare and one of the `Trainer`, in turns."""
+    x = interpolate(digits("train").x, size=size)
+    bare, whole, extra = [], [], []
+    plain, model = Bare(net(width), x[:batch]), Preconditioned(Timed(net(width)), VPSDE())
+    mark = None
 
     def timed(model: Any, x0: Tensor, **options: Any) -> Tensor:
-        began, before = time.process_time(), model.net.seconds
-        marks.append(began)
+        nonlocal mark
+        if mark is not None:
+            whole.append(time.process_time() - mark)
+        bare.append(plain.step())
+        mark, before = time.process_time(), model.net.seconds
         each = dsm_loss(model, x0, **options)
-        extra.append(time.process_time() - began - (model.net.seconds - before))
+        extra.append(time.process_time() - mark - (model.net.seconds - before))
         return each
 
-    Trainer(model, x, steps=steps + 1, batch_size=batch, loss=timed, lr=1e-4).fit()
-    return statistics.median(b - a for a, b in pairwise(marks)), (statistics.median(extra))
-
-
-def cost(width: int, batch: int, steps: int, rounds: int) -> dict[str, float]:
-    x = digits("train").x
-    stream = Stream(len(x), batch, 0)
-    bare, ours, losses, loads = [], [], [], []
-    for number in range(rounds + 1):  # the first one warms up
-        network = net(width)
-        order = (0, 1) if number % 2 else (1, 0)
-        for which in order:
-            if which:
-                bare.append(bare_steps(net(width), x[:batch], steps))
-            else:
-                step, loss = trainer_steps(
-                    Preconditioned(Timed(network), VPSDE()), x, batch, steps
-                )
-                ours.append(step)
-                losses.append(loss)
+    Trainer(model, x, steps=steps + 1, batch_size=batch, loss=timed, lr=LR, log_every=50).fit()
+    stream, loads = Stream(len(x), batch, 0), []
+    for k in range(50):
         began = time.process_time()
-        for k in range(50):
-            x[stream.rows(k)]
-        loads.append((time.process_time() - began) / 50)
-    base, *rest = (statistics.median(v[1:]) for v in (bare, ours, losses, loads))
-    pairs = [b / a - 1 for a, b in zip(bare[1:], ours[1:], strict=True)]
+        x[stream.rows(k)]
+        loads.append(time.process_time() - began)
+    warm = steps // 5
+    base = statistics.median(bare[warm:])
+    ratios = [b / a - 1 for a, b in zip(bare[warm:-1], whole[warm:], strict=True)]
     return {
         "bare_ms": 1e3 * base,
-        "trainer_ms": 1e3 * rest[0],
-        "over_bare_percent": 100 * statistics.median(pairs),
-        "loss_percent": 100 * rest[1] / base,
-        "loading_percent": 100 * rest[2] / base,
+        "trainer_ms": 1e3 * statistics.median(whole[warm:]),
+        "over_bare_percent": 100 * statistics.median(ratios),
+        "loss_percent": 100 * statistics.median(extra[warm:]) / base,
+        "loading_percent": 100 * statistics.median(loads) / base,
     }
 
 
