@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde._check import fail, wrong_type
 
-__all__ = ["Array", "blocks", "draw", "labels_of", "pair", "rows_of"]
+__all__ = ["Array", "blocks", "draw", "labels_of", "pair", "rows_of", "same_width"]
 
 Array: TypeAlias = Tensor | np.ndarray[Any, Any]
 
@@ -31,12 +31,18 @@ def rows_of(name: str, value: Array, least: int = 1) -> Tensor:
     return x
 
 
-def pair(names: tuple[str, str], values: tuple[Array, Array], least: int) -> tuple[Tensor, ...]:
+def pair(names: tuple[str, str], values: tuple[Array, Array], least: int) -> tuple[Tensor, Tensor]:
+    """`rows_of` both, which have equally many coordinates."""
     a, b = (rows_of(name, value, least) for name, value in zip(names, values, strict=True))
+    same_width(names, a, b)
+    return a, b
+
+
+def same_width(names: tuple[str, str], a: Tensor, b: Tensor) -> None:
+    """Raise a ValueError unless rows a (N, F) and b (M, F) have equally many coordinates."""
     if a.shape[1] != b.shape[1]:
         expected = f"{a.shape[1]} coordinates a row, as {names[0]}"
         raise fail(names[1], expected, b, "compare arrays of the same shape")
-    return a, b
 
 
 def blocks(a: Tensor, b: Tensor, *, exact: bool = False) -> Iterator[tuple[int, Tensor]]:

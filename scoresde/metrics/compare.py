@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, positive_int
-from scoresde.metrics.arrays import Array, draw, pair, rows_of
+from scoresde.metrics.arrays import Array, draw, rows_of, same_width
 from scoresde.metrics.features import Features, features_of
 from scoresde.metrics.frechet import frechet_distance
 from scoresde.metrics.kernels import energy_distance, kernel_distance, median_bandwidth, mmd
@@ -135,9 +135,9 @@ def compare_sets(
     Args:
         samples: (N, *D) samples of the model, in model units.
         held_out: (M, *D) real data that the model has not seen.
-        train: (L, *D) what the model was trained on: doubles the real data for the floor, and
-            "nearest" needs it. A feature network should not have been trained on it, or the
-            halves look closer than they are.
+        train: (L, *D) what the model was trained on: adds to the real data for the floor, and
+            "nearest" needs it. Leave it out if `features` was trained on it, and "nearest" is not
+            asked for: features of images that the network has seen are not of the same law.
         metrics: names among `COMPARABLE`. "mmd" and "energy" are those functions' values;
             "frechet" and "kernel" the squared distances in the space given, of which 20 subsets
             are taken for "kernel"; "two_sample" and "two_sample_mlp" accuracies; "nearest" the
@@ -205,7 +205,7 @@ def _spaces(
     """The rows that are compared, each set checked under its own name."""
     rows = {name: rows_of(name, value, least=4) for name, value in points.items()}
     for name, x in rows.items():
-        pair(("samples", name), (rows["samples"][:1], x[:1]), least=1)
+        same_width(("samples", name), rows["samples"], x)
     if features is None:
         return rows
     return {name: features_of(x, features, batch_size=batch_size) for name, x in points.items()}

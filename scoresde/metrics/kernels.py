@@ -24,10 +24,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Estimate:
-    """An unbiased estimate and its standard error; below 0 by chance where the truth is 0."""
+    """An unbiased estimate of a squared distance; below 0 by chance where the truth is near 0.
+
+    Attributes:
+        value: the estimate.
+        std_error: its standard error; for equal laws it is some 1.2 times too large, because one
+            sample cannot tell a small distance from none.
+        null_std: its standard deviation if the laws are equal, in which case `value` is within
+            twice of it, mostly.
+    """
 
     value: float
     std_error: float
+    null_std: float
 
 
 def mmd(
@@ -47,7 +56,7 @@ def mmd(
         seed: of the points that the median is taken of, if there are many.
 
     Returns:
-        MMD^2 and its standard error, which holds for equal laws too: see `Estimate`.
+        MMD^2, its standard error, and its standard deviation if the laws are equal.
 
     Raises:
         ValueError: unequal D, fewer than four rows, or a bandwidth that is not above 0.
@@ -161,8 +170,8 @@ def _discrepancy(kernel: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Es
     with g(x) = E k(x, x') - E k(x, y), h likewise, and V the mean square of the doubly centred
     kernel. For equal laws g and h vanish and the last three terms are all there is; the usual
     asymptotic formula lacks them. V is estimated without bias by U-centring (Szekely and Rizzo,
-    Annals of Statistics 42 (2014), proposition 1), and so is Var g, from which the scatter of the
-    row means about g is taken off; where that leaves less than 0 it is put to 0.
+    Annals of Statistics 42 (2014), proposition 1), and so are Var g and Var h, from which the
+    scatter of the row means is taken off; where that leaves less than 0 they are put to 0.
     """
     n, m = len(a), len(b)
     within_a, within_b, across = (_Sums.of(kernel, *ab) for ab in ((a, a), (b, b), (a, b)))
@@ -171,11 +180,12 @@ def _discrepancy(kernel: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Es
     v_a, v_b, v = _spread_within(within_a), _spread_within(within_b), _spread_across(across)
     g = within_a.rows / (n - 2) - across.rows / m
     h = within_b.rows / (m - 2) - across.columns / n
-    var_g = max(0.0, float(g.var()) - v_a / (n - 2) - v / m)
-    var_h = max(0.0, float(h.var()) - v_b / (m - 2) - v / n)
-    variance = 4 * var_g / n + 4 * var_h / m + 4 * v / (n * m)
-    variance += 2 * v_a / (n * (n - 1)) + 2 * v_b / (m * (m - 1))
-    return Estimate(value, max(0.0, variance) ** 0.5)
+    var_g = float(g.var()) - v_a / (n - 2) - v / m
+    var_h = float(h.var()) - v_b / (m - 2) - v / n
+    null = 2 * v_a / (n * (n - 1)) + 2 * v_b / (m * (m - 1)) + 4 * v / (n * m)
+    variance = null + max(0.0, 4 * var_g / n + 4 * var_h / m)
+    # V is an unbiased estimate, which for hardly differing points may fall below 0.
+    return Estimate(value, max(0.0, variance) ** 0.5, max(0.0, null) ** 0.5)
 
 
 def _spread_within(sums: _Sums) -> float:
