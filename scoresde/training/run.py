@@ -15,6 +15,7 @@ from scoresde.training.checkpoint import fill
 from scoresde.training.files import refuse
 from scoresde.training.interrupt import SIGNALS, Interrupts
 from scoresde.training.keep import Keeper
+from scoresde.training.loader import Loader
 from scoresde.training.log import Log
 from scoresde.training.objective import Objective, compiled, culprits, own_modes, times_of
 from scoresde.training.stream import own_randomness, seed_global
@@ -79,6 +80,15 @@ class Run:
             pending=self.pending,
         )
         self.log = stack.enter_context(log)
+        loader = Loader(
+            trainer.data,
+            trainer.stream,
+            self.device,
+            workers=trainer.workers,
+            stride=self.processes,
+            stop=self.number(trainer.steps, 0),
+        )
+        self.loader = stack.enter_context(loader)
         if self.main and trainer.validation is not None:
             trainer.validation.write(trainer.validations, trainer.model.sde)
 
@@ -131,7 +141,7 @@ class Run:
         for piece in range(trainer.accumulate):
             number = self.number(step, piece)
             rows = trainer.stream.rows(number)
-            x, cond = trainer._batch(rows, self.device)
+            x, cond = self.loader.read(number)
             drawn = trainer.stream.generator(number)
             times = times_of(trainer.options["time"], trainer.model, len(rows), drawn)
             seed_global(self.device, trainer.stream.key(number))

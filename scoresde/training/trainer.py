@@ -31,7 +31,7 @@ from scoresde.training.log import Metrics, Row
 from scoresde.training.objective import Loss, accelerated, device_of, misfit
 from scoresde.training.power import check_width
 from scoresde.training.run import Run
-from scoresde.training.stream import Stream, digest, seed_global, take
+from scoresde.training.stream import Stream, digest, seed_global
 from scoresde.training.update import Update
 from scoresde.training.validation import Validation, ValidationRow
 
@@ -120,6 +120,8 @@ class Trainer:
         callback: called as callback(step, averaged model in eval mode) every `callback_every`
             steps by the first process, for example to sample; it must not change the model.
         callback_every: see `callback`.
+        workers: threads that read batches ahead, of data that are read as they are needed; 0 to
+            read them in the step. The batches are the same.
 
     Attributes:
         history: rows (step, mean loss since the last row, learning rate).
@@ -179,6 +181,7 @@ class Trainer:
         widths: Sequence[float] = (0.05, 0.10),
         callback: Callable[[int, ScoreModel], Any] | None = None,
         callback_every: int = 1000,
+        workers: int = 2,
     ) -> None:
         instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
         self.model = model
@@ -230,6 +233,7 @@ class Trainer:
         self.compile = compile
         self.callback = callback
         self.callback_every = positive_int("callback_every", callback_every)
+        self.workers = 0 if workers == 0 else positive_int("workers", workers)
         self._validated(validation, validate_every, positive_int("buckets", buckets))
         self._snapshots(snapshot_every, widths)
         self.history: list[Row] = []
@@ -307,7 +311,7 @@ class Trainer:
         for piece in range(self.accumulate):
             number = run.number(step, piece)
             last = piece == self.accumulate - 1
-            x, cond = self._batch(self.stream.rows(number), run.device)
+            x, cond = run.loader.batch(number)
             generator = self.stream.generator(number)
             seed_global(run.device, self.stream.key(number))
             with nullcontext() if last else run.accelerator.no_sync(run.objective):
@@ -321,10 +325,6 @@ class Trainer:
             share = loss.detach() / self.accumulate
             total = share if total is None else total + share
         return total  # type: ignore[return-value]  # accumulate >= 1
-
-    def _batch(self, rows: Tensor, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-        cond = {k: take(v, rows, device) for k, v in self.data.cond.items()}
-        return take(self.data.x, rows, device), cond
 
     def _device_of(self, accelerator: Any) -> torch.device:
         if self.device is None:
