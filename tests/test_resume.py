@@ -483,7 +483,7 @@ def test_the_best_model_is_kept(tmp_path: Path) -> None:
     seen: dict[int, ScoreModel] = {}
     trainer.callback, trainer.callback_every = lambda k, m: seen.update({k: copy.deepcopy(m)}), 1
     trainer.fit()
-    means = {step: sum(v) / len(v) for step, v in trainer.validations}
+    means = {step: math.fsum(v) / len(v) for step, v in trainer.validations}
     best = min(means, key=means.__getitem__)
     assert 1 < best < 20
     assert read_config(tmp_path / "best")["extra"] == {"step": best, "validation": means[best]}
@@ -515,59 +515,3 @@ def test_a_compiled_network_learns_the_same() -> None:
     assert model.net._compiled_call_impl is None
     for a, b in zip(plain.parameters(), found.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-
-
-# Two processes
-
-SPREAD = """
-import sys
-sys.path.insert(0, {tests!r})
-import torch
-from test_resume import fixed_loss, points, run, small
-from scoresde.training.update import Update
-torch.set_num_threads(1)
-gradients, apply = [], Update.apply
-def noting(self, norm=None):
-    gradients.append(torch.cat([p.grad.flatten() for p in self.parameters]).clone())
-    return apply(self, norm)
-Update.apply = noting
-trainer = run(None, model := small(), loss=fixed_loss, batch_size=int(sys.argv[1]), accumulate=2)
-trainer.fit()
-import os
-if os.environ.get("RANK", "0") == "0":
-    torch.save({{"weights": model.state_dict(), "gradients": gradients}}, sys.argv[2])
-"""
-
-
-def fixed_loss(model: ScoreModel, x0: Tensor, **_: Any) -> Tensor:
-    """Times and noise are functions of the sample, so a batch may be split in any way."""
-    t = torch.sigmoid(x0.sum(1)).clamp(0.01, 0.99)
-    eps = torch.sin(40 * x0)
-    return (model(t, VPSDE().perturb(t, x0, eps)).eps - eps).square().mean(1)
-
-
-@pytest.mark.slow
-def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
-    code = tmp_path / "spread.py"
-    code.write_text(SPREAD.format(tests=str(ROOT / "tests")))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    two = [*launch, str(code), "8", str(tmp_path / "two.pt")]
-    one = [sys.executable, str(code), "16", str(tmp_path / "one.pt")]
-    for command in (two, one):
-        done = subprocess.run(
-            command,
-            env=environment | {"ACCELERATE_USE_CPU": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    a, b = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
-    assert len(a["gradients"]) == len(b["gradients"]) == 12
-    for x, y in zip(a["gradients"], b["gradients"], strict=True):
-        torch.testing.assert_close(x, y, rtol=0, atol=1e-6)
-    for name, value in a["weights"].items():
-        torch.testing.assert_close(value, b["weights"][name], rtol=0, atol=1e-6)
