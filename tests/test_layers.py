@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "process analytic guidance losses ddpm",
         "solvers",
         "sampler likelihood bound fokker_planck",
-        "training diagnose adapters compare export",
+        "training diagnose adapters comparison export",
         "cli __init__",
     )
 )

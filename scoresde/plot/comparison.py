@@ -45,12 +45,12 @@ def _by_solver(rows: Sequence[tuple[str, float, float]]) -> dict[str, Numbers]:
     return {name: np.array(sorted(points)) for name, points in solvers.items()}
 
 
-def _draw_floor(axes: Axes, floor: float) -> None:
+def _draw_floor(axes: Axes, floor: float, label: str) -> None:
     if not finite("floor", floor) > 0:
         raise fail("floor", "a number above 0 (the axis is logarithmic)", floor, "pass None")
     axes.axhline(floor, color=SOFT, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1)
     axes.annotate(
-        "real data against real data",
+        label,
         (0.0, floor),
         (4, 3),
         size=8,
@@ -106,6 +106,8 @@ def quality_against_nfe(
     rows: Sequence[tuple[str, float, float]],
     *,
     floor: float | None = None,
+    floor_label: str = "real data against real data",
+    xlabel: str = "network evaluations per sample (NFE)",
     ylabel: str = "Fréchet distance",
     title: str | None = None,
 ) -> Figure:
@@ -117,6 +119,8 @@ def quality_against_nfe(
     Args:
         rows: (solver, nfe, quality) each, in any order; nfe and quality above 0, smaller better.
         floor: the quality of real data against real data, drawn as a dashed line.
+        floor_label: what the line is, where it is something else.
+        xlabel: what the cost is, where it is not evaluations but, say, seconds.
         ylabel: what the quality is.
         title: above the picture.
 
@@ -133,11 +137,11 @@ def quality_against_nfe(
     with blank(6.2, 4.2) as figure:
         axes = figure.add_subplot()
         axes.set(xscale="log", yscale="log", ylabel=ylabel, title=title or "")
-        axes.set_xlabel("network evaluations per sample (NFE)")
+        axes.set_xlabel(xlabel)
         for points, color in zip(solvers.values(), cycle(PALETTE), strict=False):
             axes.plot(*points.T, color=color, marker="o", markersize=4.5, linewidth=1.3)
         if floor is not None:
-            _draw_floor(axes, floor)
+            _draw_floor(axes, floor, floor_label)
         plain_ticks(axes.xaxis)
         plain_ticks(axes.yaxis)
         axes.margins(x=0.12, y=0.1)

@@ -1,0 +1,327 @@
+"""`compare`: solvers run on a model, against a reference of high accuracy."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, instance, positive_int, wrong_type
+from scoresde.comparison.plan import Entry, Solvers, plan
+from scoresde.comparison.result import Comparison
+from scoresde.comparison.rows import Floor, Row, ordered
+from scoresde.metrics import compare_sets
+from scoresde.model import Cond, Preconditioned, ScoreModel
+from scoresde.sampler import ReverseSampler
+from scoresde.sampler.names import as_model, check_shape
+from scoresde.sde import SDE
+from scoresde.solvers import AdaptiveODE, SciPySolver
+
+__all__ = ["compare"]
+
+TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-9}
+"""Of the reference: near the rounding of float32, and where it costs some hundred calls."""
+
+LOOSER = 10.0  # times the tolerance of the reference: how far it moves is its error, at most
+KEPT = {1: 2000}  # samples kept for pictures of points in space; 64 of images
+REPEATS = 8  # random halves of what sets of samples are compared with
+
+
+def compare(
+    sde: SDE,
+    model: ScoreModel | Callable[..., Tensor],
+    shape: Sequence[int],
+    *,
+    solvers: Solvers = ("ddim", "dpmpp_2m", "unipc_3", "auto"),
+    steps: Sequence[int] = (5, 10, 20, 50),
+    grids: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0,),
+    reference: AdaptiveODE | SciPySolver | None = None,
+    cond: Cond = None,
+    reference_data: Tensor | None = None,
+    features: Callable[[Tensor], Tensor] | None = None,
+    fine_steps: int = 200,
+    rounds: int = 3,
+    t_end: float | None = None,
+    batch_size: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    about: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> Comparison:
+    """Run solvers on a model: their errors, network evaluations and seconds, and which to take.
+
+    Along the probability flow every solver starts from the same noise, and `error` is the root
+    mean square over entries and samples of what it makes less what `reference` makes, an adaptive
+    ODE solver at a tight tolerance; both end at t_end with the same final denoising. How far the
+    reference moves when its tolerance is ten times looser bounds its own error: that is the
+    floor, below which rows are not ranked.
+
+    A reverse SDE has no such reference, for its samples depend on the noise along the way. Its
+    sets of samples are compared instead, by `distance`: the sliced Wasserstein distance, or the
+    Frechet distance in the space of `features`. They are compared with `reference_data`, if
+    given, and then those of the probability flow are, too. Else with 2 N samples of the reverse
+    SDE at `fine_steps` steps of the automatic solver, from other noise. The floor is the same
+    distance between random halves of that set: its mean and two standard deviations. For a
+    learned model the flow and the SDE are not the same law, whatever the solvers.
+
+    The seconds are the medians over rounds in which all solvers take turns, so that a slow moment
+    of the machine meets them all.
+
+    Args:
+        sde: the SDE that the model is of.
+        model: the model, or a function score(t, x).
+        shape: (N, *D), the samples made by each solver for each seed.
+        solvers: names, solvers and calibrations, or a mapping from names of yours. Adaptive
+            solvers and calibrations choose their steps, and are run once.
+        steps: numbers of steps, each tried with each solver.
+        grids: names of grids, each tried; by default that of the solver.
+        seeds: each makes N samples.
+        reference: `AdaptiveODE("dopri5")` by default, at rtol = atol = 2e-6 in float32, 1e-9 in
+            float64.
+        cond: conditions, name -> (N, ...), the same for each seed.
+        reference_data: (M, *D) data that the model has not seen; M >= 2 N makes use of all.
+        features: images (B, *D) -> (B, F) in whose space sets are compared, such as
+            `Judge.features`.
+        fine_steps: of the reverse SDE that stands for its limit.
+        rounds: of timing, at least one for each seed.
+        t_end, batch_size, dtype, device: as of `ReverseSampler` and its `solve`.
+        about: what else a report should say of the model, name -> plain value.
+        progress: show a bar.
+
+    Raises:
+        TypeError, ValueError: an unknown name or an argument that does not fit, before the
+            network is called; a reference that did not get to its end. A solver that makes no
+            finite samples is listed in `failed`, with the reason.
+
+    Example:
+        >>> from scoresde import VPSDE, GaussianMixture
+        >>> sde = VPSDE()
+        >>> data = GaussianMixture(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.1]))
+        >>> found = compare(sde, data.under(sde), (16, 1), solvers=["ddim", "unipc_3"], steps=[8])
+        >>> found.best(9).solver
+        'unipc_3'
+    """
+    instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+    scores, sizes = as_model(sde, model), check_shape(shape)
+    entries = plan(sde, scores, solvers, steps, grids, t_end)
+    if isinstance(seeds, int) or not isinstance(seeds, Sequence) or not seeds:
+        raise wrong_type("seeds", "a sequence of seeds", seeds, "pass e.g. (0,)")
+    run = _Run(
+        sizes,
+        tuple(seeds),
+        {"cond": cond, "batch_size": batch_size, "dtype": dtype, "device": device},
+        max(positive_int("rounds", rounds), len(seeds)),
+    )
+    if reference_data is not None and tuple(reference_data.shape[1:]) != sizes[1:]:
+        remedy = "data and samples must have one shape"
+        raise fail("reference_data", f"shape (M, {sizes[1:]})", reference_data, remedy)
+    warm = ReverseSampler(sde, scores, entries[0].sampler.solver, steps=1, t_end=t_end)
+    kind = warm.sample(sizes, seed=run.seeds[0], **run.options).dtype
+    measured = run.measure(entries, progress)
+    flow = [k for k, m in measured.items() if m.xs and not entries[k].stochastic]
+    walks = [k for k, m in measured.items() if m.xs and entries[k].stochastic]
+    if not flow and not walks:
+        reasons = "; ".join(f"{entries[k]}: {m.why}" for k, m in measured.items())
+        raise fail("model", "a model that some solver samples from", reasons, "see docs/choosing")
+    floors: dict[str, Floor] = {}
+    exact: list[Tensor] = []
+    facts: dict[str, Any] = {}
+    if flow:
+        tight = _reference(reference, kind)
+        exact, floors["error"], facts = run.reference(sde, scores, tight, t_end)
+    target = reference_data
+    if target is None and walks:
+        target = run.fine(sde, scores, fine_steps, t_end)
+        facts["distance from"] = f"the reverse SDE at {fine_steps} steps, {len(target)} samples"
+    distances: dict[int, float] = {}
+    if target is not None:
+        some = walks if reference_data is None else [*flow, *walks]
+        distances, floors["distance"] = _distances(measured, some, target, features)
+        facts.setdefault("distance from", f"{len(target)} samples of data")
+    rows = [
+        _row(entries[k], measured[k], exact, distances.get(k)) for k in sorted([*flow, *walks])
+    ]
+    order, kept = ordered(rows), KEPT.get(len(sizes) - 1, 64)
+    firsts = [measured[k].xs[0][:kept].cpu() for k in sorted([*flow, *walks])]
+    return Comparison(
+        rows=tuple(rows[k] for k in order),
+        floors=floors,
+        failed=tuple((str(entries[k]), m.why) for k, m in measured.items() if not m.xs),
+        about={**_about(sde, scores, run, kind), **facts, **(about or {})},
+        samples={place: firsts[k] for place, k in enumerate(order)},
+        reference=exact[0][:kept].cpu() if exact else None,
+        target=None if target is None else target[:kept].cpu(),
+    )
+
+
+@final
+@dataclass(eq=False)
+class _Measured:
+    """What a sampler made: a set of samples for each seed, evaluations, and seconds a round."""
+
+    xs: list[Tensor] = field(default_factory=list)
+    nfe: int = 0
+    seconds: list[float] = field(default_factory=list)
+    why: str = ""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """How samples are made: their shape, seeds and the options of every solve."""
+
+    shape: tuple[int, ...]
+    seeds: tuple[int, ...]
+    options: Mapping[str, Any]
+    rounds: int
+
+    def measure(self, entries: Sequence[Entry], progress: bool) -> dict[int, _Measured]:
+        """Rounds in which all samplers take turns; the first ones make the samples."""
+        from tqdm import tqdm
+
+        found = {k: _Measured() for k in range(len(entries))}
+        total = self.rounds * len(entries)
+        with tqdm(total=total, desc="solvers", unit="run", disable=not progress) as bar:
+            for turn in range(self.rounds):
+                for k, entry in enumerate(entries):
+                    if not found[k].why:
+                        self._solve(entry.sampler, found[k], turn)
+                    bar.update()
+        return found
+
+    def _solve(self, sampler: ReverseSampler, into: _Measured, turn: int) -> None:
+        seed = self.seeds[turn % len(self.seeds)]
+        start = time.perf_counter()
+        try:
+            solution = sampler.solve(self.shape, seed=seed, **self.options)
+        except ValueError as error:  # samples that are not finite: a result, not a fault
+            into.why = str(error)
+            into.xs.clear()
+            return
+        if solution.x.is_cuda:
+            torch.cuda.synchronize(solution.x.device)
+        into.seconds.append(time.perf_counter() - start)
+        into.nfe = max(into.nfe, solution.nfe)
+        if turn < len(self.seeds):
+            into.xs.append(solution.x)
+
+    def reference(
+        self, sde: SDE, model: ScoreModel, tight: AdaptiveODE | SciPySolver, t_end: float | None
+    ) -> tuple[list[Tensor], Floor, dict[str, Any]]:
+        """Samples of the tight solver for each seed, its floor, and what it cost."""
+        loose = replace(tight, rtol=LOOSER * tight.rtol, atol=LOOSER * tight.atol)
+        sets: list[list[Tensor]] = []
+        calls: list[int] = []
+        for solver in (tight, loose):
+            sampler = ReverseSampler(sde, model, solver, steps=1, t_end=t_end)
+            runs = [sampler.solve(self.shape, seed=seed, **self.options) for seed in self.seeds]
+            stopped = next((run.status for run in runs if run.status != "done"), None)
+            if stopped is not None:
+                remedy = "pass a reference with a looser tolerance or more max_nfe"
+                raise fail("reference", "a solver that gets to the end", stopped, remedy)
+            sets.append([run.x for run in runs])
+            calls.append(max(run.nfe for run in runs))
+        moved = _per_sample(sets[1], sets[0]).square().mean().sqrt()
+        value = max(float(moved), torch.finfo(sets[0][0].dtype).eps)
+        what = f"how far the reference moves at {LOOSER:g} times its tolerance"
+        facts = {
+            "reference": repr(tight),
+            "reference evaluations": calls[0],
+            "loose reference evaluations": calls[1],
+        }
+        return sets[0], Floor(value, value, what), facts
+
+    def fine(self, sde: SDE, model: ScoreModel, steps: int, t_end: float | None) -> Tensor:
+        """Twice as many samples of the reverse SDE at small steps, from noise of their own."""
+        count = len(self.seeds) * self.shape[0]
+        sampler = ReverseSampler(sde, model, "auto", eta=1.0, steps=steps, t_end=t_end)
+        seed = 1 + max(self.seeds)
+        xs = []
+        for turn in range(2 * len(self.seeds)):
+            first = turn * self.shape[0]
+            xs.append(sampler.sample(self.shape, seed=seed, first=first, **self.options))
+        return torch.cat(xs)[: 2 * count]
+
+
+def _reference(given: AdaptiveODE | SciPySolver | None, kind: torch.dtype) -> Any:
+    if given is None:
+        tolerance = TOLERANCES.get(kind, TOLERANCES[torch.float32])
+        return AdaptiveODE("dopri5", tolerance, tolerance)
+    instance("reference", given, (AdaptiveODE, SciPySolver), "pass e.g. AdaptiveODE(rtol=1e-6)")
+    return given
+
+
+def _per_sample(xs: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+    """Root mean square over the entries of each sample of the difference, (N,) in float64."""
+    gaps = [(x - y).double().flatten(1) for x, y in zip(xs, exact, strict=True)]
+    return torch.cat(gaps).square().mean(1).sqrt().cpu()
+
+
+def _row(
+    entry: Entry, measured: _Measured, exact: Sequence[Tensor], distance: float | None
+) -> Row:
+    row = Row(
+        solver=entry.solver,
+        method=repr(entry.sampler.solver),
+        grid=entry.grid,
+        steps=entry.sampler.steps,
+        process="sde" if entry.stochastic else "ode",
+        nfe=measured.nfe,
+        seconds=statistics.median(measured.seconds),
+        distance=distance,
+    )
+    if entry.stochastic:
+        return row
+    errors = _per_sample(measured.xs, exact)
+    squares = errors.square()
+    rms, error = float(squares.mean().sqrt()), None
+    if len(squares) > 1 and rms > 0:  # d sqrt(m) = dm / (2 sqrt(m))
+        error = float(squares.std()) / len(squares) ** 0.5 / (2 * rms)
+    return replace(row, error=rms, error_se=error, median=float(errors.median()))
+
+
+def _distances(
+    measured: Mapping[int, _Measured],
+    chosen: Sequence[int],
+    target: Tensor,
+    features: Callable[[Tensor], Tensor] | None,
+) -> tuple[dict[int, float], Floor]:
+    """The distance of each set from the target, and that of the target's halves."""
+    metric = "sliced_wasserstein" if features is None else "frechet"
+    found = {}
+    for k in chosen:
+        samples = torch.cat(measured[k].xs).cpu()
+        got = compare_sets(
+            samples, target.cpu(), metrics=(metric,), features=features, repeats=REPEATS
+        )[metric]
+        found[k] = got.value
+    name = metric.replace("_", " ").replace("wasserstein", "Wasserstein")
+    what = f"{name} distance between random halves of what is compared with, {got.count} each"
+    return found, Floor(got.floor_mean + 2 * got.floor_std, got.floor_mean, what)
+
+
+def _about(sde: SDE, model: ScoreModel, run: _Run, kind: torch.dtype) -> dict[str, Any]:
+    """What was compared, and where."""
+    import platform
+    from importlib.metadata import version
+
+    net = model.net if isinstance(model, Preconditioned) else model
+    weights = sum(p.numel() for p in model.parameters())
+    facts = {"SDE": repr(sde), "network": type(net).__name__, "parameters": weights}
+    if isinstance(model, Preconditioned):
+        facts["predicts"] = model.predicts
+    return facts | {
+        "samples": f"{run.shape[0]} of shape {run.shape[1:]} for each of seeds {run.seeds}",
+        "number format": str(kind).removeprefix("torch."),
+        "rounds": run.rounds,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "versions": f"scoresde {version('scoresde')}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}",
+    }

@@ -1,0 +1,218 @@
+"""What was measured of solvers on a model, ranked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+from torch import Tensor
+
+from scoresde._check import choice, fail, positive_int
+
+__all__ = ["Floor", "Results", "Row", "short"]
+
+
+@final
+@dataclass(frozen=True)
+class Row:
+    """One solver on one grid with one number of steps.
+
+    Attributes:
+        solver: the name it goes by.
+        method: what it is: a name such as "auto" stands for a solver that depends on the steps.
+        grid: the name of its grid; "own" for times of its own or steps that it chooses itself.
+        steps: of the grid.
+        process: "ode", the probability flow, or "sde", a reverse SDE.
+        nfe: network evaluations a sample, as counted, the final denoising among them.
+        seconds: for the whole batch, the median over the rounds.
+        error: of the samples, from the reference with the same initial noise: the root mean
+            square over entries and samples, in units of the data; None for an SDE.
+        error_se: its standard error over the samples.
+        median: the median over samples of the root mean square over entries.
+        distance: of the set of samples from the set it is compared with.
+    """
+
+    solver: str
+    method: str
+    grid: str
+    steps: int
+    process: str
+    nfe: int
+    seconds: float
+    error: float | None = None
+    error_se: float | None = None
+    median: float | None = None
+    distance: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Floor:
+    """Below `value` a measure tells solvers apart no more.
+
+    Attributes:
+        value: of "error", how far the reference moves when its tolerance is ten times looser; of
+            "distance", two standard deviations above the mean between two halves of the set that
+            samples are compared with.
+        mean: what is drawn in a picture: `value`, or the mean between halves.
+        what: what it is, in words.
+    """
+
+    value: float
+    mean: float
+    what: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Results:
+    """Rows with what is needed to read them.
+
+    Attributes:
+        rows: by number of evaluations, then error.
+        floors: measure -> its floor; its keys are the measures there are: "error", "distance".
+        failed: (solver, why) of those that gave no finite samples.
+        about: what was compared, where, and how: plain values.
+        samples: row number -> its first samples, (K, *D), all from the same noise.
+        reference: the same samples of the reference; None if only SDEs were compared.
+        target: some of what "distance" is measured from; None if there is no distance.
+    """
+
+    rows: tuple[Row, ...]
+    floors: Mapping[str, Floor]
+    failed: tuple[tuple[str, str], ...]
+    about: Mapping[str, Any]
+    samples: Mapping[int, Tensor]
+    reference: Tensor | None
+    target: Tensor | None
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """ "error", "distance", or both."""
+        return tuple(self.floors)
+
+    def measure(self, name: str | None = None) -> str:
+        """The measure of that name; by default "error", or "distance" if that is all."""
+        return self.measures[0] if name is None else choice("measure", name, self.measures)
+
+    def at_floor(self, row: Row, measure: str | None = None) -> bool:
+        """Is this row as good as can be told?"""
+        name = self.measure(measure)
+        value = getattr(row, name)
+        return value is not None and value <= self.floors[name].value
+
+    def ranked(self, measure: str | None = None) -> list[Row]:
+        """The rows that have the measure, the best first.
+
+        Rows at the floor are all alike in it; of those the one with fewest evaluations is first,
+        then the quickest.
+        """
+        name = self.measure(measure)
+        floor = self.floors[name].value
+        rows = [row for row in self.rows if getattr(row, name) is not None]
+        return sorted(rows, key=lambda row: (max(getattr(row, name), floor), row.nfe, row.seconds))
+
+    def best(self, nfe: int, measure: str | None = None) -> Row:
+        """The best row of at most this many network evaluations a sample.
+
+        Raises:
+            ValueError: no row is that cheap, or there is no such measure.
+        """
+        budget = positive_int("nfe", nfe, "the number of network evaluations is 1 or more")
+        ranked = self.ranked(measure)
+        found = next((row for row in ranked if row.nfe <= budget), None)
+        if found is None:
+            least = min(row.nfe for row in ranked)
+            raise fail("nfe", f"at least {least}, the cheapest that was run", nfe, "raise it")
+        return found
+
+    def front(self, measure: str | None = None) -> list[Row]:
+        """The Pareto front: rows that none with as few evaluations beats, by rising nfe."""
+        kept: list[Row] = []
+        for budget in sorted({row.nfe for row in self.ranked(measure)}):
+            row = self.best(budget, measure)
+            if row not in kept:
+                kept.append(row)
+        return kept
+
+    def show(self, row: Row, measure: str) -> str:
+        """The measure of a row as it is printed, no finer than the floor."""
+        value = getattr(row, measure)
+        if value is None:
+            return ""
+        return (
+            f"≤ {short(self.floors[measure].value)}"
+            if self.at_floor(row, measure)
+            else short(value)
+        )
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Head and body of the table, sorted as the rows are; front rows of a measure have a *."""
+        several = len({row.grid for row in self.rows}) > 1
+        head = ["solver", *(["grid"] if several else []), "steps", "NFE"]
+        head += [f"RMS {name}" if name == "error" else name for name in self.measures]
+        head += ["median", "seconds"] if "error" in self.measures else ["seconds"]
+        fronts = {name: self.front(name) for name in self.measures}
+        body = []
+        for row in self.rows:
+            line = [row.solver, *([row.grid] if several else []), str(row.steps), str(row.nfe)]
+            for name in self.measures:
+                line.append(self.show(row, name) + (" *" if row in fronts[name] else ""))
+            if "error" in self.measures:
+                line.append("" if row.median is None else short(row.median))
+            body.append([*line, f"{row.seconds:.3g}"])
+        return head, body
+
+    def table(self) -> str:
+        """The rows as a table in Markdown; * marks the Pareto front of a measure."""
+        head, body = self.cells()
+        rule = ["---" if name in ("solver", "grid") else "---:" for name in head]
+        lines = ["| " + " | ".join(cells) + " |" for cells in (head, rule, *body)]
+        notes = [f"{name}: floor {short(f.value)}, {f.what}." for name, f in self.floors.items()]
+        notes += [f"{solver}: {why}" for solver, why in self.failed]
+        return "\n".join([*lines, "", *notes])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the samples, as plain values."""
+        return {
+            "about": dict(self.about),
+            "floors": {name: asdict(floor) for name, floor in self.floors.items()},
+            "rows": [asdict(row) for row in self.rows],
+            "front": {
+                name: [self.rows.index(row) for row in self.front(name)] for name in self.measures
+            },
+            "failed": [{"solver": solver, "why": why} for solver, why in self.failed],
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=1, default=str)
+
+    def __repr__(self) -> str:
+        best = self.ranked()[0]
+        name = self.measure()
+        return (
+            f"{type(self).__name__}({len(self.rows)} rows, least {name} "
+            f"{self.show(best, name)} by {best.solver} with {best.nfe} evaluations)"
+        )
+
+
+def short(value: float) -> str:
+    """Three digits; powers of ten where they are needed."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
+
+
+def ordered(rows: Sequence[Row]) -> list[int]:
+    """The numbers of the rows, by evaluations, then by what is measured."""
+    last = math.inf
+
+    def key(k: int) -> tuple[float, ...]:
+        row = rows[k]
+        values = (last if value is None else value for value in (row.error, row.distance))
+        return (row.nfe, *values)
+
+    return sorted(range(len(rows)), key=key)
