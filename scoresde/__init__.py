@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scoresde.analytic import Empirical, Gaussian, GaussianMixture
     from scoresde.bound import Bound, elbo
+    from scoresde.comparison import Comparison, compare
     from scoresde.contract import DataContract
     from scoresde.ddpm import DDPM, ChainSDE, ChainTime
     from scoresde.diagnose import TransportGap, transport_gap
+    from scoresde.export import Exported, export_onnx, export_program
     from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
     from scoresde.grid import Grid, churn, restart
     from scoresde.likelihood import (
@@ -90,6 +92,7 @@ __all__ = [
     "Calibration",
     "ChainSDE",
     "ChainTime",
+    "Comparison",
     "Corrector",
     "CosineSDE",
     "DPMSolverV3",
@@ -98,6 +101,7 @@ __all__ = [
     "DiscreteLogLikelihood",
     "Empirical",
     "EulerMaruyama",
+    "Exported",
     "ExtendedReverse",
     "FlowSDE",
     "FokkerPlanck",
@@ -142,11 +146,14 @@ __all__ = [
     "UniformTime",
     "calibrate",
     "churn",
+    "compare",
     "decode",
     "discrete_log_prob",
     "dsm_loss",
     "elbo",
     "encode",
+    "export_onnx",
+    "export_program",
     "load",
     "load_calibration",
     "log_prob",
@@ -164,9 +171,11 @@ __version__ = "0.1.0"
 _NAMES = {
     "analytic": "Empirical Gaussian GaussianMixture",
     "bound": "Bound elbo",
+    "comparison": "Comparison compare",
     "contract": "DataContract",
     "ddpm": "ChainSDE ChainTime DDPM",
     "diagnose": "TransportGap transport_gap",
+    "export": "Exported export_onnx export_program",
     "fokker_planck": "Density FokkerPlanck score_fpe_residual",
     "grid": "Grid churn restart",
     "likelihood": "DiscreteLogLikelihood LogLikelihood discrete_log_prob log_prob",

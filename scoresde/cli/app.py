@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scoresde.cli import encode, inspect, interpolate, likelihood, train
+from scoresde.cli import compare, encode, export, inspect, interpolate, likelihood, train
 from scoresde.cli.common import TRACEBACK, guarded
 
 __all__ = ["COMMANDS", "app"]
@@ -19,7 +19,9 @@ COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = (
     (encode.encode, encode.EXAMPLES),
     (encode.decode, encode.DECODE_EXAMPLES),
     (interpolate.interpolate, interpolate.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
     (inspect.inspect, inspect.EXAMPLES),
+    (export.export, export.EXAMPLES),
 )
 """A command, and the examples below its help."""
 
