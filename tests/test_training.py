@@ -19,8 +19,10 @@ from scoresde.losses import ImportanceTime, UniformTime, dsm_loss
 from scoresde.model import FunctionScore, Preconditioned, ScoreModel
 from scoresde.nets import MLP, UNet
 from scoresde.sde import SDE, VPSDE, LinearSDE
-from scoresde.training import EMA, Trainer, Update, load, read_config, save
+from scoresde.training import EMA, PowerEMA, Trainer, Update, load, read_config, save
+from scoresde.training.power import weights_of
 from scoresde.training.stream import Stream
+from scoresde.training.trainer import SCHEDULES
 
 
 def points(n: int = 64, dim: int = 2, seed: int = 0) -> Tensor:
@@ -140,6 +142,39 @@ def test_the_copy_keeps_the_very_sde() -> None:
 def test_bad_decays(decay: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=r"decay: .*pass|decay: .*0\.999"):
         EMA(nn.Linear(1, 1), decay)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_profiles_combine_on_a_known_trajectory(schedule: str) -> None:
+    """Steps in proportion to the learning rate, far from 0: error / distance to the last weights.
+
+    With weights that do not sum to 1 the cosine schedule misses its bounds by a factor of 4.
+    """
+    steps, widths, model = 400, (0.05, 0.10), nn.Linear(30, 1, bias=False).double()
+    walk = torch.randn(steps, 30, generator=torch.Generator().manual_seed(0)).double()
+    walk += 1.0  # a drift
+    rate = torch.tensor([SCHEDULES[schedule](s / steps) for s in range(steps)]).double()
+    path = 30.0 + (rate[:, None] * walk).cumsum(0)
+    tracks = [PowerEMA(model, width) for width in widths]
+    exact = PowerEMA(model, 0.07)
+    kept: list[list[Tensor]] = []
+    for theta in path:
+        with torch.no_grad():
+            model.weight.copy_(theta[None])
+        for mean in (*tracks, exact):
+            mean.update(model)
+        kept.append([mean.tensors["weight"][0].clone() for mean in tracks])
+    bounds = {"constant": (2.5e-3, 2e-4, 2e-5), "cosine": (5e-2, 5e-3, 4e-4)}[schedule]
+    truth = exact.tensors["weight"][0]
+    for count, bound in zip((10, 20, 40), bounds, strict=True):
+        at = [steps * (k + 1) // count for k in range(count) for _ in widths]
+        gammas = [mean.gamma for mean in tracks] * count
+        weights, _ = weights_of(at, gammas, steps, exact.gamma)
+        assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12)
+        found = weights @ torch.stack([kept[t - 1][k % 2] for k, t in enumerate(at)])
+        wrong = float((found - truth).norm() / (path[-1] - truth).norm())
+        print(schedule, count, wrong)
+        assert wrong < bound
 
 
 # One update
