@@ -32,6 +32,7 @@ from scoresde import (
     ReverseSampler,
     ScoreModel,
     SubVPSDE,
+    save,
 )
 from scoresde.export import BOUND, export_onnx, export_program
 from scoresde.grid import log_snr
@@ -309,3 +310,37 @@ def test_a_missing_package_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"onnxscript .* pip install 'scoresde\[export\]'"):
         export_onnx(Preconditioned(MLP(2), VPSDE()), tmp_path / "m.onnx", (2,))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    typer = pytest.importorskip("typer.testing")
+    from scoresde.cli.app import app
+
+    def call(*words: str) -> Any:
+        return typer.CliRunner().invoke(app, ["export", *words])
+
+    model = Preconditioned(filled(MLP(2, width=8)), VPSDE(), "v")
+    place, out = str(save(model, tmp_path / "model")), str(tmp_path / "model.pt2")
+    done = call(place, "--out", out, "--output", "eps", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["kind"] == "program"
+    assert found["output"] == "eps"
+    assert found["deviation"] <= found["bound"]
+    assert found["metadata"]["sde"]["class"] == "VPSDE"
+    x, t = torch.randn(3, 2), torch.full((3,), 0.5, dtype=torch.float64)
+    got = torch.export.load(out).module()(x, t)
+    assert torch.allclose(got, model(t, x).eps, rtol=1e-5, atol=1e-6)
+
+    for words, piece in (
+        ((place, "--out", out), "--overwrite"),
+        ((place, "--out", f"{out}x"), "ends in .onnx or .pt2"),
+        ((place, "--to", "onnx", "--out", out), "ends in .onnx"),
+        ((place, "--to", "onx", "--out", out), "did you mean 'onnx'"),
+        ((place, "--out", f"{tmp_path}/b.pt2", "--opset", "18"), "opset"),
+        ((f"{place}x", "--out", f"{tmp_path}/b.pt2"), "does not exist"),
+    ):
+        failed = call(*words)
+        assert failed.exit_code == 2
+        assert piece in failed.stderr
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["model", "model.pt2"]

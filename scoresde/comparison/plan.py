@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from scoresde._check import fail, instance, positive_int, wrong_type
-from scoresde.grid import Grid
 from scoresde.model import ScoreModel
 from scoresde.sampler import ReverseSampler
 from scoresde.sde import SDE
@@ -35,8 +34,14 @@ class Entry:
         """Does it walk a reverse SDE?"""
         return self.sampler.eta != 0
 
+    @property
+    def steps(self) -> int | None:
+        """Of the grid; None if the solver chooses them."""
+        return None if _chooses(self.sampler.solver) else self.sampler.steps
+
     def __str__(self) -> str:
-        return f"{self.solver} on {self.grid}, {self.sampler.steps} steps"
+        steps = "steps of its own" if self.steps is None else f"{self.steps} steps"
+        return f"{self.solver} on {self.grid}, {steps}"
 
 
 def plan(
@@ -91,7 +96,7 @@ def _options(
     from scoresde.sampler.names import SOLVERS
 
     made = SOLVERS[solver][0] if isinstance(solver, str) and solver in SOLVERS else solver
-    if isinstance(made, AdaptiveSolver | SciPySolver):
+    if _chooses(made):
         yield {"steps": 1}
         return
     for grid in grids or (None,):
@@ -99,7 +104,11 @@ def _options(
             yield {"steps": count, "grid": grid}
 
 
+def _chooses(solver: object) -> bool:
+    """Does it choose its steps itself?"""
+    return isinstance(solver, AdaptiveSolver | SciPySolver)
+
+
 def _grid(sampler: ReverseSampler, solver: str | Solver | Calibration) -> str:
-    chooses = isinstance(sampler.solver, AdaptiveSolver | SciPySolver)
-    own = isinstance(sampler.grid, Grid) or isinstance(solver, Calibration) or chooses
-    return "own" if own else str(sampler.grid)
+    named = isinstance(sampler.grid, str) and not isinstance(solver, Calibration)
+    return str(sampler.grid) if named and not _chooses(sampler.solver) else "own"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from scoresde._check import need
-from scoresde.comparison.rows import Results, Row, short
+from scoresde.comparison.rows import Results, Row, count, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,7 +112,7 @@ def _recommended(found: Results) -> Iterator[str]:
         head = ["at most this many calls", "solver", *grids, "steps", NAMES[measure], "seconds"]
         body = []
         for row in rows:
-            line = [str(row.nfe), row.solver, *([row.grid] if grids else []), str(row.steps)]
+            line = [str(row.nfe), row.solver, *([row.grid] if grids else []), count(row)]
             body.append([*line, found.show(row, measure), f"{row.seconds:.3g}"])
         yield f"<p>By {NAMES[measure]}:</p>" if len(found.measures) > 1 else ""
         yield _html_table(head, body, set())
@@ -203,8 +203,9 @@ def _pictures(found: Results, low: float, high: float) -> Iterator[str]:
 
 def _chosen(found: Results) -> list[int]:
     """Rows with few steps and with more, of the best solvers, by number."""
-    names = list(dict.fromkeys(row.solver for row in found.ranked()))[:4]
-    counts = sorted({row.steps for row in found.rows})
+    ranked = (dict.fromkeys(row.solver for row in found.ranked(m)) for m in found.measures)
+    names = {name for solvers in ranked for name in list(solvers)[:3]}
+    counts = sorted({row.steps for row in found.rows if row.steps is not None}) or [None]
     wanted = {counts[0], counts[len(counts) // 2]}
     kept = [k for k, row in enumerate(found.rows) if row.solver in names and row.steps in wanted]
     return kept[:8] or [0]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, positive_int
 
-__all__ = ["Floor", "Results", "Row", "short"]
+__all__ = ["Floor", "Results", "Row", "count", "ordered", "short"]
 
 
 @final
@@ -24,7 +24,7 @@ class Row:
         solver: the name it goes by.
         method: what it is: a name such as "auto" stands for a solver that depends on the steps.
         grid: the name of its grid; "own" for times of its own or steps that it chooses itself.
-        steps: of the grid.
+        steps: of the grid; None for a solver that chooses them itself.
         process: "ode", the probability flow, or "sde", a reverse SDE.
         nfe: network evaluations a sample, as counted, the final denoising among them.
         seconds: for the whole batch, the median over the rounds.
@@ -38,7 +38,7 @@ class Row:
     solver: str
     method: str
     grid: str
-    steps: int
+    steps: int | None
     process: str
     nfe: int
     seconds: float
@@ -157,7 +157,7 @@ class Results:
         fronts = {name: self.front(name) for name in self.measures}
         body = []
         for row in self.rows:
-            line = [row.solver, *([row.grid] if several else []), str(row.steps), str(row.nfe)]
+            line = [row.solver, *([row.grid] if several else []), count(row), str(row.nfe)]
             for name in self.measures:
                 line.append(self.show(row, name) + (" *" if row in fronts[name] else ""))
             if "error" in self.measures:
@@ -197,6 +197,11 @@ class Results:
             f"{type(self).__name__}({len(self.rows)} rows, least {name} "
             f"{self.show(best, name)} by {best.solver} with {best.nfe} evaluations)"
         )
+
+
+def count(row: Row) -> str:
+    """The number of steps as it is printed."""
+    return "own" if row.steps is None else str(row.steps)
 
 
 def short(value: float) -> str:
