@@ -23,11 +23,10 @@ typer = pytest.importorskip("typer")
 from typer.testing import CliRunner  # noqa: E402
 
 import scoresde.data  # noqa: E402
-from scoresde import Trainer, elbo, encode, load, log_prob  # noqa: E402
+from scoresde import ReverseSampler, Trainer, elbo, encode, load, log_prob  # noqa: E402
 from scoresde.cli.app import COMMANDS, app  # noqa: E402
 from scoresde.cli.common import RunFailed, guarded, key_values  # noqa: E402
 from scoresde.likelihood import discrete_log_prob  # noqa: E402
-from scoresde.noise import Independent  # noqa: E402
 from scoresde.solvers import AdaptiveODE  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -219,8 +218,8 @@ def test_every_option_of_the_trainer_is_reachable() -> None:
 
     (command,) = (c for c, _ in COMMANDS if c.__name__ == "train")
     ours = set(inspect.signature(command).parameters)
-    theirs = set(inspect.signature(Trainer.__init__).parameters)
-    made = {"self", "model", "data", "loss", "progress", "contract", "validation"}
+    theirs = set(inspect.signature(Trainer).parameters)
+    made = {"model", "loss", "progress", "contract", "validation"}
     assert theirs - ours == made | {"callback", "callback_every"}  # by --holdout, --sample-every
 
 
@@ -251,7 +250,7 @@ def test_toml_and_flags_mean_the_same_and_flags_win(moons: Path, tmp_path: Path)
     ("text", "words"),
     [
         ('{"batchsize": 3}', ("batch_size", "'batchsize'", "did you mean")),
-        ('{"steps": "many"}', ("--steps", "many")),
+        ('{"steps": "many"}', ("--steps", "valid integer")),
         ('{"steps": [3]}', ("steps: expected one value",)),
         ('{"about": {"command": "sample"}}', ("scoresde sample", "not of `scoresde train`")),
         ('{"overwrite": true}', ("'overwrite'",)),
@@ -430,7 +429,7 @@ def test_likelihood_is_that_of_the_library(moons: Path, tmp_path: Path) -> None:
     rows, model = torch.from_numpy(saved["row"]), load(moons / "checkpoint")
     assert len(set(rows.tolist())) == 7
     x = scoresde.data.moons(50).x[rows]
-    truth = log_prob(model, x, probes=2, seed=5)
+    truth = log_prob(model, x, probes=2, seed=5, batch_size=3)
     assert np.allclose(saved["nats"], truth.nats, rtol=0, atol=1e-9)
     assert found["nats"] == pytest.approx(float(truth.nats.mean()), abs=1e-9)
     error = float(truth.nats.std()) / 7**0.5
@@ -502,11 +501,12 @@ def test_data_that_do_not_fit_the_model(moons: Path, digits: Path, tmp_path: Pat
     refused(f"likelihood {moons} moons --out {tmp_path / 'l.txt'}", ".csv or .npz")
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "x.npy", images)
-    refused(f"likelihood {digits} {tmp_path / 'x.npy'}", "levels")
+    options = "--data-option layout=NHW"
+    refused(f"likelihood {digits} {tmp_path / 'x.npy'} {options}", "levels=17", "levels=256")
     np.save(tmp_path / "labels.npy", np.array([0, 3, 11, 2]))
     line = f"likelihood {digits} {tmp_path / 'y.npy'} --data-option labels={tmp_path}/labels.npy"
     np.save(tmp_path / "y.npy", (images // 16).astype(np.uint8))
-    refused(f"{line} --data-option levels=17", "labels from 0 to 9", "11")
+    refused(f"{line} --data-option levels=17 {options}", "labels from 0 to 9", "11")
 
 
 # Latent codes
@@ -515,15 +515,15 @@ def test_data_that_do_not_fit_the_model(moons: Path, digits: Path, tmp_path: Pat
 def test_encode_and_decode_are_inverse_and_those_of_the_library(
     moons: Path, tmp_path: Path
 ) -> None:
-    line = f"encode {moons} moons --data-option n=40 --limit 6 --tolerance 1e-6 --check"
+    line = f"encode {moons} moons --data-option n=40 --limit 6 --tolerance 1e-4 --check"
     found = answer(f"{line} --out {tmp_path / 'z.npz'} --batch-size 4")
     saved, model = np.load(tmp_path / "z.npz"), load(moons / "checkpoint")
     x = scoresde.data.moons(40).x[torch.from_numpy(saved["row"])]
-    solver = AdaptiveODE(rtol=1e-6, atol=1e-6)
+    solver = AdaptiveODE(rtol=1e-4, atol=1e-4)
     latent = encode(model.sde, model, x, solver=solver, check=True)
-    assert np.allclose(saved["z"], latent.z, rtol=0, atol=1e-6)
+    assert np.allclose(saved["z"], latent.z, rtol=0, atol=1e-5)
     assert found["round_trip"] == pytest.approx(float(latent.round_trip.mean()), rel=1e-2)
-    call(f"decode {moons} {tmp_path / 'z.npz'} --tolerance 1e-6 --out {tmp_path / 'x.npz'}")
+    call(f"decode {moons} {tmp_path / 'z.npz'} --tolerance 1e-4 --out {tmp_path / 'x.npz'}")
     error = np.square(np.load(tmp_path / "x.npz")["x"] - x.numpy()).mean(1) ** 0.5
     assert error.max() <= 2 * found["round_trip_max"] + 1e-7
     refused(f"{line} --out {tmp_path / 'z.npz'}", "expected a new file")
@@ -547,7 +547,7 @@ def test_decode_as_a_class(digits: Path, tmp_path: Path) -> None:
 
 def test_interpolate_joins_its_two_ends(moons: Path, tmp_path: Path) -> None:
     out = tmp_path / "i"
-    line = f"interpolate {moons} moons --data-option n=40 --tolerance 1e-6"
+    line = f"interpolate {moons} moons --data-option n=40"
     found = answer(f"{line} --between 3,17 --between 5,1 --frames 5 --out {out}")
     saved, x = np.load(out / "interpolation.npz"), scoresde.data.moons(40).x
     assert saved["x"].shape == (2, 5, 2) and Path(found["picture"]).exists()
@@ -565,6 +565,8 @@ def test_interpolate_joins_its_two_ends(moons: Path, tmp_path: Path) -> None:
 def test_interpolate_between_seeds_starts_from_their_noise(moons: Path, tmp_path: Path) -> None:
     out = tmp_path / "i"
     call(f"interpolate {moons} --seeds 7,8 --frames 3 --out {out}")
-    z = np.load(out / "interpolation.npz")["z"]
+    z, model = np.load(out / "interpolation.npz")["z"], load(moons / "checkpoint")
+    sampler = ReverseSampler(model.sde, model, steps=1)
     for place, seed in ((0, 7), (-1, 8)):
-        assert np.allclose(z[0, place], Independent(seed).prior(torch.empty(1, 2)), atol=1e-6)
+        path = sampler.solve((1, 2), seed=seed, keep_path=True).path
+        assert path is not None and np.allclose(z[0, place], path[0, 0], rtol=0, atol=1e-6)

@@ -32,7 +32,7 @@ EXAMPLES = """Examples:
 
 scoresde encode runs/moons moons --limit 1000 --out latents.npz --check
 
-scoresde encode runs/digits digits --data-option split=test --tolerance 1e-6 --out latents.npz
+scoresde encode runs/digits digits --data-option split=test --tolerance 1e-4 --out latents.npz
 """
 
 DECODE_EXAMPLES = """Examples:

@@ -238,6 +238,10 @@ def train(
         bool | None,
         _panel("Write its files too; by default if it is installed.", "Records"),
     ] = None,
+    workers: Annotated[
+        int,
+        _panel("Threads that read data on the disk ahead.", "Data", min=0, metavar="N"),
+    ] = 2,
     seed: Seed = 0,
     device: Device = None,
     config: ConfigFile = None,
@@ -309,6 +313,7 @@ def train(
         widths=_widths(widths),
         callback=pictures if each and pictures.possible else None,
         callback_every=each or 1,
+        workers=workers,
     )
     claim_folder(out, overwrite, STALE, resume=resume)
     about = {
