@@ -168,7 +168,7 @@ def survive(folder: Path, kills: int, accumulate: int = 1, seed: int = 0) -> lis
     for out in (parts, whole):
         half = _halves(out)
         child = start(out, steps, accumulate)
-        _, errors = child.communicate(timeout=600)
+        _, errors = child.communicate(timeout=3600)
         _expect(child.returncode == 0, errors)
         _expect_named(half, errors)
     compare(whole, parts)
@@ -189,7 +189,7 @@ def _one_life(out: Path, steps: int, accumulate: int, aim: str, draw: random.Ran
         else:
             time.sleep(draw.uniform(0.0, 0.3))
         child.kill()
-    _, errors = child.communicate(timeout=600)
+    _, errors = child.communicate(timeout=3600)
     _expect(child.returncode == -signal.SIGKILL, f"{aim}: ended by itself: {errors}")
     _expect_named([p for p in half if not p.exists()], errors)
     return _examine(out, aim)
@@ -294,7 +294,7 @@ def summary(lives: list[Life]) -> dict[str, Any]:
 def report(found: dict[str, Any]) -> str:
     runs = found["runs"]
     keys = list(next(iter(runs.values()))["summary"])
-    head = "| | " + " | ".join(f"{name} forward passes a step" for name in runs) + " |"
+    head = "| | " + " | ".join(f"accumulate = {name}" for name in runs) + " |"
     rows = [
         f"| {key} | " + " | ".join(f"{run['summary'][key]:.3g}" for run in runs.values()) + " |"
         for key in keys
@@ -325,8 +325,9 @@ def main() -> None:
         work(Path(out), int(steps), int(accumulate), aim, int(after))
         return
     began = time.perf_counter()
-    found: dict[str, Any] = {"command": f"python benchmarks/kills.py --kills {args.kills}"}
-    found["runs"] = {}
+    counts = " ".join(map(str, args.accumulate))
+    command = f"python benchmarks/kills.py --kills {args.kills} --accumulate {counts}"
+    found: dict[str, Any] = {"command": command, "runs": {}}
     for accumulate in args.accumulate:
         with tempfile.TemporaryDirectory() as folder:
             lives = survive(Path(folder), args.kills, accumulate, seed=accumulate)
