@@ -138,6 +138,7 @@ def test_without_typer_it_says_how_to_install_it() -> None:
         (ImportError("x"), 2),
         (RunFailed("x"), 1),
         (RuntimeError("x"), 1),
+        (KeyError("x"), 1),
         (OSError(28, "no space left"), 1),
         (KeyboardInterrupt(), 130),
     ],
@@ -332,6 +333,8 @@ def test_what_is_inferred_from_the_data_is_said(digits: Path, tmp_path: Path) ->
     found = answer(f"inspect {digits}")
     assert found["contract"] == {"levels": 17, "low": -1.0, "high": 1.0}
     assert (found["shape"], found["classes"], found["step"]) == ([1, 8, 8], 10, 2)
+    shutil.copytree(digits / "checkpoint", tmp_path / "alone")  # a U-Net takes any size
+    assert answer(f"inspect {tmp_path / 'alone'}")["shape"] == [1, 8, 8]
     out = tmp_path / "edm"
     said = call(f"{MOONS} --steps 1 --sde edm --out {out}").stderr
     assert "predicts edm, told log_sigma/4" in said and "EDMSDE" in said

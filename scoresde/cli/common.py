@@ -160,7 +160,11 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
                 raise
             if _wants_traceback():
                 raise
-            _complain(str(error) or type(error).__name__)
+            if isinstance(error, (*BAD_INPUT, OSError, RuntimeError)) and str(error):
+                _complain(str(error))
+            else:
+                name = type(error).__name__
+                _complain(f"{name}: {error}; `scoresde --traceback ...` shows where")
             raise typer.Exit(2 if isinstance(error, BAD_INPUT) else 1) from None
 
     return run
@@ -169,7 +173,6 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 BAD_INPUT = (
     ValueError,
     TypeError,
-    LookupError,
     ImportError,
     FileNotFoundError,
     FileExistsError,
@@ -198,10 +201,13 @@ def as_program() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
-    with warnings.catch_warnings():
-        warnings.showwarning = warn
-        yield
+    former = signal.signal(signal.SIGTERM, leave)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
 
 
 # Output

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
 
+from scoresde.cli.common import say
 from scoresde.cli.opened import Opened
 from scoresde.cli.source import load_source, parts
 
@@ -109,7 +110,7 @@ def open_samples(
 
     data: Data | LazyData = load_source(source, options)
     if holdout:
-        data = parts(data, holdout)[1] or data
+        data = parts(data, holdout)[1]  # type: ignore[assignment]  # not None here
     wanted, shape = opened.any_shape(), tuple(data.x.shape[1:])
     if tuple(None if a is None else b for a, b in zip_longest(wanted, shape)) != wanted:
         sizes = "x".join("any" if size is None else str(size) for size in wanted)
@@ -130,6 +131,11 @@ def open_samples(
         got = None if own is None else own.columns
         remedy = "pass a table with these columns, in this order"
         raise fail("data", f"a table with the columns {scaling.columns}", got, remedy)
+    if own is not None and scaling is None:
+        say(
+            f"the run of {opened.folder} does not say how its table became model units: this "
+            "one is standardised by its own mean and standard deviation"
+        )
     rows = torch.arange(len(data))
     if limit is not None and positive_int("limit", limit) < len(data):
         generator = torch.Generator().manual_seed(seed)
