@@ -15,6 +15,7 @@ from scoresde.losses import (
     WEIGHTINGS,
     ImportanceTime,
     LogNormalTime,
+    LossTime,
     TimeSampler,
     UniformTime,
     dsm_loss,
@@ -239,7 +240,7 @@ def test_the_weights_in_float32_are_those_of_float64(sde: AffineSDE, weighting: 
 def test_randomness_comes_from_the_generator_alone() -> None:
     model, x0 = oracle(VPSDE(), 2), data(16, 2)
     before = torch.get_rng_state()
-    for time in (UniformTime(), UniformTime(True), ImportanceTime(), LogNormalTime()):
+    for time in (UniformTime(), UniformTime(True), ImportanceTime(), LossTime(), LogNormalTime()):
         first = dsm_loss(model, x0, time=time, generator=seeded(4))
         assert torch.equal(first, dsm_loss(model, x0, time=time, generator=seeded(4)))
         assert not torch.equal(first, dsm_loss(model, x0, time=time, generator=seeded(5)))
@@ -308,6 +309,52 @@ def test_uniform_times_are_uniform() -> None:
             for k in range(500)
         ]
         assert stats.kstest(first, stats.uniform(1e-5, 1.0).cdf).pvalue > 1e-3
+
+
+@every_sde
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_loss_times_have_the_density_of_the_loss(sde: AffineSDE, weighting: str) -> None:
+    """The least second moment of the weighted loss: 1 / (1 - uniform) of its mean, squared."""
+    time, n, cells = LossTime(weighting, std=S, uniform=0.1), 20_000, 1000
+    t, weight = time.sample(sde, n, seeded(4))
+    assert t.dtype == torch.float64 and bool((t >= sde.t_min).all() and (t <= sde.T).all())
+    assert weight is not None and float(weight.max()) <= 10 * (1 + 1e-12)
+    # Cell by cell, the share of times, and mean and second moment of the loss of the best model.
+    middle = sde.t_min + (sde.T - sde.t_min) * (torch.arange(cells).double() + 0.5) / cells
+    alpha, sigma, g = sde.alpha(middle), sde.sigma(middle), sde.g(middle)
+    snr = (alpha / sigma) ** 2
+    on_eps = {  # the weights on the error of eps, by hand
+        "eps": torch.ones_like(snr),
+        "x0": 1 / snr,
+        "v": (alpha + sigma**2 / alpha) ** 2,
+        "likelihood": 0.5 * (g / sigma) ** 2,
+        "min_snr": snr.clamp(max=5.0) / snr,
+        "edm": 1 / snr + 1,
+    }
+    m = on_eps[weighting] * (alpha * S) ** 2 / ((alpha * S) ** 2 + sigma**2)
+    expected = 0.9 * m / m.sum() + 0.1 / cells
+    cell = ((t - sde.t_min) / (sde.T - sde.t_min) * cells).long().clamp(max=cells - 1)
+    torch.testing.assert_close(weight, 1 / (expected * cells)[cell], rtol=1e-9, atol=0.0)
+    edges = np.linspace(sde.t_min, sde.T, cells + 1)
+    total = np.append(0.0, expected.cumsum(0).numpy())
+    assert stats.kstest(t.numpy(), lambda u: np.interp(u, edges, total)).pvalue > 1e-3
+    second, even = float((m**2 / expected).sum()), float((m**2).sum()) * cells
+    assert second <= float(m.sum()) ** 2 / 0.9 * (1 + 1e-12)
+    assert second <= even
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "cosine", "flow"])
+def test_loss_times_keep_the_mean_and_lower_the_variance(name: str) -> None:
+    sde, n, spread = SDES[name], 40_000, []
+    losses = [
+        dsm_loss(oracle(sde, 4), data(n, 4), time=time, generator=seeded(3))
+        for time in (UniformTime(), LossTime(std=S), LossTime(std=S, low_discrepancy=True))
+    ]
+    for found in losses:
+        spread.append(float(found.std()))
+        error = math.hypot(spread[0], spread[-1]) / math.sqrt(n)
+        assert abs(float(found.mean() - losses[0].mean())) < 4 * error
+    assert spread[1] < 0.9 * spread[0]
 
 
 def test_log_normal_times() -> None:
@@ -389,10 +436,14 @@ def test_bad_input(changes: dict[str, Any], kind: type[Exception], message: str)
 def test_bad_time_samplers() -> None:
     with pytest.raises(ValueError, match=r"std: .*got 0.*EDM takes 1\.2"):
         LogNormalTime(std=0)
+    with pytest.raises(ValueError, match=r"uniform: expected a share in \(0, 1\], got 0"):
+        LossTime(uniform=0)
+    with pytest.raises(ValueError, match=r"weighting: .*did you mean 'likelihood'"):
+        LossTime("likelyhood")
     with pytest.raises(ValueError, match=r"mean: .*inf"):
         LogNormalTime(mean=math.inf)
     not_affine = SDE(lambda t, x: -x, lambda t: 1.0)
-    for time in (ImportanceTime(), LogNormalTime()):
+    for time in (ImportanceTime(), LossTime(), LogNormalTime()):
         with pytest.raises(TypeError, match=r"model\.sde: expected an AffineSDE"):
             time.sample(not_affine, 4)
 

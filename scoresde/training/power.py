@@ -175,9 +175,9 @@ def posthoc_ema(
     checkpoint. Karras et al. 2024 (EDM2, arXiv 2312.02696), section 3.
 
     Between the two widths, what is off falls with the third power of the number of snapshots or
-    faster. With 20 of them it is some 2e-4 of the distance between the average and the last weights
-    under a constant learning rate and 3e-3 under the cosine schedule, where that distance is
-    itself small; with 40 it is 4e-5 and 2e-4.
+    faster. With 20 of them it is some 2e-4 of the distance between the average and the last
+    weights under a constant learning rate, and 3e-3 under the cosine schedule, where that
+    distance is itself small; with 40 it is 4e-5 and 2e-4.
 
     Args:
         out: the folder of the run.
