@@ -78,7 +78,7 @@ class FeatureMoments:
     def merge(self, other: FeatureMoments) -> FeatureMoments:
         """Of both sets of rows together.
 
-        Source: Chan, Golub and LeVeque, The American Statistician 37 (1983), eq. (2.1).
+        Source: Chan, Golub and LeVeque, The American Statistician 37 (1983).
         """
         if len(self.mean) != len(other.mean):
             expected = f"{len(self.mean)} features"

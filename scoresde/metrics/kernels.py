@@ -127,8 +127,8 @@ def energy_distance(a: Array, b: Array) -> Estimate:
     Raises:
         ValueError: unequal D, fewer than four rows, or numbers that are not finite.
 
-    Source: Szekely and Rizzo, J. Statistical Planning and Inference 143 (2013), eq. (2);
-        Sejdinovic et al., Annals of Statistics 41 (2013), theorem 22, for the kernel.
+    Source: Szekely and Rizzo, J. Statistical Planning and Inference 143 (2013); Sejdinovic et al.,
+        Annals of Statistics 41 (2013), for the kernel.
 
     Example:
         >>> energy_distance(torch.zeros(5, 2), torch.tensor([[3.0, 4.0]] * 5)).value
@@ -170,7 +170,7 @@ def _discrepancy(kernel: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Es
     with g(x) = E k(x, x') - E k(x, y), h likewise, and V the mean square of the doubly centred
     kernel. For equal laws g and h vanish and the last three terms are all there is; the usual
     asymptotic formula lacks them. V is estimated without bias by U-centring (Szekely and Rizzo,
-    Annals of Statistics 42 (2014), proposition 1), and so are Var g and Var h, from which the
+    Annals of Statistics 42 (2014)), and so are Var g and Var h, from which the
     scatter of the row means is taken off; where that leaves less than 0 they are put to 0.
     """
     n, m = len(a), len(b)
@@ -249,7 +249,7 @@ def kernel_distance(
         ValueError: unequal F, fewer rows than `subset_size`, or numbers that are not finite.
         ImportError: torchmetrics is not installed.
 
-    Source: Binkowski et al., ICLR 2018, section 4.
+    Source: Binkowski et al., ICLR 2018.
 
     Example:
         >>> kernel_distance(torch.zeros(3, 1), torch.full((3, 1), 2.0), subsets=1, degree=1)

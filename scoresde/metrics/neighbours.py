@@ -80,8 +80,7 @@ def prdc(samples: Array, reference: Array, *, k: int = 5) -> PRDC:
     Raises:
         ValueError: unequal D, too few rows for `k`, or numbers that are not finite.
 
-    Source: Kynkaanniemi et al., NeurIPS 2019, eqs. (1) and (2); Naeem et al., ICML 2020, eqs. (3),
-        (5) and (9).
+    Source: Kynkaanniemi et al., NeurIPS 2019, section 2; Naeem et al., ICML 2020, section 3.
 
     Example:
         >>> x = torch.arange(8.0)[:, None]
