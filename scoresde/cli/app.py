@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from scoresde.cli import compare, encode, export, inspect, interpolate, likelihood, train
+from scoresde.cli import compare, encode, export, inspect, interpolate, likelihood, sample, train
 from scoresde.cli.common import TRACEBACK, guarded
 
 __all__ = ["COMMANDS", "app"]
 
 COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = (
     (train.train, train.EXAMPLES),
+    (sample.sample, sample.EXAMPLES),
     (likelihood.likelihood, likelihood.EXAMPLES),
     (encode.encode, encode.EXAMPLES),
     (encode.decode, encode.DECODE_EXAMPLES),

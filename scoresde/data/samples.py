@@ -127,7 +127,8 @@ class ShardRows(Rows):
         if self._held is None or self._held[0] != number:
             file = self.folder / shard_name(number, "npz")
             try:
-                with np.load(file, allow_pickle=False) as arrays:
+                # opened here, for numpy leaves a damaged file open
+                with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
                     x = arrays["x"]
             except _UNREADABLE as error:
                 remedy = "delete it and make the same call of sample_to, which draws it again"
@@ -202,7 +203,7 @@ def whole(place: Path, settings: dict[str, Any], numbers: range) -> bool:
     try:
         if settings["format"] == "png":
             return sorted(os.listdir(place)) == [image_name(i) for i in numbers]
-        with np.load(place, allow_pickle=False) as arrays:
+        with open(place, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             index = arrays["index"]
             with arrays.zip.open("x.npy") as member:
                 np.lib.format.read_magic(member)

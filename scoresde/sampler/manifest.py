@@ -101,18 +101,20 @@ def claim(
     """
     settings = json.loads(json.dumps(settings))
     if out.exists() and not out.is_dir():
-        raise fail("out", "a folder", f"{out}, a file", "choose another name")
+        raise _refuse("a folder", f"{out}, a file", "choose another name")
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
         if not (out / MANIFEST).exists():
             _check_empty(out)
             _write_first(out, settings, threads or torch.get_num_threads())
     found = read_manifest(out)
-    wanted = {**settings, "threads": threads or found["threads"]}
+    wanted = {**settings, "threads": found["threads"] if threads is None else threads}
     present = {**found["settings"], "threads": found["threads"]}
     if wanted != present:
         if overwrite:
             _clear(out, found["settings"])
+            store(out / f".{MANIFEST}.tmp", _manifest(settings, wanted["threads"]))
+            os.replace(out / f".{MANIFEST}.tmp", out / MANIFEST)
             return claim(out, settings, threads, False)
         raise _other(out, present, wanted)
     with explained(out):
@@ -127,19 +129,17 @@ def _check_empty(out: Path) -> None:
     if others and not (out / MANIFEST).exists():
         remedy = "nothing was changed there: choose a new folder"
         got = f"{out} with {', '.join(others[:4])}"
-        raise fail("out", f"a new folder, an empty one or one with {MANIFEST}", got, remedy)
+        raise _refuse(f"a new folder, an empty one or one with {MANIFEST}", got, remedy)
+
+
+def _manifest(settings: dict[str, Any], threads: int) -> bytes:
+    head = {"format": FORMAT, "version": VERSION, "torch": torch.__version__, "threads": threads}
+    return json.dumps({**head, "settings": settings}, indent=1).encode()
 
 
 def _write_first(out: Path, settings: dict[str, Any], threads: int) -> None:
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "torch": torch.__version__,
-        "threads": threads,
-        "settings": settings,
-    }
     made = out / f".{MANIFEST}.{os.urandom(4).hex()}.tmp"
-    store(made, json.dumps(manifest, indent=1).encode())
+    store(made, _manifest(settings, threads))
     try:
         os.link(made, out / MANIFEST)  # which fails if it is there, as a rename would not
     except (FileExistsError, FileNotFoundError):
@@ -154,11 +154,16 @@ def _other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> ValueErr
     keys = [k for k in sorted({*found, *wanted}) if found.get(k) != wanted.get(k)]
     parts = [f"{k}: {show(found.get(k))} there, {show(wanted.get(k))} now" for k in keys]
     remedy = "nothing was changed: choose another folder, give the same settings, or overwrite"
-    return ValueError(f"out: expected the settings of {out}, got {'; '.join(parts)}; {remedy}")
+    return _refuse(f"the settings of {out}", "; ".join(parts), remedy)
+
+
+def _refuse(expected: str, got: str, remedy: str) -> ValueError:
+    """As `fail` of the folder, with all of its path, however long."""
+    return ValueError(f"out: expected {expected}, got {got}; {remedy}")
 
 
 def _clear(out: Path, settings: dict[str, Any]) -> None:
-    """Remove shards and manifest of a run that is to be overwritten, the manifest last."""
+    """Remove the shards of a run that is to be overwritten."""
     with open(out / MANIFEST, "r+b") as file:
         count = len(shards_of(settings))
         mine(file, range(count), out)
@@ -166,7 +171,6 @@ def _clear(out: Path, settings: dict[str, Any]) -> None:
         with explained(out):
             for k in range(count):
                 remove(out / shard_name(k, settings["format"]))
-            os.unlink(out / MANIFEST)
 
 
 def mine(file: BinaryIO, shards: Iterable[int], out: Path) -> None:
@@ -185,7 +189,7 @@ def mine(file: BinaryIO, shards: Iterable[int], out: Path) -> None:
         except (BlockingIOError, PermissionError):
             got = f"{out}, where another process draws shard {k}"
             remedy = "wait for it, or end it; processes of one run differ in RANK"
-            raise fail("out", "a folder that no other run writes to", got, remedy) from None
+            raise _refuse("a folder that no other run writes to", got, remedy) from None
         except OSError:  # a file system without locks
             return
 
@@ -195,7 +199,7 @@ def sweep(out: Path, shards: Iterable[int], format: str) -> list[Path]:
     halves = [half_of(out / shard_name(k, format)) for k in shards]
     halves = [half for half in halves if half.exists()]
     with explained(out):
-        for half in [*halves, *out.glob(f".{MANIFEST}.*.tmp")]:
+        for half in [*halves, *out.glob(f".{MANIFEST}.*tmp")]:
             remove(half)
     return halves
 
