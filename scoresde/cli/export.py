@@ -73,10 +73,11 @@ def export(
         )
     else:
         made = export_program(opened.model, out, sizes, output=output, contract=opened.contract)
+    size = made.path.stat().st_size
     result = {
         "out": str(made.path),
         "kind": made.kind,
-        "bytes": made.path.stat().st_size,
+        "bytes": size,
         "output": made.output,
         "deviation": made.deviation,
         "bound": BOUND,
@@ -85,7 +86,7 @@ def export(
     }
     text = (
         f"{made.path}: {made.output} of {type(opened.model.net).__name__}, "
-        f"{result['bytes'] / 1e6:.2f} MB\n"
+        f"{size / 1e6:.2f} MB\n"
         f"verified at {made.checked} times in 3 batches: deviation {made.deviation:.1e}, "
         f"bound {BOUND:.1e}"
     )

@@ -14,8 +14,8 @@ from torch import Tensor
 from scoresde._check import fail, instance, positive_int, wrong_type
 from scoresde.comparison.plan import Entry, Solvers, plan
 from scoresde.comparison.result import Comparison
-from scoresde.comparison.rows import Floor, Row, ordered
-from scoresde.metrics import compare_sets
+from scoresde.comparison.rows import Floor, Row, ordered, short
+from scoresde.metrics import Measured, compare_sets
 from scoresde.model import Cond, Preconditioned, ScoreModel
 from scoresde.sampler import ReverseSampler
 from scoresde.sampler.names import as_model, check_shape
@@ -125,8 +125,8 @@ def compare(
         kinds = (AdaptiveODE, SciPySolver)
         instance("reference", reference, kinds, "pass e.g. AdaptiveODE(rtol=1e-6)")
     # What a network does at its first call alone is not to be timed.
-    short = "ddim" if isinstance(sde, AffineSDE) else "euler_maruyama"
-    warm = ReverseSampler(sde, scores, short, steps=1, t_end=t_end)
+    first = "ddim" if isinstance(sde, AffineSDE) else "euler_maruyama"
+    warm = ReverseSampler(sde, scores, first, steps=1, t_end=t_end)
     kind = warm.sample(sizes, seed=run.seeds[0], **run.options).dtype
     measured = run.measure(entries, progress)
     flow = [k for k, m in measured.items() if m.xs and not entries[k].stochastic]
@@ -147,7 +147,9 @@ def compare(
     distances: dict[int, float] = {}
     if target is not None:
         some = walks if reference_data is None else [*flow, *walks]
-        distances, floors["distance"] = _distances(measured, some, target, features)
+        best = exact if reference_data is not None else []
+        sets = {k: measured[k].xs for k in some}
+        distances, floors["distance"] = _distances(sets, best, target, features)
         facts.setdefault("distance from", f"{len(target)} samples of data")
     rows = [
         _row(entries[k], measured[k], exact, distances.get(k)) for k in sorted([*flow, *walks])
@@ -158,7 +160,7 @@ def compare(
         rows=tuple(rows[k] for k in order),
         floors=floors,
         failed=tuple((str(entries[k]), m.why) for k, m in measured.items() if not m.xs),
-        about={**_about(sde, scores, run, kind), **facts, **(about or {})},
+        about={**_about(sde, scores, run, kind, t_end), **facts, **(about or {})},
         samples={place: firsts[k] for place, k in enumerate(order)},
         reference=exact[0][:kept].cpu() if exact else None,
         target=None if target is None else target[:kept].cpu(),
@@ -274,7 +276,7 @@ def _row(
 ) -> Row:
     row = Row(
         solver=entry.solver,
-        method=repr(entry.sampler.solver),
+        method=entry.method,
         grid=entry.grid,
         steps=entry.steps,
         process="sde" if entry.stochastic else "ode",
@@ -293,37 +295,53 @@ def _row(
 
 
 def _distances(
-    measured: Mapping[int, _Measured],
-    chosen: Sequence[int],
+    sets: Mapping[int, Sequence[Tensor]],
+    exact: Sequence[Tensor],
     target: Tensor,
     features: Callable[[Tensor], Tensor] | None,
 ) -> tuple[dict[int, float], Floor]:
-    """The distance of each set from the target, and that of the target's halves."""
+    """The distance of each set from the target, and that of the target's halves.
+
+    Where the target are data, the samples `exact` of the reference have a distance, too.
+    """
     metric = "sliced_wasserstein" if features is None else "frechet"
-    found = {}
-    for k in chosen:
-        samples = torch.cat(measured[k].xs).cpu()
-        got = compare_sets(
+
+    def measured(xs: Sequence[Tensor]) -> Measured:
+        samples = torch.cat(list(xs)).cpu()
+        return compare_sets(
             samples, target.cpu(), metrics=(metric,), features=features, repeats=REPEATS
         )[metric]
-        found[k] = got.value
+
+    found = {k: measured(xs) for k, xs in sets.items()}
+    one = next(iter(found.values()))
     name = metric.replace("_", " ").replace("wasserstein", "Wasserstein")
-    what = f"{name} distance between random halves of what is compared with, {got.count} each"
-    return found, Floor(got.floor_mean + 2 * got.floor_std, got.floor_mean, what)
+    what = f"{name} distance between random halves of what is compared with, {one.count} each"
+    limit = one.floor_mean + 2 * one.floor_std
+    if exact:
+        own = measured(exact).value
+        limit = max(limit, own + 2 * one.floor_std)
+        what += f" (the reference itself is at {short(own)})"
+    values = {k: each.value for k, each in found.items()}
+    return values, Floor(limit, one.floor_mean, what)
 
 
-def _about(sde: SDE, model: ScoreModel, run: _Run, kind: torch.dtype) -> dict[str, Any]:
+def _about(
+    sde: SDE, model: ScoreModel, run: _Run, kind: torch.dtype, t_end: float | None
+) -> dict[str, Any]:
     """What was compared, and where."""
     import platform
     from importlib.metadata import version
 
     net = model.net if isinstance(model, Preconditioned) else model
     weights = sum(p.numel() for p in model.parameters())
+    several = ", ".join(map(str, run.seeds))
+    seeds = f"seed {several}" if len(run.seeds) == 1 else f"each of the seeds {several}"
     facts = {"SDE": repr(sde), "network": type(net).__name__, "parameters": weights}
     if isinstance(model, Preconditioned):
         facts["predicts"] = model.predicts
     return facts | {
-        "samples": f"{run.shape[0]} of shape {run.shape[1:]} for each of seeds {run.seeds}",
+        "samples": f"{run.shape[0]} of shape {run.shape[1:]} of {seeds}",
+        "sampling ends at": f"t = {sde.t_end if t_end is None else t_end:g}",
         "number format": str(kind).removeprefix("torch."),
         "rounds": run.rounds,
         "threads": torch.get_num_threads(),

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, final
 from scoresde._check import fail, instance, positive_int, wrong_type
 from scoresde.model import ScoreModel
 from scoresde.sampler import ReverseSampler
+from scoresde.sampler.names import SOLVERS
 from scoresde.sde import SDE
 from scoresde.solvers import Calibration, SciPySolver, Solver
 from scoresde.solvers.adaptive import AdaptiveSolver
@@ -28,6 +29,14 @@ class Entry:
     solver: str
     grid: str
     sampler: ReverseSampler
+
+    @property
+    def method(self) -> str:
+        """The first name that stands for its solver, or the solver itself."""
+        own = self.sampler.solver
+        names = (name for name, (solver, _) in SOLVERS.items() if solver == own)
+        known = self.solver in SOLVERS and SOLVERS[self.solver][0] == own
+        return self.solver if known else next(names, repr(own))
 
     @property
     def stochastic(self) -> bool:
@@ -93,8 +102,6 @@ def _options(
     if isinstance(solver, Calibration):  # brings both
         yield {}
         return
-    from scoresde.sampler.names import SOLVERS
-
     made = SOLVERS[solver][0] if isinstance(solver, str) and solver in SOLVERS else solver
     if _chooses(made):
         yield {"steps": 1}

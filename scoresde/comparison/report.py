@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ __all__ = ["page"]
 
 SHOWN = 6  # solvers in a figure, so that their names fit
 ACROSS = 12  # images in a row
+FAR = 1 / 30  # a floor that far below the least point would squeeze the figure
 NAMES = {"error": "RMS error", "distance": "distance"}
 
 STYLE = """
@@ -112,8 +113,8 @@ def _recommended(found: Results) -> Iterator[str]:
         head = ["at most this many calls", "solver", *grids, "steps", NAMES[measure], "seconds"]
         body = []
         for row in rows:
-            line = [str(row.nfe), row.solver, *([row.grid] if grids else []), count(row)]
-            body.append([*line, found.show(row, measure), f"{row.seconds:.3g}"])
+            line = [str(row.nfe), _name(row), *([row.grid] if grids else []), count(row)]
+            body.append([*line, found.show(row, measure), short(row.seconds)])
         yield f"<p>By {NAMES[measure]}:</p>" if len(found.measures) > 1 else ""
         yield _html_table(head, body, set())
         floor = [row for row in rows if found.at_floor(row, measure)]
@@ -123,6 +124,12 @@ def _recommended(found: Results) -> Iterator[str]:
                 f"{escape(floor[0].solver)} is at the floor: more "
                 "calls buy nothing that can be measured here.</p>"
             )
+
+
+def _name(row: Row) -> str:
+    """The solver, and what stands behind an automatic one."""
+    known = row.method != row.solver and row.method.isidentifier()
+    return f"{row.solver} ({row.method})" if known else row.solver
 
 
 def _curves(found: Results) -> Iterator[str]:
@@ -135,8 +142,12 @@ def _curves(found: Results) -> Iterator[str]:
     for measure in found.measures:
         floor, ranked = found.floors[measure], found.ranked(measure)
         lines = list(dict.fromkeys(_line(found, row) for row in ranked))
-        shown = [row for row in ranked if _line(found, row) in lines[:SHOWN]]
-        costs = {
+        # In an order that is the same in all figures, and so in the same colours.
+        shown = sorted(
+            (row for row in ranked if _line(found, row) in lines[:SHOWN]),
+            key=lambda row: (row.process, _line(found, row)),
+        )
+        costs: dict[str, Callable[[Row], float]] = {
             "network evaluations per sample (NFE)": lambda row: row.nfe,
             f"seconds for {found.about.get('samples', 'the batch').split(' of')[0]} samples": (
                 lambda row: row.seconds
@@ -144,25 +155,29 @@ def _curves(found: Results) -> Iterator[str]:
         }
         for xlabel, cost in costs.items():
             points = [(_line(found, r), cost(r), max(getattr(r, measure), 1e-16)) for r in shown]
+            near = floor.mean > FAR * min(point[2] for point in points)
             figure = quality_against_nfe(
                 points,
-                floor=floor.mean,
+                floor=floor.mean if near else None,
                 floor_label=names[measure],
                 xlabel=xlabel,
                 ylabel=units[measure],
             )
-            yield _figure(figure, _caption(found, measure, xlabel, len(lines)))
+            yield _figure(figure, _caption(found, measure, xlabel, len(lines), near))
 
 
 def _line(found: Results, row: Row) -> str:
-    return f"{row.solver}, {row.grid}" if _grid(found.rows) else row.solver
+    """The name of a line of a figure: with the grid, if the solver was tried on several."""
+    alike = {r.grid for r in found.rows if (r.solver, r.steps) == (row.solver, row.steps)}
+    return f"{row.solver}, {row.grid}" if len(alike) > 1 else row.solver
 
 
-def _caption(found: Results, measure: str, xlabel: str, lines: int) -> str:
+def _caption(found: Results, measure: str, xlabel: str, lines: int, near: bool) -> str:
     floor = found.floors[measure]
     text = f"{NAMES[measure].capitalize() if measure != 'error' else NAMES[measure]} against "
     text += f"{xlabel}, both axes logarithmic; lower and further left is better. "
-    text += f"Dashed: {floor.what}, {short(floor.mean)}."
+    where = "Dashed" if near else "Far below the picture"
+    text += f"{where}: {floor.what}, {short(floor.mean)}."
     if lines > SHOWN:
         text += (
             f" The {SHOWN} of {lines} lines with the lowest points are drawn; the table has all."
@@ -203,12 +218,15 @@ def _pictures(found: Results, low: float, high: float) -> Iterator[str]:
 
 def _chosen(found: Results) -> list[int]:
     """Rows with few steps and with more, of the best solvers, by number."""
-    ranked = (dict.fromkeys(row.solver for row in found.ranked(m)) for m in found.measures)
-    names = {name for solvers in ranked for name in list(solvers)[:3]}
-    counts = sorted({row.steps for row in found.rows if row.steps is not None}) or [None]
-    wanted = {counts[0], counts[len(counts) // 2]}
+    names: set[str] = set()
+    for measure in found.measures:
+        for process, most in (("ode", 3), ("sde", 1)):
+            rows = [row for row in found.ranked(measure) if row.process == process]
+            names |= set(list(dict.fromkeys(row.solver for row in rows))[:most])
+    counts = sorted({row.steps for row in found.rows if row.steps is not None})
+    wanted = {*counts[:1], *counts[len(counts) // 2 :][:1]}
     kept = [k for k, row in enumerate(found.rows) if row.solver in names and row.steps in wanted]
-    return kept[:8] or [0]
+    return kept[:10] or [0]
 
 
 def _title(row: Row) -> str:
@@ -264,8 +282,8 @@ def _method(found: Results) -> Iterator[str]:
         yield (
             f"<p><b>Distance.</b> Of the set of samples from {escape(_target(found))}. "
             f"Floor: the {escape(found.floors['distance'].what)}; a value up to "
-            f"{short(found.floors['distance'].value)} (two standard deviations above the mean of "
-            "such halves) cannot be told from none.</p>"
+            f"{short(found.floors['distance'].value)} (two standard deviations more) cannot be "
+            "told from none.</p>"
         )
     yield (
         "<p>These numbers say how well the solvers follow the model. Whether the model is good is "

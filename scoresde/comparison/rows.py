@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
         solver: the name it goes by.
-        method: what it is: a name such as "auto" stands for a solver that depends on the steps.
+        method: what it is, as a known name or as an object: that of "auto" depends on the steps.
         grid: the name of its grid; "own" for times of its own or steps that it chooses itself.
         steps: of the grid; None for a solver that chooses them itself.
         process: "ode", the probability flow, or "sde", a reverse SDE.
@@ -56,7 +56,8 @@ class Floor:
     Attributes:
         value: of "error", how far the reference moves when its tolerance is ten times looser; of
             "distance", two standard deviations above the mean between two halves of the set that
-            samples are compared with.
+            samples are compared with, or above the distance of the reference itself, if that is
+            more: a solver that comes nearer to data than the model it solves does so by chance.
         mean: what is drawn in a picture: `value`, or the mean between halves.
         what: what it is, in words.
     """
@@ -152,17 +153,18 @@ class Results:
         """Head and body of the table, sorted as the rows are; front rows of a measure have a *."""
         several = len({row.grid for row in self.rows}) > 1
         head = ["solver", *(["grid"] if several else []), "steps", "NFE"]
-        head += [f"RMS {name}" if name == "error" else name for name in self.measures]
-        head += ["median", "seconds"] if "error" in self.measures else ["seconds"]
+        for name in self.measures:
+            head += ["RMS error", "median"] if name == "error" else [name]
+        head.append("seconds")
         fronts = {name: self.front(name) for name in self.measures}
         body = []
         for row in self.rows:
             line = [row.solver, *([row.grid] if several else []), count(row), str(row.nfe)]
             for name in self.measures:
                 line.append(self.show(row, name) + (" *" if row in fronts[name] else ""))
-            if "error" in self.measures:
-                line.append("" if row.median is None else short(row.median))
-            body.append([*line, f"{row.seconds:.3g}"])
+                if name == "error":
+                    line.append("" if row.median is None else short(row.median))
+            body.append([*line, short(row.seconds)])
         return head, body
 
     def table(self) -> str:
@@ -208,7 +210,9 @@ def short(value: float) -> str:
     """Three digits; powers of ten where they are needed."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
+    if 100 <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    return f"{value:#.3g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
 
 
 def ordered(rows: Sequence[Row]) -> list[int]:

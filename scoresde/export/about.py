@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,9 +71,10 @@ def describe(
 
 def _fields(sde: SDE) -> dict[str, Any] | None:
     """The numbers an SDE is made of, if nothing else is needed to make it."""
-    if not dataclasses.is_dataclass(sde):
+    names = getattr(sde, "__dataclass_fields__", None)
+    if names is None:
         return None
-    found = {f.name: getattr(sde, f.name) for f in dataclasses.fields(sde)}
+    found = {name: getattr(sde, name) for name in names}
     plain = all(isinstance(value, int | float | tuple) for value in found.values())
     return found if plain else None
 

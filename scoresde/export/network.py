@@ -99,7 +99,7 @@ def prepare(
 
 
 def _single(model: ScoreModel) -> ScoreModel:
-    """The model with weights in float32; an oracle has none, and tables that it converts itself."""
+    """The model with weights in float32; an oracle has none, and converts its tables itself."""
     same = all(weight.dtype == torch.float32 for weight in model.parameters())
     return model if same else model.float()
 

@@ -142,8 +142,8 @@ def quality_against_nfe(
             axes.plot(*points.T, color=color, marker="o", markersize=4.5, linewidth=1.3)
         if floor is not None:
             _draw_floor(axes, floor, floor_label)
+        axes.margins(x=0.12, y=0.1)
         plain_ticks(axes.xaxis)
         plain_ticks(axes.yaxis)
-        axes.margins(x=0.12, y=0.1)
         _place_labels(figure, axes, solvers)
     return figure

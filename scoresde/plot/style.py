@@ -103,7 +103,10 @@ def plain_ticks(axis: Axis) -> None:
     """10, 20, 50 instead of powers, and ticks that are few enough to read."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    low, high = sorted(axis.get_view_interval())
+    # 1, 2 and 5 of many decades would be too many, and matplotlib would then show none.
+    subs = (1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
