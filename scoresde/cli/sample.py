@@ -37,7 +37,7 @@ scoresde sample runs/digits --n 50000 --label 3 --solver dpmpp_2m --steps 20 --o
 
 scoresde sample runs/images --n 50000 --format png --shard 250 --out pictures
 
-torchrun --standalone --nproc-per-node 8 -m scoresde.cli sample runs/images --n 50000 --out many
+torchrun --standalone --nproc-per-node 8 -m scoresde.cli sample runs/images -n 50000 --out many
 """
 
 
@@ -51,7 +51,16 @@ def sample(
     out: Annotated[
         Path, _panel("The folder of the samples.", "This call", "--out", metavar="FOLDER")
     ],
-    n: Annotated[int, _panel("Number of samples.", "Samples", "--n", min=1)] = 64,
+    n: Annotated[
+        int,
+        _panel(
+            "Number of samples; -n under torchrun, which has a --n of its own.",
+            "Samples",
+            "--n",
+            "-n",
+            min=1,
+        ),
+    ] = 64,
     label: Annotated[
         str | None,
         _panel(
