@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -48,6 +49,7 @@ from scoresde.data import (
     table,
 )
 from scoresde.nets import MLP
+from scoresde.training.stream import Stream, scattered
 
 BYTES = DataContract(256)
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -899,6 +901,49 @@ def test_a_file_larger_than_memory_is_not_loaded(tmp_path: Path) -> None:
     count, *size, grown = done.stdout.replace("(", "").replace(")", "").replace(",", "").split()
     assert (count, size) == ("200000", ["64", "3", "64", "64"])
     assert int(grown) < 100_000, f"{int(grown) / 1000:.0f} MB"
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 17, 64, 1000, 4097, 65_536])
+def test_an_order_that_is_stored_nowhere_has_every_row_once(samples: int) -> None:
+    places = torch.arange(samples)
+    first, second = (scattered(places, samples, key) for key in (5, 6))
+    assert torch.equal(first.sort().values, places) and torch.equal(second.sort().values, places)
+    cut = samples // 3
+    parts = [scattered(part, samples, 5) for part in (places[:cut], places[cut:])]
+    assert torch.equal(torch.cat(parts), first)
+    if samples >= 1000:
+        # Independent of the place, of the neighbour and of the other key: r sqrt(n) is normal.
+        pairs = ((places, first), (first[:-1], first[1:]), (first, second))
+        for a, b in pairs:
+            r = torch.corrcoef(torch.stack([a.double(), b.double()]))[0, 1]
+            assert abs(float(r)) * samples**0.5 < 4
+        kept = int((first == places).sum())
+        assert kept < 8  # Poisson with mean 1
+
+
+def test_billions_of_rows_take_no_memory_for_their_order() -> None:
+    """A list of them would be 32 GB."""
+    began = time.perf_counter()
+    stream = Stream(4_000_000_000, 256, seed=0)
+    batches = [stream.rows(number) for number in (0, 1, 15_624_999, 15_625_000)]
+    assert time.perf_counter() - began < 20
+    rows = torch.cat(batches)
+    assert len(rows.unique()) == 1024 and int(rows.max()) < 4_000_000_000
+    assert 1.7e9 < float(rows.double().mean()) < 2.3e9
+
+
+def test_a_few_of_a_billion_rows_are_found_without_a_list_of_all() -> None:
+    class Many(Rows):
+        shape, dtype = (10**12, 1), torch.float64
+
+        def read(self, rows: Tensor) -> Tensor:
+            return rows.double()[:, None]
+
+    rows = Many()
+    assert rows[torch.tensor([3, -1, 10**12 - 2])].flatten().tolist() == [3, 1e12 - 1, 1e12 - 2]
+    for index in (10**12, -(10**12) - 1):
+        with pytest.raises(IndexError, match="1000000000000"):
+            rows[torch.tensor([0, index])]
 
 
 # Tables

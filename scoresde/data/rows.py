@@ -100,7 +100,16 @@ class Rows(ABC):
         if index.ndim != 1 or index.is_floating_point() or index.is_complex():
             remedy = "pass a slice, a mask (N,) or a 1-D tensor of indices"
             raise fail("index", "a selection of rows", index, remedy)
-        return torch.arange(len(self))[index.cpu()]
+        index, size = index.cpu(), len(self)
+        if index.dtype in (torch.bool, torch.uint8):
+            if len(index) != size:
+                raise IndexError(f"index: expected a mask of length {size}, got {len(index)}")
+            return index.nonzero().flatten()
+        # Not by indexing all numbers, of which there may be more than fit into memory.
+        wrong = (index < -size) | (index >= size)
+        if wrong.any():
+            raise IndexError(f"index: expected rows below {size}, got {int(index[wrong][0])}")
+        return torch.where(index < 0, index + size, index).long()
 
     def take(self, index: slice | Tensor) -> Rows:
         """The rows of a slice, a mask or a tensor of indices, still unread."""

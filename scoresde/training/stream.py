@@ -14,7 +14,10 @@ from torch import Tensor
 
 from scoresde.data.base import Data, LazyData
 
-__all__ = ["Stream", "digest", "own_randomness", "seed_global", "take"]
+__all__ = ["LARGEST", "Stream", "digest", "own_randomness", "scattered", "seed_global", "take"]
+
+LARGEST = 2**22
+"""Samples up to which the order of an epoch is kept, in 32 MiB: beyond, each batch is computed."""
 
 
 @final
@@ -33,8 +36,8 @@ class Stream:
         parts = []
         while first < stop:
             epoch, start = divmod(first, self.samples)
-            order = _permutation(self.samples, self._key("order", epoch))
-            parts.append(order[start : start + stop - first])
+            end = min(self.samples, start + stop - first)
+            parts.append(_in_order(self.samples, self._key("order", epoch), start, end))
             first += len(parts[-1])
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -50,6 +53,42 @@ class Stream:
         # torch's CPU generator keeps 32 bits, so hashes of all numbers would collide: count on.
         digest = hashlib.blake2b(f"{purpose} {self.seed}".encode(), digest_size=4).digest()
         return (int.from_bytes(digest, "little") + number) % 2**32
+
+
+def _in_order(samples: int, key: int, start: int, end: int) -> Tensor:
+    """Places start ... end - 1 of a permutation of the samples."""
+    if samples <= LARGEST:
+        return _permutation(samples, key)[start:end]
+    return scattered(torch.arange(start, end, device="cpu"), samples, key)
+
+
+def scattered(places: Tensor, samples: int, key: int) -> Tensor:
+    """The rows at some places of a permutation of 0 ... samples - 1 that is stored nowhere.
+
+    A Feistel network of six rounds on numbers of 2 h bits is a permutation whatever its rounds
+    do; what it sends beyond the last sample goes through it again until it comes back.
+
+    Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), sections 3 and 5;
+    the rounds mix 32 bits as MurmurHash3 ends (Appleby, public domain).
+    """
+    half = ((samples - 1).bit_length() + 1) // 2
+    low = (1 << half) - 1
+    found = places.clone()
+    beyond = torch.ones_like(places, dtype=torch.bool)
+    while beyond.any():
+        left, right = found[beyond] >> half, found[beyond] & low
+        for turn in range(6):
+            left, right = right, left ^ (_mixed(right, key + 0x9E3779B9 * turn) & low)
+        found[beyond] = (left << half) | right
+        beyond = found >= samples
+    return found
+
+
+def _mixed(value: Tensor, key: int) -> Tensor:
+    mixed = (value * 0x9E3779B1 + key) & 0xFFFFFFFF
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed = (mixed ^ (mixed >> shift)) * factor & 0xFFFFFFFF
+    return mixed ^ (mixed >> 16)
 
 
 @lru_cache(maxsize=2)
