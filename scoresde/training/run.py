@@ -191,7 +191,8 @@ class Run:
 
     def _extra(self, done: int) -> dict[str, Any]:
         history = self.trainer.history
-        return {"step": done, "loss": history[-1][1] if history else None}
+        shape = list(self.trainer.data.x.shape[1:])  # a network may take images of any size
+        return {"step": done, "loss": history[-1][1] if history else None, "shape": shape}
 
     def _info(self, done: int) -> dict[str, Any]:
         update, trainer = self.update, self.trainer
