@@ -272,3 +272,16 @@ def test_errors_name_the_argument_the_value_and_the_remedy(
         call()
     for word in words:
         assert word in str(caught.value)
+
+
+def test_many_curves_are_told_apart_and_their_names_stand_beside_them() -> None:
+    steps = np.arange(5)
+    figure = plot.curve({f"run {i}": (steps, steps + i) for i in range(20)})
+    (axes,) = figure.axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert len(looks) == 20
+    assert axes.get_legend() is None
+    assert [text.get_text() for text in figure.legends[0].texts][:2] == ["run 0", "run 1"]
+    few = plot.curve({f"run {i}": (steps, steps + i) for i in range(3)})
+    assert few.axes[0].get_legend() is not None
+    assert not few.legends

@@ -143,13 +143,15 @@ class ImageClassifier(nn.Module):
     @torch.no_grad()
     def features(self, x: Tensor, batch_size: int = 1000) -> Tensor:
         """Features (N, F) of images (N, C, H, W), scaled, float64 on the CPU."""
-        parts = [self.body(part) for part in _images(x).split(batch_size)]
+        parts = [self.body(part) for part in torch.split(_images(x), batch_size)]
         return torch.cat(parts).double().cpu() * self.scale.double().cpu()
 
     @torch.no_grad()
     def classify(self, x: Tensor, batch_size: int = 1000) -> Tensor:
         """The most probable class (N,), int64 on the CPU, of images (N, C, H, W)."""
-        return torch.cat([self(part).argmax(1) for part in _images(x).split(batch_size)]).cpu()
+        return torch.cat(
+            [self(part).argmax(1) for part in torch.split(_images(x), batch_size)]
+        ).cpu()
 
     def accuracy(self, x: Tensor, labels: Array) -> float:
         """Share of images (N, C, H, W) whose label (N,) it finds.
@@ -171,7 +173,7 @@ def _batches(samples: int, size: int, epochs: int, seed: int) -> Iterator[Tensor
     """Rows of batches, every epoch in an order of its own."""
     generator: Any = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        yield from torch.randperm(samples, generator=generator).split(size)
+        yield from torch.split(torch.randperm(samples, generator=generator), size)
 
 
 def _images(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import cycle
+from itertools import cycle, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["curve"]
+
+MANY = 6
+"""With more series than this the legend stands beside the axes."""
 
 
 def _smoothed(steps: Numbers, values: Numbers, span: float) -> Numbers:
@@ -76,20 +79,24 @@ def curve(
     if not series:
         raise fail("series", "at least one series", series, 'pass {"name": (steps, values)}')
     nonnegative("smooth", smooth)
-    with blank(5.6, 3.4) as figure:
+    many = len(series) > MANY
+    with blank(7.2 if many else 5.6, 3.4) as figure:
         axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title or "")
-        for (name, pair), color in zip(series.items(), cycle(PALETTE), strict=False):
+        looks = product(("-", "--", ":", "-."), PALETTE)  # colours come again with another dash
+        for (name, pair), (dash, color) in zip(series.items(), cycle(looks), strict=False):
             steps, values = _series(f"series[{name!r}]", *pair)
             if smooth > 0:
                 pale = float(np.clip(14 / math.sqrt(len(steps)), 0.2, 0.6))
                 axes.plot(steps, values, color=color, linewidth=0.7, alpha=pale)
                 values = _smoothed(steps, values, smooth)
-            axes.plot(steps, values, color=color, label=name)
+            axes.plot(steps, values, color=color, linestyle=dash, label=name)
         if logy:
             axes.set_yscale("log")
             plain_ticks(axes.yaxis)
         axes.margins(x=0.02)
-        if len(series) > 1:
+        if many:
+            figure.legend(loc="outside right upper")
+        elif len(series) > 1:
             axes.legend()
     return figure
 
