@@ -104,7 +104,8 @@ class Rows(ABC):
         if index.dtype in (torch.bool, torch.uint8):
             if len(index) != size:
                 raise IndexError(f"index: expected a mask of length {size}, got {len(index)}")
-            return index.nonzero().flatten()
+            chosen: Tensor = index.nonzero().flatten()
+            return chosen
         # Not by indexing all numbers, of which there may be more than fit into memory.
         wrong = (index < -size) | (index >= size)
         if wrong.any():
