@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde.analytic import Gaussian
 from scoresde.losses import (
@@ -245,6 +246,33 @@ def test_randomness_comes_from_the_generator_alone() -> None:
         assert torch.equal(first, dsm_loss(model, x0, time=time, generator=seeded(4)))
         assert not torch.equal(first, dsm_loss(model, x0, time=time, generator=seeded(5)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@every_sde
+def test_the_model_is_asked_at_the_node_of_its_times(sde: AffineSDE) -> None:
+    probe, x0 = Probe(sde), torch.zeros(16, 2)
+    dsm_loss(probe, x0, generator=seeded())
+    expected = sde.at(UniformTime().sample(sde, 16, seeded())[0], like=x0)
+    for name in ("t", "g", "alpha", "sigma", "log_snr", "rate"):
+        assert torch.equal(getattr(probe.node, name), getattr(expected, name)), name
+    assert probe.node.affine and probe.node.batched
+    assert torch.equal(probe.node.map(lambda c: c[:3]).rate, expected.rate[:3])
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return op(*args, **(kwargs or {}))
+
+
+def test_the_loss_takes_few_operations_beside_the_network() -> None:
+    with Counting() as counter:
+        dsm_loss(Probe(VPSDE()), torch.zeros(8, 3), time=UniformTime(True), generator=seeded())
+    assert counter.count <= 42
 
 
 # The times

@@ -80,7 +80,8 @@ class Update:
         """The global norm of the gradients that are there, ()."""
         found = [p.grad for p in self.parameters if p.grad is not None]
         # As nn.utils.get_total_norm, which sorts them by device and dtype first; one device here.
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found)))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found)))
+        return norm
 
     def apply(self, norm: Tensor | None = None) -> Tensor:
         """Clip, step and average with the gradients that are there; their norm before clipping."""
