@@ -72,7 +72,8 @@ def measured(n: int, format: str) -> tuple[float, float]:
 
 
 def report(found: dict[str, Any]) -> str:
-    rows = "\n".join(f"| {key} | {value:.4g} |" for key, value in found["figures"].items())
+    figures = found["figures"].items()
+    rows = "\n".join(f"| {key} | {value:.5g} |" for key, value in figures if key != "seconds")
     return (
         f"# Memory of sampling\n\n`{found['command']}`, torch {torch.__version__}, "
         f"{platform.machine()}\n\n| | |\n| --- | ---: |\n{rows}\n"
