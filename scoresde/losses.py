@@ -313,10 +313,12 @@ class _Drawn(Node):
         if t.shape != like.shape[:1]:
             remedy = "return as many as the sampler is asked for"
             raise fail("time", f"times of shape ({len(like)},)", t, remedy)
-        for end in t.aminmax():  # on the CPU, where it makes nobody wait
-            sde.check_time("t", float(end))
+        moved = _moved(t, like)
+        if moved.device.type == "cpu":  # elsewhere a look would be a synchronisation
+            for end in moved.aminmax():
+                sde.check_time("t", float(end))
         self._sde, self._like = sde, like
-        self._time = expand(wide(_moved(t, like)), like)
+        self._time = expand(wide(moved), like)
         self.t = self._time.flatten().to(like)
         self.alpha = sde.alpha(self._time).to(like)
         self.sigma = sde.sigma(self._time).to(like)
