@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import errno
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -103,6 +105,57 @@ def test_a_signal_ends_the_run_after_the_step_and_a_checkpoint(
     for name in ("history.csv", "validation.csv"):
         parts = [(tmp_path / part / name).read_bytes() for part in ("whole", "parts")]
         assert parts[0] == parts[1]
+
+
+def test_a_signal_in_the_last_validation_or_write_is_obeyed(tmp_path: Path) -> None:
+    """The run is over, and what comes after it in the script must not go on."""
+    for step in (8, 12):
+        act = {step: lambda: signal.raise_signal(signal.SIGTERM)}
+        options = {"callback": lambda k, _, act=act: act.get(k, int)(), "callback_every": 4}
+        with pytest.raises(SystemExit) as caught:
+            run(tmp_path, **options).fit()
+        assert caught.value.code == 143
+        assert read_config(tmp_path / "checkpoint")["extra"]["step"] == min(12, step + 1)
+
+
+def test_a_second_signal_does_not_wait_and_leaves_the_checkpoint_whole(tmp_path: Path) -> None:
+    whole = run(None).fit()
+
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, loss=at_call(8, twice)).fit()
+    assert read_config(tmp_path / "checkpoint")["extra"]["step"] == 5
+    assert same(run(tmp_path, small(seed=4)).fit(resume=True), whole)
+
+
+@pytest.mark.parametrize("during", ["fsync", "replace"])
+def test_a_second_signal_in_the_write_that_the_first_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    whole = run(None).fit()
+    real = getattr(os, during)
+
+    def impatient(*arguments: Any) -> Any:
+        if started:
+            monkeypatch.undo()
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    started: list[int] = []
+
+    def first() -> None:
+        started.append(1)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, during, impatient)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, loss=at_call(8, first)).fit()
+    assert read_config(tmp_path / "checkpoint")["extra"]["step"] == 5
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+    assert same(run(tmp_path, small(seed=4)).fit(resume=True), whole)
 
 
 def test_handlers_of_the_user_hear_the_signal_and_a_second_one_is_obeyed_at_once() -> None:
@@ -214,6 +267,57 @@ def test_a_new_run_removes_what_another_left(tmp_path: Path) -> None:
         assert sorted(os.listdir(tmp_path / name)) == ["000000002", "000000004"]
 
 
+def test_what_a_kill_left_undone_is_done_by_the_resumed_run(tmp_path: Path) -> None:
+    """Killed before the checkpoint got its second name, or before its predecessor was removed."""
+    changes = {"checkpoint_every": 3, "keep": 2}
+    run(tmp_path / "whole", **changes).fit()
+    run(tmp_path / "parts", **changes, steps=9).fit()
+    shutil.rmtree(tmp_path / "parts" / "checkpoints" / "000000009")
+    shutil.copytree(tmp_path / "parts" / "checkpoint", tmp_path / "parts" / ".checkpoint.previous")
+    run(tmp_path / "parts", small(seed=4), **changes).fit(resume=True)
+    run(tmp_path / "parts", small(seed=4), **changes).fit(resume=True)  # with nothing left to do
+    for name in (".", "checkpoints"):
+        parts = [sorted(os.listdir(tmp_path / part / name)) for part in ("whole", "parts")]
+        assert parts[0] == parts[1]
+    assert parts[1] == ["000000009", "000000012"]
+
+
+def test_logs_of_a_killed_run_have_no_row_twice_and_none_missing(tmp_path: Path) -> None:
+    """TensorBoard's events too: those after the checkpoint are made anew, the one at it is not."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    class Gone(BaseException):
+        pass
+
+    options: dict[str, Any] = {"tensorboard": True, "log_every": 2, "checkpoint_every": 4}
+    options |= {"validation": points(10), "validate_every": 2, "buckets": 1, "callback_every": 1}
+
+    def until(last: int) -> Callable[..., None]:
+        def die(step: int, model: ScoreModel) -> None:
+            if step == last:
+                raise Gone
+
+        return die
+
+    for last in (7, 10):
+        with pytest.raises(Gone):
+            trainer = run(tmp_path, **options, callback=until(last))
+            trainer.fit(resume=(tmp_path / "checkpoint").exists())
+    (trainer := run(tmp_path, **options)).fit(resume=True)
+    steps = [2, 4, 6, 8, 10, 12]
+    assert [row[0] for row in trainer.history] == steps
+    for name in ("history.csv", "validation.csv"):
+        with open(tmp_path / name, newline="") as file:
+            assert [int(row["step"]) for row in csv.DictReader(file)] == steps
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for name in ("loss", "lr", "gradient_norm", "validation"):
+        assert [event.step for event in events.Scalars(name)] == steps, name
+    losses = [event.value for event in events.Scalars("loss")]
+    assert losses == pytest.approx([row[1] for row in trainer.history], rel=1e-6)
+
+
 # A full disk
 
 
@@ -266,6 +370,84 @@ def test_a_quota_is_a_clear_error(tmp_path: Path) -> None:
     assert read_config(tmp_path / "checkpoint")["extra"]["step"] == 5
     load(tmp_path / "checkpoint")
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+
+
+ELSEWHERE = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from test_resume import run, small
+from pathlib import Path
+run(None, small(), steps=1).fit()  # imports what the other user may not read
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+for name in ("closed/run", "locked/run", "run"):
+    try:
+        run(Path({out!r}) / name, small(), steps=2).fit()
+    except OSError as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="becomes another user")
+def test_a_folder_of_somebody_else_is_a_clear_error() -> None:
+    """For a user who may read and not write, before any training."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest closes its own to other users
+        refused_elsewhere(Path(folder))
+
+
+def refused_elsewhere(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    run(tmp_path / "run", steps=2).fit()
+    for name, mode in (("closed", 0o700), ("locked", 0o755)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    before = (tmp_path / "run" / "history.csv").read_bytes()
+    code = ELSEWHERE.format(tests=str(ROOT / "tests"), out=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done
+    files = ("closed/run", "locked/run/history.csv", "run/history.csv")
+    for line, file in zip(lines, files, strict=True):
+        assert line.startswith("PermissionError") and f"out: expected to write {tmp_path}" in line
+        assert file in line and "may write to" in line and "free some space" not in line
+    assert (tmp_path / "run" / "history.csv").read_bytes() == before
+    load(tmp_path / "run" / "checkpoint")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a small disk")
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """A real one, of 256 KiB, on which the second checkpoint has no room beside the first."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("no right to mount")
+    try:
+        options: dict[str, Any] = {"schedule": "constant"}
+        run(disk, small(width=32), steps=4, **options).fit()
+        weights = (disk / "checkpoint" / "model.safetensors").read_bytes()
+        free = shutil.disk_usage(disk).free
+        (disk / "other").write_bytes(b"x" * (free - 16384))
+        match = r"No space left.*the one before it is intact: free some space"
+        with pytest.raises(OSError, match=match) as caught:
+            run(disk, small(width=32), steps=8, **options).fit(resume=True)
+        assert caught.value.errno == errno.ENOSPC
+        assert (disk / "checkpoint" / "model.safetensors").read_bytes() == weights
+        (disk / "other").unlink()
+        found = run(disk, small(width=32), steps=8, **options).fit(resume=True)
+        assert same(found, run(None, small(width=32), steps=8, **options).fit())
+        assert sorted(os.listdir(disk)) == ["checkpoint", "history.csv"]
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
 # Losses that are not finite

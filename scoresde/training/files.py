@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ __all__ = [
     "read",
     "refuse",
     "remove",
+    "unwritten",
     "write",
 ]
 
@@ -141,11 +143,19 @@ def _explained(place: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         before = "the one before it is intact" if place.exists() else "nothing was left there"
-        message = (
-            f"path: expected to write {place}, got {type(error).__name__}: {error}; {before}: "
-            "free some space, raise the quota or choose another disk, and resume"
-        )
-        raise OSError(getattr(error, "errno", None) or errno.EIO, message) from error
+        raise unwritten("path", place, error, f"{before}: ") from error
+
+
+def unwritten(argument: str, place: Path, error: Exception, before: str = "") -> OSError:
+    """The error of a place that could not be written to, of the system's kind."""
+    # safetensors, written in Rust, says the number in its text alone.
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    number = getattr(error, "errno", None) or (int(told[1]) if told else errno.EIO)
+    remedy = "free some space, raise the quota or choose another disk, and resume"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "choose a folder that this user may write to"
+    got = f"{type(error).__name__}: {error}"
+    return OSError(number, f"{argument}: expected to write {place}, got {got}; {before}{remedy}")
 
 
 def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from scoresde._check import need
+from scoresde.training.files import unwritten
 
-__all__ = ["Log", "Metrics", "Row"]
+__all__ = ["Log", "Metrics", "Row", "writing"]
 
 Row: TypeAlias = tuple[int, float, float]
 """(step, mean loss since the last row, learning rate)."""
@@ -61,8 +63,9 @@ class Log:
         self.bar = _bar(steps, start) if progress else None
         self.table = None if out is None else out / "history.csv"
         if self.table is not None:
-            self.table.parent.mkdir(parents=True, exist_ok=True)
-            self.table.write_text("step,loss,lr,gradient_norm,skipped\n", encoding="utf-8")
+            with writing(self.table):
+                self.table.parent.mkdir(parents=True, exist_ok=True)
+                self.table.write_text("step,loss,lr,gradient_norm,skipped\n", encoding="utf-8")
             self._append([(*r, *m.values()) for r, m in zip(history, metrics, strict=True)])
 
     def __enter__(self) -> Log:
@@ -109,13 +112,27 @@ class Log:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, done)
 
+    def sync(self) -> None:
+        """Bring TensorBoard's events into their file, of which a killed process loses the last."""
+        if self.writer is not None:
+            self.writer.flush()
+
     def _samples_per_second(self, done: int) -> float:
         return (done - self.start) * self.batch / max(1e-9, time.perf_counter() - self.began)
 
     def _append(self, rows: list[tuple[Any, ...]]) -> None:
         if self.table is not None:
-            with open(self.table, "a", newline="", encoding="utf-8") as file:
+            with writing(self.table), open(self.table, "a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """An error of the system as one of the folder of the run."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritten("out", file, error) from error
 
 
 def _bar(steps: int, start: int) -> Any:
@@ -135,4 +152,8 @@ def _tensorboard(out: Path, wanted: bool | None, start: int) -> Any:
         raise ImportError(
             "tensorboard is not installed; run: pip install 'scoresde[train]'"
         ) from error
-    return module.SummaryWriter(str(out / "tensorboard"), purge_step=start or None)
+    # The rows of step `start` itself are in the checkpoint, and are not made anew.
+    with writing(out / "tensorboard"):
+        return module.SummaryWriter(
+            str(out / "tensorboard"), purge_step=start + 1 if start else None
+        )

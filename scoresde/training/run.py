@@ -117,7 +117,10 @@ class Run:
             self.log.flush(done, lr)
         self._judge(done, last)
         if self.main and (saves or caught is not None):
+            self.log.sync()
             self.keeper.save(self.update, self._info(done), self._extra(done))
+        if last and caught is None:
+            caught = self.interrupts.caught  # it came in the last validation or write
         if caught is not None:
             self.accelerator.wait_for_everyone()
             self.interrupts.obey(caught)

@@ -27,7 +27,7 @@ from scoresde.losses import WEIGHTINGS, TimeSampler, UniformTime, dsm_loss
 from scoresde.model import ScoreModel
 from scoresde.training.checkpoint import describe
 from scoresde.training.ema import check_decay
-from scoresde.training.log import Metrics, Row
+from scoresde.training.log import Metrics, Row, writing
 from scoresde.training.objective import Loss, accelerated, device_of, misfit
 from scoresde.training.power import check_width
 from scoresde.training.run import Run
@@ -221,7 +221,9 @@ class Trainer:
         self.tensorboard = tensorboard
         self.out = None if out is None else Path(out)
         if self.out is not None:
-            if self.out.exists() and not self.out.is_dir():
+            with writing(self.out):  # in a folder that is closed to this user, not even asked
+                taken = self.out.exists() and not self.out.is_dir()
+            if taken:
                 raise fail("out", "a folder", str(out), "choose another name")
             describe(model, self.contract)  # fails before the training, not after it
         if not any(p.requires_grad for p in model.parameters()):
