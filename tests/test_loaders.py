@@ -1,6 +1,7 @@
 """Data from files: every format is written here, read back exactly, and refused when broken."""
 
 import gzip
+import importlib
 import importlib.util
 import io
 import os
@@ -901,6 +902,18 @@ def test_a_file_larger_than_memory_is_not_loaded(tmp_path: Path) -> None:
     count, *size, grown = done.stdout.replace("(", "").replace(")", "").replace(",", "").split()
     assert (count, size) == ("200000", ["64", "3", "64", "64"])
     assert int(grown) < 100_000, f"{int(grown) / 1000:.0f} MB"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("case", "gigabytes"), [("images", 2), ("columns", 2), ("moments", 0.2)])
+def test_training_on_a_large_file_takes_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, gigabytes: float
+) -> None:
+    """Of 2 GB of narrow rows the order of an epoch would take as much again."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    found = importlib.import_module("loading").measure(case, gigabytes, 5, tmp_path)
+    assert found["grown_mb"] < 300, found
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 17, 64, 1000, 4097, 65_536])
