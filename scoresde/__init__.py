@@ -20,7 +20,13 @@ if TYPE_CHECKING:
         discrete_log_prob,
         log_prob,
     )
-    from scoresde.losses import ImportanceTime, LogNormalTime, UniformTime, dsm_loss
+    from scoresde.losses import (
+        ImportanceTime,
+        LogNormalTime,
+        LossTime,
+        UniformTime,
+        dsm_loss,
+    )
     from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
     from scoresde.node import Node
     from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
@@ -118,6 +124,7 @@ __all__ = [
     "LinearSDE",
     "LogLikelihood",
     "LogNormalTime",
+    "LossTime",
     "Node",
     "OneCallSRA",
     "Noise",
@@ -179,7 +186,7 @@ _NAMES = {
     "fokker_planck": "Density FokkerPlanck score_fpe_residual",
     "grid": "Grid churn restart",
     "likelihood": "DiscreteLogLikelihood LogLikelihood discrete_log_prob log_prob",
-    "losses": "ImportanceTime LogNormalTime UniformTime dsm_loss",
+    "losses": "ImportanceTime LogNormalTime LossTime UniformTime dsm_loss",
     "model": "AnalyticStart FunctionScore Preconditioned ScoreModel",
     "node": "Node",
     "noise": "BrownianPath Independent Noise PathOnGrid",

@@ -27,7 +27,12 @@ SDES = {
     "flow": "FlowSDE",
 }
 NETS = {"mlp": "MLP", "unet": "UNet", "uvit": "UViT"}
-TIMES = {"uniform": "UniformTime", "importance": "ImportanceTime", "log_normal": "LogNormalTime"}
+TIMES = {
+    "uniform": "UniformTime",
+    "importance": "ImportanceTime",
+    "loss": "LossTime",
+    "log_normal": "LogNormalTime",
+}
 INFERRED = ("dim", "channels", "size", "classes")
 """Arguments of the networks that come from the data."""
 

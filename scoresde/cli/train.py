@@ -120,7 +120,9 @@ def train(
     ] = "eps",
     time: Annotated[
         str,
-        _panel("How times are drawn: uniform, importance or log_normal.", "Loss", metavar="NAME"),
+        _panel(
+            "How times are drawn: uniform, importance, loss or log_normal.", "Loss", metavar="NAME"
+        ),
     ] = "uniform",
     time_option: Annotated[
         list[str] | None,
