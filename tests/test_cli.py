@@ -468,6 +468,7 @@ def test_the_bound_is_that_of_the_library(digits: Path) -> None:
     truth = elbo(model, part.x, contract=part.contract, cond=part.cond, steps=8, seed=1)
     mean, error = truth.estimate(part.contract)
     assert found["bits_per_dim"] == pytest.approx(mean, rel=1e-6)
+    assert found["nats"] == pytest.approx(-float(truth.nats.mean()), rel=1e-6)
     assert found["bits_per_dim_monte_carlo_error"] == pytest.approx(error, rel=1e-5)
 
 
