@@ -27,6 +27,7 @@ from scoresde.cli.common import (
 from scoresde.cli.config import ConfigFile, write_config
 from scoresde.cli.pictures import Pictures, draw_losses
 from scoresde.cli.source import DataOptions, Source, load_source, parts
+from scoresde.cli.summary import beginning, ending, result_of
 
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
@@ -333,11 +334,11 @@ def train(
     }
     if is_first():
         write_config(ctx, out, about)
-    say(_beginning(trainer, whole, about, out))
+    say(beginning(trainer, whole, about, out))
     began = clock.perf_counter()
     _fit(trainer, out, resume)
-    result = _result(trainer, out, clock.perf_counter() - began, about)
-    emit(result, _ending(result), as_json)
+    result = result_of(trainer, out, clock.perf_counter() - began, about)
+    emit(result, ending(result), as_json)
 
 
 STALE = (
@@ -402,63 +403,3 @@ def _widths(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"widths: expected two numbers, e.g. 0.05,0.10, got {text!r}") from None
-
-
-def _beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], out: Path) -> str:
-    model, net = trainer.model, trainer.model.net
-    sizes = ", ".join(f"{k}={v}" for k, v in getattr(net, "config", {}).items())
-    labels = f", {about['classes']} classes" if about["classes"] else ""
-    per_step = trainer.batch_size * trainer.accumulate
-    lines = {
-        "data": f"{whole!r}{labels}",
-        "split": f"{about['samples']} to train on, {about['held_out']} held out",
-        "levels": whole.contract or "none: not discrete",
-        "sde": repr(model.sde),
-        "network": f"{about['network']}({sizes}), {about['parameters']:,} parameters",
-        "predicts": f"{about['predicts']}, told {about['time']} as its time",
-        "training": f"{trainer.steps} steps of {per_step} samples in each process",
-        "run": str(out),
-    }
-    return "\n".join(f"{name:9}{text}" for name, text in lines.items())
-
-
-def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) -> dict[str, Any]:
-    step, validation = trainer.validations[-1] if trainer.validations else (None, ())
-    best = min((sum(v) / len(v), s) for s, v in trainer.validations) if step else (None, None)
-    return {
-        "out": str(out),
-        "checkpoint": str(out / "checkpoint"),
-        "best": str(out / "best") if step else None,
-        "steps": trainer.steps,
-        "seconds": seconds,
-        "loss": trainer.history[-1][1] if trainer.history else None,
-        "validation": sum(validation) / len(validation) if step else None,
-        "validation_by_time": validation,
-        "best_validation": best[0],
-        "best_step": best[1],
-        "skipped": sum(int(row["skipped"]) for row in trainer.metrics),
-        "parameters": about["parameters"],
-        "shape": about["shape"],
-        "classes": about["classes"],
-    }
-
-
-def _ending(result: dict[str, Any]) -> str:
-    lines = [
-        f"{result['steps']} steps in {result['seconds']:.1f} s, loss {_short(result['loss'])}"
-    ]
-    if result["validation"] is not None:
-        lines[0] += f", validation {_short(result['validation'])}"
-        lines.append(
-            f"{result['best']}: the model of the lowest validation loss, "
-            f"{_short(result['best_validation'])} at step {result['best_step']}"
-        )
-    if result["skipped"]:
-        lines.append(f"{result['skipped']} steps were skipped: their loss was not finite")
-    lines.append(f"{result['checkpoint']}: the averaged model and the state of the run")
-    lines.append(f"next: scoresde inspect {result['out']}")
-    return "\n".join(lines)
-
-
-def _short(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4f}"
