@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,7 @@ def moments_of(pieces: Iterable[Tensor], *, covariance: bool = False) -> Moments
     """
     count, shape = 0, torch.Size()
     mean = scatter = torch.zeros(0, dtype=torch.float64)
-    for piece in pieces:
+    for piece in pieces if covariance else _small(pieces):
         x = piece.detach().to("cpu", torch.float64).flatten(1)
         if len(x) == 0:
             continue
@@ -80,6 +81,12 @@ def moments_of(pieces: Iterable[Tensor], *, covariance: bool = False) -> Moments
     variance = (scatter.diagonal() if covariance else scatter) / count
     matrix = scatter / count if covariance else None
     return Moments(count, mean.reshape(shape), variance.sqrt().reshape(shape), matrix)
+
+
+def _small(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The pieces cut to some 2^20 values, for each is copied to float64 several times."""
+    for piece in pieces:
+        yield from piece.split(max(1, 2**20 // max(1, math.prod(piece.shape[1:]))))
 
 
 def moments_of_rows(x: Tensor | Rows, covariance: bool) -> Moments:
