@@ -132,7 +132,7 @@ def bits(model: ScoreModel, train: Data, test: Data) -> dict[str, Any]:
             samples=2 if len(data) <= 500 else 1,
             t_end=t_end,
             cond=data.cond,
-            batch_size=250,
+            batch_size=100,
         )
         return mean_of(found.bits_per_dim(contract))
 
@@ -171,7 +171,7 @@ def judge(model: ScoreModel, data: Data, test: Data, out: Path, count: int) -> d
     label = torch.arange(count) % 10
     sampler = ReverseSampler(model.sde, model, "auto_sde", steps=30)
     solution = sampler.solve(
-        (count, 1, 28, 28), seed=1, cond={"label": label}, batch_size=500, progress=True
+        (count, 1, 28, 28), seed=1, cond={"label": label}, batch_size=100, progress=True
     )
     x = solution.x.clamp(-1, 1)
     order = torch.arange(100) // 10 + torch.arange(100) % 10 * 10  # a row for each class
