@@ -1,6 +1,6 @@
 """Weighting x sampling of time x prediction on the digits, at equal compute, with error bars.
 
-    python benchmarks/ablation.py [--seeds 3] [--steps 400]
+    python benchmarks/ablation.py [--seeds 2] [--steps 250]
 
 One U-Net, AdamW, EMA, batch size and number of steps for all; the three choices are those of
 `Preconditioned` and `dsm_loss`. The learning rate is one for all as well, and the gradient is
@@ -116,8 +116,8 @@ def report(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--stem", default="ablation", help="name of the results")
     args = parser.parse_args()
     train, test = digits("train"), digits("test")
