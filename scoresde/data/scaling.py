@@ -86,7 +86,8 @@ def moments_of(pieces: Iterable[Tensor], *, covariance: bool = False) -> Moments
 def _small(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     """The pieces cut to some 2^20 values, for each is copied to float64 several times."""
     for piece in pieces:
-        yield from piece.split(max(1, 2**20 // max(1, math.prod(piece.shape[1:]))))
+        rows = max(1, 2**20 // max(1, math.prod(piece.shape[1:])))
+        yield from torch.split(piece, rows)
 
 
 def moments_of_rows(x: Tensor | Rows, covariance: bool) -> Moments:
