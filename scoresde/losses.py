@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, final
 
 import torch
@@ -171,11 +170,7 @@ class LossTime(TimeSampler):
     def sample(
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        share = torch.tensor(
-            _shares(_affine(sde), self.weighting, self.std, self.uniform),
-            dtype=torch.float64,
-            device="cpu",
-        )
+        share = _shares(_affine(sde), self.weighting, self.std, self.uniform)
         upper = share.cumsum(0)
         u = _uniforms(n, self.low_discrepancy, generator) * upper[-1]
         cell = torch.searchsorted(upper, u, right=True).clamp_max(len(share) - 1)
@@ -184,18 +179,18 @@ class LossTime(TimeSampler):
         return t.clamp(sde.t_min, sde.T), 1.0 / (share[cell] * len(share))
 
 
-@lru_cache(maxsize=8)
-def _shares(sde: AffineSDE, weighting: str, std: float, uniform: float) -> tuple[float, ...]:
-    """The probabilities of the cells of `LossTime`."""
+def _shares(sde: AffineSDE, weighting: str, std: float, uniform: float) -> Tensor:
+    """The probabilities of the cells of `LossTime`, (CELLS,).
+
+    Not kept from one batch to the next: an SDE of one's own may change, or have no hash.
+    """
     kind, weigh = WEIGHTINGS[weighting]
-    loss = []
-    for cell in range(CELLS):
-        node = sde.at(sde.t_min + (sde.T - sde.t_min) * (cell + 0.5) / CELLS)
-        signal, noise = (node.alpha * std) ** 2, node.sigma**2
-        scale = Prediction(torch.empty(0), node, torch.empty(0), "eps").coefficients(kind)[1]
-        loss.append(float(weigh(node)) * scale**2 * signal / (signal + noise))
-    total = math.fsum(loss)
-    return tuple((1 - uniform) * each / total + uniform / CELLS for each in loss)
+    middle = (torch.arange(CELLS, dtype=torch.float64, device="cpu") + 0.5) / CELLS
+    node = _Drawn(sde, sde.t_min + (sde.T - sde.t_min) * middle, middle[:, None])
+    signal, noise = (node.alpha * std) ** 2, node.sigma**2
+    scale = Prediction(signal, node, signal, "eps").coefficients(kind)[1]
+    loss = (weigh(node) * scale**2 * signal / (signal + noise)).flatten()
+    return (1 - uniform) * loss / loss.sum() + uniform / CELLS
 
 
 @final

@@ -1,6 +1,7 @@
 """Denoising score matching: closed forms, weightings, samplers of time, dropped conditions."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from scipy import integrate, stats
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from scoresde._tensor import xp
 from scoresde.analytic import Gaussian
 from scoresde.losses import (
     WEIGHTINGS,
@@ -383,6 +385,41 @@ def test_loss_times_keep_the_mean_and_lower_the_variance(name: str) -> None:
         error = math.hypot(spread[0], spread[-1]) / math.sqrt(n)
         assert abs(float(found.mean() - losses[0].mean())) < 4 * error
     assert spread[1] < 0.9 * spread[0]
+
+
+@dataclass
+class Mutable(AffineSDE):
+    """An SDE of one's own that can change and therefore has no hash: a VP-SDE in other times."""
+
+    power: float
+    T, t_min, t_end = 1.0, 1e-4, 1e-3
+
+    def log_alpha(self, t: Any) -> Any:
+        return -3.0 * t**self.power
+
+    def log_snr(self, t: Any) -> Any:
+        return self.log_alpha(t) - xp(t).log(self.sigma(t))
+
+    def sigma(self, t: Any) -> Any:
+        return xp(t).sqrt(-xp(t).expm1(2 * self.log_alpha(t)))
+
+    def time_of(self, log_snr: Any) -> Any:
+        raise NotImplementedError
+
+    def rate(self, t: Any) -> Any:
+        return -3.0 * self.power * t ** (self.power - 1)
+
+    def g(self, t: Any) -> Any:
+        return xp(t).sqrt(-2 * self.rate(t))
+
+
+def test_loss_times_follow_an_sde_that_changes() -> None:
+    sde = Mutable(1.0)
+    before = LossTime().sample(sde, 64, seeded())[0]
+    sde.power = 3.0
+    after = LossTime().sample(sde, 64, seeded())[0]
+    assert torch.equal(after, LossTime().sample(Mutable(3.0), 64, seeded())[0])
+    assert not torch.equal(before, after)
 
 
 def test_log_normal_times() -> None:
