@@ -98,6 +98,8 @@ class ShardRows(Rows):
         contract: of whole numbers; floats are in model units already.
     """
 
+    parallel = True
+
     def __init__(
         self, folder: Path, settings: dict[str, Any], contract: DataContract | None
     ) -> None:
@@ -124,18 +126,21 @@ class ShardRows(Rows):
         return x
 
     def _shard(self, number: int) -> ArrayRows:
-        if self._held is None or self._held[0] != number:
-            file = self.folder / shard_name(number, "npz")
-            try:
-                # opened here, for numpy leaves a damaged file open
-                with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-                    x = arrays["x"]
-            except _UNREADABLE as error:
-                remedy = "delete it and make the same call of sample_to, which draws it again"
-                raise fail(str(file), "a whole shard", f"{error}", remedy) from error
-            contract = self.contract if x.dtype.kind in "ui" else None
-            self._held = number, ArrayRows(x, "ND", contract, self.dtype, file.name)
-        return self._held[1]
+        held = self._held  # looked at once, for another thread may put another shard there
+        if held is not None and held[0] == number:
+            return held[1]
+        file = self.folder / shard_name(number, "npz")
+        try:
+            # opened here, for numpy leaves a damaged file open
+            with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+                x = arrays["x"]
+        except _UNREADABLE as error:
+            remedy = "delete it and make the same call of sample_to, which draws it again"
+            raise fail(str(file), "a whole shard", f"{error}", remedy) from error
+        contract = self.contract if x.dtype.kind in "ui" else None
+        shard = ArrayRows(x, "ND", contract, self.dtype, file.name)
+        self._held = number, shard
+        return shard
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
