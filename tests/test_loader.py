@@ -1,15 +1,29 @@
 """Batches that are read ahead: the same batches, truly ahead, and errors in their own step."""
 
 import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from scoresde import VPSDE, Preconditioned, Trainer, dsm_loss
-from scoresde.data import Data, LazyData, Rows
+from scoresde import (
+    VPSDE,
+    Gaussian,
+    Preconditioned,
+    ReverseSampler,
+    Trainer,
+    dsm_loss,
+    sample_to,
+)
+from scoresde.data import Data, LazyData, Rows, image_folder, npy, npz, samples
+from scoresde.data.samples import ShardRows
 from scoresde.nets import MLP
 from scoresde.training.loader import Loader
 from scoresde.training.stream import Stream
@@ -21,6 +35,7 @@ class Noted(Rows):
     """Rows that note who reads them, and one of which may be damaged."""
 
     dtype = torch.float32
+    parallel = True
 
     def __init__(self, x: Tensor, damaged: int | None) -> None:
         self.x = x
@@ -101,6 +116,92 @@ def test_data_in_memory_need_no_thread() -> None:
     with Loader(Data(torch.randn(8, 2)), Stream(8, 2, 0), CPU, workers=2) as loader:
         loader.batch(0)
         assert loader._pool is None
+
+
+class Seeking(Rows):
+    """Rows behind one place in a file, which two readers at once would move for each other."""
+
+    dtype = torch.float32
+    shape = (40, 1)
+
+    def __init__(self) -> None:
+        self.place = torch.zeros(0, dtype=torch.long)
+
+    def read(self, rows: Tensor) -> Tensor:
+        self.place = rows
+        time.sleep(0.002)
+        return self.place.float()[:, None]
+
+
+def test_rows_that_do_not_say_they_are_fit_for_threads_are_read_in_the_step() -> None:
+    base = Seeking()
+    train, held = (LazyData(base.take(part)) for part in (slice(0, 30), slice(30, 40)))
+    stream = Stream(30, 8, seed=0)
+    with Loader(train, stream, CPU, workers=4) as loader:
+        for number in range(6):
+            x = loader.batch(number)[0]
+            assert torch.equal(x[:, 0], stream.rows(number).float())
+            assert torch.equal(held.x[:], torch.arange(30.0, 40.0)[:, None])  # as a validation
+
+
+def four_kinds(folder: Path) -> dict[str, LazyData]:
+    """Data of every format that is read from several threads, each with rows that differ."""
+    random = np.random.default_rng(0)
+    levels = random.integers(0, 256, (96, 6, 6, 3)).astype(np.uint8)
+    levels[0].fill(255)
+    np.save(folder / "x.npy", levels)
+    np.savez_compressed(folder / "x.npz", x=levels)
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for number, image in enumerate(levels):
+        Image.fromarray(image).save(pictures / f"{number:03d}.png")
+    sde = VPSDE()
+    sampler = ReverseSampler(sde, Gaussian(torch.zeros(4), torch.eye(4)).under(sde), steps=2)
+    sample_to(sampler, folder / "shards", 96, (4,), shard=8)
+    return {
+        "npy": npy(folder / "x.npy"),
+        "npz": npz(folder / "x.npz"),
+        "pictures": image_folder(pictures, flip=True),
+        "shards": samples(folder / "shards"),
+    }
+
+
+def test_four_threads_read_what_one_does(tmp_path: Path) -> None:
+    for kind, data in four_kinds(tmp_path).items():
+        assert data.x.parallel and data.x.take(slice(0, 2)).parallel, kind
+        truth = data.load().x
+
+        def right(seed: int, x: Rows = data.x, truth: Tensor = truth) -> bool:
+            generator = torch.Generator().manual_seed(seed)
+            found = []
+            for _ in range(25):
+                rows = torch.randint(len(truth), (5,), generator=generator)
+                found.append(torch.equal(x[rows], truth[rows]))
+            return all(found)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(right, range(4))), kind
+
+
+def test_a_shard_that_another_thread_puts_aside_is_not_mixed_up(tmp_path: Path) -> None:
+    x = four_kinds(tmp_path)["shards"].x
+    first, others = x[0], list[threading.Thread]()
+    assert isinstance(x, ShardRows)
+
+    class Held(tuple):  # type: ignore[type-arg]
+        """What is held; between the look at its number and at its rows another thread reads."""
+
+        def __getitem__(self, index: Any) -> Any:
+            if not others:
+                others.append(threading.Thread(target=x.__getitem__, args=(95,)))
+                others[0].start()
+                others[0].join(timeout=20)
+            return super().__getitem__(index)
+
+    assert x._held is not None
+    x._held = Held(x._held)
+    assert torch.equal(x[0], first)
+    assert others and not torch.equal(x[95], first)
 
 
 def test_a_damaged_row_is_told_in_the_step_that_takes_it() -> None:

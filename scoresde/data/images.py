@@ -120,6 +120,7 @@ class ImageRows(Rows):
     """Image files, each decoded at each access; with `flip`, all of them and then all mirrored."""
 
     dtype = torch.float32
+    parallel = True
 
     def __init__(
         self,

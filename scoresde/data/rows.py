@@ -39,6 +39,11 @@ class Rows(ABC):
     Indexing reads: `rows[i]` is a tensor (*D), a slice, a mask or a tensor of n indices gives
     (n, *D). A row is the same at every access. One's own format is one class with three members.
 
+    Attributes:
+        parallel: whether several threads may call `read` at once; a `Trainer` reads ahead if so.
+            False unless a class says otherwise, for a file handle or a cache that two threads
+            share gives one of them the rows of the other.
+
     Example:
         >>> class Squares(Rows):
         ...     shape, dtype = (10, 1), torch.float32
@@ -48,6 +53,8 @@ class Rows(ABC):
         >>> Squares()[torch.tensor([2, 3])].tolist()
         [[4.0], [9.0]]
     """
+
+    parallel: bool = False
 
     @property
     @abstractmethod
@@ -128,6 +135,7 @@ class Subset(Rows):
         inner = isinstance(base, Subset)
         self.base: Rows = base.base if isinstance(base, Subset) else base
         self.rows: Tensor = base.rows[rows] if inner else rows  # type: ignore[attr-defined]
+        self.parallel = base.parallel
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -158,6 +166,8 @@ class ArrayRows(Rows):
         dtype: of the samples.
         name: for messages.
     """
+
+    parallel = True
 
     def __init__(
         self,

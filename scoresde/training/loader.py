@@ -30,7 +30,8 @@ class Loader:
         data: `Data` or `LazyData`.
         stream: the order of the rows.
         device: where the batches go.
-        workers: threads, each of which reads one batch ahead; 0 to read in the step.
+        workers: threads, each of which reads one batch ahead; 0 to read in the step, as it is done
+            with `Rows` that are not `parallel`.
         stride: from the number of a batch to that of the next one of this process.
         stop: the number before which to stop reading ahead.
 
@@ -54,7 +55,7 @@ class Loader:
         self.data = data
         self.stream = stream
         self.device = device
-        self.workers = 0 if isinstance(data, Data) else workers
+        self.workers = workers if isinstance(data, LazyData) and data.x.parallel else 0
         self.stride = stride
         self.stop = stop
         self._pool: ThreadPoolExecutor | None = None

@@ -121,7 +121,8 @@ class Trainer:
             steps by the first process, for example to sample; it must not change the model.
         callback_every: see `callback`.
         workers: threads that read batches ahead, of data that are read as they are needed; 0 to
-            read them in the step. The batches are the same.
+            read them in the step, as it is done with `Rows` of one's own that are not `parallel`.
+            The batches are the same.
 
     Attributes:
         history: rows (step, mean loss since the last row, learning rate).
