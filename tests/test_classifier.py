@@ -73,6 +73,17 @@ def test_the_seed_rules_and_the_global_state_stays() -> None:
     assert not torch.equal(one["head.weight"], three["head.weight"])
 
 
+def test_in_training_mode_it_says_nothing() -> None:
+    """As one is made to take saved weights: batches would be normalised by themselves."""
+    made, (x, label) = ImageClassifier(1, 2, width=4), stripes(8, 0)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    for ask in (made.features, made.classify, lambda x: made.accuracy(x, label)):
+        with pytest.raises(ValueError, match=r"evaluation mode, got .* call \.eval\(\)"):
+            ask(x)
+    assert all(torch.equal(before[k], v) for k, v in made.state_dict().items())
+    assert len(made.eval().classify(x)) == 8
+
+
 def test_bad_input() -> None:
     x, label = stripes(8, 0)
     with pytest.raises(ValueError, match=r"classes: expected at least 2, got 1"):

@@ -142,13 +142,23 @@ class ImageClassifier(nn.Module):
 
     @torch.no_grad()
     def features(self, x: Tensor, batch_size: int = 1000) -> Tensor:
-        """Features (N, F) of images (N, C, H, W), scaled, float64 on the CPU."""
+        """Features (N, F) of images (N, C, H, W), scaled, float64 on the CPU.
+
+        Raises:
+            ValueError: in training mode, where one image changes what is said of another.
+        """
+        self._refuse_training()
         parts = [self.body(part) for part in torch.split(_images(x), batch_size)]
         return torch.cat(parts).double().cpu() * self.scale.double().cpu()
 
     @torch.no_grad()
     def classify(self, x: Tensor, batch_size: int = 1000) -> Tensor:
-        """The most probable class (N,), int64 on the CPU, of images (N, C, H, W)."""
+        """The most probable class (N,), int64 on the CPU, of images (N, C, H, W).
+
+        Raises:
+            ValueError: in training mode, as `features`.
+        """
+        self._refuse_training()
         return torch.cat(
             [self(part).argmax(1) for part in torch.split(_images(x), batch_size)]
         ).cpu()
@@ -157,11 +167,17 @@ class ImageClassifier(nn.Module):
         """Share of images (N, C, H, W) whose label (N,) it finds.
 
         Raises:
-            TypeError, ValueError: labels that are not integers or not as many as the images.
+            TypeError, ValueError: labels that are not integers or not as many as the images;
+                training mode, as `features`.
         """
         found, label = self.classify(x), labels_of(labels)
         same_shape("labels", label, found, "pass one label per image")
         return float((found == label).double().mean())
+
+    def _refuse_training(self) -> None:
+        if self.training:
+            got = "one in training mode, as it is made and before its weights are loaded"
+            raise fail("self", "a classifier in evaluation mode", got, "call .eval() on it")
 
 
 def _convolution(ins: int, outs: int) -> tuple[nn.Module, ...]:
