@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scoresde.losses import dsm_loss
@@ -588,6 +589,18 @@ def test_any_length_after_the_training(tmp_path: Path, monkeypatch: pytest.Monke
         wrong = distance(found, mean.tensors) / distance(raw, mean.tensors)
         print("posthoc", mean.width, wrong)
         assert wrong < bounds[mean.width]
+
+
+def test_a_snapshot_before_the_first_update_has_no_say(tmp_path: Path) -> None:
+    loss = poisoned(points(), {1, 2, 3, 4})
+    trainer = run(tmp_path, loss=loss, steps=24, snapshot_every=3, batch_size=64)
+    trainer.fit()
+    with pytest.raises(ValueError, match=r"step: expected one after the first update, got 3"):
+        posthoc_ema(tmp_path, 0.1, step=3)
+    found = posthoc_ema(tmp_path, 0.10)
+    kept = load_file(tmp_path / "snapshots" / "000000024" / "track1.safetensors")
+    for name, value in found.named_parameters():
+        torch.testing.assert_close(value.detach(), kept[name], rtol=1e-5, atol=1e-6)
 
 
 def test_what_cannot_be_averaged_afterwards(tmp_path: Path) -> None:

@@ -218,7 +218,11 @@ def posthoc_ema(
         (folder, config, i, t, exponent(w))
         for folder, config in used
         for i, (t, w) in enumerate(zip(config["updates"], config["widths"], strict=True))
+        if t > 0  # before that every step was skipped, and nothing is averaged
     ]
+    if not tracks:
+        remedy = "name a later step, or see why no loss before it was finite"
+        raise refuse("step", "one after the first update", last, remedy)
     weights, missed = weights_of(
         [t[3] for t in tracks], [t[4] for t in tracks], used[-1][1]["updates"][0], gamma
     )
