@@ -25,7 +25,7 @@ from typer.testing import CliRunner  # noqa: E402
 import scoresde.data  # noqa: E402
 from scoresde import ReverseSampler, Trainer, elbo, encode, load, log_prob  # noqa: E402
 from scoresde.cli.app import COMMANDS, app  # noqa: E402
-from scoresde.cli.common import RunFailed, guarded, key_values  # noqa: E402
+from scoresde.cli.common import RunFailed, guarded, key_values, whole_file  # noqa: E402
 from scoresde.likelihood import discrete_log_prob  # noqa: E402
 from scoresde.solvers import AdaptiveODE  # noqa: E402
 
@@ -574,3 +574,69 @@ def test_interpolate_between_seeds_starts_from_their_noise(moons: Path, tmp_path
     for place, seed in ((0, 7), (-1, 8)):
         path = sampler.solve((1, 2), seed=seed, keep_path=True).path
         assert path is not None and np.allclose(z[0, place], path[0, 0], rtol=0, atol=1e-6)
+
+
+# What bad input and failures leave behind
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("compare {run} --solvers nosuch --out {out}/report", ("solver", "nosuch")),
+        ("compare {run} --steps 0 --out {out}/report", ("steps",)),
+        ("compare {run} --grids nosuch --out {out}/report", ("grid", "nosuch")),
+        ("likelihood nosuch moons --out {out}/new/nats.csv", ("nosuch",)),
+        ("encode {run} nosuch --out {out}/new/codes.npz", ("nosuch",)),
+        ("decode {run} nosuch.npz --out {out}/new/back.npz", ("nosuch",)),
+        ("export {run} --output nosuch --out {out}/new/model.onnx", ("nosuch",)),
+        ("interpolate {run} moons --between 0,99999 --out {out}/new", ("99999",)),
+        ("sample {run} --shape 3 --out {out}/samples", ("shape: expected 2", "got 3")),
+        ("train digits --data-option size=axb --out {out}/run", ("size", "'axb'", "32x48")),
+    ],
+)
+def test_bad_input_leaves_nothing(
+    moons: Path, tmp_path: Path, line: str, words: tuple[str, ...]
+) -> None:
+    refused(line.format(run=moons, out=tmp_path), *words)
+    assert os.listdir(tmp_path) == []
+
+
+def test_sizes_that_a_network_cannot_take_are_refused(digits: Path, tmp_path: Path) -> None:
+    refused(f"sample {digits} --shape 3x8x8 --out {tmp_path}/a", "1xanyxany", "got 3x8x8")
+    refused(f"sample {digits} --shape 8x8 --out {tmp_path}/a", "1xanyxany", "got 8x8")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_old_report_survives_a_comparison_that_fails(moons: Path, tmp_path: Path) -> None:
+    for name in ("index.html", "comparison.json", "config.json"):
+        (tmp_path / name).write_text("old")
+    before = contents(tmp_path)
+    refused(f"compare {moons} --solvers nosuch --out {tmp_path} --overwrite", "nosuch")
+    refused(f"compare {moons} --solvers ddim --out {tmp_path}", "--overwrite")
+    assert contents(tmp_path) == before
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "new/codes.npz"
+    with whole_file(place) as half:
+        half.write_text("old")
+    with pytest.raises(OSError, match="full"), whole_file(place) as half:
+        half.write_text("ha")
+        raise OSError("full")
+    assert os.listdir(place.parent) == ["codes.npz"] and place.read_text() == "old"
+
+
+def test_a_rank_that_is_no_number_is_named(
+    moons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "first")
+    refused(f"interpolate {moons} --seeds 0,1 --out {tmp_path}/a", "RANK", "'first'", "torchrun")
+
+
+def test_the_standard_error_of_one_sample_is_unknown(moons: Path, recwarn: Any) -> None:
+    line = f"likelihood {moons} moons --limit 1 --tolerance 1e-2"
+    assert answer(line)["nats_standard_error"] is None
+    assert "nan" not in call(line).stdout
+    assert not [w for w in recwarn if "degrees of freedom" in str(w.message)]

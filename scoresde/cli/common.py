@@ -38,7 +38,8 @@ __all__ = [
     "SolverName",
     "Steps",
     "as_program",
-    "claim_file",
+    "check_file",
+    "check_folder",
     "claim_folder",
     "emit",
     "guarded",
@@ -48,6 +49,7 @@ __all__ = [
     "pick_device",
     "progress",
     "say",
+    "whole_file",
 ]
 
 P = ParamSpec("P")
@@ -215,7 +217,13 @@ def as_program() -> Iterator[None]:
 
 def is_first() -> bool:
     """Is this the first of the processes of torchrun, or the only one?"""
-    return int(os.environ.get("RANK", "0")) == 0
+    rank = os.environ.get("RANK") or "0"
+    if not rank.isdecimal():
+        raise ValueError(
+            f"RANK: expected a whole number in the environment, got {rank!r}; unset it, or start "
+            "the processes with torchrun"
+        )
+    return int(rank) == 0
 
 
 def say(message: str) -> None:
@@ -257,6 +265,31 @@ def watched(as_json: bool) -> bool:
     return not as_json and is_first() and sys.stderr.isatty()
 
 
+def check_folder(out: Path, overwrite: bool) -> None:
+    """Raise unless `claim_folder` would take the folder; nothing is made or removed.
+
+    Raises:
+        FileExistsError: something stands there.
+    """
+    if not is_first():
+        return
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"out: expected a folder, got the file {str(out)!r}; name another")
+    present = sorted(p.name for p in out.iterdir()) if out.exists() else []
+    if present:
+        some = ", ".join(present[:4]) + (" ..." if len(present) > 4 else "")
+        if not overwrite:
+            raise FileExistsError(
+                f"out: expected a new or empty folder, got {str(out)!r}, which holds {some}; "
+                "name another, or pass --overwrite to replace it"
+            )
+        if "config.json" not in present:
+            raise FileExistsError(
+                f"out: expected a folder that scoresde made, got {str(out)!r}, which holds {some} "
+                "and no config.json; it is not overwritten: name another"
+            )
+
+
 def claim_folder(
     out: Path, overwrite: bool, stale: Iterable[str] = (), *, resume: bool = False
 ) -> Path:
@@ -273,35 +306,22 @@ def claim_folder(
     """
     if not is_first():
         return out
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"out: expected a folder, got the file {str(out)!r}; name another")
-    present = sorted(p.name for p in out.iterdir()) if out.exists() else []
-    if present and not resume:
-        some = ", ".join(present[:4]) + (" ..." if len(present) > 4 else "")
-        if not overwrite:
-            raise FileExistsError(
-                f"out: expected a new or empty folder, got {str(out)!r}, which holds {some}; "
-                "name another, or pass --overwrite to replace it"
-            )
-        if "config.json" not in present:
-            raise FileExistsError(
-                f"out: expected a folder that scoresde made, got {str(out)!r}, which holds {some} "
-                "and no config.json; it is not overwritten: name another"
-            )
+    if not (resume and out.is_dir()):
+        check_folder(out, overwrite)
         for place in [place for name in stale for place in out.glob(name)]:
             shutil.rmtree(place) if place.is_dir() else place.unlink()
     out.mkdir(parents=True, exist_ok=True)
     return out
 
 
-def claim_file(out: Path, overwrite: bool) -> Path:
-    """The place of a file, where none stands, in a folder that is made; or an error.
+def check_file(out: Path, overwrite: bool) -> None:
+    """Raise unless a file may be written there; nothing is made.
 
     Raises:
         FileExistsError: something stands there, and is left untouched.
     """
     if not is_first():
-        return out
+        return
     if out.is_dir():
         raise FileExistsError(f"out: expected a file, got the folder {str(out)!r}; name another")
     if out.exists() and not overwrite:
@@ -309,8 +329,21 @@ def claim_file(out: Path, overwrite: bool) -> Path:
             f"out: expected a new file, got {str(out)!r}, which exists; name another, or pass "
             "--overwrite to replace it"
         )
+
+
+@contextmanager
+def whole_file(out: Path) -> Iterator[Path]:
+    """Where to write a file, which gets its name once it is whole; its folder is made.
+
+    After an error there is no trace of it, and what stood there stands there still.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    return out
+    half = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
+    try:
+        yield half
+        os.replace(half, out)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 # From options to objects

@@ -14,6 +14,7 @@ from scoresde.cli.common import (
     Json,
     Model,
     Overwrite,
+    check_folder,
     claim_folder,
     emit,
     watched,
@@ -108,6 +109,7 @@ def compare(
     from scoresde.comparison import compare as run
     from scoresde.solvers import AdaptiveODE
 
+    check_folder(out, overwrite)
     opened = open_checkpoint(model, device)
     low, high = -1.0, 1.0
     if opened.contract is not None:
@@ -117,7 +119,6 @@ def compare(
         samples = open_samples(opened, data, data_option, holdout=holdout)
         real = samples.take(samples.rows)[0]
     reference = None if tolerance is None else AdaptiveODE("dopri5", tolerance, tolerance)
-    place = claim_folder(out, overwrite, (PAGE, NUMBERS))
     found = run(
         opened.model.sde,
         opened.model,
@@ -136,6 +137,7 @@ def compare(
         about=_about(opened, label, data) | {"command": _command(ctx)},
         progress=watched(as_json),
     )
+    place = claim_folder(out, overwrite, (PAGE, NUMBERS))
     found.html(place / PAGE, title=f"Solvers on {model.name}", low=low, high=high)
     (place / NUMBERS).write_text(found.to_json() + "\n", encoding="utf-8")
     write_config(ctx, place)

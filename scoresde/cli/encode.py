@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +15,11 @@ from scoresde.cli.common import (
     Model,
     Overwrite,
     Seed,
-    claim_file,
+    check_file,
     emit,
+    is_first,
     progress,
+    whole_file,
 )
 from scoresde.cli.config import ConfigFile
 from scoresde.cli.opened import Opened, open_checkpoint
@@ -117,7 +120,7 @@ def encode(
             bar.update(len(x))
     arrays = {name: np.concatenate(values) for name, values in columns.items()}
     arrays["row"] = samples.rows.numpy()
-    np.savez(place, **arrays)  # type: ignore[arg-type]  # names of arrays
+    _save(place, arrays)
     result: dict[str, Any] = {
         "out": str(place),
         "samples": len(samples),
@@ -183,7 +186,6 @@ def decode(
     With another --label than that of the encoding, the codes become the same sample of another
     class, as far as the model sees one.
     """
-    import numpy as np
     import torch
 
     from scoresde.sampler import decode as along
@@ -206,7 +208,7 @@ def decode(
     arrays = {"x": whole.numpy()}
     if scaling is not None:
         arrays["raw"] = scaling.decode(whole.double()).numpy()
-    np.savez(place, **arrays)  # type: ignore[arg-type]  # names of arrays
+    _save(place, arrays)
     result = {"out": str(place), "samples": len(whole), "shape": tuple(whole.shape[1:])}
     emit(result, f"{len(whole)} samples in {place}", as_json)
 
@@ -240,7 +242,16 @@ def _read(latents: Path, opened: Opened) -> tuple[Any, Any]:
     return z, arrays.get("label") if opened.classes else None
 
 
+def _save(place: Path, arrays: Mapping[str, Any]) -> None:
+    import numpy as np
+
+    if is_first():
+        with whole_file(place) as half:
+            np.savez(half, **arrays)
+
+
 def _npz(out: Path, overwrite: bool) -> Path:
     if out.suffix != ".npz":
         raise ValueError(f"out: expected a name that ends in .npz, got {str(out)!r}")
-    return claim_file(out, overwrite)
+    check_file(out, overwrite)
+    return out

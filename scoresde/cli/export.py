@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scoresde.cli.common import Json, Model, Overwrite, claim_file, emit, is_first
+from scoresde.cli.common import Json, Model, Overwrite, check_file, emit, is_first
 from scoresde.cli.opened import open_checkpoint
 
 __all__ = ["EXAMPLES", "export"]
@@ -60,7 +60,7 @@ def export(
     kind = _kind(out, to)
     if kind == "program" and opset is not None:
         raise ValueError(f"opset: expected none for a program, got {opset}; leave it out")
-    claim_file(out, overwrite)
+    check_file(out, overwrite)
     opened = open_checkpoint(model, "cpu")
     if not is_first():
         return

@@ -13,6 +13,7 @@ from scoresde.cli.common import (
     Json,
     Model,
     Overwrite,
+    check_folder,
     claim_folder,
     emit,
     is_first,
@@ -111,6 +112,7 @@ def interpolate(
         )
     if frames < 2:
         raise fail("frames", "at least 2, the two ends", frames, "pass e.g. --frames 9")
+    check_folder(out, overwrite)
     opened = open_checkpoint(model, device)
     pairs = [_pair("between" if between else "seeds", text) for text in between or seeds or ()]
     if data is not None:

@@ -17,9 +17,11 @@ from scoresde.cli.common import (
     Model,
     Overwrite,
     Seed,
-    claim_file,
+    check_file,
     emit,
+    is_first,
     progress,
+    whole_file,
 )
 from scoresde.cli.config import ConfigFile
 from scoresde.cli.opened import Opened, open_checkpoint
@@ -126,7 +128,9 @@ def likelihood(
             bar.update(len(x))
     result = found.summary()
     if place is not None:
-        found.write(place)
+        if is_first():
+            with whole_file(place) as half:
+                found.write(half)
         result["out"] = str(place)
     emit(result, _text(result), as_json)
 
@@ -134,7 +138,8 @@ def likelihood(
 def _place(out: Path, overwrite: bool) -> Path:
     if out.suffix not in (".csv", ".npz"):
         raise ValueError(f"out: expected a name that ends in .csv or .npz, got {str(out)!r}")
-    return claim_file(out, overwrite)
+    check_file(out, overwrite)
+    return out
 
 
 @final
@@ -277,7 +282,8 @@ class _Found:
             result[name] = float(kept.mean())
             if name in ("nats", "bits_per_dim"):
                 scale = 1.0 if name == "nats" else 1 / (dim * math.log(2))
-                result[f"{name}_standard_error"] = float(kept.std() / math.sqrt(n))
+                spread = float(kept.std()) if n > 1 else math.nan  # of one sample unknown
+                result[f"{name}_standard_error"] = spread / math.sqrt(max(n, 1))
                 result[f"{name}_monte_carlo_error"] = float(noise) * scale
         result["nfe"] = float(columns["nfe"].double().mean())
         if self.samples.scaling is not None:
@@ -321,7 +327,8 @@ def _text(result: dict[str, Any]) -> str:
             error, noise = (
                 result.get(f"{name}_{kind}") for kind in ("standard_error", "monte_carlo_error")
             )
-            tail = "" if error is None else f" +- {error:.4f}"
+            known = error is not None and math.isfinite(error)
+            tail = f" +- {error:.4f}" if known else ""
             if noise is not None and math.isfinite(noise):
                 tail += f" (of it Monte Carlo {noise:.4f})"
             lines.append(f"{title:12}{result[name]:.4f}{tail}")

@@ -90,7 +90,7 @@ class Opened:
                 checkpoint that does not say.
 
         Raises:
-            ValueError: it is not known, or not of that form.
+            ValueError: it is not known, not of that form, or none that the network takes.
         """
         if given is not None:
             try:
@@ -99,6 +99,7 @@ class Opened:
                 sizes = ()
             if not sizes or min(sizes) < 1:
                 raise ValueError(f"shape: expected sizes as in 1x28x28, got {given!r}")
+            self._check_sizes(sizes)
             return sizes
         net: Mapping[str, Any] = getattr(self.model.net, "config", {})
         known = known_shape(net, self.config.get("extra") or {}, self.about)
@@ -108,6 +109,21 @@ class Opened:
             f"shape: expected the shape of a sample, got none in {self.folder}, and its "
             f"{type(self.model.net).__name__} takes any size; pass --shape, e.g. 1x28x28"
         )
+
+    def _check_sizes(self, sizes: tuple[int, ...]) -> None:
+        """Raise if the options of the network say that it takes no such sample."""
+        net: Mapping[str, Any] = getattr(self.model.net, "config", {})
+        wanted: tuple[int | None, ...] | None = known_shape(net, {}, {})
+        if "channels" in net and "size" not in net:
+            wanted = (int(net["channels"]), None, None)
+        if wanted is None or (
+            len(wanted) == len(sizes)
+            and all(size in (None, own) for size, own in zip(wanted, sizes, strict=True))
+        ):
+            return
+        expected = "x".join("any" if size is None else str(size) for size in wanted)
+        got = "x".join(map(str, sizes))
+        raise ValueError(f"shape: expected {expected}, as the network takes it, got {got}")
 
     def any_shape(self) -> tuple[int | None, ...]:
         """The shape of one sample with None for a size that may be any."""

@@ -58,9 +58,15 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
         elif name == "columns":
             given[name] = value.split(",") if isinstance(value, str) else value
         elif name == "size" and isinstance(value, str | list):
-            sides = value.lower().split("x") if isinstance(value, str) else value
-            given[name] = tuple(int(side) for side in sides)
+            given[name] = _sides(value)
     return load_data(source, **given)
+
+
+def _sides(value: str | list[Any]) -> tuple[int, ...]:
+    try:
+        return tuple(int(side) for side in (value.split("x") if isinstance(value, str) else value))
+    except (TypeError, ValueError):
+        raise ValueError(f"size: expected a side, or two as in 32x48, got {value!r}") from None
 
 
 def parts(

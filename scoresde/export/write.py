@@ -208,6 +208,7 @@ def _finish(
     runner: Callable[[Path], Run],
 ) -> Exported:
     """Write beside the place, run what was written, compare, rename."""
+    place.parent.mkdir(parents=True, exist_ok=True)
     made = place.with_name(f".{place.stem}.{os.urandom(4).hex()}{place.suffix}")
     try:
         write(made)
@@ -260,7 +261,6 @@ def _place(path: str | os.PathLike[str], suffix: str) -> Path:
         )
     if place.is_dir():
         raise fail("path", "a file", str(path), "a folder stands there; name another")
-    place.parent.mkdir(parents=True, exist_ok=True)
     return place
 
 
