@@ -120,12 +120,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--stem", default="ablation", help="name of the results")
     args = parser.parse_args()
+    options = [f"--{k} {v}" for k, v in vars(args).items() if v != parser.get_default(k)]
     train, test = digits("train"), digits("test")
     judge = Judge.fit(train.x, train.cond["label"])
     floor = frechet_distance(judge.features(train.x), judge.features(test.x))
     file = RESULTS / f"{args.stem}.json"
     found: dict[str, Any] = {
-        "command": "python benchmarks/ablation.py",
+        "command": " ".join(["python benchmarks/ablation.py", *options]),
         "steps": args.steps,
         "floor": floor,
         "cells": {},

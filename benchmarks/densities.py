@@ -273,8 +273,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--cells", type=int, default=180)
     args = parser.parse_args()
+    options = [f"--{k} {v}" for k, v in vars(args).items() if v != parser.get_default(k)]
     began = time.perf_counter()
-    found: dict[str, Any] = {"command": "python benchmarks/densities.py"}
+    found: dict[str, Any] = {"command": " ".join(["python benchmarks/densities.py", *options])}
     found["table"] = table(args.seeds, args.steps)
     found["toy"] = toy(args.seeds, args.steps, args.cells)
     found["seconds"] = time.perf_counter() - began

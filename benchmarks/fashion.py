@@ -60,7 +60,8 @@ def network(name: str) -> nn.Module:
     return UViT(1, size=28, patch=4, width=192, depth=9, heads=6, classes=10)
 
 
-def train(args: argparse.Namespace, out: Path, data: Data) -> dict[str, Any]:
+def train(args: argparse.Namespace, out: Path, data: Data) -> None:
+    """Train, and note in `training.json` what it took, with the parts that were interrupted."""
     torch.manual_seed(args.seed)
     model = Preconditioned(network(args.net), VPSDE(), predicts="eps", null={"label": -1})
     rest, holdout = split(data, 0.99)
@@ -80,17 +81,25 @@ def train(args: argparse.Namespace, out: Path, data: Data) -> dict[str, Any]:
         checkpoint_every=500,
         progress=True,
     )
+    notes = out / "training.json"
+    spent = {"seconds": 0.0, "core_seconds": 0.0}
+    if args.resume and notes.exists():
+        spent = json.loads(notes.read_text(encoding="utf-8"))
     began, cpu = time.perf_counter(), time.process_time()
-    trainer.fit(resume=args.resume)
-    return {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": trainer.steps,
-        "batch_size": trainer.batch_size,
-        "seed": args.seed,
-        "seconds": time.perf_counter() - began,
-        "core_seconds": time.process_time() - cpu,
-        "threads": torch.get_num_threads(),
-    }
+    try:
+        trainer.fit(resume=args.resume)
+    finally:
+        made = {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "steps": trainer.steps,
+            "batch_size": trainer.batch_size,
+            "seed": args.seed,
+            "seconds": spent["seconds"] + time.perf_counter() - began,
+            "core_seconds": spent["core_seconds"] + time.process_time() - cpu,
+            "threads": torch.get_num_threads(),
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        notes.write_text(json.dumps(made, indent=1), encoding="utf-8")
 
 
 def curves(out: Path) -> None:
@@ -209,11 +218,15 @@ def main() -> None:
     source = "fashion_mnist" if args.data is None else args.data
     data, test = (load_data(source, split=part) for part in ("train", "test"))
     if not args.judge:
-        made = train(args, out, data)
-        (out / "training.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
+        train(args, out, data)
     curves(out)
     found = {
-        "command": f"python benchmarks/fashion.py --net {args.net}",
+        "command": f"python benchmarks/fashion.py --net {args.net}"
+        + "".join(
+            f" --{name} {value}"
+            for name, value in vars(args).items()
+            if name in ("steps", "samples", "seed") and value != parser.get_default(name)
+        ),
         "torch": torch.__version__,
         "training": json.loads((out / "training.json").read_text(encoding="utf-8")),
         "judged": judge(load(out / "checkpoint"), data, test, out, args.samples),

@@ -29,11 +29,11 @@ FASHION = """
 Class-conditional, 28 x 28 pixels, 256 grey levels, trained on the training images less a holdout
 of 1 %, judged on the 10,000 test images; one seed each. The bound and the likelihood of the flow
 are of the discrete data, in bits per dimension, with labels, ± the standard error over images.
-Distances are those of 5,000 samples, 500 of each class, to as many test images, in the features of
-`ImageClassifier`, a small convolutional network trained on the training images, which is right on
-{accuracy:.1%} of the test images; beside them stands the same number for two halves of the test
-set. They are not an FID. The last rows are the classification accuracy score: how much of the test
-set a classifier gets right that has seen nothing but the samples.
+Distances are those of {count:,} samples, as many of each class, to {against:,} test images, in the
+features of `ImageClassifier`, a small convolutional network trained on the training images, which
+is right on {accuracy:.1%} of the test images; beside them stands the same number for two halves of
+the test set. They are not an FID. The last rows are the classification accuracy score: how much of
+the test set a classifier gets right that has seen nothing but the samples.
 """
 
 
@@ -55,6 +55,7 @@ def fashion(found: dict[str, dict[str, Any]]) -> str:
     training = {net: f["training"] for net, f in found.items()}
     judged = {net: f["judged"] for net, f in found.items()}
     nets = list(found)
+    count = judged[nets[0]]["sampling"]["count"]
 
     def row(title: str, value: Any) -> tuple[str, ...]:
         return (title, *(value(net) for net in nets))
@@ -86,15 +87,19 @@ def fashion(found: dict[str, dict[str, Any]]) -> str:
             lambda n: f"{judged[n]['conditional_accuracy']:.1%}",
         ),
         row(
-            "accuracy when trained on 5,000 samples",
+            f"accuracy when trained on {count:,} samples",
             lambda n: f"{judged[n]['trained_on_samples']:.1%}",
         ),
         row(
-            "accuracy when trained on 5,000 real images",
+            f"accuracy when trained on {count:,} real images",
             lambda n: f"{judged[n]['trained_on_as_many_real']:.1%}",
         ),
     ]
-    text = FASHION.format(accuracy=judged[nets[0]]["classifier_accuracy"])
+    text = FASHION.format(
+        accuracy=judged[nets[0]]["classifier_accuracy"],
+        count=count,
+        against=judged[nets[0]]["distances"]["frechet"]["count"],
+    )
     for net in nets:
         text += f"\n    {found[net]['command']}\n"
     text += "\n" + table(rows, tuple(NETS[net] for net in nets))
