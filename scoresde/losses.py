@@ -190,7 +190,8 @@ def _shares(sde: AffineSDE, weighting: str, std: float, uniform: float) -> Tenso
     signal, noise = (node.alpha * std) ** 2, node.sigma**2
     scale = Prediction(signal, node, signal, "eps").coefficients(kind)[1]
     loss = (weigh(node) * scale**2 * signal / (signal + noise)).flatten()
-    return (1 - uniform) * loss / loss.sum() + uniform / CELLS
+    out: Tensor = (1 - uniform) * loss / loss.sum() + uniform / CELLS
+    return out
 
 
 @final

@@ -761,3 +761,24 @@ def test_bad_arguments_are_refused_at_once(
     with pytest.raises(kind, match=message):
         Trainer(options.pop("model"), options.pop("data"), **options)
     assert not Path("x").exists()
+
+
+def test_a_clipped_step_is_that_of_clipped_gradients() -> None:
+    """Small gradients stay as they are, large ones lose length: AdamW tells mixed sizes apart."""
+    ours, plain = (nn.Linear(3, 1) for _ in range(2))
+    plain.load_state_dict(ours.state_dict())
+    update = Update(ours, lr=0.1, clip=1.0, ema=None)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.0)
+    for size in (0.01, 30.0, 0.2, 5.0):
+        for net in (ours, plain):
+            (size * net(torch.ones(2, 3)).mean()).backward()
+        update.apply()
+        torch.nn.utils.clip_grads_with_norm_(
+            list(plain.parameters()),
+            1.0,
+            torch.nn.utils.get_total_norm([p.grad for p in plain.parameters()]),
+        )
+        optimizer.step()
+        optimizer.zero_grad()
+        for mine, other in zip(ours.parameters(), plain.parameters(), strict=True):
+            assert torch.allclose(mine, other, atol=1e-6), size
