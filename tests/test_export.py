@@ -344,3 +344,14 @@ def test_the_command(tmp_path: Path) -> None:
         assert failed.exit_code == 2
         assert piece in failed.stderr
         assert sorted(file.name for file in tmp_path.iterdir()) == ["model", "model.pt2"]
+
+
+def test_an_opset_that_cannot_be_had_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = Preconditioned(filled(MLP(2, width=8)), VPSDE())
+    with pytest.raises(ValueError, match=r"opset: expected one that this model can be written in"):
+        export_onnx(model, tmp_path / "old.onnx", (2,), opset=3)
+    assert not list(tmp_path.iterdir())
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from scoresde import (
@@ -516,14 +517,19 @@ def test_a_shard_reads_back_by_itself(tmp_path: Path) -> None:
     assert len(npz(tmp_path / "shard-000004.npz", "x")) == 3
 
 
-def test_pictures_of_few_levels_use_all_of_the_grey(tmp_path: Path) -> None:
-    contract = DataContract(5)
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_pictures_of_few_levels_use_all_of_the_grey(tmp_path: Path, low: float) -> None:
+    contract = DataContract(5, low, 1.0)
     write(tmp_path / "png", format="png", contract=contract, shape=(3, 8, 8), sampler=plain())
     write(tmp_path / "npz", contract=contract, shape=(3, 8, 8), sampler=plain())
-    grey = BYTES.decode(samples(tmp_path / "png").load().x)
-    levels = contract.decode(samples(tmp_path / "npz").load().x)
-    assert torch.equal(grey, torch.tensor([0, 64, 128, 191, 255])[levels])
+    pictures, arrays = samples(tmp_path / "png"), samples(tmp_path / "npz")
+    levels = contract.decode(arrays.load().x)
     assert levels.unique().tolist() == [0, 1, 2, 3, 4]
+    with Image.open(tmp_path / "png" / "shard-000000" / "000000000.png") as image:
+        grey = torch.as_tensor(np.array(image)).permute(2, 0, 1)
+    assert torch.equal(grey, torch.tensor([0, 64, 128, 191, 255], dtype=torch.uint8)[levels[0]])
+    assert pictures.contract == arrays.contract == contract
+    assert torch.equal(pictures.load().x, arrays.load().x)
 
 
 # Memory

@@ -117,7 +117,11 @@ def image_folder(
 
 @final
 class ImageRows(Rows):
-    """Image files, each decoded at each access; with `flip`, all of them and then all mirrored."""
+    """Image files, each decoded at each access; with `flip`, all of them and then all mirrored.
+
+    A `contract` of fewer than 256 levels is that of pictures whose greys 0 ... 255 hold them
+    evenly spread.
+    """
 
     dtype = torch.float32
     parallel = True
@@ -131,6 +135,7 @@ class ImageRows(Rows):
         flip: bool = False,
         background: int | None = None,
         skipped: tuple[str, ...] = (),
+        contract: DataContract = CONTRACT,
     ) -> None:
         self.folder = folder
         self.names = tuple(names)
@@ -139,6 +144,7 @@ class ImageRows(Rows):
         self.flip = flip
         self.background = background
         self.skipped = skipped
+        self.contract = contract
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,7 +163,9 @@ class ImageRows(Rows):
                 remedy = "delete it; image_folder(verify=True) skips such files"
                 raise fail(str(path), "an image", f"{error}", remedy) from error
             levels[place] = made.flip(-1) if mirrored else made
-        return CONTRACT.encode(levels)
+        if self.contract.levels != CONTRACT.levels:  # fewer, which were spread over 0 ... 255
+            levels = levels.double().mul((self.contract.levels - 1) / 255).round()
+        return self.contract.encode(levels)
 
     def identity(self, rows: Tensor) -> list[bytes]:
         return [self.names[row % len(self.names)].encode() for row in rows.tolist()]

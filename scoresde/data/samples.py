@@ -49,8 +49,8 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
     """The samples that `sample_to` wrote into a folder, in the order of their numbers.
 
     They are read when they are needed: indexing and iteration in order hold one shard of a .npz
-    folder at a time, and `load()` reads all. Whole numbers come back in model units, by the
-    contract of the folder; pictures by that of 256 levels.
+    folder at a time, and `load()` reads all. Whole numbers and pictures come back in model units,
+    by the contract of the folder.
 
     Args:
         folder: what was given to `sample_to` as `out`.
@@ -82,7 +82,7 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
             for k, numbers in enumerate(shards_of(settings))
             for i in numbers
         ]
-        rows, contract = ImageRows(place, names, tuple(size), MODES[channels]), DataContract(256)
+        rows = ImageRows(place, names, tuple(size), MODES[channels], contract=contract)
     first, n = settings["first"], settings["n"]
     label = labels_of(settings, range(first, first + n))
     return LazyData(rows, {} if label is None else {"label": label}, contract, place.name)

@@ -131,6 +131,10 @@ def export_onnx(
         )
     proto = program.model_proto  # type: ignore[union-attr]  # None only for the old exporter
     opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
+    if opset is not None and opsets["ai.onnx"] != opset:
+        remedy = "leave it out, or take one that PyTorch can convert to"
+        expected = f"one that this model can be written in, as {opsets['ai.onnx']}"
+        raise fail("opset", expected, opset, remedy)
     about = describe(network, example, contract, "onnx onnxscript onnxruntime") | {
         "opset": opsets["ai.onnx"]
     }
@@ -267,15 +271,17 @@ def _place(path: str | os.PathLike[str], suffix: str) -> Path:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what PyTorch says of its own insides and of packages that are not needed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
