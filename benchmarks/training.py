@@ -302,7 +302,11 @@ def main() -> None:
     quick = args.quick
     seeds = args.seeds or (1 if quick else 3)
     began = time.perf_counter()
-    found: dict[str, Any] = {"command": "python benchmarks/training.py" + " --quick" * quick}
+    found: dict[str, Any] = {
+        "command": "python benchmarks/training.py"
+        + " --quick" * quick
+        + (f" --seeds {args.seeds}" if args.seeds else "")
+    }
     width, plans = (16, {8: 60}) if quick else (32, {8: 300, 28: 60})
     found["cost"] = {size: cost(width, size, 64, steps) for size, steps in plans.items()}
     found["race"] = race(seeds, 8, 32, *((160, 20) if quick else (600, 25)))
