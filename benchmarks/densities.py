@@ -242,9 +242,10 @@ def report(found: dict[str, Any]) -> str:
     lines += [
         "",
         f"The first one a second time, by `log_prob` at 2,000 points: {twice} "
-        f"(Monte-Carlo error {error:.4f} a seed). It has no cells: the scheme for pure transport "
-        "leaves some cells between the modes empty, which count as 1e-12, and so makes the "
-        "divergence of the flow too large. The last column, first divergence and total variation "
+        f"(Monte-Carlo error {error:.4f} a seed). It has no cells: a learned flow is "
+        "rougher than the true one, the scheme for pure transport ripples on it, and where a "
+        "ripple is cut off at 0 the cell counts as 1e-12, which makes that divergence too large. "
+        "The last column, first divergence and total variation "
         "with the exact score, is the error of the cells and steps for a smooth score.",
         "",
         "![The densities](densities.png)",
