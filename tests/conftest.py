@@ -1,6 +1,8 @@
 """What every test shares: the device asked for, one thread per worker, and hypothesis' profile."""
 
 import os
+import signal
+from collections.abc import Iterator
 
 # Before numpy, scipy and torch read them: each xdist worker has one core, and no screen.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,3 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def device(pytestconfig: pytest.Config) -> torch.device:
     """Where the test puts its tensors: ``pytest --device cuda`` runs it on a real GPU."""
     return torch.device(pytestconfig.getoption("--device"))
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Shells start background jobs with SIGINT ignored, which a run respects: not in here."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
