@@ -14,6 +14,7 @@ from scoresde._tensor import Scalar, Time, expand, lincomb, user_time, xp
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, AffineSDE
+from scoresde.summary import DataSummary
 
 __all__ = ["AnalyticStart", "Cond", "FunctionScore", "Preconditioned", "ScoreModel", "check_cond"]
 
@@ -40,9 +41,11 @@ class ScoreModel(nn.Module, ABC):
 
     Attributes:
         sde: the SDE whose marginals it knows.
+        data: what is known of the data that it was trained on, or None.
     """
 
     sde: SDE
+    data: DataSummary | None = None
 
     @abstractmethod
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:

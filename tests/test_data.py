@@ -1,8 +1,10 @@
 """The data container, the embedded digits and the toys."""
 
+import json
 import math
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,13 @@ from scoresde.contract import DataContract
 from scoresde.data import (
     TOYS,
     Data,
+    DataSummary,
     Scaling,
     digits,
     eight_gaussians_parameters,
     moments,
     split,
+    summarise,
     toy,
 )
 from scoresde.metrics import sliced_wasserstein
@@ -298,3 +302,32 @@ def test_names_of_classes_and_the_scaling_stay_with_the_rows() -> None:
     assert data[:1].class_names == ("u", "v")
     with pytest.raises(ValueError, match=r"class_names: expected 2 names.*got \('u',\)"):
         Data(x, classes=2, class_names=("u",))
+
+
+def test_a_summary_measures_the_data_and_comes_back_from_json() -> None:
+    x = torch.tensor([[0.0, 10.0], [2.0, 14.0], [4.0, 18.0]], dtype=torch.float64)
+    data = Data(x, {"label": torch.tensor([0, 1, 1])}, classes=2, class_names=("cat", "dog"))
+    found = summarise(data)
+    assert (found.count, found.shape, found.low, found.high) == (3, (2,), 0.0, 18.0)
+    assert found.mean == pytest.approx(8.0)
+    assert found.std == pytest.approx(math.sqrt((8 / 3 + 32 / 3) / 2))
+    scaling = Scaling(torch.tensor([1.0]).double(), torch.tensor([3.0]).double(), ("height",))
+    full = replace(found, scaling=scaling, contract=DataContract(17))
+    again = DataSummary.from_dict(json.loads(json.dumps(full.to_dict())))
+    assert again.class_names == ("cat", "dog")
+    assert again.contract == DataContract(17)
+    assert again.scaling is not None
+    assert again.scaling.decode(torch.tensor([[2.0]])).tolist() == [[7.0]]
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1, 1), (3, 4, 4)])
+def test_a_scaling_takes_any_shape_that_broadcasts_against_a_sample(
+    shape: tuple[int, ...],
+) -> None:
+    scaling = Scaling(torch.full(shape, 5.0).double(), torch.full(shape, 2.0).double())
+    raw = torch.full((7, 3, 4, 4), 9.0)
+    assert torch.equal(scaling.encode(raw), torch.full_like(raw, 2.0))
+    assert torch.equal(scaling.decode(scaling.encode(raw)), raw)
+    if shape:
+        with pytest.raises(ValueError, match=r"raw: expected shape \(\.\.\., 3"):
+            scaling.encode(torch.zeros(7, 2, 4, 4))

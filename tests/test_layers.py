@@ -9,13 +9,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "scoresde"
 
-# From the ground up. The first three rows are layer 0, which has this small order of its own.
+# From the ground up. The first four rows are layer 0, which has this small order of its own.
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
         "_check _quadrature",
         "_tensor",
         "node contract nets metrics plot",
+        "summary",
         "sde prediction noise data",
         "grid model",
         "process analytic guidance losses ddpm",

@@ -782,3 +782,16 @@ def test_a_clipped_step_is_that_of_clipped_gradients() -> None:
         optimizer.zero_grad()
         for mine, other in zip(ours.parameters(), plain.parameters(), strict=True):
             assert torch.allclose(mine, other, atol=1e-6), size
+
+
+def test_a_trained_model_knows_its_data_and_a_checkpoint_keeps_it(tmp_path: Path) -> None:
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    model = Trainer(
+        Preconditioned(MLP(2, width=8), VPSDE()), x, steps=1, out=tmp_path / "run"
+    ).fit()
+    assert model.data is not None
+    assert (model.data.count, model.data.shape) == (50, (2,))
+    assert (model.data.low, model.data.high) == (float(x.min()), float(x.max()))
+    again = load(tmp_path / "run" / "checkpoint").data
+    assert again is not None
+    assert again.to_dict() == model.data.to_dict()

@@ -8,10 +8,10 @@ from scoresde.data.hugging_face import hugging_face
 from scoresde.data.idx import fashion_mnist, idx, idx_folder, read_idx
 from scoresde.data.images import image_folder
 from scoresde.data.load import NAMED, load_data
-from scoresde.data.partition import moments, split
+from scoresde.data.partition import moments, split, summarise
 from scoresde.data.rows import LAYOUTS, ArrayRows, Rows
 from scoresde.data.samples import samples
-from scoresde.data.scaling import Moments, Scaling
+from scoresde.data.scaling import Moments
 from scoresde.data.tables import csv_table, parquet_table, table
 from scoresde.data.toys import (
     TOYS,
@@ -23,6 +23,7 @@ from scoresde.data.toys import (
     swiss_roll,
     toy,
 )
+from scoresde.summary import DataSummary, Scaling
 
 __all__ = [
     "LAYOUTS",
@@ -30,6 +31,7 @@ __all__ = [
     "TOYS",
     "ArrayRows",
     "Data",
+    "DataSummary",
     "LazyData",
     "MixtureParameters",
     "Moments",
@@ -56,6 +58,7 @@ __all__ = [
     "read_pickle",
     "samples",
     "split",
+    "summarise",
     "swiss_roll",
     "table",
     "toy",

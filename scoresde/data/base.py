@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde._check import fail, finite, floating, instance, wrong_type
 from scoresde.contract import DataContract
 from scoresde.data.rows import Rows, chunks
-from scoresde.data.scaling import Scaling
+from scoresde.summary import Scaling
 
 __all__ = ["Data", "LazyData"]
 

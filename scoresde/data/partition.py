@@ -1,19 +1,22 @@
-"""A split that stays when data are added, and the moments of data of any size."""
+"""A split that stays when data are added; moments and summary of data of any size."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, instance, wrong_type
+from scoresde._check import fail, finite, instance, positive_int, wrong_type
 from scoresde.data.base import Data, LazyData
 from scoresde.data.rows import CHUNK
-from scoresde.data.scaling import Moments, moments_of_rows
+from scoresde.data.scaling import Moments, moments_of, moments_of_rows
+from scoresde.summary import DataSummary
 
-__all__ = ["moments", "split"]
+__all__ = ["moments", "split", "summarise"]
 
 AnyData = TypeVar("AnyData", Data, LazyData)
 
@@ -85,6 +88,51 @@ def moments(data: Data | LazyData, *, covariance: bool = False) -> Moments:
         (100000, tensor([1., 1.], dtype=torch.float64))
     """
     return moments_of_rows(Data.of(data).x, covariance)
+
+
+def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
+    """Range, spread, classes and units of a data set, as a model carries them with it.
+
+    Args:
+        data: `Data`, `LazyData`, or a tensor or array (N, *D).
+        rows: samples to look at, spread evenly over the data set.
+
+    Raises:
+        ValueError: a row is not sound, or `rows` is below 1.
+
+    Example:
+        >>> from scoresde.data import moons
+        >>> summarise(moons(1000)).shape
+        (2,)
+    """
+    whole = Data.of(data)
+    total, wanted = len(whole), positive_int("rows", rows)
+    chosen = torch.arange(total) if total <= wanted else torch.arange(wanted) * total // wanted
+    ends: list[tuple[float, float]] = []
+
+    def pieces() -> Iterator[Tensor]:
+        size = max(1, CHUNK // max(1, math.prod(whole.x.shape[1:])))
+        for part in chosen.split(size):
+            x = whole.x[part.to(whole.x.device)].detach()
+            ends.append((float(x.min()), float(x.max())))
+            yield x
+
+    known = moments_of(pieces())
+    label = whole.cond.get("label")
+    classes = whole.classes or (0 if label is None else int(label.max()) + 1)
+    return DataSummary(
+        count=total,
+        shape=tuple(whole.x.shape[1:]),
+        mean=float(known.mean.mean()),
+        std=float(known.std.square().mean().sqrt()),
+        low=min(low for low, _ in ends),
+        high=max(high for _, high in ends),
+        name=whole.name,
+        classes=classes,
+        class_names=whole.class_names,
+        scaling=whole.scaling if isinstance(whole, Data) else None,
+        contract=whole.contract,
+    )
 
 
 def _places(data: Data | LazyData, seed: int) -> Tensor:

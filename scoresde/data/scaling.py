@@ -1,4 +1,4 @@
-"""Moments in one pass, and the standardisation of columns by them."""
+"""Moments in one pass, and the summary of a data set."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, wrong_type
+from scoresde._check import fail
 from scoresde.data.rows import Rows, chunks
 
-__all__ = ["Moments", "Scaling", "moments_of", "moments_of_rows"]
+__all__ = ["Moments", "moments_of", "moments_of_rows"]
 
 LARGEST = 2**14
 """Dimensions up to which a covariance is made: its matrix then takes 2 GiB."""
@@ -93,59 +93,3 @@ def _small(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
 def moments_of_rows(x: Tensor | Rows, covariance: bool) -> Moments:
     """As `moments_of`, over all rows of a tensor or of what is read."""
     return moments_of(chunks(x), covariance=covariance)
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """How the columns of a table became model units: x = (raw - mean) / std, column by column.
-
-    Args:
-        mean: (D,) float64.
-        std: (D,) float64, above 0.
-        columns: the D names.
-
-    Raises:
-        TypeError: `mean` or `std` is no floating-point tensor.
-        ValueError: they are not of one shape (D,), `std` is not above 0, or D names are missing.
-
-    Example:
-        >>> scaling = Scaling(torch.tensor([10.0]), torch.tensor([2.0]), ("height",))
-        >>> scaling.encode(torch.tensor([[14.0]]))
-        tensor([[2.]])
-        >>> scaling.decode(torch.tensor([[2.0]]))
-        tensor([[14.]])
-    """
-
-    mean: Tensor
-    std: Tensor
-    columns: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, value in (("mean", self.mean), ("std", self.std)):
-            if floating(name, value).ndim != 1 or len(value) != len(self.mean):
-                raise fail(name, f"shape ({len(self.mean)},)", value, "one number per column")
-        if not (self.std > 0).all():
-            remedy = "a constant column has nothing in it to model: drop it"
-            raise fail("std", "numbers > 0", self.std.min().item(), remedy)
-        instance("columns", self.columns, tuple, "pass a tuple of names")
-        if self.columns and len(self.columns) != len(self.mean):
-            expected = f"{len(self.mean)} names"
-            raise fail("columns", expected, self.columns, "one name per column")
-
-    def encode(self, raw: Tensor) -> Tensor:
-        """Raw columns (..., D) to model units, in the dtype of `raw`, computed in float64."""
-        value = self._columns("raw", raw)
-        return ((value - self.mean.to(value)) / self.std.to(value)).to(raw.dtype)
-
-    def decode(self, x: Tensor) -> Tensor:
-        """Model units (..., D), for example samples, back to raw columns."""
-        value = self._columns("x", x)
-        return (value * self.std.to(value) + self.mean.to(value)).to(x.dtype)
-
-    def _columns(self, name: str, value: Tensor) -> Tensor:
-        if not isinstance(value, Tensor):
-            raise wrong_type(name, "a torch.Tensor", value, "use torch.as_tensor")
-        if floating(name, value).ndim == 0 or value.shape[-1] != len(self.mean):
-            expected = f"shape (..., {len(self.mean)})"
-            raise fail(name, expected, value, f"the columns are {', '.join(self.columns)}")
-        return value.double()

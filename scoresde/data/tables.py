@@ -16,7 +16,8 @@ from torch import Tensor
 from scoresde._check import fail, need, wrong_type
 from scoresde.data.base import Data
 from scoresde.data.labels import checked_labels
-from scoresde.data.scaling import Scaling, moments_of
+from scoresde.data.scaling import moments_of
+from scoresde.summary import Scaling
 
 __all__ = ["csv_table", "parquet_table", "table"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -29,6 +29,7 @@ from scoresde.sde import (
     same_schedule,
 )
 from scoresde.solvers import Calibration
+from scoresde.summary import DataSummary
 from scoresde.training.files import (
     CONFIG,
     check_config,
@@ -99,7 +100,8 @@ def save(
     Args:
         model: a `Preconditioned` model, its `time` one of the named conventions.
         path: the folder, new, empty or a checkpoint.
-        contract: which integers the data stand for; read back with `read_config`.
+        contract: which integers the data stand for, by default what `model.data` says; read back
+            with `read_config`.
         extra: anything that json holds, for people to read.
         training: the state of a run; `Trainer` writes it.
         calibrations: of this model, by names of your own; read back with `load_calibration`.
@@ -176,7 +178,10 @@ def load(
         if isinstance(settings.get("time"), dict):
             settings["time"] = ChainTime.from_dict(settings["time"])
         model = Preconditioned(network, schedule, **settings)
-    except (TypeError, ValueError) as error:
+        if config.get("data") is not None:
+            known = {**config["data"], "contract": config.get("contract")}
+            model.data = DataSummary.from_dict(known)
+    except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / CONFIG, f"model settings that do not fit ({error})") from error
     return model.to(device).eval()
 
@@ -280,6 +285,9 @@ def describe(
             "name a convention ('t', 'log_snr', 'log_sigma/4'), or put the function in the net"
         )
         raise wrong_type("model.time", "a name, for a function is no data", model.time, remedy)
+    summary = model.data
+    if contract is None and summary is not None:
+        contract = summary.contract
     if contract is not None:
         instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
     net, sde = model.net, model.sde
@@ -306,6 +314,7 @@ def describe(
             "null": _json("model.null", null),
         },
         "contract": None if contract is None else contract.to_dict(),
+        "data": None if summary is None else replace(summary, contract=None).to_dict(),
         "extra": _json("extra", {} if extra is None else extra),
     }
 

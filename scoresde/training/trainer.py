@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -22,7 +23,7 @@ from scoresde._check import (
     wrong_type,
 )
 from scoresde.contract import DataContract
-from scoresde.data import Data
+from scoresde.data import Data, summarise
 from scoresde.losses import WEIGHTINGS, TimeSampler, UniformTime, dsm_loss
 from scoresde.model import ScoreModel
 from scoresde.training.checkpoint import describe
@@ -280,6 +281,7 @@ class Trainer:
             ValueError: see the class; a checkpoint of another model or run.
         """
         accelerator = accelerated(self.accumulate)
+        self.model.data = replace(summarise(self.data), contract=self.contract)
         self.model.to(self._device_of(accelerator))
         update = Update(
             self.model,

@@ -1,0 +1,188 @@
+"""What a checkpoint knows of its data: their range and spread, their classes and their units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, finite, floating, instance, wrong_type
+from scoresde.contract import DataContract
+
+__all__ = ["DataSummary", "Scaling"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """How raw values became model units: x = (raw - mean) / std.
+
+    Args:
+        mean: float64 of any shape that broadcasts against one sample (*D): (D,) for the columns
+            of a table or the entries of a vector, () for one number for all values.
+        std: float64, above 0, of the shape of `mean`.
+        columns: the D names of a table's columns; () if they have none.
+
+    Raises:
+        TypeError: `mean` or `std` is no floating-point tensor.
+        ValueError: their shapes differ, `std` is not above 0, or there is not one name for each
+            of D columns.
+
+    Example:
+        >>> scaling = Scaling(torch.tensor([10.0]), torch.tensor([2.0]), ("height",))
+        >>> scaling.encode(torch.tensor([[14.0]]))
+        tensor([[2.]])
+        >>> scaling.decode(torch.tensor([[2.0]]))
+        tensor([[14.]])
+    """
+
+    mean: Tensor
+    std: Tensor
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        floating("mean", self.mean)
+        if floating("std", self.std).shape != self.mean.shape:
+            remedy = "one mean and one standard deviation for each value"
+            raise fail("std", f"shape {tuple(self.mean.shape)}, that of mean", self.std, remedy)
+        if not (self.std > 0).all():
+            remedy = "a constant column has nothing in it to model: drop it"
+            raise fail("std", "numbers > 0", self.std.min().item(), remedy)
+        instance("columns", self.columns, tuple, "pass a tuple of names")
+        if self.columns and self.mean.shape != (len(self.columns),):
+            expected = f"{self.mean.numel()} names"
+            raise fail("columns", expected, self.columns, "one name per column")
+
+    def encode(self, raw: Tensor) -> Tensor:
+        """Raw values (..., *D) to model units, in the dtype of `raw`, computed in float64."""
+        value = self._checked("raw", raw)
+        return ((value - self.mean.to(value)) / self.std.to(value)).to(raw.dtype)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Model units (..., *D), for example samples, back to raw values."""
+        value = self._checked("x", x)
+        return (value * self.std.to(value) + self.mean.to(value)).to(x.dtype)
+
+    def _checked(self, name: str, value: Tensor) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise wrong_type(name, "a torch.Tensor", value, "use torch.as_tensor")
+        axes = self.mean.ndim
+        own, its = tuple(self.mean.shape), tuple(value.shape[max(0, value.ndim - axes) :])
+        fits = len(its) == axes and all(a in (1, b) for a, b in zip(own, its, strict=True))
+        if not floating(name, value).ndim or not fits:
+            expected = f"shape (..., {', '.join(map(str, own))})"
+            remedy = (
+                f"the columns are {', '.join(self.columns)}"
+                if self.columns
+                else "pass values of the shape that the scaling was measured on"
+            )
+            raise fail(name, expected, value, remedy)
+        return value.double()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What json can hold, for a checkpoint."""
+        return {
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "columns": list(self.columns),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Scaling:
+        """The inverse of `to_dict`."""
+        mean, std = (torch.tensor(saved[k], dtype=torch.float64) for k in ("mean", "std"))
+        return cls(mean, std, tuple(saved.get("columns", ())))
+
+
+@dataclass(frozen=True, eq=False)
+class DataSummary:
+    """What a trained model knows of the data that it was trained on, all in model units.
+
+    A `Trainer` measures it and puts it on its model as `model.data`, `save` and `load` keep it.
+    It is what takes samples back to the user's units, gives classes their names, and tells a
+    sampler that its result has left the range of the data.
+
+    Args:
+        count: number of samples.
+        shape: (*D) of a sample.
+        mean: of all values of all samples.
+        std: root mean squared deviation of all values from the mean of their own entry, which is
+            sigma_data of Karras et al. 2022 (arXiv 2206.00364) for centred data.
+        low: the smallest value.
+        high: the largest value.
+        name: of the data set, for messages.
+        classes: number of classes of "label"; 0 if there are none.
+        class_names: what they are called, in their order; () if that is not known.
+        scaling: how the user's values became model units; None if they were used as they are.
+        contract: which integers the values stand for; None for data that is not quantised.
+
+    Raises:
+        ValueError: `high` is below `low`, a number is not finite, or there is not one name for
+            each class.
+
+    Example:
+        >>> summary = DataSummary(100, (2,), mean=0.0, std=1.0, low=-3.0, high=2.5)
+        >>> DataSummary.from_dict(summary.to_dict()).high
+        2.5
+    """
+
+    count: int
+    shape: tuple[int, ...]
+    mean: float
+    std: float
+    low: float
+    high: float
+    name: str = ""
+    classes: int = 0
+    class_names: tuple[str, ...] = ()
+    scaling: Scaling | None = None
+    contract: DataContract | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std", "low", "high"):
+            object.__setattr__(self, name, finite(name, getattr(self, name)))
+        if self.high < self.low:
+            raise fail("high", f"at least low = {self.low:g}", self.high, "pass low <= high")
+        if self.class_names and len(self.class_names) != self.classes:
+            expected = f"{self.classes} names, one for each class"
+            raise fail("class_names", expected, self.class_names, "one name per class")
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples (B, *D) in model units, back in the units that the data came in.
+
+        Quantised data become whole levels (int64), scaled data the values before the scaling, and
+        any other data stay as they are.
+        """
+        if self.contract is not None:
+            return self.contract.decode(x)
+        return x if self.scaling is None else self.scaling.decode(x)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What json can hold, for a checkpoint."""
+        return {
+            "count": self.count,
+            "shape": list(self.shape),
+            "mean": self.mean,
+            "std": self.std,
+            "low": self.low,
+            "high": self.high,
+            "name": self.name,
+            "classes": self.classes,
+            "class_names": list(self.class_names),
+            "scaling": None if self.scaling is None else self.scaling.to_dict(),
+            "contract": None if self.contract is None else self.contract.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> DataSummary:
+        """The inverse of `to_dict`."""
+        scaling, contract = saved.get("scaling"), saved.get("contract")
+        return cls(
+            **{k: saved[k] for k in ("count", "mean", "std", "low", "high", "name", "classes")},
+            shape=tuple(saved["shape"]),
+            class_names=tuple(saved["class_names"]),
+            scaling=None if scaling is None else Scaling.from_dict(scaling),
+            contract=None if contract is None else DataContract.from_dict(contract),
+        )
