@@ -112,7 +112,7 @@ def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
 
     def pieces() -> Iterator[Tensor]:
         size = max(1, CHUNK // max(1, math.prod(whole.x.shape[1:])))
-        for part in chosen.split(size):
+        for part in torch.split(chosen, size):
             x = whole.x[part.to(whole.x.device)].detach()
             ends.append((float(x.min()), float(x.max())))
             yield x
