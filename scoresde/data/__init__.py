@@ -11,7 +11,7 @@ from scoresde.data.load import NAMED, load_data
 from scoresde.data.partition import moments, split, summarise
 from scoresde.data.rows import LAYOUTS, ArrayRows, Rows
 from scoresde.data.samples import samples
-from scoresde.data.scaling import Moments
+from scoresde.data.scaling import Moments, unit_fault
 from scoresde.data.tables import csv_table, parquet_table, table
 from scoresde.data.toys import (
     TOYS,
@@ -62,4 +62,5 @@ __all__ = [
     "swiss_roll",
     "table",
     "toy",
+    "unit_fault",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from scoresde._check import fail, finite, floating, instance, wrong_type
 from scoresde.contract import DataContract
-from scoresde.data.rows import Rows, chunks
+from scoresde.data.rows import Rows, ScaledRows, chunks
+from scoresde.data.scaling import scaling_of
 from scoresde.summary import Scaling
 
 __all__ = ["Data", "LazyData"]
@@ -33,7 +34,8 @@ class Data:
         classes: number of classes of "label", whose values are 0 ... classes - 1; 0 if there are
             none or their number is unknown.
         class_names: what the classes are called, in their order; () if that is not known.
-        scaling: how the columns of a table became model units; its `decode` takes samples back.
+        scaling: how values became model units; its `decode` takes samples back. None if they were
+            in model units already.
 
     Raises:
         TypeError: a tensor is of the wrong type.
@@ -140,6 +142,33 @@ class Data:
         first, second = _shuffled_parts(len(self), fraction, seed)
         return self[first], self[second]
 
+    def standardised(self, by: str = "auto") -> Data:
+        """These data in model units: x less its mean, over its standard deviation (over N).
+
+        `scaling` of the result takes samples back to the units that the data had, also those
+        before an earlier scaling.
+
+        Args:
+            by: "entry" (a mean and a standard deviation for each entry of a vector), "channel"
+                (for each place on axis 1: channels may have units of their own, while the pixels
+                of one channel share theirs), "all" (one of each for all values), or "auto", which
+                is "entry" for vectors (N, D) and "channel" for all else.
+
+        Raises:
+            ValueError: unknown `by`; an entry or a channel is constant, or so large that its
+                variance is not finite; the data are quantised, and have model units already.
+
+        Example:
+            >>> data = Data(1000 + 50 * torch.randn(100, 2)).standardised()
+            >>> data.x.std(dim=0, correction=0)
+            tensor([1.0000, 1.0000])
+            >>> bool((data.scaling.decode(data.x) > 500).all())
+            True
+        """
+        scaling = _own_scaling(self, by)
+        x = scaling.encode(self.x.double()).to(self.x.dtype)
+        return replace(self, x=x, scaling=_both(self.scaling, scaling))
+
     def __repr__(self) -> str:
         return _show(self)
 
@@ -160,6 +189,7 @@ class LazyData:
         name: for messages and reports.
         classes: number of classes of "label"; 0 if there are none or their number is unknown.
         class_names: what the classes are called, in their order; () if that is not known.
+        scaling: how values became model units; as of `Data`.
 
     Raises:
         TypeError: `x` is no `Rows`, or a condition is of the wrong type.
@@ -181,6 +211,7 @@ class LazyData:
     name: str = ""
     classes: int = 0
     class_names: tuple[str, ...] = ()
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         instance("x", self.x, Rows, "wrap an array with ArrayRows, or pass a tensor to Data")
@@ -202,7 +233,7 @@ class LazyData:
         part = self.take(index)
         made = object.__new__(Data)
         # Not by the constructor: a few rows of sound data may be constant over a channel.
-        fields = dict(vars(part), x=part.x[:], scaling=None)
+        fields = dict(vars(part), x=part.x[:])
         for name, value in fields.items():
             object.__setattr__(made, name, value)
         return made
@@ -236,7 +267,18 @@ class LazyData:
         for piece in chunks(self.x):
             x[start : start + len(piece)] = piece
             start += len(piece)
-        return Data(x, self.cond, self.contract, self.name, self.classes, self.class_names)
+        return Data(**dict(vars(self), x=x))
+
+    def standardised(self, by: str = "auto") -> LazyData:
+        """These data in model units, standardised as each row is read; as `Data.standardised`.
+
+        All rows are read once, for their means and standard deviations.
+
+        Raises:
+            ValueError: as `Data.standardised`.
+        """
+        scaling = _own_scaling(self, by)
+        return replace(self, x=ScaledRows(self.x, scaling), scaling=_both(self.scaling, scaling))
 
     def split(self, fraction: float, seed: int = 0) -> tuple[LazyData, LazyData]:
         """Two disjoint random parts, still unread; as `Data.split`, with the same rows.
@@ -261,6 +303,21 @@ def _shuffled_parts(total: int, fraction: float, seed: int) -> tuple[Tensor, Ten
         raise fail("fraction", expected, share, "move it towards 0.5, or bring more data")
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     return order[:count], order[count:]
+
+
+def _own_scaling(data: Data | LazyData, by: str) -> Scaling:
+    if data.contract is not None:
+        remedy = "its contract says which levels they are, so leave them as they are"
+        raise fail("contract", "None, for data without model units", data.contract, remedy)
+    return scaling_of(data.x, by)
+
+
+def _both(first: Scaling | None, second: Scaling) -> Scaling:
+    """The scaling of which `first` was done first: raw = mean + std (mean' + std' x)."""
+    if first is None:
+        return second
+    mean, std = first.mean + first.std * second.mean, first.std * second.std
+    return Scaling(mean, std, first.columns)
 
 
 def _show(data: Data | LazyData) -> str:

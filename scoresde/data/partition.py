@@ -130,7 +130,7 @@ def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
         name=whole.name,
         classes=classes,
         class_names=whole.class_names,
-        scaling=whole.scaling if isinstance(whole, Data) else None,
+        scaling=whole.scaling,
         contract=whole.contract,
     )
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from scoresde._check import choice, fail
 from scoresde.contract import DataContract
+from scoresde.summary import Scaling
 
-__all__ = ["LAYOUTS", "ArrayRows", "Rows", "Subset", "chunks", "layout_of"]
+__all__ = ["LAYOUTS", "ArrayRows", "Rows", "ScaledRows", "Subset", "chunks", "layout_of"]
 
 LAYOUTS = {
     "NCHW": "(N, C, H, W): images with the channel first, kept as they are",
@@ -150,6 +151,40 @@ class Subset(Rows):
 
     def identity(self, rows: Tensor) -> list[bytes]:
         return self.base.identity(self.rows[rows])
+
+
+@final
+class ScaledRows(Rows):
+    """Rows that are brought into model units as they are read.
+
+    What tells one sample from another is its content before the scaling, which does not change
+    when samples are added to the data set.
+
+    Args:
+        base: the rows in the units that they came in, best in float64.
+        scaling: how they become model units.
+        dtype: of the samples; by default that of `base`.
+    """
+
+    def __init__(self, base: Rows, scaling: Scaling, dtype: torch.dtype | None = None) -> None:
+        self.base = base
+        self.scaling = scaling
+        self.parallel = base.parallel
+        self._dtype = base.dtype if dtype is None else dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    def read(self, rows: Tensor) -> Tensor:
+        return self.scaling.encode(self.base.read(rows).double()).to(self._dtype)
+
+    def identity(self, rows: Tensor) -> list[bytes]:
+        return self.base.identity(rows)
 
 
 @final

@@ -1,18 +1,31 @@
-"""Moments in one pass, and the summary of a data set."""
+"""Moments in one pass, and the scaling that brings values into model units."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail
+from scoresde._check import choice, fail
 from scoresde.data.rows import Rows, chunks
+from scoresde.summary import Scaling
 
-__all__ = ["Moments", "moments_of", "moments_of_rows"]
+__all__ = [
+    "BY",
+    "Moments",
+    "ends_of",
+    "listed",
+    "moments_of",
+    "moments_of_rows",
+    "scaling_of",
+    "unit_fault",
+]
+
+BY = ("auto", "all", "channel", "entry")
+"""What shares a mean and a standard deviation when data are standardised."""
 
 LARGEST = 2**14
 """Dimensions up to which a covariance is made: its matrix then takes 2 GiB."""
@@ -93,3 +106,92 @@ def _small(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
 def moments_of_rows(x: Tensor | Rows, covariance: bool) -> Moments:
     """As `moments_of`, over all rows of a tensor or of what is read."""
     return moments_of(chunks(x), covariance=covariance)
+
+
+def scaling_of(x: Tensor | Rows, by: str = "auto", name: str = "x") -> Scaling:
+    """The mean and standard deviation (over N) of raw values, in float64.
+
+    The values are read twice: for their range, and then for the moments of what the range maps to
+    [0, 1], so that neither 1e200 nor 1e-310 leaves float64 when it is squared.
+
+    Args:
+        x: all samples, (N, *D).
+        by: as of `Data.standardised`.
+        name: for messages.
+
+    Raises:
+        ValueError: unknown `by`; an entry or a channel is constant (all of them are named).
+    """
+    kind = choice("by", by, BY)
+    if kind == "auto":
+        kind = "entry" if x.ndim == 2 else "channel"
+    low, high = ends_of(x)
+    axes = {"all": range(low.ndim), "channel": range(1, low.ndim), "entry": range(0)}[kind]
+    for axis in axes:
+        low, high = low.amin(axis, keepdim=True), high.amax(axis, keepdim=True)
+    what = {"all": "values", "channel": "channels (axis 1)", "entry": "entries (axis 1)"}[kind]
+    constant = (low == high).reshape(-1).nonzero().flatten().tolist()
+    if constant:
+        got = f"the same number everywhere in {listed(constant)} of {low.numel()}"
+        remedy = "drop them: there is nothing in them to model"
+        raise fail(name, f"{what} that vary", got, remedy)
+    span = high - low
+    if not span.isfinite().all():
+        raise fail(name, "values whose range is finite", "an infinite range", "scale them down")
+    known = moments_of((piece.double().cpu() - low) / span for piece in chunks(x))
+    mean, variance = known.mean, known.std.square()
+    if axes:
+        # The variance of a union: the mean of the variances and the variance of the means.
+        centre = mean.mean(dim=list(axes), keepdim=True)
+        variance = (variance + (mean - centre).square()).mean(dim=list(axes), keepdim=True)
+        mean = centre
+    if kind == "all":
+        low, span, mean, variance = (part.reshape(()) for part in (low, span, mean, variance))
+    return Scaling(low + span * mean, span * variance.sqrt())
+
+
+def ends_of(x: Tensor | Rows) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest value of each entry, two of (*D) in float64."""
+    low = high = torch.zeros(0, dtype=torch.float64)
+    for piece in chunks(x):
+        part = piece.detach().cpu()
+        least, most = part.amin(dim=0).double(), part.amax(dim=0).double()
+        low = torch.minimum(low, least) if low.numel() else least
+        high = torch.maximum(high, most) if high.numel() else most
+    return low, high
+
+
+def listed(numbers: Sequence[object], most: int = 8) -> str:
+    """Numbers or names for a message, of which the first few stand for many."""
+    text = ", ".join(map(str, numbers[:most]))
+    return text if len(numbers) <= most else f"{text}, ... ({len(numbers)})"
+
+
+def unit_fault(mean: float, std: float, *, noise: float = 1.0) -> str | None:
+    """Why data are plainly not in model units, or None if they may well be.
+
+    A noising process ends in noise of standard deviation `noise`, and starts with noise far below
+    that. Data fit in between if their mean is not far from 0 and their spread is of the order
+    of 1: |mean| <= 3 and 0.1 <= std <= 3. Where a process without attenuation (VE, EDM) ends in
+    larger noise, larger data drown in it as well: the upper limits are then a tenth of `noise`.
+
+    Args:
+        mean: of all values, or the farthest from 0 of the means of entries.
+        std: of the values about their mean.
+        noise: standard deviation of the noise at T if alpha(T) = 1, else 1.
+
+    Example:
+        >>> unit_fault(0.1, 0.5) is None
+        True
+        >>> unit_fault(1000.0, 50.0)
+        'mean 1000 and standard deviation 50, where model units have |mean| <= 3 and a standard deviation from 0.1 to 3'
+        >>> unit_fault(0.0, 6.0, noise=80.0) is None
+        True
+    """  # noqa: E501
+    most = max(3.0, noise / 10)
+    if abs(mean) <= most and 0.1 <= std <= most:
+        return None
+    return (
+        f"mean {mean:.4g} and standard deviation {std:.4g}, where model units have |mean| <= "
+        f"{most:g} and a standard deviation from 0.1 to {most:g}"
+    )
