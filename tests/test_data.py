@@ -20,6 +20,7 @@ from scoresde.data import (
     Scaling,
     digits,
     eight_gaussians_parameters,
+    hold_out,
     moments,
     split,
     summarise,
@@ -280,6 +281,34 @@ def test_a_split_by_hash_keeps_the_sides_and_a_random_one_its_share() -> None:
         assert all(sides[row.tobytes()] == side for row in part.x.numpy())
     assert abs(len(first) - 0.8 * 1797) < 4 * math.sqrt(1797 * 0.16)
     assert len(data.split(0.8)[0]) == round(0.8 * 1797)
+
+
+def test_a_share_is_held_out_of_any_number_of_samples() -> None:
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    for n in range(1, 60):
+        for shift in range(5):
+            data = Data(x[shift : shift + n])
+            seen, held_out = hold_out(data, 0.05)
+            if n < 20:
+                assert seen is data
+                assert held_out is None
+            else:
+                assert held_out is not None
+                assert len(seen) + len(held_out) == n
+                assert 1 <= len(held_out) <= 0.05 * n + 4 * (0.05 * n) ** 0.5
+    data = Data(x)
+    for share in (0.05, 0.4, 0.999):
+        first, second = hold_out(data, share)
+        assert second is not None
+        assert len(first) >= 1
+    by_hash = split(data, 0.6)
+    again = hold_out(data, 0.4)
+    assert all(torch.equal(a.x, b.x) for a, b in zip(by_hash, again, strict=True) if b)
+    assert hold_out(data, 0)[1] is None
+    copies = Data(x[:1].repeat(100, 1, 1, 1))
+    assert hold_out(copies, 0.05)[1] is None
+    with pytest.raises(ValueError, match="share: expected a number from 0 up to 1, got 1"):
+        hold_out(data, 1)
 
 
 def test_moments_of_data_are_those_of_numpy() -> None:

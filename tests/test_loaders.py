@@ -378,7 +378,7 @@ def test_damaged_idx_is_refused(tmp_path: Path) -> None:
     refuses(lambda: idx(file, labels), ["labels", "(4,)", "(5,)"])
     labels.write_bytes(idx_bytes(np.array([0, 1, -1, 2]), "i1"))
     refuses(lambda: idx(file, labels), ["labels from 0", "-1 in row 2"])
-    labels.write_bytes(idx_bytes(np.ones(4), ">f4"))
+    labels.write_bytes(idx_bytes(np.full(4, 0.5), ">f4"))
     refuses(lambda: idx(file, labels), ["labels", "integers"], TypeError)
     refuses(lambda: idx(tmp_path / "none"), ["no file", "downloaded"], FileNotFoundError)
 
@@ -999,7 +999,7 @@ def test_tables_without_names_with_tabs_and_semicolons(tmp_path: Path) -> None:
         found = load_data(file, **options)  # type: ignore[arg-type]
         assert found.x[:].tolist() == [[-1, -1], [1, 1]]
     integers = csv_table(written(tmp_path, "a,y\n1,2\n3,0\n"), label="y")
-    assert (integers.cond["label"].tolist(), integers.classes) == ([2, 0], 3)
+    assert (integers.cond["label"].tolist(), integers.class_names) == ([1, 0], ("0", "2"))
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,12 @@ def open_samples(
 
     data: Data | LazyData = load_source(source, options)
     if holdout:
-        data = parts(data, holdout)[1]  # type: ignore[assignment]  # not None here
+        held_out = parts(data, holdout)[1]
+        if held_out is None:
+            remedy = "leave --holdout out, to take all of the data"
+            expected = f"a share of {len(data)} samples that is one or more"
+            raise fail("holdout", expected, holdout, remedy)
+        data = held_out
     wanted, shape = opened.any_shape(), tuple(data.x.shape[1:])
     if tuple(None if a is None else b for a, b in zip_longest(wanted, shape)) != wanted:
         sizes = "x".join("any" if size is None else str(size) for size in wanted)

@@ -76,18 +76,17 @@ def parts(
 
     Args:
         whole: the data set.
-        holdout: share of the second part; 0 for none.
+        holdout: share of the second part; 0 for none. Of fewer than 1 / holdout samples none is
+            held out.
 
     Raises:
-        ValueError: `holdout` is not in [0, 1), or a part would be empty.
+        ValueError: `holdout` is not in [0, 1).
     """
     from scoresde._check import fail
-    from scoresde.data import LazyData, split
+    from scoresde.data import LazyData, hold_out
 
     if not 0 <= holdout < 1:
         raise fail("holdout", "a share from 0 up to 1", holdout, "pass e.g. 0.05, or 0 for none")
-    if holdout == 0:
-        return whole, None
     if isinstance(whole, LazyData):
-        return split(whole, 1 - holdout)
-    return split(whole, 1 - holdout)
+        return hold_out(whole, holdout)
+    return hold_out(whole, holdout)

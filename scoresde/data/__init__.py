@@ -8,7 +8,7 @@ from scoresde.data.hugging_face import hugging_face
 from scoresde.data.idx import fashion_mnist, idx, idx_folder, read_idx
 from scoresde.data.images import image_folder
 from scoresde.data.load import NAMED, load_data
-from scoresde.data.partition import moments, split, summarise
+from scoresde.data.partition import hold_out, moments, split, summarise
 from scoresde.data.rows import LAYOUTS, ArrayRows, Rows
 from scoresde.data.samples import samples
 from scoresde.data.scaling import Moments, unit_fault
@@ -44,6 +44,7 @@ __all__ = [
     "eight_gaussians",
     "eight_gaussians_parameters",
     "fashion_mnist",
+    "hold_out",
     "hugging_face",
     "idx",
     "idx_folder",

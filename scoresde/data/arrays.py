@@ -14,7 +14,7 @@ from torch import Tensor
 from scoresde._check import fail, instance, wrong_type
 from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
-from scoresde.data.labels import checked_labels
+from scoresde.data.labels import numbered
 from scoresde.data.rows import CHUNK, ArrayRows, layout_of
 
 __all__ = ["npy", "npz"]
@@ -38,13 +38,14 @@ def npy(
 
     Args:
         path: the file.
-        labels: N integers: a .npy file, an array or a tensor.
+        labels: N integers or texts: a .npy file, an array or a tensor. The values that occur are
+            the classes, numbered in their order, and give them their names.
         layout: what the axes are: "NCHW", "NHWC" (moved to NCHW), "NHW" (gets a channel), "ND" (as
             it is), or "auto", which knows ND from its two axes, and images of four axes by the
             place of the 1 to 4 channels.
         levels: number of levels of integers.
         contract: the same and its range, also for floats.
-        classes: number of classes; by default the largest label + 1.
+        classes: number of classes, if the labels are their numbers 0, 1, ... already.
 
     Returns:
         LazyData.
@@ -213,5 +214,6 @@ def _labelled(rows: ArrayRows, labels: Any, classes: int | None, name: str) -> L
         if classes is not None:
             raise fail("classes", "None without labels", classes, "pass the labels too")
         return LazyData(rows, {}, rows.contract, name)
-    label, count = checked_labels(labels, len(rows), classes, "labels")
-    return LazyData(rows, {"label": label}, rows.contract, name, count)
+    known = numbered(labels, len(rows), "labels", classes=classes)
+    cond = {"label": known.label}
+    return LazyData(rows, cond, rows.contract, name, known.classes, known.names)

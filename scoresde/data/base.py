@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from scoresde._check import fail, finite, floating, instance, wrong_type
 from scoresde.contract import DataContract
+from scoresde.data.labels import class_names_of, renumbered
 from scoresde.data.rows import Rows, ScaledRows, chunks
 from scoresde.data.scaling import scaling_of
 from scoresde.summary import Scaling
 
 __all__ = ["Data", "LazyData"]
+
+AnyData = TypeVar("AnyData", "Data", "LazyData")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -167,6 +170,28 @@ class Data:
         x = scaling.encode(self.x.double()).to(self.x.dtype)
         return replace(self, x=x, scaling=_both(self.scaling, scaling))
 
+    def with_classes(self, names: Sequence[str]) -> Data:
+        """These data with the classes of other ones, matched by name.
+
+        Each label becomes its name's place in `names`, so that a model hears the numbers that it
+        was trained on, whichever classes are present here.
+
+        Args:
+            names: the `class_names` of those data, in their order; some may be missing here.
+
+        Raises:
+            TypeError: `names` is no sequence of texts.
+            ValueError: there are no labels; a class that occurs is not among `names` (it is
+                named).
+
+        Example:
+            >>> x, label = torch.randn(2, 2), torch.tensor([0, 1])
+            >>> data = Data(x, {"label": label}, classes=2, class_names=("a", "c"))
+            >>> data.with_classes(("a", "b", "c")).cond["label"].tolist()
+            [0, 2]
+        """
+        return _with_classes(self, names)
+
     def __repr__(self) -> str:
         return _show(self)
 
@@ -278,6 +303,10 @@ class LazyData:
         scaling = _own_scaling(self, by)
         return replace(self, x=ScaledRows(self.x, scaling), scaling=_both(self.scaling, scaling))
 
+    def with_classes(self, names: Sequence[str]) -> LazyData:
+        """These data with the classes of other ones, matched by name; as `Data.with_classes`."""
+        return _with_classes(self, names)
+
     def split(self, fraction: float, seed: int = 0) -> tuple[LazyData, LazyData]:
         """Two disjoint random parts, still unread; as `Data.split`, with the same rows.
 
@@ -301,6 +330,16 @@ def _shuffled_parts(total: int, fraction: float, seed: int) -> tuple[Tensor, Ten
         raise fail("fraction", expected, share, "move it towards 0.5, or bring more data")
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     return order[:count], order[count:]
+
+
+def _with_classes(data: AnyData, names: Sequence[str]) -> AnyData:
+    label = data.cond.get("label")
+    if label is None:
+        remedy = "these data cannot be matched by class: take ones with labels"
+        raise fail("names", "data with labels", "none", remedy)
+    own = data.class_names or class_names_of(data.classes or int(label.max()) + 1)
+    cond = {**data.cond, "label": renumbered(label, own, names, "names")}
+    return replace(data, cond=cond, classes=len(names), class_names=tuple(names))
 
 
 def _own_scaling(data: Data | LazyData, by: str) -> Scaling:

@@ -13,7 +13,7 @@ import numpy as np
 from scoresde._check import choice, fail
 from scoresde.contract import DataContract
 from scoresde.data.base import Data, LazyData
-from scoresde.data.labels import checked_labels
+from scoresde.data.labels import numbered
 from scoresde.data.rows import ArrayRows
 
 __all__ = ["cifar", "find_cifar", "read_pickle"]
@@ -68,11 +68,18 @@ def cifar(folder: str | os.PathLike[str], split: str = "train", *, labels: str =
     images = np.concatenate(pixels).reshape(-1, 3, 32, 32)
     names = tuple(_text(name) for name in _names(home / META[kind], NAMES[key]))
     classes = len(names) or {"labels": 10, "fine_labels": 100, "coarse_labels": 20}[key]
-    given, _ = checked_labels(np.concatenate(label), len(images), classes, f"{key} of {home}")
+    known = numbered(
+        np.concatenate(label),
+        len(images),
+        f"{key} of {home}",
+        classes=classes,
+        names=names or None,
+    )
     contract = DataContract(256)
     rows = ArrayRows(images, "NCHW", contract, name=str(home))
     title = f"cifar{kind}-{split}"
-    return LazyData(rows, {"label": given}, contract, title, classes, names).load()
+    cond = {"label": known.label}
+    return LazyData(rows, cond, contract, title, classes, known.names).load()
 
 
 def find_cifar(folder: Path) -> tuple[Path, int]:

@@ -8,8 +8,11 @@ from torch import Tensor
 from scoresde._check import choice, fail, finite, need
 from scoresde.contract import DataContract
 from scoresde.data.base import Data
+from scoresde.data.labels import class_names_of
 
 __all__ = ["digits"]
+
+NAMES = class_names_of(10)
 
 
 def digits(split: str = "train", *, test_fraction: float = 0.5, seed: int = 0) -> Data:
@@ -52,7 +55,7 @@ def digits(split: str = "train", *, test_fraction: float = 0.5, seed: int = 0) -
     label = torch.as_tensor(labels).long()
     held_out = _stratified(label, share, seed)
     keep = {"train": ~held_out, "test": held_out, "all": torch.ones_like(held_out)}[split]
-    return Data(x[keep], {"label": label[keep]}, contract, f"digits-{split}", 10)
+    return Data(x[keep], {"label": label[keep]}, contract, f"digits-{split}", 10, NAMES)
 
 
 def _stratified(label: Tensor, share: float, seed: int) -> Tensor:

@@ -13,7 +13,7 @@ from scoresde._check import choice, fail, need, wrong_type
 from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.images import CHANNELS, as_size, checked_mode, pixels
-from scoresde.data.labels import checked_labels
+from scoresde.data.labels import numbered
 from scoresde.data.rows import ArrayRows, Rows, layout_of
 
 __all__ = ["HuggingFaceRows", "hugging_face"]
@@ -79,9 +79,14 @@ def hugging_face(
     feature = getattr(dataset, "features", None) or {}
     class_names = tuple(getattr(feature.get(label), "names", None) or ())
     values = np.asarray(list(dataset[label]))
-    classes = len(class_names) or None
-    given_labels, count = checked_labels(values, len(dataset), classes, f"column {label!r}")
-    return LazyData(rows, {"label": given_labels}, own, "hugging_face", count, class_names)
+    known = numbered(
+        values,
+        len(dataset),
+        f"column {label!r}",
+        classes=len(class_names) or None,
+        names=class_names or None,
+    )
+    return LazyData(rows, {"label": known.label}, own, "hugging_face", known.classes, known.names)
 
 
 @final

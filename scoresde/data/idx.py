@@ -14,7 +14,7 @@ import numpy as np
 from scoresde._check import choice, fail
 from scoresde.contract import DataContract
 from scoresde.data.base import Data, LazyData
-from scoresde.data.labels import checked_labels
+from scoresde.data.labels import numbered
 from scoresde.data.rows import ArrayRows, layout_of
 
 __all__ = ["fashion_mnist", "find_idx", "idx", "idx_folder", "is_idx", "read_idx"]
@@ -98,7 +98,8 @@ def idx(
     Args:
         images: file of N samples.
         labels: file of N integers, or None.
-        classes: number of classes; by default the largest label + 1.
+        classes: number of classes, if the labels are their numbers 0, 1, ...; by default the
+            values that occur are the classes.
 
     Returns:
         Data, with "label" in its conditions if there are labels.
@@ -126,7 +127,7 @@ def _idx(
     labels: Path | None,
     classes: int | None,
     name: str,
-    class_names: tuple[str, ...] = (),
+    class_names: tuple[str, ...] | None = None,
 ) -> Data:
     array = read_idx(images)
     contract = None
@@ -139,8 +140,10 @@ def _idx(
     rows = ArrayRows(array, layout, contract, name=str(images))
     if labels is None:
         return LazyData(rows, {}, contract, name).load()
-    label, count = checked_labels(read_idx(labels), len(rows), classes, str(labels))
-    return LazyData(rows, {"label": label}, contract, name, count, class_names).load()
+    found = read_idx(labels)
+    known = numbered(found, len(rows), str(labels), classes=classes, names=class_names)
+    cond = {"label": known.label}
+    return LazyData(rows, cond, contract, name, known.classes, known.names).load()
 
 
 def find_idx(folder: Path, split: str = "train") -> tuple[Path, Path]:

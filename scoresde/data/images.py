@@ -18,7 +18,15 @@ from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.rows import Rows
 
-__all__ = ["CHANNELS", "ImageRows", "as_size", "checked_mode", "image_folder", "pixels"]
+__all__ = [
+    "CHANNELS",
+    "ImageRows",
+    "as_size",
+    "checked_mode",
+    "image_folder",
+    "pixels",
+    "subfolders",
+]
 
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 CONTRACT = DataContract(256)
@@ -235,6 +243,12 @@ def _image_names(folder: Path) -> list[str]:
         expected = "a folder with images (.png, .jpg, .webp and whatever else Pillow reads)"
         raise fail("folder", expected, str(folder), "check the path")
     return sorted(names)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted, without hidden ones."""
+    inside = (place.name for place in folder.iterdir() if place.is_dir())
+    return sorted(name for name in inside if not name.startswith("."))
 
 
 def _examined(folder: Path, names: Sequence[str], verify: bool) -> tuple[list[_File], list[str]]:

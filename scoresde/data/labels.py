@@ -1,39 +1,162 @@
-"""Class labels from whatever holds them, checked."""
+"""Class labels: numbers for the model, names for people."""
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde._check import fail, wrong_type
+from scoresde.data.scaling import listed
 
-__all__ = ["checked_labels"]
+__all__ = ["Labels", "class_names_of", "numbered", "renumbered"]
+
+FEW = 20
+"""Rows up to which every one may be of a class of its own."""
 
 
-def checked_labels(values: Any, n: int, classes: int | None, name: str) -> tuple[Tensor, int]:
-    """Labels (n,) int64 in 0 ... classes - 1 and the number of classes, the largest + 1 if None.
+class Labels(NamedTuple):
+    """Labels (n,) int64 in 0 ... classes - 1, the number of classes, and what they are called."""
+
+    label: Tensor
+    classes: int
+    names: tuple[str, ...]
+
+
+def numbered(
+    values: Any,
+    n: int,
+    name: str,
+    *,
+    classes: int | None = None,
+    names: Sequence[str] | None = None,
+) -> Labels:
+    """Labels from integers or texts; the values that occur are numbered in their order.
+
+    So labels 3 and 7 are two classes, called "3" and "7", and not eight of which six are empty.
+    Negative numbers often mark samples without a label and are refused, but for the pair -1 and 1.
+
+    Args:
+        values: n integers (also whole numbers that are stored as floats), truth values or texts.
+        n: number of samples.
+        name: for messages.
+        classes: if given, the values are class numbers already: integers in 0 ... classes - 1.
+        names: of these classes; by default their numbers.
 
     Raises:
-        TypeError: they are not integers.
-        ValueError: they are not n, or one is out of range.
+        TypeError: they are neither integers nor texts.
+        ValueError: they are not n, one is out of range or missing, or each of more than 20
+            samples has a class of its own.
+
+    Example:
+        >>> numbered([7, 3, 7], 3, "label")
+        Labels(label=tensor([1, 0, 1]), classes=2, names=('3', '7'))
     """
+    array = _one_each(values, n, name)
+    if array.dtype.kind in "iub":
+        if classes is not None:
+            wrong = (array < 0) | (array >= classes)
+            if wrong.any():
+                expected = f"labels from 0 to {classes - 1}"
+                raise _out_of_range(array, wrong, name, expected)
+            label = torch.from_numpy(array.astype(np.int64))
+            return Labels(label, classes, class_names_of(classes, names))
+    elif classes is not None:
+        raise wrong_type(name, "integers beside classes=", array, "leave classes out")
+    found, places = np.unique(array, return_inverse=True)
+    texts = [str(value) for value in found.tolist()]
+    if array.dtype.kind != "b" and all(_whole(text) for text in texts):
+        order = sorted(range(len(texts)), key=lambda i: (int(texts[i]), texts[i]))
+        places, texts = np.argsort(order)[places], [texts[i] for i in order]
+        if int(texts[0]) < 0 and texts != ["-1", "1"]:
+            raise _out_of_range(array, places == 0, name, "labels from 0, or -1 and 1")
+    _check_count(len(texts), n, name)
+    return Labels(torch.from_numpy(places.astype(np.int64).reshape(n)), len(texts), tuple(texts))
+
+
+def class_names_of(classes: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The names of classes; their numbers where they have none."""
+    return tuple(map(str, range(classes))) if names is None else tuple(names)
+
+
+def renumbered(
+    label: Tensor, own: Sequence[str], wanted: Sequence[str], argument: str = "class_names"
+) -> Tensor:
+    """Labels of classes `own` as places in `wanted`, matched by name.
+
+    Raises:
+        TypeError: `wanted` is one text, or holds something else than texts.
+        ValueError: a name stands twice in `wanted`, or a class that occurs is not among them.
+    """
+    if isinstance(wanted, str) or not all(isinstance(name, str) for name in wanted):
+        remedy = "pass the names in order, e.g. ('cat', 'dog')"
+        raise wrong_type(argument, "a sequence of names", wanted, remedy)
+    place = {name: i for i, name in enumerate(wanted)}
+    if len(place) < len(wanted):
+        twice = sorted({name for name in wanted if list(wanted).count(name) > 1})
+        raise fail(argument, "different names", listed(twice), "name each class once")
+    occurring = np.unique(label.cpu().numpy()).tolist()
+    strange = [own[k] for k in occurring if own[k] not in place]
+    if strange:
+        expected = f"the classes of the data among {listed(list(wanted))}"
+        remedy = "leave the samples of these classes out, or take data of the same classes"
+        raise fail(argument, expected, f"also {listed(strange)}", remedy)
+    table = torch.tensor([place.get(name, -1) for name in own], dtype=torch.int64)
+    return table[label.cpu()].to(label.device)
+
+
+def _one_each(values: Any, n: int, name: str) -> np.ndarray[Any, Any]:
+    """The values as an array (n,) of integers, truth values or texts."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     array = np.asarray(values)
-    if array.dtype.kind not in "iub":
-        remedy = "number the classes 0, 1, ...; other conditions go into cond"
-        raise wrong_type(name, "integers of shape (N,)", array, remedy)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
     if array.shape != (n,):
-        raise fail(name, f"shape ({n},), one label per sample", array, "check the two files")
-    label = torch.from_numpy(array.astype(np.int64))
-    count = int(label.max()) + 1 if classes is None else classes
-    wrong = (label < 0) | (label >= count)
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        expected = f"labels from 0 to {count - 1}" if count > 0 else "labels from 0"
-        got = f"{int(label[row])} in row {row}"
-        raise fail(name, expected, got, "renumber them, or pass the right number of classes")
-    return label, count
+        remedy = "check that they belong to these samples"
+        if array.ndim == 2 and len(array) == n:
+            remedy = "pass the class numbers of one-hot rows: labels.argmax(1)"
+        raise fail(name, f"shape ({n},), one label per sample", array, remedy)
+    if array.dtype.kind == "f" and np.isfinite(array).all() and (array == array.round()).all():
+        array = array.astype(np.int64)
+    if array.dtype.kind in "OSU":
+        array = np.array([_text(value, row, name) for row, value in enumerate(array.tolist())])
+    if array.dtype.kind not in "iubU":
+        expected = "integers or texts, which name classes"
+        remedy = "real numbers are no classes: put them into cond: Data(x, {'y': y})"
+        raise wrong_type(name, expected, array, remedy)
+    return array
+
+
+def _text(value: Any, row: int, name: str) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if value is None or value != value:
+        raise fail(name, "a label for every sample", f"none in row {row}", "drop or fill the row")
+    return str(value).strip()
+
+
+def _whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
+def _out_of_range(
+    array: np.ndarray[Any, Any], wrong: np.ndarray[Any, Any], name: str, expected: str
+) -> ValueError:
+    row = int(wrong.argmax())
+    remedy = "renumber them, or pass the right number of classes"
+    return fail(name, expected, f"{array[row]} in row {row}", remedy)
+
+
+def _check_count(classes: int, n: int, name: str) -> None:
+    if n <= FEW or 2 * classes <= n:
+        return
+    got = f"{classes} classes for {n} samples"
+    if classes == n:
+        remedy = "numbers, dates and names of rows are no classes: take another column, or none"
+        raise fail(name, "classes of several samples each", got, remedy)
+    warnings.warn(f"{name}: {got}, so most classes have one sample or two", stacklevel=4)

@@ -14,7 +14,7 @@ from scoresde.data.base import Data, LazyData
 from scoresde.data.cifar import cifar, find_cifar
 from scoresde.data.digits import digits
 from scoresde.data.idx import fashion_mnist, find_idx, idx, idx_folder, is_idx
-from scoresde.data.images import image_folder
+from scoresde.data.images import image_folder, subfolders
 from scoresde.data.samples import MANIFEST, samples
 from scoresde.data.tables import csv_table, parquet_table
 from scoresde.data.toys import TOYS, toy
@@ -35,6 +35,7 @@ LOOKED_FOR = (
 """What `load_data` looks for, in this order."""
 
 PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
+TRAINING = frozenset({"train", "training"})
 POINTS = 10_000
 IMAGES = ("split", "size", "mode", "flip", "background", "strict")
 ARRAYS = ("layout", "levels")
@@ -58,6 +59,7 @@ def load_data(
     labels: str | os.PathLike[str] | None = None,
     columns: Sequence[str] | None = None,
     delimiter: str | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Data | LazyData:
     """The data set of that name or at that path, whose format is recognised by what is there.
 
@@ -68,7 +70,8 @@ def load_data(
     Args:
         source: "digits", "fashion_mnist", a toy's name ("moons", ...), a folder or a file.
         split: "train" or "test", of digits, Fashion-MNIST, IDX and CIFAR folders; of a folder of
-            images, the sub-folder to take.
+            images, the sub-folder to take. Beside a sub-folder "train", its classes number those
+            of "test", "val", ... too, whichever are missing there.
         n: number of points of a toy, 10,000 by default.
         seed: of a toy, or of the split of the digits.
         size, mode, flip, background, strict: of a folder of images, as of `image_folder`.
@@ -78,6 +81,8 @@ def load_data(
         labels: the file of labels beside a .npy or an IDX file.
         columns: of a table, as of `csv_table`.
         delimiter: of a CSV file.
+        class_names: of data with labels, the classes of other data, which these are matched with
+            by name; as of `Data.with_classes`.
 
     Returns:
         Data; LazyData for folders of images or samples, .npy and .npz. Its `load()` makes it Data.
@@ -100,6 +105,11 @@ def load_data(
         columns=columns, delimiter=delimiter,
     )  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
+    found = _found(source, options)
+    return found if class_names is None else found.with_classes(class_names)
+
+
+def _found(source: str | os.PathLike[str], options: Mapping[str, Any]) -> Data | LazyData:
     if isinstance(source, str) and source in NAMED:
         return _named(source, options)
     path = Path(source).expanduser()
@@ -130,23 +140,37 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
         _only(options, (), "a folder of samples")
         return samples(path)
     images = dict(_only(options, IMAGES, "a folder of images"))
-    inside = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name[0] != ".")
+    inside = subfolders(path)
     split = images.pop("split", None)
+    trained_on: list[str] = []
     if split is not None:
         if split not in inside:
             raise fail("split", f"a sub-folder of {path}", split, f"there are {inside}")
+        trained_on = _classes_of_training(path, inside, split)
         path = path / split
     elif inside and {name.lower() for name in inside} <= PARTS:
         remedy = f"pass split={inside[0]!r}, or image_folder(path) if they are classes"
         raise fail("split", "which sub-folder to take", f"None, with {inside}", remedy)
     try:
-        return image_folder(path, **images)
+        found = image_folder(path, **images)
+        if trained_on and found.class_names:
+            more = [name for name in found.class_names if name not in trained_on]
+            found = found.with_classes([*trained_on, *more])
+        return found
     except ValueError as error:
         if "a folder with images" not in str(error):
             raise
         listed = "; ".join(LOOKED_FOR[1:5])
         remedy = "name the folder that holds the files themselves"
         raise fail("source", f"in a folder, {listed}", str(path), remedy) from None
+
+
+def _classes_of_training(path: Path, inside: Sequence[str], split: str) -> list[str]:
+    """The classes of the part to train on, which number those of the other parts as well."""
+    training = next((name for name in inside if name.lower() in TRAINING), split)
+    if training == split or split.lower() not in PARTS:
+        return []
+    return subfolders(path / training)
 
 
 def _file(path: Path, options: Mapping[str, Any]) -> Data | LazyData:

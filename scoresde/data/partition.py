@@ -16,7 +16,7 @@ from scoresde.data.rows import CHUNK
 from scoresde.data.scaling import Moments, moments_of, moments_of_rows
 from scoresde.summary import DataSummary
 
-__all__ = ["moments", "split", "summarise"]
+__all__ = ["hold_out", "moments", "split", "summarise"]
 
 AnyData = TypeVar("AnyData", Data, LazyData)
 
@@ -60,6 +60,48 @@ def split(data: AnyData, fraction: float, seed: int = 0) -> tuple[AnyData, AnyDa
         expected = f"a share that leaves rows on both sides of {len(data)}"
         remedy = "move it towards 0.5, bring more data, or use data.split for an exact share"
         raise fail("fraction", expected, share, remedy)
+    if isinstance(data, LazyData):
+        return data.take(first), data.take(~first)
+    return data[first], data[~first]
+
+
+def hold_out(data: AnyData, share: float) -> tuple[AnyData, AnyData | None]:
+    """What to train on, and about `share` of the samples to judge on; works for any number.
+
+    Of fewer than 1 / share samples none is held out. Of more, a hash decides as in `split`, and
+    takes at least one for either side: where it would leave a side empty, the sample whose hash
+    is nearest to that side goes there. So the same samples are held out at every call.
+
+    Args:
+        data: `Data` or `LazyData`.
+        share: of the samples to judge on, from 0 (none) up to 1, excluded.
+
+    Returns:
+        The two parts; the second is None if there is none.
+
+    Raises:
+        ValueError: `share` is not in [0, 1).
+
+    Example:
+        >>> from scoresde.data import moons
+        >>> train, held_out = hold_out(moons(20), 0.05)
+        >>> len(train), len(held_out), hold_out(moons(19), 0.05)[1]
+        (19, 1, None)
+    """
+    instance("data", data, (Data, LazyData), "wrap it: Data.of(x)")
+    part = finite("share", share)
+    if not 0 <= part < 1:
+        raise fail("share", "a number from 0 up to 1", part, "e.g. 0.05, or 0 for none")
+    if len(data) < 2 or part * len(data) < 1:
+        return data, None
+    places = _places(data, 0)
+    first = places < 1 - part
+    if first.all():
+        first = places < places.max()
+    elif not first.any():
+        first = places == places.min()
+    if first.all() or not first.any():  # copies of one sample, which stay together
+        return data, None
     if isinstance(data, LazyData):
         return data.take(first), data.take(~first)
     return data[first], data[~first]

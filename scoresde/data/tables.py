@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scoresde._check import fail, need, wrong_type
 from scoresde.data.base import Data
-from scoresde.data.labels import checked_labels
+from scoresde.data.labels import Labels, numbered
 from scoresde.data.scaling import moments_of
 from scoresde.summary import Scaling
 
@@ -44,8 +44,8 @@ def csv_table(
     Args:
         path: the file, in UTF-8.
         columns: which to take, in this order; by default all but `label`.
-        label: a column that becomes the condition "label": integers as they are, or else texts,
-            which are numbered in their order.
+        label: a column of integers or texts that becomes the condition "label": the values that
+            occur are the classes, numbered in their order, and give them their names.
         delimiter: between cells; by default a tab in .tsv files and a comma in all others.
         standardise: whether to subtract the mean and divide by the standard deviation of each
             column (over N); `data.scaling.decode` takes samples back. False leaves the numbers.
@@ -213,25 +213,13 @@ def _missing(column: str, row: int, count: int, total: int) -> ValueError:
     return fail(f"column {column!r}", "a number", f"a missing value in row {row + 1}", remedy)
 
 
-def _classes(values: Column, column: str) -> tuple[Tensor, int, tuple[str, ...]]:
+def _classes(values: Column, column: str) -> Labels:
     """Labels, number and names of the classes in a column of integers or of texts."""
     given = values.tolist()
     for row, value in enumerate(given):
         if _is_missing(value) or value != value:
             raise _missing(column, row, sum(map(_is_missing, given)), len(given))
-    if values.dtype.kind == "f":
-        expected = "integers or texts, which name classes"
-        remedy = "put a condition of real numbers into cond: Data(x, {'y': y})"
-        raise wrong_type(f"column {column!r}", expected, values, remedy)
-    if values.dtype.kind not in "iub":
-        try:
-            values = np.array([int(str(value)) for value in given])
-        except ValueError:
-            names = sorted(set(map(str, given)))
-            number = {name: i for i, name in enumerate(names)}
-            label = torch.tensor([number[str(value)] for value in given])
-            return label, len(names), tuple(names)
-    return *checked_labels(values, len(values), None, f"column {column!r}"), ()
+    return numbered(values, len(values), f"column {column!r}")
 
 
 def _read_csv(
