@@ -365,6 +365,22 @@ def test_the_posterior_of_a_gaussian_is_the_conjugate_one() -> None:
     assert torch.allclose(posterior.covariance, covariance, rtol=1e-10)
 
 
+@pytest.mark.parametrize("std", [1e-2, 1e-5, 1e-9])
+def test_a_posterior_keeps_its_digits_under_a_nearly_exact_observation(std: float) -> None:
+    prior = torch.tensor([[1.0, 0.5], [0.5, 1.0]], dtype=F64)
+    A, y = torch.tensor([[1.0, 0.0]], dtype=F64), torch.tensor([0.3], dtype=F64)
+    g = Gaussian(torch.zeros(2, dtype=F64), prior)
+    s2 = std**2  # the rows by hand, without a difference of nearly equal numbers
+    want = torch.tensor([[s2, 0.5 * s2], [0.5 * s2, 0.75 + s2]], dtype=F64) / (1 + s2)
+    for posterior in (g.posterior(A, y, std), g.mixture.posterior(A, y, std)):
+        found = posterior.covariance if isinstance(posterior, Gaussian) else posterior.covariances
+        found = found.reshape(2, 2)
+        assert torch.allclose(found, want, rtol=1e-6, atol=0)
+        assert torch.equal(found, found.T)
+    mean = g.posterior(A, y, std).mean
+    assert torch.allclose(mean, torch.tensor([0.3, 0.15], dtype=F64) / (1 + s2), rtol=1e-12)
+
+
 @each_kind
 @pytest.mark.parametrize(
     "A", [[[1.0, 0.0]], [[0.8, -0.5]], [[1.0, 0.3], [-0.2, 0.7]], [[1.0, 0.9], [0.9, 1.0]]]

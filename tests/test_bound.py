@@ -141,6 +141,17 @@ def test_the_error_s_own_error_is_right() -> None:
         assert 0.7 < float(of_batch.square().mean().sqrt()) < 1.6, how
 
 
+def test_two_draws_have_a_standard_error() -> None:
+    draws = torch.tensor([[1.0, 4.0], [3.0, 4.5]], dtype=D)
+    zero = torch.zeros(2, dtype=D)
+    bound = Bound(zero, zero, zero, draws, 1, "gaussian", None, 0)
+    # the deviation of two numbers is |a - b| / sqrt(2), that of their mean |a - b| / 2
+    assert bound.standard_error.tolist() == pytest.approx([1.0, 0.25], rel=1e-12)
+    assert bound.estimate()[1] == pytest.approx(abs(2.5 - 3.75) / 2, rel=1e-12)
+    one = Bound(zero, zero, zero, draws[:1], 1, "gaussian", None, 0)
+    assert bool(one.standard_error.isnan().all()) and math.isnan(one.estimate()[1])
+
+
 def test_low_discrepancy_times_beat_independent_ones() -> None:
     """K stratified times a sample: less than the variance of K times that of one."""
     x, model = gaussian(64).sample(64, seed=1), Wrong(VPSDE())

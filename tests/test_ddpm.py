@@ -25,7 +25,7 @@ from scoresde import (
     dsm_loss,
 )
 from scoresde.ddpm import DDPM, ChainSDE, ChainTime, discretized_gaussian
-from scoresde.losses import ImportanceTime
+from scoresde.losses import ImportanceTime, UniformTime
 from scoresde.sde import SDE, VESDE, VPSDE, CosineSDE, FlowSDE, LinearSDE, SubVPSDE
 
 D = torch.float64
@@ -127,6 +127,22 @@ def test_the_sde_of_a_chain_is_one_sde_for_every_kind_of_time() -> None:
         node = sde.at(float(time))
         for name in ("t", "g", "alpha", "sigma", "log_snr", "rate"):
             assert float(getattr(batch, name)[k]) == pytest.approx(getattr(node, name), rel=1e-12)
+
+
+def test_at_its_nodes_a_chain_s_rate_is_that_of_the_step_that_ends_there() -> None:
+    for n in (3, 5, 49, 1000):
+        betas = [0.001 + 0.3 * ((7 * i) % n) / n for i in range(n)]
+        sde, x = ChainSDE(betas), torch.zeros(n, 1, dtype=D)
+        times = [i / n for i in range(1, n + 1)]
+        exact = torch.tensor([-n * math.log1p(-b) for b in betas], dtype=D)
+        node = sde.at(torch.tensor(times, dtype=D), like=x)
+        for g in (node.g[:, 0], sde.g(torch.tensor(times, dtype=D))):
+            assert (g.square() / exact - 1).abs().max() < 1e-12
+        assert (node.rate[:, 0] / exact + 0.5).abs().max() < 1e-12
+        arrays = sde.g(np.array(times)) ** 2, -2 * sde.rate(np.array(times))
+        assert max(np.abs(a / exact.numpy() - 1).max() for a in arrays) < 1e-12
+        floats = [sde.g(t) ** 2 for t in times]
+        assert floats == pytest.approx(exact.tolist(), rel=1e-12)
 
 
 def test_the_sde_of_a_chain_is_a_value_with_the_prior_of_the_chain() -> None:
@@ -521,14 +537,56 @@ def test_the_gap_of_a_fixed_variance_falls_as_one_over_n() -> None:
     assert all(1.0 < b < a for a, b in pairwise(slopes))
 
 
-def test_the_optimal_variance_is_the_least_of_the_bound_and_is_estimated() -> None:
+@pytest.mark.parametrize("steps", [10, 100, 1000])
+def test_the_estimated_variance_is_that_of_gaussian_data_under_every_seed(steps: int) -> None:
+    chain, n = DDPM.cosine(steps), 200
+    v = torch.tensor([0.25, 1.0], dtype=D)  # of the two dimensions
+    data = Gaussian(torch.tensor([0.5, -3.0], dtype=D), v)
+    # Var(x_{i-1} | x_i) = beta-tilde + c^2 v s/(v + s), the mean of the two dimensions
+    s = [b / a for a, b in zip(chain.abar[1:], chain.bbar[1:], strict=True)]
+    unknown = [float((v * r / (v + r)).mean()) for r in s]
+    c2 = [
+        chain.abar[i - 1] * (chain.betas[i - 1] / chain.bbar[i]) ** 2 for i in range(1, steps + 1)
+    ]
+    tilde = chain.posterior_variances
+    truth = [t + c * u for t, c, u in zip(tilde, c2, unknown, strict=True)]
+    model = data.under(chain.to_sde())
+    for seed in range(8 if steps < 1000 else 2):
+        x0 = data.sample(n, seed=seed)
+        spread = float(x0.var(0, correction=0).mean())
+        found = chain.analytic_variance(model, x0, seed=seed)
+        assert found == pytest.approx(truth, rel=0.15)
+        # the noise of the estimate never lifts it above what the data's own variance allows
+        most = [1 / (1 / r + 1 / spread) for r in s]
+        assert all(
+            t <= f <= (t + c * m) * (1 + 1e-12)
+            for t, f, c, m in zip(tilde, found, c2, most, strict=True)
+        )
+        # at the end of the chain 1/(1 - beta_N) would multiply that noise
+        assert found[-1] == pytest.approx(truth[-1], rel=5e-3)
+
+
+def test_the_variance_of_the_data_bounds_the_optimal_variance() -> None:
+    chain = DDPM(BETAS)
+    for v in (0.0, 0.3):
+        found = chain.optimal_variance([0.0] * 5, data_variance=v)
+        for i in range(2, 6):
+            c = math.sqrt(chain.abar[i - 1]) * BETAS[i - 1] / chain.bbar[i]
+            s = chain.bbar[i] / chain.abar[i]
+            error = v * s / (v + s) if v else 0.0
+            want = chain.posterior_variances[i - 1] + c**2 * error
+            assert found[i - 1] == pytest.approx(want, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])
+def test_the_optimal_variance_is_the_least_of_the_bound_and_is_estimated(seed: int) -> None:
     data = GaussianMixture(
         torch.tensor([[1.0, 0.2], [-0.7, 0.0]], dtype=D), torch.tensor([0.02, 0.1], dtype=D)
     )
     chain = DDPM.cosine(8)
-    model, x0 = data.under(chain.to_sde()), data.sample(40_000, seed=1)
-    score = chain.analytic_variance(model, x0)
-    error = chain.analytic_variance(model, x0, estimate="error")
+    model, x0 = data.under(chain.to_sde()), data.sample(40_000, seed=1 + seed)
+    score = chain.analytic_variance(model, x0, seed=seed)
+    error = chain.analytic_variance(model, x0, estimate="error", seed=seed)
     # for an exact model both estimate one number: Var(x_{i-1} | x_i) per dimension
     assert score == pytest.approx(error, rel=0.05)
     upper = [
@@ -804,3 +862,63 @@ def test_data_that_are_not_levels_are_refused() -> None:
         CHAIN.bound_terms(MODEL, torch.tensor([[3]]), contract=contract)
     own = LinearSDE(lambda t: -0.5, lambda t: 1.0, T=8.0)  # VP, of the user's own
     assert DDPM.from_sde(own, 10).nodes(own)[-1].t == pytest.approx(8.0)
+
+
+class Heard(nn.Module):
+    """A network with a table of embeddings, which notes the times that it is told."""
+
+    def __init__(self, rows: int = 1000) -> None:
+        super().__init__()
+        self.rows, self.told = nn.Embedding(rows, 2), []
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.told += t.tolist()
+        return 0.1 * x + self.rows(t.long())
+
+
+class Given(UniformTime):
+    """These times and no others."""
+
+    def __init__(self, times: list[float]) -> None:
+        super().__init__()
+        self.times = times
+
+    def sample(self, sde, n, generator=None):
+        return torch.tensor(self.times, dtype=D), None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, D])
+def test_a_network_of_any_precision_is_told_the_step_itself(dtype: torch.dtype) -> None:
+    chain, steps = DDPM.linear(1000), [1000, 750, 501, 250, 3]
+    want = [float(i - 1) for i in steps]
+    for whole in (True, False):
+        net = Heard().to(dtype)
+        model = chain.score_model(net, "i-1", whole=whole)
+        grid = [i / 1000 for i in steps]
+        ReverseSampler(model.sde, model, "ddim", grid=grid).sample((1, 2), seed=0, dtype=dtype)
+        assert net.told == want
+        net.told.clear()  # the same times, one for each sample, and in the loss
+        x = torch.zeros(5, 2, dtype=dtype)
+        model(torch.tensor(grid, dtype=D), x)
+        assert net.told == want
+
+        net.told.clear()
+        dsm_loss(model, x, time=Given(grid))
+        assert net.told == want
+
+
+def test_the_log_snr_told_to_a_network_is_not_rounded_to_half_precision() -> None:
+    told: list[Tensor] = []
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            told.append(t)
+            return x
+
+    model = Preconditioned(Net(), VPSDE(), time="log_snr")
+    x, times = torch.zeros(2, 1, dtype=torch.bfloat16), torch.tensor([0.31, 0.77], dtype=D)
+    model(times, x)
+    model(0.31, x)
+    want = VPSDE().log_snr(times)
+    assert (told[0].double() - want).abs().max() < 1e-6 and told[0].dtype == torch.float32
+    assert abs(float(told[1][0]) - float(want[0])) < 1e-6

@@ -17,6 +17,7 @@ from scoresde._check import (
     finite,
     floating,
     instance,
+    nonnegative,
     positive_int,
     same_shape,
 )
@@ -239,43 +240,73 @@ class DDPM(ForwardChain):
     # Optimal variances
 
     def optimal_variance(
-        self, mean_square_eps: Sequence[float] | Tensor, *, contract: DataContract | None = None
+        self,
+        mean_square_eps: Sequence[float] | Tensor,
+        *,
+        contract: DataContract | None = None,
+        data_variance: float | None = None,
     ) -> tuple[float, ...]:
         """The reverse variances that are optimal given E|eps_hat|^2 / D at steps 1 ... N.
 
-        Sigma_i = beta-tilde_i + c_i^2 (1 - abar_i)/abar_i (1 - E|eps_hat(x_i)|^2 / D), with c_i
-        the coefficient of x_0 in the posterior mean; |eps_hat|^2 = (1 - abar_i) |score|^2. The
-        last factor, the share of the noise that x_i leaves unknown, is kept in [0, 1]: the
-        bounds of the paper's theorem 2. At i = 1 this is the mean variance of x_0 given x_1.
-        Bao et al. 2022 (Analytic-DPM, arXiv 2201.06503), theorem 1.
+        Sigma_i = beta-tilde_i + c_i^2 s_i (1 - E|eps_hat(x_i)|^2 / D), s_i = (1 - abar_i)/abar_i,
+        with c_i the coefficient of x_0 in the posterior mean; |eps_hat|^2 = (1 - abar_i)
+        |score|^2. The factor of c_i^2 is the mean variance of x_0 given x_i; it is kept in
+        [0, s_i], the bounds of the paper's theorem 2, and, where the variance v of the data is
+        known, below s_i v/(s_i + v), the error of the best linear estimate of x_0, which the best
+        estimate cannot exceed. The second bound counts where s_i is large, since there a small
+        error of the estimate would be multiplied by s_i: by 1000 at the end of `cosine(1000)`.
+        At i = 1 Sigma is the mean variance of x_0 given x_1. Bao et al. 2022 (Analytic-DPM, arXiv
+        2201.06503), theorems 1 and 2.
 
         Args:
             mean_square_eps: N numbers, estimated by `analytic_variance` or known.
             contract: of discrete data, for which Sigma_1 is then not below (bin width / 8)^2:
                 where x_1 leaves little unknown, x_0hat is wrong by whole bins or not at all, and
                 a Gaussian of its variance misses the next bin.
+            data_variance: v, the variance of x_0, a mean over its dimensions; needed where
+                beta_N = 1, so that x_N knows nothing of x_0.
 
         Raises:
-            ValueError: not N finite numbers of at least 0.
+            ValueError: not N finite numbers of at least 0; no variance of the data where
+                abar_N = 0.
         """
         remedy = "estimate them with analytic_variance(model, x0)"
         values = [finite("mean_square_eps", g, remedy) for g in mean_square_eps]
         if len(values) != self.N or min(values) < 0:
             raise fail("mean_square_eps", f"{self.N} numbers >= 0", mean_square_eps, remedy)
-        return self._optimal([min(max(1.0 - g, 0.0), 1.0) for g in values], contract)
+        v = math.inf
+        if data_variance is not None:
+            v = nonnegative("data_variance", data_variance, "pass the variance of x_0")
+        elif self.abar[-1] == 0.0:
+            remedy = "pass the variance of x_0, a mean over its dimensions"
+            raise fail("data_variance", "a number where abar_N = 0", None, remedy)
+        unknown = []
+        for i, g in enumerate(values, 1):
+            most = self._least_error(i, v)
+            share = min(max(1.0 - g, 0.0), 1.0)
+            unknown.append(min(self._ratio(i) * share, most) if self.abar[i] else most)
+        return self._optimal(unknown, contract)
+
+    def _ratio(self, i: int) -> float:
+        """s_i = (1 - abar_i) / abar_i, the variance of x_i / sqrt(abar_i) given x_0."""
+        return self.bbar[i] / self.abar[i] if self.abar[i] else math.inf
+
+    def _least_error(self, i: int, variance: float) -> float:
+        """The mean squared error of the best linear estimate of x_0 from x_i."""
+        if not variance:
+            return 0.0
+        return 1.0 / (self.abar[i] / self.bbar[i] + 1.0 / variance)
 
     def _optimal(
         self, unknown: Sequence[float], contract: DataContract | None
     ) -> tuple[float, ...]:
-        """Sigma from the mean squared error of x_0hat, in units of (1 - abar)/abar."""
+        """Sigma from the mean squared error of x_0hat at each step."""
         least = 1e-12 * self.betas[0]  # at i = 1, where beta-tilde is 0
         if contract is not None:
             instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
             least = (contract.bin_width / 8) ** 2
-        found = []
-        for i, share in enumerate(unknown, 1):
-            spread = self._posterior[1][i - 1] ** 2 * self.bbar[i] / self.abar[i]
-            found.append(self.posterior_variances[i - 1] + spread * share)
+        rows = zip(self.posterior_variances, self._posterior[1], unknown, strict=True)
+        found = [tilde + of_x0**2 * error for tilde, of_x0, error in rows]
         found[0] = max(found[0], least)
         return tuple(found)
 
@@ -296,9 +327,12 @@ class DDPM(ForwardChain):
             model: a score model of a VP schedule that covers the chain.
             x0: (B, *D) data; each is noised once at every step.
             contract: of discrete data; see `optimal_variance`.
-            estimate: "score", from E|eps_hat|^2, which needs no noise to compare with (Bao et
-                al. 2022; see `optimal_variance`); "error", from E|x_0 - x_0hat|^2, the least
-                bound also where the model is wrong. Equal for an exact model.
+            estimate: "score", from the model's answers alone, which needs no noise to compare
+                with: E|eps_hat|^2 where the noise is below the data's spread (Bao et al. 2022),
+                E|x_0|^2 - E|x_0hat|^2 where it is above, both about the mean and both bounded by
+                the data's variance (see `optimal_variance`); "error", from E|x_0 - x_0hat|^2, the
+                least bound also where the model is wrong, and therefore not bounded. Equal for
+                an exact model.
             seed, first: of the noise.
             cond: conditions handed to the model.
 
@@ -313,20 +347,27 @@ class DDPM(ForwardChain):
         instance("model", model, ScoreModel, "wrap the network: DDPM.score_model(net)")
         choice("estimate", estimate, ("score", "error"))
         check_cond(cond, len(check_data(x0)))
-        found = []
+        middle = wide(x0).mean(0)
+        variance = float((wide(x0) - middle).square().mean())
+        unknown = []
         for i in range(1, self.N + 1):
             eps = self._noise(x0, seed, first, 0, i)
             with torch.no_grad():
                 x = self.q_sample(i, x0, eps)
                 prediction = model.predict(self._node(model.sde, i, x), x, cond)
-                if estimate == "score":
-                    found.append(1.0 - float(wide(prediction.eps).square().mean()))
+                if estimate == "error":
+                    error = squared_error(prediction, x0, eps, "x0")
+                    unknown.append(float(error.mean()) / x0[0].numel())
+                    continue
+                most = self._least_error(i, variance)
+                if self.abar[i] == 0.0:
+                    found = most
+                elif self._ratio(i) > variance:
+                    found = variance - float((wide(prediction.x0) - middle).square().mean())
                 else:
-                    error = squared_error(prediction, x0, eps, "eps")
-                    found.append(float(error.mean()) / x0[0].numel())
-        if estimate == "score":
-            return self.optimal_variance([1.0 - g for g in found], contract=contract)
-        return self._optimal(found, contract)
+                    found = self._ratio(i) * (1.0 - float(wide(prediction.eps).square().mean()))
+                unknown.append(min(max(found, 0.0), most))
+        return self._optimal(unknown, contract)
 
     # The bound
 
