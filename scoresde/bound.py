@@ -147,7 +147,7 @@ def elbo(
     What is bounded depends on the decoder: "bins", -log P of discrete data; "gaussian", -log of
     a density on x_0, p(x_0 | x_{t_end}) = N(x_0hat, decoder_variance); "noised",
     E[-log p_{t_end}(x_{t_end}) | x_0], the cross-entropy of the data noised to t_end, without a
-    decoder. It is a bound for the *generative SDE* (or chain) that starts at N(0, sigma_T^2 I)
+    decoder. It is a bound for the *generative SDE* (or chain) that starts at the SDE's prior
     (N(0, I) for a chain), for any model; its mean over data bounds their entropy. The
     probability-flow ODE has another density unless the score is exact.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from registry import ALL_SDES
 from torch import Tensor, nn
 
 from scoresde import (
@@ -20,6 +21,7 @@ from scoresde import (
     Prediction,
     ScoreModel,
 )
+from scoresde.ddpm import DDPM
 from scoresde.likelihood import (
     DEQUANTISERS,
     LogLikelihood,
@@ -489,3 +491,34 @@ def test_the_example(tmp_path: Path) -> None:
     assert abs(numbers["prior"]) < 1e-3 and abs(numbers["truncation"]) < 1e-3
     assert 4.5 < numbers["bits"] < 5.0
     assert (tmp_path / "likelihood.png").stat().st_size > 10_000
+
+
+PRIORS = {
+    **{name: sde for name, sde in ALL_SDES.items() if name != "linear_long"},
+    "short chain": DDPM.linear(20).to_sde(),
+    "cosine chain": DDPM.cosine(10).to_sde(),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_the_default_prior_is_the_one_that_sampling_starts_from(name: str) -> None:
+    """One prior for the sampler, log_prob and the bound: N(0, prior_std^2 I) of the SDE."""
+    sde, s2 = PRIORS[name], 0.25
+    data = Gaussian(torch.zeros(1, dtype=D), torch.tensor(s2, dtype=D))
+    z = torch.tensor([[1.0], [-2.0]], dtype=D)
+    std = float(sde.sample_prior(z)[0])
+    assert std == sde.prior_std and torch.equal(sde.sample_prior(z), z * std)
+    # the flow of Gaussian data is linear, so its density is normal
+    end = sde.t_end
+    first, last = (sde.alpha(t) ** 2 * s2 + sde.sigma(t) ** 2 for t in (end, sde.T))
+    spread = std * math.sqrt(first / last)
+    x = spread * torch.tensor([[0.3], [1.4]], dtype=D)
+    truth = torch.distributions.Normal(0.0, spread).log_prob(x[:, 0])
+    found = log_prob(data.under(sde), x, divergence="exact", t_end=end, rtol=1e-7, atol=1e-7)
+    assert (found.nats - truth).abs().max() < 1e-5
+    kl = sde.prior_kl(x)
+    wanted = torch.distributions.kl_divergence(
+        torch.distributions.Normal(sde.alpha(sde.T) * x, sde.sigma(sde.T)),
+        torch.distributions.Normal(0.0, std),
+    )
+    assert (kl - wanted[:, 0]).abs().max() < 1e-8

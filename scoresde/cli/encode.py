@@ -126,7 +126,7 @@ def encode(
         "samples": len(samples),
         "shape": arrays["z"].shape[1:],
         "mean_square": float(np.square(arrays["z"], dtype=np.float64).mean()),
-        "prior_mean_square": float(opened.model.sde.at(opened.model.sde.T).sigma) ** 2,
+        "prior_mean_square": opened.model.sde.prior_std**2,
         "nfe": float(arrays["nfe"].mean()),
     }
     text = [

@@ -180,17 +180,10 @@ class ChainSDE(AffineSDE):
             i = m.clip(m.searchsorted(total, b, side="right") - 1, 0, n - 1)
         return (i + (b - total[i]) / gaps[i]) / n
 
-    def sample_prior(self, z: Tensor) -> Tensor:
-        """States at t = T: z itself, for the chain starts from N(0, I)."""
-        return z
-
-    def prior_log_prob(self, x: Tensor) -> Tensor:
-        """Log density of N(0, I) at x: (B, *D) -> (B,), in nats."""
-        return -0.5 * (x.flatten(1).square().sum(1) + x[0].numel() * math.log(2 * math.pi))
-
-    def prior_kl(self, x0: Tensor, std: float | None = None) -> Tensor:
-        """KL(q(x_T | x_0), N(0, std^2 I)) in nats, std = 1 by default; x0: (B, *D) -> (B,)."""
-        return super().prior_kl(x0, 1.0 if std is None else std)
+    @property
+    def prior_std(self) -> float:
+        """1: the chain starts from N(0, I)."""
+        return 1.0
 
 
 CONVENTIONS: dict[str, Callable[[int], tuple[float, float]]] = {

@@ -80,7 +80,7 @@ def _fields(sde: SDE) -> dict[str, Any] | None:
 
 
 def _prior(sde: SDE) -> dict[str, float] | None:
-    return {"mean": 0.0, "std": float(sde.sigma(sde.T))} if isinstance(sde, AffineSDE) else None
+    return {"mean": 0.0, "std": sde.prior_std} if isinstance(sde, AffineSDE) else None
 
 
 def _table(sde: SDE) -> dict[str, list[float]] | None:

@@ -55,7 +55,7 @@ class _Distribution(Protocol):
 
 
 Prior: TypeAlias = _Distribution | Callable[[Tensor], Tensor] | None
-"""What has the density of x_T: `.log_prob(x)`, or a function; None for N(0, sigma_T^2 I)."""
+"""What has the density of x_T: `.log_prob(x)`, or a function; None for the SDE's own prior."""
 
 
 def log_prob(
@@ -104,7 +104,8 @@ def log_prob(
         x: (B, *D), floats; see `truncation` for what they stand for.
         cond: conditions, name -> (B, ...).
         prior: the density of x at t_start: `.log_prob(x)`, such as the exact
-            `data.marginal(sde, sde.T)`, or a function; N(0, sigma^2 I) by default.
+            `data.marginal(sde, sde.T)`, or a function. By default the prior that a sampler
+            starts from, `sde.prior_log_prob`; at a t_start below T, N(0, sigma^2 I).
         divergence: "hutchinson", "exact" (D products) or "hutch++" (K // 2 of the probes are
             spent on a span).
         probes: K vectors; two or more (four for "hutch++") give standard errors.
@@ -291,8 +292,8 @@ class _Job:
         eps = Independent(self.seed, first).on_leg(JENSEN_LEG).normal(like, start, start)
         noisy = node.alpha * x + node.sigma * eps
         times = self.sde.at(torch.full((len(x),), self.ends[0], dtype=torch.float64), like=noisy)
-        called = times.map(lambda c: c.to(self.dtype))
-        x0 = self.model.predict(called, noisy.to(self.dtype), cond).x0.to(x)
+        called = noisy.to(self.dtype)
+        x0 = self.model.predict(times.fitted(called), called, cond).x0.to(x)
         std = node.sigma / node.alpha
         # log N(x; x0hat, std^2) - log N(x_e; alpha x, sigma^2), whose constants leave D log alpha
         square = ((x - x0) / std).flatten(1).square().sum(1) - eps.flatten(1).square().sum(1)
@@ -333,6 +334,8 @@ class _Job:
         return both
 
     def _prior(self, z: Tensor) -> Tensor:
+        if self.prior is None and self.ends[1] == self.sde.T:
+            return self.sde.prior_log_prob(z)
         if self.prior is None:
             std = float(self.sde.sigma(self.ends[1]))
             square = (z / std).flatten(1).square().sum(1)

@@ -71,7 +71,7 @@ class SDE(ABC):
         if t.device.type == "cpu" and t.numel():  # elsewhere a look would be a synchronisation
             for end in t.detach().aminmax():
                 self.check_time("t", float(end))
-        return self._node(expand(wide(t), like)).map(lambda c: c.to(like))
+        return self._node(expand(wide(t), like)).fitted(like)
 
     def _node(self, t: Scalar) -> Node:
         if not isinstance(t, Tensor):
@@ -98,8 +98,9 @@ class SDE(ABC):
         same_shape("f(t, x)", out, x, "the drift must have the shape of the state")
         return out
 
-    def sample_prior(self, z: Tensor) -> Tensor:
-        """States at t = T from standard normals z: (B, *D).
+    @property
+    def prior_std(self) -> float:
+        """The standard deviation of the normal prior at t = T.
 
         Raises:
             TypeError: this SDE does not know its prior.
@@ -108,6 +109,15 @@ class SDE(ABC):
             f"x_init: {type(self).__name__} knows no prior, so there is nothing to start from; "
             "pass x_init, the state at time T (for example from simulate)"
         )
+
+    def sample_prior(self, z: Tensor) -> Tensor:
+        """States at t = T, N(0, prior_std^2 I), from standard normals z: (B, *D).
+
+        Raises:
+            TypeError: this SDE does not know its prior.
+        """
+        std = self.prior_std
+        return z if std == 1.0 else lincomb((std, z))
 
 
 @final
@@ -220,23 +230,27 @@ class AffineSDE(SDE):
         fresh = -math.expm1(2 * (self.log_snr(t) - self.log_snr(s)))
         return scale, self.sigma(t) * math.sqrt(fresh)
 
-    def sample_prior(self, z: Tensor) -> Tensor:
-        """States at t = T, N(0, sigma(T)^2 I), from standard normals z: (B, *D)."""
-        return lincomb((self.sigma(self.T), z))
+    @property
+    def prior_std(self) -> float:
+        """The standard deviation of the prior N(0, prior_std^2 I), from which sampling starts.
+
+        sigma(T) here, 1 for the SDE of a DDPM chain. Sampling, densities and bounds all read it.
+        """
+        return float(self.sigma(self.T))
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
-        """Log density of N(0, sigma(T)^2 I) at x: (B, *D) -> (B,), in nats."""
-        std = float(self.sigma(self.T))
+        """Log density of N(0, prior_std^2 I) at x: (B, *D) -> (B,), in nats."""
+        std = self.prior_std
         square = (x / std).flatten(1).square().sum(1)
         return -0.5 * square - x[0].numel() * (math.log(std) + 0.5 * math.log(2 * math.pi))
 
     def prior_kl(self, x0: Tensor, std: float | None = None) -> Tensor:
         """KL(N(alpha_T x_0, sigma_T^2 I), N(0, std^2 I)) in nats; x0: (B, *D) -> (B,).
 
-        `std` defaults to sigma(T), the prior that `sample_prior` draws from; 1 compares with
+        `std` defaults to `prior_std`, the prior that `sample_prior` draws from; 1 compares with
         the standard normal (Ho et al. 2020, the term L_T of the bound).
         """
         sigma = float(self.sigma(self.T))
-        ratio = 2 * (math.log(sigma) - math.log(sigma if std is None else std))
+        ratio = 2 * (math.log(sigma) - math.log(self.prior_std if std is None else std))
         square = x0.flatten(1).square().sum(1) * float(self.alpha(self.T) / sigma) ** 2
         return 0.5 * (square * math.exp(ratio) + x0[0].numel() * (math.expm1(ratio) - ratio))
