@@ -315,14 +315,16 @@ class _Drawn(Node):
                 sde.check_time("t", float(end))
         self._sde, self._like = sde, like
         self._time = expand(wide(moved), like)
-        self.t = self._time.flatten().to(like)
+        self.t = self.column_of(self._time, like)
         self.alpha = sde.alpha(self._time).to(like)
         self.sigma = sde.sigma(self._time).to(like)
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("g", "log_snr", "rate"):
             return super().__getattr__(name)
-        value = getattr(self._sde, name)(self._time).to(self._like)
+        value = getattr(self._sde, name)(self._time)
+        dtype = self.t.dtype if name == "log_snr" else self._like.dtype  # as in Node.fitted
+        value = value.to(self._like.device, dtype)
         setattr(self, name, value)
         return value
 

@@ -98,13 +98,37 @@ class Node:
         affine = [fn(getattr(self, name)) for name in _AFFINE] if self.affine else []
         return Node(fn(self.t), fn(self.g), *affine)
 
+    def fitted(self, like: Tensor) -> Node:
+        """The node on the device and in the dtype of a state, its times in float32 at least.
+
+        t and the log-SNR are what a network is told as its time, and half precision would tell
+        it another step: bfloat16 knows no whole number between 256 and 258.
+        """
+        if not self.batched:
+            return self
+        t = _told(self.t, like)
+        if not self.affine:
+            return Node(t, self.g.to(like))
+        log_snr = _told(self.log_snr, like)
+        alpha, sigma, rate = (c.to(like) for c in (self.alpha, self.sigma, self.rate))
+        return Node(t, self.g.to(like), alpha, sigma, log_snr, rate)
+
     def column(self, x: Tensor) -> Tensor:
-        """The times as `(B,)`, in the dtype and on the device of `x`: what a network takes."""
+        """The times as `(B,)`, what a network takes: see `column_of`."""
         return self.column_of(self.t, x)
 
     @staticmethod
     def column_of(value: Scalar, x: Tensor) -> Tensor:
-        """A float, or one value per sample, as `(B,)` in the dtype and on the device of `x`."""
+        """A float, or one value per sample, as `(B,)` on the device of `x`.
+
+        In the dtype of `x`, but in float32 at least, so that a step number arrives as it is.
+        """
         if isinstance(value, Tensor):
-            return (value.flatten() if value.ndim else value.expand(x.shape[0])).to(x)
-        return torch.full((x.shape[0],), value, dtype=x.dtype, device=x.device)
+            return _told(value.flatten() if value.ndim else value.expand(x.shape[0]), x)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return torch.full((x.shape[0],), value, dtype=dtype, device=x.device)
+
+
+def _told(value: Tensor, like: Tensor) -> Tensor:
+    """A time on the device of a state and in its dtype, or in float32 if that is less."""
+    return value.to(like.device, torch.promote_types(like.dtype, torch.float32))

@@ -32,7 +32,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         # As sde.at, whose look at the range of the times no trace can follow.
-        node = self.model.sde._node(expand(wide(t), x)).map(lambda c: c.to(x))
+        node = self.model.sde._node(expand(wide(t), x)).fitted(x)
         cond = None if label is None else {"label": label}
         return self.model.predict(node, x, cond).read(self.output)
 

@@ -60,10 +60,10 @@ class Augmented(ScoreModel):
         batch = len(flat)
         column = (batch,) + (1,) * len(self.shape)
         own_shape = node.map(lambda c: c if c.ndim == 1 else c.reshape(column))
-        cast_node = own_shape.map(lambda c: c.to(self.dtype))
         state = flat.reshape(batch, *self.shape)
         with torch.enable_grad():
             entry = state.to(self.dtype)
+            cast_node = own_shape.fitted(entry)
             if not (self.graph and entry.requires_grad):
                 entry = entry.detach().requires_grad_()
             told = self.model.predict(cast_node, entry, cond)

@@ -229,7 +229,7 @@ def walk(
     rows: Any = table(leg, s.kernel, s.clock, s.variant, s.order, s.corrector, s.lower_final)
     if smooth:  # on the device of the state; without noise the spread is zero
         rows = [(keep.to(x), [w.to(x) for w in ws], 0.0) for keep, ws, _ in rows]
-        nodes = tuple(n.map(lambda c: c.to(x)) for n in nodes)
+        nodes = tuple(n.fitted(x) for n in nodes)
     state: Any = rows, 0, ()
     for now, nxt in pairwise(nodes):
         x, state = solver.step(process, x, now, nxt, state, _QUIET)
