@@ -245,6 +245,29 @@ def test_negative_values_are_clipped_and_counted() -> None:
         assert abs(density.mass - 1) < 1e-7  # of which the box holds all but 2e-9
 
 
+def test_a_walk_is_linear_in_its_mass() -> None:
+    """Steps, error and what was clipped are shares: those of 200 times the density are the same."""
+    equation = FokkerPlanck(ReverseSDE(VP, DATA.under(VP), 0.0), [(-6, 6, 90)])
+    p = DATA.marginal(VP, 1.0).log_prob(equation.box.points()).exp()
+    one, many = (equation.evolve(c * p, 1.0, 0.01, tol=1e-2) for c in (1.0, 200.0))
+    assert one.stats["clipped"] > 1e-6
+    assert many.stats == pytest.approx(dict(one.stats), rel=1e-9)
+    torch.testing.assert_close(many.p, 200 * one.p, rtol=1e-9, atol=1e-9)
+    assert one.stats["evaluations"] == 1 + 2 * (one.stats["steps"] + one.stats["rejected"])
+
+
+def test_the_share_that_may_be_clipped_does_not_depend_on_the_mass() -> None:
+    sharp = GaussianMixture(double([-1.0], [1.0]), double(1e-4, 1e-4))
+    flow = FokkerPlanck(ReverseSDE(VP, sharp.under(VP), 0.0), AXIS)
+    p = sharp.marginal(VP, 1.0).log_prob(flow.box.points()).exp()
+    told = []
+    for mass in (1e-3, 1e3):
+        with pytest.raises(ValueError, match=r"at most 0\.01 of the mass is clipped") as caught:
+            flow.evolve(mass * p, 1.0, 0.001, tol=1e-2)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
 def test_mass_is_kept_by_the_scheme_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the rescaling of every step the mass drifts by rounding alone."""
     from scoresde.fokker_planck import evolve
@@ -347,6 +370,117 @@ def test_a_drift_of_the_users_own_against_particles() -> None:
     frozen = SDE(lambda t, x: torch.sin(2 * x) - x, lambda t: 0.6)
     wrong = FokkerPlanck(frozen, [(-5, 5, 300)]).evolve(start, 0.0, 1.0)
     assert (wrong.cell_mass.cumsum(0) - empirical[1:]).abs().max() > 4 / math.sqrt(n)
+
+
+# The box and its rim.
+
+UNEVEN = 6 * np.sinh(1.5 * np.linspace(-1, 1, 121)) / math.sinh(1.5)
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
+def test_the_rim_is_a_fiftieth_of_the_box(size: float) -> None:
+    """500 equal cells: the centres of ten lie in the outermost 2 %, whatever the size."""
+    box = FokkerPlanck(VP, [(-size, size, 500)]).box
+    assert box.rim(0) == (10, 490)
+    shares = dict(box.rims(np.ones(500)))
+    assert shares == pytest.approx({f"the {end} end of axis 0": 0.02 for end in ("low", "high")})
+
+
+def test_the_rim_counts_the_mass_and_not_the_cells() -> None:
+    """A uniform density on uneven cells: the widths of the cells centred in the outermost 2 %."""
+    box = FokkerPlanck(VP, [UNEVEN]).box
+    width, outer = UNEVEN[-1] - UNEVEN[0], np.abs(box.centres[0]) > 0.96 * UNEVEN[-1]
+    part = box.widths[0][outer].sum() / 2 / width
+    assert [share for _, share in box.rims(np.ones(120))] == pytest.approx([part, part], rel=1e-12)
+
+
+def test_the_rims_of_the_plane_are_those_of_its_axes() -> None:
+    """Density in proportion to x on axis 0 and to (y - 3)^2 on axis 1, integrated by hand."""
+    box = FokkerPlanck(VP, [(0.0, 1.0, 100), (3.0, 4.0, 50)]).box
+    x, y = np.meshgrid(box.centres[0], box.centres[1] - 3, indexing="ij")
+    shares = dict(box.rims(x * y**2))
+    low, high = 0.02**2, 1 - 0.98**2
+    assert shares["the low end of axis 0"] == pytest.approx(low, rel=1e-9)
+    assert shares["the high end of axis 0"] == pytest.approx(high, rel=1e-9)
+    square = [(k + 0.5) ** 2 for k in range(50)]  # the last and the first of 50 cells
+    for end, k in (("low", 0), ("high", 49)):
+        assert shares[f"the {end} end of axis 1"] == pytest.approx(square[k] / sum(square))
+
+
+@pytest.mark.parametrize("cells", [4, 8, 24])
+def test_a_coarse_box_is_watched_at_both_walls(cells: int) -> None:
+    """Where no centre lies in the outermost fiftieth the last cell stands for it."""
+    box = FokkerPlanck(VP, [(0.0, 1.0, cells)]).box
+    assert box.rim(0) == (1, cells - 1)
+    for end, cell in (("low", 0), ("high", cells - 1)):
+        p = np.zeros(cells)
+        p[cell] = 1.0
+        assert dict(box.rims(p))[f"the {end} end of axis 0"] == 1.0
+        with pytest.raises(ValueError, match=f"1 of it at the {end} end of axis 0"):
+            FokkerPlanck(VP, [(0.0, 1.0, cells)]).evolve(p, 0.0, 0.1)
+
+
+def test_mass_at_a_wall_is_named_by_its_axis() -> None:
+    axes = [(0.0, 1.0, 10), (0.0, 1.0, 12)]
+    for axis, end, cell in ((0, "low", (0, 5)), (0, "high", (9, 5)), (1, "high", (5, 11))):
+        p = np.zeros((10, 12))
+        p[cell] = 1.0
+        with pytest.raises(ValueError, match=f"the {end} end of axis {axis} at t = 0"):
+            FokkerPlanck(VP, axes).evolve(p, 0.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    "axes", [[(-1, 1, 300)], [UNEVEN], [(-1, 1, 4)], [(-1, 1, 120), (0, 1, 8)]]
+)
+def test_the_centred_flux_gives_way_on_every_face_of_a_cell_of_the_rim(axes: list[Any]) -> None:
+    box = FokkerPlanck(VP, axes).box
+    for face in Mesh(box).faces:
+        low, high = box.rim(face.axis)
+        cell = np.arange(box.volume.size).reshape(box.shape)
+        place = np.moveaxis(np.indices(box.shape)[face.axis], face.axis, 0)
+        place = dict(zip(np.moveaxis(cell, face.axis, 0).ravel(), place.ravel(), strict=True))
+        outer = [place[a] < low or place[b] >= high for a, b in zip(face.left, face.right)]
+        assert face.rim.tolist() == outer
+        inner = [place[a] for a in face.left[face.rim]]
+        count = len(box.centres[face.axis]) - 2
+        assert sorted(inner) == sorted(count - i for i in inner)  # as many at either wall
+
+
+def test_equal_cells_take_a_density_bit_for_bit() -> None:
+    """On other cells it is interpolated, and keeps its mass; boxes of one and two axes differ."""
+    one, same = FokkerPlanck(VP, [UNEVEN]), FokkerPlanck(VP, [UNEVEN.copy()])
+    plane, other = FokkerPlanck(VP, [UNEVEN, (0, 1, 9)]), FokkerPlanck(VP, [UNEVEN * 1.01])
+    assert one.box.same_as(same.box)
+    for unlike in (plane, other):
+        assert not one.box.same_as(unlike.box) and not unlike.box.same_as(one.box)
+    values = 5.0 * Gaussian(double(0.3), double(0.64)[0]).log_prob(one.box.points()).exp()
+    held = Density(values, 0.0, one.box)
+    end = one.evolve(values, 0.0, 0.1, tol=1e-2)
+    assert torch.equal(same.evolve(held, 0.0, 0.1, tol=1e-2).p, end.p)
+    moved = other.evolve(held, 0.0, 0.1, tol=1e-2)
+    assert moved.mass == pytest.approx(held.mass, rel=1e-12)
+
+
+def test_log_p_is_interpolated_between_centres_and_constant_beyond_them() -> None:
+    edges = [0.0, 1.0, 2.0, 4.0, 5.0, 8.0]
+    centres = [0.5, 1.5, 3.0, 4.5, 6.5]
+    p = double(0.1, 0.4, 0.2, 0.0, 0.3)
+    density = Density(p, 0.0, FokkerPlanck(VP, [edges]).box)
+    logs = np.log([0.1, 0.4, 0.2, 1e-300, 0.3])
+    x = np.array([0.0, 0.3, 0.5, 0.75, 1.4, 1.5, 2.0, 3.5, 5.0, 6.4, 6.5, 7.0, 8.0])
+    found = density.log_prob(torch.as_tensor(x)[:, None])
+    assert found.tolist() == pytest.approx(np.interp(x, centres, logs).tolist(), rel=1e-12)
+    assert density.log_prob(double([-1e-9], [8.0 + 1e-9])).tolist() == [-math.inf] * 2
+
+
+def test_mean_and_covariance_are_those_of_the_cells() -> None:
+    """On uneven cells, of a density whose mass is not 1."""
+    box = FokkerPlanck(VP, [[0.0, 1.0, 2.0, 4.0, 5.0]]).box
+    density = Density(double(1.0, 0.0, 2.0, 3.0), 0.0, box)
+    mass, x = np.array([1.0, 0.0, 4.0, 3.0]), np.array([0.5, 1.5, 3.0, 4.5])
+    mean = mass @ x / 8
+    assert density.mass == 8.0 and float(density.mean) == pytest.approx(mean, rel=1e-14)
+    assert float(density.covariance) == pytest.approx(mass @ (x - mean) ** 2 / 8, rel=1e-14)
 
 
 # The density object.
