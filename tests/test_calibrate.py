@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import order
@@ -38,7 +39,7 @@ from scoresde import (
 from scoresde.grid import log_snr
 from scoresde.nets import MLP
 from scoresde.sde import AffineSDE
-from scoresde.solvers.calibrate import calibrate
+from scoresde.solvers.calibrate import _pilots, calibrate
 from scoresde.solvers.calibration import Calibration, model_of
 from scoresde.solvers.pilots import NoGradient, Path, Pilots, tensor_nodes
 from scoresde.solvers.placement import (
@@ -447,6 +448,39 @@ def test_bad_arguments_are_named(name: str) -> None:
     options, error = BAD[name]
     with pytest.raises(error, match=rf"^{name.strip()}: expected"):
         small(**options)
+
+
+class Held(ScoreModel):
+    """A score model with nothing but a buffer or a parameter, somewhere."""
+
+    def __init__(self, device: str, dtype: torch.dtype, trained: bool) -> None:
+        super().__init__()
+        self.sde = VP
+        value = torch.zeros(1, device=device, dtype=dtype)
+        if trained:
+            self.weight = torch.nn.Parameter(value)
+        else:
+            self.register_buffer("weight", value)
+
+    def predict(self, node: Node, x: Tensor, cond: object = None) -> Prediction:
+        return Prediction(x, node, -x, "score")
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_pilots_are_where_they_are_asked_for_or_where_the_model_is(trained: bool) -> None:
+    def pilots(model_on: str, **options: Any) -> Tensor:
+        process = flow(model=Held(model_on, DOUBLE, trained), cond={"y": torch.zeros(12)})
+        given = {"t_end": None, "batch_size": None, "dtype": None, "device": None} | options
+        group = _pilots(process, (2,), 12, 0, **given)
+        assert group.cond["y"].device == group.x.device
+        return group.x
+
+    assert pilots("cpu").device.type == "cpu" and pilots("meta").device.type == "meta"
+    assert pilots("meta", device="cpu").device.type == "cpu"
+    assert pilots("cpu", device="meta").device.type == "meta"
+    assert pilots("cpu").dtype == (DOUBLE if trained else torch.float32)
+    assert pilots("cpu", dtype=torch.float32).dtype == torch.float32
+    assert pilots("cpu").shape == (12, 2)
 
 
 def test_processes_that_have_no_calibration() -> None:

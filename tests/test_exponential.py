@@ -369,3 +369,24 @@ def test_er_sde_in_the_form_of_its_paper(sde: SDE) -> None:
             whole = quad(lambda u: math.exp(u) / phi(math.exp(u)), math.log(t), math.log(s))[0]
             slope = nxt.alpha * (t - s + phi(t) * whole) / (s - r)
             assert weights[1] == pytest.approx(-slope, rel=1e-8)
+
+
+@pytest.mark.parametrize(("variant", "most"), [("ipndm", 4), ("exact", 5), ("bh2", 5)])
+def test_orders_end_where_the_weights_do(variant: str, most: int) -> None:
+    """iPNDM has the weights of four orders; a fifth would fail in the middle of a walk."""
+    sde = VPSDE()
+    for order_ in range(1, most + 1):
+        assert bool(run(Adams(order_, variant=variant), sde, log_snr(sde, 7)).isfinite().all())
+    for order_ in (0, most + 1):
+        with pytest.raises(ValueError, match=r"^order: expected") as caught:
+            Adams(order_, variant=variant)
+    assert f"from 1 to {most}, got {most + 1}" in str(caught.value)
+
+
+def test_correctors_have_two_to_six_nodes() -> None:
+    sde = VPSDE()
+    for nodes in (0, 2, 6):
+        assert bool(run(Adams(1, nodes), sde, log_snr(sde, 8)).isfinite().all())
+    for nodes in (-1, 1, 7):
+        with pytest.raises(ValueError, match=r"^corrector: expected 0 or an integer from 2 to 6"):
+            Adams(1, nodes)

@@ -246,7 +246,7 @@ def test_negative_values_are_clipped_and_counted() -> None:
 
 
 def test_a_walk_is_linear_in_its_mass() -> None:
-    """Steps, error and what was clipped are shares: those of 200 times the density are the same."""
+    """Steps, error and what was clipped are shares: 200 times the density has the same."""
     equation = FokkerPlanck(ReverseSDE(VP, DATA.under(VP), 0.0), [(-6, 6, 90)])
     p = DATA.marginal(VP, 1.0).log_prob(equation.box.points()).exp()
     one, many = (equation.evolve(c * p, 1.0, 0.01, tol=1e-2) for c in (1.0, 200.0))
@@ -439,7 +439,8 @@ def test_the_centred_flux_gives_way_on_every_face_of_a_cell_of_the_rim(axes: lis
         cell = np.arange(box.volume.size).reshape(box.shape)
         place = np.moveaxis(np.indices(box.shape)[face.axis], face.axis, 0)
         place = dict(zip(np.moveaxis(cell, face.axis, 0).ravel(), place.ravel(), strict=True))
-        outer = [place[a] < low or place[b] >= high for a, b in zip(face.left, face.right)]
+        pairs = zip(face.left, face.right, strict=True)
+        outer = [place[a] < low or place[b] >= high for a, b in pairs]
         assert face.rim.tolist() == outer
         inner = [place[a] for a in face.left[face.rim]]
         count = len(box.centres[face.axis]) - 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import order
 import pytest
@@ -61,6 +62,35 @@ def test_churn_with_heun_is_algorithm_2_of_edm() -> None:
         x = x + (t_next - t_hat) * (d + d_next) / 2
     assert len(grid.legs) == leg + 1 > 5
     torch.testing.assert_close(ours, x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("amount", "gamma"), [(0.6, 0.1), (2.4, 0.4), (2.5, 2**0.5 - 1), (9, 2**0.5 - 1)]
+)
+def test_churn_factor_by_hand(amount: float, gamma: float) -> None:
+    """gamma = min(S_churn / N, sqrt 2 - 1) of Karras et al. 2022, alg. 2, on N = 6 steps."""
+    times = (80.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.05)
+    legs = churn(EDMSDE(), Grid.of(times), amount).legs
+    assert legs[0] == times[:2]
+    for leg, (now, nxt) in zip(legs[1:], pairwise(times[1:]), strict=True):
+        assert leg == pytest.approx((now * (1 + gamma), nxt), rel=1e-12)
+
+
+def test_churn_is_a_factor_of_the_noise_level_under_every_schedule() -> None:
+    sde, times = VPSDE(), (1.0, 0.6, 0.3, 0.1)
+    legs = churn(sde, Grid.of(times), 0.3).legs
+    for leg, now in zip(legs[1:], times[1:], strict=False):
+        up, at = (sde.sigma(t) / sde.alpha(t) for t in (leg[0], now))
+        assert up / at == pytest.approx(1.1, rel=1e-12)
+
+
+def test_churn_acts_between_its_times_ends_included() -> None:
+    times = (80.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.05)
+    legs = churn(EDMSDE(), Grid.of(times), 0.6, t_min=1.0, t_max=10.0).legs
+    assert [leg[0] for leg in legs] == pytest.approx([80.0, 11.0, 3.3, 1.1])
+    assert [leg[1:] for leg in legs] == [(30.0, 10.0), (3.0,), (1.0,), (0.3, 0.05)]
+    whole = churn(EDMSDE(), Grid.of((80.0, 79.9, 3.0, 0.05)), 0.6).legs  # 79.9 (1 + 0.2) > T
+    assert [leg[0] for leg in whole] == pytest.approx([80.0, 3.6])
 
 
 def test_no_churn_is_the_grid_itself() -> None:

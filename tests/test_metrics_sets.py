@@ -251,6 +251,24 @@ def test_all_sets_are_cut_to_one_size_and_it_is_said() -> None:
     assert other != found
 
 
+def test_only_what_is_asked_for_is_measured() -> None:
+    """A training set adds to the real data; the distance to it is measured where it is asked."""
+    sets = [normal(30, 2, seed=i) for i in range(3)]
+    assert list(compare_sets(*sets, metrics=("energy", "recall"), k=3)) == ["energy", "recall"]
+    assert list(compare_sets(*sets, metrics=("nearest",), k=3)) == ["nearest"]
+    assert not {"wasserstein", "two_sample_mlp", "nearest"} & {
+        *compare_sets(*sets, k=3, repeats=2)
+    }
+
+
+def test_the_network_of_the_two_sample_test_is_that_of_its_page() -> None:
+    from scoresde.metrics.two_sample import _pipeline
+
+    network = _pipeline("mlp", 7)[-1]
+    assert network.hidden_layer_sizes == (64, 64) and network.early_stopping
+    assert network.solver == "adam" and network.random_state == 7
+
+
 def test_every_metric_can_be_asked_for() -> None:
     sets = [normal(30, 2, seed=i) for i in range(3)]
     found = compare_sets(*sets, metrics=tuple(COMPARABLE), k=3, repeats=2)

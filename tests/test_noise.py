@@ -202,6 +202,20 @@ def test_levy_areas_of_a_path_compose(clock: str) -> None:
     assert abs(float((z * h).mean())) < 5 / math.sqrt(h.numel())
 
 
+@pytest.mark.parametrize("clock", ["t", "snr"])
+def test_levy_at_one_node_is_a_pair_of_fresh_normals(clock: str) -> None:
+    """A corrector moves at one node, where a path has no interval: no leaf is drawn twice."""
+    noise = PathOnGrid(3, VP, [0.9, 0.7, 0.4], clock=clock)
+    like, at = torch.empty(20_000, 1, dtype=F64), VP.at(0.7)
+    z, h = noise.levy(like, at, at)
+    assert torch.equal(z, noise.normal(like, at, at))
+    others = [*noise.levy(like, VP.at(0.9), at), *noise.levy(like, at, VP.at(0.4))]
+    assert ks(z) > 1e-3 and ks(h) > 1e-3
+    assert all(abs(series(a, b)) < 4.5 for a, b in itertools.combinations([z, h, *others], 2))
+    z, h = noise.on_leg(1).levy(like, at, at)
+    assert abs(series(z, others[0])) < 4.5 and ks(h) > 1e-3
+
+
 # One Brownian path on any grid
 
 
