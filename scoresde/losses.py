@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -20,6 +20,8 @@ from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, AffineSDE
 
 __all__ = [
+    "TIME",
+    "WEIGHTING",
     "WEIGHTINGS",
     "ImportanceTime",
     "LogNormalTime",
@@ -72,6 +74,10 @@ class TimeSampler(ABC):
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """n times in [t_min, T], (n,) float64 on the CPU, and importance weights (n,) or None."""
+
+    def scaled(self, std: float) -> TimeSampler:
+        """The same for data of this standard deviation, where the sampler leaves it open."""
+        return self
 
 
 def _uniforms(n: int, low_discrepancy: bool, generator: torch.Generator | None) -> Tensor:
@@ -145,7 +151,7 @@ class LossTime(TimeSampler):
 
     Args:
         weighting: a key of `WEIGHTINGS`, that of the loss.
-        std: standard deviation of the data, 0.5 as the sigma_data of EDM.
+        std: standard deviation of the data; if None, a `Trainer` measures it, and else it is 1.
         uniform: the share of uniform times, in (0, 1].
         low_discrepancy: see `UniformTime`.
 
@@ -157,20 +163,25 @@ class LossTime(TimeSampler):
     """
 
     weighting: str = "eps"
-    std: float = 0.5
+    std: float | None = None
     uniform: float = 0.2
     low_discrepancy: bool = False
 
     def __post_init__(self) -> None:
         choice("weighting", self.weighting, WEIGHTINGS)
-        positive("std", self.std, "EDM takes 0.5")
+        if self.std is not None:
+            positive("std", self.std, "the standard deviation of the data")
         if not 0.0 < finite("uniform", self.uniform, "pass e.g. 0.2") <= 1.0:
             raise fail("uniform", "a share in (0, 1]", self.uniform, "pass e.g. 0.2")
+
+    def scaled(self, std: float) -> TimeSampler:
+        return replace(self, std=std) if self.std is None else self
 
     def sample(
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        share = _shares(_affine(sde), self.weighting, self.std, self.uniform)
+        std = 1.0 if self.std is None else self.std
+        share = _shares(_affine(sde), self.weighting, std, self.uniform)
         upper = share.cumsum(0)
         u = _uniforms(n, self.low_discrepancy, generator) * upper[-1]
         cell = torch.searchsorted(upper, u, right=True).clamp_max(len(share) - 1)
@@ -197,29 +208,79 @@ def _shares(sde: AffineSDE, weighting: str, std: float, uniform: float) -> Tenso
 @final
 @dataclass(frozen=True)
 class LogNormalTime(TimeSampler):
-    """Times at which log(sigma / alpha) is normal: Karras et al. 2022, table 1.
+    """Times at which log(sigma / alpha) is normal around the scale of the data.
 
-    The density is part of the weighting there, so the weights are 1.
+    What a network learns at a time depends on how large the noise is beside the data, sigma /
+    (alpha scale): much smaller noise is invisible, much larger noise hides all but the mean. This
+    density is centred between the two under every schedule. It is that of Karras et al. 2022
+    (arXiv 2206.00364), table 1: their mean of -1.2 for data of standard deviation 0.5 is -1.2 -
+    log(0.5), about -0.5, here. The density is part of the weighting there, so the weights are 1.
+
+    A normal density leaves the ends of the schedule without a single sample, and a sampler starts
+    at one of them and stops at the other. So the normal is cut off at the ends of the schedule,
+    and a share of the times is uniform in the log-SNR from t_min to T. Where an end has no finite
+    log-SNR, the range ends at sigma / alpha of exp(12) or exp(-12) times that of the centre.
 
     Args:
-        mean, std: of log(sigma / alpha).
+        mean, std: of log(sigma / (alpha scale)).
+        uniform: the share of times that are uniform in the log-SNR, in [0, 1).
+        scale: standard deviation of the data; if None, a `Trainer` measures it, and else it is 1.
+        low_discrepancy: see `UniformTime`.
+
+    Example:
+        >>> from scoresde import EDMSDE
+        >>> t, _ = LogNormalTime(scale=10.0).sample(EDMSDE(), 1000, torch.Generator())
+        >>> bool(2 < t.median() < 20)
+        True
     """
 
-    mean: float = -1.2
+    mean: float = -0.5
     std: float = 1.2
+    uniform: float = 0.1
+    scale: float | None = None
+    low_discrepancy: bool = False
 
     def __post_init__(self) -> None:
-        finite("mean", self.mean, "EDM takes -1.2")
+        finite("mean", self.mean, "EDM takes -1.2 with scale=1.0")
         positive("std", self.std, "EDM takes 1.2")
+        if not 0.0 <= finite("uniform", self.uniform, "pass e.g. 0.1") < 1.0:
+            raise fail("uniform", "a share in [0, 1)", self.uniform, "pass e.g. 0.1")
+        if self.scale is not None:
+            positive("scale", self.scale, "the standard deviation of the data")
+
+    def scaled(self, std: float) -> TimeSampler:
+        return replace(self, scale=std) if self.scale is None else self
 
     def sample(
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
         affine = _affine(sde)
-        z = torch.randn(n, dtype=torch.float64, generator=generator, device="cpu")
-        log_snr = -(self.mean + self.std * z)
-        bounds = affine.log_snr(affine.T), min(affine.log_snr(affine.t_min), 700.0)
-        return affine.time_of(log_snr.clamp(*bounds)).clamp(affine.t_min, affine.T), None
+        low, high = -affine.log_snr(affine.t_min), -affine.log_snr(affine.T)
+        centre = self.mean + math.log(1.0 if self.scale is None else self.scale)
+        centre = min(max(centre, low), high)
+        low = low if math.isfinite(low) else centre - REACH
+        high = high if math.isfinite(high) else centre + REACH
+        u = _uniforms(n, self.low_discrepancy, generator)
+        flat = low + (high - low) * (u / self.uniform if self.uniform else u)
+        share = ((u - self.uniform) / (1.0 - self.uniform)).clamp_min(0.0)
+        below, above = (_normal_cdf((end - centre) / self.std) for end in (low, high))
+        z = torch.special.ndtri(below + (above - below) * share)
+        noise = torch.where(u < self.uniform, flat, (centre + self.std * z).clamp(low, high))
+        return affine.time_of(-noise).clamp(affine.t_min, affine.T), None
+
+
+REACH = 12.0  # of the log-SNR from the centre of `LogNormalTime`, where the schedule has no end
+
+
+def _normal_cdf(z: float) -> float:
+    return 0.5 * math.erfc(-z / math.sqrt(2.0))
+
+
+TIME = LogNormalTime(low_discrepancy=True)
+"""How the times of a loss are drawn by default."""
+
+WEIGHTING = "eps"
+"""The weighting of a loss by default, a key of `WEIGHTINGS`."""
 
 
 def _affine(sde: SDE) -> AffineSDE:
@@ -233,7 +294,7 @@ def dsm_loss(
     model: ScoreModel,
     x0: Tensor,
     *,
-    weighting: str | Callable[[Node], Any] = "eps",
+    weighting: str | Callable[[Node], Any] = WEIGHTING,
     time: TimeSampler | None = None,
     cond: Cond = None,
     cond_dropout: float = 0.0,
@@ -249,7 +310,8 @@ def dsm_loss(
         model: the score model, of an affine SDE.
         x0: (B, *D) data in model units.
         weighting: a key of `WEIGHTINGS`, or w(node) on the squared error of eps.
-        time: how times are drawn; uniform on [t_min, T] by default.
+        time: how times are drawn; `TIME` by default, log-normal and spread evenly over the batch,
+            around the scale of the data if the model knows it.
         cond: conditions, name -> (B, ...).
         cond_dropout: the probability with which a sample's conditions become the model's `null`.
         generator: a CPU generator; the global one by default.
@@ -272,8 +334,11 @@ def dsm_loss(
     if floating("x0", x0).ndim < 2 or x0.numel() == 0:
         raise fail("x0", "a non-empty batch of shape (B, *D)", x0, "add a batch axis")
     kind, weigh = _weighting(weighting)
-    time = UniformTime() if time is None else time
-    instance("time", time, TimeSampler, "pass UniformTime(), ImportanceTime(), ...")
+    time = TIME if time is None else time
+    instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
+    scale = getattr(model, "sigma_data", None) if model.data is None else model.data.std
+    if scale:
+        time = time.scaled(scale)
     if generator is not None:
         instance("generator", generator, torch.Generator, "pass torch.Generator()")
     check_cond(cond, len(x0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, final
@@ -16,7 +17,15 @@ from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary
 
-__all__ = ["AnalyticStart", "Cond", "FunctionScore", "Preconditioned", "ScoreModel", "check_cond"]
+__all__ = [
+    "AnalyticStart",
+    "Cond",
+    "FunctionScore",
+    "Preconditioned",
+    "ScoreModel",
+    "check_cond",
+    "default_prediction",
+]
 
 Cond: TypeAlias = Mapping[str, Tensor] | None
 """Conditions: name -> tensor with leading B (labels, measurements, masks)."""
@@ -76,6 +85,14 @@ TIMES: dict[str, Callable[[Node], Scalar]] = {
 """What a network is told as its time; "log_sigma/4" is EDM's c_noise, of sigma / alpha."""
 
 
+def default_prediction(sde: SDE) -> str:
+    """What a network is best read as under this SDE; see `Preconditioned`."""
+    if not isinstance(sde, AffineSDE):
+        return "score"
+    size = math.hypot(sde.alpha(sde.T), sde.sigma(sde.T))
+    return "v" if 0.5 <= size <= 2.0 else "edm"
+
+
 @final
 class Preconditioned(ScoreModel):
     """A raw network net(x, t, **cond), read as a prediction in one of the coordinates.
@@ -85,15 +102,21 @@ class Preconditioned(ScoreModel):
     is F in Karras et al. 2022 (arXiv 2206.00364), eq. 7, for any affine SDE:
     x0 = c_skip x + c_out F(c_in x, c_noise), with c_in = 1/sqrt(alpha^2 s^2 + sigma^2),
     c_skip = alpha s^2 c_in^2, c_out = sigma s c_in and
-    s = sigma_data; take it under VE and EDM schedules, whose states are not of unit size.
+    s = sigma_data.
+
+    By default it is "v" where the states keep about the size of unit data from t = 0 to T (VP,
+    sub-VP, cosine, flow, chains), "edm" where they do not (VE, EDM), and "score" under an SDE that
+    is not affine. An error of eps near t = T is one of 1/alpha(T) times its size in x_0, so
+    "eps" takes long to train before samples of the probability flow stay within the data's range.
 
     Args:
         net: the network.
         sde: the SDE; affine, unless predicts="score".
-        predicts: "eps", "x0", "v", "score", "flow" or "edm".
+        predicts: "eps", "x0", "v", "score", "flow" or "edm"; None for the default above.
         time: "t", "log_snr", "log_sigma/4" (c_noise) or a function of the node; by default
             "log_sigma/4" for "edm", else "t".
-        sigma_data: standard deviation of the data, for "edm".
+        sigma_data: standard deviation of the data, for "edm"; if None, a `Trainer` measures it,
+            and until then it is 1.
         null: the values that stand for "no condition", by name; classifier-free guidance and
             the training dropout of conditions read them.
 
@@ -114,14 +137,16 @@ class Preconditioned(ScoreModel):
         self,
         net: nn.Module,
         sde: SDE,
-        predicts: str = "eps",
+        predicts: str | None = None,
         time: str | Callable[[Node], Scalar] | None = None,
-        sigma_data: float = 1.0,
+        sigma_data: float | None = None,
         null: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
         instance("net", net, nn.Module, "wrap a function of (t, x) in FunctionScore instead")
+        if predicts is None:
+            predicts = default_prediction(sde)
         self.predicts = choice("predicts", predicts, [*COORDINATES, "edm"])
         if predicts != "score" and not isinstance(sde, AffineSDE):
             remedy = "use predicts='score' or FunctionScore"
@@ -129,7 +154,10 @@ class Preconditioned(ScoreModel):
         default = "log_sigma/4" if predicts == "edm" else "t"
         self.time = default if time is None else time
         self._time = self.time if callable(self.time) else TIMES[choice("time", self.time, TIMES)]
-        self.sigma_data = positive("sigma_data", sigma_data, "the standard deviation of the data")
+        remedy = "the standard deviation of the data, or None to have it measured"
+        self.sigma_data = (
+            None if sigma_data is None else positive("sigma_data", sigma_data, remedy)
+        )
         if null is not None:
             instance("null", null, Mapping, 'pass name -> value, e.g. {"label": -1}')
         self.null: dict[str, Any] = {"label": -1} if null is None else dict(null)
@@ -145,12 +173,13 @@ class Preconditioned(ScoreModel):
         return Prediction(x, node, value, self.predicts)
 
     def _edm(self, node: Node, x: Tensor, time: Tensor, cond: Cond) -> Prediction:
-        scale = node.alpha**2 * self.sigma_data**2 + node.sigma**2
+        std = 1.0 if self.sigma_data is None else self.sigma_data
+        scale = node.alpha**2 * std**2 + node.sigma**2
         c_in = 1.0 / xp(scale).sqrt(scale)
         raw = self.net(c_in * x, time, **(cond or {}))
         same_shape("net", raw, x, "the network must return one value per entry of x")
-        c_skip = node.alpha * self.sigma_data**2 * c_in**2
-        c_out = node.sigma * self.sigma_data * c_in
+        c_skip = node.alpha * std**2 * c_in**2
+        c_out = node.sigma * std * c_in
         return Prediction(x, node, lincomb((c_skip, x), (c_out, raw)), "x0")
 
 

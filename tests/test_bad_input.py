@@ -280,7 +280,14 @@ ROWS = [
         "'logsnr'",
         "did you mean 'log_snr'",
     ),
-    Row("model-eps-own", lambda: Preconditioned(NET, OWN), T, "sde", "FunctionSDE", "'score'"),
+    Row(
+        "model-eps-own",
+        lambda: Preconditioned(NET, OWN, "eps"),
+        T,
+        "sde",
+        "FunctionSDE",
+        "'score'",
+    ),
     Row(
         "model-sigma-data",
         lambda: Preconditioned(NET, VP, "edm", sigma_data=0),

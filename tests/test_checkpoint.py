@@ -439,7 +439,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     ),
     "edited": (
         lambda p: (p / "config.json").write_text(
-            (p / "config.json").read_text().replace('"eps"', '"v"')
+            (p / "config.json").read_text().replace('"v"', '"eps"')
         ),
         ValueError,
         r"config\.json: expected an intact file.*checksum.*edited",

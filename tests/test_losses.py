@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scoresde._tensor import xp
 from scoresde.analytic import Gaussian
 from scoresde.losses import (
+    TIME,
+    WEIGHTING,
     WEIGHTINGS,
     ImportanceTime,
     LogNormalTime,
@@ -37,6 +39,7 @@ from scoresde.sde import (
     LinearSDE,
     SubVPSDE,
 )
+from scoresde.summary import DataSummary
 
 S = 0.7  # standard deviation of the Gaussian data
 
@@ -89,6 +92,15 @@ class Probe(ScoreModel):
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
         self.node, self.x, self.cond = node, x, cond
         return Prediction(x, node, torch.zeros_like(x), "eps")
+
+
+class Scale(nn.Module):
+    def __init__(self, w: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w).double())
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.w * x
 
 
 class Fixed(TimeSampler):
@@ -172,7 +184,7 @@ def test_the_coordinate_of_the_model_does_not_matter(name: str, weighting: str) 
 def test_a_weight_of_ones_own_acts_on_the_error_of_eps() -> None:
     model, x0 = oracle(VPSDE(), 2), data(32, 2)
     plain = dsm_loss(model, x0, generator=seeded())
-    t, _ = UniformTime().sample(VPSDE(), 32, seeded())
+    t, _ = TIME.sample(VPSDE(), 32, seeded())
     own = dsm_loss(model, x0, weighting=lambda n: n.t[:, None] ** 2, generator=seeded())
     torch.testing.assert_close(own, plain * t**2)
     model = Recast(model, "eps")  # here the product of all weights is a number
@@ -186,14 +198,6 @@ def test_the_minimiser_is_the_posterior_mean(weighting: str, kind: str) -> None:
     """The loss is quadratic in the weight w of a linear net: three values give its minimum."""
     sde, t = VPSDE(), 0.3
     alpha, sigma = sde.alpha(t), sde.sigma(t)
-
-    class Scale(nn.Module):
-        def __init__(self, w: float) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.tensor(w).double())
-
-        def forward(self, x: Tensor, time: Tensor) -> Tensor:
-            return self.w * x
 
     def mean_loss(w: float) -> float:
         model = Preconditioned(Scale(w), sde, predicts=kind)
@@ -254,7 +258,7 @@ def test_randomness_comes_from_the_generator_alone() -> None:
 def test_the_model_is_asked_at_the_node_of_its_times(sde: AffineSDE) -> None:
     probe, x0 = Probe(sde), torch.zeros(16, 2)
     dsm_loss(probe, x0, generator=seeded())
-    expected = sde.at(UniformTime().sample(sde, 16, seeded())[0], like=x0)
+    expected = sde.at(TIME.sample(sde, 16, seeded())[0], like=x0)
     for name in ("t", "g", "alpha", "sigma", "log_snr", "rate"):
         assert torch.equal(getattr(probe.node, name), getattr(expected, name)), name
     assert probe.node.affine and probe.node.batched
@@ -422,19 +426,97 @@ def test_loss_times_follow_an_sde_that_changes() -> None:
     assert not torch.equal(before, after)
 
 
-def test_log_normal_times() -> None:
-    sde = EDMSDE()
-    t, weight = LogNormalTime(mean=-0.5, std=0.8).sample(sde, 20_000, seeded())
-    assert weight is None
-    log = t.log().numpy()  # sigma / alpha = t there
-    assert stats.kstest(log, stats.norm(-0.5, 0.8).cdf).pvalue > 1e-3
-    # Beyond the schedule's own range the times are those of its ends.
-    flow = FlowSDE()
-    t, _ = LogNormalTime(mean=0.0, std=50.0).sample(flow, 1000, seeded())
-    assert (t.min().item(), t.max().item()) == (flow.t_min, flow.T)
-    t, _ = LogNormalTime(mean=1.0, std=0.5).sample(flow, 20_000, seeded())
-    assert float((-flow.log_snr(t)).mean()) == pytest.approx(1.0, abs=0.02)
-    assert float(flow.log_snr(t).std()) == pytest.approx(0.5, rel=0.03)
+@every_sde
+@pytest.mark.parametrize("scale", [None, 0.05, 1.0, 20.0])
+def test_log_normal_times_have_their_density(sde: AffineSDE, scale: float | None) -> None:
+    """Of log(sigma / alpha): a normal cut off at the ends, and a share uniform between them."""
+    low, high = -sde.log_snr(sde.t_min), -sde.log_snr(sde.T)
+    centre = min(max(-0.5 + math.log(scale or 1.0), low), high)
+    a, b = ((end - centre) / 1.2 for end in (low, high))
+    normal, flat = stats.truncnorm(a, b, centre, 1.2), stats.uniform(low, high - low)
+    for spread in (False, True):
+        time = LogNormalTime(scale=scale, low_discrepancy=spread)
+        t, weight = time.sample(sde, 5000, seeded())
+        assert weight is None and t.dtype == torch.float64
+        assert bool((t >= sde.t_min).all() and (t <= sde.T).all())
+        noise = -sde.log_snr(t).numpy()
+        found = stats.kstest(noise, lambda v: 0.9 * normal.cdf(v) + 0.1 * flat.cdf(v))
+        assert found.pvalue > 1e-3
+        assert not spread or found.statistic < 2.1 / 5000  # of strata the rank is all but exact
+        # The ends of the schedule, where a sampler starts and stops, are learned as well.
+        gap = 20 * (high - low) / (0.1 * 5000)
+        assert noise.min() < low + gap and noise.max() > high - gap
+
+
+def test_the_times_of_edm_are_a_case_of_log_normal_times() -> None:
+    t, _ = LogNormalTime(-1.2, 1.2, uniform=0.0, scale=1.0).sample(EDMSDE(), 20_000, seeded())
+    assert stats.kstest(t.log().numpy(), stats.norm(-1.2, 1.2).cdf).pvalue > 1e-3
+    own, theirs = (
+        LogNormalTime(mean, scale=s).sample(EDMSDE(), 100, seeded())[0]
+        for mean, s in ((-1.2 - math.log(0.5), 0.5), (-1.2, 1.0))
+    )
+    torch.testing.assert_close(own, theirs, rtol=1e-12, atol=0.0)
+
+
+@dataclass
+class Pure(AffineSDE):
+    """A straight path whose end is nothing but noise: alpha = 0 and a log-SNR of -inf."""
+
+    T, t_min, t_end = 1.0, 0.0, 1e-3
+
+    def log_alpha(self, t: Any) -> Any:
+        return xp(t).log1p(-t)
+
+    def sigma(self, t: Any) -> Any:
+        return 1.0 * t
+
+    def log_snr(self, t: Any) -> Any:
+        if isinstance(t, float) and t in (0.0, 1.0):
+            return math.inf if t == 0.0 else -math.inf
+        return xp(t).log1p(-t) - xp(t).log(t)
+
+    def time_of(self, log_snr: Any) -> Any:
+        return 1.0 / (1.0 + xp(log_snr).exp(log_snr))
+
+    def rate(self, t: Any) -> Any:
+        return -1.0 / (1.0 - t)
+
+    def g(self, t: Any) -> Any:
+        return xp(t).sqrt(2 * t / (1.0 - t))
+
+
+def test_log_normal_times_under_a_schedule_with_endless_log_snr() -> None:
+    t, _ = LogNormalTime(low_discrepancy=True).sample(Pure(), 1000, seeded())
+    assert bool(t.isfinite().all())
+    assert 0.0 < float(t.min()) < 1e-5 and 1 - 2e-5 < float(t.max()) <= 1.0
+    assert 0.3 < float(t.median()) < 0.45  # where sigma / alpha is exp(-0.5)
+
+
+def test_default_times_and_weighting_are_the_documented_ones() -> None:
+    assert LogNormalTime(-0.5, 1.2, 0.1, None, True) == TIME
+    assert WEIGHTING == "eps"
+    model, x0 = oracle(VPSDE(), 2), data(16, 2)
+    told = dsm_loss(model, x0, time=TIME, weighting=WEIGHTING, generator=seeded())
+    assert torch.equal(dsm_loss(model, x0, generator=seeded()), told)
+
+
+@pytest.mark.parametrize("time", [LogNormalTime(), LossTime(), TIME])
+def test_times_take_the_scale_that_the_model_knows_unless_they_have_their_own(time: Any) -> None:
+    probe, x0 = Probe(EDMSDE()), torch.zeros(512, 2)
+    dsm_loss(probe, x0, time=time, generator=seeded())
+    plain = probe.node.t
+    probe.data = DataSummary(1, (2,), mean=0.0, std=30.0, low=-1.0, high=1.0)
+    dsm_loss(probe, x0, time=time, generator=seeded())
+    assert float(probe.node.t.median()) > 5 * float(plain.median())
+    own = time.scaled(1.0)
+    dsm_loss(probe, x0, time=own, generator=seeded())
+    assert own.scaled(30.0) is own and torch.equal(probe.node.t, plain)
+    model = Preconditioned(Scale(0.5).float(), EDMSDE(), sigma_data=30.0)
+    assert torch.equal(
+        dsm_loss(model, x0, time=time, generator=seeded()),
+        dsm_loss(model, x0, time=time.scaled(30.0), generator=seeded()),
+    )
+    assert UniformTime().scaled(30.0) == UniformTime()
 
 
 # Conditions

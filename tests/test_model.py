@@ -10,12 +10,23 @@ from registry import ALL_SDES, FAMILIES, times_of
 from torch import Tensor, nn
 
 from scoresde.analytic import Gaussian
+from scoresde.ddpm import DDPM
 from scoresde.grid import log_snr
 from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sampler import ReverseSampler
-from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, AffineSDE
+from scoresde.sde import (
+    EDMSDE,
+    SDE,
+    VESDE,
+    VPSDE,
+    AffineSDE,
+    CosineSDE,
+    FlowSDE,
+    LinearSDE,
+    SubVPSDE,
+)
 
 F64 = torch.float64
 PREDICTS = ("eps", "x0", "v", "score", "flow", "edm")
@@ -271,6 +282,30 @@ def test_one_abstract_method_makes_a_model() -> None:
 
 # Errors
 
+DEFAULTS = [
+    *((sde, "v", "t") for sde in (VPSDE(), SubVPSDE(), CosineSDE(), FlowSDE())),
+    (DDPM.linear(100).to_sde(), "v", "t"),
+    (LinearSDE(lambda t: -1.0 - 4.0 * t, lambda t: (2.0 + 8.0 * t) ** 0.5), "v", "t"),
+    *((sde, "edm", "log_sigma/4") for sde in (VESDE(), EDMSDE())),
+    (LinearSDE(lambda t: -1.0, lambda t: 10.0), "edm", "log_sigma/4"),
+    (SDE(lambda t, x: -(x**3), lambda t: 1.0), "score", "t"),
+]
+
+
+@pytest.mark.parametrize(("sde", "predicts", "time"), DEFAULTS)
+def test_the_default_prediction_suits_the_size_of_the_states(
+    sde: SDE, predicts: str, time: str
+) -> None:
+    model = Preconditioned(Net(), sde)
+    assert (model.predicts, model.time, model.sigma_data) == (predicts, time, None)
+
+
+def test_sigma_data_is_one_until_it_is_known() -> None:
+    x = torch.randn(4, 3, dtype=torch.float64)
+    open_, unit = (Preconditioned(Net(), EDMSDE(), sigma_data=s) for s in (None, 1.0))
+    assert torch.equal(open_.score(0.5, x), unit.score(0.5, x))
+
+
 SDE_3 = SDE(lambda t, x: -x, lambda t: 1.0)
 X = torch.zeros(3, 3)
 
@@ -296,7 +331,11 @@ def model(**kwargs: Any) -> Preconditioned:
         (lambda: model(predicts="X0"), ValueError, "predicts: .*'X0'; did you mean 'x0'"),
         (lambda: model(time="logsnr"), ValueError, "time: .*'logsnr'; did you mean 'log_snr'"),
         (lambda: model(sigma_data=0.0), ValueError, "sigma_data: .*0.0"),
-        (lambda: Preconditioned(Net(), SDE_3), TypeError, "sde: .*affine.*'eps'.*FunctionScore"),
+        (
+            lambda: Preconditioned(Net(), SDE_3, "eps"),
+            TypeError,
+            "sde: .*affine.*'eps'.*FunctionScore",
+        ),
         (lambda: Preconditioned(Net(), SDE_3, "edm"), TypeError, "sde: .*affine.*'edm'"),
         (lambda: FunctionScore(VPSDE(), 3), TypeError, "fn: .*3"),
         (lambda: FunctionScore("vp", lambda t, x: x), TypeError, "sde: .*'vp'"),

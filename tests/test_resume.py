@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from scoresde.losses import dsm_loss
+from scoresde.losses import UniformTime, dsm_loss
 from scoresde.model import Preconditioned, ScoreModel
 from scoresde.nets import MLP
 from scoresde.sde import VPSDE
@@ -660,7 +660,7 @@ def test_validation_is_the_loss_of_the_averaged_model() -> None:
     ((_, losses),) = trainer.validations
     draws = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        many = dsm_loss(model, points(400).repeat(50, 1), generator=draws)
+        many = dsm_loss(model, points(400).repeat(50, 1), time=UniformTime(), generator=draws)
     spread = float(many.std()) / math.sqrt(400 * 5)
     assert sum(losses) / 5 == pytest.approx(float(many.mean()), abs=4 * spread)
 

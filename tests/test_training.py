@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from scoresde.analytic import Gaussian
 from scoresde.contract import DataContract
-from scoresde.data import Data
-from scoresde.losses import ImportanceTime, UniformTime, dsm_loss
+from scoresde.data import Data, summarise
+from scoresde.losses import TIME, WEIGHTING, ImportanceTime, UniformTime, dsm_loss
 from scoresde.model import FunctionScore, Preconditioned, ScoreModel
 from scoresde.nets import MLP, UNet
 from scoresde.sde import SDE, VPSDE, LinearSDE
@@ -366,7 +366,7 @@ def test_the_first_loss_by_hand() -> None:
     losses = dsm_loss(
         copy.deepcopy(model),
         points()[stream.rows(0)],
-        time=UniformTime(low_discrepancy=True),
+        time=TIME.scaled(trainer.summary.std),
         generator=stream.generator(0),
     )
     trainer.fit()
@@ -439,7 +439,8 @@ def test_options_reach_the_loss() -> None:
     assert torch.equal(found["cond"]["label"], rows % 2)
     seen.clear()
     trained(loss=loss, steps=1)
-    assert seen[0]["time"] == UniformTime(low_discrepancy=True)
+    assert seen[0]["time"] == TIME.scaled(summarise(points()).std)
+    assert seen[0]["weighting"] == WEIGHTING
 
 
 def test_history_and_its_files(tmp_path: Path) -> None:

@@ -69,12 +69,15 @@ def build_sde(name: str, options: Sequence[str] | None) -> AffineSDE:
     return with_options("sde-option", made, options)  # type: ignore[no-any-return]
 
 
-def build_time(name: str, options: Sequence[str] | None) -> TimeSampler:
+def build_time(name: str | None, options: Sequence[str] | None) -> TimeSampler:
     """The time sampler of that name, spread evenly over a batch unless an option says no."""
     import scoresde.losses as module
     from scoresde._check import choice
 
-    made = getattr(module, TIMES[choice("time", name, TIMES)])
+    if name is None:
+        made = type(module.TIME)
+    else:
+        made = getattr(module, TIMES[choice("time", name, TIMES)])
     given = list(options or ())
     if "low_discrepancy" in inspect.signature(made).parameters and not any(
         pair.replace("-", "_").startswith("low_discrepancy") for pair in given
@@ -120,24 +123,12 @@ def build_net(
 def build_model(
     net: nn.Module,
     sde: AffineSDE,
-    data: Data | LazyData,
     *,
     predicts: str | None,
     net_time: str | None,
     sigma_data: float | None,
 ) -> Preconditioned:
-    """The network read as a prediction.
-
-    By default "edm" under schedules whose states grow (VE, EDM), else "v" for vectors and "eps"
-    for images; `sigma_data` of "edm" is measured on the data.
-    """
-    from scoresde.data import moments
+    """The network read as a prediction, by default as `Preconditioned` reads it."""
     from scoresde.model import Preconditioned
 
-    if predicts is None:
-        grows = sde.alpha(sde.T) == 1.0
-        predicts = "edm" if grows else "v" if len(data.x.shape) == 2 else "eps"
-    if sigma_data is None:
-        known = moments(data) if predicts == "edm" else None
-        sigma_data = 1.0 if known is None else float(known.std.square().mean().sqrt())
     return Preconditioned(net, sde, predicts=predicts, time=net_time, sigma_data=sigma_data)

@@ -25,6 +25,7 @@ def beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], o
         "sde": repr(model.sde),
         "network": f"{about['network']}({sizes}), {about['parameters']:,} parameters",
         "predicts": f"{about['predicts']}, told {about['time']} as its time",
+        "loss": f"weighting {about['loss']}, times by {about['drawn']}",
         "training": f"{trainer.steps} steps of {per_step} samples in each process",
         "run": str(out),
     }

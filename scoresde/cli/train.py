@@ -96,8 +96,7 @@ def train(
     predicts: Annotated[
         str | None,
         _panel(
-            "eps, x0, v, score, flow or edm; by default edm under ve and edm, else v for vectors "
-            "and eps for images.",
+            "eps, x0, v, score, flow or edm; by default edm under ve and edm, else v.",
             "Model",
             metavar="NAME",
         ),
@@ -117,17 +116,25 @@ def train(
         ),
     ] = None,
     weighting: Annotated[
-        str, _panel("Of the loss: eps, x0, v, likelihood, min_snr or edm.", "Loss", metavar="NAME")
-    ] = "eps",
-    time: Annotated[
-        str,
+        str | None,
         _panel(
-            "How times are drawn: uniform, importance, loss or log_normal.", "Loss", metavar="NAME"
+            "Of the loss: eps, x0, v, likelihood, min_snr or edm; eps by default.",
+            "Loss",
+            metavar="NAME",
         ),
-    ] = "uniform",
+    ] = None,
+    time: Annotated[
+        str | None,
+        _panel(
+            "How times are drawn: log_normal, around the scale of the data (the default), "
+            "uniform, importance or loss.",
+            "Loss",
+            metavar="NAME",
+        ),
+    ] = None,
     time_option: Annotated[
         list[str] | None,
-        _panel("Of the times: low_discrepancy=false, mean=-1.2.", "Loss", metavar="KEY=VALUE"),
+        _panel("Of the times: low_discrepancy=false, uniform=0.2.", "Loss", metavar="KEY=VALUE"),
     ] = None,
     cond_dropout: Annotated[
         float | None,
@@ -264,6 +271,7 @@ def train(
     """
     import torch
 
+    from scoresde.losses import WEIGHTING
     from scoresde.training import Trainer
 
     whole = load_source(data, data_option)
@@ -275,7 +283,6 @@ def train(
     model = build_model(
         build_net(net, shape, classes, net_option),
         process,
-        whole,
         predicts=predicts,
         net_time=net_time,
         sigma_data=sigma_data,
@@ -292,7 +299,7 @@ def train(
         ema=ema or None,
         seed=seed,
         out=out,
-        weighting=weighting,
+        weighting=WEIGHTING if weighting is None else weighting,
         time=build_time(time, time_option),
         cond_dropout=(0.1 if classes else 0.0) if cond_dropout is None else cond_dropout,
         warmup=warmup,
@@ -327,7 +334,9 @@ def train(
         "parameters": sum(p.numel() for p in model.parameters()),
         "predicts": model.predicts,
         "time": model.time,
-        "sigma_data": model.sigma_data,
+        "sigma_data": model.sigma_data or trainer.summary.std,
+        "loss": trainer.options["weighting"],
+        "drawn": repr(trainer.options["time"]),
         "scaling": _scaling(whole),
         "samples": len(seen),
         "held_out": 0 if held_out is None else len(held_out),

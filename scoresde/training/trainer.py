@@ -24,8 +24,8 @@ from scoresde._check import (
 )
 from scoresde.contract import DataContract
 from scoresde.data import Data, summarise
-from scoresde.losses import WEIGHTINGS, TimeSampler, UniformTime, dsm_loss
-from scoresde.model import ScoreModel
+from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, TimeSampler, dsm_loss
+from scoresde.model import Preconditioned, ScoreModel
 from scoresde.training.checkpoint import describe
 from scoresde.training.ema import check_decay
 from scoresde.training.log import Metrics, Row, writing
@@ -93,7 +93,8 @@ class Trainer:
         seed: an integer of at least 0.
         out: the folder of the run, or None to write nothing.
         weighting: of the loss.
-        time: how times are drawn; by default uniform, spread evenly over each batch.
+        time: how times are drawn; by default log-normal around the scale of the data, spread
+            evenly over each batch (`scoresde.losses.TIME`).
         cond_dropout: probability with which the conditions of a sample are dropped in training.
         warmup: steps in which the learning rate rises from 0; by default a twentieth of `steps`,
             at most 1000.
@@ -158,7 +159,7 @@ class Trainer:
         ema: float | None = 0.999,
         seed: int = 0,
         out: str | os.PathLike[str] | None = None,
-        weighting: str | Callable[..., Any] = "eps",
+        weighting: str | Callable[..., Any] = WEIGHTING,
         time: TimeSampler | None = None,
         cond_dropout: float = 0.0,
         warmup: int | None = None,
@@ -193,13 +194,17 @@ class Trainer:
             raise wrong_type("loss", "a function like dsm_loss", loss, "pass dsm_loss")
         if not callable(weighting):
             choice("weighting", weighting, WEIGHTINGS)
-        time = UniformTime(low_discrepancy=True) if time is None else time
-        instance("time", time, TimeSampler, "pass UniformTime(), ImportanceTime(), ...")
+        time = TIME if time is None else time
+        instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
         if not 0.0 <= nonnegative("cond_dropout", cond_dropout) <= 1.0:
             raise fail("cond_dropout", "a probability in [0, 1]", cond_dropout, "pass e.g. 0.1")
         self.loss = loss
+        self.contract = self.data.contract if contract is None else contract
+        self.summary = replace(summarise(self.data), contract=self.contract)
         self.options: dict[str, Any] = dict(
-            weighting=weighting, time=time, cond_dropout=cond_dropout
+            weighting=weighting,
+            time=time.scaled(self.summary.std or 1.0),
+            cond_dropout=cond_dropout,
         )
         self.batch_size = positive_int("batch_size", batch_size)
         self.accumulate = positive_int("accumulate", accumulate)
@@ -219,7 +224,6 @@ class Trainer:
         self.progress = progress
         self.log_every = positive_int("log_every", log_every)
         self.checkpoint_every = positive_int("checkpoint_every", checkpoint_every)
-        self.contract = self.data.contract if contract is None else contract
         self.tensorboard = tensorboard
         self.out = None if out is None else Path(out)
         if self.out is not None:
@@ -243,6 +247,13 @@ class Trainer:
         self.history: list[Row] = []
         self.metrics: list[Metrics] = []
         self.validations: list[ValidationRow] = []
+
+    def _inform(self, model: ScoreModel) -> None:
+        """Tell a model what it is about to be trained on."""
+        model.data = self.summary
+        for part in model.modules():
+            if isinstance(part, Preconditioned) and part.predicts == "edm":
+                part.sigma_data = part.sigma_data or self.summary.std or 1.0
 
     def _validated(self, validation: Any, every: int | None, buckets: int) -> None:
         self.validate_every = positive_int("validate_every", every or self.checkpoint_every)
@@ -281,7 +292,7 @@ class Trainer:
             ValueError: see the class; a checkpoint of another model or run.
         """
         accelerator = accelerated(self.accumulate)
-        self.model.data = replace(summarise(self.data), contract=self.contract)
+        self._inform(self.model)
         self.model.to(self._device_of(accelerator))
         update = Update(
             self.model,
