@@ -84,7 +84,7 @@ COMMON = (VPSDE, FlowSDE)  # what the default tests try; the slow ones try all
 def test_the_file_says_what_the_formulas_say(sde: Any, tmp_path: Path) -> None:
     """x0 = (x - sigma eps) / alpha, eps by the bare network, alpha and sigma by numpy."""
     net = filled(MLP(2, width=8, depth=1, classes=3))
-    made = export_onnx(Preconditioned(net, sde), tmp_path / "model.onnx", (2,))
+    made = export_onnx(Preconditioned(net, sde, "eps"), tmp_path / "model.onnx", (2,))
     t = np.linspace(sde.t_end if sde.t_end > 0 else 0.01, sde.T, 5)
     draw = np.random.default_rng(0)
     x = draw.normal(size=(5, 2)).astype(np.float32) * np.float32(sde.sigma(sde.T))

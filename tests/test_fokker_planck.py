@@ -345,7 +345,7 @@ def test_conditions_and_networks_of_float32() -> None:
     two = ReverseSDE(VP, model, 1.0, cond={"shift": double(0.5, 0.1)})
     with pytest.raises(ValueError, match=r"cond\['shift'\].*leading 1"):
         FokkerPlanck(two, [(-5, 5, 50)]).evolve(start, 1.0, 0.5)
-    network = Preconditioned(MLP(1), VP)  # zero before training: the flow only stretches
+    network = Preconditioned(MLP(1), VP, "eps")  # zero before training: the flow only stretches
     flow = FokkerPlanck(ReverseSDE(VP, network, 0.0), [(-14, 14, 280)])
     end = flow.evolve(Gaussian(torch.zeros(1), torch.tensor(1.0)), 1.0, 0.9, tol=1e-3)
     assert abs(end.mass - 1) < 1e-12 and end.p.dtype == DOUBLE

@@ -106,7 +106,10 @@ def test_the_next_batches_are_read_while_a_step_computes() -> None:
         seen.append(len(rows.readers))
         return plain(model, x0, **options)
 
-    Trainer(model(), data, steps=4, batch_size=6, loss=patient, workers=2).fit()
+    trainer = Trainer(model(), data, steps=4, batch_size=6, loss=patient, workers=2)
+    rows.readers.clear()  # the trainer has looked at the data, for their range and spread
+    rows.reads = threading.Semaphore(0)
+    trainer.fit()
     assert all(name.startswith("scoresde-data") for name in rows.readers)
     assert len(rows.readers) == 4, "as many reads as batches, none beyond the last"
     assert not [t for t in threading.enumerate() if t.name.startswith("scoresde-data")]
@@ -207,16 +210,19 @@ def test_a_shard_that_another_thread_puts_aside_is_not_mixed_up(tmp_path: Path) 
 def test_a_damaged_row_is_told_in_the_step_that_takes_it() -> None:
     stream = Stream(20, 5, seed=0)
     damaged = int(stream.rows(2)[0])
-    data, steps = lazy(damaged=damaged), []
+    data, steps = lazy(), []
 
     def counting(model: Any, x0: Tensor, **options: Any) -> Tensor:
         steps.append(len(x0))
         return plain(model, x0, **options)
 
     trainer = Trainer(model(), data, steps=6, batch_size=5, loss=counting, workers=2, seed=0)
+    data.x.damaged = damaged  # type: ignore[attr-defined]  # after the trainer has looked
     with pytest.raises(ValueError, match=f"row {damaged} is damaged"):
         trainer.fit()
     assert len(steps) == 2
+    with pytest.raises(ValueError, match=f"row {damaged} is damaged"):
+        Trainer(model(), data, steps=6)
     assert not [t for t in threading.enumerate() if t.name.startswith("scoresde-data")]
 
 

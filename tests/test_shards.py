@@ -468,7 +468,7 @@ def test_the_hash_of_a_model_is_of_its_content(tmp_path: Path) -> None:
 
     first = model()
     assert hash_of(first) == hash_of(model()) == hash_of(load(save(first, tmp_path / "m")))
-    others = [model(1), model(predicts="v"), model(time="log_snr"), model(null={"label": 3})]
+    others = [model(1), model(predicts="eps"), model(time="log_snr"), model(null={"label": 3})]
     sde, one = VPSDE(), torch.tensor(1.0)
     others += [Gaussian(torch.full((2,), float(k)), one).under(sde) for k in (0, 1)]
     assert len({hash_of(m) for m in [first, *others]}) == 7
