@@ -22,7 +22,9 @@ __all__ = [
     "positive",
     "positive_int",
     "same_shape",
+    "seed",
     "show",
+    "whole",
     "wrong_type",
 ]
 
@@ -35,6 +37,8 @@ def show(value: object) -> str:
         name = str(value.dtype).removeprefix("torch.")
         return f"a {name} tensor of shape {tuple(value.shape)}"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
+        if value.shape == () and hasattr(value, "item"):
+            return f"{value.item()!r}"
         return f"a {value.dtype} array of shape {tuple(value.shape)}"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
@@ -55,12 +59,15 @@ def wrong_type(argument: str, expected: str, got: object, remedy: str) -> TypeEr
 
 
 def _number(name: str, value: object, expected: str, remedy: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if _boolean(value) or not isinstance(value, int | float):
         item = getattr(value, "item", None)
-        if item is None or (getattr(value, "size", None) != 1 and not _scalar(value)):
+        single = getattr(value, "size", None) == 1 or _scalar(value)
+        if item is None or not single or _boolean(value):
             raise wrong_type(name, expected, value, remedy)
         value = item()
-    number = float(value)  # type: ignore[arg-type]
+        if not isinstance(value, int | float):  # a complex number, a date, a string
+            raise wrong_type(name, expected, value, remedy)
+    number = float(value)
     if not math.isfinite(number):
         raise fail(name, expected, number, remedy)
     return number
@@ -68,6 +75,12 @@ def _number(name: str, value: object, expected: str, remedy: str) -> float:
 
 def _scalar(value: object) -> bool:
     return isinstance(value, Tensor) and value.numel() == 1
+
+
+def _boolean(value: object) -> bool:
+    """Whether this is True or False, of Python, numpy or torch: no number is meant by it."""
+    kind = str(getattr(value, "dtype", ""))
+    return isinstance(value, bool) or kind in ("bool", "torch.bool")
 
 
 def finite(name: str, value: object, remedy: str = "pass a finite number") -> float:
@@ -91,13 +104,31 @@ def nonnegative(name: str, value: object, remedy: str = "pass 0 or a number abov
     return number
 
 
+def whole(value: object) -> int | None:
+    """`value` as an int: of Python, numpy or a tensor of one integer; else None."""
+    if _boolean(value) or not hasattr(value, "__index__"):
+        return None
+    try:
+        return int(value.__index__())
+    except (TypeError, RuntimeError):  # an array or a tensor of floats, or of several numbers
+        return None
+
+
 def positive_int(name: str, value: object, remedy: str = "pass a whole number above 0") -> int:
     """`value` as an int above 0."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    number = whole(value)
+    if number is None:
         raise wrong_type(name, "a positive integer", value, remedy)
-    number = int(value.__index__())
     if number <= 0:
         raise fail(name, "a positive integer", value, remedy)
+    return number
+
+
+def seed(value: object, name: str = "seed") -> int:
+    """`value` as an int in [0, 2**63), which every noise source and generator takes."""
+    number = whole(value)
+    if number is None or not 0 <= number < 2**63:
+        raise fail(name, "an integer in [0, 2**63)", value, f"pass for example {name}=0")
     return number
 
 

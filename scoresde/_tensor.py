@@ -9,7 +9,20 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Scalar", "Time", "expand", "lincomb", "log", "user_time", "wide", "xp"]
+from scoresde._check import seed as check_seed
+
+__all__ = [
+    "Scalar",
+    "Time",
+    "expand",
+    "lincomb",
+    "log",
+    "seeded",
+    "state_dtype",
+    "user_time",
+    "wide",
+    "xp",
+]
 
 Scalar: TypeAlias = Any
 """A coefficient: a Python float along a grid, a `(B, 1, ..., 1)` tensor per sample."""
@@ -44,6 +57,20 @@ def wide(t: Tensor) -> Tensor:
 def expand(t: Tensor, like: Tensor) -> Tensor:
     """A `(B,)` tensor as `(B, 1, ..., 1)`, ready to multiply `like` of shape `(B, *D)`."""
     return t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The precision of the states beside numbers of this one: float32 for those of half."""
+    return torch.float32 if dtype.itemsize < 4 else dtype
+
+
+def seeded(seed: object) -> torch.Generator:
+    """A CPU generator of a seed: the same numbers whatever device is the default.
+
+    Raises:
+        ValueError: the seed is no integer in [0, 2**63).
+    """
+    return torch.Generator("cpu").manual_seed(check_seed(seed))
 
 
 def user_time(t: Scalar, like: Tensor) -> Tensor:

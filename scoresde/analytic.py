@@ -10,19 +10,13 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, floating, instance, positive, positive_int
-from scoresde._tensor import Scalar
+from scoresde._tensor import Scalar, seeded
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import AffineSDE
 
 __all__ = ["Empirical", "Gaussian", "GaussianMixture"]
-
-
-def _generator(seed: int) -> torch.Generator:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise fail("seed", "an integer in [0, 2**63)", seed, "pass for example seed=0")
-    return torch.Generator().manual_seed(seed)
 
 
 def _flat(x: Tensor, dim: int) -> Tensor:
@@ -229,10 +223,10 @@ class GaussianMixture:
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n samples, (n, D), in the dtype of the means."""
-        n, generator = positive_int("n", n), _generator(seed)
+        n, generator = positive_int("n", n), seeded(seed)
         weights = self.weights.double().cpu()
         k = torch.multinomial(weights, n, replacement=True, generator=generator)
-        z = torch.randn(n, self.dim, dtype=torch.float64, generator=generator)
+        z = torch.randn(n, self.dim, dtype=torch.float64, generator=generator, device="cpu")
         z, k = z.to(self.means.device), k.to(self.means.device)
         std = self.variances.double().sqrt()[k]
         z = z * (std[:, None] if std.ndim == 1 else std)
@@ -449,7 +443,9 @@ class Empirical:
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n draws from the data with replacement, (n, *D)."""
-        k = torch.randint(len(self.data), (positive_int("n", n),), generator=_generator(seed))
+        k = torch.randint(
+            len(self.data), (positive_int("n", n),), generator=seeded(seed), device="cpu"
+        )
         return self.data[k.to(self.data.device)]
 
     def marginal(self, sde: AffineSDE, t: float) -> GaussianMixture:

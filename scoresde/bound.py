@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive, positive_int, wrong_type
-from scoresde._tensor import lincomb, wide
+from scoresde._tensor import lincomb, seeded, wide
 from scoresde.contract import DataContract
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, check_levels, reconstruction, squared_error
@@ -18,6 +18,7 @@ from scoresde.ddpm.terms import check_data
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.noise import Independent
+from scoresde.noise.base import check_seed
 from scoresde.prediction import Prediction
 from scoresde.sde import AffineSDE
 
@@ -182,7 +183,8 @@ def elbo(
     """
     remedy = "wrap the network: Preconditioned(net, sde)"
     instance("model", model, ScoreModel, remedy)
-    check_cond(cond, len(check_data(x)))
+    x = check_data(x)
+    cond = check_cond(model, cond, len(x), x.device)
     choice("decoder", decoder, DECODERS)
     choice("proposal", proposal, PROPOSALS)
     count = positive_int("samples", samples, "two or more give standard errors")
@@ -190,6 +192,7 @@ def elbo(
         check_levels(x, contract)
     source = _source(model, chain, t_end, decoder_variance, steps, proposal)
     size = len(x) if batch_size is None else positive_int("batch_size", batch_size)
+    seed, first = check_seed(seed, first)
     shifts = _shifts(seed, count)
     parts = []
     with torch.no_grad():
@@ -230,8 +233,11 @@ class _Job:
 
 
 def _shifts(seed: int, count: int) -> list[float]:
-    generator = torch.Generator().manual_seed(Independent(seed).seed % 2**63)
-    one = (torch.rand((), dtype=torch.float64, generator=generator) for _ in range(count))
+    generator = seeded(seed)
+    one = (
+        torch.rand((), dtype=torch.float64, generator=generator, device="cpu")
+        for _ in range(count)
+    )
     return [float(u) for u in one]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from scoresde._check import choice, fail, finite, floating, instance, positive, wrong_type
-from scoresde._tensor import Scalar, expand, lincomb, wide
+from scoresde._tensor import Scalar, expand, lincomb, state_dtype, wide
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
@@ -341,7 +341,7 @@ def dsm_loss(
         time = time.scaled(scale)
     if generator is not None:
         instance("generator", generator, torch.Generator, "pass torch.Generator()")
-    check_cond(cond, len(x0))
+    x0, cond = x0.to(state_dtype(x0.dtype)), check_cond(model, cond, len(x0), x0.device)
     _check_dropout(model, cond, cond_dropout)
     drawn, importance = time.sample(sde, len(x0), generator)
     node = _Drawn(sde, drawn, x0)
@@ -349,7 +349,7 @@ def dsm_loss(
     x = lincomb((node.alpha, x0), (node.sigma, eps))
     prediction = model.predict(node, x, _drop(model, cond, cond_dropout, generator))
     p, q = COORDINATES[prediction.kind](node)
-    value = prediction.value.to(x0.dtype)  # of half precision under autocast
+    value = prediction.value.to(x0.dtype)
     target = eps if prediction.kind == "eps" else lincomb((q, eps), (p, x0))
     error = mse_loss(value, target, reduction="none").flatten(1).mean(1)
     scale = prediction.coefficients(kind)[1]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
 from scoresde._check import choice, fail, floating, instance, positive, same_shape, wrong_type
-from scoresde._tensor import Scalar, Time, expand, lincomb, user_time, xp
+from scoresde._tensor import Scalar, Time, expand, lincomb, state_dtype, user_time, xp
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, AffineSDE
@@ -23,23 +25,67 @@ __all__ = [
     "FunctionScore",
     "Preconditioned",
     "ScoreModel",
+    "bare",
     "check_cond",
     "default_prediction",
+    "own_dtype",
+    "suited",
 ]
 
 Cond: TypeAlias = Mapping[str, Tensor] | None
 """Conditions: name -> tensor with leading B (labels, measurements, masks)."""
 
 
-def check_cond(cond: Cond, n: int) -> None:
-    """Raise unless `cond` is None, or a mapping of tensors with n entries each."""
+def check_cond(
+    model: ScoreModel, cond: Cond, n: int, device: torch.device | None = None
+) -> dict[str, Tensor] | None:
+    """The conditions of n samples as tensors that the model takes, or None if there are none.
+
+    Arrays become tensors, which move to `device` if one is given; labels become int64.
+
+    Raises:
+        TypeError: `cond` is no mapping, or a value is no tensor; labels that are not integers.
+        ValueError: a value has not one entry per sample; a name that the model does not take; a
+            label that is not one of its classes.
+    """
     if cond is None:
-        return
+        return None
     instance("cond", cond, Mapping, 'pass name -> tensor, e.g. {"label": labels}')
+    taken: dict[str, Any] = {}
     for name, value in cond.items():
-        if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != n:
-            remedy = "conditions have one entry per sample along their first axis"
+        array = hasattr(value, "__array__") and not isinstance(value, Tensor)
+        made = torch.as_tensor(value, device="cpu") if array else value
+        if not isinstance(made, Tensor) or made.ndim == 0 or made.shape[0] != n:
+            remedy = "conditions are tensors with one entry per sample along their first axis"
             raise fail(f"cond[{name!r}]", f"a tensor with leading {n}", value, remedy)
+        taken[name] = made
+    return {k: v.to(device) for k, v in model.admit(taken).items()} if taken else None
+
+
+def bare(net: nn.Module) -> nn.Module:
+    """The network inside what torch.compile and the parallel modules wrap around it."""
+    while True:
+        if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            net = net.module
+        elif isinstance(getattr(net, "_orig_mod", None), nn.Module):  # of torch.compile
+            net = net._orig_mod  # type: ignore[assignment]
+        else:
+            return net
+
+
+def suited(model: nn.Module, x: Tensor) -> Tensor:
+    """x in the precision of the model's weights, in float32 if that is half."""
+    return x.to(state_dtype(own_dtype(model) or x.dtype))
+
+
+def own_dtype(module: nn.Module) -> torch.dtype | None:
+    """The precision of a module's numbers: of its weights or, without any, of its constants."""
+    for held in chain(module.parameters(), module.buffers()):
+        if held.is_floating_point():
+            return held.dtype
+        if held.is_complex():
+            return held.dtype.to_real()
+    return None
 
 
 class ScoreModel(nn.Module, ABC):
@@ -64,6 +110,13 @@ class ScoreModel(nn.Module, ABC):
         """Network evaluations that one `predict` at this node makes; wrappers have their own."""
         return 1
 
+    def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The conditions as this model takes them, or the error that says what is wrong.
+
+        Here all are taken as they are. A wrapper asks the model that it wraps.
+        """
+        return cond
+
     def forward(self, t: Time, x: Tensor, cond: Cond = None) -> Prediction:
         """`predict` at time t: a float, (), or one time per sample (B,)."""
         floating("x", x)
@@ -75,6 +128,89 @@ class ScoreModel(nn.Module, ABC):
     def score(self, t: Time, x: Tensor, cond: Cond = None) -> Tensor:
         """The score, the gradient of log p_t at x: (B, *D), in units of 1/x."""
         return self(t, x, cond).score  # type: ignore[no-any-return]
+
+
+class _Asked(ScoreModel):
+    """A model that asks a function or a network of the user's, in its own precision.
+
+    Without gradients, as samplers ask, a function that differentiates by itself fails, such as a
+    score that is the gradient of an energy. It is then asked with gradients enabled, from the
+    first time on that this is found to help.
+    """
+
+    _differentiates = False
+
+    def _ask(
+        self, call: Callable[[Tensor], Tensor], dtype: torch.dtype | None, x: Tensor
+    ) -> Tensor:
+        """What `call` says of x in the precision `dtype`, in the precision of x."""
+        heard = x if dtype is None else x.to(dtype)
+        ask = call if torch.is_grad_enabled() else lambda y: self._without_gradients(call, y)
+        value = ask(heard)
+        return value.to(x.dtype) if isinstance(value, Tensor) else value
+
+    def _without_gradients(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        failed: RuntimeError | None = None
+        if not self._differentiates:
+            try:
+                return call(x)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                failed = error
+        with torch.enable_grad():
+            try:
+                value = call(x.detach().clone().requires_grad_())
+            except RuntimeError as error:
+                raise (error if failed is None else failed) from None
+        self._differentiates = True
+        return value.detach() if isinstance(value, Tensor) else value
+
+
+def _named(fn: Callable[..., Any]) -> list[str] | None:
+    """What a function takes by name after its first two arguments; None where all is taken."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    told = {p.name for p in positional[:2]}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in parameters if p.kind in kinds and p.name not in told]
+
+
+def _known(cond: dict[str, Tensor], names: list[str] | None) -> None:
+    """Raise unless all conditions are of these names."""
+    for name in cond if names is not None else ():
+        if not names:
+            remedy = "leave it out, or give the network an argument of this name"
+            raise fail("cond", "None, for the model takes no conditions", name, remedy)
+        choice("cond", name, names)
+
+
+def _labels(label: Tensor, classes: int, null: object) -> Tensor:
+    """Labels as int64, each one of the classes or the value that stands for no label."""
+    if classes == 0:
+        remedy = "build the network with classes=..., or leave label out"
+        raise wrong_type("cond['label']", "none, as the network has classes=0", label, remedy)
+    integers = not (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool)
+    if label.ndim != 1 or not integers:
+        kind = fail if integers else wrong_type
+        remedy = "one class number per sample"
+        raise kind("cond['label']", "integers of shape (N,)", label, remedy)
+    label = label.long()
+    if label.device.type == "cpu":  # elsewhere a look would be a synchronisation
+        wrong = (label < 0) | (label >= classes)
+        if isinstance(null, int) and null < 0:
+            wrong &= label != null
+        if bool(wrong.any()):
+            got = f"{int(label[wrong][0])} among them"
+            expected = f"classes from 0 to {classes - 1}, or {null} for no label"
+            remedy = "number the classes from 0, or build the network with more classes"
+            raise fail("cond['label']", expected, got, remedy)
+    return label
 
 
 TIMES: dict[str, Callable[[Node], Scalar]] = {
@@ -94,12 +230,14 @@ def default_prediction(sde: SDE) -> str:
 
 
 @final
-class Preconditioned(ScoreModel):
+class Preconditioned(_Asked):
     """A raw network net(x, t, **cond), read as a prediction in one of the coordinates.
 
-    The network is called with x: (B, *D) and a time (B,). For "eps", "x0", "v", "score" and
-    "flow" (eps - x0, the velocity of flow matching) its output is that coordinate. For "edm" it
-    is F in Karras et al. 2022 (arXiv 2206.00364), eq. 7, for any affine SDE:
+    The network is called with x: (B, *D) and a time (B,), in the precision of its weights: a
+    state and conditions of another are cast, the time of a network of half precision comes in
+    float32, and its answer returns in the precision of the state. For "eps", "x0", "v", "score"
+    and "flow" (eps - x0, the velocity of flow matching) its output is that coordinate. For "edm"
+    it is F in Karras et al. 2022 (arXiv 2206.00364), eq. 7, for any affine SDE:
     x0 = c_skip x + c_out F(c_in x, c_noise), with c_in = 1/sqrt(alpha^2 s^2 + sigma^2),
     c_skip = alpha s^2 c_in^2, c_out = sigma s c_in and
     s = sigma_data.
@@ -153,7 +291,8 @@ class Preconditioned(ScoreModel):
             raise wrong_type("sde", f"an affine SDE for predicts={predicts!r}", sde, remedy)
         default = "log_sigma/4" if predicts == "edm" else "t"
         self.time = default if time is None else time
-        self._time = self.time if callable(self.time) else TIMES[choice("time", self.time, TIMES)]
+        if not callable(self.time):
+            choice("time", self.time, TIMES)
         remedy = "the standard deviation of the data, or None to have it measured"
         self.sigma_data = (
             None if sigma_data is None else positive("sigma_data", sigma_data, remedy)
@@ -164,31 +303,50 @@ class Preconditioned(ScoreModel):
         self.net = net
         self.sde = sde
 
-    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
-        time = Node.column_of(self._time(node), x)
-        if self.predicts == "edm":
-            return self._edm(node, x, time, cond)
-        value = self.net(x, time, **(cond or {}))
-        same_shape("net", value, x, "the network must return one value per entry of x")
-        return Prediction(x, node, value, self.predicts)
+    def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+        net = bare(self.net)
+        _known(cond, _named(net.forward))
+        classes = getattr(net, "config", {}).get("classes")  # of the networks of scoresde.nets
+        if classes is None or "label" not in cond:
+            return cond
+        return cond | {"label": _labels(cond["label"], classes, self.null.get("label"))}
 
-    def _edm(self, node: Node, x: Tensor, time: Tensor, cond: Cond) -> Prediction:
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        if self.predicts == "edm":
+            return self._edm(node, x, cond)
+        return Prediction(x, node, self._told(node, x, cond), self.predicts)
+
+    def _told(self, node: Node, x: Tensor, cond: Cond) -> Tensor:
+        """What the network says, (B, *D)."""
+        own = own_dtype(self.net)
+        told = self.time(node) if callable(self.time) else TIMES[self.time](node)
+        time = Node.column_of(told, x, own)
+        given = dict(cond or {})
+        if own is not None:
+            given |= {k: v.to(own) for k, v in given.items() if v.is_floating_point()}
+        value = self._ask(lambda heard: self.net(heard, time, **given), own, x)
+        same_shape("net", value, x, "the network must return one value per entry of x")
+        return value
+
+    def _edm(self, node: Node, x: Tensor, cond: Cond) -> Prediction:
         std = 1.0 if self.sigma_data is None else self.sigma_data
         scale = node.alpha**2 * std**2 + node.sigma**2
         c_in = 1.0 / xp(scale).sqrt(scale)
-        raw = self.net(c_in * x, time, **(cond or {}))
-        same_shape("net", raw, x, "the network must return one value per entry of x")
+        raw = self._told(node, c_in * x, cond)
         c_skip = node.alpha * std**2 * c_in**2
         c_out = node.sigma * std * c_in
         return Prediction(x, node, lincomb((c_skip, x), (c_out, raw)), "x0")
 
 
 @final
-class FunctionScore(ScoreModel):
+class FunctionScore(_Asked):
     """A bare function fn(t, x) -> score as a model; `ReverseSampler` wraps one by itself.
 
     Along a grid fn receives t as a 0-dim float64 CPU tensor, which mixes with any device and
-    dtype; for one time per sample as `(B, 1, ..., 1)`. Conditions are passed by name.
+    dtype; for one time per sample as `(B, 1, ..., 1)`. Conditions are passed by name. A module
+    is called in the precision of its weights. A function that differentiates, such as -grad U of
+    an energy U by torch.autograd.grad, is called with gradients enabled and x requiring them;
+    for `log_prob`, which differentiates it again, it needs create_graph=True.
 
     Args:
         sde: the SDE.
@@ -210,10 +368,15 @@ class FunctionScore(ScoreModel):
         self.sde = sde
         self.fn = fn
 
+    def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+        _known(cond, _named(self.fn.forward if isinstance(self.fn, nn.Module) else self.fn))
+        return cond
+
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
-        value = self.fn(user_time(node.t, x), x, **(cond or {}))
+        time, given = user_time(node.t, x), cond or {}
+        value = self._ask(lambda heard: self.fn(time, heard, **given), own_dtype(self), x)
         same_shape("fn(t, x)", value, x, "a score has the shape of the state")
-        return Prediction(x, node, value.to(x.dtype), "score")
+        return Prediction(x, node, value, "score")
 
 
 @final
@@ -255,6 +418,9 @@ class AnalyticStart(ScoreModel):
         self.model = model
         self.stand_in = stand_in
         self.above = self.sde.check_time("above", above)
+
+    def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.model.admit(cond)
 
     def calls(self, node: Node) -> int:
         if isinstance(node.t, Tensor):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde._tensor import Scalar
+from scoresde._tensor import Scalar, state_dtype
 
 __all__ = ["Node"]
 
@@ -118,17 +118,19 @@ class Node:
         return self.column_of(self.t, x)
 
     @staticmethod
-    def column_of(value: Scalar, x: Tensor) -> Tensor:
+    def column_of(value: Scalar, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """A float, or one value per sample, as `(B,)` on the device of `x`.
 
-        In the dtype of `x`, but in float32 at least, so that a step number arrives as it is.
+        In `dtype`, by default that of `x` but float32 at least, so that a step number arrives
+        as it is.
         """
+        kind = state_dtype(x.dtype if dtype is None else dtype)
         if isinstance(value, Tensor):
-            return _told(value.flatten() if value.ndim else value.expand(x.shape[0]), x)
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        return torch.full((x.shape[0],), value, dtype=dtype, device=x.device)
+            column = value.flatten() if value.ndim else value.expand(x.shape[0])
+            return column.to(x.device, kind)
+        return torch.full((x.shape[0],), value, dtype=kind, device=x.device)
 
 
 def _told(value: Tensor, like: Tensor) -> Tensor:
     """A time on the device of a state and in its dtype, or in float32 if that is less."""
-    return value.to(like.device, torch.promote_types(like.dtype, torch.float32))
+    return value.to(like.device, state_dtype(like.dtype))

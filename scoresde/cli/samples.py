@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
 
+from scoresde._tensor import seeded
 from scoresde.cli.common import say
 from scoresde.cli.opened import Opened
 from scoresde.cli.source import load_source, parts
@@ -143,6 +144,6 @@ def open_samples(
         )
     rows = torch.arange(len(data))
     if limit is not None and positive_int("limit", limit) < len(data):
-        generator = torch.Generator().manual_seed(seed)
-        rows = torch.randperm(len(data), generator=generator)[:limit].sort().values
+        generator = seeded(seed)
+        rows = torch.randperm(len(data), generator=generator, device="cpu")[:limit].sort().values
     return Samples(data, rows, opened, scaling, labelled)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, finite, floating, instance, wrong_type
+from scoresde._tensor import seeded
 from scoresde.contract import DataContract
 from scoresde.data.labels import class_names_of, renumbered
 from scoresde.data.rows import Rows, ScaledRows, chunks
@@ -328,7 +329,7 @@ def _shuffled_parts(total: int, fraction: float, seed: int) -> tuple[Tensor, Ten
     if not 0 < count < total:
         expected = f"a share that leaves rows on both sides of {total}"
         raise fail("fraction", expected, share, "move it towards 0.5, or bring more data")
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(total, generator=seeded(seed), device="cpu")
     return order[:count], order[count:]
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, finite, need
+from scoresde._tensor import seeded
 from scoresde.contract import DataContract
 from scoresde.data.base import Data
 from scoresde.data.labels import class_names_of
@@ -63,7 +64,7 @@ def _stratified(label: Tensor, share: float, seed: int) -> Tensor:
 
     The rows are shuffled, sorted by class, and the i-th is taken whenever floor(share i) steps up.
     """
-    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(label), generator=seeded(seed), device="cpu")
     order = order[torch.argsort(label[order], stable=True)]
     steps = torch.floor(share * torch.arange(len(label) + 1, dtype=torch.float64))
     taken = torch.zeros_like(label, dtype=torch.bool)

@@ -10,7 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, instance, positive_int, wrong_type
+from scoresde._check import fail, finite, instance, positive_int
+from scoresde._check import seed as check_seed
 from scoresde.data.base import Data, LazyData
 from scoresde.data.rows import CHUNK
 from scoresde.data.scaling import Moments, moments_of, moments_of_rows
@@ -53,9 +54,7 @@ def split(data: AnyData, fraction: float, seed: int = 0) -> tuple[AnyData, AnyDa
     share = finite("fraction", fraction)
     if not 0 < share < 1:
         raise fail("fraction", "a number strictly between 0 and 1", share, "e.g. 0.9")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise wrong_type("seed", "an integer", seed, "pass for example seed=0")
-    first = _places(data, seed) < share
+    first = _places(data, check_seed(seed)) < share
     if not 0 < int(first.sum()) < len(data):
         expected = f"a share that leaves rows on both sides of {len(data)}"
         remedy = "move it towards 0.5, bring more data, or use data.split for an exact share"

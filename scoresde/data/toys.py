@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, positive_int
+from scoresde._tensor import seeded
 from scoresde.data.base import Data
 
 __all__ = [
@@ -41,15 +42,15 @@ class MixtureParameters(NamedTuple):
 
 
 def _start(n: int, seed: int) -> tuple[int, torch.Generator]:
-    return positive_int("n", n), torch.Generator().manual_seed(seed)
+    return positive_int("n", n), seeded(seed)
 
 
 def _uniform(n: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=generator, dtype=torch.float64)
+    return torch.rand(n, generator=generator, device="cpu", dtype=torch.float64)
 
 
 def _normal(n: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    return torch.randn(n, 2, generator=generator, device="cpu", dtype=torch.float64)
 
 
 def _standard(raw: Tensor, mean: tuple[float, float], variance: float, name: str) -> Data:
@@ -162,7 +163,7 @@ def eight_gaussians(n: int, seed: int = 0) -> Data:
     """
     n, generator = _start(n, seed)
     means, std, _ = eight_gaussians_parameters()
-    component = torch.randint(8, (n,), generator=generator)
+    component = torch.randint(8, (n,), generator=generator, device="cpu")
     x = means[component] + std * _normal(n, generator)
     return Data(x.float(), name="eight_gaussians")
 
@@ -188,8 +189,8 @@ def checkerboard(n: int, seed: int = 0) -> Data:
         True
     """
     n, generator = _start(n, seed)
-    column = torch.randint(4, (n,), generator=generator)
-    row = 2 * torch.randint(2, (n,), generator=generator) + column % 2
+    column = torch.randint(4, (n,), generator=generator, device="cpu")
+    row = 2 * torch.randint(2, (n,), generator=generator, device="cpu") + column % 2
     corner = torch.stack([column, row], dim=1).double()
     within = _uniform(2 * n, generator).reshape(n, 2)
     return _standard(corner + within, (2.0, 2.0), 4 / 3, "checkerboard")

@@ -21,7 +21,7 @@ from scoresde._check import (
     positive_int,
     same_shape,
 )
-from scoresde._tensor import Scalar, lincomb, wide
+from scoresde._tensor import Scalar, lincomb, state_dtype, wide
 from scoresde.contract import DataContract
 from scoresde.ddpm.decoder import DECODERS, check_levels, reconstruction, squared_error
 from scoresde.ddpm.forward import ForwardChain, Steps
@@ -219,9 +219,11 @@ class DDPM(ForwardChain):
         sizes = tuple(positive_int("shape", n, "pass e.g. (16, 2)") for n in shape)
         if len(sizes) < 2:
             raise fail("shape", "(B, *D) with at least one dimension", shape, "pass e.g. (16, 2)")
-        check_cond(cond, sizes[0])
         own = next(model.parameters(), torch.empty(0))
-        like = torch.empty(sizes, dtype=dtype or own.dtype, device=device or own.device)
+        like = torch.empty(
+            sizes, dtype=dtype or state_dtype(own.dtype), device=device or own.device
+        )
+        cond = check_cond(model, cond, sizes[0], like.device)
         noise, nodes = Independent(seed, first), self.nodes(model.sde)
         if x_init is not None:
             same_shape("x_init", floating("x_init", x_init), like, "one state for each sample")
@@ -346,7 +348,8 @@ class DDPM(ForwardChain):
         """
         instance("model", model, ScoreModel, "wrap the network: DDPM.score_model(net)")
         choice("estimate", estimate, ("score", "error"))
-        check_cond(cond, len(check_data(x0)))
+        x0 = check_data(x0)
+        cond = check_cond(model, cond, len(x0), x0.device)
         middle = wide(x0).mean(0)
         variance = float((wide(x0) - middle).square().mean())
         unknown = []
@@ -479,7 +482,8 @@ class DDPM(ForwardChain):
             torch.Size([9, 4])
         """
         instance("model", model, ScoreModel, "wrap the network: DDPM.score_model(net)")
-        check_cond(cond, len(check_data(x0)))
+        x0 = check_data(x0)
+        cond = check_cond(model, cond, len(x0), x0.device)
         n = self.N
         with torch.no_grad():
             draws = [self._noise(x0, seed, first, draw, n + 1 + k) for k in range(max(1, n // 8))]

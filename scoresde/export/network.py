@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import choice, instance, positive_int, same_shape, wrong_type
-from scoresde._tensor import expand, wide
+from scoresde._tensor import expand, seeded, wide
 from scoresde.grid import make_grid
 from scoresde.model import Preconditioned, ScoreModel
 from scoresde.prediction import COORDINATES
@@ -91,7 +91,7 @@ def prepare(
         positive_int("classes", classes, "pass the number of classes, or 0 for none")
     network = Network(_single(copy.deepcopy(model)).cpu().eval(), output, classes)
     times = make_grid("log_snr" if affine else "uniform", model.sde, 9).times
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     rows = [times[:1], times[1:3], times[3:]]
     trials = [Trial.of(network, _inputs(network, sizes, at, generator)) for at in rows]
     # Traced with a batch of a size that no network has for its own.
@@ -121,7 +121,7 @@ def _inputs(
     """x of the size that states have at t, t and, with classes, labels."""
     sde, null = network.model.sde, null_label(network.model)
     t = torch.tensor(times, dtype=torch.float64)
-    x = torch.randn(len(times), *shape, generator=draw)
+    x = torch.randn(len(times), *shape, generator=draw, device="cpu")
     if isinstance(sde, AffineSDE):
         node = sde.at(t, like=x)
         x = x * (node.alpha**2 + node.sigma**2) ** 0.5

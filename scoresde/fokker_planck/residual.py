@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, finite, floating, instance, positive_int
-from scoresde._tensor import Time, expand, wide
+from scoresde._tensor import Time, expand, seeded, wide
 from scoresde.model import Cond, ScoreModel, check_cond
 
 __all__ = ["score_fpe_residual"]
@@ -71,7 +71,7 @@ def score_fpe_residual(
     count = positive_int("probes", probes)
     if floating("x", x).ndim < 2 or x.numel() == 0:
         raise fail("x", "a non-empty batch of shape (B, *D)", x, "add a batch axis")
-    check_cond(cond, len(x))
+    cond = check_cond(model, cond, len(x), x.device)
     with torch.enable_grad():
         state = x.detach().requires_grad_()
         time = _times(t, x).requires_grad_()
@@ -106,11 +106,9 @@ def _directions(x: Tensor, divergence: str, probes: int, seed: int) -> Tensor:
     if divergence == "exact":
         eye = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
         return eye.reshape(-1, 1, *x.shape[1:])
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise fail("seed", "an integer in [0, 2**63)", seed, "pass for example seed=0")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     size = (len(x), probes, *x.shape[1:])  # a sample's probes do not depend on the later samples
-    signs = 2.0 * torch.randint(2, size, generator=generator) - 1.0
+    signs = 2.0 * torch.randint(2, size, generator=generator, device="cpu") - 1.0
     directions: Tensor = signs.transpose(0, 1).to(x) / math.sqrt(probes)
     return directions
 

@@ -139,7 +139,8 @@ def log_prob(
         True
     """
     instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
-    check_cond(cond, len(check_data(x)))
+    x = check_data(x)
+    cond = check_cond(model, cond, len(x), x.device)
     sde, ends = span_of(model, t_end, t_start)
     choice("divergence", divergence, DIVERGENCES)
     choice("probe", probe, PROBES)
@@ -147,7 +148,7 @@ def log_prob(
     count = positive_int("probes", probes, "pass at least one, or divergence='exact'")
     if divergence == "hutch++" and count < 2:
         raise fail("probes", "at least 2 for hutch++", count, "half of them make the span")
-    check_seed(seed, first)
+    seed, first = check_seed(seed, first)
     dtype = call_dtype(model, x)
     _check_tolerances(rtol, atol, dtype)
     s = 0.5 if control is None else _scale(control)

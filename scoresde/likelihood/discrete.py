@@ -178,7 +178,7 @@ def discrete_log_prob(
         remedy = "pass divergence='exact', or importance=1 and more draws"
         raise fail("importance", "1 with an estimated divergence", importance, remedy)
     instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
-    check_seed(seed, first)
+    seed, first = check_seed(seed, first)
     sde, (end, _) = span_of(model, t_end, None)
     node, dim = sde.at(end), x[0].numel()
     tau = contract.bin_width * math.exp(sde.log_snr(end)) / 2

@@ -64,7 +64,7 @@ def draw(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` different rows of `x` at random; all of them in their order if it has no more."""
     if count >= len(x):
         return x
-    return x[torch.randperm(len(x), generator=generator)[:count]]
+    return x[torch.randperm(len(x), generator=generator, device="cpu")[:count]]
 
 
 def labels_of(labels: Array) -> Tensor:

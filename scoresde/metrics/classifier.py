@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from scoresde._check import fail, floating, instance, positive, positive_int, same_shape
+from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, labels_of
 
 __all__ = ["ImageClassifier"]
@@ -187,9 +188,9 @@ def _convolution(ins: int, outs: int) -> tuple[nn.Module, ...]:
 
 def _batches(samples: int, size: int, epochs: int, seed: int) -> Iterator[Tensor]:
     """Rows of batches, every epoch in an order of its own."""
-    generator: Any = torch.Generator().manual_seed(seed)
+    generator: Any = seeded(seed)
     for _ in range(epochs):
-        yield from torch.split(torch.randperm(samples, generator=generator), size)
+        yield from torch.split(torch.randperm(samples, generator=generator, device="cpu"), size)
 
 
 def _images(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, positive_int
+from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, draw, rows_of, same_width
 from scoresde.metrics.features import Features, features_of
 from scoresde.metrics.frechet import frechet_distance
@@ -179,12 +180,12 @@ def compare_sets(
         expected = f"at least {max(4, k + 1)} points a set once the real data are halved"
         raise fail("samples, held_out", expected, f"{count} of {sizes}", "pass more points")
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     made, real = spaces["samples"], spaces["held_out"]
     width = median_bandwidth(pool, pool, seed=seed) if "mmd" in names else 1.0
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
     for repeat in range(repeats):
-        order = torch.randperm(len(pool), generator=generator)
+        order = torch.randperm(len(pool), generator=generator, device="cpu")
         halves = pool[order[:count]], pool[order[-count:]]
         _append(found, 1, _numbers(names, *halves, width, k, seed))
         if repeat == 0 or count < max(len(made), len(real)):  # else every draw is the same
@@ -253,7 +254,7 @@ def _nearest(
     for x, row in zip((samples, held_out), medians, strict=True):
         distance = nearest_distance(x, train)
         for _ in range(repeats):
-            chosen = torch.randint(len(distance), (count,), generator=generator)
+            chosen = torch.randint(len(distance), (count,), generator=generator, device="cpu")
             row.append(float(distance[chosen].median()))
     return medians
 

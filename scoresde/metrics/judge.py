@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, need, same_shape
+from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, labels_of, rows_of
 from scoresde.metrics.balance import class_balance
 from scoresde.metrics.frechet import frechet_distance
@@ -173,9 +174,10 @@ class Judge:
         sets = {"samples": samples, "held_out": held_out, "train": train}
         rows = {name: rows_of(name, value, least=2) for name, value in sets.items()}
         count = min(map(len, rows.values()))
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         made, real, seen = (
-            x[torch.randperm(len(x), generator=generator)[:count]] for x in rows.values()
+            x[torch.randperm(len(x), generator=generator, device="cpu")[:count]]
+            for x in rows.values()
         )
         target = self.features(real)
         belief, belief_real = self.probabilities(made), self.probabilities(real)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, need, positive, positive_int
+from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, blocks, draw, pair
 
 __all__ = [
@@ -105,7 +106,7 @@ def median_bandwidth(a: Array, b: Array, *, points: int = 2000, seed: int = 0) -
         2.0
     """
     pooled = torch.cat(pair(("a", "b"), (a, b), least=1))
-    pooled = draw(pooled, positive_int("points", points), torch.Generator().manual_seed(seed))
+    pooled = draw(pooled, positive_int("points", points), seeded(seed))
     width = float(np.median(torch.nn.functional.pdist(pooled).numpy()))
     if width == 0:
         raise fail("a, b", "points that differ", pooled, "pass a bandwidth")
@@ -263,7 +264,7 @@ def kernel_distance(
     degree, coef = positive_int("degree", degree), positive("coef", coef)
     gamma = None if gamma is None else positive("gamma", gamma)
     poly_mmd = need("torchmetrics.image.kid", "data").poly_mmd
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     values = torch.tensor(
         [
             float(poly_mmd(*(draw(x, size, generator) for x in (a, b)), degree, gamma, coef))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from scoresde._check import choice, fail, need, positive_int
+from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, draw, pair
 
 __all__ = ["TwoSampleTest", "two_sample_test"]
@@ -70,7 +71,7 @@ def two_sample_test(
     if folds < 2:
         raise fail("folds", "at least 2", folds, "5 is usual")
     a, b = pair(("a", "b"), (a, b), least=max(folds + 1, 10 if classifier == "mlp" else 2))
-    count, generator = min(len(a), len(b)), torch.Generator().manual_seed(seed)
+    count, generator = min(len(a), len(b)), seeded(seed)
     x = torch.cat([draw(rows, count, generator) for rows in (a, b)]).numpy()
     label = np.repeat([0, 1], count)
     selection = need("sklearn.model_selection", "data")

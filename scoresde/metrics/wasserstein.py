@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, need, positive_int
+from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, blocks, pair
 
 __all__ = ["sliced_wasserstein", "wasserstein"]
@@ -89,8 +90,10 @@ def sliced_wasserstein(a: Array, b: Array, *, projections: int = 256, seed: int 
     """
     a, b = pair(("a", "b"), (a, b), least=1)
     count = positive_int("projections", projections)
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(a.shape[1], count, generator=generator, dtype=torch.float64)
+    generator = seeded(seed)
+    directions = torch.randn(
+        a.shape[1], count, generator=generator, device="cpu", dtype=torch.float64
+    )
     directions = directions / directions.norm(dim=0)
     along_a, along_b = ((directions.T @ x.T).sort(dim=1).values for x in (a, b))
     return float(_line_cost(along_a, along_b).mean().sqrt())

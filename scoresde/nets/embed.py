@@ -95,7 +95,9 @@ class LabelEmbedding(nn.Module):
     def forward(self, label: Tensor | None, batch: int) -> Tensor:
         if label is None:
             return self.table.weight[self.null].expand(batch, -1)
-        row: Tensor = self.table(torch.where(label < 0, self.null, label))
+        # a label beyond the classes fails, and is not taken for the row of "no label"
+        known = torch.where(label < self.null, label, label + 1)
+        row: Tensor = self.table(torch.where(label < 0, self.null, known))
         return row
 
 

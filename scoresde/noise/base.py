@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail
+from scoresde._check import seed as as_seed
 from scoresde.node import Node
 
 __all__ = ["LEVY", "PRIOR", "RENOISE", "Independent", "Noise", "Rows", "check_seed", "draw", "key"]
@@ -127,11 +127,9 @@ def draw(key: int, first: int, like: Tensor) -> Tensor:
     return rows.take(rows.normals(key), like)
 
 
-def check_seed(seed: object, first: object) -> None:
-    """Raise a ValueError unless both are integers in [0, 2**63)."""
-    for name, value in (("seed", seed), ("first", first)):
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-            raise fail(name, "an integer in [0, 2**63)", value, f"pass for example {name}=0")
+def check_seed(seed: object, first: object) -> tuple[int, int]:
+    """Both as ints in [0, 2**63), or a ValueError."""
+    return as_seed(seed), as_seed(first, "first")
 
 
 @final
@@ -162,7 +160,8 @@ class Independent(Noise):
     leg: int = 0
 
     def __post_init__(self) -> None:
-        check_seed(self.seed, self.first)
+        for name, value in zip(("seed", "first"), check_seed(self.seed, self.first), strict=True):
+            object.__setattr__(self, name, value)
 
     def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
         return draw(key(self.seed, self.leg, now.t, nxt.t, stage), self.first, like)

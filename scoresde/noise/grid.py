@@ -66,7 +66,8 @@ class PathOnGrid(Noise):
     _at: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_seed(self.seed, self.first)
+        for name, value in zip(("seed", "first"), check_seed(self.seed, self.first), strict=True):
+            object.__setattr__(self, name, value)
         nonnegative("eta", self.eta, "the stochasticity of the process, a number")
         times = tuple(finite("times", t, "remove it from the grid") for t in self.times)
         up = times[::-1] if times and times[0] > times[-1] else times

@@ -11,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, wrong_type
+from scoresde._check import fail, whole, wrong_type
 from scoresde.node import Node
 from scoresde.noise.base import PRIOR, Noise, Rows, check_seed, draw, key
 from scoresde.noise.clock import Clock, Eta, Part, Schedule, check_eta, merge
@@ -89,17 +89,16 @@ class BrownianPath(Noise):
     _store: Store = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_seed(self.seed, self.first)
+        for name, value in zip(("seed", "first"), check_seed(self.seed, self.first), strict=True):
+            object.__setattr__(self, name, value)
         if not all(hasattr(self.sde, name) for name in ("at", "T", "t_min", "t_end")):
             raise wrong_type("sde", "an SDE", self.sde, "pass the SDE that the solver walks")
         check_eta(self.eta)
-        if (
-            not isinstance(self.depth, int)
-            or isinstance(self.depth, bool)
-            or not (5 <= self.depth <= 20)
-        ):
+        depth = whole(self.depth)
+        if depth is None or not 5 <= depth <= 20:
             remedy = "11 serves steps down to 1/2048 of the range"
             raise fail("depth", "an integer from 5 to 20", self.depth, remedy)
+        object.__setattr__(self, "depth", depth)
         clock = Clock.of(self.sde, self.eta, "", self.sde.T)
         ends = (clock.position(t) for t in (self.sde.t_end, self.sde.t_min))
         end = next((u for u in ends if math.isfinite(u)), math.inf)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, finite, floating, instance, same_shape
-from scoresde._tensor import expand
+from scoresde._tensor import expand, state_dtype
 from scoresde.grid import Grid
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
 from scoresde.noise import Independent
 from scoresde.process import ReverseSDE
 from scoresde.sampler.names import as_model
@@ -59,8 +59,9 @@ def encode(
         sde: the SDE that the model was trained for.
         model: a `ScoreModel`, or a bare function score(t, x).
         x: states at time t, (B, *D): data, whose noise at t_end is too small to matter.
-        solver: an ODE solver; `AdaptiveODE()` by default. One on a fixed grid takes the two ends
-            as its only nodes: take an adaptive one.
+        solver: an ODE solver; `AdaptiveODE()` by default, for a model of half precision with the
+            tolerances of its rounding. One on a fixed grid takes the two ends as its only nodes:
+            take an adaptive one.
         t: the time of x; the SDE's t_end by default.
         cond: conditions, name -> (B, ...).
         check: decode again and measure the difference, at as many calls once more.
@@ -165,10 +166,10 @@ def _flow(
         raise fail("x", "a non-empty batch of shape (B, *D)", x, "add a batch axis")
     if not bool(torch.isfinite(x).all()):
         raise fail("x", "finite numbers", "NaN or infinity", "clean the data first")
-    check_cond(cond, len(x))
-    solver = AdaptiveODE() if solver is None else solver
+    x, asked = x.to(state_dtype(x.dtype)), as_model(sde, model)
+    solver = _default(asked) if solver is None else solver
     instance("solver", solver, Solver, "pass for example AdaptiveODE(rtol=1e-6, atol=1e-6)")
-    process = ReverseSDE(sde, as_model(sde, model), 0.0, cond)
+    process = ReverseSDE(sde, asked, 0.0, check_cond(asked, cond, len(x), x.device))
     with torch.no_grad():
         solution = solver.solve(process, x, Grid.of(ends), noise=Independent(0))
     if solution.status != "done":
@@ -181,6 +182,15 @@ def _flow(
     if not bool(torch.isfinite(solution.x).all()):
         raise fail("model", "finite scores along the flow", "NaN or infinity", "check the model")
     return solution
+
+
+def _default(model: ScoreModel) -> AdaptiveODE:
+    """No finer than a model of half precision rounds, which would cost calls for nothing."""
+    own = own_dtype(model)
+    if own is None or state_dtype(own) == own:
+        return AdaptiveODE()
+    rounding = torch.finfo(own).eps
+    return AdaptiveODE(rtol=rounding, atol=rounding)
 
 
 def _worst(solution: Solution) -> int:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, positive_int, wrong_type
+from scoresde._tensor import state_dtype
 from scoresde.analytic import Gaussian
 from scoresde.grid import Grid, make_grid
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
 from scoresde.noise import Noise
 from scoresde.process import ReverseSDE
 from scoresde.sampler.auto import settle
@@ -228,7 +229,9 @@ class ReverseSampler:
                 flow of this one, at no network call; `Gaussian.fit(data)` has the data's moments.
                 After Wang and Vastola 2024 (arXiv 2412.09726).
             batch_size: solve this many at a time, so that memory does not grow with N.
-            dtype, device: of the state; by default those of the model's parameters.
+            dtype, device: of the state; by default those of x_init or of the model's parameters,
+                and float32 where these are of half precision, in which only the network is
+                called: a state of half precision loses what the last steps add.
             progress: show a bar.
             on_step: called with (node, x) after each step; may return another state.
             keep_path: keep the states at all nodes, (steps + 1, N, *D).
@@ -239,9 +242,9 @@ class ReverseSampler:
         """
         shape = check_shape(shape)
         x_init, grid = self._start(shape, x_init, t_start, teleport)
-        check_cond(cond, shape[0])
         check_hook(on_step)
         dtype, device = self._kind(dtype, device, x_init)
+        cond = check_cond(self.model, cond, shape[0], device)
         size = shape[0] if batch_size is None else positive_int("batch_size", batch_size)
         source = as_noise(noise, seed, self.sde, self.eta).from_sample(first)
         starts = range(0, shape[0], min(size, shape[0]))
@@ -257,7 +260,7 @@ class ReverseSampler:
                     x = self.sde.sample_prior(draw.prior(like))
                 if teleport is not None and isinstance(self.sde, AffineSDE):
                     x = teleport.flow(self.sde, x, self.sde.T, grid.start)
-                part = {k: v[rows].to(like.device) for k, v in cond.items()} if cond else None
+                part = {k: v[rows] for k, v in cond.items()} if cond else None
                 process = ReverseSDE(self.sde, self.model, self.eta, part)
                 hooks = on_step, both(on_step, advance)
                 run = self._solve(process, x, grid, draw, hooks, keep_path, first + start)
@@ -357,8 +360,10 @@ class ReverseSampler:
         if like is None:
             like = next(self.model.parameters(), None)
         if dtype is None:
-            wide = like is not None and like.dtype in (torch.float32, torch.float64)
-            dtype = like.dtype if like is not None and wide else torch.get_default_dtype()
+            own = own_dtype(self.model) if x_init is None else x_init.dtype
+            dtype = torch.get_default_dtype()
+            if own is not None and like is not None:
+                dtype = state_dtype(own)
         instance("dtype", dtype, torch.dtype, "pass e.g. torch.float32")
         if not dtype.is_floating_point:
             raise fail("dtype", "a floating-point dtype", dtype, "pass e.g. torch.float32")

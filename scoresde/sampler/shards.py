@@ -195,7 +195,7 @@ def _checked(
     if isinstance(shape, int) or not isinstance(shape, Sequence) or not shape:
         raise wrong_type("shape", "(*D), that of one sample", shape, "pass e.g. (1, 28, 28)")
     sizes = check_shape((n, *shape))[1:]
-    check_seed(seed, first)
+    seed, first = check_seed(seed, first)
     size = None if batch_size is None else min(positive_int("batch_size", batch_size), shard)
     if contract is not None:
         instance("contract", contract, DataContract, "pass e.g. DataContract(256)")

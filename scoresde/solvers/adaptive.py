@@ -65,7 +65,7 @@ class Caller:
     def __init__(self, process: Process, batch: int) -> None:
         self.walk = reverse(process)
         self.batch = batch
-        check_cond(self.walk.cond, batch)
+        check_cond(self.walk.model, self.walk.cond, batch)
 
     def predict(self, node: Node, x: Tensor, rows: Tensor) -> Prediction:
         """One network evaluation at the rows of the batch with these numbers."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
+from scoresde._tensor import state_dtype
 from scoresde.grid import GRIDS
 from scoresde.model import check_cond
 from scoresde.noise import Independent
@@ -188,13 +189,13 @@ def _pilots(
     if positive_int("pilots", pilots) < _LEAST_PILOTS:
         remedy = "a third is held back to check what the others found"
         raise fail("pilots", f"at least {_LEAST_PILOTS}", pilots, remedy)
-    check_cond(process.cond, pilots)
+    check_cond(process.model, process.cond, pilots)
     end = sde.t_end if t_end is None else sde.check_time("t_end", t_end)
     if not (end < sde.T and math.isfinite(sde.log_snr(end))):
         raise fail("t_end", "a time below T with a finite log-SNR", end, "pass t_end > 0")
     like = next((p for p in process.model.parameters() if p.is_floating_point()), None)
     where = next(process.model.buffers(), None) if like is None else like
-    kind = dtype or (torch.get_default_dtype() if like is None else like.dtype)
+    kind = dtype or (torch.get_default_dtype() if like is None else state_dtype(like.dtype))
     place = device or (None if where is None else where.device)
     empty = torch.empty((pilots, *sizes), dtype=kind, device=place)
     x = sde.sample_prior(Independent(seed).prior(empty))

@@ -207,7 +207,7 @@ class Statistics:
         instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
         at = _levels(model.sde, nodes, t_end)
         _check_data(x0)
-        check_cond(cond, len(x0))
+        cond = check_cond(model, cond, len(x0), x0.device)
         few = math.prod(x0.shape[1:]) <= _EXACT
         count = (0 if few else 1) if probes is None else positive_int("probes", probes)
         size = len(x0) if batch_size is None else positive_int("batch_size", batch_size)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scoresde._check import fail, need, wrong_type
 from scoresde.losses import TimeSampler
-from scoresde.model import Preconditioned, ScoreModel
+from scoresde.model import Preconditioned, ScoreModel, suited
 from scoresde.training.files import listed, refuse
 
 __all__ = [
@@ -54,6 +54,7 @@ class Objective(nn.Module):
     def each(self, x: Tensor, cond: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
         """The losses before the mean, (B,)."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            x = suited(self.model, x)
             return self.loss(self.model, x, cond=cond, generator=generator, **self.options)
 
 

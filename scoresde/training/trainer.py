@@ -22,10 +22,11 @@ from scoresde._check import (
     positive_int,
     wrong_type,
 )
+from scoresde._check import seed as check_seed
 from scoresde.contract import DataContract
 from scoresde.data import Data, summarise
 from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, TimeSampler, dsm_loss
-from scoresde.model import Preconditioned, ScoreModel
+from scoresde.model import Preconditioned, ScoreModel, check_cond
 from scoresde.training.checkpoint import describe
 from scoresde.training.ema import check_decay
 from scoresde.training.log import Metrics, Row, writing
@@ -189,6 +190,7 @@ class Trainer:
         instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
         self.model = model
         self.data = Data.of(data)
+        check_cond(model, self.data.cond, len(self.data))
         self.steps = positive_int("steps", steps)
         if not callable(loss):
             raise wrong_type("loss", "a function like dsm_loss", loss, "pass dsm_loss")
@@ -211,14 +213,12 @@ class Trainer:
         self.lr = positive("lr", lr)
         self.warmup = min(self.steps // 20, 1000) if warmup is None else warmup
         nonnegative("warmup", self.warmup)
-        self.schedule = SCHEDULES[choice("schedule", schedule, SCHEDULES)]
+        self.schedule = choice("schedule", schedule, SCHEDULES)
         self.clip = None if clip is None else positive("clip", clip, "pass None for no clipping")
         self.ema = None if ema is None else check_decay("ema", ema)
         self.weight_decay = nonnegative("weight_decay", weight_decay)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise fail("seed", "an integer >= 0", seed, "pass for example seed=0")
-        self.seed = seed
-        self.stream = Stream(len(self.data), self.batch_size, seed)
+        self.seed = check_seed(seed)
+        self.stream = Stream(len(self.data), self.batch_size, self.seed)
         self.bf16 = choice("precision", precision, ("no", "bf16")) == "bf16"
         self.device = None if device is None else device_of(device)
         self.progress = progress
@@ -319,7 +319,7 @@ class Trainer:
         if step < self.warmup:
             return self.lr * (step + 1) / (self.warmup + 1)
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * self.schedule(progress)
+        return self.lr * SCHEDULES[self.schedule](progress)
 
     def _gradients(self, run: Run, step: int) -> Tensor:
         """Accumulate the gradients of one step; the mean loss, still on the device."""

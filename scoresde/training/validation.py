@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde.losses import TimeSampler
-from scoresde.model import ScoreModel
+from scoresde.model import ScoreModel, suited
 from scoresde.sde import SDE
 from scoresde.training.log import writing
 from scoresde.training.stream import Stream, take
@@ -90,7 +90,7 @@ class Validation:
         total = torch.zeros((), dtype=torch.float64, device="cpu")
         for start in range(0, len(self.data), self.batch_size):
             rows = torch.arange(start, min(start + self.batch_size, len(self.data)))
-            x = take(self.data.x, rows, device)
+            x = suited(model, take(self.data.x, rows, device))
             cond = {k: take(v, rows, device) for k, v in self.data.cond.items()}
             generator = self.stream.generator(start * self.parts + index)
             options = {**self.options, "time": BucketTime(index, self.parts)}
