@@ -174,6 +174,57 @@ def test_a_subset_of_the_steps_estimates_the_sum() -> None:
         assert part.nfe == 8 * 8 and whole.nfe == 4 * 59
 
 
+class Told(ScoreModel):
+    """The exact score, and what it was asked: the noise of every state of data x0."""
+
+    def __init__(self, sde: SDE, x0: torch.Tensor) -> None:
+        super().__init__()
+        self.inner, self.sde, self.x0 = gaussian().under(sde), sde, x0
+        self.eps: list[torch.Tensor] = []
+
+    def predict(self, node, x, cond=None):
+        self.eps.append((x - node.alpha * self.x0) / node.sigma)
+        return self.inner.predict(node, x, cond)
+
+
+@pytest.mark.parametrize("decoder", ["gaussian", "noised"])
+@pytest.mark.parametrize(
+    ("how", "of_the_sum"),
+    [("chain", 39), ("part of a chain", 24), ("continuous", 24), ("continuous", 6)],
+)
+def test_calls_are_counted_and_no_noise_is_used_twice(
+    how: str, of_the_sum: int, decoder: str
+) -> None:
+    """An eighth as many calls, and at least one, for a decoder that is random."""
+    sde = VPSDE()
+    chain = None if how == "continuous" else DDPM.from_sde(sde, 40, grid="log_snr")
+    steps = None if how == "chain" else of_the_sum
+    model = Told(sde, gaussian().sample(2, seed=1))
+    given = {"chain": chain, "steps": steps, "decoder": decoder, "samples": 5}
+    bound = elbo(model, model.x0, t_end=None if chain else 1e-2, **given)
+    draws = 0 if decoder == "noised" else max(1, of_the_sum // 8)
+    assert bound.nfe == 5 * (of_the_sum + draws)
+    asked = model.eps if decoder == "gaussian" else [e for e in model.eps if e.std() > 0]
+    first = torch.stack(asked)[:, 0, 0]
+    # a call of the decoder that is not random may be made for its node alone
+    assert len(asked) - bound.nfe in ((0,) if decoder == "gaussian" else (0, 5))
+    gaps = first.sort().values.diff()
+    assert float(gaps.min()) > 1e-9 and abs(float(first.mean())) < 5 / math.sqrt(len(first))
+
+
+def test_times_of_neighbouring_samples_are_spread_by_the_golden_ratio() -> None:
+    """The largest gap of n points on the circle is below 1.9/n for every n (1 + 2/sqrt(5))."""
+    from scoresde.bound import _Job
+
+    x = torch.zeros(400, 1)
+    u = _Job(None, x, None, "noised", None, 0, 7).uniforms(0.3, 2, 5)  # type: ignore[arg-type]
+    assert float(u[0]) == pytest.approx((0.3 + 7 * (math.sqrt(5) - 1) / 2 + 2 / 5) % 1)
+    for n in (2, 10, 33, 100, 400):
+        points = u[:n].sort().values
+        gaps = torch.cat([points.diff(), points[:1] + 1 - points[-1:]])
+        assert float(gaps.max()) * n < 1.9
+
+
 def test_a_chain_s_bound_is_the_sum_of_its_terms() -> None:
     # of much too little noise at the end, so that the prior's term is seen
     chain, x = DDPM.linear(20, 1e-3, 0.1, variance="large"), gaussian().sample(5, seed=1)

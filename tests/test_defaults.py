@@ -47,7 +47,8 @@ STATED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "restart": (grid.restart, {"times": 1, "steps": 5}),
     "Langevin": (solvers.Langevin, {"snr": 0.16, "steps": 1}),
     "LogNormalTime": (losses.LogNormalTime, {"mean": -1.2, "std": 1.2}),
-    "LossTime": (losses.LossTime, {"std": 0.5, "uniform": 0.2}),
+    "LossTime": (losses.LossTime, {"std": 0.5, "uniform": 0.2, "low_discrepancy": False}),
+    "ImportanceTime": (losses.ImportanceTime, {"low_discrepancy": False}),
     "UniformTime": (losses.UniformTime, {"low_discrepancy": False}),
     "DataContract": (DataContract, {"levels": 256, "low": -1.0, "high": 1.0}),
     # the docstrings of the solvers

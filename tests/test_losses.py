@@ -181,6 +181,18 @@ def test_the_coordinate_of_the_model_does_not_matter(name: str, weighting: str) 
         torch.testing.assert_close(other, losses[0], rtol=1e-10, atol=0.0)
 
 
+@every_sde
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_a_weight_at_one_node_is_that_of_a_batch(sde: AffineSDE, weighting: str) -> None:
+    weigh = WEIGHTINGS[weighting][1]
+    times = [sde.t_min + share * (sde.T - sde.t_min) for share in (0.01, 0.3, 0.9)]
+    t = torch.tensor(times, dtype=torch.float64)
+    many = weigh(sde.at(t, like=t[:, None]))
+    for i, t in enumerate(times):
+        one = float(many.flatten()[i]) if isinstance(many, Tensor) else many
+        assert weigh(sde.at(t)) == pytest.approx(one, rel=1e-9)
+
+
 def test_a_weight_of_ones_own_acts_on_the_error_of_eps() -> None:
     model, x0 = oracle(VPSDE(), 2), data(32, 2)
     plain = dsm_loss(model, x0, generator=seeded())

@@ -173,6 +173,10 @@ def test_the_judge_knows_held_out_digits(judge: Judge, halves: tuple[Data, Data]
     assert (found == held_out.cond["label"]).double().mean().item() == accuracy
 
 
+def test_the_judge_shows_its_sizes(judge: Judge) -> None:
+    assert repr(judge) == "Judge(64 -> 128 -> 32 -> 10)"
+
+
 def test_features_carry_unit_variance_on_the_training_set(
     judge: Judge, halves: tuple[Data, Data]
 ) -> None:
@@ -262,6 +266,8 @@ L = torch.tensor([0, 1, 0, 1, 0, 1])
         ),
         (lambda j: class_balance(L - 1, 2), ValueError, ["labels", "-1 to 0", "check classes"]),
         (lambda j: class_balance(L[:0], 2), ValueError, ["labels", "(0,)", "loaded"]),
+        (lambda j: class_balance(L[:, None], 2), TypeError, ["labels", "(N,)", "class number"]),
+        (lambda j: class_balance(L + 0j, 2), TypeError, ["labels", "complex", "class number"]),
         (lambda j: class_balance(X[:, 0], 2), TypeError, ["labels", "float64", "class number"]),
         (lambda j: class_balance(L, 2, X[0]), ValueError, ["reference", "one number per class"]),
         (lambda j: class_balance(L, 0), ValueError, ["classes", "got 0"]),

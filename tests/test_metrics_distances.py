@@ -192,6 +192,14 @@ def test_standard_errors_are_those_of_repetitions(
         assert null < claimed
 
 
+def test_standard_errors_are_in_the_unit_of_the_value() -> None:
+    """The energy distance is a length, so ten times the points give ten times all three."""
+    a, b = normal(30, 2, seed=1), 0.5 + normal(45, 2, seed=2)
+    one, ten = energy_distance(a, b), energy_distance(10 * a, 10 * b)
+    for name in ("value", "std_error", "null_std"):
+        assert getattr(ten, name) == pytest.approx(10 * getattr(one, name), rel=1e-9)
+
+
 def test_blocks_of_rows_add_up_to_the_whole_matrix() -> None:
     """2,100 x 2,000 pairs are two blocks; the sums are those of one matrix."""
     a, b = normal(2100, 2, seed=1), 0.1 + normal(2000, 2, seed=2)

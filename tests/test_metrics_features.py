@@ -139,6 +139,14 @@ class Method(nn.Module):
         return self.drop(x)
 
 
+def test_a_network_in_evaluation_mode_has_features() -> None:
+    """Batch norms and dropouts are refused while they train; then they are functions of x."""
+    x = normal(10, 3).float()
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).eval()
+    assert torch.allclose(features_of(x, net), net(x).double())
+    assert torch.allclose(features_of(x, Method().eval().features), x.double())
+
+
 X = normal(6, 2)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from scoresde.data import digits
 from scoresde.metrics import (
     COMPARABLE,
+    Comparison,
     Judge,
     Measured,
     compare_sets,
@@ -100,6 +101,24 @@ def test_they_agree_with_counting_one_ball_after_another(k: int) -> None:
         inside.any(axis=0).mean(),
     )
     assert numbers(prdc(fake, real, k=k)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_blocks_of_rows_see_every_ball() -> None:
+    """2,100 x 2,000 pairs are two blocks: each ball, recalled in one, may lie in the other."""
+    fake, real = 1.5 * normal(2100, 2, seed=1), normal(2000, 2, seed=2)
+    across = torch.cdist(fake, real, compute_mode="donot_use_mm_for_euclid_dist")
+    radii = [
+        torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sort(1).values[:, 3]
+        for x in (fake, real)
+    ]
+    inside, back = across <= radii[1], across <= radii[0][:, None]
+    expected = (
+        float(inside.any(1).double().mean()),
+        float(back.any(0).double().mean()),
+        float(inside.sum()) / (3 * 2100),
+        float(inside.any(0).double().mean()),
+    )
+    assert numbers(prdc(fake, real, k=3)) == pytest.approx(expected, rel=1e-12)
 
 
 # The two-sample test
@@ -274,6 +293,15 @@ def test_every_metric_can_be_asked_for() -> None:
     found = compare_sets(*sets, metrics=tuple(COMPARABLE), k=3, repeats=2)
     assert list(found) == list(COMPARABLE) and len(found) == 13
     assert all(math.isfinite(found[name].value + found[name].floor_std) for name in found)
+
+
+def test_the_table_says_whether_the_floor_is_reached() -> None:
+    rows = {"recall": Measured(0.9, 0.01, 0.91, 0.01, 45, "high")}
+    rows["energy"] = Measured(5.0, 0.0, 1.0, 0.5, 45, "low")
+    text = str(Comparison(rows, 45, 3, ("a note",))).splitlines()
+    assert text[2] == "| recall | 0.9 ± 0.01 | 0.91 ± 0.01 | high | yes |"
+    assert text[3] == "| energy | 5 | 1 ± 0.5 | low | no (+8.0 std) |"
+    assert text[4:] == ["", "a note"]
 
 
 def test_within_the_floor_is_two_standard_deviations_on_the_bad_side() -> None:

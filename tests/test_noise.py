@@ -216,6 +216,17 @@ def test_levy_at_one_node_is_a_pair_of_fresh_normals(clock: str) -> None:
     assert abs(series(z, others[0])) < 4.5 and ks(h) > 1e-3
 
 
+def test_almost_no_noise_takes_the_clock_of_none() -> None:
+    """2 eta^2 below what a float holds: the increments are those of eta = 0, and finite."""
+    like, nodes = torch.empty(5, 2, dtype=F64), [VP.at(t) for t in (0.9, 0.7, 0.4)]
+    drawn = [PathOnGrid(3, VP, [0.9, 0.7, 0.4], eta=eta) for eta in (0.0, 1e-140, 1e-170)]
+    for a, b in ((0, 1), (0, 2)):
+        z, h = drawn[0].levy(like, nodes[a], nodes[b])
+        assert bool(z.isfinite().all() and h.isfinite().all())
+        for other in drawn[1:]:
+            assert torch.equal(other.levy(like, nodes[a], nodes[b])[0], z)
+
+
 # One Brownian path on any grid
 
 
