@@ -257,7 +257,7 @@ def test_streamed_moments_are_those_of_numpy(
     np.save(tmp_path / "x.npy", raw.astype(np.float32))
     exact = raw.astype(np.float32).astype(np.float64)
     flat = exact.reshape(1000, -1)
-    lazy = npy(tmp_path / "x.npy", layout="ND")
+    lazy = npy(tmp_path / "x.npy", layout="ND", standardise=False)
     for data in (lazy, lazy.load(), lazy.x[:]):
         found = moments(data, covariance=True)
         assert found.count == 1000
@@ -339,8 +339,11 @@ def test_every_type_of_idx_is_read(tmp_path: Path, code: str) -> None:
     assert found.tolist() == array.tolist()
     assert found.dtype.isnative
     if code == ">f4":
-        assert idx(tmp_path / "x").x.tolist() == array.tolist()
-        assert idx(tmp_path / "x").contract is None
+        with pytest.warns(UserWarning, match="standardised"):
+            data = idx(tmp_path / "x")
+        assert data.scaling is not None
+        assert data.scaling.decode(data.x).tolist() == array.tolist()
+        assert data.contract is None
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
@@ -771,7 +774,8 @@ def test_arrays_come_back_exactly_in_every_layout(
     assert torch.equal(data.x[2], data.x[:][2])
     floats = moved.reshape(expected).astype(np.float32) / 7
     np.save(tmp_path / "f.npy", array.astype(np.float32) / 7)
-    assert (npy(tmp_path / "f.npy", layout=layout).x[:].numpy() == floats).all()
+    plain = npy(tmp_path / "f.npy", layout=layout, standardise=False)
+    assert (plain.x[:].numpy() == floats).all()
 
 
 @pytest.mark.parametrize(
@@ -806,7 +810,7 @@ def test_labels_and_contracts_of_arrays(tmp_path: Path) -> None:
         assert data.contract == BYTES
     np.savez(tmp_path / "x.npz", x=np.load(file), y=np.load(labels))
     assert npz(tmp_path / "x.npz", label="y").cond["label"].tolist() == [2, 0, 1]
-    assert npz(tmp_path / "x.npz", "x").cond == {}
+    assert npz(tmp_path / "x.npz", "x", label="").cond == {}
     lazy = load_data(file, labels=labels)
     assert lazy.cond["label"].tolist() == [2, 0, 1]
     assert load_data(tmp_path / "x.npz", key="x", label="y").x.shape == (3, 2)
@@ -832,9 +836,11 @@ def test_bad_arrays_are_refused(tmp_path: Path) -> None:
         saved(array)
         refuses(lambda: npy(file), ["integers or floats"], TypeError)
     saved(np.array([[0.0, 1.0], [2.0, np.nan], [3.0, 1.0]]))
-    data = npy(file)
+    refuses(lambda: npy(file), ["x.npy", "nan in row 1", "repair"])
+    data = npy(file, standardise=False)
     assert data[:1].x.tolist() == [[0.0, 1.0]]
     refuses(lambda: data.take(slice(1, None))[:1], ["x.npy", "nan in row 1", "repair"])
+    saved(np.array([[0.0, 1.0], [2.0, 0.5], [3.0, 1.0]]))
     refuses(lambda: npy(file, levels=4), ["levels", "floats", "contract="])
     refuses(lambda: npy(file, classes=4), ["classes", "labels"])
     refuses(lambda: npy(file, layout="NHW"), ["3 axes", "(3, 2)"])
@@ -1238,7 +1244,7 @@ def test_what_is_not_recognised_is_refused_with_what_was_looked_for(tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"size": 3}, ["size", "a .csv file takes columns, label, delimiter"]),
+        ({"size": 3}, ["size", "a .csv file takes columns, label, standardise, delimiter"]),
         ({"split": "train"}, ["split", "leave it out"]),
         ({"levels": 256}, ["levels"]),
     ],

@@ -1,20 +1,26 @@
 """Data come into model units, and samples go back to the units that the data had."""
 
-from typing import Any
+import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from test_loaders import refuses
 from torch import Tensor
 
 from scoresde import DataContract
-from scoresde.data import ArrayRows, Data, LazyData, split, summarise, unit_fault
-
-
-def refuses(call: Any, words: list[str], error: type[Exception] = ValueError) -> None:
-    with pytest.raises(error) as caught:
-        call()
-    for word in words:
-        assert word in str(caught.value), str(caught.value)
+from scoresde.data import (
+    ArrayRows,
+    Data,
+    LazyData,
+    load_data,
+    npy,
+    npz,
+    split,
+    summarise,
+    unit_fault,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -113,3 +119,172 @@ def test_scaled_rows_keep_their_side_of_a_split_when_rows_are_added() -> None:
         }
 
     assert side(200).items() <= side(400).items()
+
+
+def saved(folder: Path, array: object) -> Path:
+    np.save(folder / "x.npy", np.asarray(array))
+    return folder / "x.npy"
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept"),
+    [
+        ((200, 3), (3,)),
+        ((200,), (1,)),
+        ((200, 2, 16), (2, 1)),
+        ((200, 12, 12), (1, 1, 1)),
+        ((200, 5, 6, 3), (3, 1, 1)),
+        ((200, 2, 8, 8, 8), (2, 1, 1, 1)),
+        ((200, 5, 6, 7, 2), (2, 1, 1, 1)),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, ">f4"])
+def test_floats_of_a_file_are_standardised_and_it_is_said(
+    tmp_path: Path, shape: tuple[int, ...], kept: tuple[int, ...], kind: str
+) -> None:
+    raw = (1000 + 50 * normal(*shape).numpy()).astype(kind)
+    with pytest.warns(UserWarning, match=r"x.npy: mean .* standardised, each .*standardise=Fa"):
+        data = npy(saved(tmp_path, raw))
+    assert data.scaling is not None
+    assert data.scaling.mean.shape == kept
+    assert data.x.dtype == torch.float32
+    axes = [axis for axis in range(data.x.ndim) if axis != 1]
+    assert data.x[:].double().mean(dim=axes).abs().max() < 1e-6
+    assert (data.x[:].double().var(dim=axes, correction=0) - 1).abs().max() < 1e-5
+    back = data.scaling.decode(data.x[:].double())
+    plain = npy(tmp_path / "x.npy", standardise=False)
+    assert plain.scaling is None
+    assert (back - plain.x[:]).abs().max() < 1e-3
+    assert data[3:5].scaling is data.scaling
+    assert torch.equal(data[3:5].x, data.load().x[3:5])
+
+
+def test_small_spread_about_a_large_mean_survives_float32(tmp_path: Path) -> None:
+    raw = 1.7e9 + np.linspace(0, 1, 11)[:, None]  # seconds since 1970; float32 steps by 128
+    with pytest.warns(UserWarning, match="standardised"):
+        x = npy(saved(tmp_path, raw)).load().x
+    expected = torch.linspace(-1, 1, 11, dtype=torch.float64)[:, None]
+    assert (x - expected / expected.std(correction=0)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        normal(100, 3),
+        0.5 + 0.5 * normal(100, 3),
+        normal(100, 2, 8, 8) * 2,
+        torch.linspace(0, 1, 300).reshape(100, 3),
+        normal(100, 3) * torch.tensor([1.0, 0.02, 2.5]),
+    ],
+)
+def test_floats_in_model_units_are_left_alone(tmp_path: Path, raw: Tensor) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = npy(saved(tmp_path, raw.numpy()))
+    assert data.scaling is None
+    assert torch.equal(data.x[:], raw.float())
+
+
+def test_columns_of_mixed_magnitude_are_each_standardised(tmp_path: Path) -> None:
+    raw = normal(500, 4) * torch.tensor([1.0, 1e30, 1e-30, 1e-310], dtype=torch.float64)
+    with pytest.warns(UserWarning, match="each entry"):
+        data = npy(saved(tmp_path, raw.numpy()))
+    assert (data.x[:].double().std(dim=0, correction=0) - 1).abs().max() < 1e-5
+    hidden = normal(500, 2) * torch.tensor([1.0, 1e-4])
+    with pytest.warns(UserWarning, match="entry 1 has mean .* and standard deviation 9.9"):
+        assert npy(saved(tmp_path, hidden.numpy())).scaling is not None
+
+
+@pytest.mark.parametrize("shape", [(60, 1, 8, 8), (60, 8, 8, 3), (60, 28, 28)])
+def test_pictures_of_floats_are_recognised(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, shape)
+    exact = npy(saved(tmp_path, levels.astype(np.uint8)))
+    with pytest.warns(UserWarning, match="whole numbers are taken as 256 levels"):
+        whole = npy(saved(tmp_path, levels.astype(np.float32)))
+    assert whole.contract == DataContract(256)
+    assert torch.equal(whole.x[:], exact.x[:])
+    assert torch.equal(whole.load().x, exact.x[:])
+    few = levels % 17
+    with pytest.warns(UserWarning, match="17 levels"):
+        assert npy(saved(tmp_path, few.astype(float))).contract == DataContract(17)
+    for top in (1, 255):
+        raw = np.random.default_rng(0).random(shape) * top
+        with pytest.warns(UserWarning, match=rf"floats from 0 to {top}; .* \[-1, 1\]"):
+            data = npy(saved(tmp_path, raw))
+        assert data.contract is None
+        assert data.scaling is not None
+        assert data.scaling.mean.item() == data.scaling.std.item() == top / 2
+        assert -1 <= data.x[:].min() <= -0.99
+        assert 0.99 <= data.x[:].max() <= 1
+    with pytest.warns(UserWarning, match="standardised"):  # a field, which does not fill 0 to 255
+        assert (
+            npy(saved(tmp_path, 90 + 20 * np.random.default_rng(0).random(shape))).contract is None
+        )
+    with pytest.warns(UserWarning, match="standardised"):
+        assert npy(saved(tmp_path, 0.01 * np.random.default_rng(0).random(shape))).contract is None
+
+
+def test_dark_images_have_the_levels_of_their_file(tmp_path: Path) -> None:
+    dark = np.random.default_rng(0).integers(0, 101, (20, 8, 8)).astype(np.uint8)
+    for array, levels in (
+        (dark, 256),
+        (dark[..., None].repeat(3, axis=-1), 256),
+        (dark.astype(np.int64), 256),
+        (dark.astype(np.uint16) * 30, 4096),
+        (dark.astype(np.uint16) * 600, 65536),
+        (dark % 17, 17),
+        (dark % 2, 2),
+        (dark[:, 0], 101),
+    ):
+        layout = "NHW" if array.ndim == 3 else "auto"
+        assert npy(saved(tmp_path, array), layout=layout).contract == DataContract(levels)
+    assert npy(saved(tmp_path, dark), levels=101).contract == DataContract(101)
+    assert npy(saved(tmp_path, dark)).x.shape == (20, 1, 8, 8)
+
+
+def test_integers_as_numbers_are_standardised_on_request(tmp_path: Path) -> None:
+    file = saved(tmp_path, np.array([[-3, 10**6], [5, 2 * 10**6], [9, 10**6]]))
+    refuses(lambda: npy(file), ["levels from 0", "-3", "standardise=True"])
+    data = load_data(file, standardise=True)
+    assert data.contract is None
+    assert data.scaling is not None
+    assert data.scaling.decode(data.x[:].double())[1].tolist() == pytest.approx([5, 2e6])
+    refuses(lambda: npy(file, levels=9, standardise=True), ["standardise", "levels"])
+    refuses(lambda: npy(file, standardise="yes"), ["standardise", "'auto'", "'yes'"])
+
+
+def test_constant_entries_and_channels_of_a_file_are_refused_as_those_of_a_tensor(
+    tmp_path: Path,
+) -> None:
+    raw = normal(20, 3)
+    raw[:, 1] = 0.1
+    refuses(lambda: Data(raw), ["channels that vary", "channel 1 of 3"])
+    refuses(lambda: npy(saved(tmp_path, raw.numpy())), ["entries that vary", "in 1 of 3", "drop"])
+    images = normal(20, 3, 8, 8)
+    images[:, 2] = 7
+    refuses(lambda: npy(saved(tmp_path, images.numpy())), ["channels that vary", "in 2 of 3"])
+
+
+def test_the_obvious_arrays_of_an_npz_are_taken_and_named(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (6, 8, 8), np.uint8)
+    y, file = np.array([3, 7, 3, 7, 3, 7]), tmp_path / "d.npz"
+    for key, label in (
+        ("x", "y"),
+        ("images", "labels"),
+        ("data", "label"),
+        ("X_train", "y_train"),
+        ("train_images", "train_labels"),
+        ("arr_0", "arr_1"),
+        ("pixels", "target"),
+    ):
+        more = {key.replace("train", "test"): x[:2], label.replace("train", "test"): y[:2]}
+        np.savez(file, **{**more, label: y, key: x})
+        with pytest.warns(UserWarning, match=f"{key!r} holds the samples and {label!r} their"):
+            data = npz(file)
+        assert (data.x.shape, data.class_names) == ((6, 1, 8, 8), ("3", "7"))
+        assert npz(file, key, "").cond == {}
+        assert npz(file, key, label).classes == 2
+    np.savez(file, x=x, y=np.linspace(0, 1, 6))  # no classes
+    assert npz(file, "x").cond == {}
+    np.savez(file, a=x, b=x)
+    refuses(lambda: npz(file), ["key", "'a', 'b'"])

@@ -9,7 +9,7 @@ from scoresde.data.idx import fashion_mnist, idx, idx_folder, read_idx
 from scoresde.data.images import image_folder
 from scoresde.data.load import NAMED, load_data
 from scoresde.data.partition import hold_out, moments, split, summarise
-from scoresde.data.rows import LAYOUTS, ArrayRows, Rows
+from scoresde.data.rows import LAYOUTS, ArrayRows, Rows, ScaledRows
 from scoresde.data.samples import samples
 from scoresde.data.scaling import Moments, unit_fault
 from scoresde.data.tables import csv_table, parquet_table, table
@@ -36,6 +36,7 @@ __all__ = [
     "MixtureParameters",
     "Moments",
     "Rows",
+    "ScaledRows",
     "Scaling",
     "checkerboard",
     "cifar",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -14,7 +15,8 @@ from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.images import CHANNELS, as_size, checked_mode, pixels
 from scoresde.data.labels import numbered
-from scoresde.data.rows import ArrayRows, Rows, layout_of
+from scoresde.data.rows import IMAGES, ArrayRows, Rows, ScaledRows, layout_of
+from scoresde.data.units import checked_standardise, scaling_for
 
 __all__ = ["HuggingFaceRows", "hugging_face"]
 
@@ -33,11 +35,12 @@ def hugging_face(
     background: int | None = None,
     layout: str = "auto",
     contract: DataContract | None = None,
+    standardise: bool | str = "auto",
 ) -> LazyData:
     """A `datasets.Dataset` that the user has opened; rows are read from it when needed.
 
-    A column of images is decoded as by `image_folder`. One of numbers, lists or arrays is in model
-    units if they are floats; integers need their contract. Nothing is downloaded here.
+    A column of images is decoded as by `image_folder`. Numbers, lists or arrays of floats are
+    brought into model units as by `npy`; integers need their contract. Nothing is downloaded here.
 
     Args:
         dataset: one split of a data set, for example load_dataset(name)["train"].
@@ -48,6 +51,7 @@ def hugging_face(
         mode, background: of images, as of `image_folder`; the first one decides the mode if None.
         layout: of arrays, as of `npy`.
         contract: of arrays; which integers they are, or which range floats have.
+        standardise: of floats, as of `npy`.
 
     Returns:
         LazyData.
@@ -72,21 +76,29 @@ def hugging_face(
             raise fail(argument, f"one of {listed}", name, "name the column")
     if len(dataset) == 0:
         raise fail("dataset", "at least one row", "none", "check how it was filtered")
-    rows = _rows(dataset, str(column), size, mode, background, layout, contract)
-    own = CONTRACT if isinstance(rows, HuggingFaceRows) and rows.image else rows.contract
-    if label is None:
-        return LazyData(rows, {}, own, "hugging_face")
-    feature = getattr(dataset, "features", None) or {}
-    class_names = tuple(getattr(feature.get(label), "names", None) or ())
-    values = np.asarray(list(dataset[label]))
-    known = numbered(
-        values,
-        len(dataset),
-        f"column {label!r}",
-        classes=len(class_names) or None,
-        names=class_names or None,
-    )
-    return LazyData(rows, {"label": known.label}, own, "hugging_face", known.classes, known.names)
+    checked_standardise(standardise)
+    found = _rows(dataset, str(column), size, mode, background, layout, contract)
+    own = CONTRACT if found.image else found.contract
+    data = LazyData(found, {}, own, "hugging_face")
+    if label is not None:
+        feature = getattr(dataset, "features", None) or {}
+        class_names = tuple(getattr(feature.get(label), "names", None) or ())
+        known = numbered(
+            np.asarray(list(dataset[label])),
+            len(dataset),
+            f"column {label!r}",
+            classes=len(class_names) or None,
+            names=class_names or None,
+        )
+        cond = {"label": known.label}
+        data = replace(data, cond=cond, classes=known.classes, class_names=known.names)
+    if own is not None:
+        return data
+    by = "entry" if found.ndim == 2 else "all" if found.layout == "ND" else "channel"
+    argument, image = f"column {column!r}", found.layout in IMAGES
+    scaling = scaling_for(found, standardise, by, image=image, name=argument)
+    rows = found if scaling is None else ScaledRows(found, scaling)
+    return replace(data, x=rows, scaling=scaling)
 
 
 @final

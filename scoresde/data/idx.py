@@ -6,6 +6,7 @@ import gzip
 import math
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,9 +14,9 @@ import numpy as np
 
 from scoresde._check import choice, fail
 from scoresde.contract import DataContract
-from scoresde.data.base import Data, LazyData
+from scoresde.data.arrays import array_data
+from scoresde.data.base import Data
 from scoresde.data.labels import numbered
-from scoresde.data.rows import ArrayRows, layout_of
 
 __all__ = ["fashion_mnist", "find_idx", "idx", "idx_folder", "is_idx", "read_idx"]
 
@@ -92,8 +93,8 @@ def idx(
 ) -> Data:
     """Samples, and class labels, from IDX files, the format of MNIST; compressed (gzip) or not.
 
-    Unsigned bytes stand for 256 levels; floats are taken as model units. An array (N, H, W) is a
-    set of images and becomes (N, 1, H, W). Everything is read into memory.
+    Unsigned bytes stand for 256 levels; floats are brought into model units, as by `npy`. An
+    array (N, H, W) is a set of images and becomes (N, 1, H, W). Everything is read into memory.
 
     Args:
         images: file of N samples.
@@ -136,14 +137,14 @@ def _idx(
             remedy = "convert it to .npy and use scoresde.data.npy(path, levels=...)"
             raise fail(str(images), "unsigned bytes or floats", array, remedy)
         contract = DataContract(256)
-    layout = "NHW" if array.ndim == 3 else "ND" if array.ndim < 3 else layout_of(array.shape)
-    rows = ArrayRows(array, layout, contract, name=str(images))
+    layout = "NHW" if array.ndim == 3 else "auto"
+    data = replace(array_data(array, array, images.name, layout, None, contract), name=name)
     if labels is None:
-        return LazyData(rows, {}, contract, name).load()
+        return data.load()
     found = read_idx(labels)
-    known = numbered(found, len(rows), str(labels), classes=classes, names=class_names)
+    known = numbered(found, len(data), str(labels), classes=classes, names=class_names)
     cond = {"label": known.label}
-    return LazyData(rows, cond, contract, name, known.classes, known.names).load()
+    return replace(data, cond=cond, classes=known.classes, class_names=known.names).load()
 
 
 def find_idx(folder: Path, split: str = "train") -> tuple[Path, Path]:

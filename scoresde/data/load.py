@@ -38,7 +38,7 @@ PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "vali
 TRAINING = frozenset({"train", "training"})
 POINTS = 10_000
 IMAGES = ("split", "size", "mode", "flip", "background", "strict")
-ARRAYS = ("layout", "levels")
+ARRAYS = ("layout", "levels", "standardise")
 
 
 def load_data(
@@ -59,6 +59,7 @@ def load_data(
     labels: str | os.PathLike[str] | None = None,
     columns: Sequence[str] | None = None,
     delimiter: str | None = None,
+    standardise: bool | str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Data | LazyData:
     """The data set of that name or at that path, whose format is recognised by what is there.
@@ -76,6 +77,7 @@ def load_data(
         seed: of a toy, or of the split of the digits.
         size, mode, flip, background, strict: of a folder of images, as of `image_folder`.
         layout, levels: of .npy and .npz, as of `npy`.
+        standardise: of .npy, .npz and tables: True, False or "auto", as of `npy` and `csv_table`.
         key: the array to take from a .npz file.
         label: the column of labels in a table, or their array in a .npz file.
         labels: the file of labels beside a .npy or an IDX file.
@@ -102,7 +104,7 @@ def load_data(
     given = dict(
         split=split, n=n, seed=seed, size=size, mode=mode, flip=flip, background=background,
         strict=strict, layout=layout, levels=levels, key=key, label=label, labels=labels,
-        columns=columns, delimiter=delimiter,
+        columns=columns, delimiter=delimiter, standardise=standardise,
     )  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
     found = _found(source, options)
@@ -174,7 +176,7 @@ def _classes_of_training(path: Path, inside: Sequence[str], split: str) -> list[
 
 
 def _file(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
-    table = ("columns", "label")
+    table = ("columns", "label", "standardise")
     known: dict[str, tuple[Callable[..., Data | LazyData], tuple[str, ...]]] = {
         ".npy": (npy, ("labels", *ARRAYS)),
         ".npz": (npz, ("key", "label", *ARRAYS)),

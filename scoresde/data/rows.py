@@ -17,15 +17,21 @@ from scoresde._check import choice, fail
 from scoresde.contract import DataContract
 from scoresde.summary import Scaling
 
-__all__ = ["LAYOUTS", "ArrayRows", "Rows", "ScaledRows", "Subset", "chunks", "layout_of"]
+__all__ = ["IMAGES", "LAYOUTS", "ArrayRows", "Rows", "ScaledRows", "Subset", "chunks", "layout_of"]
 
 LAYOUTS = {
     "NCHW": "(N, C, H, W): images with the channel first, kept as they are",
     "NHWC": "(N, H, W, C): images with the channel last, which is moved to the front",
     "NHW": "(N, H, W): images without a channel, which get one",
+    "NCL": "(N, C, L): signals with the channel first, kept as they are",
+    "NCDHW": "(N, C, D, H, W): volumes with the channel first, kept as they are",
+    "NDHWC": "(N, D, H, W, C): volumes with the channel last, which is moved to the front",
     "ND": "(N, *D): anything else, kept as it is; (N,) becomes (N, 1)",
 }
 """What the axes of an array mean, by name."""
+
+LAST = ("NHWC", "NDHWC")
+IMAGES = ("NCHW", "NHWC", "NHW")
 
 CHUNK = 2**22
 """Values read at a time by whatever goes through all rows: 16 MiB of float32."""
@@ -200,6 +206,8 @@ class ArrayRows(Rows):
         contract: of integers, which are encoded by it; floats are in model units already.
         dtype: of the samples.
         name: for messages.
+        whole: whether floats are whole numbers, which stand for levels as integers do.
+        numbers: whether integers are numbers as floats are, and no levels.
     """
 
     parallel = True
@@ -211,6 +219,8 @@ class ArrayRows(Rows):
         contract: DataContract | None = None,
         dtype: torch.dtype = torch.float32,
         name: str = "x",
+        whole: bool = False,
+        numbers: bool = False,
     ) -> None:
         self.source = source if isinstance(source, np.ndarray) else Path(source)
         self.layout = choice("layout", layout, LAYOUTS)
@@ -219,15 +229,11 @@ class ArrayRows(Rows):
         self._dtype = dtype
         raw = self.open()
         self.raw_dtype = raw.dtype
+        self.integers = whole or (raw.dtype.kind in "iub" and not numbers)
         self._shape = _arranged_shape(raw.shape, self.layout)
         self._table = None
         if self.integers and contract is not None and contract.levels <= 2**16:
             self._table = contract.encode(torch.arange(contract.levels), dtype=dtype)
-
-    @property
-    def integers(self) -> bool:
-        """Whether the values are levels, and not floats."""
-        return self.raw_dtype.kind in "iub"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -254,6 +260,10 @@ class ArrayRows(Rows):
 
     def _levels(self, raw: np.ndarray[Any, Any], rows: Tensor) -> Tensor:
         contract = self.contract or DataContract(2)
+        if self.raw_dtype.kind == "f" and not (raw == raw.round()).all():  # also if it is nan
+            bad = int(rows[int((raw != raw.round()).reshape(len(raw), -1).any(axis=1).argmax())])
+            remedy = "pass standardise=False, or repair the row"
+            raise fail(self.name, "whole numbers", f"others in row {bad}", remedy)
         low, high = int(raw.min(initial=0)), int(raw.max(initial=0))
         if low < 0 or high >= contract.levels:
             got = low if low < 0 else high
@@ -291,11 +301,16 @@ class ArrayRows(Rows):
         return values
 
 
-def layout_of(shape: tuple[int, ...], layout: str = "auto", name: str = "x") -> str:
-    """The key of `LAYOUTS` for an array of this shape; "auto" takes what cannot be mistaken.
+def layout_of(
+    shape: tuple[int, ...], layout: str = "auto", name: str = "x", *, byte: bool = False
+) -> str:
+    """The key of `LAYOUTS` for an array of this shape; "auto" takes what is obvious.
 
-    One and two axes are "ND". Four are images, channel first or last, if one of the two places
-    holds 1 to 4 and the other does not.
+    One and two axes are "ND". Three are grey images if they are unsigned bytes (`byte`) or if both
+    sides are 8 or more and one is at most twice the other; they are signals if there are 4 times
+    as many values as channels, or more. Four are images, channel first or last, if one of the two
+    places holds 1 to 4 and the other does not, or else if the two other sides are equal. Five are
+    volumes by the same rule. More are "ND".
 
     Raises:
         ValueError: unknown `layout`, one of another number of axes, or "auto" could be mistaken.
@@ -312,10 +327,21 @@ def layout_of(shape: tuple[int, ...], layout: str = "auto", name: str = "x") -> 
         return layout
     if axes in (1, 2):
         return "ND"
-    if axes == 4:
-        first, last = shape[1] <= 4, shape[3] <= 4
+    if axes == 3:
+        short, long = sorted(shape[1:])
+        if byte or (short >= 8 and long <= 2 * short):
+            return "NHW"
+        if shape[2] >= 4 * shape[1]:
+            return "NCL"
+    if axes in (4, 5):
+        ends = ("NCHW", "NHWC") if axes == 4 else ("NCDHW", "NDHWC")
+        first, last = shape[1] <= 4, shape[-1] <= 4
+        if first == last:
+            first, last = len({*shape[2:]}) == 1, len({*shape[1:-1]}) == 1
         if first != last:
-            return "NCHW" if first else "NHWC"
+            return ends[0] if first else ends[1]
+    if axes > 5:
+        return "ND"
     meanings = "; ".join(f"{key!r} is {meaning}" for key, meaning in LAYOUTS.items())
     got = f"'auto' for an array of shape {shape}"
     raise fail("layout", "a layout that says what the axes are", got, f"pass one: {meanings}")
@@ -350,8 +376,8 @@ def _announce(stored: np.ndarray[Any, Any], rows: Tensor) -> None:
 
 
 def _arranged_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    if layout == "NHWC":
-        return (shape[0], shape[3], shape[1], shape[2])
+    if layout in LAST:
+        return (shape[0], shape[-1], *shape[1:-1])
     if layout == "NHW":
         return (shape[0], 1, *shape[1:])
     return shape if len(shape) > 1 else (*shape, 1)
@@ -359,4 +385,4 @@ def _arranged_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
 
 def _arranged(x: Tensor, layout: str) -> Tensor:
     shape = _arranged_shape(tuple(x.shape), layout)
-    return x.movedim(-1, 1).contiguous() if layout == "NHWC" else x.reshape(shape)
+    return x.movedim(-1, 1).contiguous() if layout in LAST else x.reshape(shape)

@@ -1,0 +1,193 @@
+"""Floats that are read from files come into model units, and it is said how."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail
+from scoresde.data.rows import CHUNK, Rows, chunks
+from scoresde.data.scaling import ends_of, listed, moments_of, scaling_of, unit_fault
+from scoresde.summary import Scaling
+
+__all__ = ["Seen", "checked_standardise", "levels_up_to", "look", "scaling_for", "whole_levels"]
+
+ROWS, VALUES = 10_000, 2**25
+"""Of a large file, at most so many rows and about so many values are looked at."""
+
+DEPTHS = tuple(2**bits for bits in (8, 10, 12, 14, 16))
+LEAST = 0.01
+"""The smallest spread of a single entry: the noise with which sampling ends is about as large."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a look at floats shows: their range, and the range and moments of each entry."""
+
+    low: float
+    high: float
+    whole: bool
+    mean: Tensor
+    std: Tensor
+    low_of: Tensor
+    high_of: Tensor
+
+
+def checked_standardise(value: Any) -> bool | str:
+    """True, False or "auto"; anything else is an error."""
+    if isinstance(value, bool) or value == "auto":
+        return value  # type: ignore[no-any-return]
+    remedy = "True standardises, False keeps the values, 'auto' decides by the values"
+    raise fail("standardise", "True, False or 'auto'", value, remedy)
+
+
+def look(rows: Rows) -> Seen:
+    """Range and moments of raw floats, of rows spread evenly over large data."""
+    width = max(1, math.prod(rows.shape[1:]))
+    wanted = min(len(rows), ROWS, max(100, VALUES // width))
+    chosen = torch.arange(wanted) * len(rows) // wanted
+    low, high, whole = math.inf, -math.inf, True
+    least = most = torch.zeros(0)
+    pieces = []
+    for part in torch.split(chosen, max(1, CHUNK // width)):
+        x = rows[part].double()
+        low, high = min(low, float(x.min())), max(high, float(x.max()))
+        whole = whole and bool((x == x.round()).all())
+        small, large = x.amin(dim=0), x.amax(dim=0)
+        least = torch.minimum(least, small) if least.numel() else small
+        most = torch.maximum(most, large) if most.numel() else large
+        pieces.append(moments_of([x]))
+    counts = torch.tensor([piece.count for piece in pieces], dtype=torch.float64)
+    share = (counts / counts.sum()).reshape(-1, *[1] * len(rows.shape[1:]))
+    means = torch.stack([piece.mean for piece in pieces])
+    mean = (share * means).sum(dim=0)
+    spread = torch.stack([piece.std.square() for piece in pieces]) + (means - mean).square()
+    return Seen(low, high, whole, mean, (share * spread).sum(dim=0).sqrt(), least, most)
+
+
+def _picture_scaling(seen: Seen) -> Scaling | None:
+    """[0, 1] or [0, 255] to [-1, 1], if floats of images fill one of these ranges."""
+    if seen.low < 0:
+        return None
+    for top in (1.0, 255.0):
+        # A field of 90 to 110 lies within 0 to 255 as well, but does not fill it.
+        half = torch.tensor(top / 2, dtype=torch.float64)
+        mean, std = float(seen.mean.mean()) / top * 2 - 1, _overall(seen) / top * 2
+        if seen.high <= top and unit_fault(mean, std) is None:
+            return Scaling(half, half)
+    return None
+
+
+def scaling_for(
+    rows: Rows, standardise: bool | str, by: str, *, image: bool, name: str
+) -> Scaling | None:
+    """How raw floats become model units, or None if they are taken as they are.
+
+    Args:
+        rows: raw floats, best read in float64.
+        standardise: True, False (they are in model units) or "auto": pictures from 0 to 1 or from
+            0 to 255 are brought to [-1, 1], and all else is standardised if it plainly is not in
+            model units.
+        by: what shares a mean and a standard deviation, as of `Data.standardised`.
+        image: whether the floats may be pictures.
+        name: for messages.
+
+    Raises:
+        ValueError: an entry of vectors or a channel is constant, or a value is not finite.
+    """
+    if checked_standardise(standardise) is False:
+        return None
+    if standardise is True:
+        return scaling_of(rows, by, name)
+    seen = look(rows)
+    _check_constant(rows, seen, name)
+    if image and (scaling := _picture_scaling(seen)) is not None:
+        top = 2 * float(scaling.std)
+        _say(name, f"pictures of floats from 0 to {top:g}", "brought to [-1, 1]")
+        return scaling
+    fault = _fault(seen, vectors=rows.ndim == 2)
+    if fault is None:
+        return None
+    scaling = scaling_of(rows, by, name)
+    shares = {"all": "all values together", "channel": "each channel", "entry": "each entry"}
+    _say(name, fault, f"standardised, {shares[by]}")
+    return scaling
+
+
+def whole_levels(rows: Rows) -> int | None:
+    """The number of levels of pictures whose floats are whole numbers, or None if they are not.
+
+    Up to 16 they are few levels; from 128 to 255 they are bytes. Others may as well be
+    measurements that were rounded.
+    """
+    seen = look(rows)
+    if not seen.whole or seen.low < 0 or not (1 < seen.high <= 16 or 128 <= seen.high <= 255):
+        return None
+    low, high = math.inf, -math.inf
+    for piece in chunks(rows):
+        if not bool((piece == piece.round()).all()):
+            return None
+        low, high = min(low, float(piece.min())), max(high, float(piece.max()))
+    return levels_up_to(int(high), image=True) if low >= 0 and high <= 255 else None
+
+
+def levels_up_to(largest: int, *, image: bool, byte: bool = False) -> int:
+    """How many levels integers from 0 to `largest` stand for.
+
+    Images have the depth of a camera or a file (8, 10, 12, 14 or 16 bits), however dark they are,
+    but for those of up to 17 levels. Other bytes have 256 levels if one is 128 or more.
+    """
+    if image and largest > 16:
+        return next((depth for depth in DEPTHS if largest < depth), largest + 1)
+    return 256 if byte and largest >= 128 else max(2, largest + 1)
+
+
+def _check_constant(rows: Rows, seen: Seen, name: str) -> None:
+    """Refuse what `Data` refuses in a tensor: constant entries of vectors, constant channels."""
+    if rows.ndim == 3 or len(rows) < 2 or not bool(_joint(seen.low_of, seen.high_of).any()):
+        return
+    same = _joint(*ends_of(rows))  # in all rows, and not only in those that were looked at
+    if bool(same.any()):
+        what = "entries" if rows.ndim == 2 else "channels"
+        got = f"the same number everywhere in {listed(same.nonzero().flatten().tolist())}"
+        remedy = "drop them (axis 1): there is nothing in them to model"
+        raise fail(name, f"{what} that vary", f"{got} of {len(same)}", remedy)
+
+
+def _joint(low: Tensor, high: Tensor) -> Tensor:
+    """Which places of axis 1 hold one number alone."""
+    return low.reshape(len(low), -1).amin(dim=1) == high.reshape(len(high), -1).amax(dim=1)
+
+
+def _say(name: str, found: str, done: str) -> None:
+    """One line on what was found and what was done."""
+    warnings.warn(
+        f"{name}: {found}; the data are {done}, and their scaling takes samples back "
+        "(standardise=False keeps them as they are)",
+        stacklevel=5,
+    )
+
+
+def _overall(seen: Seen) -> float:
+    """The standard deviation of all values about their one mean."""
+    spread = (seen.mean - seen.mean.mean()).square()
+    return float((seen.std.square() + spread).mean().sqrt())
+
+
+def _fault(seen: Seen, *, vectors: bool) -> str | None:
+    """Why floats are plainly not in model units; of vectors, each entry is judged."""
+    if not vectors:
+        return unit_fault(float(seen.mean.mean()), _overall(seen))
+    rms = float(seen.std.square().mean().sqrt())
+    if (found := unit_fault(float(seen.mean.mean()), rms)) is not None:
+        return found
+    one = [(abs(float(m)), float(m), float(s)) for m, s in zip(seen.mean, seen.std, strict=True)]
+    for place, (_, mean, std) in enumerate(one):
+        if unit_fault(mean, max(std, 0.1)) is not None or std < LEAST:
+            return f"entry {place} has mean {mean:.4g} and standard deviation {std:.4g}"
+    return None
