@@ -126,6 +126,9 @@ def open_samples(
         remedy = "give the data the levels and range that the model was trained on"
         raise fail("data", f"levels {opened.contract}, those of the model", data.contract, remedy)
     labelled = not unconditional and opened.classes > 0 and "label" in data.cond
+    names = opened.about.get("class_names") or ()
+    if labelled and names and data.class_names:
+        data = data.with_classes(names)
     if labelled:
         highest = int(data.cond["label"].max())
         if highest >= opened.classes or int(data.cond["label"].min()) < 0:
