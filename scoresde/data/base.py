@@ -13,6 +13,7 @@ from torch import Tensor
 from scoresde._check import fail, finite, floating, instance, wrong_type
 from scoresde._tensor import seeded
 from scoresde.contract import DataContract
+from scoresde.data.given import given
 from scoresde.data.labels import class_names_of, renumbered
 from scoresde.data.rows import Rows, ScaledRows, chunks
 from scoresde.data.scaling import scaling_of
@@ -78,10 +79,13 @@ class Data:
 
     @classmethod
     def of(cls, x: Any) -> Data | LazyData:
-        """Data from whatever is at hand: a tensor, a numpy array, an (x, cond) pair, or Data.
+        """Data from whatever is at hand: a tensor, array, (x, cond) pair, data set, or Data.
 
         Tensors keep their dtype; a numpy array (or nested list) becomes float32, because numpy's
-        float64 is a default and not a choice. Data and LazyData are returned as they are.
+        float64 is a default and not a choice. Views of any strides and byte order will do, and so
+        do lists of tensors, arrays or pictures of Pillow (levels of 8 bits). Of torch's map-style
+        data sets all items are read: x, (x, y) or mappings; integers y become the condition
+        "label". Of a DataLoader its data set is taken. Data and LazyData are returned as they are.
 
         Raises:
             TypeError, ValueError: as the constructor.
@@ -92,14 +96,7 @@ class Data:
         """
         if isinstance(x, cls | LazyData):
             return x
-        if isinstance(x, tuple):
-            if len(x) != 2 or not isinstance(x[1], Mapping):
-                remedy = 'pass (x, {"label": labels}), or one tensor'
-                raise wrong_type("x", "a pair (x, cond) with a mapping cond", x, remedy)
-            return cls(
-                _as_samples(x[0]), {name: torch.as_tensor(value) for name, value in x[1].items()}
-            )
-        return cls(_as_samples(x))
+        return cls(**vars(given(x)))
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -364,13 +361,6 @@ def _show(data: Data | LazyData) -> str:
     cond = f", cond: {', '.join(data.cond)}" if data.cond else ""
     shape = tuple(data.x.shape[1:])
     return f"{type(data).__name__}({name}{len(data)} x {shape} {dtype}{cond})"
-
-
-def _as_samples(x: Any) -> Tensor:
-    if isinstance(x, Tensor):
-        return x
-    values = torch.as_tensor(x)
-    return values.float() if values.is_floating_point() else values
 
 
 def _check_x(x: Tensor) -> None:

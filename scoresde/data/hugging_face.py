@@ -13,8 +13,9 @@ from torch import Tensor
 from scoresde._check import choice, fail, need, wrong_type
 from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
-from scoresde.data.images import CHANNELS, as_size, checked_mode, pixels
+from scoresde.data.images import as_size
 from scoresde.data.labels import numbered
+from scoresde.data.pictures import CHANNELS, checked_background, checked_mode, pixels
 from scoresde.data.rows import IMAGES, ArrayRows, Rows, ScaledRows, layout_of
 from scoresde.data.units import checked_standardise, scaling_for
 
@@ -32,7 +33,7 @@ def hugging_face(
     *,
     size: int | tuple[int, int] | None = None,
     mode: str | None = None,
-    background: int | None = None,
+    background: int | str | None = None,
     layout: str = "auto",
     contract: DataContract | None = None,
     standardise: bool | str = "auto",
@@ -77,6 +78,7 @@ def hugging_face(
     if len(dataset) == 0:
         raise fail("dataset", "at least one row", "none", "check how it was filtered")
     checked_standardise(standardise)
+    background = checked_background(background)
     found = _rows(dataset, str(column), size, mode, background, layout, contract)
     own = CONTRACT if found.image else found.contract
     data = LazyData(found, {}, own, "hugging_face")

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, need, positive_int, wrong_type
 from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
+from scoresde.data.pictures import CHANNELS, checked_background, checked_mode, pixels
 from scoresde.data.rows import Rows
 
 __all__ = [
@@ -28,9 +28,7 @@ __all__ = [
     "subfolders",
 ]
 
-CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 CONTRACT = DataContract(256)
-DEEP = ("I", "F")  # with I;16, I;16B, ...: more than 8 bits a channel
 
 
 class _File(NamedTuple):
@@ -46,7 +44,7 @@ def image_folder(
     mode: str | None = None,
     flip: bool = False,
     labels: bool | None = None,
-    background: int | None = None,
+    background: int | str | None = None,
     strict: bool = False,
     verify: bool = True,
 ) -> LazyData:
@@ -66,8 +64,8 @@ def image_folder(
         flip: also take the mirror image of every image: the data are twice as long, N images and
             then N mirrored ones, so an epoch sees both and every row stays what it is.
         labels: whether the sub-folders name classes; by default if all images are in sub-folders.
-        background: grey level, 0 to 255, behind images that are transparent; by default those are
-            refused, unless opaque everywhere.
+        background: grey level, 0 to 255, or "black", "grey" or "white", behind images that are
+            transparent; by default those are refused, unless opaque everywhere.
         strict: refuse damaged files; by default they are skipped with a warning, and listed in
             `data.x.skipped`.
         verify: decode every file once now, so that damage shows here and not during training.
@@ -96,8 +94,7 @@ def image_folder(
     wanted = None if size is None else as_size(size)
     if mode is not None:
         choice("mode", mode, CHANNELS)
-    if background is not None and not 0 <= background <= 255:
-        raise fail("background", "a grey level from 0 to 255", background, "pass e.g. 255, white")
+    background = checked_background(background)
     names = _image_names(place)
     good, skipped = _examined(place, names, verify)
     if skipped and (strict or not good):
@@ -179,33 +176,6 @@ class ImageRows(Rows):
         return [self.names[row % len(self.names)].encode() for row in rows.tolist()]
 
 
-def pixels(
-    image: Any, size: tuple[int, int] | None, mode: str, background: int | None, name: str
-) -> Tensor:
-    """A Pillow image as levels (C, H, W) uint8: upright, without transparency, resized and cut."""
-    library, operations = need("PIL.Image", "data"), need("PIL.ImageOps", "data")
-    if size is not None:
-        # A large JPEG is decoded at a half, a quarter or an eighth, down to twice what is needed.
-        image.draft(None, (2 * max(size), 2 * max(size)))
-    image = operations.exif_transpose(image)
-    checked_mode(image.mode, name)
-    if mode != "RGBA" and image.has_transparency_data:
-        image = _opaque(library, image.convert("RGBA"), background, name)
-    image = image.convert(mode)
-    if size is not None and (image.height, image.width) != size:
-        height, width = size
-        image = operations.fit(image, (width, height), method=library.Resampling.LANCZOS)
-    levels = torch.from_numpy(np.array(image))
-    return levels[None] if levels.ndim == 2 else levels.movedim(-1, 0)
-
-
-def checked_mode(mode: str, name: str) -> None:
-    """Raise unless Pillow's mode of an image has 8 bits a channel."""
-    if mode.partition(";")[0] in DEEP or mode.endswith(";16"):
-        remedy = "convert it to 8 bits, or save the values as .npy and pass levels=65536"
-        raise fail(name, "8 bits a channel", f"mode {mode!r}", remedy)
-
-
 def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """(H, W) from one number or two."""
     if isinstance(size, list | tuple):
@@ -214,16 +184,6 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
         return positive_int("size", size[0]), positive_int("size", size[1])
     side = positive_int("size", size, "pass e.g. 32 or (32, 48)")
     return side, side
-
-
-def _opaque(library: Any, image: Any, background: int | None, name: str) -> Any:
-    if image.getchannel("A").getextrema()[0] < 255:
-        if background is None:
-            remedy = "pass background=255 for white behind it, or mode='RGBA' to model it"
-            raise fail(name, "an opaque image", "a transparent one", remedy)
-        ground = library.new("RGBA", image.size, (background,) * 3 + (255,))
-        image = library.alpha_composite(ground, image)
-    return image.convert("RGB")
 
 
 def _image_names(folder: Path) -> list[str]:

@@ -50,7 +50,7 @@ def load_data(
     size: int | tuple[int, int] | None = None,
     mode: str | None = None,
     flip: bool | None = None,
-    background: int | None = None,
+    background: int | str | None = None,
     strict: bool | None = None,
     layout: str | None = None,
     levels: int | None = None,

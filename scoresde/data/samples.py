@@ -16,7 +16,8 @@ from torch import Tensor
 from scoresde._check import fail
 from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
-from scoresde.data.images import CHANNELS, ImageRows
+from scoresde.data.images import ImageRows
+from scoresde.data.pictures import CHANNELS
 from scoresde.data.rows import ArrayRows, Rows
 
 __all__ = [
