@@ -376,6 +376,23 @@ def test_a_fixed_step_is_the_weighted_error_of_eps() -> None:
         assert torch.allclose(chain.step_kl(model, i, x0, eps), weight * wrong, rtol=1e-11)
 
 
+@pytest.mark.parametrize(("N", "last"), [(5, 1), (32, 4)])
+def test_no_term_takes_the_noise_of_another(N: int, last: int) -> None:
+    """One draw at every step from 2 to N, and one for L_0 for every eight, at least one."""
+    x0, chain, seen = normal(3, 2), DDPM.from_sde(VPSDE(), N, grid="log_snr"), []
+
+    class Asked(Linear):
+        def predict(self, node, x, cond=None):
+            seen.append((x - node.alpha * x0) / node.sigma)
+            return super().predict(node, x, cond)
+
+    model = Asked(chain.to_sde())
+    for draw in (0, 1):
+        chain.bound_terms(model, x0, decoder="gaussian", seed=3, draw=draw)
+    assert len(seen) == 2 * (N - 1 + last)
+    assert float(torch.stack(seen)[:, 0, 0].sort().values.diff().min()) > 1e-9
+
+
 def test_the_terms_are_those_of_each_step() -> None:
     chain = CHAINS["own"]
     model, x0 = Linear(chain.to_sde()), normal(6, 2)
@@ -434,6 +451,17 @@ def test_the_log_mass_of_bins_is_exact_far_into_the_tails(std: float) -> None:
         for level, value in zip(k[0].tolist(), got.tolist(), strict=True):
             exact = exact_log_mass(level, mean, std, contract)
             assert value == pytest.approx(exact, rel=1e-12, abs=1e-13), (level, mean)
+
+
+@pytest.mark.parametrize("centre", [0.0, 0.7, 3.0])
+def test_the_mass_of_a_narrow_bin_keeps_its_digits(centre: float) -> None:
+    """log(2 r phi(c)) up to r^2: a difference of error functions would lose eps / r."""
+    from scoresde.ddpm.decoder import _log_mass
+
+    for radius in (1e-11, 1e-9):
+        exact = math.log(2 * radius) - centre**2 / 2 - 0.5 * math.log(2 * math.pi)
+        found = _log_mass(*torch.tensor([centre, radius], dtype=D))
+        assert float(found) == pytest.approx(exact, abs=1e-13)
 
 
 @pytest.mark.parametrize("contract", [DataContract(2), DataContract(256), DataContract(17, 0, 5)])

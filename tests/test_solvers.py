@@ -16,6 +16,7 @@ from scoresde import (
     VESDE,
     VPSDE,
     Adams,
+    AdaptiveODE,
     CosineSDE,
     EulerMaruyama,
     FlowSDE,
@@ -331,6 +332,50 @@ def test_nfe_is_what_a_hook_on_the_network_counts(name: str) -> None:
     model = scoresde.Preconditioned(Net(), order.SDE)
     solution = ReverseSampler(order.SDE, model, name, steps=7).solve((3, 2), seed=0)
     assert solution.nfe == len(calls)
+
+
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_every_solver_keeps_the_path_if_asked_and_only_then(name: str) -> None:
+    """Along two legs: the start, the states at all nodes that follow, and the end."""
+    legs = ((0.9, 0.6, 0.4, 0.2, 0.1), (0.3, 0.2, 0.15, 0.1, 0.05))
+    solver, eta = as_solver(name, order.SDE)
+    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), eta)
+    told = [
+        solver.solve(process, state(3), Grid(legs), noise=Independent(0), keep_path=keep)
+        for keep in (True, False)
+    ]
+    path = told[0].path
+    assert told[1].path is None and path is not None
+    assert path.shape == (9, 3, 2)
+    assert torch.equal(path[0], state(3)) and torch.equal(path[-1], told[0].x)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_back_ends_noise_up_between_legs_as_our_own_solvers_do(eta: float) -> None:
+    legs = Grid(((0.9, 0.6, 0.4, 0.2), (0.5, 0.3, 0.1), (0.3, 0.2, 0.05)))
+    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), eta)
+    ours, theirs = (
+        solver.solve(process, state(3), legs, noise=Independent(0)).x
+        for solver in (EulerMaruyama(), TorchSDESolver())
+    )
+    torch.testing.assert_close(theirs, ours, rtol=1e-12, atol=1e-12)
+
+
+def test_scipy_noises_up_between_legs_and_names_the_step_that_breaks() -> None:
+    legs = Grid(((0.9, 0.6, 0.4, 0.2), (0.5, 0.3, 0.1), (0.3, 0.2, 0.05)))
+    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), 0.0)
+    fine, ours = (
+        solver.solve(process, state(3), legs, noise=Independent(0)).x
+        for solver in (SciPySolver("DOP853", 1e-9, 1e-9), AdaptiveODE("dopri5", 1e-9, 1e-9))
+    )
+    torch.testing.assert_close(fine, ours, rtol=1e-6, atol=1e-6)
+
+    def score(t: Tensor, x: Tensor) -> Tensor:
+        return torch.where(t.reshape(-1, 1) < 0.15, math.nan, -x)
+
+    broken = ReverseSDE(order.SDE, FunctionScore(order.SDE, score), 0.0)
+    with pytest.raises(ValueError, match=r"finite scores in step 5, at t = 0\.1"):
+        SciPySolver().solve(broken, state(3), legs, noise=Independent(0))
 
 
 def test_legs_restart_the_solver_and_noise_in_between_exactly() -> None:
