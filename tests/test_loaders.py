@@ -235,7 +235,7 @@ def test_copies_stand_on_one_side() -> None:
     [
         (lambda d: split(d, 0.0), ValueError, ["fraction", "strictly between"]),
         (lambda d: split(d[:2], 0.001), ValueError, ["fraction", "both sides of 2"]),
-        (lambda d: split(d, 0.5, seed=0.5), TypeError, ["seed", "0.5"]),
+        (lambda d: split(d, 0.5, seed=0.5), ValueError, ["seed", "[0, 2**63)", "0.5"]),
         (lambda d: split(d.x, 0.5), TypeError, ["data", "Data.of"]),
     ],
 )
