@@ -865,7 +865,14 @@ ROWS = [
         "['y']",
         "null=...",
     ),
-    Row("loss-dropout", lambda: dsm_loss(MODEL, X, cond_dropout=2), V, "cond_dropout", "2", "0.1"),
+    Row(
+        "loss-dropout",
+        lambda: dsm_loss(MODEL, X, cond_dropout=2),
+        V,
+        "cond_dropout",
+        "2",
+        "e.g. 0.1",
+    ),
     Row(
         "loss-generator",
         lambda: dsm_loss(MODEL, X, generator=0),
