@@ -1026,7 +1026,11 @@ def test_tables_without_names_with_tabs_and_semicolons(tmp_path: Path) -> None:
         ("a,b\n1,2\n3,4\n", {"columns": ["c"]}, ["columns", "'a', 'b'", "'c'"]),
         ("a,b\n1,2\n3,4\n", {"label": "c"}, ["label", "'a', 'b'", "'c'"]),
         ("a,b\n1,2\n3,4\n", {"columns": ["a", "b"], "label": "b"}, ["label", "once"]),
-        ("a;b\n1;2\n3;4\n", {"columns": ["a"]}, ["delimiter=';'"]),
+        ("a;b\n1;2\n3;4\n", {"columns": ["c"]}, ["columns", "'a', 'b'", "'c'"]),
+        ("a,b\n1,2\n3,4\n", {"drop": ["c"]}, ["drop", "'a', 'b'", "'c'"]),
+        ("a,b\n1,2\n3,4\n", {"columns": ["a"], "drop": ["b"]}, ["drop", "one of the two"]),
+        ("a,b\n1,2\n3,4\n", {"label": "b", "drop": ["b"]}, ["label", "drop", "once"]),
+        ("a,b\n1,2\n3,4\n", {"decimal": ";"}, ["decimal", "'.' or ','"]),
         ("a,b\n1,x\n3,\n", {"label": "b"}, ["column 'b'", "missing value in row 2"]),
         ("a,b\n1,0\n3,-1\n", {"label": "b"}, ["column 'b'", "-1 in row 1"]),
         ("a,b\n1,0\n3,1\n", {"delimiter": ";;"}, ["delimiter", "one character"]),
@@ -1042,8 +1046,8 @@ def test_bad_tables_are_refused(
 
 def test_tables_that_are_no_text_or_not_there(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
-    file.write_bytes(b"a,b\n1,\xff\n")
-    refuses(lambda: csv_table(file), ["CSV file in UTF-8", "convert"])
+    file.write_bytes(b"a,b\n1,\x81\n")
+    refuses(lambda: csv_table(file), ["CSV file of text", "convert"])
     for read in (csv_table, parquet_table):
         refuses(lambda r=read: r(tmp_path / "none"), ["no file"], FileNotFoundError)
     refuses(lambda: csv_table(written(tmp_path, "a\n1\n2\n"), columns="a"), ["['a']"], TypeError)
@@ -1244,7 +1248,7 @@ def test_what_is_not_recognised_is_refused_with_what_was_looked_for(tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"size": 3}, ["size", "a .csv file takes columns, label, standardise, delimiter"]),
+        ({"size": 3}, ["size", "a .csv file takes columns, label, drop, standardise, delimiter"]),
         ({"split": "train"}, ["split", "leave it out"]),
         ({"levels": 256}, ["levels"]),
     ],

@@ -34,7 +34,7 @@ DataOptions = Annotated[
     ),
 ]
 
-TEXTS = ("split", "mode", "layout", "key", "label", "labels", "delimiter")
+TEXTS = ("split", "mode", "layout", "key", "label", "labels", "delimiter", "decimal")
 
 
 def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
@@ -55,7 +55,7 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
         choice("data-option", name, known)
         if name in TEXTS:
             given[name] = str(value)
-        elif name == "columns":
+        elif name in ("columns", "drop"):
             given[name] = value.split(",") if isinstance(value, str) else value
         elif name == "size" and isinstance(value, str | list):
             given[name] = _sides(value)

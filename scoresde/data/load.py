@@ -58,7 +58,10 @@ def load_data(
     label: str | None = None,
     labels: str | os.PathLike[str] | None = None,
     columns: Sequence[str] | None = None,
+    drop: Sequence[str] | None = None,
     delimiter: str | None = None,
+    decimal: str | None = None,
+    header: bool | None = None,
     standardise: bool | str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Data | LazyData:
@@ -81,8 +84,8 @@ def load_data(
         key: the array to take from a .npz file.
         label: the column of labels in a table, or their array in a .npz file.
         labels: the file of labels beside a .npy or an IDX file.
-        columns: of a table, as of `csv_table`.
-        delimiter: of a CSV file.
+        columns, drop: of a table, as of `csv_table`.
+        delimiter, decimal, header: of a CSV file, as of `csv_table`.
         class_names: of data with labels, the classes of other data, which these are matched with
             by name; as of `Data.with_classes`.
 
@@ -104,7 +107,8 @@ def load_data(
     given = dict(
         split=split, n=n, seed=seed, size=size, mode=mode, flip=flip, background=background,
         strict=strict, layout=layout, levels=levels, key=key, label=label, labels=labels,
-        columns=columns, delimiter=delimiter, standardise=standardise,
+        columns=columns, drop=drop, delimiter=delimiter, decimal=decimal, header=header,
+        standardise=standardise,
     )  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
     found = _found(source, options)
@@ -176,12 +180,13 @@ def _classes_of_training(path: Path, inside: Sequence[str], split: str) -> list[
 
 
 def _file(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
-    table = ("columns", "label", "standardise")
+    table = ("columns", "label", "drop", "standardise")
+    text = (*table, "delimiter", "decimal", "header")
     known: dict[str, tuple[Callable[..., Data | LazyData], tuple[str, ...]]] = {
         ".npy": (npy, ("labels", *ARRAYS)),
         ".npz": (npz, ("key", "label", *ARRAYS)),
-        ".csv": (csv_table, (*table, "delimiter")),
-        ".tsv": (csv_table, (*table, "delimiter")),
+        ".csv": (csv_table, text),
+        ".tsv": (csv_table, text),
         ".parquet": (parquet_table, table),
         ".pq": (parquet_table, table),
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, islice
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,16 +16,25 @@ from torch import Tensor
 
 from scoresde._check import fail, need, wrong_type
 from scoresde.data.base import Data
+from scoresde.data.csv_file import (
+    Column,
+    checked_decimal,
+    checked_delimiter,
+    checked_names,
+    numbered_rows,
+    read_csv,
+    thousands,
+)
 from scoresde.data.labels import Labels, numbered
-from scoresde.data.scaling import moments_of
-from scoresde.summary import Scaling
+from scoresde.data.scaling import scaling_of
+from scoresde.data.units import checked_standardise
 
 __all__ = ["csv_table", "parquet_table", "table"]
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "<na>"})
-PIECE = 4096
-
-Column = np.ndarray[Any, Any]
+NUMBERING = re.compile(r"(.*[_ ])?(id|uuid|index|idx|row|nr|date|time|timestamp|datetime)", re.I)
+DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?")
+UNNAMED = re.compile(r"|Unnamed: 0|__index_level_0__")
 
 
 def csv_table(
@@ -32,23 +42,35 @@ def csv_table(
     *,
     columns: Sequence[str] | None = None,
     label: str | None = None,
+    drop: Sequence[str] | None = None,
     delimiter: str | None = None,
-    standardise: bool = True,
+    decimal: str | None = None,
+    header: bool | None = None,
+    standardise: bool | str = "auto",
     dtype: torch.dtype = torch.float32,
 ) -> Data:
     """A table of numbers in a CSV file, each column standardised to mean 0 and variance 1.
 
     The first line names the columns; if it holds only numbers, it is the first row of data and
-    the columns are called "0", "1", ... Rows are counted from 1, without the line of names.
+    the columns are called "0", "1", ..., but a first line 0, 1, 2, ... is that of a pandas frame
+    without names. Rows are counted from 1, without the line of names. Empty lines and comments
+    (#) are passed over. A first column without a name that counts the rows is left out, with a
+    warning; so is a warning given of a column that numbers or dates its rows.
 
     Args:
-        path: the file, in UTF-8.
-        columns: which to take, in this order; by default all but `label`.
+        path: the file, in UTF-8, UTF-16 with its mark, or else latin-1 (with a warning).
+        columns: which to take, in this order; by default all but `label` and `drop`.
+        drop: which to leave out.
         label: a column of integers or texts that becomes the condition "label": the values that
             occur are the classes, numbered in their order, and give them their names.
-        delimiter: between cells; by default a tab in .tsv files and a comma in all others.
-        standardise: whether to subtract the mean and divide by the standard deviation of each
-            column (over N); `data.scaling.decode` takes samples back. False leaves the numbers.
+        delimiter: between cells; by default the one of comma, semicolon, tab and | that cuts the
+            first lines into rows of one length with most numbers.
+        decimal: "." or ","; by default a comma if the cells show it and it is not the delimiter.
+            Separators of thousands are refused.
+        header: whether the first line names the columns; by default as said above.
+        standardise: whether (True or "auto") to subtract the mean and divide by the standard
+            deviation of each column (over N); `data.scaling.decode` takes samples back. False
+            leaves the numbers.
         dtype: of x; the standardisation itself is in float64.
 
     Returns:
@@ -70,11 +92,11 @@ def csv_table(
         tensor([ 1.8000, 80.0000])
     """
     path = Path(path)
-    if delimiter is None:
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    if not isinstance(delimiter, str) or len(delimiter) != 1:
-        raise fail("delimiter", "one character", delimiter, "pass e.g. ';'")
-    found = _read_csv(path, columns, label, delimiter)
+    checked_delimiter(delimiter)
+    checked_decimal(decimal)
+    pick = _picker(columns, label, drop)
+    found = read_csv(path, pick, label, delimiter=delimiter, decimal=decimal, header=header)
+    found = _without_index(found, columns, path.name)
     return table(found, label=label, standardise=standardise, dtype=dtype, name=path.stem)
 
 
@@ -83,7 +105,8 @@ def parquet_table(
     *,
     columns: Sequence[str] | None = None,
     label: str | None = None,
-    standardise: bool = True,
+    drop: Sequence[str] | None = None,
+    standardise: bool | str = "auto",
     dtype: torch.dtype = torch.float32,
 ) -> Data:
     """A table of numbers in a parquet file, each column standardised; as `csv_table`.
@@ -92,7 +115,7 @@ def parquet_table(
 
     Args:
         path: the file.
-        columns, label, standardise, dtype: as of `csv_table`.
+        columns, label, drop, standardise, dtype: as of `csv_table`.
 
     Returns:
         Data with x (N, D), and its `Scaling` if it is standardised.
@@ -108,7 +131,8 @@ def parquet_table(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    found = _read_parquet(path, columns, label)
+    found = _read_parquet(path, _picker(columns, label, drop))
+    found = _without_index(found, columns, path.name)
     return table(found, label=label, standardise=standardise, dtype=dtype, name=path.stem)
 
 
@@ -116,14 +140,15 @@ def table(
     found: Mapping[str, Any],
     *,
     label: str | None = None,
-    standardise: bool = True,
+    standardise: bool | str = "auto",
     dtype: torch.dtype = torch.float32,
     name: str = "table",
 ) -> Data:
-    """Data from columns that are in memory: name -> N values; a pandas DataFrame will do.
+    """Data from columns that are in memory: name -> N values, or a frame or table of them.
 
     Args:
-        found: the columns, in their order.
+        found: the columns, in their order: a mapping, a DataFrame of pandas, a table of pyarrow,
+            or a structured array of numpy.
         label, standardise, dtype: as of `csv_table`.
         name: of the data.
 
@@ -137,7 +162,7 @@ def table(
         >>> table({"a": [1.0, 2.0, 3.0], "b": [0.0, 5.0, 0.0]}).scaling.mean
         tensor([2.0000, 1.6667], dtype=torch.float64)
     """
-    columns = {str(key): np.asarray(found[key]) for key in found}
+    columns = {str(key): np.asarray(found[key]) for key in _keys(found)}
     _known("label", [label] if label is not None else [], columns)
     lengths = {key: len(value) for key, value in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -152,19 +177,71 @@ def table(
     names: tuple[str, ...] = ()
     if label is not None:
         cond["label"], classes, names = _classes(columns[label], label)
+    _warn_of_numbering(numbers, name)
     constant = [key for key, value in numbers.items() if (value == value[0]).all()]
     if constant and len(raw) > 1:
         got = f"{', '.join(map(repr, constant))} constant"
-        remedy = "there is nothing in them to model: leave them out of columns="
+        remedy = f"there is nothing in them to model: pass drop={constant}, or columns="
         raise fail("columns", "columns that vary", got, remedy)
     scaling = None
-    if standardise:
+    if checked_standardise(standardise):
         if len(raw) < 2:
             raise fail("standardise", "two rows or more", len(raw), "pass standardise=False")
-        found_moments = moments_of([raw])
-        scaling = Scaling(found_moments.mean, found_moments.std, tuple(numbers))
+        scaling = replace(scaling_of(raw, "entry"), columns=tuple(numbers))
         raw = scaling.encode(raw)
     return Data(raw.to(dtype), cond, None, name, classes, names, scaling)
+
+
+def _keys(found: Any) -> list[Any]:
+    """The names of columns, of whatever has columns."""
+    names = getattr(found, "column_names", None)  # of pyarrow
+    if names is None:
+        names = getattr(found, "columns", None)  # of pandas and polars
+    if names is None:
+        names = getattr(getattr(found, "dtype", None), "names", None)  # of a structured array
+    if names is None and not isinstance(found, Mapping):
+        remedy = "pass e.g. {'height': heights, 'weight': weights}"
+        raise wrong_type("found", "a mapping, frame or table of columns", found, remedy)
+    return list(found if names is None else names)
+
+
+def _without_index(
+    found: dict[str, Column], wanted: Sequence[str] | None, name: str
+) -> dict[str, Column]:
+    """The columns without one that only counts the rows, and without an empty one at the end."""
+    keys = list(found)
+    left = dict(found)
+    for key in keys:
+        if wanted is not None or not UNNAMED.fullmatch(key) or len(left) == 1:
+            continue
+        if all(_is_missing(value) for value in found[key].tolist()):
+            del left[key]
+        elif numbered_rows(found[key]):
+            del left[key]
+            warnings.warn(
+                f"{name}: the column {key!r} counts the rows and has no name, so it is left out "
+                "(columns= takes it)",
+                stacklevel=3,
+            )
+    return left
+
+
+def _warn_of_numbering(numbers: Mapping[str, Column], name: str) -> None:
+    """Say which columns look like numbers or dates of rows, for they are modelled as any other."""
+    found = [
+        key
+        for key, value in numbers.items()
+        if len(value) >= 5
+        and (numbered_rows(value) or NUMBERING.fullmatch(key))
+        and (value == value.round()).all()
+        and len(np.unique(value)) == len(value)
+    ]
+    if found and len(numbers) > 1:
+        warnings.warn(
+            f"{name}: {', '.join(map(repr, found))} seem to number or date the rows, and are "
+            f"modelled as any other column; drop={found} leaves them out",
+            stacklevel=4,
+        )
 
 
 def _numbers(values: Column, column: str) -> Column:
@@ -200,6 +277,11 @@ def _first_fault(values: Column, column: str) -> NoReturn:
             expected = "numbers, for categories cannot be modelled as such"
             got = f"{value!r} in row {row + 1}"
             remedy = f"leave it out of columns=, encode it as numbers, or pass label={column!r}"
+            if hint := thousands(value):
+                expected, remedy = "numbers", hint
+            elif DATE.fullmatch(str(value).strip()):
+                expected = "numbers, and dates are none"
+                remedy = f"pass drop=[{column!r}], or encode it as a number, such as the day"
             raise fail(f"column {column!r}", expected, got, remedy) from None
     raise fail(f"column {column!r}", "numbers", values, "convert it to floats first")
 
@@ -222,76 +304,6 @@ def _classes(values: Column, column: str) -> Labels:
     return numbered(values, len(values), f"column {column!r}")
 
 
-def _read_csv(
-    path: Path, wanted: Sequence[str] | None, label: str | None, delimiter: str
-) -> dict[str, Column]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = (line for line in csv.reader(file, delimiter=delimiter) if line)
-            header = next(lines, None)
-            if header is None:
-                raise fail(str(path), "a line of names and rows", "an empty file", "check it")
-            names, rows = _headed(header, lines)
-            if len(set(names)) < len(names):
-                twice = sorted({name for name in names if names.count(name) > 1})
-                raise fail(str(path), "different names", twice, "rename the columns")
-            try:
-                picked = _picked(wanted, label, names)
-            except ValueError as error:
-                other = next((d for d in ";\t|," if len(names) == 1 and d in names[0]), None)
-                hint = f"; or pass delimiter={other!r}" if other else ""
-                raise ValueError(f"{error}{hint}") from None
-            pieces: dict[str, list[Column]] = {name: [] for name in picked}
-            start = 0
-            while piece := list(islice(rows, PIECE)):
-                _rectangular(piece, len(names), start, path)
-                for name in picked:
-                    place = names.index(name)
-                    pieces[name].append(_compact([line[place] for line in piece], name == label))
-                start += len(piece)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no file {path}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise fail(str(path), "a CSV file in UTF-8", str(error), "convert it") from error
-    if start == 0:
-        raise fail(str(path), "rows below the names", "none", "check the file")
-    return {name: _joined(parts) for name, parts in pieces.items()}
-
-
-def _headed(header: list[str], lines: Iterable[list[str]]) -> tuple[list[str], Any]:
-    """The names, and the rows; a first line of numbers is a row."""
-    try:
-        for cell in header:
-            float(cell)
-    except ValueError:
-        return [cell.strip() for cell in header], iter(lines)
-    return [str(i) for i in range(len(header))], chain([header], lines)
-
-
-def _compact(cells: list[str], text: bool) -> Column:
-    """Floats if all cells are, at the speed of numpy; else the texts, for the message."""
-    if not text:
-        try:
-            return np.array(cells).astype(np.float64)
-        except ValueError:
-            pass
-    return np.array(cells, dtype=object)
-
-
-def _joined(parts: list[Column]) -> Column:
-    if any(part.dtype == object for part in parts):
-        return np.concatenate([part.astype(object) for part in parts])
-    return np.concatenate(parts)
-
-
-def _rectangular(piece: list[list[str]], width: int, start: int, path: Path) -> None:
-    for place, line in enumerate(piece):
-        if len(line) != width:
-            got = f"{len(line)} in row {start + place + 1}"
-            remedy = "repair the row, or pass the right delimiter"
-            raise fail(str(path), f"{width} cells in every row", got, remedy)
-
-
 def _known(argument: str, names: Sequence[str], known: Iterable[str]) -> None:
     listed = list(known)
     for name in names:
@@ -300,31 +312,39 @@ def _known(argument: str, names: Sequence[str], known: Iterable[str]) -> None:
             raise fail(argument, expected, name, "check the spelling")
 
 
-def _picked(wanted: Sequence[str] | None, label: str | None, names: list[str]) -> list[str]:
-    """The columns to read, the label's among them."""
-    if isinstance(wanted, str):
-        raise wrong_type("columns", "a list of names", wanted, f"pass [{wanted!r}]")
-    _known("columns", wanted or [], names)
-    _known("label", [label] if label is not None else [], names)
-    picked = list(wanted) if wanted is not None else [name for name in names if name != label]
-    if label in picked:
-        raise fail("label", "a column that is not among columns", label, "name it once")
-    return picked if label is None else [*picked, label]
+def _picker(
+    wanted: Sequence[str] | None, label: str | None, drop: Sequence[str] | None
+) -> Callable[[list[str]], list[str]]:
+    """From the names of all columns to those to read, the label's among them."""
+    columns, dropped = checked_names("columns", wanted), checked_names("drop", drop)
+    if wanted is not None and drop:
+        raise fail("drop", "None beside columns", drop, "pass one of the two")
+
+    def pick(names: list[str]) -> list[str]:
+        _known("columns", columns, names)
+        _known("drop", dropped, names)
+        _known("label", [label] if label is not None else [], names)
+        left = [name for name in names if name not in dropped]
+        picked = columns if wanted is not None else [name for name in left if name != label]
+        if label in columns or label in dropped:
+            argument = "columns" if label in columns else "drop"
+            raise fail("label", f"a column that is not among {argument}", label, "name it once")
+        return picked if label is None else [*picked, label]
+
+    return pick
 
 
-def _read_parquet(
-    path: Path, wanted: Sequence[str] | None, label: str | None
-) -> dict[str, Column]:
+def _read_parquet(path: Path, pick: Callable[[list[str]], list[str]]) -> dict[str, Column]:
     try:
         library = need("pyarrow.parquet", "tables")
     except ImportError:
         pandas = need("pandas", "tables")
         frame = pandas.read_parquet(path)
-        picked = _picked(wanted, label, [str(name) for name in frame.columns])
+        picked = pick([str(name) for name in frame.columns])
         return {name: frame[name].to_numpy() for name in picked}
     errors = need("pyarrow", "tables").ArrowException
     try:
-        picked = _picked(wanted, label, list(library.read_schema(path).names))
+        picked = pick(list(library.read_schema(path).names))
         read = library.read_table(path, columns=picked)
     except (errors, OSError) as error:
         raise fail(str(path), "a parquet file", str(error), "write it again") from error
