@@ -75,6 +75,15 @@ class _MixtureScore(ScoreModel):
         for name in ("means", "log_weights", "variances", "basis"):
             self.register_buffer(name, _double(getattr(mixture, name)))
 
+    @property
+    def spread(self) -> tuple[float, int] | None:
+        weights, dim = torch.softmax(self.log_weights, 0), self.means.shape[1]
+        inner = self.variances.sum(1) if self.variances.ndim == 2 else dim * self.variances
+        second = weights @ (torch.linalg.vector_norm(self.means, dim=1).square() + inner)
+        first = torch.linalg.vector_norm(weights @ self.means)
+        variance = float(second - first.square()) / dim
+        return (math.sqrt(variance), dim) if variance > 0.0 else None
+
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
         flat = _flat(x, self.means.shape[1])
         alpha, sigma = _column(node.alpha), _column(node.sigma)

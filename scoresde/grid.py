@@ -30,6 +30,7 @@ __all__ = [
     "quadratic",
     "restart",
     "sigmoid",
+    "tapered",
     "uniform",
 ]
 
@@ -198,6 +199,81 @@ def sigmoid(
     return _joined(start, [start + (end - start) * (1 + y) / 2 for y in inner], end)
 
 
+def tapered(
+    sde: SDE,
+    steps: int,
+    *,
+    std: float = 1.0,
+    dim: int = 64,
+    t_start: float | None = None,
+    t_end: float | None = None,
+) -> Grid:
+    """Equal steps in the log-SNR where the data have structure, longer ones beyond.
+
+    A sample of D values has structure on scales of sigma / alpha from std sqrt(D), the distance
+    between samples, down to that of its details. The density of nodes in lambda is 1 on [a, b]
+    and 1 / (1 + d / w)^2 at a distance d outside; a = -log(std) - log(D) / 2 - 0.3 and w = 2.5
+    towards the noise; towards the data b = -log(std) + 1 and w = 4, or + 3 and 8 from D = 64 on.
+    Its integral is finite, so that a schedule may start in pure noise. The nodes depend on
+    sigma / alpha alone, and so are the same under every family of SDEs. The constants are
+    measured, see docs/choosing.md.
+
+    Args:
+        std: standard deviation of the data; a sampler takes it from its model if that knows it.
+        dim: the number of values of a sample, D; likewise.
+    """
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    affine = _affine(sde, "tapered")
+    taper = _Taper.of(positive("std", std), positive_int("dim", dim))
+    a, b = (taper.integral(affine.log_snr(t)) for t in (start, end))
+    if max(a, b) >= taper.whole:
+        raise fail("t_end", "a time with a finite log-SNR", end, "pass t_end > 0")
+    inner = [affine.time_of(taper.at(a + (b - a) * i / n)) for i in range(1, n)]
+    return _joined(start, inner, end)
+
+
+MANY = 64
+"""The number of values from which a sample counts as one of many, such as an image."""
+
+
+@dataclass(frozen=True)
+class _Taper:
+    """The density of `tapered`: 1 between two log-SNRs, falling over a width on either side."""
+
+    low: float
+    high: float
+    below: float
+    above: float
+
+    @classmethod
+    def of(cls, std: float, dim: int) -> _Taper:
+        centre = -math.log(std)
+        further, above = (1.0, 4.0) if dim < MANY else (3.0, 8.0)
+        return cls(centre - math.log(dim) / 2 - 0.3, centre + further, 2.5, above)
+
+    @property
+    def whole(self) -> float:
+        """The integral from `low` to infinity."""
+        return self.high - self.low + self.above
+
+    def integral(self, log_snr: float) -> float:
+        """From `low` to this log-SNR."""
+        if log_snr < self.low:
+            return -self.below / (1.0 + self.below / (self.low - log_snr))
+        if log_snr > self.high:
+            return self.whole - self.above / (1.0 + (log_snr - self.high) / self.above)
+        return log_snr - self.low
+
+    def at(self, integral: float) -> float:
+        """The log-SNR up to which the density has this integral."""
+        if integral < 0.0:
+            return self.low + integral / (1.0 + integral / self.below)
+        beyond = integral - (self.high - self.low)
+        if beyond > 0.0:
+            return self.high + beyond / (1.0 - beyond / self.above)
+        return self.low + integral
+
+
 def restart(
     sde: AffineSDE, grid: Grid, *, t_min: float, t_max: float, times: int = 1, steps: int = 5
 ) -> Grid:
@@ -275,6 +351,7 @@ GRIDS: dict[str, Callable[..., Grid]] = {
     "log_snr": log_snr,
     "karras": karras,
     "sigmoid": sigmoid,
+    "tapered": tapered,
 }
 """The named grids."""
 
@@ -286,15 +363,23 @@ def make_grid(
     *,
     t_start: float | None = None,
     t_end: float | None = None,
+    spread: tuple[float, int] | None = None,
 ) -> Grid:
     """A grid from its name and a number of steps, from times, or as it is.
+
+    `spread`, the standard deviation of the data and the number of values of a sample, is for the
+    one named grid that depends on it, "tapered".
 
     Raises:
         TypeError, ValueError: an unknown name, times that are no grid or lie outside [0, T];
             steps, t_start or t_end that a grid of the user's own does not have.
     """
     if isinstance(grid, str):
-        return GRIDS[choice("grid", grid, GRIDS)](sde, steps, t_start=t_start, t_end=t_end)
+        of_data = {}
+        if spread is not None and grid == "tapered":
+            of_data = {"std": spread[0], "dim": spread[1]}
+        rule = GRIDS[choice("grid", grid, GRIDS)]
+        return rule(sde, steps, t_start=t_start, t_end=t_end, **of_data)
     made = grid if isinstance(grid, Grid) else Grid.of(grid)
     made.check(sde)
     own = {"steps": made.steps, "t_start": made.start, "t_end": made.end}

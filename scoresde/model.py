@@ -106,6 +106,13 @@ class ScoreModel(nn.Module, ABC):
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
         """What the model says at x: (B, *D), a point `node` of the schedule."""
 
+    @property
+    def spread(self) -> tuple[float, int] | None:
+        """Standard deviation of the data and number of values of a sample; None if not known."""
+        if self.data is None or not self.data.std > 0.0:
+            return None
+        return self.data.std, math.prod(self.data.shape)
+
     def calls(self, node: Node) -> int:
         """Network evaluations that one `predict` at this node makes; wrappers have their own."""
         return 1
@@ -421,6 +428,10 @@ class AnalyticStart(ScoreModel):
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model.admit(cond)
+
+    @property
+    def spread(self) -> tuple[float, int] | None:
+        return self.model.spread
 
     def calls(self, node: Node) -> int:
         if isinstance(node.t, Tensor):

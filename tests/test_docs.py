@@ -10,8 +10,6 @@ from typing import Any
 import order
 import pytest
 
-from scoresde.sampler.auto import AUTO
-
 ROOT = Path(__file__).parent.parent
 
 
@@ -59,9 +57,13 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
         assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
 
 
-def test_the_choice_of_solvers_is_the_measured_one() -> None:
-    """docs/choosing.md and `solver="auto"` say what benchmarks/results/solvers.json holds."""
+def test_the_page_of_the_automatic_choice_is_that_of_its_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """docs/choosing.md and `solver="auto"` say what benchmarks/results/choosing.json holds."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     found = runpy.run_path(str(ROOT / "benchmarks/choosing.py"))
-    made = found["choices"](found["load"]())
-    assert found["rows"](made) == AUTO
-    assert found["PAGE"].read_text(encoding="utf-8") == found["page"](made)
+    saved = found["load"]()
+    assert saved["taken"] == found["taken"]()
+    assert {p["seed"] for p in saved["problems"]} >= set(found["HELD_OUT"])
+    assert found["PAGE"].read_text(encoding="utf-8") == found["page"](saved)

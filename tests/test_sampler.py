@@ -249,7 +249,9 @@ def test_denoising_is_one_tweedie_step_at_the_state_s_own_time(sde: Any, t_end: 
 def test_no_denoising_where_no_noise_is_left_or_none_is_known() -> None:
     net = Counted()
     model = Preconditioned(net, VP, "score")
-    sampler = ReverseSampler(VP, model, steps=4, grid="uniform", t_end=0.0)
+    with pytest.warns(UserWarning, match=r"grid: no noise is left.*'euler'.*first order; end it"):
+        sampler = ReverseSampler(VP, model, steps=4, grid="uniform", t_end=0.0)
+    assert sampler.solver == EulerMaruyama() and sampler.eta == 0.0
     solution = sampler.solve((3, 2), seed=0, keep_path=True)
     assert solution.nfe == net.calls == 4 and torch.equal(solution.x, solution.path[-1])
     own = SDE(lambda t, x: -x, lambda t: 1.0)
@@ -417,19 +419,23 @@ def test_defaults() -> None:
     auto = ReverseSampler(VP, score)
     assert auto.steps == 50 and auto.eta == 0.0
     assert auto.solve((2, 2), seed=0).nfe == 51
+    few = Gaussian(torch.zeros(2), torch.tensor(0.25)).under(VP)  # knows its data, two values
     for process, rows in AUTO.items():
-        for calls, name, grid in rows:
-            wanted = {"ode": None, "sde": 1.0, "any_eta": None}[process]
+        for first, name, grid in rows:
+            model = few if process == "ode" else score
             kind = "auto_sde" if process == "any_eta" else "auto"
-            made = ReverseSampler(VP, score, kind, steps=calls, eta=wanted)
-            solution = made.solve((2, 2), seed=0)
-            assert (made.solver, made.eta) == as_solver(name, VP)
-            assert (solution.solver, solution.grid) == (made.solver, GRIDS[grid](VP, calls))
-            assert solution.nfe <= calls + 2
+            for steps in (first, first + 1):
+                made = ReverseSampler(
+                    VP, model, kind, steps=steps, eta=1.0 if process == "sde" else None
+                )
+                solution = made.solve((2, 2), seed=0)
+                assert (made.solver, made.eta) == as_solver(name, VP) or steps > first
+                assert (made.grid, made.steps) == (grid, steps)
+                assert solution.solver == made.solver and solution.nfe <= steps + 2
     for steps in range(1, 200):
         for kind, eta in (("auto", None), ("auto", 0.5), ("auto_sde", None)):
             assert ReverseSampler(VP, score, kind, steps=steps, eta=eta).steps == steps
-    assert ReverseSampler(VP, score, grid=[1.0, 0.6, 0.2]).solver == Adams(1)
+    assert ReverseSampler(VP, score, grid=[1.0, 0.6, 0.2]).solver == Adams(2, 3, variant="bh2")
     for name in SOLVERS:
         made = ReverseSampler(VP, score, name)
         assert ((made.solver, made.eta), made.steps) == (as_solver(name, VP), 50)

@@ -3,93 +3,138 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 from scoresde._check import positive_int
-from scoresde.grid import Grid, make_grid
+from scoresde.grid import MANY, Grid, make_grid
 from scoresde.process import Eta
 from scoresde.sampler.names import AUTOMATIC, FIRST_ORDER_STEPS, STEPS, as_solver
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import Solver
 
-__all__ = ["AUTO", "choose", "settle"]
+__all__ = ["AUTO", "Settled", "choose", "settle"]
 
 AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
     "ode": (
-        (5, "deis_log_rho_3", "log_snr"),
-        (10, "ipndm_3", "log_snr"),
-        (20, "ipndm_3", "quadratic"),
-        (50, "unipc_4", "log_snr"),
-        (100, "unipc_3_v", "log_snr"),
+        (1, "ddim", "tapered"),
+        (2, "unipc_2_flow", "tapered"),
+        (10, "unipc_3_flow", "tapered"),
+        (28, "unipc_4_flow", "tapered"),
+    ),
+    "ode_many": (
+        (1, "ddim", "tapered"),
+        (2, "unipc_2_bh2", "tapered"),
+        (8, "unipc_3", "tapered"),
+        (30, "unipc_4", "tapered"),
     ),
     "sde": (
-        (5, "dpmpp_2m_sde", "log_snr"),
-        (10, "dpmpp_2m_sde", "log_snr"),
-        (20, "dpmpp_2m_sde", "log_snr"),
-        (50, "sa_solver_p3c4", "log_snr"),
-        (100, "sa_solver_p2c2_v", "quadratic"),
+        (1, "ancestral", "log_snr"),
+        (4, "dpmpp_2m_sde", "log_snr"),
+        (32, "sa_solver_p3c4", "log_snr"),
     ),
     "any_eta": (
-        (5, "dpmpp_2m_sde", "log_snr"),
-        (10, "er_sde_2", "uniform"),
-        (20, "er_sde_3", "log_snr"),
-        (50, "er_sde_3", "karras"),
-        (100, "sa_solver_p2c2_v", "quadratic"),
+        (1, "ancestral", "log_snr"),
+        (4, "dpmpp_2m_sde", "log_snr"),
+        (16, "er_sde_3", "log_snr"),
     ),
 }
-"""Process -> (network calls, solver, grid), the rows of docs/choosing.md.
+"""Process -> rows of (the steps from which it holds, solver, grid), those of docs/choosing.md.
 
-"ode" is the probability flow, "sde" the reverse SDE at eta = 1, "any_eta" whatever stochastic
-process does best. One row serves every problem: it is the setting with one call a step whose
-worst error over the problems of `benchmarks/solvers.py`, relative to that of the best default of
-other libraries, is the smallest. `python benchmarks/choosing.py` writes the page and
-compares these rows with the measured ones.
+"ode" is the probability flow of data with fewer than 64 values a sample, "ode_many" that of all
+others and of data that the model does not know; "sde" is the reverse SDE at eta = 1, "any_eta" the
+stochastic process that does best. All are solvers with one call a step on grids in the log-SNR,
+so that a row means the same under every affine SDE. `python benchmarks/choosing.py` measures
+them on random problems.
 """
 
-_SHORT = {"ode": "ddim", "sde": "ancestral", "any_eta": "ancestral"}
 
+@final
+@dataclass(frozen=True)
+class Settled:
+    """What the arguments of a sampler mean.
 
-def choose(sde: SDE, steps: int, end: float, process: str) -> tuple[str, str]:
-    """The names of a solver and a grid for this many steps to this time.
-
-    The row with the nearest number of calls, by ratio, is taken. Fewer steps than a third-order
-    solver needs leave first order; an SDE that is not affine, or a last node at which nothing is
-    left of the noise, leaves Euler's method.
+    Attributes:
+        solver, eta: the solver and the stochasticity of the process.
+        grid: a name, or a grid of the user's own.
+        steps: of a named grid; of the user's own grid None, or what it must agree with.
+        t_end: where a named grid stops; None for the SDE's own.
+        why: how an automatic choice was made; "" where the user chose.
     """
-    if not isinstance(sde, AffineSDE) or not math.isfinite(sde.log_snr(end)):
-        affine = isinstance(sde, AffineSDE)
-        return "euler" if affine and process == "ode" else "euler_maruyama", "uniform"
-    if steps < 4:
-        return _SHORT[process], "log_snr"
-    _, solver, grid = min(AUTO[process], key=lambda row: max(row[0] / steps, steps / row[0]))
+
+    solver: Solver
+    eta: Eta
+    grid: str | Grid
+    steps: int | None
+    t_end: float | None
+    why: str
+
+
+def choose(process: str, steps: int) -> tuple[str, str]:
+    """The names of a solver and a grid for this many steps: those of the last row begun."""
+    _, solver, grid = max(row for row in AUTO[process] if row[0] <= steps)
     return solver, grid
 
 
 def settle(
     sde: SDE,
+    spread: tuple[float, int] | None,
     solver: str | Solver,
     steps: int | None,
     grid: str | Grid | Sequence[float] | None,
     t_end: float | None,
     eta: Eta | None,
-) -> tuple[Solver, Eta, str | Grid, int | None]:
-    """What these arguments of a sampler mean: the solver, its eta, the grid and its steps.
+) -> Settled:
+    """What these arguments of a sampler mean.
 
-    A grid of the user's own keeps `steps` as it is: None, or what the grid must agree with.
+    An automatic solver is that of `AUTO` for the number of steps, on a grid of the user's own for
+    those of its longest leg. It falls back to the Euler(-Maruyama) method where the SDE is not
+    affine, and, with a warning, on a grid that the user chose and whose end has no noise left. A
+    `t_end` without noise and without a grid becomes the SDE's `t_min`, from which the final
+    denoising leads to the data.
+
+    Args:
+        spread: standard deviation of the data and number of values of a sample, if known.
     """
-    affine = isinstance(sde, AffineSDE)
     automatic = isinstance(solver, str) and solver in AUTOMATIC
+    affine = isinstance(sde, AffineSDE)
     if grid is not None and not isinstance(grid, str):
         grid = make_grid(grid, sde, steps, t_end=t_end)
-        count, end = grid.steps, grid.end
+        count, end = max(len(leg) - 1 for leg in grid.legs), grid.end
     else:
         if steps is None:
             steps = FIRST_ORDER_STEPS if automatic and not affine else STEPS
         count = positive_int("steps", steps, "the number of steps is a whole number above 0")
         end = sde.t_end if t_end is None else sde.check_time("t_end", t_end)
-    default = "log_snr" if affine else "uniform"
+    default, why = "log_snr" if affine else "uniform", ""
     if automatic:
         process = "any_eta" if solver == "auto_sde" else "ode" if eta in (None, 0) else "sde"
-        solver, default = choose(sde, count, end, process)
+        many = process == "ode" and (spread is None or spread[1] >= MANY)
+        chosen = choose("ode_many" if many else process, count)
+        why = f"measured to do best with {count} steps, {_known(spread)}"
+        if not isinstance(sde, AffineSDE):
+            chosen = "euler_maruyama", "uniform"
+            why = f"{type(sde).__name__} is not affine, so no solver of higher order applies"
+        elif not math.isfinite(sde.log_snr(end)):
+            if grid is None:
+                t_end = sde.t_min
+                why = f"{why}; no noise is left at t = {end:g}, so the steps end at t = {t_end:g}"
+            else:
+                chosen = "euler" if process == "ode" else "euler_maruyama", "uniform"
+                why = f"no noise is left at the end of the grid, t = {end:g}"
+                remedy = "end it before, for the final denoising leads to the data"
+                text = f"grid: {why}, so {solver!r} is {chosen[0]!r}, of first order; {remedy}"
+                warnings.warn(text, stacklevel=3)
+        solver, default = chosen
     made, own = as_solver(solver, sde)
-    return made, own if eta is None else eta, default if grid is None else grid, steps
+    return Settled(
+        made, own if eta is None else eta, default if grid is None else grid, steps, t_end, why
+    )
+
+
+def _known(spread: tuple[float, int] | None) -> str:
+    if spread is None:
+        return "for data of unknown size"
+    return f"for data of standard deviation {spread[0]:.3g} and {spread[1]} values a sample"

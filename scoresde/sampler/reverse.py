@@ -42,16 +42,21 @@ class ReverseSampler:
         model: a `ScoreModel`, or a bare function score(t, x).
         solver: a name of `SOLVERS`, a solver, or "auto": what was measured to do best with this
             number of steps on the probability flow, or on the reverse SDE where eta is not 0;
-            "auto_sde" is the best stochastic one, with its own eta. `Solution.solver` says which.
+            "auto_sde" is the best stochastic one, with its own eta. `Solution.solver` says which,
+            and the attribute `why` on what ground.
         steps: steps of the solver; the final denoising call comes on top. 50 by default.
-        grid: "log_snr", "uniform", "quadratic", "karras", "sigmoid", a `Grid`, or the times
-            themselves, with which `steps` and `t_end`, if given, must agree. By default what
-            goes with an automatic solver, else "log_snr" ("uniform" if the SDE is not affine).
+        grid: "log_snr", "uniform", "quadratic", "karras", "sigmoid", "tapered", a `Grid`, or the
+            times themselves, with which `steps` and `t_end`, if given, must agree. By default
+            what goes with an automatic solver, else "log_snr" ("uniform" if the SDE is not
+            affine). "tapered" uses what the model knows of its data, their standard deviation.
         t_end: where to stop; the SDE's own by default.
         eta: the stochasticity, a number or a function of t; that of the solver's name by
             default, or 1 for a solver object that can walk an SDE and 0 for one that cannot.
         denoise: end with one Tweedie step x_0hat(x) at the state's own time. By default under
             an affine SDE; where sigma(t_end) = 0 there is nothing left to denoise.
+
+    Attributes:
+        why: how "auto" or "auto_sde" chose the solver and what it falls back to; "" otherwise.
 
     Raises:
         TypeError, ValueError: at construction, before any network call, whatever can be known
@@ -87,10 +92,12 @@ class ReverseSampler:
                 remedy = "a calibration brings its own; take its solver and grid by themselves"
                 raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
             grid, eta, solver = solver.grid, 0.0, solver.solver
-        self.solver, self.eta, grid, steps = settle(sde, solver, steps, grid, t_end, eta)
-        self.t_end = t_end
-        self._nodes = make_grid(grid, sde, steps, t_end=t_end)
-        self.grid = grid if isinstance(grid, str) else self._nodes
+        spread = self.model.spread
+        settled = settle(sde, spread, solver, steps, grid, t_end, eta)
+        self.solver, self.eta, self.t_end = settled.solver, settled.eta, settled.t_end
+        self.why = settled.why
+        self._nodes = make_grid(settled.grid, sde, settled.steps, t_end=self.t_end, spread=spread)
+        self.grid = settled.grid if isinstance(settled.grid, str) else self._nodes
         self.steps = self._nodes.steps
         self.denoise = affine if denoise is None else denoise
         instance("denoise", self.denoise, bool, "pass True, False, or nothing for the default")
@@ -103,7 +110,8 @@ class ReverseSampler:
         self.solver.check_walk(walk, self._nodes)
 
     def __repr__(self) -> str:
-        return f"ReverseSampler({self.sde!r}, {self.solver!r}, eta={self.eta!r})"
+        of = f"{self.sde!r}, {self.solver!r}, steps={self.steps}, eta={self.eta!r}"
+        return f"ReverseSampler({of}{f', why={self.why!r}' if self.why else ''})"
 
     def calibrate(
         self,
@@ -323,7 +331,8 @@ class ReverseSampler:
         """The initial state, checked, and the grid from its time."""
         grid = self._nodes
         if t_start is not None:
-            grid = make_grid(self.grid, self.sde, self.steps, t_start=t_start, t_end=self.t_end)
+            ends = {"t_start": t_start, "t_end": self.t_end}
+            grid = make_grid(self.grid, self.sde, self.steps, **ends, spread=self.model.spread)
         if teleport is not None:
             self._check_teleport(teleport, shape, x_init)
         if x_init is None:
