@@ -115,12 +115,13 @@ class DataSummary:
         name: of the data set, for messages.
         classes: number of classes of "label"; 0 if there are none.
         class_names: what they are called, in their order; () if that is not known.
+        class_counts: number of samples of each class; () if that is not known.
         scaling: how the user's values became model units; None if they were used as they are.
         contract: which integers the values stand for; None for data that is not quantised.
 
     Raises:
-        ValueError: `high` is below `low`, a number is not finite, or there is not one name for
-            each class.
+        ValueError: `high` is below `low`, a number is not finite, or there is not one name or one
+            count for each class.
 
     Example:
         >>> summary = DataSummary(100, (2,), mean=0.0, std=1.0, low=-3.0, high=2.5)
@@ -137,6 +138,7 @@ class DataSummary:
     name: str = ""
     classes: int = 0
     class_names: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
     scaling: Scaling | None = None
     contract: DataContract | None = None
 
@@ -148,6 +150,9 @@ class DataSummary:
         if self.class_names and len(self.class_names) != self.classes:
             expected = f"{self.classes} names, one for each class"
             raise fail("class_names", expected, self.class_names, "one name per class")
+        if self.class_counts and len(self.class_counts) != self.classes:
+            expected = f"{self.classes} counts, one for each class"
+            raise fail("class_counts", expected, self.class_counts, "one count per class")
 
     def decode(self, x: Tensor) -> Tensor:
         """Samples (B, *D) in model units, back in the units that the data came in.
@@ -171,6 +176,7 @@ class DataSummary:
             "name": self.name,
             "classes": self.classes,
             "class_names": list(self.class_names),
+            "class_counts": list(self.class_counts),
             "scaling": None if self.scaling is None else self.scaling.to_dict(),
             "contract": None if self.contract is None else self.contract.to_dict(),
         }
@@ -183,6 +189,7 @@ class DataSummary:
             **{k: saved[k] for k in ("count", "mean", "std", "low", "high", "name", "classes")},
             shape=tuple(saved["shape"]),
             class_names=tuple(saved["class_names"]),
+            class_counts=tuple(saved.get("class_counts", ())),
             scaling=None if scaling is None else Scaling.from_dict(scaling),
             contract=None if contract is None else DataContract.from_dict(contract),
         )

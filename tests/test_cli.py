@@ -91,7 +91,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def program(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "scoresde.cli", *arguments],
+        [sys.executable, "-m", "scoresde", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -162,7 +162,7 @@ def test_a_signal_saves_the_run_and_resume_ends_at_the_same_bits(
     call(f"{line} --out {tmp_path / 'whole'}")
     run = tmp_path / "parts"
     process = subprocess.Popen(
-        [sys.executable, "-m", "scoresde.cli", *shlex.split(line), "--out", str(run)],
+        [sys.executable, "-m", "scoresde", *shlex.split(line), "--out", str(run)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -184,7 +184,7 @@ def test_a_signal_saves_the_run_and_resume_ends_at_the_same_bits(
 def test_two_processes_write_one_run(tmp_path: Path) -> None:
     line = f"{MOONS} --steps 3 --out {tmp_path / 'run'} --json"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "scoresde.cli", *shlex.split(line)]
+    command += ["--nproc-per-node", "2", "-m", "scoresde", *shlex.split(line)]
     found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["steps"] == 3  # one object, of the first process
@@ -316,7 +316,9 @@ def test_resume_without_a_checkpoint_starts_and_with_one_goes_on(
 ) -> None:
     run = tmp_path / "run"
     line = f"{MOONS} --checkpoint-every 2 --seed 3 --ema 0.5 --schedule constant --warmup 0"
-    said = call(f"{line} --steps 2 --out {run} --resume").stderr
+    refused(f"{line} --steps 2 --out {run} --resume", "--resume: expected a checkpoint")
+    assert not run.exists()
+    said = call(f"{line} --steps 2 --out {run} --auto-resume").stderr
     assert "no checkpoint" in said
     call(f"{line} --steps 4 --out {run} --resume")
     call(f"{line} --steps 4 --out {tmp_path / 'whole'}")

@@ -116,9 +116,13 @@ def test_vectors_without_classes(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ("--seed 1", "seed: 0 there, 1 now; nothing was changed: choose another folder"),
-        ("--label 3", "label: expected classes from 0 to 2, got 3"),
+        (
+            "--label 3",
+            "--label: expected a class by number from 0 to 2, several with commas, all or "
+            "none, got '3'",
+        ),
         ("--shape 8", "shape"),
-        ("--format jpg", "format: expected one of 'npz', 'png', got 'jpg'"),
+        ("--format jpg", "format: expected one of 'csv', 'npz', 'png', got 'jpg'"),
         ("--solver dpm", "solver: expected one of"),
         ("--first -1", "first: expected an integer"),
     ],
@@ -153,7 +157,7 @@ def test_torchrun(model: Path, tmp_path: Path) -> None:
     line += ["--device", "cpu", "--json", "--out"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "scoresde.cli", *line, str(tmp_path / "two")]
+    command += ["--nproc-per-node", "2", "-m", "scoresde", *line, str(tmp_path / "two")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["drawn"] == 2  # one object, of the first process

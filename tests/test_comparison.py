@@ -389,3 +389,17 @@ def test_the_command_writes_a_report_that_repeats_itself(tmp_path: Path) -> None
     assert (
         "did you mean 'ddim'" in call(f"compare {place} --solvers ddin --out {again}x", 2).stderr
     )
+
+
+def test_nothing_is_recommended_where_the_reference_is_as_wrong_as_the_samples_are_wide() -> None:
+    rows = (row("a", 5, 0.3), row("b", 9, 0.02))
+    good = replace(results(*rows, floor=0.01), spread=0.5)
+    assert good.no_advice() is None and good.best(9).solver == "b"
+    assert "*:" in good.table()
+    bad = replace(good, floors={"error": Floor(0.0501, 0.0501, "made up")})
+    assert bad.front() == []
+    assert "No solver is recommended by error" in bad.table() and "*" not in bad.table()
+    with pytest.raises(ValueError, match=r"measure: no solver is recommended by error.*tighten"):
+        bad.best(9)
+    measured = compare(VP, EXACT, (64, 2), solvers=["ddim"], steps=[5], **WIDE)
+    assert measured.spread == pytest.approx(float(MIXTURE.sample(20000).std(0).mean()), rel=0.2)

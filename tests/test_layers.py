@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "scoresde"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "_check _quadrature",
+        "_check _progress _quadrature",
         "_tensor",
         "node contract nets metrics plot",
         "summary",
@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "sampler likelihood bound fokker_planck",
         "training diagnose adapters comparison export",
         "cli __init__",
+        "__main__",
     )
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import getdoc
+from inspect import getdoc, signature
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from scoresde.cli import compare, encode, export, inspect, interpolate, likelihood, sample, train
 from scoresde.cli.common import TRACEBACK, guarded
+from scoresde.cli.loaders import WithLoaders
 
 __all__ = ["COMMANDS", "app"]
 
@@ -59,8 +61,19 @@ def _root(
 def _unwrapped(function: Callable[..., Any]) -> str:
     """The docstring with each paragraph in one line, for the terminal to wrap."""
     paragraphs = (getdoc(function) or "").split("\n\n")
-    return "\n\n".join(" ".join(part.split()) for part in paragraphs)
+    return _literal("\n\n".join(" ".join(part.split()) for part in paragraphs))
+
+
+def _literal(text: str) -> str:
+    """The text as typer shows it to the letter: rich takes scoresde[export] for a style."""
+    try:
+        from rich.markup import escape
+    except ImportError:
+        return text
+    return escape(text)
 
 
 for function, examples in COMMANDS:
-    app.command(help=_unwrapped(function), epilog=examples)(guarded(function))
+    kind = WithLoaders if "data_option" in signature(function).parameters else TyperCommand
+    command = app.command(cls=kind, help=_unwrapped(function), epilog=_literal(examples))
+    command(guarded(function))

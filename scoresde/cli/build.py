@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from scoresde.model import Preconditioned
     from scoresde.sde import AffineSDE
 
-__all__ = ["build_model", "build_net", "build_sde", "build_time", "count_classes", "with_options"]
+__all__ = [
+    "build_model",
+    "build_net",
+    "build_sde",
+    "build_time",
+    "count_classes",
+    "present",
+    "with_options",
+]
 
 SDES = {
     "vp": "VPSDE",
@@ -93,6 +101,11 @@ def count_classes(data: Data | LazyData) -> int:
     return data.classes or int(data.cond["label"].max()) + 1
 
 
+def present(data: Data | LazyData, classes: int) -> list[int]:
+    """The classes of which there is a sample, of so many."""
+    return sorted(set(data.cond["label"].tolist())) if classes else []
+
+
 def build_net(
     name: str, shape: Sequence[int], classes: int, options: Sequence[str] | None
 ) -> nn.Module:
@@ -107,7 +120,15 @@ def build_net(
         or (name == "mlp" and not vector)
         or (name in ("unet", "uvit") and vector)
     ):
-        remedy = "reshape the data to (N, D) or (N, C, H, W), or choose the other kind of network"
+        remedy = "choose the other kind of network, or reshape the data to (N, D) or (N, C, H, W)"
+        if len(shape) == 2:
+            remedy = (
+                f"there is no network for sequences yet: reshape the data to (N, "
+                f"{shape[0] * shape[1]}) for an MLP, or to (N, {shape[0]}, 1, {shape[1]}), given "
+                "with --data-option layout=NCHW, for a U-Net along one axis"
+            )
+        elif len(shape) > 3:
+            remedy = "there is no network for volumes yet: write one and use scoresde.Trainer"
         raise fail("net", "mlp for (D,), unet or uvit for (C, H, W)", (name, shape), remedy)
     kind = NETS[("mlp" if vector else "unet") if name == "auto" else name]
     fixed: dict[str, Any] = {"classes": classes}

@@ -11,12 +11,15 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
+
+from scoresde.cli.flags import Flags, flags_of, spelled
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +60,10 @@ R = TypeVar("R")
 
 TRACEBACK = "SCORESDE_TRACEBACK"
 """The environment variable that, set to 1, has errors show where they come from."""
+
+
+FLAGS: ContextVar[Flags] = ContextVar("FLAGS")
+"""How the arguments of the command that runs are written; see `scoresde.cli.flags`."""
 
 
 class RunFailed(RuntimeError):
@@ -148,10 +155,13 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
     2 for bad input (ValueError, TypeError, a missing file, folder, package or permission), 1 for a
     run that failed, 130 for Ctrl-C. `--traceback` or SCORESDE_TRACEBACK=1 shows the traceback.
+    Arguments of the library are named by the flags that they come from.
     """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        flags = flags_of(command)
+        FLAGS.set(flags)
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
@@ -160,10 +170,10 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:
             if isinstance(error, typer.Exit | typer.Abort | typer.BadParameter):
                 raise
-            if _wants_traceback():
+            if _wants_traceback() or isinstance(error, BrokenPipeError):
                 raise
             if isinstance(error, (*BAD_INPUT, OSError, RuntimeError)) and str(error):
-                _complain(str(error))
+                _complain(spelled(str(error), flags))
             else:
                 name = type(error).__name__
                 _complain(f"{name}: {error}; `scoresde --traceback ...` shows where")
@@ -190,15 +200,26 @@ def _wants_traceback() -> bool:
 
 
 def _complain(message: str) -> None:
-    print(f"scoresde: {message}", file=sys.stderr, flush=True)
+    _write(f"scoresde: {message}")
+
+
+def _write(line: str) -> None:
+    """A line on stderr, above a progress bar if there is one."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def as_program() -> Iterator[None]:
-    """SIGTERM as an orderly exit (143), warnings in one line."""
+    """SIGTERM as an orderly exit (143), a reader that left as 141, warnings in one line."""
 
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"scoresde: warning: {message}", file=sys.stderr, flush=True)
+        _complain(f"warning: {spelled(str(message), FLAGS.get({}))}")
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -208,6 +229,10 @@ def as_program() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = warn
             yield
+            sys.stdout.flush()
+    except BrokenPipeError:  # `scoresde inspect RUN | head`: as other programs end there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
     finally:
         signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
 
@@ -229,7 +254,7 @@ def is_first() -> bool:
 def say(message: str) -> None:
     """A line for people, on stderr, by the first process."""
     if is_first():
-        print(message, file=sys.stderr, flush=True)
+        _write(message)
 
 
 def emit(result: Mapping[str, Any], text: str, as_json: bool) -> None:
@@ -254,15 +279,15 @@ def _plain(value: Any) -> Any:
 
 
 def progress(total: int, label: str, as_json: bool, unit: str = "samples") -> Any:
-    """A tqdm bar on stderr; off with --json, in other processes and where nobody watches."""
-    from tqdm import tqdm
+    """Progress on stderr, by the first process; none with --json."""
+    from scoresde._progress import progress as shown
 
-    return tqdm(total=total, desc=label, unit=unit, disable=not watched(as_json))
+    return closing(shown(total, label, unit, shown=watched(as_json)))
 
 
 def watched(as_json: bool) -> bool:
-    """Is a progress bar wanted?"""
-    return not as_json and is_first() and sys.stderr.isatty()
+    """Is the progress of this process shown?"""
+    return not as_json and is_first()
 
 
 def check_folder(out: Path, overwrite: bool) -> None:

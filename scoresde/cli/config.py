@@ -11,12 +11,25 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["ABOUT", "ConfigFile", "read_file", "settings", "write_config"]
+from scoresde.cli.common import say
+
+__all__ = [
+    "ABOUT",
+    "ConfigFile",
+    "given",
+    "read_file",
+    "say_where",
+    "settings",
+    "write_config",
+]
 
 ABOUT = "about"
 """The key under which a run's config.json says what it is; not an option."""
 
-OF_THE_CALL = frozenset({"config", "as_json", "overwrite", "resume"})
+MOVED = " moved from"
+"""The key, of no option, under which the former place of a moved folder is kept."""
+
+OF_THE_CALL = frozenset({"config", "as_json", "overwrite", "resume", "auto_resume"})
 """Options that say how a command is called and not what it does: not in a file."""
 
 
@@ -53,7 +66,8 @@ def _read(ctx: typer.Context, path: Path | None) -> Path | None:
     if path is None or ctx.resilient_parsing:
         return path
     try:
-        ctx.default_map = _defaults(ctx, read_file(path), str(path))
+        table = read_file(path)
+        ctx.default_map = _placed(_defaults(ctx, table, str(path)), table, path)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     return path
@@ -76,6 +90,37 @@ def _defaults(ctx: typer.Context, table: Mapping[str, Any], path: str) -> dict[s
             several = bool(getattr(options[option], "multiple", False))
             found[option] = _listed(option, value) if several else _single(option, value)
     return found
+
+
+def _placed(found: dict[str, Any], table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The options of a folder's own config.json, with the folder where it is now for its --out.
+
+    A folder may have been moved or renamed since it was written.
+    """
+    own, stored = path.parent, found.get("out")
+    if path.name != "config.json" or ABOUT not in table or stored is None:
+        return found
+    if Path(stored).resolve() != own.resolve():
+        found["out"] = str(own)
+        found[MOVED] = stored
+    return found
+
+
+def say_where(ctx: typer.Context) -> None:
+    """Say that --out is where the config.json lies, if it was written for another place."""
+    stored = (ctx.default_map or {}).get(MOVED)
+    if stored is not None and _source(ctx, "out") == "DEFAULT_MAP":
+        say(f"--out: {ctx.params['out']}, where its config.json is, and no longer {stored}")
+
+
+def given(ctx: typer.Context, name: str) -> bool:
+    """Was this option given, by a flag or in a file?"""
+    return ctx.params.get(name) is not None and _source(ctx, name) != "DEFAULT"
+
+
+def _source(ctx: typer.Context, name: str) -> str:
+    """Where the value of an option comes from: "COMMANDLINE", "DEFAULT_MAP" or "DEFAULT"."""
+    return getattr(ctx.get_parameter_source(name), "name", "DEFAULT")
 
 
 def _listed(name: str, value: Any) -> list[str]:

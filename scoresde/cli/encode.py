@@ -23,7 +23,8 @@ from scoresde.cli.common import (
 )
 from scoresde.cli.config import ConfigFile
 from scoresde.cli.opened import Opened, open_checkpoint
-from scoresde.cli.samples import Holdout, Unconditional, open_samples, saved_scaling
+from scoresde.cli.pictures import draw, drawable
+from scoresde.cli.samples import Holdout, Unconditional, open_samples
 from scoresde.cli.source import DataOptions, Source
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ DECODE_EXAMPLES = """Examples:
 scoresde decode runs/moons latents.npz --out back.npz
 
 scoresde decode runs/digits latents.npz --label 3 --out threes.npz     (as another class)
+
+scoresde decode runs/table latents.npz --out back.csv
 """
 
 Tolerance = Annotated[
@@ -100,7 +103,7 @@ def encode(
     """
     import numpy as np
 
-    place = _npz(out, overwrite)
+    place = _place(out, overwrite)
     opened = open_checkpoint(model, device)
     samples = open_samples(
         opened,
@@ -120,7 +123,7 @@ def encode(
             bar.update(len(x))
     arrays = {name: np.concatenate(values) for name, values in columns.items()}
     arrays["row"] = samples.rows.numpy()
-    _save(place, arrays)
+    _save(place, arrays, opened)
     result: dict[str, Any] = {
         "out": str(place),
         "samples": len(samples),
@@ -164,13 +167,18 @@ def decode(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="The .npz file.", metavar="FILE", rich_help_panel="This call"),
+        typer.Option(
+            help="The .npz file, or a .csv table of vectors.",
+            metavar="FILE",
+            rich_help_panel="This call",
+        ),
     ],
     label: Annotated[
         str | None,
         typer.Option(
-            help="Decode as this class, or several in turns, 0,1,2; by default the class each "
-            "code was encoded with; none for no class.",
+            help="Decode as this class, by name or number, or several in turns, dog,cat; by "
+            "default the class each code was encoded with; none for no class.",
+            metavar="CLASS",
         ),
     ] = None,
     tolerance: Tolerance = 1e-5,
@@ -182,35 +190,66 @@ def decode(
 ) -> None:
     """Decode latent codes, by the probability flow from noise to data.
 
-    The file holds x in model units, and for a model of a table raw, in the units of its columns.
-    With another --label than that of the encoding, the codes become the same sample of another
-    class, as far as the model sees one.
+    A .npz file holds x in model units, and raw in the units of the training data: of images the
+    levels of their pixels, of a table the values of its columns, whose names are columns. A .csv
+    file holds raw. Beside the file a picture of the same name shows the first of the samples, if
+    they are images or points in the plane. With another --label than that of the encoding, the
+    codes become the same sample of another class, as far as the model sees one.
     """
+    import numpy as np
     import torch
 
     from scoresde.sampler import decode as along
 
-    place = _npz(out, overwrite)
+    place = _place(out, overwrite, (".npz", ".csv"))
     opened = open_checkpoint(model, device)
     z, labels = _read(latents, opened)
-    sde, parts = opened.model.sde, []
+    if place.suffix == ".csv" and z.ndim != 2:
+        raise ValueError("out: expected a .npz file for samples that are no vectors, got a .csv")
+    turns = opened.turns(label)
+    sde, parts, told = opened.model.sde, [], []
     with progress(len(z), "decode", as_json) as bar:
         for start in range(0, len(z), batch_size):
             part = torch.from_numpy(z[start : start + batch_size]).to(opened.device)
-            cond = opened.labels(label, len(part), start)
-            if label is None and labels is not None:
+            chosen = None
+            if turns is not None:
+                numbers = torch.arange(start, start + len(part)) % len(turns)
+                chosen = torch.tensor(turns)[numbers]
+            elif label is None and labels is not None:
                 chosen = torch.from_numpy(labels[start : start + batch_size])
-                cond = {"label": chosen.to(opened.device)}
-            x = along(sde, opened.model, part, solver=flow_solver(tolerance), cond=cond or None)
+            cond = None if chosen is None else {"label": chosen.to(opened.device)}
+            x = along(sde, opened.model, part, solver=flow_solver(tolerance), cond=cond)
             parts.append(x.cpu())
+            told += [] if chosen is None else [chosen]
             bar.update(len(part))
-    whole, scaling = torch.cat(parts), saved_scaling(opened)
-    arrays = {"x": whole.numpy()}
-    if scaling is not None:
-        arrays["raw"] = scaling.decode(whole.double()).numpy()
-    _save(place, arrays)
-    result = {"out": str(place), "samples": len(whole), "shape": tuple(whole.shape[1:])}
-    emit(result, f"{len(whole)} samples in {place}", as_json)
+    whole = torch.cat(parts)
+    arrays: dict[str, Any] = {"x": whole.numpy()}
+    if opened.data is not None and (opened.data.scaling or opened.contract):
+        arrays["raw"] = opened.data.decode(whole.double()).numpy()
+        columns = opened.data.scaling.columns if opened.data.scaling else ()
+        arrays |= {"columns": np.array(columns)} if columns else {}
+    if told:
+        arrays["label"] = torch.cat(told).numpy()
+        arrays |= {"class_names": np.array(opened.class_names)} if opened.class_names else {}
+    _save(place, arrays, opened)
+    picture = _picture(whole, place, opened)
+    result = {
+        "out": str(place),
+        "samples": len(whole),
+        "shape": tuple(whole.shape[1:]),
+        "picture": picture,
+    }
+    seen = f"\n{picture}: the first of them" if picture else ""
+    emit(result, f"{len(whole)} samples in {place}{seen}", as_json)
+
+
+def _picture(x: Any, place: Path, opened: Opened) -> str | None:
+    """The first samples beside the file, or None if there is no picture of such samples."""
+    if not is_first() or not drawable(x.shape[1:]):
+        return None
+    file = place.with_suffix(".png")
+    draw(x[: 2000 if x.ndim == 2 else 64], file, contract=opened.contract)
+    return str(file)
 
 
 def _read(latents: Path, opened: Opened) -> tuple[Any, Any]:
@@ -242,16 +281,27 @@ def _read(latents: Path, opened: Opened) -> tuple[Any, Any]:
     return z, arrays.get("label") if opened.classes else None
 
 
-def _save(place: Path, arrays: Mapping[str, Any]) -> None:
+def _save(place: Path, arrays: Mapping[str, Any], opened: Opened) -> None:
     import numpy as np
 
-    if is_first():
-        with whole_file(place) as half:
+    from scoresde.data.samples import csv_text
+
+    if not is_first():
+        return
+    with whole_file(place) as half:
+        if place.suffix == ".npz":
             np.savez(half, **arrays)
+        else:
+            scaling = opened.data.scaling if opened.data is not None else None
+            known = None if scaling is None else scaling.to_dict()
+            half.write_text(csv_text(arrays, known), encoding="utf-8")
 
 
-def _npz(out: Path, overwrite: bool) -> Path:
-    if out.suffix != ".npz":
-        raise ValueError(f"out: expected a name that ends in .npz, got {str(out)!r}")
+def _place(out: Path, overwrite: bool, endings: tuple[str, ...] = (".npz",)) -> Path:
+    if out.suffix not in endings:
+        listed = " or ".join(endings)
+        raise ValueError(f"out: expected a name that ends in {listed}, got {str(out)!r}")
     check_file(out, overwrite)
+    if endings != (".npz",):  # with a picture
+        check_file(out.with_suffix(".png"), overwrite)
     return out

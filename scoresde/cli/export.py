@@ -54,8 +54,9 @@ def export(
     The file takes x (B, ...), t (B,) in the time of the SDE and, of a model with classes, label
     (B,), and returns the denoised state or another coordinate of the prediction. It gets its
     name only if it answers as the model does, to float32 rounding, at ten times and several batch
-    sizes. What is needed to sample with it elsewhere (SDE, schedule, prior, levels of the data)
-    is in the file itself, and printed with --json. Needs the extra scoresde[export].
+    sizes. What is needed to sample with it elsewhere (SDE, schedule, prior, and of the data the
+    levels, the scaling, the columns and the names of the classes) is in the file itself; --json
+    prints it, but for the table of the schedule. Needs the extra scoresde[export].
     """
     kind = _kind(out, to)
     if kind == "program" and opset is not None:
@@ -82,7 +83,7 @@ def export(
         "deviation": made.deviation,
         "bound": BOUND,
         "checked": made.checked,
-        "metadata": made.metadata,
+        "metadata": {k: v for k, v in made.metadata.items() if k != "schedule"},
     }
     text = (
         f"{made.path}: {made.output} of {type(opened.model.net).__name__}, "

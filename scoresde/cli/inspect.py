@@ -57,6 +57,7 @@ def report(folder: Path) -> dict[str, Any]:
         count = sum(p.numel() for p in open_checkpoint(folder, "cpu").model.net.parameters())
     training, extra = config.get("training") or {}, config.get("extra") or {}
     about, options = run_about(folder), net.get("config") or {}
+    data = config.get("data") or {}
     return {
         "folder": str(folder),
         "version": config.get("library"),
@@ -75,8 +76,10 @@ def report(folder: Path) -> dict[str, Any]:
         "sigma_data": settings["sigma_data"],
         "shape": known_shape(options, extra, about),
         "classes": options.get("classes", 0),
-        "class_names": about.get("class_names") or [],
+        "class_names": data.get("class_names") or [],
+        "class_counts": data.get("class_counts") or [],
         "contract": config.get("contract"),
+        "data": {**data, "contract": config.get("contract")} if data else None,
         "step": training.get("step", extra.get("step")),
         "average": _average(training),
         "resumable": bool(training),
@@ -145,13 +148,15 @@ def _text(found: Mapping[str, Any]) -> str:
     if found["time"] is not None:
         rows["times"] = "t_min {t_min:.4g}, t_end {t_end:.4g}, T {T:.4g}".format(**found["time"])
         rows["log-SNR"] = "{t_end:.3f} at t_end, {T:.3f} at T".format(**found["log_snr"])
+    if found["data"] is not None:
+        rows |= _data_rows(found["data"])
     rows |= {
         "schedule": f"{found['schedule']} (fingerprint)",
         "network": f"{found['network']}({_listed(found['network_options'])})",
         "size": f"{found['parameters']:,} parameters of {found['dtype']}",
         "predicts": f"{found['predicts']}, told {found['told']} as its time",
         "sample": "of any size" if shape is None else "x".join(map(str, shape)),
-        "classes": _classes(found["classes"], found["class_names"]),
+        "classes": _classes(found),
         "levels": levels if contract is None else levels.format(**contract),
         "step": found["step"] if found["step"] is not None else "unknown",
         "average": found["average"] or "not noted",
@@ -174,6 +179,35 @@ def _listed(options: Mapping[str, Any] | None) -> str:
     return ", ".join(f"{k}={v}" for k, v in (options or {}).items())
 
 
-def _classes(count: int, names: list[str]) -> str:
-    listed = f": {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}" if names else ""
-    return f"{count}{listed}" if count else "none"
+def _classes(found: Mapping[str, Any]) -> str:
+    """Their number and names, with the number of samples of each where that is known."""
+    total, names, counts = (found[key] for key in ("classes", "class_names", "class_counts"))
+    if not total:
+        return "none"
+    shown = [names[k] if names else str(k) for k in range(min(10, len(names or counts)))]
+    if counts:
+        shown = [f"{name} ({counts[k]:,})" for k, name in enumerate(shown)]
+    more = " ..." if len(names or counts) > 10 else ""
+    return f"{total}{': ' if shown else ''}{', '.join(shown)}{more}"
+
+
+def _data_rows(data: Mapping[str, Any]) -> dict[str, str]:
+    """What the model was trained on, and the units of its samples."""
+    rows = {
+        "data": f"{data['name'] or 'unnamed'}, {data['count']:,} samples; in model units mean "
+        f"{data['mean']:.3g}, standard deviation {data['std']:.3g}, "
+        f"from {data['low']:.3g} to {data['high']:.3g}"
+    }
+    scaling = data["scaling"]
+    if scaling is not None and scaling["columns"]:
+        triples = zip(scaling["columns"], scaling["mean"], scaling["std"], strict=True)
+        listed = [f"{name} ({mean:.4g} +- {std:.3g})" for name, mean, std in triples]
+        rows["columns"] = ", ".join(listed[:12]) + (" ..." if len(listed) > 12 else "")
+    elif scaling is not None:
+        plain = isinstance(scaling["mean"], float)
+        rows["scaling"] = (
+            f"x = (value - {scaling['mean']:.4g}) / {scaling['std']:.4g}"
+            if plain
+            else "of each entry by its own mean and standard deviation"
+        )
+    return rows

@@ -21,7 +21,7 @@ from scoresde.cli.common import (
 from scoresde.cli.config import ConfigFile, write_config
 from scoresde.cli.encode import Tolerance, flow_solver
 from scoresde.cli.opened import Opened, open_checkpoint
-from scoresde.cli.pictures import draw, drawable
+from scoresde.cli.pictures import draw, drawable, why_not
 from scoresde.cli.samples import Unconditional, open_samples
 from scoresde.cli.source import DataOptions
 
@@ -72,9 +72,9 @@ def interpolate(
     label: Annotated[
         str | None,
         typer.Option(
-            help="Decode as this class; by default as that of the first sample of a pair, or no "
-            "class for --seeds.",
-            metavar="K",
+            help="Decode as this class, by name or number; by default as that of the first sample "
+            "of a pair, or no class for --seeds; none for no class.",
+            metavar="CLASS",
         ),
     ] = None,
     frames: Annotated[
@@ -119,7 +119,7 @@ def interpolate(
         ends = _encoded(opened, data, data_option, pairs, tolerance, unconditional)
     else:
         ends = _drawn(opened, pairs, opened.shape(shape))
-    wanted = opened.labels(label, len(pairs)) or ({} if label == "none" else ends[2])
+    wanted = ends[2] if label is None else opened.labels(label, len(pairs))
     x, z = _walk(opened, ends[0], ends[1], wanted, frames, (tolerance, batch_size))
     claim_folder(out, overwrite, ("interpolation.*",))
     result: dict[str, Any] = {
@@ -139,6 +139,8 @@ def interpolate(
     text = f"{len(pairs)} x {frames} samples in {out}: " + ", ".join(
         name for name in ("interpolation.npz", result["picture"] and "interpolation.png") if name
     )
+    if not drawable(x.shape[2:]):
+        text += f"\nno picture: {why_not(x.shape[2:])}"
     emit(result, text, as_json)
 
 

@@ -287,7 +287,8 @@ class _Found:
                 result[f"{name}_monte_carlo_error"] = float(noise) * scale
         result["nfe"] = float(columns["nfe"].double().mean())
         if self.samples.scaling is not None:
-            shift = float(self.samples.scaling.std.log().sum())
+            shape = self.samples.data.x.shape[1:]
+            shift = float(self.samples.scaling.std.expand(shape).log().sum())
             result["nats_in_units_of_the_table"] = result["nats"] - shift
         return result
 
@@ -321,7 +322,7 @@ def _monte_carlo_error(draws: Tensor, shared: bool) -> float:
 
 def _text(result: dict[str, Any]) -> str:
     lines = [f"{result['kind']}, {result['samples']} samples of {result['data'] or 'the data'}"]
-    names = {"bits_per_dim": "bits/dim", "nats": "nats", "nats_in_units_of_the_table": "raw units"}
+    names = {"bits_per_dim": "bits/dim", "nats": "nats", "nats_in_units_of_the_table": "raw nats"}
     for name, title in names.items():
         if name in result:
             error, noise = (
@@ -331,6 +332,7 @@ def _text(result: dict[str, Any]) -> str:
             tail = f" +- {error:.4f}" if known else ""
             if noise is not None and math.isfinite(noise):
                 tail += f" (of it Monte Carlo {noise:.4f})"
+            tail += " in the units of the table" if title == "raw nats" else ""
             lines.append(f"{title:12}{result[name]:.4f}{tail}")
     for name in ("solver_error", "truncation", "prior", "diffusion", "reconstruction"):
         if name in result:

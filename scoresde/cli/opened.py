@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from scoresde.cli.common import pick_device
+from scoresde.cli.common import pick_device, say
+from scoresde.cli.flags import in_flags
 
 if TYPE_CHECKING:
     import torch
 
     from scoresde.contract import DataContract
     from scoresde.model import Preconditioned
+    from scoresde.summary import DataSummary
 
-__all__ = ["Opened", "checkpoint_folder", "known_shape", "open_checkpoint", "run_about"]
+__all__ = [
+    "Opened",
+    "checkpoint_folder",
+    "is_run",
+    "known_shape",
+    "open_checkpoint",
+    "read_run",
+    "run_about",
+    "run_of",
+]
 
 
 def checkpoint_folder(path: Path) -> Path:
@@ -28,14 +39,32 @@ def checkpoint_folder(path: Path) -> Path:
     return path
 
 
-def run_about(folder: Path) -> dict[str, Any]:
-    """What `scoresde train` noted of the run that a checkpoint stands in; {} if nothing."""
+def is_run(path: Path) -> bool:
+    """Is this the folder of a run or of a checkpoint?"""
+    if any((place / "model.safetensors").is_file() for place in (path, path / "checkpoint")):
+        return True
+    return bool(read_run(path).get("about", {}).get("command") == "train")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The config.json that a command of `scoresde` left in a folder; {} if there is none."""
     try:
-        table = json.loads((folder.parent / "config.json").read_bytes())
-        about = table["about"]
+        table = json.loads((folder / "config.json").read_bytes())
+        return table if isinstance(table["about"], dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return about if isinstance(about, dict) else {}
+
+
+def run_about(folder: Path) -> dict[str, Any]:
+    """What `scoresde train` noted of the run that a checkpoint stands in; {} if nothing."""
+    about: dict[str, Any] = run_of(folder).get("about", {})
+    return about
+
+
+def run_of(folder: Path) -> dict[str, Any]:
+    """The config.json of the run that a checkpoint stands in, runs/x/checkpoints/000001000 too."""
+    tables = (read_run(place) for place in folder.absolute().parents[:2])
+    return next((t for t in tables if t.get("about", {}).get("command") == "train"), {})
 
 
 def known_shape(
@@ -76,6 +105,11 @@ class Opened:
 
         fields = self.config.get("contract")
         return None if fields is None else DataContract.from_dict(fields)
+
+    @property
+    def data(self) -> DataSummary | None:
+        """What is known of the data that the model was trained on."""
+        return self.model.data
 
     @property
     def classes(self) -> int:
@@ -132,34 +166,91 @@ class Opened:
             return int(net["channels"]), None, None
         return self.shape()
 
-    def labels(self, wanted: str | None, n: int, first: int = 0) -> dict[str, torch.Tensor]:
-        """Class labels of samples number first ... first + n - 1, as a model's `cond`.
+    def turns(self, wanted: str | None) -> list[int] | None:
+        """The classes that take turns, or None for no label.
 
         Args:
-            wanted: "3", or several that take turns, "0,1,7", or "all" of them; None or "none" for
-                no label, which a network with classes takes as its unconditional case.
+            wanted: a class by its name or its number, several with commas between them, or "all"
+                of those that occur in the training data; None or "none" for no label, which a
+                network with classes takes as its unconditional case. A name goes before a number
+                and before "all" and "none", and may hold commas itself.
 
         Raises:
             ValueError: a class that there is not, or a model without classes.
         """
-        import torch
-
-        if wanted is None or wanted == "none":
-            return {}
+        names = self.class_names
+        if wanted is None or (wanted == "none" and "none" not in names):
+            return None
         if not self.classes:
             raise ValueError(
                 f"label: expected none, for the model has no classes, got {wanted!r}; leave it out"
             )
-        limits = f"classes from 0 to {self.classes - 1}"
-        try:
-            turns = range(self.classes) if wanted == "all" else [int(k) for k in wanted.split(",")]
-        except ValueError:
-            raise ValueError(f"label: expected {limits}, or all, got {wanted!r}") from None
-        wrong = [k for k in turns if not 0 <= k < self.classes]
-        if wrong:
-            raise ValueError(f"label: expected {limits}, got {wrong[0]}")
-        table = torch.tensor(list(turns), device=self.device)
+        if wanted in ("all", "balanced") and wanted not in names:
+            return self.present
+        turns = _class_numbers(wanted, names, self.classes)
+        missing = [self.class_name(k) for k in turns if k not in self.present]
+        if missing:
+            say(f"warning: the training data hold no sample of class {', '.join(missing)}")
+        return turns
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called, or ()."""
+        names = () if self.data is None else self.data.class_names
+        return names if len(names) == self.classes else ()
+
+    @property
+    def present(self) -> list[int]:
+        """The classes of which the training data hold samples; all of them if that is unknown."""
+        counts = () if self.data is None else self.data.class_counts
+        found = [k for k, count in enumerate(counts[: self.classes]) if count]
+        return found or list(range(self.classes))
+
+    def class_name(self, number: int) -> str:
+        """The name of a class, or its number."""
+        return self.class_names[number] if self.class_names else str(number)
+
+    def labels(self, wanted: str | None, n: int, first: int = 0) -> dict[str, torch.Tensor]:
+        """Class labels of samples number first ... first + n - 1, as a model's `cond`.
+
+        Args:
+            wanted: as of `turns`.
+
+        Raises:
+            ValueError: as `turns`.
+        """
+        import torch
+
+        turns = self.turns(wanted)
+        if turns is None:
+            return {}
+        table = torch.tensor(turns, device=self.device)
         return {"label": table[torch.arange(first, first + n, device=self.device) % len(turns)]}
+
+
+def _class_numbers(wanted: str, names: Sequence[str], classes: int) -> list[int]:
+    """Class numbers from names and numbers with commas between them, the longest name first."""
+    import difflib
+
+    parts, found = wanted.split(","), []
+    while parts:
+        sizes = range(len(parts), 0, -1)
+        texts = [(size, ",".join(parts[:size]).strip()) for size in sizes]
+        size, text = next(((k, t) for k, t in texts if t in names), (1, parts[0].strip()))
+        if text in names:
+            found.append(names.index(text))
+        elif text.isdecimal() and int(text) < classes:
+            found.append(int(text))
+        else:
+            some = f" or by name ({', '.join(names[:8])}{' ...' if len(names) > 8 else ''})"
+            near = difflib.get_close_matches(text, names, n=1)
+            raise ValueError(
+                f"label: expected a class by number from 0 to {classes - 1}"
+                f"{some if names else ''}, several with commas, all or none, got {text!r}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+        parts = parts[size:]
+    return found
 
 
 def open_checkpoint(path: Path, device: str | None = None) -> Opened:
@@ -171,6 +262,7 @@ def open_checkpoint(path: Path, device: str | None = None) -> Opened:
     from scoresde.training import load, read_config
 
     where, folder = pick_device(device), checkpoint_folder(path)
-    config = read_config(folder)
-    model: Preconditioned = load(folder, device=where)  # type: ignore[assignment]
+    with in_flags({"path": "MODEL"}):
+        config = read_config(folder)
+        model: Preconditioned = load(folder, device=where)  # type: ignore[assignment]
     return Opened(model, folder, config, run_about(folder), where)

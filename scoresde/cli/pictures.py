@@ -15,14 +15,22 @@ if TYPE_CHECKING:
     from scoresde.model import ScoreModel
     from scoresde.training import Trainer
 
-__all__ = ["Pictures", "draw", "draw_losses", "drawable"]
+__all__ = ["Pictures", "draw", "draw_losses", "drawable", "why_not"]
 
 STEPS = 20  # enough for a look
 
 
 def drawable(shape: Sequence[int]) -> bool:
     """Is there a picture of samples of this shape: of points in the plane, or of images?"""
-    return tuple(shape) == (2,) or (len(shape) == 3 and shape[0] in (1, 3))
+    return tuple(shape) == (2,) or (len(shape) == 3 and shape[0] in (1, 3, 4))
+
+
+def why_not(shape: Sequence[int]) -> str:
+    """Why there is no picture of samples of this shape."""
+    sizes = "x".join(map(str, shape))
+    return (
+        f"images of 1, 3 or 4 channels and points in the plane are drawn, samples of {sizes} not"
+    )
 
 
 def draw(
@@ -32,6 +40,7 @@ def draw(
     contract: DataContract | None = None,
     columns: int | None = None,
     title: str | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """Write samples (N, *D) as a PNG: images side by side, or points in the plane."""
     from scoresde import plot
@@ -42,7 +51,9 @@ def draw(
         figure = plot.scatter({title or "samples": x})
     else:
         low, high = (-1.0, 1.0) if contract is None else (contract.low, contract.high)
-        figure = plot.image_grid(x, columns=columns, title=title, low=low, high=high)
+        figure = plot.image_grid(
+            x, columns=columns, title=title, labels=labels, low=low, high=high
+        )
     plot.save(figure, file)
 
 
@@ -57,16 +68,23 @@ class Pictures:
         folder: of the pictures, `<step>.png`.
         shape: of a sample.
         contract: the range of the pixels.
-        classes: their number, 0 for none.
+        classes: the numbers of those that occur, () for none.
+        names: of all classes, if they are known.
     """
 
     def __init__(
-        self, folder: Path, shape: Sequence[int], contract: DataContract | None, classes: int
+        self,
+        folder: Path,
+        shape: Sequence[int],
+        contract: DataContract | None,
+        classes: Sequence[int],
+        names: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.shape = tuple(shape)
         self.contract = contract
-        self.classes = classes
+        self.classes = tuple(classes)
+        self.names = [names[k] if names else str(k) for k in self.classes]
         self.possible = drawable(shape)
 
     def __call__(self, step: int, model: ScoreModel) -> None:
@@ -74,9 +92,12 @@ class Pictures:
 
         from scoresde.sampler import ReverseSampler
 
-        columns = self.classes if 2 <= self.classes <= 16 else 8
+        count = len(self.classes)
+        columns = count if 2 <= count <= 16 else 8
         n = 2000 if len(self.shape) == 1 else 8 * columns
-        cond = {"label": torch.arange(n) % self.classes} if self.classes else None
+        turns = torch.tensor(self.classes)[torch.arange(n) % count] if count else None
+        cond = None if turns is None else {"label": turns}
+        say(f"step {step}: drawing {n} samples for a picture")
         sampler = ReverseSampler(model.sde, model, steps=STEPS)
         try:
             x = sampler.sample((n, *self.shape), seed=0, cond=cond, batch_size=256)
@@ -84,7 +105,14 @@ class Pictures:
             say(f"no picture at step {step}: {error}")
             return
         file = self.folder / f"{step:09d}.png"
-        draw(x, file, contract=self.contract, columns=columns, title=f"step {step}")
+        draw(
+            x,
+            file,
+            contract=self.contract,
+            columns=columns,
+            title=f"step {step}",
+            labels=self.names if columns == count else (),
+        )
 
 
 def draw_losses(trainer: Trainer, file: Path) -> None:

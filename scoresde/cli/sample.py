@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,9 @@ from scoresde.cli.common import (
     make_sampler,
     watched,
 )
-from scoresde.cli.config import ConfigFile, write_config
+from scoresde.cli.config import ConfigFile, say_where, write_config
 from scoresde.cli.opened import Opened, open_checkpoint
+from scoresde.cli.pictures import draw, drawable
 
 __all__ = ["EXAMPLES", "sample"]
 
@@ -35,9 +37,11 @@ scoresde sample runs/digits --n 1000 --out samples
 
 scoresde sample runs/digits --n 50000 --label 3 --solver dpmpp_2m --steps 20 --out threes
 
+scoresde sample runs/table --n 500 --label dog,cat --format csv --out rows
+
 scoresde sample runs/images --n 50000 --format png --shard 250 --out pictures
 
-torchrun --standalone --nproc-per-node 8 -m scoresde.cli sample runs/images -n 50000 --out many
+torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000 --out many
 """
 
 
@@ -64,10 +68,11 @@ def sample(
     label: Annotated[
         str | None,
         _panel(
-            "Class: 3; several that take turns: 0,1,7; all (or balanced), as many of each; none. "
-            "By default all, if the model has classes.",
+            "Class by name or number: dog, 3; several that take turns: dog,cat or 0,1,7; all (or "
+            "balanced), as many of each that occurs in the training data; none. A name goes "
+            "before a number. By default all, if the model has classes.",
             "Samples",
-            metavar="K",
+            metavar="CLASS",
         ),
     ] = None,
     seed: Seed = 0,
@@ -89,16 +94,24 @@ def sample(
     format: Annotated[
         str,
         _panel(
-            "npz: arrays x, index and label. png: pictures, named by their number.",
+            "npz: arrays x, index and label, and of a table raw, in its units, and columns. csv: "
+            "a table in the units of the training data. png: pictures, named by their number.",
             "Files",
-            metavar="npz|png",
+            metavar="npz|csv|png",
         ),
     ] = "npz",
     shard: Annotated[
-        int, _panel("Samples in a file of arrays, or in a folder of pictures.", "Files", min=1)
-    ] = 500,
+        int | None,
+        _panel(
+            "Samples in a file, or in a folder of pictures; 500 by default, of csv 100,000.",
+            "Files",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
     floats: Annotated[
-        bool, _panel("Store floats in model units, not levels.", "Files", "--floats")
+        bool,
+        _panel("Store floats in model units, not levels or raw units.", "Files", "--floats"),
     ] = False,
     batch_size: BatchSize = 100,
     threads: Annotated[
@@ -115,14 +128,21 @@ def sample(
     After a kill or an error the same call goes on with the shards that are missing; whole ones are
     kept, and other settings on the same folder are refused. Under torchrun the processes share the
     shards, and the samples are the same whatever their number: the noise of sample i depends on
-    --seed and i alone. Written are shard-000000.npz (or folders of pictures) and so on,
-    sampling.json, which says what they are, and config.json, with which --config repeats the call.
+    --seed and i alone. Written are shard-000000.npz (or .csv, or folders of pictures) and so on,
+    sampling.json, which says what they are, config.json, with which --config repeats the call,
+    and grid.png, a look at the first samples, of images and of points in the plane.
     `scoresde.data.samples`, or the folder in the place of a data set, reads them back.
     """
     from scoresde.sampler import sample_to
 
     began = time.monotonic()
+    say_where(ctx)
     opened = open_checkpoint(model, device)
+    size = shard or (TABLE if format == "csv" else SHARD)
+    data = opened.data
+    if floats and data is not None:
+        data = replace(data, scaling=None)
+    turns = opened.turns("all" if label is None and opened.classes else label)
     sampler = make_sampler(
         opened.model, solver=solver, steps=steps, grid=grid, eta=eta, folder=opened.folder
     )
@@ -133,18 +153,22 @@ def sample(
         opened.shape(shape),
         seed=seed,
         first=first,
-        labels=_labels(opened, label),
+        labels=turns,
         contract=None if floats else opened.contract,
+        data=data,
         format=format,
-        shard=shard,
-        batch_size=min(batch_size, shard),
+        shard=size,
+        batch_size=min(batch_size, size),
         device=opened.device,
         threads=threads,
         overwrite=overwrite,
         progress=watched(as_json),
     )
+    picture = None
     if is_first():
         write_config(ctx, done.folder)
+        if not done.missing:
+            picture = _sheet(opened, done.folder, turns)
     seconds = time.monotonic() - began
     result = {
         "out": str(done.folder),
@@ -153,6 +177,8 @@ def sample(
         "drawn": done.drawn,
         "kept": done.kept,
         "missing": done.missing,
+        "classes": None if turns is None else [opened.class_name(k) for k in turns],
+        "picture": picture,
         "solver": repr(sampler.solver),
         "steps": sampler.steps,
         "nfe": done.nfe,
@@ -163,15 +189,34 @@ def sample(
     )
     text += f", {done.kept} kept" if done.kept else ""
     text += f"; {done.missing} of other processes are not there yet" if done.missing else ""
+    if turns is not None:
+        names = ", ".join(opened.class_name(k) for k in turns)
+        text += f"\nclasses in turns: {names if len(names) < 80 else f'{len(turns)} of them'}"
+    if picture:
+        text += f"\n{picture}: the first of them"
     emit(result, text, as_json)
 
 
-def _labels(opened: Opened, label: str | None) -> list[int] | None:
-    """The classes that take turns."""
-    if label is None:
-        label = "all" if opened.classes else "none"
-    elif label == "balanced":
-        label = "all"
-    turns = opened.classes if label == "all" else label.count(",") + 1
-    labels = opened.labels(label, turns).get("label")
-    return None if labels is None else [int(k) for k in labels]
+SHARD, TABLE = 500, 100_000
+"""Samples in a shard by default, and in one of a table."""
+
+
+def _sheet(opened: Opened, folder: Path, turns: list[int] | None) -> str | None:
+    """A picture of the first samples, or None if there is none of such samples."""
+    from scoresde.data import samples
+
+    drawn = samples(folder)
+    if not drawable(drawn.x.shape[1:]):
+        return None
+    columns = len(turns) if turns is not None and 2 <= len(turns) <= 16 else None
+    most = 2000 if len(drawn.x.shape) == 2 else 8 * columns if columns else 64
+    labels = [opened.class_name(k) for k in turns or ()] if columns else []
+    file = folder / "grid.png"
+    draw(
+        drawn[:most].x,
+        file,
+        contract=opened.contract,
+        columns=columns,
+        labels=labels,
+    )
+    return str(file)

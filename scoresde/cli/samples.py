@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Annotated, Any, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, final
 
 import typer
 
-from scoresde._tensor import seeded
-from scoresde.cli.common import say
-from scoresde.cli.opened import Opened
+from scoresde.cli.common import key_values, say
+from scoresde.cli.opened import Opened, run_of
 from scoresde.cli.source import load_source, parts
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from scoresde.data import Data, LazyData, Scaling
 
-__all__ = ["Holdout", "Samples", "Unconditional", "open_samples", "saved_scaling"]
+__all__ = ["Holdout", "Samples", "Unconditional", "open_samples"]
 
 Holdout = Annotated[
     float,
@@ -47,7 +48,7 @@ class Samples:
         data: all of the data set.
         rows: the chosen ones, their numbers in the data set, in order.
         opened: the model.
-        scaling: of the table that the model was trained on, None for other data.
+        scaling: of the data that the model was trained on, None if they were used as they are.
         labelled: hand the labels to the model.
     """
 
@@ -63,9 +64,10 @@ class Samples:
     def take(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Samples by their numbers in the data set and their conditions, for the model."""
         part = self.data[rows]
-        x = part.x
-        if self.scaling is not None and part.scaling is not None:
-            x = self.scaling.encode(part.scaling.decode(x.double())).to(x.dtype)
+        x, own = part.x, getattr(self.data, "scaling", None)
+        if own is not self.scaling and self.opened.data is not None:
+            raw = x.double() if own is None else own.decode(x.double())
+            x = (raw if self.scaling is None else self.scaling.encode(raw)).to(x.dtype)
         device = self.opened.device
         cond = {"label": part.cond["label"].to(device)} if self.labelled else {}
         return x.to(device), cond
@@ -74,19 +76,6 @@ class Samples:
         """(number of the first one among the chosen, x, cond), `size` at a time."""
         for start in range(0, len(self), size):
             yield start, *self.take(self.rows[start : start + size])
-
-
-def saved_scaling(opened: Opened) -> Scaling | None:
-    """How the columns of the table that the model was trained on became model units."""
-    saved: dict[str, Any] | None = opened.about.get("scaling")
-    if saved is None:
-        return None
-    import torch
-
-    from scoresde.data import Scaling
-
-    mean, std = (torch.tensor(saved[key], dtype=torch.float64) for key in ("mean", "std"))
-    return Scaling(mean, std, tuple(saved["columns"]))
 
 
 def open_samples(
@@ -109,6 +98,7 @@ def open_samples(
 
     from scoresde._check import fail, positive_int
 
+    options, hint = _options_of_run(opened, source, list(options or ()))
     data: Data | LazyData = load_source(source, options)
     if holdout:
         held_out = parts(data, holdout)[1]
@@ -120,33 +110,70 @@ def open_samples(
     wanted, shape = opened.any_shape(), tuple(data.x.shape[1:])
     if tuple(None if a is None else b for a, b in zip_longest(wanted, shape)) != wanted:
         sizes = "x".join("any" if size is None else str(size) for size in wanted)
-        remedy = "take the data that it was trained on, or the same --data-option"
+        remedy = f"take the data that it was trained on, or the same options{hint}"
         raise fail("data", f"samples of shape {sizes}, those of the model", shape, remedy)
     if data.contract != opened.contract:
-        remedy = "give the data the levels and range that the model was trained on"
+        remedy = f"give the data the levels and range that the model was trained on{hint}"
         raise fail("data", f"levels {opened.contract}, those of the model", data.contract, remedy)
     labelled = not unconditional and opened.classes > 0 and "label" in data.cond
-    names = opened.about.get("class_names") or ()
-    if labelled and names and data.class_names:
-        data = data.with_classes(names)
+    if labelled and opened.class_names and data.class_names:
+        data = data.with_classes(opened.class_names)
     if labelled:
         highest = int(data.cond["label"].max())
         if highest >= opened.classes or int(data.cond["label"].min()) < 0:
             remedy = "renumber them, or pass --unconditional"
             raise fail("data", f"labels from 0 to {opened.classes - 1}", highest, remedy)
-    scaling = saved_scaling(opened)
+    scaling = None if opened.data is None else opened.data.scaling
     own = getattr(data, "scaling", None)
-    if scaling is not None and (own is None or own.columns != scaling.columns):
+    columns = () if scaling is None else scaling.columns
+    if columns and (own is None or own.columns != columns):
         got = None if own is None else own.columns
         remedy = "pass a table with these columns, in this order"
-        raise fail("data", f"a table with the columns {scaling.columns}", got, remedy)
-    if own is not None and scaling is None:
+        raise fail("data", f"a table with the columns {columns}", got, remedy)
+    if own is not None and opened.data is None:
         say(
-            f"the run of {opened.folder} does not say how its table became model units: this "
-            "one is standardised by its own mean and standard deviation"
+            f"the model in {opened.folder} does not say how its data became model units: these "
+            "are standardised by their own mean and standard deviation"
         )
     rows = torch.arange(len(data))
     if limit is not None and positive_int("limit", limit) < len(data):
+        from scoresde._tensor import seeded  # loads torch
+
         generator = seeded(seed)
         rows = torch.randperm(len(data), generator=generator, device="cpu")[:limit].sort().values
     return Samples(data, rows, opened, scaling, labelled)
+
+
+def _options_of_run(opened: Opened, source: str, options: list[str]) -> tuple[list[str], str]:
+    """The options of the loader, those of the run among them if these are its data.
+
+    An option that is given goes before that of the run.
+
+    Returns:
+        The options, and those of the run as a hint for a message: "" if there are none.
+    """
+    run = run_of(opened.folder)
+    saved = run.get("data_option") or []
+    pairs = (
+        [f"{k}={json.dumps(v)}" for k, v in saved.items()] if isinstance(saved, dict) else saved
+    )
+    if not pairs:
+        return options, ""
+    listed = " ".join(f"--data-option {pair}" for pair in pairs)
+    if not _same_place(source, str(run.get("data"))):
+        if not options:
+            say(
+                f"{source} is not what the model was trained on; the options of that run: {listed}"
+            )
+        return options, f" ({listed})"
+    known = key_values("data-option", options)
+    added = [pair for pair in pairs if pair.partition("=")[0].replace("-", "_") not in known]
+    if added:
+        taken = " ".join(f"--data-option {pair}" for pair in added)
+        say(f"{source} is read as it was for the training: {taken}")
+    return [*added, *options], f" ({listed})"
+
+
+def _same_place(one: str, other: str) -> bool:
+    here, there = Path(one).expanduser(), Path(other).expanduser()
+    return one == other or (here.exists() and here.resolve() == there.resolve())

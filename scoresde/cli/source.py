@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scoresde.cli.common import key_values
+from scoresde.cli.flags import in_flags, options_of
 
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
@@ -35,6 +37,8 @@ DataOptions = Annotated[
 ]
 
 TEXTS = ("split", "mode", "layout", "key", "label", "labels", "delimiter", "decimal")
+WHOLE = ("source", "folder", "path", "images", "x", "data")
+"""What the loaders call the data themselves."""
 
 
 def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
@@ -42,11 +46,13 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
 
     Raises:
         FileNotFoundError, TypeError, ValueError: an option that there is not (with the nearest
-            that there is), or whatever `load_data` raises.
+            that there is), the folder of a run in the place of data, or whatever `load_data`
+            raises.
     """
     import inspect
 
     from scoresde._check import choice
+    from scoresde.cli.opened import is_run
     from scoresde.data import load_data
 
     given: dict[str, Any] = key_values("data-option", options)
@@ -55,18 +61,28 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
         choice("data-option", name, known)
         if name in TEXTS:
             given[name] = str(value)
-        elif name in ("columns", "drop"):
+        elif name in ("columns", "drop", "class_names"):
             given[name] = value.split(",") if isinstance(value, str) else value
         elif name == "size" and isinstance(value, str | list):
             given[name] = _sides(value)
-    return load_data(source, **given)
+    if is_run(Path(source).expanduser()):
+        raise ValueError(
+            f"DATA: expected a data set, got {source!r}, the folder of a trained model; to go on "
+            f"with its training: scoresde train --config {Path(source) / 'config.json'} --resume; "
+            f"to start from its weights: scoresde train DATA --init-from {source}; to train on "
+            f"samples of it, draw them first: scoresde sample {source} --out samples"
+        )
+    with in_flags(options_of("data-option", known, WHOLE), plain=True):
+        return load_data(source, **given)
 
 
 def _sides(value: str | list[Any]) -> tuple[int, ...]:
     try:
         return tuple(int(side) for side in (value.split("x") if isinstance(value, str) else value))
     except (TypeError, ValueError):
-        raise ValueError(f"size: expected a side, or two as in 32x48, got {value!r}") from None
+        raise ValueError(
+            f"--data-option size: expected a side, or two as in 32x48, got {value!r}"
+        ) from None
 
 
 def parts(

@@ -70,7 +70,7 @@ def ending(result: dict[str, Any]) -> str:
     if result["skipped"]:
         lines.append(f"{result['skipped']} steps were skipped: their loss was not finite")
     lines.append(f"{result['checkpoint']}: the averaged model and the state of the run")
-    lines.append(f"next: scoresde inspect {result['out']}")
+    lines.append(f"next: scoresde sample {result['out']} --out samples")
     return "\n".join(lines)
 
 

@@ -11,26 +11,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scoresde.cli.build import build_model, build_net, build_sde, build_time, count_classes
+from scoresde.cli.build import (
+    build_model,
+    build_net,
+    build_sde,
+    build_time,
+    count_classes,
+    present,
+)
 from scoresde.cli.common import (
     Device,
     Json,
     Overwrite,
     RunFailed,
     Seed,
+    check_folder,
     claim_folder,
     emit,
     is_first,
     say,
     watched,
 )
-from scoresde.cli.config import ConfigFile, write_config
+from scoresde.cli.config import ConfigFile, say_where, write_config
+from scoresde.cli.initial import initial
 from scoresde.cli.pictures import Pictures, draw_losses
 from scoresde.cli.source import DataOptions, Source, load_source, parts
 from scoresde.cli.summary import beginning, ending, result_of
 
 if TYPE_CHECKING:
-    from scoresde.data import Data, LazyData
     from scoresde.training import Trainer
 
 __all__ = ["EXAMPLES", "train"]
@@ -47,7 +55,9 @@ scoresde train --config runs/moons/config.json --out runs/again     (the same we
 
 scoresde train --config runs/moons/config.json --resume             (after a kill)
 
-torchrun --nproc-per-node 8 -m scoresde.cli train images/ --data-option size=32 --out runs/images
+scoresde train more/ --init-from runs/images --lr 1e-4 --out runs/finer
+
+torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --out runs/images
 """
 
 
@@ -64,7 +74,8 @@ def train(
         float,
         _panel(
             "Share of the data to judge the model on and not to train it on, chosen by a hash of "
-            "each sample, so it stays when data are added; 0 for none.",
+            "each sample, so it stays when data are added; 0 for none. Of fewer than 1 / X "
+            "samples none is held out.",
             "Data",
             min=0.0,
             max=0.9,
@@ -255,9 +266,31 @@ def train(
     seed: Seed = 0,
     device: Device = None,
     config: ConfigFile = None,
+    init_from: Annotated[
+        Path | None,
+        _panel(
+            "Start from the averaged weights of another run, to fine-tune them on other data or "
+            "with other options; network, SDE and what is predicted are those of that run.",
+            "Model",
+            metavar="RUN",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
-        _panel("Go on from the checkpoint in --out, to the same bits.", "This call", "--resume"),
+        _panel(
+            "Go on from the checkpoint in --out, to the same bits; an error if there is none.",
+            "This call",
+            "--resume",
+        ),
+    ] = False,
+    auto_resume: Annotated[
+        bool,
+        _panel(
+            "As --resume if there is a checkpoint in --out, else start: for the script of a job "
+            "that may be started again.",
+            "This call",
+            "--auto-resume",
+        ),
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -274,21 +307,31 @@ def train(
     from scoresde.losses import WEIGHTING
     from scoresde.training import Trainer
 
+    say_where(ctx)
+    resume = _goes_on(out, resume, auto_resume)
+    if not resume:
+        check_folder(out, overwrite or auto_resume)
     whole = load_source(data, data_option)
     if unconditional:
         whole = replace(whole, cond={}, classes=0, class_names=())
+    if init_from is not None:
+        # A run that goes on has the weights itself, and the other run may be gone.
+        model, whole = initial(ctx, out if resume else init_from, whole)
     classes, shape = count_classes(whole), tuple(whole.x.shape[1:])
-    process = build_sde(sde, sde_option)
-    torch.manual_seed(seed)  # of the initial weights
-    model = build_model(
-        build_net(net, shape, classes, net_option),
-        process,
-        predicts=predicts,
-        net_time=net_time,
-        sigma_data=sigma_data,
-    )
+    if init_from is None:
+        process = build_sde(sde, sde_option)
+        torch.manual_seed(seed)  # of the initial weights
+        model = build_model(
+            build_net(net, shape, classes, net_option),
+            process,
+            predicts=predicts,
+            net_time=net_time,
+            sigma_data=sigma_data,
+        )
     seen, held_out = parts(whole, holdout)
-    pictures = Pictures(out / "samples", shape, whole.contract, classes)
+    pictures = Pictures(
+        out / "samples", shape, whole.contract, present(seen, classes), whole.class_names
+    )
     each = checkpoint_every if sample_every is None else sample_every
     trainer = Trainer(
         model,
@@ -325,7 +368,7 @@ def train(
         callback_every=each or 1,
         workers=workers,
     )
-    claim_folder(out, overwrite, STALE, resume=resume)
+    claim_folder(out, overwrite or auto_resume, STALE, resume=resume)
     about = {
         "shape": shape,
         "classes": classes,
@@ -337,7 +380,6 @@ def train(
         "sigma_data": model.sigma_data or trainer.summary.std,
         "loss": trainer.options["weighting"],
         "drawn": repr(trainer.options["time"]),
-        "scaling": _scaling(whole),
         "samples": len(seen),
         "held_out": 0 if held_out is None else len(held_out),
     }
@@ -367,26 +409,32 @@ STALE = (
 DIVERGED = re.compile(r"^(loss|gradient|model): expected finite (values|weights)")
 
 
-def _scaling(whole: Data | LazyData) -> dict[str, Any] | None:
-    """How a table became model units, so that samples can be taken back."""
-    found = getattr(whole, "scaling", None)
-    if found is None:
-        return None
-    return {
-        "mean": found.mean.tolist(),
-        "std": found.std.tolist(),
-        "columns": list(found.columns),
-    }
+def _goes_on(out: Path, resume: bool, auto_resume: bool) -> bool:
+    """Is there a checkpoint in the folder to go on from?
+
+    Raises:
+        FileNotFoundError: there is none, and it was asked for.
+    """
+    names = ("checkpoint", ".checkpoint.previous", "checkpoints")
+    found = any((out / name).is_dir() for name in names)
+    if resume and not found:
+        near = [p.parent for p in sorted(out.absolute().parent.glob("*/checkpoint"))[:4]]
+        hint = f"; runs beside it: {', '.join(p.name for p in near)}" if near else ""
+        raise FileNotFoundError(
+            f"resume: expected a checkpoint in {str(out)!r}, got none{hint}; name the folder of "
+            "the run with --out, or leave --resume out to start from step 0 (--auto-resume does "
+            "the one or the other)"
+        )
+    if auto_resume and not found:
+        say(f"no checkpoint in {out} yet: from step 0")
+    return found and (resume or auto_resume)
 
 
 def _fit(trainer: Trainer, out: Path, resume: bool) -> None:
     """Train; what went wrong on the way is a run that failed, not bad input."""
-    found = [*out.glob("checkpoint"), *out.glob(".checkpoint.previous"), *out.glob("checkpoints")]
-    if resume and not found:
-        say(f"no checkpoint in {out} yet: from step 0")
     again = f"scoresde train --config {out / 'config.json'} --resume"
     try:
-        trainer.fit(resume=resume and bool(found))
+        trainer.fit(resume=resume)
     except (KeyboardInterrupt, SystemExit):
         say(f"stopped; to go on: {again}")
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, positive_int, wrong_type
+from scoresde._progress import progress as progress_of
 from scoresde.comparison.plan import Entry, Solvers, plan
 from scoresde.comparison.result import Comparison
 from scoresde.comparison.rows import Floor, Row, ordered, short
@@ -164,6 +166,7 @@ def compare(
         samples={place: firsts[k] for place, k in enumerate(order)},
         reference=exact[0][:kept].cpu() if exact else None,
         target=None if target is None else target[:kept].cpu(),
+        spread=_spread(exact if target is None else [target]),
     )
 
 
@@ -190,11 +193,9 @@ class _Run:
 
     def measure(self, entries: Sequence[Entry], progress: bool) -> dict[int, _Measured]:
         """Rounds in which all samplers take turns; the first ones make the samples."""
-        from tqdm import tqdm
-
         found = {k: _Measured() for k in range(len(entries))}
         total = self.rounds * len(entries)
-        with tqdm(total=total, desc="solvers", unit="run", disable=not progress) as bar:
+        with closing(progress_of(total, "solvers", "runs", shown=progress)) as bar:
             for turn in range(self.rounds):
                 for k, entry in enumerate(entries):
                     if not found[k].why:
@@ -323,6 +324,12 @@ def _distances(
         what += f" (the reference itself is at {short(own)})"
     values = {k: each.value for k, each in found.items()}
     return values, Floor(limit, one.floor_mean, what)
+
+
+def _spread(sets: Sequence[Tensor]) -> float:
+    """The standard deviation of samples about the mean of each entry, root mean square."""
+    x = torch.cat([one.flatten(1).double().cpu() for one in sets])
+    return float(x.var(0, correction=0).mean().sqrt())
 
 
 def _about(

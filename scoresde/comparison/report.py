@@ -108,6 +108,10 @@ def _html_table(head: Sequence[str], body: Sequence[Sequence[str]], front: set[i
 
 def _recommended(found: Results) -> Iterator[str]:
     for measure in found.measures:
+        why = found.no_advice(measure)
+        if why is not None:
+            yield f"<p>{escape(why[0].upper() + why[1:])}.</p>"
+            continue
         rows = found.front(measure)
         grids = _grid(found.rows)
         head = ["at most this many calls", "solver", *grids, "steps", NAMES[measure], "seconds"]

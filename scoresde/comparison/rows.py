@@ -15,6 +15,15 @@ from scoresde._check import choice, fail, positive_int
 __all__ = ["Floor", "Results", "Row", "count", "ordered", "short"]
 
 
+LIMITS = {"error": 0.1, "distance": 0.5}
+"""Floors above this share of the samples' standard deviation give no advice."""
+
+REMEDIES = {
+    "error": "tighten the tolerance of the reference, or train the model longer",
+    "distance": "compare more samples",
+}
+
+
 @final
 @dataclass(frozen=True)
 class Row:
@@ -79,6 +88,8 @@ class Results:
         samples: row number -> its first samples, (K, *D), all from the same noise.
         reference: the same samples of the reference; None if only SDEs were compared.
         target: some of what "distance" is measured from; None if there is no distance.
+        spread: standard deviation of the samples that the others are compared with, root mean
+            square over their entries; None if it was not measured.
     """
 
     rows: tuple[Row, ...]
@@ -88,6 +99,7 @@ class Results:
     samples: Mapping[int, Tensor]
     reference: Tensor | None
     target: Tensor | None
+    spread: float | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -97,6 +109,22 @@ class Results:
     def measure(self, name: str | None = None) -> str:
         """The measure of that name; by default "error", or "distance" if that is all."""
         return self.measures[0] if name is None else choice("measure", name, self.measures)
+
+    def no_advice(self, measure: str | None = None) -> str | None:
+        """Why nothing is recommended by this measure, or None where something is.
+
+        A floor of the size of the samples' own spread says nothing about solvers: the limit is
+        a tenth of it for "error" and half of it for "distance".
+        """
+        name = self.measure(measure)
+        floor, limit = self.floors[name].value, LIMITS[name]
+        if self.spread is None or floor <= limit * self.spread:
+            return None
+        return (
+            f"no solver is recommended by {name}: its floor, {short(floor)}, is above "
+            f"{limit:g} of the samples' own standard deviation, {short(self.spread)}; "
+            + REMEDIES[name]
+        )
 
     def at_floor(self, row: Row, measure: str | None = None) -> bool:
         """Is this row as good as can be told?"""
@@ -119,9 +147,13 @@ class Results:
         """The best row of at most this many network evaluations a sample.
 
         Raises:
-            ValueError: no row is that cheap, or there is no such measure.
+            ValueError: no row is that cheap, there is no such measure, or it has a floor above
+                which there is no advice (see `no_advice`).
         """
         budget = positive_int("nfe", nfe, "the number of network evaluations is 1 or more")
+        why = self.no_advice(measure)
+        if why is not None:
+            raise ValueError(f"measure: {why}")
         ranked = self.ranked(measure)
         found = next((row for row in ranked if row.nfe <= budget), None)
         if found is None:
@@ -130,8 +162,13 @@ class Results:
         return found
 
     def front(self, measure: str | None = None) -> list[Row]:
-        """The Pareto front: rows that none with as few evaluations beats, by rising nfe."""
+        """The Pareto front: rows that none with as few evaluations beats, by rising nfe.
+
+        It is empty where nothing is recommended (see `no_advice`).
+        """
         kept: list[Row] = []
+        if self.no_advice(measure) is not None:
+            return kept
         for budget in sorted({row.nfe for row in self.ranked(measure)}):
             row = self.best(budget, measure)
             if row not in kept:
@@ -173,6 +210,9 @@ class Results:
         rule = ["---" if name in ("solver", "grid") else "---:" for name in head]
         lines = ["| " + " | ".join(cells) + " |" for cells in (head, rule, *body)]
         notes = [f"{name}: floor {short(f.value)}, {f.what}." for name, f in self.floors.items()]
+        if any(self.front(name) for name in self.measures):
+            notes.append("*: no row with as few network evaluations (NFE) is better.")
+        notes += [w[0].upper() + w[1:] + "." for n in self.measures if (w := self.no_advice(n))]
         notes += [f"{solver}: {why}" for solver, why in self.failed]
         return "\n".join([*lines, "", *notes])
 

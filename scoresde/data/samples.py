@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -19,12 +22,14 @@ from scoresde.data.base import LazyData
 from scoresde.data.images import ImageRows
 from scoresde.data.pictures import CHANNELS
 from scoresde.data.rows import ArrayRows, Rows
+from scoresde.summary import Scaling
 
 __all__ = [
     "FORMAT",
     "MANIFEST",
     "MODES",
     "VERSION",
+    "csv_text",
     "image_name",
     "labels_of",
     "missing",
@@ -86,7 +91,9 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
         rows = ImageRows(place, names, tuple(size), MODES[channels], contract=contract)
     first, n = settings["first"], settings["n"]
     label = labels_of(settings, range(first, first + n))
-    return LazyData(rows, {} if label is None else {"label": label}, contract, place.name)
+    classes = tuple(settings.get("class_names", ()))
+    cond = {} if label is None else {"label": label}
+    return LazyData(rows, cond, contract, place.name, len(classes), classes)
 
 
 @final
@@ -130,11 +137,14 @@ class ShardRows(Rows):
         held = self._held  # looked at once, for another thread may put another shard there
         if held is not None and held[0] == number:
             return held[1]
-        file = self.folder / shard_name(number, "npz")
+        file = self.folder / shard_name(number, self.settings["format"])
         try:
-            # opened here, for numpy leaves a damaged file open
-            with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-                x = arrays["x"]
+            if self.settings["format"] == "csv":
+                x = self._table(file)
+            else:
+                # opened here, for numpy leaves a damaged file open
+                with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+                    x = arrays["x"]
         except _UNREADABLE as error:
             remedy = "delete it and make the same call of sample_to, which draws it again"
             raise fail(str(file), "a whole shard", f"{error}", remedy) from error
@@ -142,6 +152,47 @@ class ShardRows(Rows):
         shard = ArrayRows(x, "ND", contract, self.dtype, file.name)
         self._held = number, shard
         return shard
+
+    def _table(self, file: Path) -> np.ndarray[Any, Any]:
+        """The rows of a shard of text, in model units or, with a contract, as levels."""
+        (count,) = self.settings["shape"]
+        with open(file, newline="", encoding="utf-8") as handle:
+            rows = list(csv.reader(handle))[1:]
+        values = np.array([row[:count] for row in rows], np.float64).reshape(len(rows), count)
+        if self.contract is not None:
+            return values.astype(self.settings["dtype"])
+        scaling = self.settings.get("scaling")
+        if scaling is not None:
+            values = Scaling.from_dict(scaling).encode(torch.from_numpy(values)).numpy()
+        return values.astype(self.settings["dtype"])
+
+
+def csv_text(arrays: Mapping[str, np.ndarray[Any, Any]], scaling: Any = None) -> str:
+    """Samples as the lines of a table: their values, and the class of each if there are classes.
+
+    Args:
+        arrays: x (N, D), and if they are known raw (N, D), columns (D,), label (N,) and
+            class_names; as in a shard.
+        scaling: of the samples, as `Scaling.to_dict` gives it. Their raw values are written to
+            1e-7 of its standard deviation, about the rounding of float32.
+    """
+    raw = arrays.get("raw", arrays["x"])
+    if scaling is not None:
+        places = np.ceil(7 - np.log10(np.asarray(scaling["std"], np.float64)))
+        places = np.broadcast_to(places, raw.shape[1:]).astype(int).tolist()
+        columns = [np.round(raw[:, k], max(0, places[k])) for k in range(raw.shape[1])]
+        raw = np.stack(columns, 1)
+    head = arrays["columns"].tolist() if "columns" in arrays else []
+    head = head or [f"x{k}" for k in range(raw.shape[1])]
+    lines = [[str(cell) for cell in row] for row in raw]  # the shortest text of each
+    if "label" in arrays:
+        names = arrays["class_names"].tolist() if "class_names" in arrays else None
+        head = [*head, next(name for name in ("label", "class", "label_") if name not in head)]
+        for line, label in zip(lines, arrays["label"].tolist(), strict=True):
+            line.append(str(label) if names is None else names[label])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *lines])
+    return text.getvalue()
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -181,7 +232,7 @@ def shards_of(settings: dict[str, Any]) -> list[range]:
 
 def shard_name(number: int, format: str) -> str:
     """The file of a shard, or its folder of pictures."""
-    return f"shard-{number:06d}" + (".npz" if format == "npz" else "")
+    return f"shard-{number:06d}" + ("" if format == "png" else f".{format}")
 
 
 def image_name(number: int) -> str:
@@ -209,6 +260,10 @@ def whole(place: Path, settings: dict[str, Any], numbers: range) -> bool:
     try:
         if settings["format"] == "png":
             return sorted(os.listdir(place)) == [image_name(i) for i in numbers]
+        if settings["format"] == "csv":
+            with open(place, newline="", encoding="utf-8") as text:
+                widths = [len(row) for row in csv.reader(text)]
+            return len(widths) == len(numbers) + 1 and len(set(widths)) == 1
         with open(place, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             index = arrays["index"]
             with arrays.zip.open("x.npy") as member:

@@ -64,6 +64,7 @@ def describe(
             "predicts": getattr(model, "predicts", None),
         },
         "contract": None if contract is None else contract.to_dict(),
+        "data": None if model.data is None else model.data.to_dict(),
         "accuracy": {"bound": BOUND, "of": "the largest term that the output is formed of"},
         "versions": _versions(("scoresde", "torch", *tools.split())),
     }

@@ -78,7 +78,8 @@ def export_onnx(
     `json.loads(session.get_modelmeta().custom_metadata_map["scoresde"])`. There are the output,
     the inputs, the SDE, the standard deviation of the prior, and `schedule`: t, alpha, sigma and
     log_snr at 201 nodes from T to t_end, equidistant in log_snr, of which each (200 / N)-th
-    make the "log_snr" grid of N steps.
+    make the "log_snr" grid of N steps. `data` is what the model knows of its training data: range,
+    names of classes and of columns, and `scaling`: a value is mean + std x.
 
     Args:
         model: the model. It is copied, and left as it is.

@@ -24,17 +24,22 @@ __all__ = ["image_grid", "trajectories"]
 
 
 def _images(name: str, x: Array, low: float, high: float, axes: str = "N") -> Numbers:
-    """Images (*axes, C, H, W) or (*axes, H, W) as (*axes, H, W, 3) in [0, 1], NaN in red."""
+    """Images (*axes, C, H, W) or (*axes, H, W) as (*axes, H, W, 3) in [0, 1], NaN in red.
+
+    The fourth channel is opacity, and what it leaves through is white.
+    """
     images = as_numbers(name, x)
     lead = len(axes.split(", "))
     if images.ndim == lead + 2:
         images = np.expand_dims(images, lead)
-    if images.ndim != lead + 3 or images.shape[lead] not in (1, 3):
-        expected = f"shape ({axes}, C, H, W) with C = 1 or 3, or ({axes}, H, W)"
+    if images.ndim != lead + 3 or images.shape[lead] not in (1, 3, 4):
+        expected = f"shape ({axes}, C, H, W) with C = 1, 3 or 4, or ({axes}, H, W)"
         raise fail(name, expected, images, "select or average the channels")
     if not finite("high", high) > finite("low", low):
         raise fail("high", f"a number above low = {low}", high, "pass the range of the data")
     grey = np.clip((np.moveaxis(images, lead, -1) - low) / (high - low), 0.0, 1.0)
+    if grey.shape[-1] == 4:
+        grey = grey[..., 3:] * grey[..., :3] + (1.0 - grey[..., 3:])
     return np.where(np.isnan(grey), (0.85, 0.1, 0.1), grey)
 
 
@@ -65,19 +70,22 @@ def image_grid(
     *,
     columns: int | None = None,
     title: str | None = None,
+    labels: Sequence[str] = (),
     low: float = -1.0,
     high: float = 1.0,
 ) -> Figure:
     """Images side by side, row by row.
 
     Args:
-        x: (N, C, H, W) with one or three channels, or (N, H, W), in model units.
+        x: (N, C, H, W) with one channel, three, or four of which the last is opacity, or
+            (N, H, W), in model units.
         columns: images in a row; None makes the grid nearly square.
         title: above the grid.
+        labels: above each column; () for none.
         low, high: the values drawn black and white; those outside are clipped, NaN is red.
 
     Raises:
-        ValueError: another shape, an empty range, or `columns` < 1.
+        ValueError: another shape, an empty range, `columns` < 1, or not one label a column.
 
     Example:
         >>> figure = image_grid(np.zeros((6, 1, 8, 8)), columns=3, title="samples")
@@ -87,11 +95,13 @@ def image_grid(
     images = _images("x", x, low, high)
     count = len(images)
     across = math.ceil(math.sqrt(count)) if columns is None else positive_int("columns", columns)
-    across = min(across, count)
+    if labels and len(labels) != across:
+        raise fail("labels", f"{across} texts, one for each column", labels, "pass columns too")
+    labels, across = labels[:count], min(across, count)
     down = math.ceil(count / across)
     tiles = np.ones((down * across, *images.shape[1:]))
     tiles[:count] = images
-    return _mosaic(tiles.reshape(down, across, *images.shape[1:]), title)
+    return _mosaic(tiles.reshape(down, across, *images.shape[1:]), title, labels)
 
 
 def trajectories(

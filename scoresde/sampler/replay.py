@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, need
+from scoresde._check import fail
+from scoresde._progress import progress as progress_of
 from scoresde.grid import Grid
 from scoresde.node import Node
 from scoresde.noise import Noise
@@ -110,7 +111,8 @@ def bar(progress: bool, grid: Grid, solver: Solver, batches: int) -> Iterator[On
         yield None
         return
     stepwise = isinstance(solver, StepSolver)
-    with need("tqdm", "").tqdm(total=grid.steps * batches if stepwise else batches) as bar:
+    total, unit = (grid.steps * batches, "steps") if stepwise else (batches, "batches")
+    with closing(progress_of(total, "sample", unit)) as bar:
         if not stepwise:
             yield None
             bar.update(batches)

@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import choice, fail, instance, need, positive_int, wrong_type
+from scoresde._progress import progress as progress_of
 from scoresde.contract import DataContract
 from scoresde.data.samples import (
     MODES,
+    csv_text,
     image_name,
     labels_of,
     missing,
@@ -42,10 +44,11 @@ from scoresde.sampler.manifest import (
 )
 from scoresde.sampler.names import check_shape
 from scoresde.sampler.reverse import ReverseSampler
+from scoresde.summary import DataSummary, Scaling
 
 __all__ = ["Shards", "sample_to"]
 
-FORMATS = ("npz", "png")
+FORMATS = ("npz", "png", "csv")
 
 
 @final
@@ -80,6 +83,7 @@ def sample_to(
     first: int = 0,
     labels: int | Sequence[int] | None = None,
     contract: DataContract | None = None,
+    data: DataSummary | None = None,
     format: str = "npz",
     shard: int = 500,
     batch_size: int | None = None,
@@ -111,9 +115,15 @@ def sample_to(
         labels: sample number i is of class labels[i modulo their count], so 3 is class 3 for all
             and range(10) gives as many of each of ten classes; None hands the model no label.
         contract: store whole numbers, the nearest level of each value; else floats.
-        format: "npz": arrays x (S, *D), index and, with labels, label. "png": a folder a shard,
-            of pictures named by the number of their sample; (C, H, W) of 1, 3 or 4 channels and a
-            contract of at most 256 levels, which are spread over 0 ... 255.
+        data: what the samples stand for: their units and the names of their classes; by default
+            what the model knows of the data that it was trained on.
+        format: "npz": arrays x (S, *D), index and, with labels, label; with units also raw,
+            (S, *D) float64 in these units, and the names of the columns, if they have any; and
+            class_names, if they are known. "png": a folder a shard, of pictures named by the
+            number of their sample; (C, H, W) of 1, 3 or 4 channels and a contract of at most 256
+            levels, which are spread over 0 ... 255. "csv": a table, of vectors (D,), in the units
+            of `data` where they are known, with the names of its columns and, with labels, a
+            column of class names.
         shard: S, samples a shard: what is lost by a kill, and what a process takes at a time.
         batch_size: solve this many at a time; the whole shard by default.
         dtype, device: of the state; by default those of the model's parameters.
@@ -145,8 +155,12 @@ def sample_to(
     instance("sampler", sampler, ReverseSampler, "pass ReverseSampler(sde, model)")
     number, count = turn(process)
     dtype, device = sampler._kind(dtype, device, None)
+    if data is not None:
+        instance("data", data, DataSummary, "pass model.data")
+    known = sampler.model.data if data is None else data
     settings = {
         **_checked(sampler, n, shape, seed, first, labels, contract, format, shard, batch_size),
+        **_units(known, contract, labels is not None),
         **describe(sampler),
         "state": str(dtype).removeprefix("torch."),
         "device": device.type,
@@ -171,7 +185,7 @@ def sample_to(
             if not _there(place, settings, numbers[k]):
                 content, nfe = _draw(sampler, settings, contract, numbers[k], dtype, device)
                 with explained(place):
-                    _write(place, content, format, contract)
+                    _write(place, content, settings, contract)
                 drawn += 1
             advance(len(numbers[k]))
         left = len(missing(folder, settings))
@@ -201,6 +215,8 @@ def _checked(
         instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
     if choice("format", format, FORMATS) == "png":
         _check_pictures(sizes, contract)
+    elif format == "csv" and len(sizes) != 1:
+        raise fail("shape", "vectors (D,) for format='csv'", sizes, "take format='npz'")
     _check_model(sampler.model)
     return {
         "n": n,
@@ -213,6 +229,17 @@ def _checked(
         "format": format,
         "shard": shard,
         "batch_size": shard if size is None else size,
+    }
+
+
+def _units(
+    data: DataSummary | None, contract: DataContract | None, labelled: bool
+) -> dict[str, Any]:
+    """The units of the samples and the names of their classes, as settings."""
+    scaling = None if data is None or contract is not None else data.scaling
+    return {
+        "scaling": None if scaling is None else scaling.to_dict(),
+        "class_names": list(data.class_names) if data is not None and labelled else [],
     }
 
 
@@ -287,6 +314,13 @@ def _draw(
     arrays = {"x": x, "index": np.array(numbers, np.int64)}
     if labels is not None:
         arrays["label"] = labels.numpy()
+    if settings["class_names"]:
+        arrays["class_names"] = np.array(settings["class_names"])
+    if settings["scaling"] is not None:
+        scaling = Scaling.from_dict(settings["scaling"])
+        arrays["raw"] = scaling.decode(torch.from_numpy(x).double()).numpy()
+        if scaling.columns:
+            arrays["columns"] = np.array(scaling.columns)
     return arrays, solution.nfe
 
 
@@ -300,16 +334,18 @@ def _stored(x: Tensor, contract: DataContract | None) -> np.ndarray[Any, Any]:
 def _write(
     place: Path,
     arrays: dict[str, np.ndarray[Any, Any]],
-    format: str,
+    settings: dict[str, Any],
     contract: DataContract | None,
 ) -> None:
     """The file or folder of a shard: written beside its place, flushed and renamed."""
     half = half_of(place)
     try:
-        if format == "npz":
+        if settings["format"] == "npz":
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)  # type: ignore[arg-type]
             store(half, buffer.getbuffer())
+        elif settings["format"] == "csv":
+            store(half, csv_text(arrays, settings["scaling"]).encode())
         else:
             half.mkdir()
             grey = 255 / (contract.levels - 1) if contract is not None else 1.0
@@ -355,6 +391,5 @@ def _bar(
         yield lambda samples: None
         return
     total = sum(len(numbers[k]) for k in own)
-    options = {"unit": "samples", "position": number, "desc": f"process {number}"}
-    with need("tqdm", "").tqdm(total=total, **options) as bar:
+    with closing(progress_of(total, f"process {number}", "samples", position=number)) as bar:
         yield bar.update

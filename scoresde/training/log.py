@@ -1,4 +1,4 @@
-"""The log of a run: history, history.csv, TensorBoard and the bar."""
+"""The log of a run: history, history.csv, TensorBoard and the progress shown."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from scoresde._check import need
+from scoresde._progress import progress as progress_of
 from scoresde.training.files import unwritten
 
 __all__ = ["Log", "Metrics", "Row", "writing"]
@@ -33,7 +34,7 @@ class Log:
         steps, start: the last step, and the number of those made before.
         batch: samples a step.
         out: folder for the files, or None.
-        progress: show a bar.
+        progress: show a bar, or lines where stderr is no terminal.
         tensorboard: write its files; None for if it is installed.
         pending: the `pending` of an interrupted run.
     """
@@ -60,7 +61,7 @@ class Log:
         self.norms = list((pending or {}).get("norms", ()))
         self.began = time.perf_counter()
         self.writer = None if out is None else _tensorboard(out, tensorboard, start)
-        self.bar = _bar(steps, start) if progress else None
+        self.bar = progress_of(steps, "train", "steps", initial=start) if progress else None
         self.table = None if out is None else out / "history.csv"
         if self.table is not None:
             with writing(self.table):
@@ -133,12 +134,6 @@ def writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise unwritten("out", file, error) from error
-
-
-def _bar(steps: int, start: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=steps, initial=start, desc="train", unit="step")
 
 
 def _tensorboard(out: Path, wanted: bool | None, start: int) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m scoresde.cli`, for where the script is not on the path."""
+"""`python -m scoresde`, the command line for where its script is not on the path."""
 
 from scoresde.cli import main
 

@@ -1,0 +1,102 @@
+"""Progress of long work: a bar on a terminal or in a notebook, and lines where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Protocol, TextIO, final
+
+__all__ = ["EVERY", "Lines", "Progress", "progress"]
+
+EVERY = 10.0
+"""Seconds between two lines in a file of output, which keeps all of them."""
+
+
+class Progress(Protocol):
+    """What is told of the work as it is done."""
+
+    def update(self, n: int = 1) -> object:
+        """Note n more units."""
+
+    def set_postfix_str(self, s: str) -> object:
+        """Show a text beside the count."""
+
+    def close(self) -> object:
+        """The work has ended."""
+
+
+@final
+class Lines:
+    """A line every ten seconds: the share done, the note, and an estimate of the time left.
+
+    Args:
+        total: units of work.
+        label: what is being done.
+        unit: the units, in the plural.
+        initial: units that were done before.
+        file: where the lines go.
+    """
+
+    def __init__(
+        self, total: int, label: str, unit: str, initial: int = 0, file: TextIO | None = None
+    ) -> None:
+        self.total, self.label, self.unit = total, label, unit
+        self.done = self.initial = initial
+        self.note = ""
+        self.file = sys.stderr if file is None else file
+        self.began = self.shown = time.monotonic()
+
+    def update(self, n: int = 1) -> None:
+        self.done += n
+        now = time.monotonic()
+        if now - self.shown >= EVERY:
+            self.shown = now
+            self._print(now)
+
+    def set_postfix_str(self, s: str) -> None:
+        self.note = s
+
+    def close(self) -> None:
+        pass
+
+    def _print(self, now: float) -> None:
+        made = self.done - self.initial
+        left = (now - self.began) / made * (self.total - self.done) if made else None
+        rest = "" if left is None or self.done >= self.total else f", {_clock(left)} left"
+        note = f", {self.note}" if self.note else ""
+        line = f"{self.label}: {self.done:,} of {self.total:,} {self.unit}{note}{rest}"
+        print(line, file=self.file, flush=True)
+
+
+def progress(
+    total: int, label: str, unit: str, *, shown: bool = True, initial: int = 0, position: int = 0
+) -> Progress:
+    """Something to tell of the work: a tqdm bar where it is watched, else lines on stderr.
+
+    Args:
+        total: units of work.
+        label: what is being done.
+        unit: the units, in the plural.
+        shown: whether to show anything.
+        initial: units that were done before.
+        position: the line of the bar, where several processes have one each.
+    """
+    if shown and not _watched():
+        return Lines(total, label, unit, initial)
+    from tqdm import tqdm  # 30 ms
+
+    bar: Progress = tqdm(
+        total=total, desc=label, unit=unit, initial=initial, position=position, disable=not shown
+    )
+    return bar
+
+
+def _watched() -> bool:
+    """Is stderr a terminal, or the output of a cell in a notebook?"""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,131 @@
+"""Messages of the library in the words of the command line: `steps=20` is `--steps 20` there.
+
+The library names its arguments as Python does. One table for each place where options become
+arguments (a command, the loader of its data, a network) says how they are written on the command
+line, and every error and warning that passes is put into these words, here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from typer.models import ArgumentInfo, OptionInfo
+
+__all__ = ["Flags", "flags_of", "in_flags", "options_of", "spelled"]
+
+Flags = Mapping[str, str]
+"""Argument -> how it is given, with {} for the value: "--steps {}", "--data-option size={}"."""
+
+ALIASES = {"rtol": "tolerance", "atol": "tolerance", "labels": "label", "reference_data": "data"}
+"""Arguments of the library -> the option of a command from which they come."""
+
+VALUE = r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\([^)]*\)|-?[\w.+-]*\w"
+VERBS = "pass|give|lower|raise|lengthen|shorten|loosen|tighten|set|leave|change"
+PYTHON = re.compile(
+    r"\w\.\w+\(|\bData\.of\b|\bdata\.(x|split)\b|\bDataContract\b|\bimage_folder\b"
+    r"|\btorch\.|\bscoresde\.\w|\[\.\.\.\]|\.float\(\)|\bNone\b"
+)
+"""What can be done in Python alone."""
+
+
+def flags_of(command: Callable[..., Any]) -> dict[str, str]:
+    """The flags of a command by the names of its parameters."""
+    found: dict[str, str] = {}
+    for name, hint in typing.get_type_hints(command, include_extras=True).items():
+        for about in getattr(hint, "__metadata__", ()):
+            if isinstance(about, ArgumentInfo):
+                found[name] = about.metavar or name.upper()
+            elif isinstance(about, OptionInfo):
+                # Typer takes the first of the names for a default.
+                names = (about.default, *(about.param_decls or ()))
+                written = [w for w in names if isinstance(w, str) and w.startswith("--")]
+                first = written[0] if written else "--" + name.replace("_", "-")
+                found[name] = f"{first} {{}}"
+    found |= {name: found[own] for name, own in ALIASES.items() if own in found}
+    return found
+
+
+def options_of(option: str, names: Iterable[str], whole: Iterable[str] = ()) -> dict[str, str]:
+    """KEY=VALUE options of a flag, `--data-option`, and arguments that are all of the data."""
+    return {name: f"--{option} {name}={{}}" for name in names} | {name: "DATA" for name in whole}
+
+
+@contextmanager
+def in_flags(flags: Flags, *, plain: bool = False) -> Iterator[None]:
+    """Errors and warnings from here with flags for the names of arguments.
+
+    Args:
+        flags: how each argument is written.
+        plain: also leave out the remedies that only a program in Python can take.
+    """
+    heard: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            yield
+    except Exception as error:
+        if len(error.args) == 1 and isinstance(error.args[0], str):
+            error.args = (spelled(error.args[0], flags, plain=plain),)
+        raise
+    finally:
+        for each in heard:
+            text = spelled(str(each.message), flags, plain=plain)
+            warnings.warn(text, each.category, stacklevel=3)
+
+
+def spelled(message: str, flags: Flags, *, plain: bool = False) -> str:
+    """The message with flags for the names of arguments; see `in_flags`."""
+    if plain:
+        message = _without_python(message)
+    names = "|".join(sorted(map(re.escape, flags), key=len, reverse=True))
+    if not names:
+        return message
+    free = r"(?<![\w.'\"`-])(?<!-option )"
+
+    def given(match: re.Match[str]) -> str:
+        return _given(flags[match[1]], match[2])
+
+    def bare(match: re.Match[str]) -> str:
+        return match[1] + _bare(flags[match[2]])
+
+    message = re.sub(rf"^()({names})(?=: )", bare, message)
+    message = re.sub(rf"{free}({names})=({VALUE})", given, message)
+    message = re.sub(rf"\b((?:{VERBS}) )({names})\b(?![=:'])", bare, message)
+    snake = "|".join(re.escape(name) for name in flags if "_" in name)
+    return re.sub(rf"{free}()({snake})\b(?![=:'\"(])", bare, message) if snake else message
+
+
+def _bare(flag: str) -> str:
+    return flag.removesuffix("{}").rstrip(" =")
+
+
+def _given(flag: str, value: str) -> str:
+    """A flag with a value as one types it: 32x48 for (32, 48), a,b for ['a', 'b']."""
+    try:
+        read = ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        read = value
+    alone = flag.endswith(" {}")  # of a switch, --overwrite, there is no value to give
+    if isinstance(read, bool):
+        return _bare(flag) if alone and read else flag.format(str(read).lower())
+    if isinstance(read, tuple | list):
+        glue = "x" if all(isinstance(item, int) for item in read) and not alone else ","
+        read = glue.join(map(str, read))
+    text = str(read)
+    return flag.format(f"'{text}'" if re.search(r"\s", text) else text)
+
+
+def _without_python(message: str) -> str:
+    """The message without the alternatives among its remedies that are code."""
+    head, mark, tail = message.partition("; ")
+    pieces = re.split(r"(; |, or )", tail)
+    kept = ""
+    for link, text in zip(["", *pieces[1::2]], pieces[::2], strict=True):
+        if not PYTHON.search(text):
+            kept += (link if kept else "") + text
+    return head + (mark + kept if kept else "")

@@ -1,0 +1,116 @@
+"""`scoresde train --init-from`: a run that starts from the weights of another one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from scoresde.cli.build import INFERRED, NETS, SDES, build_sde, count_classes
+from scoresde.cli.common import key_values, say
+from scoresde.cli.config import given
+from scoresde.cli.opened import checkpoint_folder
+
+if TYPE_CHECKING:
+    from scoresde.data import Data, LazyData
+    from scoresde.model import Preconditioned
+
+__all__ = ["initial"]
+
+
+def initial(
+    ctx: typer.Context, run: Path, whole: Data | LazyData
+) -> tuple[Preconditioned, Data | LazyData]:
+    """The averaged model of another run, and the data with the classes that it knows.
+
+    The network, the SDE and the parametrisation are those of the run. The options of this call
+    become what they are there, so that its config.json says it.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such run; the data are of another shape or
+            number of classes; an option of this call asks for something else than the run has.
+    """
+    from scoresde.training import load
+
+    model: Preconditioned = load(checkpoint_folder(run))  # type: ignore[assignment]
+    known = _options(model)
+    _agree(ctx, run, known)
+    ctx.params.update({name: value for name, value in known.items() if value is not None})
+    _fits(run, model.net.config, tuple(whole.x.shape[1:]))  # type: ignore[arg-type]
+    return model, _classes(run, model, whole)
+
+
+def _options(model: Preconditioned) -> dict[str, Any]:
+    """The options of `train` that build such a model."""
+    sde, net = model.sde, model.net
+    fields: Mapping[str, Any] = {n: getattr(sde, n) for n in sde.__dataclass_fields__}  # type: ignore[attr-defined]
+    config: Mapping[str, Any] = net.config  # type: ignore[assignment]
+    return {
+        "sde": next((name for name, kind in SDES.items() if kind == type(sde).__name__), None),
+        "sde_option": [f"{name}={json.dumps(value)}" for name, value in fields.items()],
+        "net": next((name for name, kind in NETS.items() if kind == type(net).__name__), None),
+        "net_option": [f"{k}={json.dumps(v)}" for k, v in config.items() if k not in INFERRED],
+        "predicts": model.predicts,
+        "net_time": model.time if isinstance(model.time, str) else None,
+        "sigma_data": model.sigma_data,
+    }
+
+
+def _agree(ctx: typer.Context, run: Path, known: Mapping[str, Any]) -> None:
+    """Raise if an option that was given says something else than the run has."""
+    for name, own in known.items():
+        asked = ctx.params.get(name)
+        if not given(ctx, name) or asked in ("auto", own):
+            continue
+        if name == "sde_option":
+            same = build_sde(known["sde"], asked) == build_sde(known["sde"], own)
+        elif name == "net_option":
+            have, want = key_values("net-option", own), key_values("net-option", asked)
+            differ = {k: v for k, v in want.items() if have.get(k) != v}
+            asked, own, same = differ, {k: have.get(k) for k in differ}, not differ
+        else:
+            same = False
+        if not same:
+            raise ValueError(
+                f"{name}: expected {own}, as in {run}, got {asked}; leave it out, or leave "
+                "--init-from out to train a new network"
+            )
+
+
+def _fits(run: Path, config: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+    own = {"dim": shape[0], "channels": shape[0], "size": list(shape[1:])}
+    differ = [k for k in own if k in config and _plain(config[k]) != own[k]]
+    if len(shape) != (1 if "dim" in config else 3) or differ:
+        its = ", ".join(f"{k}={config[k]}" for k in ("dim", "channels", "size") if k in config)
+        raise ValueError(
+            f"DATA: expected samples that the network of {run} takes ({its}), got the shape "
+            f"{shape}; bring them to this shape, e.g. by --data-option size= or mode=, or leave "
+            "--init-from out"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _classes(run: Path, model: Preconditioned, whole: Data | LazyData) -> Data | LazyData:
+    """The data with the class numbers of the model, which are found by name."""
+    own = int(model.net.config.get("classes", 0))  # type: ignore[union-attr, operator]
+    count = count_classes(whole)
+    if not count:
+        return whole
+    names = model.data.class_names if model.data is not None else ()
+    if names and set(whole.class_names) <= set(names) and whole.class_names:
+        return whole.with_classes(names)
+    if count != own:
+        remedy = "--unconditional leaves them out" if not own else "take data with as many classes"
+        raise ValueError(
+            f"DATA: expected {own or 'no'} classes, as in {run}, got {count}; {remedy}, or leave "
+            "--init-from out"
+        )
+    if names and whole.class_names:
+        say(f"the classes {', '.join(names)} of {run} become {', '.join(whole.class_names)}")
+    return whole
