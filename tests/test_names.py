@@ -1,6 +1,6 @@
 """Names of solvers mean what they say: each against its paper's scheme, written out here.
 
-Nothing below reads the weights, kernels or stages of the package. A multistep scheme is the
+The references read no weights, kernels or stages of the package. A multistep scheme is the
 linear equation dx/dlambda = A x + B m for one coordinate m of the prediction, solved by
 quadrature with m interpolated by a polynomial; the others are their papers' formulas.
 """
@@ -22,9 +22,10 @@ from numpy.polynomial import Chebyshev
 from scipy.integrate import quad
 from torch import Tensor
 
-from scoresde import VPSDE, AffineSDE, FlowSDE, Grid, Independent, Node, ReverseSDE
+from scoresde import EDMSDE, VPSDE, AffineSDE, FlowSDE, Grid, Independent, Node, ReverseSDE
 from scoresde.sampler import SOLVERS
 from scoresde.sampler.names import as_solver
+from scoresde.solvers.weights import Leg, table
 
 TIMES = (0.95, 0.84, 0.69, 0.55, 0.4, 0.27, 0.15, 0.06)
 """No two steps are equal in time, in log-SNR or in sigma / alpha."""
@@ -288,6 +289,27 @@ def multistep(sde: AffineSDE, scheme: Multistep) -> Tensor:
             x = base + sum(float(w) * m for w, m in zip(back, [new, *past], strict=False))
         past.insert(0, new)
     raise AssertionError
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0, 1.4, "extended"])
+@pytest.mark.parametrize("kernel", ["x0", "eps", "v", "flow"])
+@pytest.mark.parametrize("sde", [VPSDE(), FlowSDE(), EDMSDE()], ids=lambda s: type(s).__name__)
+def test_a_kernel_is_its_linear_equation(sde: AffineSDE, kernel: str, eta: float | str) -> None:
+    """Factor of the state, weights of one and of two predictions, noise, at any stochasticity."""
+    k = (lambda t: math.sqrt(extended(sde.at(t)))) if eta == "extended" else eta
+    nodes = tuple(sde.at(t) for t in TIMES)
+    scheme = Multistep(2, 0, kernel, "rho", eta=eta)
+    rows = table(Leg(nodes, sde.time_of, k), kernel, "rho", "exact", 2, 0, False)
+    for i, (keep, weights, spread) in enumerate(rows):
+        step = linear(sde, nodes[i], nodes[i + 1], scheme)
+        behind = nodes[i + 1 :: -1][: min(2, i + 1) + 1]
+        expected = weights_of(step, list(behind), scheme, corrects=False)
+        size = [math.hypot(n.alpha, n.sigma) if kernel == "v" else 1.0 for n in behind[1:]]
+        assert keep == pytest.approx(step.keep, rel=1e-10)
+        assert spread == pytest.approx(step.spread, rel=1e-9, abs=1e-14)
+        assert weights == pytest.approx(
+            [w / c for w, c in zip(expected, size, strict=True)], rel=1e-9
+        )
 
 
 # Exponential Runge-Kutta schemes: stages at c, with phi functions of z.

@@ -23,7 +23,7 @@ from scoresde import (
     Singlestep,
 )
 from scoresde.grid import log_snr
-from scoresde.solvers.singlestep import phi
+from scoresde.solvers.singlestep import _stage_nodes, phi
 
 MIXTURE = order.mixture_2d()
 
@@ -186,3 +186,11 @@ def test_strong_schemes_refuse_another_eta(name: str) -> None:
         ReverseSampler(VPSDE(), MIXTURE.under(VPSDE()), name, eta=0.5).sample((2, 2), seed=0)
     with pytest.raises(ValueError, match=r"eta.*more than 0"):
         ReverseSampler(VPSDE(), MIXTURE.under(VPSDE()), name, eta=0.0)
+
+
+def test_a_stage_at_the_end_of_a_step_lies_on_the_node_of_the_grid() -> None:
+    """Not beside it by the rounding of the schedule's inverse, where noise would be drawn."""
+    for sde in (VPSDE(), FlowSDE()):
+        times = log_snr(sde, 30).times
+        for inner, t in zip(_stage_nodes("res_3s", sde, times), times[1:], strict=True):
+            assert [node.t for node in inner][1] == t
