@@ -45,7 +45,7 @@ WEIGHTINGS = ("eps", "v", "likelihood")
 TIMES: dict[str, TimeSampler] = {
     "even": UniformTime(low_discrepancy=True),
     "importance": ImportanceTime(low_discrepancy=True),
-    "log-normal": LogNormalTime(),
+    "log-normal": LogNormalTime(mean=-1.2, std=1.2, uniform=0.0, scale=1.0),
 }
 Cell = tuple[str, str, str]
 
@@ -55,7 +55,7 @@ def one(cell: Cell, seed: int, steps: int, train: Data, test: Data, judge: Judge
     prediction, weighting, time_name = cell
     sde = VPSDE()
     torch.manual_seed(seed)
-    model = Preconditioned(UNet(1, width=16), sde, predicts=prediction)
+    model = Preconditioned(UNet(1, width=16), sde, predicts=prediction, sigma_data=1.0)
     began = time.process_time()
     trained = Trainer(
         model,

@@ -43,6 +43,7 @@ from scoresde import (
     ReverseSDE,
     ScoreModel,
     Trainer,
+    UniformTime,
     log_prob,
     plot,
 )
@@ -52,6 +53,7 @@ from scoresde.nets import MLP
 
 RESULTS = Path(__file__).parent / "results"
 END = 0.01
+EVEN = UniformTime(low_discrepancy=True)
 NOISE = 0.1  # of the table's rows
 
 
@@ -105,7 +107,13 @@ def toy(seeds: int, steps: int, cells: int) -> dict[str, Any]:
         net = MLP(2, width=128)
         x = eight_gaussians(50_000, seed=seed).x
         model = Trainer(
-            Preconditioned(net, sde), x, steps=steps, batch_size=512, lr=2e-3, seed=seed
+            Preconditioned(net, sde, predicts="eps"),
+            x,
+            steps=steps,
+            batch_size=512,
+            lr=2e-3,
+            time=EVEN,
+            seed=seed,
         ).fit()
         for name, eta in (("flow", 0.0), ("sde", 1.0)):
             found = generated(model, data, eta, cells)
@@ -168,8 +176,9 @@ def table(seeds: int, steps: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         net = MLP(train.x.shape[1], width=256, depth=2)
         trainer = Trainer(
-            Preconditioned(net, sde, predicts="edm"),
+            Preconditioned(net, sde, predicts="edm", sigma_data=1.0),
             train.x,
+            time=EVEN,
             steps=steps // 2,
             batch_size=128,
             lr=2e-3,

@@ -291,7 +291,7 @@ class Ours(Case):
     """A named solver behind `ReverseSampler`."""
 
     def __init__(self, name: str, net: nn.Module, steps: int) -> None:
-        model = Preconditioned(net, VPSDE())
+        model = Preconditioned(net, VPSDE(), predicts="eps")
         sampler = ReverseSampler(model.sde, model, name, steps=steps, denoise=False)
         super().__init__(name, net, lambda: sampler.sample(net.shape, seed=0), once=False)
         replayed = Replayed()

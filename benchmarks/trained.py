@@ -44,6 +44,7 @@ from scoresde import (
     ReverseSampler,
     ScoreModel,
     Trainer,
+    UniformTime,
 )
 from scoresde.data import Data, digits, toy
 from scoresde.metrics import Judge, frechet_distance, nearest_distance, sliced_wasserstein
@@ -155,6 +156,7 @@ class Case:
             batch_size=64 if self.image else 512,
             lr=2e-3,
             ema=0.995,
+            time=UniformTime(low_discrepancy=True),
             seed=0,
             out=out,
             device="cpu",

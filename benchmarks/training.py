@@ -108,7 +108,7 @@ def cost(width: int, size: int, batch: int, steps: int) -> dict[str, float]:
     """Medians over pairs of steps, one bare and one of the `Trainer`, in turns."""
     x = interpolate(digits("train").x, size=size)
     bare, whole, extra = [], [], []
-    plain, model = Bare(net(width), x[:batch]), Preconditioned(Timed(net(width)), VPSDE())
+    plain, model = Bare(net(width), x[:batch]), Preconditioned(Timed(net(width)), VPSDE(), "eps")
     mark = None
 
     def timed(model: Any, x0: Tensor, **options: Any) -> Tensor:
@@ -121,7 +121,8 @@ def cost(width: int, size: int, batch: int, steps: int) -> dict[str, float]:
         extra.append(time.process_time() - mark - (model.net.seconds - before))
         return each
 
-    Trainer(model, x, steps=steps + 1, batch_size=batch, loss=timed, lr=LR, log_every=50).fit()
+    options = {"batch_size": batch, "loss": timed, "lr": LR, "time": EVEN, "log_every": 50}
+    Trainer(model, x, steps=steps + 1, **options).fit()  # type: ignore[arg-type]
     stream, loads = Stream(len(x), batch, 0), []
     for k in range(50):
         began = time.process_time()
@@ -181,16 +182,17 @@ def ours(time: TimeSampler | None, weighting: str) -> Loss:
 
 
 EVEN = UniformTime(low_discrepancy=True)
+EDM_TIME = LogNormalTime(mean=-1.2, std=1.2, uniform=0.0, scale=1.0)
 PEERS: dict[str, tuple[str, Loss]] = {
     "diffusers-style: eps, whole t": ("eps", unit(WholeTimes())),
-    "k-diffusion-style: F, log-normal": ("edm", unit(LogNormalTime())),
+    "k-diffusion-style: F, log-normal": ("edm", unit(EDM_TIME)),
     "azula-style: F, uniform t": ("v", unit(UniformTime())),
 }
 OURS: dict[str, tuple[str, Loss]] = {
-    "default: eps, even t": ("eps", ours(EVEN, "eps")),
-    "eps, t by its loss": ("eps", ours(LossTime(low_discrepancy=True), "eps")),
+    "eps, even t": ("eps", ours(EVEN, "eps")),
+    "eps, t by its loss": ("eps", ours(LossTime(std=0.5, low_discrepancy=True), "eps")),
     "F of EDM, even t": ("edm", ours(EVEN, "eps")),
-    "F of EDM, t by its loss": ("edm", ours(LossTime(low_discrepancy=True), "eps")),
+    "F of EDM, t by its loss": ("edm", ours(LossTime(std=0.5, low_discrepancy=True), "eps")),
 }
 
 
