@@ -14,7 +14,7 @@ from torch.nn.functional import mse_loss
 
 from scoresde._check import choice, fail, finite, floating, instance, positive, wrong_type
 from scoresde._tensor import Scalar, expand, lincomb, state_dtype, wide
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, AffineSDE
@@ -336,7 +336,8 @@ def dsm_loss(
     kind, weigh = _weighting(weighting)
     time = TIME if time is None else time
     instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
-    scale = getattr(model, "sigma_data", None) if model.data is None else model.data.std
+    known = summary_of(model)
+    scale = getattr(model, "sigma_data", None) if known is None else known.std
     if scale:
         time = time.scaled(scale)
     if generator is not None:

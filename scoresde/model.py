@@ -30,6 +30,7 @@ __all__ = [
     "default_prediction",
     "own_dtype",
     "suited",
+    "summary_of",
 ]
 
 Cond: TypeAlias = Mapping[str, Tensor] | None
@@ -218,6 +219,12 @@ def _labels(label: Tensor, classes: int, null: object) -> Tensor:
             remedy = "number the classes from 0, or build the network with more classes"
             raise fail("cond['label']", expected, got, remedy)
     return label
+
+
+def summary_of(model: nn.Module) -> DataSummary | None:
+    """What a model, or the one that it wraps, knows of its data; None if nothing."""
+    parts = (part for part in model.modules() if isinstance(part, ScoreModel))
+    return next((part.data for part in parts if part.data is not None), None)
 
 
 TIMES: dict[str, Callable[[Node], Scalar]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,11 @@ from torch import Tensor
 from scoresde._check import fail, finite, floating, instance, wrong_type
 from scoresde.contract import DataContract
 
-__all__ = ["DataSummary", "Scaling"]
+__all__ = ["DataRangeWarning", "DataSummary", "Scaling"]
+
+
+class DataRangeWarning(UserWarning):
+    """Samples have left the range or the spread of the data that their model was trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +123,7 @@ class DataSummary:
         class_counts: number of samples of each class; () if that is not known.
         scaling: how the user's values became model units; None if they were used as they are.
         contract: which integers the values stand for; None for data that is not quantised.
+        offset: the mean of an entry that is farthest from 0.
 
     Raises:
         ValueError: `high` is below `low`, a number is not finite, or there is not one name or one
@@ -141,9 +147,10 @@ class DataSummary:
     class_counts: tuple[int, ...] = ()
     scaling: Scaling | None = None
     contract: DataContract | None = None
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std", "low", "high"):
+        for name in ("mean", "std", "low", "high", "offset"):
             object.__setattr__(self, name, finite(name, getattr(self, name)))
         if self.high < self.low:
             raise fail("high", f"at least low = {self.low:g}", self.high, "pass low <= high")
@@ -164,6 +171,54 @@ class DataSummary:
             return self.contract.decode(x)
         return x if self.scaling is None else self.scaling.decode(x)
 
+    def departure(self, x: Tensor, *, wider: float = 1.0) -> str | None:
+        """What is plainly off about samples (B, *D) in model units, in words; None if nothing is.
+
+        Either of two things is. More than 2 % of the samples have more than 5 % of their values
+        beyond [low, high] by over a quarter of its length. Or their variance is above 1.5^2 times
+        the data's. Few samples say little: the first must not be chance (one in a hundred if 2 %
+        of all were like that), and the second asks for 16 samples and allows the variance
+        12/sqrt(B) of itself on top, for data with heavy tails. Nothing is said of data with fewer
+        than 10 samples, whose range is not known. The device is waited for once.
+
+        Args:
+            x: the samples.
+            wider: by which factor the variance may be larger, for a part of the classes, say.
+
+        Example:
+            >>> summary = DataSummary(100, (2,), mean=0.0, std=1.0, low=-3.0, high=2.5)
+            >>> summary.departure(torch.zeros(8, 2)) is None
+            True
+            >>> summary.departure(torch.full((8, 2), 20.0))
+            '100 % of 8 samples have values beyond the range of the data, [-3, 2.5], by more than a quarter of it (as far as 20)'
+        """  # noqa: E501
+        n = len(x)
+        if n == 0 or self.count < 10:
+            return None
+        flat = x.detach().flatten(1)
+        flat = flat if flat.dtype == torch.float64 else flat.float()
+        margin = 0.25 * (self.high - self.low)
+        beyond = (flat < self.low - margin) | (flat > self.high + margin)
+        outside = (beyond.float().mean(1) > 0.05).sum()
+        least, most = flat.aminmax()
+        variance = flat.var(dim=0, correction=min(1, n - 1)).mean()
+        found = torch.stack([v.double() for v in (outside, least, most, variance)]).tolist()
+        count, farthest = int(found[0]), max(found[1:3], key=lambda v: abs(v - self.mean))
+        if count > 0.02 * n and _chance(count, n, 0.02) < 0.01:
+            return (
+                f"{100 * count / n:.3g} % of {n} samples have values beyond the range of the "
+                f"data, [{self.low:.4g}, {self.high:.4g}], by more than a quarter of it (as far "
+                f"as {farthest:.4g})"
+            )
+        limit = 1.5 * self.std * math.sqrt((1.0 + 12.0 / math.sqrt(n)) * wider)
+        spread = math.sqrt(found[3])
+        if n >= 16 and self.std > 0.0 and spread > limit:
+            return (
+                f"{n} samples have a standard deviation of {spread:.4g}, {spread / self.std:.3g} "
+                f"times the {self.std:.4g} of the data"
+            )
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """What json can hold, for a checkpoint."""
         return {
@@ -173,6 +228,7 @@ class DataSummary:
             "std": self.std,
             "low": self.low,
             "high": self.high,
+            "offset": self.offset,
             "name": self.name,
             "classes": self.classes,
             "class_names": list(self.class_names),
@@ -187,9 +243,21 @@ class DataSummary:
         scaling, contract = saved.get("scaling"), saved.get("contract")
         return cls(
             **{k: saved[k] for k in ("count", "mean", "std", "low", "high", "name", "classes")},
+            offset=saved.get("offset", 0.0),
             shape=tuple(saved["shape"]),
             class_names=tuple(saved["class_names"]),
             class_counts=tuple(saved.get("class_counts", ())),
             scaling=None if scaling is None else Scaling.from_dict(scaling),
             contract=None if contract is None else DataContract.from_dict(contract),
         )
+
+
+def _chance(count: int, n: int, share: float) -> float:
+    """The probability that at least `count` of n fall into a part that has this share of all."""
+    below = range(min(count, n))
+    logs = (
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+        + k * math.log(share) + (n - k) * math.log1p(-share)
+        for k in below
+    )  # fmt: skip
+    return max(0.0, 1.0 - math.fsum(math.exp(v) for v in logs)) if count else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -91,6 +92,7 @@ class Pictures:
         import torch
 
         from scoresde.sampler import ReverseSampler
+        from scoresde.summary import DataRangeWarning
 
         count = len(self.classes)
         columns = count if 2 <= count <= 16 else 8
@@ -100,7 +102,9 @@ class Pictures:
         say(f"step {step}: drawing {n} samples for a picture")
         sampler = ReverseSampler(model.sde, model, steps=STEPS)
         try:
-            x = sampler.sample((n, *self.shape), seed=0, cond=cond, batch_size=256)
+            with warnings.catch_warnings():  # a model that is on its way may be far off
+                warnings.simplefilter("ignore", DataRangeWarning)
+                x = sampler.sample((n, *self.shape), seed=0, cond=cond, batch_size=256)
         except ValueError as error:  # a look at a model that is not there yet ends no run
             say(f"no picture at step {step}: {error}")
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from scoresde.sampler import ReverseSampler
 from scoresde.sampler.names import as_model, check_shape
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import AdaptiveODE, SciPySolver
+from scoresde.summary import DataRangeWarning
 
 __all__ = ["compare"]
 
@@ -207,7 +209,9 @@ class _Run:
         seed = self.seeds[turn % len(self.seeds)]
         start = time.perf_counter()
         try:
-            solution = sampler.solve(self.shape, seed=seed, **self.options)
+            with warnings.catch_warnings():  # of a solver at few steps, which the result shows
+                warnings.simplefilter("ignore", DataRangeWarning)
+                solution = sampler.solve(self.shape, seed=seed, **self.options)
         except ValueError as error:  # samples that are not finite: a result, not a fault
             into.why = str(error)
             into.xs.clear()

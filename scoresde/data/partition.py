@@ -165,6 +165,7 @@ def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
         count=total,
         shape=tuple(whole.x.shape[1:]),
         mean=float(known.mean.mean()),
+        offset=float(known.mean.flatten()[known.mean.abs().argmax()]),
         std=float(known.std.square().mean().sqrt()),
         low=min(low for low, _ in ends),
         high=max(high for _, high in ends),

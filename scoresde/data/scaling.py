@@ -167,7 +167,7 @@ def listed(numbers: Sequence[object], most: int = 8) -> str:
     return text if len(numbers) <= most else f"{text}, ... ({len(numbers)})"
 
 
-def unit_fault(mean: float, std: float, *, noise: float = 1.0) -> str | None:
+def unit_fault(mean: float, std: float, *, noise: float = 1.0, least: float = 0.1) -> str | None:
     """Why data are plainly not in model units, or None if they may well be.
 
     A noising process ends in noise of standard deviation `noise`, and starts with noise far below
@@ -179,6 +179,7 @@ def unit_fault(mean: float, std: float, *, noise: float = 1.0) -> str | None:
         mean: of all values, or the farthest from 0 of the means of entries.
         std: of the values about their mean.
         noise: standard deviation of the noise at T if alpha(T) = 1, else 1.
+        least: the lowest standard deviation.
 
     Example:
         >>> unit_fault(0.1, 0.5) is None
@@ -189,9 +190,9 @@ def unit_fault(mean: float, std: float, *, noise: float = 1.0) -> str | None:
         True
     """  # noqa: E501
     most = max(3.0, noise / 10)
-    if abs(mean) <= most and 0.1 <= std <= most:
+    if abs(mean) <= most and least <= std <= most:
         return None
     return (
         f"mean {mean:.4g} and standard deviation {std:.4g}, where model units have |mean| <= "
-        f"{most:g} and a standard deviation from 0.1 to {most:g}"
+        f"{most:g} and a standard deviation from {least:g} to {most:g}"
     )

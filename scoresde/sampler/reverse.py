@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, final
@@ -14,7 +15,7 @@ from scoresde._check import fail, floating, instance, positive_int, wrong_type
 from scoresde._tensor import state_dtype
 from scoresde.analytic import Gaussian
 from scoresde.grid import Grid, make_grid
-from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
+from scoresde.model import Cond, ScoreModel, check_cond, own_dtype, summary_of
 from scoresde.noise import Noise
 from scoresde.process import ReverseSDE
 from scoresde.sampler.auto import settle
@@ -29,6 +30,7 @@ from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import Adams, Calibration, Solution, Solver, calibrate
 from scoresde.solvers.base import OnStep, check_hook
+from scoresde.summary import DataRangeWarning
 
 __all__ = ["ReverseSampler"]
 
@@ -247,6 +249,10 @@ class ReverseSampler:
         Raises:
             ValueError: an argument does not fit, or the samples are not finite; then the run is
                 repeated with a check at each step and the error names step and time.
+
+        Warns:
+            DataRangeWarning: the samples have left the range or the spread of the data that the
+                model was trained on, as far as it knows them; see `DataSummary.departure`.
         """
         shape = check_shape(shape)
         x_init, grid = self._start(shape, x_init, t_start, teleport)
@@ -274,7 +280,7 @@ class ReverseSampler:
                 run = self._solve(process, x, grid, draw, hooks, keep_path, first + start)
                 solutions.append(run)
         paths = [s.path for s in solutions if s.path is not None]
-        return Solution(
+        solution = Solution(
             x=torch.cat([s.x for s in solutions]),
             grid=grid,
             nfe=max(s.nfe for s in solutions),
@@ -284,6 +290,40 @@ class ReverseSampler:
             status=next((s.status for s in solutions if s.status != "done"), "done"),
             stats=_joined([s.stats for s in solutions]),
         )
+        if solution.status == "done":
+            self._compare(solution.x, cond)
+        return solution
+
+    def _compare(self, x: Tensor, cond: Cond) -> None:
+        """Warn if samples have left what the model knows of its data."""
+        known = summary_of(self.model)
+        if known is None or not self._noiseless(known.std):
+            return
+        wider = 1.0
+        if cond:  # the samples of one class may spread wider than those of all, if it is rare
+            label = cond.get("label")
+            seen = 0 if label is None or not known.classes else len(set(label.tolist()))
+            wider = known.classes / seen if seen else math.inf
+        what = known.departure(x, wider=wider)
+        if what is not None:
+            remedies = ["train longer"]
+            parts = (getattr(part, "predicts", None) for part in self.model.modules())
+            read = next((kind for kind in parts if kind is not None), None)
+            if read in ("eps", "score"):
+                remedies.append(f"let the network predict v in place of {read}")
+            if self.eta == 0:
+                remedies.append("sample with the solver auto_sde")
+            if self._nodes.end < self.sde.t_end:
+                remedies.append(f"end at t_end = {self.sde.t_end:g}")
+            advice = ", or ".join(remedies)
+            warnings.warn(f"samples: {what}; {advice}", DataRangeWarning, stacklevel=4)
+
+    def _noiseless(self, std: float) -> bool:
+        """Whether the noise that is left at the end is small beside data of this spread."""
+        if self.denoise or not isinstance(self.sde, AffineSDE):
+            return True
+        end = self._nodes.end
+        return float(self.sde.sigma(end)) < 0.3 * float(self.sde.alpha(end)) * std
 
     def _solve(
         self,

@@ -44,7 +44,7 @@ from scoresde.sampler.manifest import (
 )
 from scoresde.sampler.names import check_shape
 from scoresde.sampler.reverse import ReverseSampler
-from scoresde.summary import DataSummary, Scaling
+from scoresde.summary import DataRangeWarning, DataSummary, Scaling
 
 __all__ = ["Shards", "sample_to"]
 
@@ -183,7 +183,10 @@ def sample_to(
         for k in own:
             place = folder / shard_name(k, format)
             if not _there(place, settings, numbers[k]):
-                content, nfe = _draw(sampler, settings, contract, numbers[k], dtype, device)
+                with warnings.catch_warnings():
+                    if drawn:  # said once, of the first shard, and not of every one
+                        warnings.simplefilter("ignore", DataRangeWarning)
+                    content, nfe = _draw(sampler, settings, contract, numbers[k], dtype, device)
                 with explained(place):
                     _write(place, content, settings, contract)
                 drawn += 1

@@ -24,11 +24,14 @@ from scoresde._check import (
 )
 from scoresde._check import seed as check_seed
 from scoresde.contract import DataContract
-from scoresde.data import Data, summarise
+from scoresde.data import Data, summarise, unit_fault
 from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, TimeSampler, dsm_loss
 from scoresde.model import Preconditioned, ScoreModel, check_cond
+from scoresde.sde import SDE, AffineSDE
+from scoresde.summary import DataSummary
 from scoresde.training.checkpoint import describe
 from scoresde.training.ema import check_decay
+from scoresde.training.files import refuse
 from scoresde.training.log import Metrics, Row, writing
 from scoresde.training.objective import Loss, accelerated, device_of, misfit
 from scoresde.training.power import check_width
@@ -126,6 +129,9 @@ class Trainer:
         workers: threads that read batches ahead, of data that are read as they are needed; 0 to
             read them in the step, as it is done with `Rows` of one's own that are not `parallel`.
             The batches are the same.
+        any_scale: take the data as they are also where they are plainly not in model units, such
+            as temperatures in kelvin or floats of 0 to 255, which is an error otherwise. VE and
+            EDM schedules are judged by their own range of sigma.
 
     Attributes:
         history: rows (step, mean loss since the last row, learning rate).
@@ -186,6 +192,7 @@ class Trainer:
         callback: Callable[[int, ScoreModel], Any] | None = None,
         callback_every: int = 1000,
         workers: int = 2,
+        any_scale: bool = False,
     ) -> None:
         instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
         self.model = model
@@ -203,6 +210,8 @@ class Trainer:
         self.loss = loss
         self.contract = self.data.contract if contract is None else contract
         self.summary = replace(summarise(self.data), contract=self.contract)
+        if not any_scale:
+            _check_units(self.summary, model.sde)
         self.options: dict[str, Any] = dict(
             weighting=weighting,
             time=time.scaled(self.summary.std or 1.0),
@@ -361,3 +370,23 @@ class Trainer:
             "data": digest(self.data) if self.out is not None else "",
             "ema": self.ema is not None,
         }
+
+
+def _check_units(summary: DataSummary, sde: SDE) -> None:
+    """Raise if the data are plainly not of the size that the schedule is made for."""
+    if summary.contract is not None or not isinstance(sde, AffineSDE):
+        return
+    alpha, noise = float(sde.alpha(sde.T)), float(sde.sigma(sde.T))
+    unit, limits = noise, {"noise": 1.0, "least": 0.1}
+    if alpha > 0.5:  # the noise is added to the data and drowns them, instead of replacing them
+        quiet = float(sde.sigma(sde.t_min))
+        unit, limits = 1.0, {"noise": noise, "least": min(0.1, 10 * quiet)}
+    std = summary.std if summary.count > 1 else unit  # of one sample it is not known
+    found = unit_fault(summary.offset / unit, std / unit, **limits)
+    if found is not None:
+        remedy = (
+            "standardise them by scoresde.data.Data.of(data).standardised(), whose scaling goes "
+            "into the checkpoint and takes samples back, or pass any_scale=True if they are "
+            "meant to be so"
+        )
+        raise refuse("data", "values in model units", found, remedy)
