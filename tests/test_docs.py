@@ -10,6 +10,9 @@ from typing import Any
 import order
 import pytest
 
+from scoresde.data import toy
+from scoresde.metrics import sliced_wasserstein
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -30,6 +33,11 @@ def test_every_python_block_of_the_readme_runs(
     assert names["samples"].shape == (1000, 2)
     assert abs(float(names["samples"].std()) - 1) < 0.05
     assert names["solution"].nfe == 37
+    # The training example gives moons that one would show, and not just some tensor.
+    data, x = names["moons"], names["solution"].x
+    assert (x.std(0) / data.std(0) - 1).abs().max() < 0.1
+    other = toy("moons", 4000, seed=1).x
+    assert sliced_wasserstein(x, other) < 3 * sliced_wasserstein(data, other)
     assert (tmp_path / "runs/moons/config.json").exists()
 
 

@@ -85,6 +85,14 @@ def train(
     unconditional: Annotated[
         bool, _panel("Leave the labels of the data out.", "Data", "--unconditional")
     ] = False,
+    any_scale: Annotated[
+        bool,
+        _panel(
+            "Train also on floats that are plainly not in model units, as they are.",
+            "Data",
+            "--any-scale",
+        ),
+    ] = False,
     sde: Annotated[
         str, _panel("vp, sub_vp, ve, cosine, edm or flow.", "Model", metavar="NAME")
     ] = "vp",
@@ -367,6 +375,7 @@ def train(
         callback=pictures if each and pictures.possible else None,
         callback_every=each or 1,
         workers=workers,
+        any_scale=any_scale,
     )
     claim_folder(out, overwrite or auto_resume, STALE, resume=resume)
     about = {
