@@ -1,4 +1,4 @@
-"""What a user gets who chooses nothing: documented defaults, good samples, and a word when not."""
+"""The first use, by somebody who chooses nothing: defaults, good samples, and a word when not."""
 
 import inspect
 import math
