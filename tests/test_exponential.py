@@ -29,7 +29,7 @@ from scoresde import (
 )
 from scoresde.grid import karras, log_snr, quadratic
 from scoresde.sampler.names import as_solver
-from scoresde.solvers.weights import Leg, table
+from scoresde.solvers.weights import KERNELS, Leg, table
 
 MIXTURE = order.mixture_2d()
 FAMILIES = [VPSDE(), SubVPSDE(), VESDE(0.01, 30.0), CosineSDE(), FlowSDE()]
@@ -390,3 +390,17 @@ def test_correctors_have_two_to_six_nodes() -> None:
     for nodes in (-1, 1, 7):
         with pytest.raises(ValueError, match=r"^corrector: expected 0 or an integer from 2 to 6"):
             Adams(1, nodes)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_kernel_at_the_end_of_a_step_is_the_limit_of_its_density(
+    kernel: str, eta: float
+) -> None:
+    """B(h) = h K(end) of UniPC's first variant, of which the density is K along the step."""
+    for sde in (VPSDE(), FlowSDE(), VESDE(0.01, 30.0)):
+        for t in (0.9, 0.4, 0.1):
+            end = sde.time_of(sde.log_snr(t) + 1e-6)
+            leg = Leg((sde.at(t), sde.at(end)), sde.time_of, eta)
+            density, at_end = KERNELS[kernel].density(leg), KERNELS[kernel].at_end(leg)
+            np.testing.assert_allclose(density, at_end[:, None] + 0 * density, rtol=1e-5)

@@ -144,6 +144,26 @@ def test_pure_transport(flux: str) -> None:
     assert abs(order(errors) - (2 if flux == "auto" else 1)) < 0.15, errors
 
 
+@pytest.mark.parametrize(
+    ("sde", "flux"),
+    [
+        (SDE(lambda t, x: 0.02 * x, lambda t: 0.0 if t < 5 else 0.5, T=10.0), "fitted"),
+        (SDE(lambda t, x: 0.02 * x, lambda t: 0.0, T=10.0), "centred"),
+        (ReverseSDE(VP, DATA.under(VP), 1.0), "centred"),
+        (ReverseSDE(VP, DATA.under(VP), 0.0), "centred"),
+    ],
+)
+def test_the_flux_is_chosen_by_the_noise_on_the_whole_way(sde: Any, flux: str) -> None:
+    """Fitted for a forward process with noise, be it late; centred without, and in reverse."""
+    ends = (1.0, 0.5) if isinstance(sde, ReverseSDE) else (0.0, 8.0)
+    values = [
+        FokkerPlanck(sde, [(-6, 6, 100)], flux=name).evolve(DATA, *ends, tol=1e-2).p
+        for name in ("auto", "fitted", "centred")
+    ]
+    assert torch.equal(values[0], values[("auto", "fitted", "centred").index(flux)])
+    assert not torch.equal(values[1], values[2])
+
+
 # In time.
 
 
