@@ -36,6 +36,7 @@ from scoresde import (
 )
 from scoresde.grid import log_snr, uniform
 from scoresde.sampler.latent import decode, encode, slerp
+from scoresde.solvers import Unfinished
 from scoresde.solvers.adaptive import AdaptiveSolver
 from scoresde.solvers.bridged import AdaptiveSDE, BrownianTree
 from scoresde.solvers.embedded import AdaptiveODE
@@ -568,8 +569,10 @@ def test_codes_are_the_exact_flow_of_a_gaussian() -> None:
 
 def test_encode_refuses() -> None:
     x, model = order.starts()[:3], MIXTURE.under(VP)
-    with pytest.raises(RuntimeError, match=r"AdaptiveODE stopped at t = .* \(budget\)"):
+    told = r"AdaptiveODE stopped before t = 1 in 3 of 3 samples, .* \(budget\); raise max_nfe"
+    with pytest.raises(Unfinished, match=told) as caught:
         encode(VP, model, x, solver=both(1e-9, max_nfe=20))
+    assert caught.value.solution.x.shape == x.shape
     with pytest.raises(ValueError, match="x: expected finite numbers"):
         encode(VP, model, x * torch.nan)
     with pytest.raises(ValueError, match="x: expected a non-empty batch"):

@@ -30,6 +30,7 @@ from scoresde.likelihood import (
 )
 from scoresde.likelihood.divergence import Linearised, Trace, draw_probes
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, AffineSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.solvers import UnfinishedWarning
 
 D = torch.float64
 VP = VPSDE()
@@ -124,7 +125,9 @@ def test_one_network_call_gives_slope_and_divergence() -> None:
         model = Counted(RING.under(VP))
         result = log_prob(model, x, **options)
         assert model.count == int(result.nfe.max())
-        assert torch.equal(result.nfe, 1 + 6 * (result.accepted + result.rejected))
+        tried = 6 * (result.accepted + result.rejected)
+        looks = result.nfe - 1 - tried  # at the ends of first steps
+        assert bool(((looks >= 1) & (looks <= 4)).all())
     model = Counted(RING.under(VP))
     assert int(log_prob(model, x, probes=4, divergence="hutch++").nfe.max()) == model.count
 
@@ -406,7 +409,8 @@ def test_samples_beyond_their_budget_are_nan() -> None:
     x = RING.sample(16, seed=8)
     full = log_prob(RING.under(VP), x)
     limit = int(full.nfe.median())
-    cut = log_prob(RING.under(VP), x, max_nfe=limit)
+    with pytest.warns(UnfinishedWarning, match=r"of 16 samples are NaN, stopped before t = 1 "):
+        cut = log_prob(RING.under(VP), x, max_nfe=limit)
     over = full.nfe > limit
     assert cut.status == "budget" and bool(over.any()) and not bool(over.all())
     assert torch.equal(cut.nats.isnan(), over)

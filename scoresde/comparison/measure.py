@@ -216,6 +216,10 @@ class _Run:
             into.why = str(error)
             into.xs.clear()
             return
+        if solution.status != "done":
+            into.why = solution.unfinished
+            into.xs.clear()
+            return
         if solution.x.is_cuda:
             torch.cuda.synchronize(solution.x.device)
         into.seconds.append(time.perf_counter() - start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from scoresde.noise.base import check_seed
 from scoresde.process import ReverseSDE
 from scoresde.sde import AffineSDE
 from scoresde.solvers.adaptive import Caller, Tally
+from scoresde.solvers.base import UnfinishedWarning
 from scoresde.solvers.embedded import AdaptiveODE, Angle
 
 __all__ = ["TRUNCATIONS", "Prior", "log_prob", "span_of"]
@@ -123,6 +125,10 @@ def log_prob(
             in x. The steps are held fixed.
         max_nfe: calls that a sample may use; samples that would need more are NaN.
 
+    Warns:
+        UnfinishedWarning: samples were stopped and are NaN, for want of calls or of a step short
+            enough; `LogLikelihood.status` says why.
+
     Raises:
         TypeError: integers for x, an SDE that is not affine, a control that is no Gaussian.
         ValueError: no probes, a tolerance below the rounding of the model's precision, scores
@@ -177,6 +183,9 @@ def log_prob(
             parts.append(values)
             status = status if stopped == "done" else stopped
     whole = {k: torch.cat([p[k] for p in parts], int(k == "draws")) for k in parts[0]}
+    halted, reached = whole.pop("stopped"), whole.pop("reached")
+    if status != "done":
+        _warn(halted, reached, status, ends[1])
     low, high = (float(v) for v in x.detach().aminmax())
     return LogLikelihood(
         **whole,
@@ -188,6 +197,14 @@ def log_prob(
         dim=x[0].numel(),
         extent=(low, high),
     )
+
+
+def _warn(stopped: Tensor, reached: Tensor, status: str, end: float) -> None:
+    first = int(stopped.nonzero()[0])
+    count = f"{int(stopped.sum())} of {len(stopped)} samples are NaN"
+    where = f"stopped before t = {end:g} ({status}), first row {first} at t = {reached[first]:.6g}"
+    remedy = "raise max_nfe, or loosen rtol and atol"
+    warnings.warn(f"log_prob: {count}, {where}; {remedy}", UnfinishedWarning, stacklevel=3)
 
 
 def span_of(
@@ -258,6 +275,7 @@ class _Job:
             control = Expansion.of(self.control, angle.s, flat.detach())
         field.trace, sketch = self._trace(field, flat, cond, control, first)
         tally = Tally.of(len(x), self.ends[0])
+        tally.nfe += sketch + extra
         caller = Caller(ReverseSDE(self.sde, field, 0.0, cond), len(x))
         augmented = torch.cat([flat, flat.new_zeros(len(flat), field.trace.columns)], 1)
         start = Density.start(self.solver, angle, caller, augmented, self.ends, tally)
@@ -276,8 +294,8 @@ class _Job:
         draws = (prior + offset + known + lost)[:, None] + walk.y[:, dim:]
         columns = {"solver_error": walk.nats, "truncation": off}
         columns["prior_mismatch"] = self._mismatch(z.detach(), prior.detach())
-        counts = {"accepted": tally.accepted, "rejected": tally.rejected}
-        counts["nfe"] = (tally.nfe + sketch) * field.cost + extra
+        counts = {name: getattr(tally, name) for name in ("nfe", "accepted", "rejected")}
+        counts |= {"stopped": ~tally.alive, "reached": walk.times}
         moved = {k: v.to(x.device) for k, v in (columns | counts).items()}
         return {"draws": draws.T, "prior": prior.detach(), "z": z.detach(), **moved}, tally.status
 
@@ -304,15 +322,16 @@ class _Job:
     def _trace(
         self, field: Augmented, flat: Tensor, cond: Cond, control: Expansion | None, first: int
     ) -> tuple[Trace, int]:
-        """How the trace is found, and predictions made to find that out."""
+        """How the trace is found, and network evaluations made to find that out."""
         if self.divergence == "exact":
             return Trace(None, control=control), 0
         vectors = draw_probes(self.seed, first, flat.detach(), self.count, self.probe)
         if self.divergence == "hutchinson":
             return Trace.by_probes(vectors, control), 0
         times = torch.full((len(flat),), self.ends[0], dtype=torch.float64, device=flat.device)
-        at = field.linearise(self.sde.at(times, like=flat), flat, cond)[1]
-        return Trace.by_probes(vectors, control, at), 1
+        node = self.sde.at(times, like=flat)
+        at = field.linearise(node, flat, cond)[1]
+        return Trace.by_probes(vectors, control, at), field.calls(node)
 
     def _truncation(self, walk: Density, flat: Tensor, control: Expansion | None) -> Tensor:
         """log p_{t_end}(x) - log p_0(x) to first order, from the slope at the start."""

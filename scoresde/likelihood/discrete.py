@@ -148,6 +148,9 @@ def discrete_log_prob(
             and the bound is lost: take divergence="exact" then.
         cond ... max_nfe: as in `log_prob`.
 
+    Warns:
+        UnfinishedWarning: as in `log_prob`.
+
     Raises:
         TypeError: no contract, integers.
         ValueError: x is not on the levels; fewer than 5 draws; importance > 1 with probes; all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from scoresde.noise import Independent
 from scoresde.process import ReverseSDE
 from scoresde.sampler.names import as_model
 from scoresde.sde import SDE
-from scoresde.solvers.base import Solution, Solver
-from scoresde.solvers.embedded import AdaptiveODE
+from scoresde.solvers.base import Solution, Solver, Unfinished
+from scoresde.solvers.embedded import AdaptiveODE, Angle
 
 __all__ = ["Latent", "decode", "encode", "slerp"]
 
@@ -32,11 +32,15 @@ class Latent:
         z: the codes, states at time T, (B, *D).
         solution: what the solver measured on the way up.
         round_trip: RMS over each sample's entries of decode(encode(x)) - x, (B,), if asked for.
+        error: how far the code of a sample may be from the exact one, (B,), if asked for: an RMS
+            in units of x, of the code taken back along the exact flow. It is `round_trip` and, as
+            the errors of the two ways may cancel, the tolerance of a step of `AdaptiveODE` there.
     """
 
     z: Tensor
     solution: Solution
     round_trip: Tensor | None = None
+    error: Tensor | None = None
 
 
 def encode(
@@ -67,7 +71,7 @@ def encode(
         check: decode again and measure the difference, at as many calls once more.
 
     Raises:
-        RuntimeError: the solver stopped early (budget, underflow).
+        Unfinished: the solver stopped early (budget, underflow); a RuntimeError.
 
     Example:
         >>> from scoresde import VPSDE, Gaussian
@@ -81,7 +85,8 @@ def encode(
     if not check:
         return Latent(solution.x, solution)
     again = decode(sde, model, solution.x, solver=solver, t=t, cond=cond)
-    return Latent(solution.x, solution, (again - x).flatten(1).square().mean(1).sqrt())
+    difference = (again - x).flatten(1).square().mean(1).sqrt()
+    return Latent(solution.x, solution, difference, difference + _tolerance(sde, solution, x))
 
 
 def decode(
@@ -173,12 +178,7 @@ def _flow(
     with torch.no_grad():
         solution = solver.solve(process, x, Grid.of(ends), noise=Independent(0))
     if solution.status != "done":
-        reached = solution.stats.get("t")
-        where = "" if reached is None else f" at t = {float(reached[_worst(solution)]):.6g}"
-        raise RuntimeError(
-            f"solver: {type(solver).__name__} stopped{where} ({solution.status}); "
-            "loosen rtol and atol, or raise max_nfe"
-        )
+        raise Unfinished(f"solver: {solution.unfinished}", solution)
     if not bool(torch.isfinite(solution.x).all()):
         raise fail("model", "finite scores along the flow", "NaN or infinity", "check the model")
     return solution
@@ -193,7 +193,10 @@ def _default(model: ScoreModel) -> AdaptiveODE:
     return AdaptiveODE(rtol=rounding, atol=rounding)
 
 
-def _worst(solution: Solution) -> int:
-    """The first sample that was stopped."""
-    stopped = solution.stats["budget"] | solution.stats["underflow"]
-    return int(stopped.nonzero()[0])
+def _tolerance(sde: Any, solution: Solution, x: Tensor) -> Tensor:
+    """The tolerance of a step at x: (B, *D), the first state of a solve, as an RMS; (B,)."""
+    solver, size = solution.solver, x.flatten(1).square().mean(1).sqrt()
+    if not isinstance(solver, AdaptiveODE):
+        return torch.zeros_like(size)
+    size_of = Angle(sde, solver.sigma_data).size(sde.at(solution.grid.start))
+    return solver.atol * float(size_of) + solver.rtol * size

@@ -29,7 +29,7 @@ from scoresde.sampler.names import device as as_device
 from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import Adams, Calibration, Solution, Solver, calibrate
-from scoresde.solvers.base import OnStep, check_hook
+from scoresde.solvers.base import OnStep, Unfinished, UnfinishedWarning, check_hook
 from scoresde.summary import DataRangeWarning
 
 __all__ = ["ReverseSampler"]
@@ -187,8 +187,18 @@ class ReverseSampler:
         on_step: OnStep | None = None,
         keep_path: bool = False,
     ) -> Tensor:
-        """Samples of this shape; the `x` of `solve`, which takes the same arguments."""
-        return self.solve(
+        """Samples of this shape; the `x` of `solve`, which takes the same arguments.
+
+        Only finished samples are handed out. `solve` gives the states of the others too, with a
+        warning.
+
+        Raises:
+            Unfinished: an adaptive solver stopped some samples before the end, for want of calls
+                or of a step short enough; the message says how many, where, and the remedy, and
+                the error's `solution` holds what there is. A RuntimeError.
+            ValueError: as `solve`.
+        """
+        solution = self._samples(
             shape,
             seed=seed,
             first=first,
@@ -203,7 +213,11 @@ class ReverseSampler:
             progress=progress,
             on_step=on_step,
             keep_path=keep_path,
-        ).x
+        )
+        if solution.status != "done":
+            told = f"solver: {solution.unfinished}, or take the states from solve()"
+            raise Unfinished(told, solution)
+        return solution.x
 
     def solve(
         self,
@@ -253,7 +267,47 @@ class ReverseSampler:
         Warns:
             DataRangeWarning: the samples have left the range or the spread of the data that the
                 model was trained on, as far as it knows them; see `DataSummary.departure`.
+            UnfinishedWarning: an adaptive solver stopped some samples before the end. They are
+                denoised from where they are; `Solution.status` says why, and `stats` which.
         """
+        solution = self._samples(
+            shape,
+            seed=seed,
+            first=first,
+            noise=noise,
+            cond=cond,
+            x_init=x_init,
+            t_start=t_start,
+            teleport=teleport,
+            batch_size=batch_size,
+            dtype=dtype,
+            device=device,
+            progress=progress,
+            on_step=on_step,
+            keep_path=keep_path,
+        )
+        if solution.status != "done":
+            warnings.warn(f"solver: {solution.unfinished}", UnfinishedWarning, stacklevel=2)
+        return solution
+
+    def _samples(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int | None,
+        first: int,
+        noise: str | Noise,
+        cond: Cond,
+        x_init: Tensor | None,
+        t_start: float | None,
+        teleport: Gaussian | None,
+        batch_size: int | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+        progress: bool,
+        on_step: OnStep | None,
+        keep_path: bool,
+    ) -> Solution:
         shape = check_shape(shape)
         x_init, grid = self._start(shape, x_init, t_start, teleport)
         check_hook(on_step)
@@ -349,7 +403,10 @@ class ReverseSampler:
                 raise fail("model", "the same scores in a replay", "NaN in one run only", remedy)
             where = f"in the final denoising at t = {grid.end:.6g}"
             raise not_finite(MODEL_FAULT, where, last, first)
-        return replace(solution, x=denoised, nfe=nfe)
+        stats = dict(solution.stats)
+        if "nfe" in stats:  # of each sample, to which the final denoising is added as well
+            stats["nfe"] = stats["nfe"] + (nfe - solution.nfe)
+        return replace(solution, x=denoised, nfe=nfe, stats=stats)
 
     def _denoised(self, process: ReverseSDE, solution: Solution, grid: Grid) -> Tensor:
         """One Tweedie step at the state's own time, unless no noise is left there."""

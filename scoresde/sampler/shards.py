@@ -44,6 +44,7 @@ from scoresde.sampler.manifest import (
 )
 from scoresde.sampler.names import check_shape
 from scoresde.sampler.reverse import ReverseSampler
+from scoresde.solvers.base import Unfinished, UnfinishedWarning
 from scoresde.summary import DataRangeWarning, DataSummary, Scaling
 
 __all__ = ["Shards", "sample_to"]
@@ -141,6 +142,8 @@ def sample_to(
         TypeError, ValueError: an argument does not fit; the folder holds something else or
             samples of other settings; another process draws the same shards; the model drops
             features at random; a sample is not finite.
+        Unfinished: an adaptive solver stopped samples before the end; nothing of their shard is
+            written.
         OSError: no space, no permission; what was finished is kept.
 
     Example:
@@ -302,15 +305,19 @@ def _draw(
 ) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
     """The arrays of a shard, and the network evaluations."""
     labels = labels_of(settings, numbers)
-    solution = sampler.solve(
-        (len(numbers), *settings["shape"]),
-        seed=settings["seed"],
-        first=numbers.start,
-        cond=None if labels is None else {"label": labels},
-        batch_size=settings["batch_size"],
-        dtype=dtype,
-        device=device,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnfinishedWarning)
+        solution = sampler.solve(
+            (len(numbers), *settings["shape"]),
+            seed=settings["seed"],
+            first=numbers.start,
+            cond=None if labels is None else {"label": labels},
+            batch_size=settings["batch_size"],
+            dtype=dtype,
+            device=device,
+        )
+    if solution.status != "done":
+        raise Unfinished(f"samples from number {numbers.start}: {solution.unfinished}", solution)
     pieces = torch.split(solution.x.cpu(), settings["batch_size"])
     kind = np.dtype(settings["dtype"])
     x = np.concatenate([_stored(piece, contract).astype(kind) for piece in pieces])

@@ -1,7 +1,15 @@
 """Solvers: schemes that walk a process along a grid."""
 
 from scoresde.solvers.backends import SciPySolver, TorchSDESolver
-from scoresde.solvers.base import Corrector, Orders, Solution, Solver, StepSolver
+from scoresde.solvers.base import (
+    Corrector,
+    Orders,
+    Solution,
+    Solver,
+    StepSolver,
+    Unfinished,
+    UnfinishedWarning,
+)
 from scoresde.solvers.bridged import AdaptiveSDE
 from scoresde.solvers.calibrate import calibrate
 from scoresde.solvers.calibration import Calibration
@@ -37,5 +45,7 @@ __all__ = [
     "Statistics",
     "StepSolver",
     "TorchSDESolver",
+    "Unfinished",
+    "UnfinishedWarning",
     "calibrate",
 ]

@@ -60,20 +60,29 @@ class Tally:
 
 @final
 class Caller:
-    """Asks the process at one time per sample, for all rows of the batch or for some."""
+    """Asks the process at one time per sample, for all rows of the batch or for some.
+
+    Attributes:
+        last, most, made: network evaluations that the last prediction took, the most that one
+            took so far, and those of all.
+    """
 
     def __init__(self, process: Process, batch: int) -> None:
         self.walk = reverse(process)
         self.batch = batch
+        self.last, self.most, self.made = 1, 1, 0
         check_cond(self.walk.model, self.walk.cond, batch)
 
     def predict(self, node: Node, x: Tensor, rows: Tensor) -> Prediction:
-        """One network evaluation at the rows of the batch with these numbers."""
+        """One prediction at the rows of the batch with these numbers."""
         walk = self.walk
+        self.last = walk.model.calls(node)
+        self.most = max(self.most, self.last)
+        self.made += self.last
         if len(rows) == self.batch or not walk.cond:
             return walk.predict(node, x)
         cond = {name: value[rows.to(value.device)] for name, value in walk.cond.items()}
-        walk.nfe += 1
+        walk.nfe += self.last
         return walk.model.predict(node, x, cond)
 
 

@@ -28,6 +28,8 @@ __all__ = [
     "Solver",
     "State",
     "StepSolver",
+    "Unfinished",
+    "UnfinishedWarning",
     "between",
     "check_hook",
     "enough_steps",
@@ -70,7 +72,8 @@ class Solution:
         path: the states at all nodes, (N + 1, B, *D), if asked for.
         solver: the solver.
         seed: the seed of the noise.
-        status: "done", or why the solver stopped early.
+        status: "done", or why the solver stopped some samples early (see `AdaptiveODE`); they
+            keep the states that they had.
         stats: whatever else a solver measured.
     """
 
@@ -82,6 +85,43 @@ class Solution:
     seed: int | None = None
     status: str = "done"
     stats: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> str:
+        """How many samples were stopped, where and why, and the remedy; "" if all are done."""
+        if self.status == "done":
+            return ""
+        reasons = {
+            "budget": ("out of calls", "raise max_nfe, or loosen rtol and atol"),
+            "underflow": ("with no step short enough", "loosen rtol and atol"),
+        }
+        name = type(self.solver).__name__
+        why, remedy = reasons.get(self.status, (self.status, "see Solution.stats"))
+        if not {"budget", "underflow", "t"} <= self.stats.keys():
+            return f"{name} stopped before the end ({why}); {remedy}"
+        rows = (self.stats["budget"] | self.stats["underflow"]).nonzero().flatten()
+        at = [float(t) for t in self.stats["t"][rows].aminmax()]
+        where = f"t = {at[0]:.6g}" + (f" to {at[1]:.6g}" if at[0] < at[1] else "")
+        count = f"{len(rows)} of {len(self.x)} samples, first in row {int(rows[0])}"
+        end = f"before t = {self.grid.end:g}"
+        return f"{name} stopped {end} in {count}, at {where}, {why} ({self.status}); {remedy}"
+
+
+class Unfinished(RuntimeError):
+    """A solver stopped some samples before the end, where finished ones were asked for.
+
+    Attributes:
+        solution: the states as they are, with `Solution.status` and `stats`; None if there are
+            none to give.
+    """
+
+    def __init__(self, message: str, solution: Solution | None = None) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+class UnfinishedWarning(RuntimeWarning):
+    """A result holds samples that a solver stopped before the end; its status says why."""
 
 
 class Solver(ABC):

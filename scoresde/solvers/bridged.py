@@ -302,7 +302,7 @@ class _Walk(Track):
 
     @property
     def cost(self) -> int:
-        return 2
+        return 2 * self.caller.most
 
     @property
     def times(self) -> Tensor:
@@ -323,7 +323,7 @@ class _Walk(Track):
         self.y = x
         rows = torch.arange(len(x), device="cpu")
         self.told = self._x0(self.ticks, x, rows)
-        self.tally.nfe += self.tally.alive
+        self.tally.nfe += self.caller.last * self.tally.alive
         if not bool(torch.isfinite(self.told).all()):
             self._refuse(~torch.isfinite(self.told).flatten(1).all(1).cpu() & self.tally.alive)
 
@@ -355,6 +355,7 @@ class _Walk(Track):
         keep, pull, spread = _exact(now, middle, stage - start, x)
         inner = ((keep, x), (pull, m), (spread * (_ROOT3 / 2.0), z), (spread * 0.5, a))
         told = self.caller.predict(middle, lincomb(*inner), rows).x0
+        self.tally.nfe[rows] += self.caller.last * waiting[rows]
         keep, pull, spread = _exact(now, nxt, last - start, x)
         new = lincomb((keep, x), (pull / 3.0, m), (pull * (2.0 / 3.0), told), (spread, z))
         error = lincomb((pull * (2.0 / 3.0), told), (pull * (-2.0 / 3.0), m))
@@ -362,7 +363,6 @@ class _Walk(Track):
         rtol, atol = self.solver.rtol, self.solver.atol
         error = error_norm(error / size, x / before, new / size, rtol, atol)
         self.trial = end, new
-        self.tally.nfe[rows] += waiting[rows]
         return self._ask_ahead(rows, waiting[rows] & (error <= 1.0), error)
 
     def _ask_ahead(self, rows: Tensor, good: Tensor, error: Tensor) -> Tensor:
@@ -386,7 +386,7 @@ class _Walk(Track):
             self.ahead = self.ahead.index_copy(0, into, told)
         else:
             self.ahead = self.ahead.index_copy(0, into, told[into])
-        self.tally.nfe[rows] += on
+        self.tally.nfe[rows] += self.caller.last * on
         lost = on & ~torch.isfinite(self.ahead).flatten(1).all(1).cpu()
         return torch.where(lost, torch.inf, error)
 

@@ -29,6 +29,9 @@ from scoresde.solvers.tableau import PAIRS, Pair
 
 __all__ = ["AdaptiveODE", "Angle", "Dense", "Flow"]
 
+_LEAST_ANGLE = 1e-4
+"""The shortest first step that is ever needed, for legs that start without any noise."""
+
 
 @final
 @dataclass(frozen=True)
@@ -49,18 +52,27 @@ class AdaptiveODE(AdaptiveSolver):
     the continuous extension. With `on_step`, which may change the state, each sample lands on
     each.
 
-    `Solution.nfe` counts batched calls: those of the slowest sample, with compact=False as well
-    as True. `Solution.stats` has, per sample, (B,): accepted, rejected (steps), nfe, t (the time
-    reached), budget and underflow (whether it was stopped, and why). `Solution.status` is
-    "done"; "budget" if a sample would have needed more than max_nfe calls; "underflow" if a
-    tolerance could not be met with any step. Such samples keep the state that they had at t.
+    The tolerances are those of a step. Over a solve the errors of the steps add up, and the flow
+    carries them on: down to the data it shrinks them within a mode and enlarges them where modes
+    part. Running up from the data, the first step is no longer than the angle of the start, which
+    is the scale of the finest structure there can be, unless a call at its end shows that there
+    is none.
+
+    `Solution.nfe` counts network evaluations of batched calls: those of the slowest sample, and a
+    few more where first steps differ, with compact=False as well as True. `Solution.stats` has,
+    per sample, (B,): accepted, rejected (steps), nfe (network evaluations: a guided model may
+    take two for a prediction), t (the time reached), budget and underflow (whether it was
+    stopped, and why). `Solution.status` is "done"; "budget" if a sample would have needed more
+    than max_nfe evaluations; "underflow" if a tolerance could not be met with any step. Such
+    samples keep the state that they had at t; `ReverseSampler.sample` raises `Unfinished` for
+    them, `solve` warns.
 
     Args:
         pair: "dopri5", order 5(4), or "bosh3", order 3(2), for loose tolerances.
         rtol, atol: relative and absolute tolerance of a step, in units of y.
         sigma_data: s, about the scale of the data's finer structure; results agree for any
             value to the tolerance, at other costs.
-        max_nfe: calls that a sample may use.
+        max_nfe: network evaluations that a sample may use.
         compact: call the network for the samples on their way alone: less work, equal to
             rounding, where a network's rounding depends on the batch size.
         dense: give `stats["dense"]`, the flow at all times between (see `Dense`).
@@ -198,6 +210,7 @@ class Flow(Track):
     dense: Dense | None = None
     stop: float = math.nan
     trial: tuple[Tensor, Tensor, Tensor, list[Tensor]] = field(init=False)
+    spent: int = field(init=False, default=0)
 
     @classmethod
     def start(
@@ -209,10 +222,8 @@ class Flow(Track):
         leg: tuple[float, ...],
         tally: Tally,
     ) -> Flow:
-        pair, u = PAIRS[solver.pair], angle.of(leg[0])
+        u, like = angle.of(leg[0]), tally.t
         y = x / angle.size(angle.sde.at(leg[0]))
-        grown = (max(solver.rtol, solver.atol) / 1e-5) ** (1.0 / pair.order)
-        like = tally.t
         flow = cls(
             caller,
             y,
@@ -222,12 +233,13 @@ class Flow(Track):
             leg,
             slope=y,
             u=torch.full_like(like, u),
-            h=torch.full_like(like, pair.first * min(1.5, grown)),
+            h=torch.full_like(like, math.nan),
             last_error=torch.full_like(like, 1e-4),
             after_rejection=torch.zeros_like(tally.budget),
             dense=Dense(angle, leg, y) if solver.dense else None,
         )
         flow._renew()
+        flow.h = flow._first_steps()
         return flow
 
     @property
@@ -236,7 +248,7 @@ class Flow(Track):
 
     @property
     def cost(self) -> int:
-        return self.pair.cost
+        return self.pair.cost * self.caller.most
 
     @property
     def ends(self) -> dict[float, float]:
@@ -270,9 +282,69 @@ class Flow(Track):
         """The slope at the states as they are, for all rows."""
         rows = torch.arange(len(self.y), device="cpu")
         self.slope = self._slope(self.u, self.y, rows)
-        self.tally.nfe += self.tally.alive
+        self.tally.nfe += self.caller.last * self.tally.alive
         if not bool(torch.isfinite(self.slope).all()):
             self._refuse(~torch.isfinite(self.slope).flatten(1).all(1).cpu() & self.tally.alive)
+
+    @torch.no_grad()
+    def _first_steps(self) -> Tensor:
+        """The first steps, before anything is known of an error, (B,).
+
+        The pair's error estimate hardly looks at the slope at the start: a first step over
+        structure of the data that lies just beyond it would seem exact. Running down, a step of
+        at most `Pair.first` |y| / |dy/du| passes over little. Running up, no structure is finer
+        than the angle u of the start, since the noise there has smoothed it, so a step of that
+        length passes over none. A longer one is taken where one more call at its end finds the
+        score of y unchanged (see `_look`); where it does not, a shorter one is looked at.
+        """
+        solver, pair = self.solver, self.pair
+        start, end = (self.angle.of(t) for t in (self.leg[0], self.leg[-1]))
+        grown = (max(solver.rtol, solver.atol) / 1e-5) ** (1.0 / pair.order)
+        longest = pair.first * min(1.5, grown)
+        if end < start:
+            y, slope = (v.flatten(1).square().mean(1).sqrt() for v in (self.y, self.slope))
+            turn = (slope / y.clamp_min(1.0)).double().cpu()
+            return (pair.first / turn).clamp(_LEAST_ANGLE, longest)
+        longest = min(longest, end - start)
+        least = min(longest, max(start, _LEAST_ANGLE))
+        step = torch.full_like(self.u, longest)
+        doubtful = (step > least) & self.tally.alive
+        while True:
+            spent = doubtful & (self.tally.nfe + self.caller.most + self.cost > solver.max_nfe)
+            step = torch.where(spent, least, step)
+            doubtful = doubtful & ~spent
+            if not bool(doubtful.any()):
+                return step
+            factor = self._look(doubtful, step)
+            step = torch.where(doubtful, (step * factor).clamp_min(least), step)
+            doubtful = doubtful & (factor < 1.0) & (step > least)
+
+    def _look(self, doubtful: Tensor, step: Tensor) -> Tensor:
+        """Factors by which first steps up must be shorter, (B,), by one call at their ends.
+
+        From data of one scale tau the score of y falls to a share tau^2 / (tau^2 + h^2) over a
+        step h, so a step that changes it by less than half is no longer than the data's scale.
+        """
+        rows = torch.arange(len(self.y), device="cpu")
+        if self.solver.compact:
+            rows = doubtful.nonzero().flatten()
+        at = rows.to(self.y.device)
+        y, u = self.y[at], self.u[rows]
+        end = u + torch.where(doubtful[rows], step[rows], 0.0)
+        before = self._score(u, y, self.slope[at])
+        after = self._score(end, y, self._slope(end, y, rows))
+        self.tally.nfe[rows] += self.caller.last * doubtful[rows]
+        size, change = before.norm(dim=1), (after - before).norm(dim=1)
+        same = (change <= 0.5 * size).cpu()
+        share = (after.norm(dim=1) / size).double().cpu().nan_to_num(nan=0.0)
+        factor = torch.ones_like(step)
+        factor[rows] = torch.where(same, 1.0, share.sqrt().clamp(1e-3, 0.5))
+        return factor
+
+    @staticmethod
+    def _score(u: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        """The score of y from its slope at angles (B,), -(y + cot(u) dy/du), flat."""
+        return -(y + slope / expand(torch.tan(u).to(y), y)).flatten(1)
 
     def _slope(self, u: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         """dy/du = cos(u) eps - sin(u) x_0 / s at (B,) angles, by one call."""
@@ -291,17 +363,19 @@ class Flow(Track):
         at = rows.to(self.y.device)
         y, step = self.y[at], expand(h.to(self.y), self.y)
         slopes, new, end = [self.slope[at]], y, torch.where(arrives, stop, u + h)
+        made = self.caller.made
         for c, weights in zip(pair.c, pair.a, strict=True):
             moves = [(step * a, k) for a, k in zip(weights, slopes, strict=True) if a]
             new = lincomb((1.0, y), *moves)
             slopes.append(self._slope(end if c == 1.0 else u + c * h, new, rows))
         error = lincomb(*((step * e, k) for e, k in zip(pair.e, slopes, strict=True) if e))
         self.trial = end, h, new, slopes
+        self.spent = self.caller.made - made
         return error_norm(error, y, new, self.solver.rtol, self.solver.atol)
 
     def settle(self, rows: Tensor, live: Tensor, error: Tensor) -> Tensor:
         end, h, new, slopes = self.trial
-        self.tally.nfe[rows] += self.cost * live
+        self.tally.nfe[rows] += self.spent * live
         ok = (error <= 1.0) & live
         here = ok.nonzero().flatten()
         if len(here):

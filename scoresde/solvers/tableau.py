@@ -15,21 +15,24 @@ class Pair:
 
     With k_i the slope at the share c_i of the step h, at y + h sum_j a_ij k_j, the last stage lies
     at the new state itself; the error is h sum_i e_i k_i, and between the ends
-    y(theta) = y + h sum_i k_i sum_j p_ij theta^(j+1).
+    y(theta) = y + h sum_i k_i sum_j p_ij theta^(j+1). A coarse error h sum_i q_i k_i, of two
+    orders less and with a large share of the first slope, tells how far the error can be trusted.
 
     Attributes:
         order: of the solution that is carried on; the error is that of one order less.
         c: the stages' places, the first (0) left out.
         a: the weights of each of these stages, the last row that of the step.
         e: the error weights, of all stages.
+        q: the weights of the coarse error.
         p: the continuous extension's weights, of order `order` - 1 (3 for "bosh3").
-        first: an angle for the first step at a tolerance of 1e-5 (see `AdaptiveODE`).
+        first: the longest first step, an angle, at a tolerance of 1e-5 (see `AdaptiveODE`).
     """
 
     order: int
     c: tuple[float, ...]
     a: tuple[tuple[float, ...], ...]
     e: tuple[float, ...]
+    q: tuple[float, ...]
     p: tuple[tuple[float, ...], ...]
     first: float
 
@@ -51,6 +54,15 @@ _DOPRI5 = Pair(
         (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
     ),
     e=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+    q=(
+        35 / 384 + 1 / 18,  # less the parabola through the slopes at 0, 3/10 and 1
+        0.0,
+        500 / 1113 - 50 / 63,
+        125 / 192,
+        -2187 / 6784,
+        11 / 84,
+        -11 / 42,
+    ),
     p=(
         (
             1.0,
@@ -88,6 +100,7 @@ _BOSH3 = Pair(
     c=(1 / 2, 3 / 4, 1.0),
     a=((1 / 2,), (0.0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
     e=(-5 / 72, 1 / 12, 1 / 9, -1 / 8),
+    q=(2 / 9 - 1 / 2, 1 / 3, 4 / 9, -1 / 2),  # less the trapezoid
     p=(
         (1.0, -4 / 3, 5 / 9),
         (0.0, 1.0, -2 / 3),
