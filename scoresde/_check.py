@@ -138,7 +138,7 @@ def choice(name: str, value: object, table: Iterable[str]) -> str:
     if isinstance(value, str) and value in keys:
         return value
     plain = {key.lower(): key for key in keys}
-    near = difflib.get_close_matches(str(value).lower(), plain, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(value).lower(), plain, n=1, cutoff=0.6)
     remedy = f"did you mean {plain[near[0]]!r}?" if near else f"pass for example {keys[0]!r}"
     raise fail(name, "one of " + ", ".join(map(repr, keys)), value, remedy)
 

@@ -116,7 +116,7 @@ def test_exit_codes_of_the_program(tmp_path: Path) -> None:
     assert program("--version").stdout.startswith("scoresde ")
     missing = program("inspect", str(tmp_path / "none"))
     assert (missing.returncode, missing.stdout) == (2, "")
-    assert missing.stderr.startswith("scoresde: path: expected a checkpoint folder")
+    assert missing.stderr.startswith("scoresde: MODEL: expected a checkpoint folder")
     assert len(missing.stderr.splitlines()) == 1
     loud = program("inspect", str(tmp_path / "none"), env={"SCORESDE_TRACEBACK": "1"})
     assert loud.returncode == 1 and "Traceback" in loud.stderr
@@ -514,9 +514,7 @@ def test_data_that_do_not_fit_the_model(moons: Path, digits: Path, tmp_path: Pat
     np.save(tmp_path / "labels.npy", np.array([0, 3, 11, 2]))
     line = f"likelihood {digits} {tmp_path / 'y.npy'} --data-option labels={tmp_path}/labels.npy"
     np.save(tmp_path / "y.npy", (images // 16).astype(np.uint8))
-    refused(
-        f"{line} --data-option levels=17 {options}", "the classes of the data among", "also 11"
-    )
+    refused(f"{line} --data-option levels=17 {options}", "classes of the model (0, 1,", "got '11'")
 
 
 # Latent codes

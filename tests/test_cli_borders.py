@@ -129,7 +129,7 @@ def test_another_table_is_matched_by_the_names_of_its_classes(
     )  # by name, not by place
     assert torch.allclose(x_own, x, atol=1e-6)  # by the scaling of the model, not by its own
     part.write_text(part.read_text(encoding="utf-8").replace("dog", "wolf"), encoding="utf-8")
-    refused(f"likelihood {run} {part} --data-option label=kind", "among", "wolf")
+    refused(f"likelihood {run} {part} --data-option label=kind", "classes of the model", "wolf")
 
 
 def test_the_options_of_the_run_are_taken_again_for_its_own_data(run: Path, table: Path) -> None:

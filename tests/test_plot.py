@@ -285,3 +285,33 @@ def test_many_curves_are_told_apart_and_their_names_stand_beside_them() -> None:
     few = plot.curve({f"run {i}": (steps, steps + i) for i in range(3)})
     assert few.axes[0].get_legend() is not None
     assert not few.legends
+
+
+def test_a_notebook_shows_a_figure_without_pyplot() -> None:
+    import pickle
+
+    figure = plot.image_grid(np.zeros((4, 8, 8)))
+    data = figure._repr_png_()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert pickle.loads(pickle.dumps(figure))._repr_png_() == data
+
+
+def test_images_of_four_channels_lie_on_white() -> None:
+    x = np.full((1, 4, 8, 8), -1.0)
+    x[:, 3, :, :4] = 1.0  # black and opaque on the left, transparent on the right
+    (picture,) = plot.image_grid(x).axes[0].images
+    shown = np.asarray(picture.get_array())
+    assert shown[4, 4].tolist() == [0, 0, 0] and shown[4, -4].tolist() == [1, 1, 1]
+
+
+def test_the_columns_of_a_grid_have_labels() -> None:
+    axes = plot.image_grid(np.zeros((6, 8, 8)), columns=3, labels=["a", "b", "c"]).axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="labels: expected 3 texts"):
+        plot.image_grid(np.zeros((6, 8, 8)), columns=3, labels=["a"])
+
+
+def test_an_axis_of_less_than_a_decade_has_several_ticks() -> None:
+    axes = plot.curve({"loss": (np.arange(9), np.linspace(0.9, 0.3, 9))}, logy=True).axes[0]
+    low, high = axes.get_ylim()
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 3

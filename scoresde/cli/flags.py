@@ -22,7 +22,13 @@ __all__ = ["Flags", "flags_of", "in_flags", "options_of", "spelled"]
 Flags = Mapping[str, str]
 """Argument -> how it is given, with {} for the value: "--steps {}", "--data-option size={}"."""
 
-ALIASES = {"rtol": "tolerance", "atol": "tolerance", "labels": "label", "reference_data": "data"}
+ALIASES = {
+    "rtol": "tolerance",
+    "atol": "tolerance",
+    "labels": "label",
+    "reference_data": "data",
+    "path": "model",
+}
 """Arguments of the library -> the option of a command from which they come."""
 
 VALUE = r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\([^)]*\)|-?[\w.+-]*\w"

@@ -117,6 +117,12 @@ def open_samples(
         raise fail("data", f"levels {opened.contract}, those of the model", data.contract, remedy)
     labelled = not unconditional and opened.classes > 0 and "label" in data.cond
     if labelled and opened.class_names and data.class_names:
+        present = {data.class_names[k] for k in set(data.cond["label"].tolist())}
+        unknown = sorted(present - set(opened.class_names))
+        if unknown:
+            expected = f"classes of the model ({', '.join(opened.class_names)})"
+            remedy = "name the classes as they are there, or pass --unconditional"
+            raise fail("data", expected, ", ".join(unknown), remedy)
         data = data.with_classes(opened.class_names)
     if labelled:
         highest = int(data.cond["label"].max())

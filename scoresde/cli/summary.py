@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scoresde.cli.pictures import drawable, why_not
+
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
     from scoresde.training import Trainer
@@ -29,6 +31,8 @@ def beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], o
         "training": f"{trainer.steps} steps of {per_step} samples in each process",
         "run": str(out),
     }
+    if not drawable(about["shape"]):
+        lines["pictures"] = f"none: {why_not(about['shape'])}"
     return "\n".join(f"{name:9}{text}" for name, text in lines.items())
 
 

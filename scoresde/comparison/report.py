@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from scoresde._check import need
-from scoresde.comparison.rows import Results, Row, count, short
+from scoresde.comparison.rows import NOT_TOLD, Results, Row, count, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -196,6 +196,8 @@ def _table(found: Results) -> Iterator[str]:
     note = "Sorted by network evaluations (NFE, the final denoising among them), then by error. "
     note += "Shaded: the Pareto front, which no setting with as few evaluations beats. "
     note += f"Seconds: for one batch, the median of {found.about.get('rounds', 'several')} rounds."
+    if any("≤" in cell for line in body for cell in line):
+        note += f" {NOT_TOLD}"
     if "error" in found.measures:
         note += " Errors in units of the data; median: over samples."
     yield f"<p>{note}</p>"

@@ -12,11 +12,16 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, positive_int
 
-__all__ = ["Floor", "Results", "Row", "count", "ordered", "short"]
+__all__ = ["NOT_TOLD", "Floor", "Results", "Row", "count", "ordered", "short"]
 
 
 LIMITS = {"error": 0.1, "distance": 0.5}
 """Floors above this share of the samples' standard deviation give no advice."""
+
+NOT_TOLD = (
+    "≤: at the floor, where so few samples, or this reference, tell no difference; that is no "
+    "proof that there is none: more samples see more."
+)
 
 REMEDIES = {
     "error": "tighten the tolerance of the reference, or train the model longer",
@@ -212,6 +217,8 @@ class Results:
         notes = [f"{name}: floor {short(f.value)}, {f.what}." for name, f in self.floors.items()]
         if any(self.front(name) for name in self.measures):
             notes.append("*: no row with as few network evaluations (NFE) is better.")
+        if any("≤" in cell for line in body for cell in line):
+            notes.append(NOT_TOLD)
         notes += [w[0].upper() + w[1:] + "." for n in self.measures if (w := self.no_advice(n))]
         notes += [f"{solver}: {why}" for solver, why in self.failed]
         return "\n".join([*lines, "", *notes])

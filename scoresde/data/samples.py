@@ -62,7 +62,8 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
         folder: what was given to `sample_to` as `out`.
 
     Returns:
-        LazyData with x (n, *D), the labels if there are any, and the contract.
+        LazyData with x (n, *D), the labels if there are any with the names of their classes, the
+        contract, and the scaling, whose `decode` takes x to the units of the training data.
 
     Raises:
         FileNotFoundError: no such folder, or no `sampling.json` in it.
@@ -83,17 +84,19 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
     rows: Rows = ShardRows(place, settings, contract)
     if settings["format"] == "png":
         channels, *size = settings["shape"]
-        names = [
+        files = [
             f"{shard_name(k, 'png')}/{image_name(i)}"
             for k, numbers in enumerate(shards_of(settings))
             for i in numbers
         ]
-        rows = ImageRows(place, names, tuple(size), MODES[channels], contract=contract)
+        rows = ImageRows(place, files, tuple(size), MODES[channels], contract=contract)
     first, n = settings["first"], settings["n"]
     label = labels_of(settings, range(first, first + n))
     classes = tuple(settings.get("class_names", ()))
     cond = {} if label is None else {"label": label}
-    return LazyData(rows, cond, contract, place.name, len(classes), classes)
+    saved = settings.get("scaling")
+    scaling = None if saved is None else Scaling.from_dict(saved)
+    return LazyData(rows, cond, contract, place.name, len(classes), classes, scaling)
 
 
 @final

@@ -71,10 +71,11 @@ STYLE: dict[str, Any] = {
 def blank(width: float, height: float) -> Iterator[Figure]:
     """An empty figure, in inches, under the house style."""
     import matplotlib
-    from matplotlib.figure import Figure
+
+    from scoresde.plot.figure import ShownFigure
 
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # rc_context names its keys
-        yield Figure(figsize=(width, height), layout="constrained")
+        yield ShownFigure(figsize=(width, height), layout="constrained")
 
 
 def as_numbers(name: str, value: Array) -> Numbers:
@@ -101,12 +102,13 @@ def bare(axes: Axes) -> None:
 
 def plain_ticks(axis: Axis) -> None:
     """10, 20, 50 instead of powers, and ticks that are few enough to read."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     low, high = sorted(axis.get_view_interval())
     # 1, 2 and 5 of many decades would be too many, and matplotlib would then show none.
     subs = (1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,)
-    axis.set_major_locator(LogLocator(base=10, subs=subs))
+    narrow = high < 10 * low  # where 1, 2 and 5 of each decade would be two ticks or three
+    axis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(base=10, subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

@@ -1,0 +1,318 @@
+"""The command line gives samples back as the data came: units, columns, classes, folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+typer = pytest.importorskip("typer")
+from typer.testing import CliRunner  # noqa: E402
+
+from scoresde import VPSDE, Preconditioned, load, save  # noqa: E402
+from scoresde.cli.app import app  # noqa: E402
+from scoresde.cli.flags import flags_of, options_of, spelled  # noqa: E402
+from scoresde.cli.opened import Opened, open_checkpoint  # noqa: E402
+from scoresde.cli.train import train  # noqa: E402
+from scoresde.data import load_data, samples  # noqa: E402
+from scoresde.nets import MLP  # noqa: E402
+from scoresde.summary import DataSummary, Scaling  # noqa: E402
+
+QUICK = "--sample-every 0 --no-tensorboard --log-every 2 --batch-size 16 --net-option width=8"
+NAMES = ("cat", "dog", "grey, small", "3")
+
+
+def call(line: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, shlex.split(line), env={"COLUMNS": "200"})
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def refused(line: str, *words: str) -> str:
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", call(line, 2).stderr).split())
+    for word in words:
+        assert word in text, text
+    return text
+
+
+def table(place: Path, name: str = "t.csv", kinds: tuple[str, ...] = ("cat", "dog")) -> Path:
+    generator = np.random.default_rng(0)
+    with open(place / name, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["height", "weight", "kind"])
+        for row in range(60):
+            height, weight = generator.normal((170.0, 70.0), (10.0, 3.0))
+            writer.writerow([round(height, 2), round(weight, 2), kinds[row % len(kinds)]])
+    return place / name
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes, of which the third never occurred."""
+    made = Preconditioned(MLP(2, width=8, classes=4), VPSDE())
+    scaling = Scaling(
+        torch.tensor([170.0, 1e6]).double(), torch.tensor([10.0, 1e-3]).double(), ("height", "id")
+    )
+    made.data = DataSummary(
+        60,
+        (2,),
+        mean=0.0,
+        std=1.0,
+        low=-3.0,
+        high=3.0,
+        classes=4,
+        class_names=NAMES,
+        class_counts=(20, 20, 0, 20),
+        scaling=scaling,
+    )
+    return save(made, tmp_path_factory.mktemp("units") / "model")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("run")
+    table(place)
+    line = f"train {place}/t.csv --data-option label=kind {QUICK} --steps 2"
+    call(f"{line} --out {place}/run")
+    return place / "run"
+
+
+# Units
+
+
+def test_samples_are_stored_in_model_units_and_in_those_of_the_data(
+    model: Path, tmp_path: Path
+) -> None:
+    call(f"sample {model} --n 9 --steps 3 --label dog,cat --out {tmp_path}/s")
+    shard = np.load(tmp_path / "s/shard-000000.npz")
+    assert shard["columns"].tolist() == ["height", "id"]
+    assert shard["class_names"].tolist() == list(NAMES)
+    raw = shard["x"].astype(np.float64) * (10.0, 1e-3) + (170.0, 1e6)
+    assert np.allclose(shard["raw"], raw, rtol=1e-15, atol=0)
+    back = samples(tmp_path / "s")
+    assert back.class_names == NAMES and back.cond["label"].tolist()[:3] == [1, 0, 1]
+    assert back.scaling is not None
+    assert torch.equal(back.scaling.decode(back[:].x.double()), torch.from_numpy(shard["raw"]))
+
+
+def test_a_table_of_samples_has_columns_classes_and_the_digits_of_its_values(
+    model: Path, tmp_path: Path
+) -> None:
+    line = f"sample {model} --n 9 --steps 3 --label dog,cat"
+    call(f"{line} --out {tmp_path}/s")
+    call(f"{line} --format csv --out {tmp_path}/t")
+    raw = np.load(tmp_path / "s/shard-000000.npz")["raw"]
+    with open(tmp_path / "t/shard-000000.csv", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["height", "id", "label"]
+    assert [row[2] for row in rows] == [("dog", "cat")[k % 2] for k in range(9)]
+    values = np.array([row[:2] for row in rows], np.float64)
+    assert np.all(np.abs(values - raw) <= 1e-6 * np.array([10.0, 1e-3]))
+    x = np.load(tmp_path / "s/shard-000000.npz")["x"]
+    assert np.allclose(samples(tmp_path / "t").load().x, x, rtol=0, atol=1e-6)
+    call(f"{line} --format csv --floats --out {tmp_path}/floats")
+    with open(tmp_path / "floats/shard-000000.csv", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["x0", "x1", "label"]
+    assert np.array_equal(np.array([row[:2] for row in rows], np.float32), x)
+
+
+def test_a_half_written_table_is_drawn_anew(model: Path, tmp_path: Path) -> None:
+    line = f"sample {model} --n 4 --shard 2 --steps 1 --format csv --out {tmp_path}/t"
+    call(line)
+    file = tmp_path / "t/shard-000001.csv"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match="damaged"):
+        call(line)
+    assert file.read_bytes() == whole
+
+
+def test_decode_writes_the_units_of_the_training_data(run: Path, tmp_path: Path) -> None:
+    data = run.parent / "t.csv"
+    call(f"encode {run} {data} --limit 5 --out {tmp_path}/z.npz")
+    call(f"decode {run} {tmp_path}/z.npz --out {tmp_path}/x.csv")
+    with open(tmp_path / "x.csv", newline="") as file:
+        head, *rows = csv.reader(file)
+    with open(data, newline="") as file:
+        wanted = list(csv.reader(file))[1:]
+    number = np.load(tmp_path / "z.npz")["row"].tolist()
+    assert head == ["height", "weight", "label"]
+    for row, k in zip(rows, number, strict=True):
+        assert row[2] == wanted[k][2]
+        assert abs(float(row[0]) - float(wanted[k][0])) < 0.05
+    assert (tmp_path / "x.png").exists()
+    refused(f"decode {run} {tmp_path}/z.npz --out {tmp_path}/x.npz", "--out", "x.png")
+
+
+def test_inspect_and_an_exported_file_know_the_columns(run: Path) -> None:
+    found = json.loads(call(f"inspect {run} --json").stdout)
+    assert found["data"]["scaling"]["columns"] == ["height", "weight"]
+    assert found["class_names"] == ["cat", "dog"] and sum(found["class_counts"]) > 50
+    text = call(f"inspect {run}").stdout
+    assert "columns     height (" in text and "2: cat (" in text
+
+
+# Classes
+
+
+@pytest.mark.parametrize(
+    ("wanted", "turns"),
+    [
+        ("dog", [1]),
+        ("dog,cat", [1, 0]),
+        ("grey, small", [2]),
+        ("grey, small,1,cat", [2, 1, 0]),
+        ("3", [3]),
+        ("2", [2]),
+        ("all", [0, 1, 3]),
+        ("none", None),
+    ],
+)
+def test_a_class_is_named_or_numbered(model: Path, wanted: str, turns: list[int] | None) -> None:
+    assert open_checkpoint(model, "cpu").turns(wanted) == turns
+
+
+def test_a_name_goes_before_a_number_and_a_word(model: Path) -> None:
+    found = open_checkpoint(model, "cpu")
+    made: Any = load(model)
+    names = ("1", "0", "all", "none")
+    made.data = DataSummary(4, (2,), 0.0, 1.0, 0.0, 1.0, classes=4, class_names=names)
+    other = Opened(made, found.folder, found.config, {}, found.device)
+    assert [other.turns(text) for text in ("0", "1", "2", "all", "none")] == [
+        [1],
+        [0],
+        [2],
+        [2],
+        [3],
+    ]
+
+
+def test_a_class_that_there_is_not_is_refused_by_name(model: Path, tmp_path: Path) -> None:
+    line = f"sample {model} --out {tmp_path}/s --label"
+    refused(f"{line} dgo", "--label: expected", "cat, dog, grey, small, 3", "did you mean 'dog'?")
+    refused(f"{line} 4", "from 0 to 3", "'4'")
+    refused(f"{line} dog,,cat", "''")
+    assert not (tmp_path / "s").exists()
+
+
+def test_sample_draws_the_classes_that_occur(model: Path, tmp_path: Path) -> None:
+    said = call(f"sample {model} --n 6 --steps 1 --out {tmp_path}/s").stdout
+    assert samples(tmp_path / "s").cond["label"].tolist() == [0, 1, 3, 0, 1, 3]
+    assert "classes in turns: cat, dog, 3" in said
+    asked = call(f"sample {model} --n 2 --steps 1 --label 'grey, small' --out {tmp_path}/t")
+    assert "no sample of class grey, small" in asked.stderr
+
+
+def test_other_data_are_matched_by_the_names_of_their_classes(run: Path, tmp_path: Path) -> None:
+    only = table(tmp_path, "dogs.csv", ("dog",))
+    line = f"encode {run} {only} --data-option label=kind --limit 3"
+    call(f"{line} --out {tmp_path}/z.npz")
+    assert np.load(tmp_path / "z.npz")["label"].tolist() == [1, 1, 1]
+    other = table(tmp_path, "eels.csv", ("eel", "cat"))
+    line = f"encode {run} {other} --data-option label=kind --limit 3 --out {tmp_path}/y.npz"
+    refused(line, "DATA: expected classes of the model (cat, dog)", "'eel'", "--unconditional")
+
+
+def test_the_options_of_the_run_are_taken_for_its_own_data(run: Path, tmp_path: Path) -> None:
+    data = run.parent / "t.csv"
+    said = call(f"encode {run} {data} --limit 3 --out {tmp_path}/z.npz").stderr
+    assert "as it was for the training: --data-option label=kind" in said
+    assert "label" in np.load(tmp_path / "z.npz")
+    option = "--data-option columns=height,weight --data-option label=kind"
+    said = call(f"encode {run} {data} {option} --limit 3 --out {tmp_path}/y.npz").stderr
+    assert "as it was for the training" not in said
+
+
+# Folders
+
+
+def test_a_moved_run_is_continued_where_it_is(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "moved")
+    line = f"train --config {tmp_path}/moved/config.json --steps 4"
+    refused(line, "--out: expected a new or empty folder", "moved")
+    said = call(f"{line} --resume").stderr
+    assert f"--out: {tmp_path}/moved, where its config.json is, and no longer {run}" in said
+    assert json.loads(call(f"inspect {tmp_path}/moved --json").stdout)["step"] == 4
+    assert json.loads(call(f"inspect {run} --json").stdout)["step"] == 2
+    call(f"{line} --out {tmp_path}/other")  # a flag goes before both
+    assert json.loads((tmp_path / "other/config.json").read_text())["out"] == f"{tmp_path}/other"
+
+
+def test_a_run_in_the_place_of_data_is_refused(run: Path, tmp_path: Path) -> None:
+    for place in (run, run / "checkpoint"):
+        refused(
+            f"train {place} --out {tmp_path}/x", "the folder of a trained model", "--init-from"
+        )
+
+
+def test_a_run_starts_from_the_weights_of_another(run: Path, tmp_path: Path) -> None:
+    data = run.parent / "t.csv"
+    line = f"train {data} --data-option label=kind --init-from {run} --steps 1 --batch-size 8"
+    line += " --sample-every 0 --no-tensorboard"
+    call(f"{line} --lr 1e-30 --ema 0 --out {tmp_path}/ft")
+    one, other = (load(place / "checkpoint").state_dict() for place in (run, tmp_path / "ft"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    saved = json.loads((tmp_path / "ft/config.json").read_text())
+    assert saved["net"] == "mlp" and "width=8" in saved["net_option"]
+    call(f"train --config {tmp_path}/ft/config.json --out {tmp_path}/again")
+    call(f"train --config {tmp_path}/ft/config.json --steps 2 --resume")
+    refused(f"{line} --net-option width=32 --out {tmp_path}/x", "'width': 8", "'width': 32")
+    refused(f"{line} --sde ve --out {tmp_path}/x", "--sde: expected vp")
+    refused(f"train digits --init-from {run} --out {tmp_path}/x", "dim=2", "(1, 8, 8)")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_few_samples_are_trained_with_the_defaults(tmp_path: Path) -> None:
+    rows = "\n".join(["a,b", "1,2", "3,5", "2,9"])
+    (tmp_path / "few.csv").write_text(rows + "\n")
+    call(f"train {tmp_path}/few.csv {QUICK} --steps 1 --out {tmp_path}/run")
+    line = f"likelihood {tmp_path}/run {tmp_path}/few.csv --holdout 0.05"
+    refused(line, "--holdout: expected a share of 3 samples", "leave --holdout out")
+
+
+# Messages
+
+
+def test_remedies_are_flags() -> None:
+    loader = options_of("data-option", ["size", "background", "label", "mode"], ["folder"])
+    found = spelled(
+        "folder: expected an opaque image, got one; pass background=255, size=(32, 48), or "
+        "mode='RGBA', or image_folder(path) if they are classes",
+        loader,
+        plain=True,
+    )
+    assert found == (
+        "DATA: expected an opaque image, got one; pass --data-option background=255, "
+        "--data-option size=32x48, or --data-option mode=RGBA"
+    )
+    again = spelled("x: bad; pass --data-option label=date", {"label": "--label {}"})
+    assert again == "x: bad; pass --data-option label=date"
+
+
+def test_arguments_are_flags_of_the_command() -> None:
+    flags = flags_of(train)
+    assert flags["as_json"] == "--json {}" and flags["data"] == "DATA"
+    assert spelled("batch_size: expected 1, got 2; pass lr=0.1", flags) == (
+        "--batch-size: expected 1, got 2; pass --lr 0.1"
+    )
+    assert spelled("loss: it is nan; lower lr (now 1), raise cond_dropout", flags) == (
+        "loss: it is nan; lower --lr (now 1), raise --cond-dropout"
+    )
+    assert (
+        spelled("out: is there; pass overwrite=True", flags) == "--out: is there; pass --overwrite"
+    )
+
+
+def test_the_data_of_a_command_are_named_as_its_argument(tmp_path: Path) -> None:
+    refused(f"train nosuch --out {tmp_path}/x", "DATA: nothing at 'nosuch'")
+    refused(f"inspect {tmp_path}/nosuch", "MODEL: expected a checkpoint folder")
+    assert load_data("moons", n=5).x.shape == (5, 2)  # the library keeps its own words
