@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +21,7 @@ __all__ = [
     "instance",
     "need",
     "nonnegative",
+    "path_of",
     "positive",
     "positive_int",
     "same_shape",
@@ -130,6 +133,19 @@ def seed(value: object, name: str = "seed") -> int:
     if number is None or not 0 <= number < 2**63:
         raise fail(name, "an integer in [0, 2**63)", value, f"pass for example {name}=0")
     return number
+
+
+def path_of(name: str, value: str | os.PathLike[str]) -> Path:
+    """`value` as a path, in which ~ stands for the user's home folder."""
+    try:
+        return Path(value).expanduser()
+    except TypeError:
+        remedy = "pass a str or a pathlib.Path"
+        raise wrong_type(name, "a path", value, remedy) from None
+    except RuntimeError as error:
+        raise fail(
+            name, "a path with a home folder that is known", str(value), str(error)
+        ) from error
 
 
 def choice(name: str, value: object, table: Iterable[str]) -> str:

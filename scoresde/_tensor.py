@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from scoresde._check import fail
 from scoresde._check import seed as check_seed
 
 __all__ = [
     "Scalar",
     "Time",
+    "as_device",
     "expand",
     "lincomb",
     "log",
+    "ordinary",
     "seeded",
     "state_dtype",
+    "uncompiled",
     "user_time",
     "wide",
     "xp",
@@ -73,6 +81,23 @@ def seeded(seed: object) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(check_seed(seed))
 
 
+def as_device(device: str | torch.device, remedy: str) -> torch.device:
+    """A device, if this machine has it.
+
+    Raises:
+        ValueError: it has not.
+    """
+    try:
+        made = torch.device(device)
+        torch.empty(0, device=made)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        expected = "a device of this machine"
+        raise fail(
+            "device", expected, str(device), f"pass 'cpu', or {remedy} ({error})"
+        ) from error
+    return made
+
+
 def user_time(t: Scalar, like: Tensor) -> Tensor:
     """The time as a user's own function of (t, x) receives it.
 
@@ -112,3 +137,46 @@ def _merged(terms: tuple[tuple[Scalar, Tensor], ...]) -> tuple[tuple[Scalar, Ten
     for c, m in terms:
         held[id(m)] = (held[id(m)][0] + c, m) if id(m) in held else (c, m)
     return tuple(held.values())
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def ordinary(fn: Callable[P, R]) -> Callable[P, R]:
+    """`fn` on ordinary tensors, also under torch.inference_mode.
+
+    What is made there can enter no graph, which scores that differentiate and divergences need.
+    `fn` runs outside that mode, without gradients, and gets copies of the tensors of that mode.
+    """
+
+    @wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        graphs = torch.is_grad_enabled()  # never under inference mode
+        with torch.inference_mode(False), torch.set_grad_enabled(graphs):
+            own = tuple(_ordinary(value) for value in args)
+            named = {name: _ordinary(value) for name, value in kwargs.items()}
+            return fn(*own, **named)
+
+    return call
+
+
+def _ordinary(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    if type(value) is dict:
+        return {name: _ordinary(part) for name, part in value.items()}
+    return value
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Inside, what went through torch.compile runs as it was written.
+
+    Compiled code is differentiated once, with one vector, and never twice.
+    """
+    if "torch._dynamo" in sys.modules:  # else nothing was compiled
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield

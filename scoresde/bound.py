@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive, positive_int, wrong_type
-from scoresde._tensor import lincomb, seeded, wide
+from scoresde._tensor import lincomb, ordinary, seeded, wide
 from scoresde.contract import DataContract
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, check_levels, reconstruction, squared_error
@@ -113,6 +113,7 @@ def _error(draws: Tensor) -> Tensor:
     return draws.std(0) / math.sqrt(n) if n > 1 else torch.full_like(draws[0], math.nan)
 
 
+@ordinary
 def elbo(
     model: ScoreModel,
     x: Tensor,

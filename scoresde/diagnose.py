@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, need, positive_int, same_shape, wrong_type
+from scoresde._tensor import ordinary
 from scoresde.model import ScoreModel
 from scoresde.noise import Independent
 from scoresde.sampler import ReverseSampler
@@ -84,6 +85,7 @@ class TransportGap:
         )
 
 
+@ordinary
 def transport_gap(
     source: Source,
     shape: Sequence[int] | None = None,

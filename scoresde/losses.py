@@ -435,6 +435,6 @@ def _drop(
     drop = torch.rand(n, generator=generator, device="cpu") < probability
     dropped = {}
     for name, value in cond.items():
-        empty = _moved(torch.as_tensor(null[name]).to(value.dtype), value)
+        empty = _moved(torch.as_tensor(null[name], device="cpu").to(value.dtype), value)
         dropped[name] = torch.where(expand(_moved(drop, value), value), empty, value)
     return dropped

@@ -16,7 +16,7 @@ from scoresde._check import choice, fail, floating, instance, positive, same_sha
 from scoresde._tensor import Scalar, Time, expand, lincomb, state_dtype, user_time, xp
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
-from scoresde.sde import SDE, AffineSDE
+from scoresde.sde import SDE, AffineSDE, same_sde
 from scoresde.summary import DataSummary
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "ScoreModel",
     "bare",
     "check_cond",
+    "check_weights",
     "default_prediction",
     "own_dtype",
     "suited",
@@ -61,6 +62,13 @@ def check_cond(
             raise fail(f"cond[{name!r}]", f"a tensor with leading {n}", value, remedy)
         taken[name] = made
     return {k: v.to(device) for k, v in model.admit(taken).items()} if taken else None
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise a ValueError if weights were made under inference mode: none enters a graph."""
+    if any(p.is_inference() for p in model.parameters()):
+        remedy = "build it outside that mode"
+        raise fail("model", "weights made outside torch.inference_mode", "such weights", remedy)
 
 
 def bare(net: nn.Module) -> nn.Module:
@@ -425,7 +433,7 @@ class AnalyticStart(ScoreModel):
         super().__init__()
         instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
         instance("stand_in", stand_in, ScoreModel, "pass e.g. Gaussian.fit(data).under(sde)")
-        if stand_in.sde != model.sde:
+        if not same_sde(stand_in.sde, model.sde):
             remedy = "make the stand-in under model.sde"
             raise fail("stand_in", f"a model of {model.sde!r}", repr(stand_in.sde), remedy)
         self.sde = model.sde

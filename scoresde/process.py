@@ -17,7 +17,7 @@ from scoresde.grid import Grid
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
-from scoresde.sde import SDE, AffineSDE
+from scoresde.sde import SDE, AffineSDE, same_sde
 
 __all__ = ["Eta", "ExtendedReverse", "ForwardSDE", "Process", "ReverseSDE", "eta_value"]
 
@@ -94,7 +94,7 @@ class ReverseSDE(Process):
     ) -> None:
         instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
         instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
-        if model.sde is not sde and model.sde != sde:
+        if not same_sde(model.sde, sde):
             remedy = "take the SDE that the model was trained for (model.sde)"
             raise fail("sde", f"the model's own, {model.sde!r}", repr(sde), remedy)
         self.sde = sde

@@ -97,7 +97,9 @@ class Scaling:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Scaling:
         """The inverse of `to_dict`."""
-        mean, std = (torch.tensor(saved[k], dtype=torch.float64) for k in ("mean", "std"))
+        mean, std = (
+            torch.tensor(saved[k], dtype=torch.float64, device="cpu") for k in ("mean", "std")
+        )
         return cls(mean, std, tuple(saved.get("columns", ())))
 
 

@@ -405,10 +405,10 @@ def pick_device(name: str | None = None) -> torch.device:
     """
     import torch
 
-    from scoresde.sampler.names import device
+    from scoresde._tensor import as_device
 
     if name is not None:
-        return device(name)
+        return as_device(name, "leave it out for what there is")
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

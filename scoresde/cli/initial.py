@@ -12,7 +12,6 @@ import typer
 from scoresde.cli.build import INFERRED, NETS, SDES, build_sde, count_classes
 from scoresde.cli.common import key_values, say
 from scoresde.cli.config import given
-from scoresde.cli.opened import checkpoint_folder
 
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
@@ -35,7 +34,7 @@ def initial(
     """
     from scoresde.training import load
 
-    model: Preconditioned = load(checkpoint_folder(run))  # type: ignore[assignment]
+    model: Preconditioned = load(run)  # type: ignore[assignment]
     known = _options(model)
     _agree(ctx, run, known)
     ctx.params.update({name: value for name, value in known.items() if value is not None})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoresde.cli.common import Json, Model, emit
-from scoresde.cli.opened import checkpoint_folder, known_shape, open_checkpoint, run_about
+from scoresde.cli.opened import known_shape, open_checkpoint, run_about
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,8 @@ def inspect(model: Model, as_json: Json = False) -> None:
     that is damaged, half-copied or of a newer version is refused with what is wrong and exit
     code 2.
     """
+    from scoresde.training.files import checkpoint_folder
+
     found = report(checkpoint_folder(model))
     emit(found, _text(found), as_json)
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Opened",
-    "checkpoint_folder",
     "is_run",
     "known_shape",
     "open_checkpoint",
@@ -28,15 +27,6 @@ __all__ = [
     "run_about",
     "run_of",
 ]
-
-
-def checkpoint_folder(path: Path) -> Path:
-    """The checkpoint that a path means: itself, or `checkpoint/` in a run's folder."""
-    inside = path / "checkpoint"
-    own = (path / "model.safetensors").exists()
-    if not own and (inside.is_dir() or inside.with_name(".checkpoint.previous").is_dir()):
-        return inside
-    return path
 
 
 def is_run(path: Path) -> bool:
@@ -260,6 +250,7 @@ def open_checkpoint(path: Path, device: str | None = None) -> Opened:
         FileNotFoundError, ValueError: there is none, or it is damaged; see `scoresde.load`.
     """
     from scoresde.training import load, read_config
+    from scoresde.training.files import checkpoint_folder
 
     where, folder = pick_device(device), checkpoint_folder(path)
     with in_flags({"path": "MODEL"}):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import final
 
-from scoresde._check import fail
+from scoresde._check import fail, path_of
 from scoresde.comparison.report import page
 from scoresde.comparison.rows import Results
 
@@ -44,7 +44,7 @@ class Comparison(Results):
             ValueError: another ending.
             ImportError: matplotlib is not installed.
         """
-        place = Path(path)
+        place = path_of("path", path)
         if place.suffix != ".html":
             raise fail("path", "a file that ends in .html", str(path), "add the ending")
         text = page(self, title, low, high)

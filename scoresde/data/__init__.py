@@ -4,7 +4,6 @@ from scoresde.data.arrays import npy, npz
 from scoresde.data.base import Data, LazyData
 from scoresde.data.cifar import cifar, read_pickle
 from scoresde.data.digits import digits
-from scoresde.data.files import array_folder
 from scoresde.data.hugging_face import hugging_face
 from scoresde.data.idx import fashion_mnist, idx, idx_folder, read_idx
 from scoresde.data.images import image_folder
@@ -40,7 +39,6 @@ __all__ = [
     "ScaledRows",
     "Scaling",
     "checkerboard",
-    "array_folder",
     "cifar",
     "csv_table",
     "digits",

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, wrong_type
+from scoresde._check import fail, instance, path_of, wrong_type
 from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.labels import numbered
 from scoresde.data.rows import CHUNK, IMAGES, ArrayRows, ScaledRows, layout_of
-from scoresde.data.units import checked_standardise, levels_up_to, meaning_of
+from scoresde.data.units import checked_standardise, levels_up_to, scaling_for, whole_levels
 
 __all__ = ["array_data", "npy", "npz"]
 
@@ -86,10 +86,10 @@ def npy(
         >>> npy(file, levels=256)
         LazyData(x: 10 x (3, 8, 8) float32)
     """
-    path = Path(path)
+    path = path_of("path", path)
     array = _loaded(path)
     if isinstance(labels, str | os.PathLike):
-        labels = _loaded(Path(labels))
+        labels = _loaded(path_of("labels", labels))
     data = array_data(array, path, path.name, layout, levels, contract, standardise)
     return _labelled(replace(data, name=path.stem), labels, classes)
 
@@ -132,7 +132,7 @@ def npz(
         >>> npz(file, label="y")
         LazyData(x: 4 x (4,) float32, cond: label)
     """
-    path = Path(path)
+    path = path_of("path", path)
     file = _loaded(path)
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise fail("path", "a .npz file", str(path), "use scoresde.data.npy")
@@ -280,15 +280,21 @@ def _continuous(
     standardise: bool | str,
 ) -> LazyData:
     """Numbers, scaled if they need it; but whole greys of images are levels."""
+    image = layout in IMAGES
     exact = ArrayRows(source, layout, None, torch.float64, name, numbers=True)
-    contract, scaling = meaning_of(
-        exact, layout, standardise, name, floats=array.dtype.kind == "f"
-    )
-    if scaling is not None:
-        return LazyData(ScaledRows(exact, scaling, torch.float32), scaling=scaling)
-    whole = contract is not None
-    rows = ArrayRows(source, layout, contract, name=name, whole=whole)
-    return LazyData(rows, {}, contract)
+    if image and standardise == "auto" and (levels := whole_levels(exact)) is not None:
+        warnings.warn(
+            f"{name}: pictures of floats that are whole numbers are taken as {levels} levels "
+            "(standardise=False keeps them as they are)",
+            stacklevel=3,
+        )
+        contract = DataContract(levels)
+        return LazyData(ArrayRows(source, layout, contract, name=name, whole=True), {}, contract)
+    by = "entry" if exact.ndim == 2 else "all" if layout == "ND" else "channel"
+    scaling = scaling_for(exact, standardise, by, image=image, name=name)
+    if scaling is None:
+        return LazyData(ArrayRows(source, layout, None, name=name))
+    return LazyData(ScaledRows(exact, scaling, torch.float32), scaling=scaling)
 
 
 def _levels(array: np.ndarray[Any, Any], name: str, image: bool) -> int:

@@ -111,7 +111,7 @@ class Data:
         if isinstance(index, int):
             row = range(len(self))[index]
             index = slice(row, row + 1)
-        rows = index if isinstance(index, slice) else torch.as_tensor(index)
+        rows = index if isinstance(index, slice) else _tensor(index)
         x = self.x[rows]
         if x.ndim != self.x.ndim or len(x) == 0:
             remedy = "pass a slice, a mask (N,) or a 1-D tensor of indices"
@@ -283,7 +283,7 @@ class LazyData:
         Raises:
             ValueError: as the constructor of `Data`.
         """
-        x = torch.empty(self.x.shape, dtype=self.x.dtype)
+        x = torch.empty(self.x.shape, dtype=self.x.dtype, device="cpu")
         start = 0
         for piece in chunks(self.x):
             x[start : start + len(piece)] = piece
@@ -361,6 +361,11 @@ def _show(data: Data | LazyData) -> str:
     cond = f", cond: {', '.join(data.cond)}" if data.cond else ""
     shape = tuple(data.x.shape[1:])
     return f"{type(data).__name__}({name}{len(data)} x {shape} {dtype}{cond})"
+
+
+def _tensor(value: Any) -> Tensor:
+    """A tensor as it is, all else as one on the CPU, whatever device is the default."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 
 def _check_x(x: Tensor) -> None:

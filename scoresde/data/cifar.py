@@ -10,7 +10,7 @@ from typing import Any, final
 
 import numpy as np
 
-from scoresde._check import choice, fail
+from scoresde._check import choice, fail, path_of
 from scoresde.contract import DataContract
 from scoresde.data.base import Data, LazyData
 from scoresde.data.labels import numbered
@@ -56,7 +56,7 @@ def cifar(folder: str | os.PathLike[str], split: str = "train", *, labels: str =
     """
     choice("split", split, ("train", "test"))
     choice("labels", labels, ("fine", "coarse"))
-    home, kind = find_cifar(Path(folder))
+    home, kind = find_cifar(path_of("folder", folder))
     key = "labels" if kind == 10 else f"{labels}_labels"
     pixels, label = [], []
     for name in FILES[kind][split]:

@@ -52,8 +52,8 @@ def digits(split: str = "train", *, test_fraction: float = 0.5, seed: int = 0) -
         raise fail("test_fraction", "a number strictly between 0 and 1", share, "e.g. 0.5")
     images, labels = need("sklearn.datasets", "data").load_digits(return_X_y=True)
     contract = DataContract(levels=17)
-    x = contract.encode(torch.as_tensor(images)).reshape(-1, 1, 8, 8)
-    label = torch.as_tensor(labels).long()
+    x = contract.encode(torch.as_tensor(images, device="cpu")).reshape(-1, 1, 8, 8)
+    label = torch.as_tensor(labels, device="cpu").long()
     held_out = _stratified(label, share, seed)
     keep = {"train": ~held_out, "test": held_out, "all": torch.ones_like(held_out)}[split]
     return Data(x[keep], {"label": label[keep]}, contract, f"digits-{split}", 10, NAMES)
@@ -66,7 +66,7 @@ def _stratified(label: Tensor, share: float, seed: int) -> Tensor:
     """
     order = torch.randperm(len(label), generator=seeded(seed), device="cpu")
     order = order[torch.argsort(label[order], stable=True)]
-    steps = torch.floor(share * torch.arange(len(label) + 1, dtype=torch.float64))
+    steps = torch.floor(share * torch.arange(len(label) + 1, dtype=torch.float64, device="cpu"))
     taken = torch.zeros_like(label, dtype=torch.bool)
     taken[order] = steps.diff() > 0
     return taken

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from scoresde._check import choice, fail
+from scoresde._check import choice, fail, path_of
 from scoresde.contract import DataContract
 from scoresde.data.arrays import array_data
 from scoresde.data.base import Data
@@ -54,7 +54,7 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None, split: str = "tr
         Data(fashion_mnist-train: 60000 x (1, 28, 28) float32, cond: label)
     """
     choice("split", split, SPLITS)
-    place = DEBIAN if folder is None else Path(folder)
+    place = DEBIAN if folder is None else path_of("folder", folder)
     try:
         images, labels = find_idx(place, split)
     except FileNotFoundError as error:
@@ -81,8 +81,9 @@ def idx_folder(folder: str | os.PathLike[str], split: str = "train") -> Data:
         ValueError: unknown `split`, or a file is damaged.
     """
     choice("split", split, SPLITS)
-    images, labels = find_idx(Path(folder), split)
-    return _idx(images, labels, None, f"{Path(folder).name}-{split}")
+    place = path_of("folder", folder)
+    images, labels = find_idx(place, split)
+    return _idx(images, labels, None, f"{place.name}-{split}")
 
 
 def idx(
@@ -119,8 +120,9 @@ def idx(
         >>> idx(file).x.tolist()
         [[[[-1.0, 1.0]]], [[[1.0, -1.0]]]]
     """
-    label = None if labels is None else Path(labels)
-    return _idx(Path(images), label, classes, Path(images).name.partition(".")[0])
+    label = None if labels is None else path_of("labels", labels)
+    place = path_of("images", images)
+    return _idx(place, label, classes, place.name.partition(".")[0])
 
 
 def _idx(
@@ -182,7 +184,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is not IDX, is damaged, or is of another length than its header says.
     """
-    path = Path(path)
+    path = path_of("path", path)
     try:
         with _opened(path) as file:
             return _parsed(file, path)

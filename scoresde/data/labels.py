@@ -105,7 +105,7 @@ def renumbered(
         expected = f"the classes of the data among {listed(list(wanted))}"
         remedy = "leave the samples of these classes out, or take data of the same classes"
         raise fail(argument, expected, f"also {listed(strange)}", remedy)
-    table = torch.tensor([place.get(name, -1) for name in own], dtype=torch.int64)
+    table = torch.tensor([place.get(name, -1) for name in own], dtype=torch.int64, device="cpu")
     return table[label.cpu()].to(label.device)
 
 

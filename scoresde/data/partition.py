@@ -148,7 +148,11 @@ def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
     """
     whole = Data.of(data)
     total, wanted = len(whole), positive_int("rows", rows)
-    chosen = torch.arange(total) if total <= wanted else torch.arange(wanted) * total // wanted
+    chosen = (
+        torch.arange(total, device="cpu")
+        if total <= wanted
+        else torch.arange(wanted, device="cpu") * total // wanted
+    )
     ends: list[tuple[float, float]] = []
 
     def pieces() -> Iterator[Tensor]:
@@ -160,7 +164,11 @@ def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
 
     known = moments_of(pieces())
     label = whole.cond.get("label")
-    classes = whole.classes or (0 if label is None else int(label.max()) + 1)
+    if label is not None:
+        label = label[label >= 0]  # -1 stands for no label
+    classes = whole.classes
+    if not classes and label is not None and label.numel():
+        classes = int(label.max()) + 1
     return DataSummary(
         count=total,
         shape=tuple(whole.x.shape[1:]),
@@ -190,9 +198,9 @@ def _places(data: Data | LazyData, seed: int) -> Tensor:
     places: list[float] = []
     step = max(1, CHUNK // max(1, data.x[0].numel()))
     for start in range(0, len(data), step):
-        rows = torch.arange(start, min(start + step, len(data)))
+        rows = torch.arange(start, min(start + step, len(data)), device="cpu")
         places += map(place, _identity(data, rows))
-    return torch.tensor(places, dtype=torch.float64)
+    return torch.tensor(places, dtype=torch.float64, device="cpu")
 
 
 def _identity(data: Data | LazyData, rows: Tensor) -> list[bytes]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail
+from scoresde._check import choice, fail, path_of
 from scoresde.contract import DataContract
 from scoresde.summary import Scaling
 
@@ -96,7 +96,7 @@ class Rows(ABC):
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
         if isinstance(index, int):
-            return self.read(torch.tensor([range(len(self))[index]]))[0]
+            return self.read(torch.tensor([range(len(self))[index]], device="cpu"))[0]
         return self.read(self.numbers(index))
 
     def numbers(self, index: Any) -> Tensor:
@@ -107,10 +107,10 @@ class Rows(ABC):
             ValueError: `index` is none of these.
         """
         if isinstance(index, slice):
-            return torch.arange(*index.indices(len(self)))
+            return torch.arange(*index.indices(len(self)), device="cpu")
         if isinstance(index, tuple):
             raise fail("index", "rows alone", index, "read first, then index: x[rows][:, 0]")
-        index = torch.as_tensor(index)
+        index = torch.as_tensor(index, device="cpu")
         if index.ndim != 1 or index.is_floating_point() or index.is_complex():
             remedy = "pass a slice, a mask (N,) or a 1-D tensor of indices"
             raise fail("index", "a selection of rows", index, remedy)
@@ -222,7 +222,7 @@ class ArrayRows(Rows):
         whole: bool = False,
         numbers: bool = False,
     ) -> None:
-        self.source = source if isinstance(source, np.ndarray) else Path(source)
+        self.source = source if isinstance(source, np.ndarray) else path_of("source", source)
         self.layout = choice("layout", layout, LAYOUTS)
         self.contract = contract
         self.name = name
@@ -233,7 +233,7 @@ class ArrayRows(Rows):
         self._shape = _arranged_shape(raw.shape, self.layout)
         self._table = None
         if self.integers and contract is not None and contract.levels <= 2**16:
-            self._table = contract.encode(torch.arange(contract.levels), dtype=dtype)
+            self._table = contract.encode(torch.arange(contract.levels, device="cpu"), dtype=dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -271,7 +271,7 @@ class ArrayRows(Rows):
             expected = f"levels from 0 to {contract.levels - 1}"
             remedy = "shift them to start at 0, or pass levels= the number of levels"
             raise fail(self.name, expected, f"{got} in row {bad}", remedy)
-        x = torch.empty(raw.shape, dtype=self.dtype)
+        x = torch.empty(raw.shape, dtype=self.dtype, device="cpu")
         step = max(1, PIECE * len(raw) // max(1, raw.size))
         for start in range(0, len(raw), step):
             k = torch.from_numpy(raw[start : start + step].astype(np.int64))

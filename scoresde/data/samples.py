@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail
+from scoresde._check import fail, path_of
 from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.images import ImageRows
@@ -74,7 +74,7 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
         Traceback (most recent call last):
         FileNotFoundError: folder: expected a folder with sampling.json, got 'runs/none'; ...
     """
-    place, settings = Path(folder), read_manifest(folder)["settings"]
+    place, settings = path_of("folder", folder), read_manifest(folder)["settings"]
     absent = missing(place, settings)
     if absent:
         got = f"{len(absent)} of {len(shards_of(settings))} missing, first {absent[0]}"
@@ -128,7 +128,7 @@ class ShardRows(Rows):
         return torch.float64 if self.settings["dtype"] == "float64" else torch.float32
 
     def read(self, rows: Tensor) -> Tensor:
-        x = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        x = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype, device="cpu")
         numbers = rows // self.settings["shard"]
         for number in numbers.unique().tolist():
             here = numbers == number
@@ -205,7 +205,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ValueError: it is damaged, or of a newer version.
     """
-    file = Path(folder) / MANIFEST
+    file = path_of("folder", folder) / MANIFEST
     if not file.is_file():
         raise FileNotFoundError(
             f"folder: expected a folder with {MANIFEST}, got {str(folder)!r}; "
@@ -248,7 +248,7 @@ def labels_of(settings: dict[str, Any], numbers: range) -> Tensor | None:
     labels = settings["labels"]
     if labels is None:
         return None
-    return torch.tensor(labels)[torch.tensor(numbers) % len(labels)]
+    return torch.tensor(labels, device="cpu")[torch.tensor(numbers, device="cpu") % len(labels)]
 
 
 def missing(folder: Path, settings: dict[str, Any]) -> list[str]:

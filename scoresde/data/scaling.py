@@ -67,7 +67,7 @@ def moments_of(pieces: Iterable[Tensor], *, covariance: bool = False) -> Moments
         tensor([2.], dtype=torch.float64)
     """
     count, shape = 0, torch.Size()
-    mean = scatter = torch.zeros(0, dtype=torch.float64)
+    mean = scatter = torch.zeros(0, dtype=torch.float64, device="cpu")
     for piece in pieces if covariance else _small(pieces):
         x = piece.detach().to("cpu", torch.float64).flatten(1)
         if len(x) == 0:
@@ -152,7 +152,7 @@ def scaling_of(x: Tensor | Rows, by: str = "auto", name: str = "x") -> Scaling:
 
 def ends_of(x: Tensor | Rows) -> tuple[Tensor, Tensor]:
     """The smallest and the largest value of each entry, two of (*D) in float64."""
-    low = high = torch.zeros(0, dtype=torch.float64)
+    low = high = torch.zeros(0, dtype=torch.float64, device="cpu")
     for piece in chunks(x):
         part = piece.detach().cpu()
         least, most = part.amin(dim=0).double(), part.amax(dim=0).double()

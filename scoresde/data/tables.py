@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, need, wrong_type
+from scoresde._check import fail, need, path_of, wrong_type
 from scoresde.data.base import Data
 from scoresde.data.csv_file import (
     Column,
@@ -91,7 +91,7 @@ def csv_table(
         >>> data.scaling.decode(data.x)[0]
         tensor([ 1.8000, 80.0000])
     """
-    path = Path(path)
+    path = path_of("path", path)
     checked_delimiter(delimiter)
     checked_decimal(decimal)
     pick = _picker(columns, label, drop)
@@ -128,7 +128,7 @@ def parquet_table(
         >>> parquet_table("heights.parquet", label="sex")  # doctest: +SKIP
         Data(heights: 3 x (2,) float32, cond: label)
     """
-    path = Path(path)
+    path = path_of("path", path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     found = _read_parquet(path, _picker(columns, label, drop))

@@ -55,7 +55,7 @@ def _normal(n: int, generator: torch.Generator) -> Tensor:
 
 def _standard(raw: Tensor, mean: tuple[float, float], variance: float, name: str) -> Data:
     """`raw` (n, 2) less its density's mean, over its density's overall standard deviation."""
-    x = (raw - torch.tensor(mean, dtype=torch.float64)) / math.sqrt(variance)
+    x = (raw - torch.tensor(mean, dtype=torch.float64, device="cpu")) / math.sqrt(variance)
     return Data(x.float(), name=name)
 
 
@@ -139,9 +139,11 @@ def eight_gaussians_parameters() -> MixtureParameters:
         (torch.Size([8, 2]), 0.1741, 0.125)
     """
     radius = math.sqrt(64 / 33)
-    angle = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
+    angle = torch.arange(8, dtype=torch.float64, device="cpu") * (math.pi / 4)
     means = radius * torch.stack([angle.cos(), angle.sin()], dim=1)
-    return MixtureParameters(means, radius / 8, torch.full((8,), 1 / 8, dtype=torch.float64))
+    return MixtureParameters(
+        means, radius / 8, torch.full((8,), 1 / 8, dtype=torch.float64, device="cpu")
+    )
 
 
 def eight_gaussians(n: int, seed: int = 0) -> Data:

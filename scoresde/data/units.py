@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail
-from scoresde.contract import DataContract
-from scoresde.data.rows import CHUNK, IMAGES, Rows, chunks
+from scoresde.data.rows import CHUNK, Rows, chunks
 from scoresde.data.scaling import ends_of, listed, moments_of, scaling_of, unit_fault
 from scoresde.summary import Scaling
 
-__all__ = ["checked_standardise", "levels_up_to", "meaning_of"]
+__all__ = ["Seen", "checked_standardise", "levels_up_to", "look", "scaling_for", "whole_levels"]
 
 ROWS, VALUES = 10_000, 2**25
 """Of a large file, at most so many rows and about so many values are looked at."""
@@ -51,9 +50,9 @@ def look(rows: Rows) -> Seen:
     """Range and moments of raw floats, of rows spread evenly over large data."""
     width = max(1, math.prod(rows.shape[1:]))
     wanted = min(len(rows), ROWS, max(100, VALUES // width))
-    chosen = torch.arange(wanted) * len(rows) // wanted
+    chosen = torch.arange(wanted, device="cpu") * len(rows) // wanted
     low, high, whole = math.inf, -math.inf, True
-    least = most = torch.zeros(0)
+    least = most = torch.zeros(0, device="cpu")
     pieces = []
     for part in torch.split(chosen, max(1, CHUNK // width)):
         x = rows[part].double()
@@ -63,7 +62,7 @@ def look(rows: Rows) -> Seen:
         least = torch.minimum(least, small) if least.numel() else small
         most = torch.maximum(most, large) if most.numel() else large
         pieces.append(moments_of([x]))
-    counts = torch.tensor([piece.count for piece in pieces], dtype=torch.float64)
+    counts = torch.tensor([piece.count for piece in pieces], dtype=torch.float64, device="cpu")
     share = (counts / counts.sum()).reshape(-1, *[1] * len(rows.shape[1:]))
     means = torch.stack([piece.mean for piece in pieces])
     mean = (share * means).sum(dim=0)
@@ -77,7 +76,7 @@ def _picture_scaling(seen: Seen) -> Scaling | None:
         return None
     for top in (1.0, 255.0):
         # A field of 90 to 110 lies within 0 to 255 as well, but does not fill it.
-        half = torch.tensor(top / 2, dtype=torch.float64)
+        half = torch.tensor(top / 2, dtype=torch.float64, device="cpu")
         mean, std = float(seen.mean.mean()) / top * 2 - 1, _overall(seen) / top * 2
         if seen.high <= top and unit_fault(mean, std) is None:
             return Scaling(half, half)
@@ -118,35 +117,6 @@ def scaling_for(
     shares = {"all": "all values together", "channel": "each channel", "entry": "each entry"}
     _say(name, fault, f"standardised, {shares[by]}")
     return scaling
-
-
-def meaning_of(
-    exact: Rows, layout: str, standardise: bool | str, name: str, *, floats: bool = True
-) -> tuple[DataContract | None, Scaling | None]:
-    """What numbers without a contract are: whole greys of images are levels, others are scaled.
-
-    Args:
-        exact: the numbers, unscaled.
-        layout: a key of `LAYOUTS`.
-        standardise: as of `npy`.
-        name: for messages.
-        floats: whether they were stored as floats, and not as integers.
-
-    Returns:
-        The contract or the scaling; None and None for numbers that are in model units.
-    """
-    image = layout in IMAGES
-    if image and floats and checked_standardise(standardise) == "auto":
-        levels = whole_levels(exact)
-        if levels is not None:
-            warnings.warn(
-                f"{name}: pictures of floats that are whole numbers are taken as {levels} levels "
-                "(standardise=False keeps them as they are)",
-                stacklevel=4,
-            )
-            return DataContract(levels), None
-    by = "entry" if exact.ndim == 2 else "all" if layout == "ND" else "channel"
-    return None, scaling_for(exact, standardise, by, image=image, name=name)
 
 
 def whole_levels(rows: Rows) -> int | None:

@@ -21,7 +21,7 @@ from scoresde._check import (
     positive_int,
     same_shape,
 )
-from scoresde._tensor import Scalar, lincomb, state_dtype, wide
+from scoresde._tensor import Scalar, lincomb, ordinary, state_dtype, wide
 from scoresde.contract import DataContract
 from scoresde.ddpm.decoder import DECODERS, check_levels, reconstruction, squared_error
 from scoresde.ddpm.forward import ForwardChain, Steps
@@ -185,6 +185,7 @@ class DDPM(ForwardChain):
         prediction = model.predict(self._node(model.sde, i, x), x, cond)
         return prediction.mix(of_x, "x0", of_x0), self._row(self.variances, i, x)
 
+    @ordinary
     def ancestral_sample(
         self,
         model: ScoreModel,

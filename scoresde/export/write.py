@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, need
+from scoresde._check import fail, need, path_of
 from scoresde.contract import DataContract
 from scoresde.export.about import BOUND, describe
 from scoresde.export.network import Trial, prepare
@@ -259,7 +259,7 @@ def _program_runner(file: Path) -> Run:
 
 
 def _place(path: str | os.PathLike[str], suffix: str) -> Path:
-    place = Path(path)
+    place = path_of("path", path)
     if place.suffix != suffix:
         raise fail(
             "path", f"a file that ends in {suffix}", str(path), f"pass {place.stem}{suffix}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, finite, floating, instance, positive_int
-from scoresde._tensor import Time, expand, seeded, wide
+from scoresde._tensor import Time, expand, ordinary, seeded, uncompiled, wide
 from scoresde.model import Cond, ScoreModel, check_cond
 
 __all__ = ["score_fpe_residual"]
@@ -16,6 +16,8 @@ __all__ = ["score_fpe_residual"]
 DIVERGENCES = ("exact", "hutchinson")
 
 
+@uncompiled()
+@ordinary
 def score_fpe_residual(
     model: ScoreModel,
     t: Time,

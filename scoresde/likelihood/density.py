@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
-from scoresde._tensor import wide
+from scoresde._tensor import ordinary, uncompiled, wide
 from scoresde.analytic import Gaussian
 from scoresde.ddpm.terms import check_data
 from scoresde.likelihood.divergence import (
@@ -25,7 +25,7 @@ from scoresde.likelihood.divergence import (
 )
 from scoresde.likelihood.flow import Augmented, Density, call_dtype, score_of_slope
 from scoresde.likelihood.result import LogLikelihood
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.model import Cond, ScoreModel, check_cond, check_weights
 from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.noise.base import check_seed
@@ -60,6 +60,8 @@ Prior: TypeAlias = _Distribution | Callable[[Tensor], Tensor] | None
 """What has the density of x_T: `.log_prob(x)`, or a function; None for the SDE's own prior."""
 
 
+@uncompiled()
+@ordinary
 def log_prob(
     model: ScoreModel,
     x: Tensor,
@@ -145,6 +147,7 @@ def log_prob(
         True
     """
     instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
+    check_weights(model)
     x = check_data(x)
     cond = check_cond(model, cond, len(x), x.device)
     sde, ends = span_of(model, t_end, t_start)
@@ -239,7 +242,7 @@ def _check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:
     for name, value in (("rtol", rtol), ("atol", atol)):
         if isinstance(value, int | float) and 0 < value < least:
             kind = str(dtype).removeprefix("torch.")
-            remedy = "loosen it, or give the model (or x, if it has no weights) in float64"
+            remedy = "loosen it, or give the model in more digits: copy.deepcopy(model).double()"
             raise fail(name, f"at least {least:.2g}, the rounding of {kind}", value, remedy)
 
 

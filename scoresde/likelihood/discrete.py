@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive_int
-from scoresde._tensor import wide
+from scoresde._tensor import ordinary, wide
 from scoresde.analytic import Gaussian
 from scoresde.contract import DataContract
 from scoresde.ddpm.decoder import check_levels
@@ -106,6 +106,7 @@ class DiscreteLogLikelihood:
         return float(means.mean()), float(means.std()) / math.sqrt(len(means))
 
 
+@ordinary
 def discrete_log_prob(
     model: ScoreModel,
     x: Tensor,

@@ -67,7 +67,10 @@ class Augmented(ScoreModel):
             told = self.model.predict(cast_node, entry, cond)
             if not told.value.requires_grad:
                 got = "a prediction without a graph"
-                remedy = "take out no_grad, detach or a trip through numpy"
+                remedy = (
+                    "take out no_grad, detach or a trip through numpy, and give "
+                    "torch.autograd.grad create_graph=True"
+                )
                 raise fail("model", "one that is differentiable in x", got, remedy)
         value = told.value if self.graph else told.value.detach()
         exact = Prediction(state, own_shape, value.to(flat), told.kind)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from scoresde._check import fail, need, positive, positive_int, wrong_type
+from scoresde._check import fail, need, path_of, positive, positive_int, wrong_type
 from scoresde.plot.density import as_centres, as_density, as_times, as_walks, bright
 from scoresde.plot.plane import _square_limits
 from scoresde.plot.style import (
@@ -88,7 +88,7 @@ def animate(
         ...     animate(f"{folder}/walk.gif", np.arange(20), particles=walk, frames=5).name
         'walk.gif'
     """
-    target = Path(path)
+    target = path_of("path", path)
     if target.suffix.lower() != ".gif":
         raise fail("path", "a name that ends in .gif", str(path), "animations are GIF files")
     image = need("PIL.Image", "data")

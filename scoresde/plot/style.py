@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from scoresde._check import choice, fail
+from scoresde._check import choice, fail, path_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +137,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 150) -> P
         ...     path.exists()
         True
     """
-    target = Path(path)
+    target = path_of("path", path)
     kinds = figure.canvas.get_supported_filetypes()
     kind = choice("the suffix of path", target.suffix.removeprefix(".").lower(), kinds)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance
+from scoresde._tensor import ordinary
 from scoresde.grid import Grid, make_grid
 from scoresde.noise import Noise
 from scoresde.process import ForwardSDE
@@ -24,6 +25,7 @@ from scoresde.solvers.base import OnStep, check_hook
 __all__ = ["simulate"]
 
 
+@ordinary
 def simulate(
     sde: SDE,
     x0: Tensor,

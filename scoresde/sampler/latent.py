@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, finite, floating, instance, same_shape
-from scoresde._tensor import expand, state_dtype
+from scoresde._tensor import expand, ordinary, state_dtype
 from scoresde.grid import Grid
 from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
 from scoresde.noise import Independent
@@ -43,6 +43,7 @@ class Latent:
     error: Tensor | None = None
 
 
+@ordinary
 def encode(
     sde: SDE,
     model: ScoreModel | Callable[..., Tensor],
@@ -70,6 +71,8 @@ def encode(
         cond: conditions, name -> (B, ...).
         check: decode again and measure the difference, at as many calls once more.
 
+    Where x requires gradients the codes can be differentiated in it, the steps held fixed.
+
     Raises:
         Unfinished: the solver stopped early (budget, underflow); a RuntimeError.
 
@@ -89,6 +92,7 @@ def encode(
     return Latent(solution.x, solution, difference, difference + _tolerance(sde, solution, x))
 
 
+@ordinary
 def decode(
     sde: SDE,
     model: ScoreModel | Callable[..., Tensor],
@@ -175,7 +179,9 @@ def _flow(
     solver = _default(asked) if solver is None else solver
     instance("solver", solver, Solver, "pass for example AdaptiveODE(rtol=1e-6, atol=1e-6)")
     process = ReverseSDE(sde, asked, 0.0, check_cond(asked, cond, len(x), x.device))
-    with torch.no_grad():
+    graph = torch.is_grad_enabled() and x.requires_grad and solver.differentiable
+    x = x if graph else x.detach()
+    with torch.set_grad_enabled(graph):
         solution = solver.solve(process, x, Grid.of(ends), noise=Independent(0))
     if solution.status != "done":
         raise Unfinished(f"solver: {solution.unfinished}", solution)

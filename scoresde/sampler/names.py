@@ -40,7 +40,6 @@ __all__ = [
     "as_noise",
     "as_solver",
     "check_shape",
-    "device",
 ]
 
 SOLVERS: dict[str, tuple[Solver, float | Callable[[AffineSDE], Eta]]] = {
@@ -119,16 +118,6 @@ AUTOMATIC = ("auto", "auto_sde")
 STEPS = 50
 FIRST_ORDER_STEPS = 500
 """The default where nothing better than Euler-Maruyama is at hand."""
-
-
-def device(device: str | torch.device) -> torch.device:
-    try:
-        made = torch.device(device)
-        torch.empty(0, device=made)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        remedy = f"pass 'cpu', or leave it out for the model's own ({error})"
-        raise fail("device", "a device of this machine", device, remedy) from error
-    return made
 
 
 def as_model(sde: SDE, model: object) -> ScoreModel:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, positive_int, wrong_type
-from scoresde._tensor import state_dtype
+from scoresde._tensor import as_device, ordinary, state_dtype
 from scoresde.analytic import Gaussian
 from scoresde.grid import Grid, make_grid
 from scoresde.model import Cond, ScoreModel, check_cond, own_dtype, summary_of
@@ -25,7 +25,6 @@ from scoresde.sampler.names import (
     as_noise,
     check_shape,
 )
-from scoresde.sampler.names import device as as_device
 from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import Adams, Calibration, Solution, Solver, calibrate
@@ -186,6 +185,7 @@ class ReverseSampler:
         progress: bool = False,
         on_step: OnStep | None = None,
         keep_path: bool = False,
+        differentiable: bool | None = None,
     ) -> Tensor:
         """Samples of this shape; the `x` of `solve`, which takes the same arguments.
 
@@ -213,6 +213,7 @@ class ReverseSampler:
             progress=progress,
             on_step=on_step,
             keep_path=keep_path,
+            differentiable=differentiable,
         )
         if solution.status != "done":
             told = f"solver: {solution.unfinished}, or take the states from solve()"
@@ -236,6 +237,7 @@ class ReverseSampler:
         progress: bool = False,
         on_step: OnStep | None = None,
         keep_path: bool = False,
+        differentiable: bool | None = None,
     ) -> Solution:
         """Samples with what the solver measured.
 
@@ -259,6 +261,10 @@ class ReverseSampler:
             progress: show a bar.
             on_step: called with (node, x) after each step; may return another state.
             keep_path: keep the states at all nodes, (steps + 1, N, *D).
+            differentiable: keep the graph, so that samples can be differentiated in x_init, the
+                weights of the model and conditions, for a given seed. By default where x_init
+                requires gradients. Memory then grows with the calls of the network; the nodes
+                and the steps of an adaptive solver are held fixed.
 
         Raises:
             ValueError: an argument does not fit, or the samples are not finite; then the run is
@@ -285,11 +291,13 @@ class ReverseSampler:
             progress=progress,
             on_step=on_step,
             keep_path=keep_path,
+            differentiable=differentiable,
         )
         if solution.status != "done":
             warnings.warn(f"solver: {solution.unfinished}", UnfinishedWarning, stacklevel=2)
         return solution
 
+    @ordinary
     def _samples(
         self,
         shape: Sequence[int],
@@ -307,6 +315,7 @@ class ReverseSampler:
         progress: bool,
         on_step: OnStep | None,
         keep_path: bool,
+        differentiable: bool | None,
     ) -> Solution:
         shape = check_shape(shape)
         x_init, grid = self._start(shape, x_init, t_start, teleport)
@@ -317,7 +326,8 @@ class ReverseSampler:
         source = as_noise(noise, seed, self.sde, self.eta).from_sample(first)
         starts = range(0, shape[0], min(size, shape[0]))
         solutions = []
-        with torch.no_grad(), bar(progress, grid, self.solver, len(starts)) as advance:
+        shown = bar(progress, grid, self.solver, len(starts))
+        with torch.set_grad_enabled(self._graph(differentiable, x_init)), shown as advance:
             for start in starts:
                 rows = slice(start, min(start + size, shape[0]))
                 draw = source.from_sample(first + start)
@@ -333,19 +343,24 @@ class ReverseSampler:
                 hooks = on_step, both(on_step, advance)
                 run = self._solve(process, x, grid, draw, hooks, keep_path, first + start)
                 solutions.append(run)
-        paths = [s.path for s in solutions if s.path is not None]
+            x = torch.cat([s.x for s in solutions])
+            if torch.is_grad_enabled() and not x.requires_grad:
+                remedy = "let weights, x_init or a condition require them; take out detach"
+                raise fail("model", "one that gradients pass through", "one that stops", remedy)
+            paths = [s.path for s in solutions if s.path is not None]
+            path = torch.cat(paths, 1) if paths else None
         solution = Solution(
-            x=torch.cat([s.x for s in solutions]),
+            x=x,
             grid=grid,
             nfe=max(s.nfe for s in solutions),
-            path=torch.cat(paths, 1) if paths else None,
+            path=path,
             solver=self.solver,
             seed=source.seed,
             status=next((s.status for s in solutions if s.status != "done"), "done"),
             stats=_joined([s.stats for s in solutions]),
         )
         if solution.status == "done":
-            self._compare(solution.x, cond)
+            self._compare(solution.x.detach(), cond)
         return solution
 
     def _compare(self, x: Tensor, cond: Cond) -> None:
@@ -370,7 +385,7 @@ class ReverseSampler:
             if self._nodes.end < self.sde.t_end:
                 remedies.append(f"end at t_end = {self.sde.t_end:g}")
             advice = ", or ".join(remedies)
-            warnings.warn(f"samples: {what}; {advice}", DataRangeWarning, stacklevel=4)
+            warnings.warn(f"samples: {what}; {advice}", DataRangeWarning, stacklevel=5)
 
     def _noiseless(self, std: float) -> bool:
         """Whether the noise that is left at the end is small beside data of this spread."""
@@ -417,6 +432,17 @@ class ReverseSampler:
             return process.predict(self.sde.at(solution.stats["t"], like=x), x).x0
         node = self.sde.at(grid.end)
         return process.predict(node, x).x0 if node.sigma > 0 else x / node.alpha
+
+    def _graph(self, wanted: bool | None, x_init: Tensor | None) -> bool:
+        """Whether a graph is kept."""
+        if wanted is None:
+            wanted = torch.is_grad_enabled() and x_init is not None and x_init.requires_grad
+        instance("differentiable", wanted, bool, "pass True, False, or nothing for the default")
+        if wanted and not self.solver.differentiable:
+            remedy = "take another solver, such as 'dopri5', or detach x_init"
+            got = type(self.solver).__name__
+            raise fail("solver", "one that gradients pass through", got, remedy)
+        return wanted
 
     def _start(
         self,
@@ -474,7 +500,7 @@ class ReverseSampler:
         if not dtype.is_floating_point:
             raise fail("dtype", "a floating-point dtype", dtype, "pass e.g. torch.float32")
         if device is not None:
-            return dtype, as_device(device)
+            return dtype, as_device(device, "leave it out for the model's own")
         if like is None:  # an oracle has no parameters, but it has tables
             like = next(self.model.buffers(), None)
         return dtype, torch.get_default_device() if like is None else like.device

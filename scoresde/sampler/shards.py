@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import choice, fail, instance, need, positive_int, wrong_type
+from scoresde._check import choice, fail, instance, need, path_of, positive_int, wrong_type
 from scoresde._progress import progress as progress_of
 from scoresde.contract import DataContract
 from scoresde.data.samples import (
@@ -173,7 +173,7 @@ def sample_to(
     if overwrite and count > 1:
         remedy = "remove the folder first"
         raise fail("overwrite", "False with several processes", overwrite, remedy)
-    folder = Path(out).absolute()
+    folder = path_of("out", out).absolute()
     workers = None if threads is None else positive_int("threads", threads)
     manifest, file = claim(folder, settings, workers, overwrite)
     numbers = shards_of(settings)

@@ -2,7 +2,7 @@
 
 from scoresde.sde.base import SDE, AffineSDE, FunctionSDE
 from scoresde.sde.families import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
-from scoresde.sde.fingerprint import fingerprint, same_schedule
+from scoresde.sde.fingerprint import fingerprint, same_schedule, same_sde
 from scoresde.sde.linear import LinearSDE
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "SubVPSDE",
     "fingerprint",
     "same_schedule",
+    "same_sde",
 ]

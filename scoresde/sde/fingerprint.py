@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from scoresde._check import fail
 from scoresde.sde.base import SDE, AffineSDE
 
-__all__ = ["fingerprint", "same_schedule"]
+__all__ = ["fingerprint", "same_schedule", "same_sde"]
 
 
 def fingerprint(sde: SDE) -> dict[str, list[float]]:
@@ -42,3 +43,19 @@ def same_schedule(
             if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) and a != b:
                 where = f"{name} = {a:.8g} at t = {t:.6g}, as in the {origin}"
                 raise error(argument, where, f"{b:.8g} ({type(sde).__name__})", remedy)
+
+
+def same_sde(a: SDE, b: SDE) -> bool:
+    """Whether two SDEs are equal or, as a copy or one of another process is, mean the same.
+
+    Affine SDEs do if their schedules agree to 1e-6; of others the drift cannot be compared by
+    values, so they do if they are pickled alike.
+    """
+    if a is b or a == b:
+        return True
+    try:
+        same_schedule(a, fingerprint(b), "sde", "other", "")
+        affine = isinstance(a, AffineSDE) and isinstance(b, AffineSDE)
+        return affine or pickle.dumps(a) == pickle.dumps(b)
+    except (ValueError, TypeError, AttributeError, pickle.PicklingError):
+        return False

@@ -99,7 +99,7 @@ def _float_function(name: str, fn: Callable[[Tensor], Any]) -> Callable[[float],
         raise wrong_type(name, "a function of time", fn, "pass a callable, e.g. lambda t: 1.0")
 
     def of_float(t: float) -> float:
-        got = fn(torch.tensor(t, dtype=torch.float64))
+        got = fn(torch.tensor(t, dtype=torch.float64, device="cpu"))
         try:
             value = float(got)
         except (TypeError, ValueError, RuntimeError):

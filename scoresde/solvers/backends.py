@@ -54,6 +54,7 @@ class SciPySolver(Solver):
     atol: float = 1e-5
 
     serves: ClassVar[str] = "ode"
+    differentiable: ClassVar[bool] = False  # scipy holds the state as an array
 
     def __post_init__(self) -> None:
         choice("method", self.method, _SCIPY)

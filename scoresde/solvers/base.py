@@ -130,10 +130,12 @@ class Solver(ABC):
     Attributes:
         serves: "ode", "sde" or "any", the processes it can walk.
         needs: the least kind of SDE.
+        differentiable: whether gradients pass through its steps.
     """
 
     serves: ClassVar[str] = "any"
     needs: ClassVar[type] = SDE
+    differentiable: ClassVar[bool] = True
 
     @property
     @abstractmethod

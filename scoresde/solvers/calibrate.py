@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
-from scoresde._tensor import state_dtype
+from scoresde._tensor import ordinary, state_dtype
 from scoresde.grid import GRIDS
 from scoresde.model import check_cond
 from scoresde.noise import Independent
@@ -57,6 +57,7 @@ _FEW, _SOME = 8, 16  # pilots of the first looks, and of the first descents
 _ROUNDS = ((7, 3), (3, 2), (1, 1))  # how many go on, and by what their iterations are divided
 
 
+@ordinary
 def calibrate(
     process: ReverseSDE,
     shape: Sequence[int],

@@ -28,11 +28,11 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, need, positive_int
-from scoresde._tensor import lincomb, wide
+from scoresde._tensor import lincomb, uncompiled, wide
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
-from scoresde.sde import SDE, AffineSDE
+from scoresde.sde import SDE, AffineSDE, same_sde
 
 __all__ = ["Statistics"]
 
@@ -228,7 +228,7 @@ class Statistics:
 
     def check_sde(self, sde: SDE) -> None:
         """Raise a ValueError if the SDE is another than that of the statistics."""
-        if sde is not self.sde and sde != self.sde:
+        if not same_sde(sde, self.sde):
             remedy = "compute the statistics anew with Statistics.from_model(model, x0)"
             raise fail("statistics", f"those of {sde!r}", f"those of {self.sde!r}", remedy)
 
@@ -342,6 +342,7 @@ class _Survey:
         """e^-lambda eps at x = alpha y."""
         return self.model.predict(node, node.alpha * y, cond).eps * math.exp(-node.log_snr)
 
+    @uncompiled()
     @torch.enable_grad()
     def _diagonal(self, node: Node, x: Tensor, cond: Cond, noise: Noise) -> tuple[Tensor, Tensor]:
         """diag(deps/dx) of every sample, or an unbiased estimate of it; and eps."""

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import fail, instance, wrong_type
+from scoresde._tensor import as_device, ordinary
 from scoresde.contract import DataContract
 from scoresde.ddpm import ChainSDE, ChainTime
-from scoresde.model import Preconditioned, ScoreModel
+from scoresde.model import Preconditioned, ScoreModel, bare
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.sde import (
     EDMSDE,
@@ -134,6 +135,7 @@ def save(
     return place
 
 
+@ordinary
 def load(
     path: str | os.PathLike[str],
     *,
@@ -144,7 +146,7 @@ def load(
     """Read a model written by `save`; no pickle is ever opened.
 
     Args:
-        path: the folder.
+        path: the folder, or that of a run, whose `checkpoint` is read.
         net: your own network, whose weights are overwritten by those of the checkpoint; needed
             if the network is not one of `scoresde.nets`.
         sde: the SDE object to use; needed if it is not one of the families. Its schedule must be
@@ -164,6 +166,7 @@ def load(
         Traceback (most recent call last):
         FileNotFoundError: path: expected a checkpoint folder, got 'runs/none', ...
     """
+    where = as_device(device, "leave it out")
     folder, config = _open(path)
     schedule = _rebuild_sde(config, folder) if sde is None else sde
     instance("sde", schedule, SDE, "pass the SDE itself, e.g. sde=LinearSDE(rate, diffusion)")
@@ -172,7 +175,7 @@ def load(
         raise wrong_type("net", "the raw network", type(net).__name__, "pass model.net")
     network = _rebuild_net(config, folder) if net is None else net
     instance("net", network, nn.Module, "pass the network that the checkpoint was saved from")
-    fill(network, read(folder, config, WEIGHTS), str(folder / WEIGHTS), assign=net is None)
+    fill(bare(network), read(folder, config, WEIGHTS), str(folder / WEIGHTS), assign=net is None)
     try:
         settings = dict(config["model"])
         if isinstance(settings.get("time"), dict):
@@ -183,7 +186,7 @@ def load(
             model.data = DataSummary.from_dict(known)
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / CONFIG, f"model settings that do not fit ({error})") from error
-    return model.to(device).eval()
+    return model.to(where).eval()
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -265,7 +268,7 @@ def _net_of(model: ScoreModel) -> nn.Module:
     if not isinstance(model, Preconditioned):
         remedy = "save the Preconditioned model inside, or its weights with safetensors"
         raise wrong_type("model", "a Preconditioned model", type(model).__name__, remedy)
-    return model.net
+    return bare(model.net)
 
 
 # What config.json says of a model
@@ -290,7 +293,7 @@ def describe(
         contract = summary.contract
     if contract is not None:
         instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
-    net, sde = model.net, model.sde
+    net, sde = bare(model.net), model.sde
     known = NETS.get(type(net).__name__) is type(net)
     family = SDES.get(type(sde).__name__) is type(sde)
     null = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in model.null.items()}

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scoresde._check import fail, instance
+from scoresde._check import fail, instance, path_of
 
 __all__ = [
     "CONFIG",
@@ -61,7 +61,7 @@ def listed(names: list[str]) -> str:
 
 def check_place(path: str | os.PathLike[str], files: Iterable[str]) -> Path:
     """The absolute path, if a folder of these files may be written or replaced there."""
-    place = Path(path).resolve()
+    place = path_of("path", path).resolve()
     if place.exists() and not place.is_dir():
         raise fail("path", "a folder", str(path), "a checkpoint is a folder; choose another name")
     present = {file.name for file in place.iterdir()} if place.exists() else set()
@@ -222,9 +222,18 @@ def _swap(made: Path, place: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
+def checkpoint_folder(path: Path) -> Path:
+    """The checkpoint that a path means: itself, or `checkpoint/` in a run's folder."""
+    inside = path / "checkpoint"
+    own = (path / "model.safetensors").exists()
+    if not own and (inside.is_dir() or _previous(inside).is_dir()):
+        return inside
+    return path
+
+
 def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """The folder, or the previous one if a writer died between its two renames; its config."""
-    place = Path(path).resolve()
+    place = checkpoint_folder(path_of("path", path).resolve())
     folder = next((f for f in (place, _previous(place)) if f.is_dir()), None)
     if folder is None:
         raise FileNotFoundError(
@@ -234,9 +243,8 @@ def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
         )
     file = folder / CONFIG
     if not file.exists():
-        inside = folder / "checkpoint"
-        hint = f"pass {str(inside)!r}" if inside.is_dir() else "pass the folder that save wrote"
-        raise FileNotFoundError(f"path: expected {CONFIG} in {folder}, got none; {hint}")
+        remedy = "pass the folder that save wrote"
+        raise FileNotFoundError(f"path: expected {CONFIG} in {folder}, got none; {remedy}")
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -58,7 +58,7 @@ class Keeper:
                 warnings.warn(
                     f"{half} is a half-written checkpoint of a process that was killed: ignored "
                     "and removed",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
                 shutil.rmtree(half, ignore_errors=True)
 
@@ -107,7 +107,7 @@ class Keeper:
             except (Damaged, FileNotFoundError) as error:
                 if other is None:
                     raise
-                warnings.warn(f"{error}; resuming from {other} instead", stacklevel=5)
+                warnings.warn(f"{error}; resuming from {other} instead", stacklevel=6)
         raise fail("resume", "a checkpoint", str(self.out), "train anew")
 
     def go_on(self, place: Path, step: int) -> None:

@@ -21,7 +21,6 @@ __all__ = [
     "accelerated",
     "compiled",
     "culprits",
-    "device_of",
     "misfit",
     "own_modes",
     "times_of",
@@ -116,17 +115,6 @@ def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
         yield
     finally:
         net._compiled_call_impl = before
-
-
-def device_of(device: str | torch.device) -> torch.device:
-    """A device, if this machine has it."""
-    try:
-        made = torch.device(device)
-        torch.empty(0, device=made)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        remedy = f"pass 'cpu', or None for what there is ({error})"
-        raise fail("device", "a device of this machine", str(device), remedy) from error
-    return made
 
 
 def misfit(x: Tensor, cond: Mapping[str, Tensor], error: Exception) -> Exception:

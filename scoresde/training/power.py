@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, instance, positive, positive_int
+from scoresde._check import fail, instance, path_of, positive, positive_int
 from scoresde.model import ScoreModel
 from scoresde.sde import SDE
 from scoresde.training.checkpoint import load
@@ -207,8 +207,9 @@ def posthoc_ema(
         False
     """
     gamma = exponent(check_width("width", width))
-    model = load(Path(out) / "checkpoint", net=net, sde=sde)
-    found = _snapshots(Path(out) / "snapshots")
+    folder = path_of("out", out)
+    model = load(folder / "checkpoint", net=net, sde=sde)
+    found = _snapshots(folder / "snapshots")
     last = found[-1][1]["step"] if step is None else positive_int("step", step)
     used = [entry for entry in found if entry[1]["step"] <= last]
     if not used or used[-1][1]["step"] != last:

@@ -119,7 +119,7 @@ def take(value: Any, rows: Tensor, device: torch.device) -> Tensor:
 
 def digest(data: Data | LazyData) -> str:
     """A checksum of some 256 rows spread over the data, to tell other data apart."""
-    rows = torch.arange(0, len(data), max(1, len(data) // 256))
+    rows = torch.arange(0, len(data), max(1, len(data) // 256), device="cpu")
     total = 0
     for name, value in (("x", data.x), *sorted(data.cond.items())):
         part = take(value, rows, torch.device("cpu")).detach().contiguous()

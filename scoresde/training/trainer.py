@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -18,22 +17,24 @@ from scoresde._check import (
     fail,
     instance,
     nonnegative,
+    path_of,
     positive,
     positive_int,
     wrong_type,
 )
 from scoresde._check import seed as check_seed
+from scoresde._tensor import as_device
 from scoresde.contract import DataContract
 from scoresde.data import Data, summarise, unit_fault
 from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, TimeSampler, dsm_loss
-from scoresde.model import Preconditioned, ScoreModel, check_cond
+from scoresde.model import Preconditioned, ScoreModel, check_cond, check_weights
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary
 from scoresde.training.checkpoint import describe
 from scoresde.training.ema import check_decay
 from scoresde.training.files import refuse
 from scoresde.training.log import Metrics, Row, writing
-from scoresde.training.objective import Loss, accelerated, device_of, misfit
+from scoresde.training.objective import Loss, accelerated, misfit
 from scoresde.training.power import check_width
 from scoresde.training.run import Run
 from scoresde.training.stream import Stream, digest, seed_global
@@ -229,12 +230,12 @@ class Trainer:
         self.seed = check_seed(seed)
         self.stream = Stream(len(self.data), self.batch_size, self.seed)
         self.bf16 = choice("precision", precision, ("no", "bf16")) == "bf16"
-        self.device = None if device is None else device_of(device)
+        self.device = None if device is None else as_device(device, "None for what there is")
         self.progress = progress
         self.log_every = positive_int("log_every", log_every)
         self.checkpoint_every = positive_int("checkpoint_every", checkpoint_every)
         self.tensorboard = tensorboard
-        self.out = None if out is None else Path(out)
+        self.out = None if out is None else path_of("out", out)
         if self.out is not None:
             with writing(self.out):  # in a folder that is closed to this user, not even asked
                 taken = self.out.exists() and not self.out.is_dir()
@@ -300,6 +301,11 @@ class Trainer:
             FileNotFoundError: there is no checkpoint to resume.
             ValueError: see the class; a checkpoint of another model or run.
         """
+        check_weights(self.model)
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._fit(resume)
+
+    def _fit(self, resume: bool) -> ScoreModel:
         accelerator = accelerated(self.accumulate)
         self._inform(self.model)
         self.model.to(self._device_of(accelerator))

@@ -60,7 +60,9 @@ class Update:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise fail("model", "parameters to train", "none", "wrap a network, not a function")
-        self.fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
+        self.fused = all(
+            p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in self.parameters
+        )
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=positive("lr", lr),
@@ -121,7 +123,7 @@ class Update:
         state = self.optimizer.state_dict()["state"]
         raw = {f"raw.{k}": v for k, v in self.model.state_dict().items()}
         moments = {
-            f"optimizer.{i}.{k}": torch.as_tensor(v)
+            f"optimizer.{i}.{k}": v if isinstance(v, Tensor) else torch.as_tensor(v)
             for i, entry in state.items()
             for k, v in entry.items()
         }

@@ -89,7 +89,7 @@ class Validation:
     def _interval(self, model: ScoreModel, device: torch.device, index: int) -> float:
         total = torch.zeros((), dtype=torch.float64, device="cpu")
         for start in range(0, len(self.data), self.batch_size):
-            rows = torch.arange(start, min(start + self.batch_size, len(self.data)))
+            rows = torch.arange(start, min(start + self.batch_size, len(self.data)), device="cpu")
             x = suited(model, take(self.data.x, rows, device))
             cond = {k: take(v, rows, device) for k, v in self.data.cond.items()}
             generator = self.stream.generator(start * self.parts + index)
