@@ -673,6 +673,7 @@ def test_modes_are_handled_or_refused(tmp_path: Path) -> None:
         deep = tmp_path / f"deep{i}"
         deep.mkdir()
         Image.fromarray(np.ones((4, 4), kind)).save(deep / "a.tiff")
+        picture(4, 4, "L").save(deep / "b.png")
         refuses(lambda d=deep: image_folder(d), ["a.tiff", "8 bits", "levels=65536"])
 
 
@@ -681,7 +682,7 @@ def test_colours_of_16_bits_are_refused_and_not_cut(tmp_path: Path) -> None:
         check = zlib.crc32(kind + content).to_bytes(4, "big")
         return len(content).to_bytes(4, "big") + kind + content + check
 
-    for colour, channels in ((2, 3), (6, 4), (0, 1)):  # RGB, RGBA and grey
+    for colour, channels in ((2, 3), (6, 4)):  # RGB and RGBA
         head = b"\0\0\0\1\0\0\0\1\x10" + bytes([colour, 0, 0, 0])
         rows = zlib.compress(b"\0" + b"\x01\xff" * channels)
         content = chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")

@@ -4,6 +4,7 @@ from scoresde.data.arrays import npy, npz
 from scoresde.data.base import Data, LazyData
 from scoresde.data.cifar import cifar, read_pickle
 from scoresde.data.digits import digits
+from scoresde.data.files import array_folder
 from scoresde.data.hugging_face import hugging_face
 from scoresde.data.idx import fashion_mnist, idx, idx_folder, read_idx
 from scoresde.data.images import image_folder
@@ -39,6 +40,7 @@ __all__ = [
     "ScaledRows",
     "Scaling",
     "checkerboard",
+    "array_folder",
     "cifar",
     "csv_table",
     "digits",

@@ -21,7 +21,7 @@ from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.labels import numbered
 from scoresde.data.rows import CHUNK, IMAGES, ArrayRows, ScaledRows, layout_of
-from scoresde.data.units import checked_standardise, levels_up_to, scaling_for, whole_levels
+from scoresde.data.units import checked_standardise, levels_up_to, meaning_of
 
 __all__ = ["array_data", "npy", "npz"]
 
@@ -280,21 +280,15 @@ def _continuous(
     standardise: bool | str,
 ) -> LazyData:
     """Numbers, scaled if they need it; but whole greys of images are levels."""
-    image = layout in IMAGES
     exact = ArrayRows(source, layout, None, torch.float64, name, numbers=True)
-    if image and standardise == "auto" and (levels := whole_levels(exact)) is not None:
-        warnings.warn(
-            f"{name}: pictures of floats that are whole numbers are taken as {levels} levels "
-            "(standardise=False keeps them as they are)",
-            stacklevel=3,
-        )
-        contract = DataContract(levels)
-        return LazyData(ArrayRows(source, layout, contract, name=name, whole=True), {}, contract)
-    by = "entry" if exact.ndim == 2 else "all" if layout == "ND" else "channel"
-    scaling = scaling_for(exact, standardise, by, image=image, name=name)
-    if scaling is None:
-        return LazyData(ArrayRows(source, layout, None, name=name))
-    return LazyData(ScaledRows(exact, scaling, torch.float32), scaling=scaling)
+    contract, scaling = meaning_of(
+        exact, layout, standardise, name, floats=array.dtype.kind == "f"
+    )
+    if scaling is not None:
+        return LazyData(ScaledRows(exact, scaling, torch.float32), scaling=scaling)
+    whole = contract is not None
+    rows = ArrayRows(source, layout, contract, name=name, whole=whole)
+    return LazyData(rows, {}, contract)
 
 
 def _levels(array: np.ndarray[Any, Any], name: str, image: bool) -> int:

@@ -16,8 +16,8 @@ from scoresde.data.base import LazyData
 from scoresde.data.images import as_size
 from scoresde.data.labels import numbered
 from scoresde.data.pictures import CHANNELS, checked_background, checked_mode, pixels
-from scoresde.data.rows import IMAGES, ArrayRows, Rows, ScaledRows, layout_of
-from scoresde.data.units import checked_standardise, scaling_for
+from scoresde.data.rows import ArrayRows, Rows, ScaledRows, layout_of
+from scoresde.data.units import checked_standardise, meaning_of
 
 __all__ = ["HuggingFaceRows", "hugging_face"]
 
@@ -96,9 +96,10 @@ def hugging_face(
         data = replace(data, cond=cond, classes=known.classes, class_names=known.names)
     if own is not None:
         return data
-    by = "entry" if found.ndim == 2 else "all" if found.layout == "ND" else "channel"
-    argument, image = f"column {column!r}", found.layout in IMAGES
-    scaling = scaling_for(found, standardise, by, image=image, name=argument)
+    contract, scaling = meaning_of(found, found.layout, standardise, f"column {column!r}")
+    if contract is not None:
+        whole = HuggingFaceRows(dataset, str(column), layout=layout, contract=contract, whole=True)
+        return replace(data, x=whole, contract=contract)
     rows = found if scaling is None else ScaledRows(found, scaling)
     return replace(data, x=rows, scaling=scaling)
 
@@ -116,6 +117,7 @@ class HuggingFaceRows(Rows):
         background: of images.
         layout: of arrays.
         contract: of arrays.
+        whole: whether floats are whole numbers, which stand for levels.
     """
 
     dtype = torch.float32
@@ -130,6 +132,7 @@ class HuggingFaceRows(Rows):
         background: int | None = None,
         layout: str = "auto",
         contract: DataContract | None = None,
+        whole: bool = False,
     ) -> None:
         # A row is decoded as a whole, so the other columns had better not be there.
         narrow = getattr(dataset, "select_columns", None)
@@ -141,6 +144,7 @@ class HuggingFaceRows(Rows):
         self.background = background
         self.contract = contract
         self.layout = layout
+        self.whole = whole
         self.image = size is not None
         if size is not None:
             self._one: tuple[int, ...] = (CHANNELS[mode], *size)
@@ -178,7 +182,8 @@ class HuggingFaceRows(Rows):
                 name = f"row {row} of column {self.column!r}"
                 raise fail(name, expected, value, "name another column, or drop the row")
         array = np.stack(values) if values else np.zeros((0, *self._one))
-        rows_of = ArrayRows(array, self.layout, self.contract, name=f"column {self.column!r}")
+        name = f"column {self.column!r}"
+        rows_of = ArrayRows(array, self.layout, self.contract, name=name, whole=self.whole)
         return rows_of[:]
 
 

@@ -12,21 +12,14 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, need, path_of, positive_int, wrong_type
+from scoresde._check import choice, fail, need, path_of, positive_int
 from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
-from scoresde.data.pictures import CHANNELS, checked_background, checked_mode, pixels
+from scoresde.data.files import classes_of_folders, deep_picture, file_data, files_below
+from scoresde.data.pictures import CHANNELS, DEEP, checked_background, checked_mode, pixels
 from scoresde.data.rows import Rows
 
-__all__ = [
-    "CHANNELS",
-    "ImageRows",
-    "as_size",
-    "checked_mode",
-    "image_folder",
-    "pixels",
-    "subfolders",
-]
+__all__ = ["ImageRows", "as_size", "image_folder", "picture_endings", "subfolders"]
 
 CONTRACT = DataContract(256)
 
@@ -35,6 +28,7 @@ class _File(NamedTuple):
     name: str  # below the folder, with forward slashes
     mode: str
     size: tuple[int, int]  # height, width, as it is to be looked at
+    moving: bool  # of several pictures
 
 
 def image_folder(
@@ -47,13 +41,16 @@ def image_folder(
     background: int | str | None = None,
     strict: bool = False,
     verify: bool = True,
+    standardise: bool | str = "auto",
 ) -> LazyData:
     """A folder of images of any format that Pillow reads; each is decoded when it is needed.
 
     Sub-folders are searched too, and name the classes: folder/cat/1.png is of class "cat", and
     the classes are numbered in the order of their names. Hidden files and those that do not look
-    like images are passed over. A picture is turned as its EXIF orientation says; of an animation
-    the first frame is taken.
+    like images are passed over, and what two links lead to is taken once. A picture is turned as
+    its EXIF orientation says; of an animation the first frame is taken, with a warning. Grey
+    pictures of 16 bits have the levels of their depth (2^10, 2^12, ...), and those of floats are
+    brought into model units as by `npy`; they keep their size.
 
     Args:
         folder: where the images are.
@@ -70,6 +67,7 @@ def image_folder(
             `data.x.skipped`.
         verify: decode every file once now, so that damage shows here and not during training.
             False reads their headers only, and a damaged file is an error when its turn comes.
+        standardise: of pictures of floats, as of `npy`.
 
     Returns:
         LazyData with x (N, C, H, W) in [-1, 1], labels and the names of the classes if there are
@@ -108,6 +106,22 @@ def image_folder(
             f"{skipped[0]}; data.x.skipped lists them",
             stacklevel=2,
         )
+    moving = [file.name for file in good if file.moving]
+    if moving:
+        warnings.warn(
+            f"{place}: of {len(moving)} files with several pictures, first {moving[0]}, the first "
+            "picture is taken",
+            stacklevel=2,
+        )
+    if all(file.mode.partition(";")[0] in DEEP for file in good):
+        for argument, value in (("size", size), ("mode", mode), ("background", background)):
+            if value is not None:
+                remedy = "leave it out, or convert the files to 8 bits"
+                raise fail(argument, "None for pictures of more than 8 bits", value, remedy)
+        if flip:
+            raise fail("flip", "False for pictures of more than 8 bits", flip, "leave it out")
+        found = [file.name for file in good]
+        return file_data(place, found, deep_picture, labels, "NHW", None, None, standardise)
     if mode is None:
         mode = "L" if all(file.mode in ("1", "L", "LA") for file in good) else "RGB"
     for file in good:
@@ -116,7 +130,8 @@ def image_folder(
     rows = ImageRows(
         place, [f.name for f in good], (height, width), mode, flip, background, tuple(skipped)
     )
-    cond, classes = _labels(good, labels, flip)
+    label, classes = classes_of_folders([file.name for file in good], labels)
+    cond = {} if label is None else {"label": label.repeat(2) if flip else label}
     return LazyData(rows, cond, CONTRACT, place.name, len(classes), classes)
 
 
@@ -190,19 +205,18 @@ def _image_names(folder: Path) -> list[str]:
     """The files with an extension that Pillow reads, below the folder, sorted."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    library = need("PIL.Image", "data")
-    extensions = library.registered_extensions()
-    readable = {end for end, kind in extensions.items() if kind in library.OPEN}
-    names = []
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in files:
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in readable:
-                names.append((Path(root) / file).relative_to(folder).as_posix())
+    names = files_below(folder, picture_endings())
     if not names:
         expected = "a folder with images (.png, .jpg, .webp and whatever else Pillow reads)"
         raise fail("folder", expected, str(folder), "check the path")
-    return sorted(names)
+    return names
+
+
+def picture_endings() -> set[str]:
+    """The endings of files that Pillow reads."""
+    library = need("PIL.Image", "data")
+    extensions = library.registered_extensions()
+    return {end for end, kind in extensions.items() if kind in library.OPEN}
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -213,7 +227,7 @@ def subfolders(folder: Path) -> list[str]:
 
 def _examined(folder: Path, names: Sequence[str], verify: bool) -> tuple[list[_File], list[str]]:
     """What the headers say of the files, and those that are damaged, each with the reason."""
-    library = need("PIL.Image", "data")
+    library, operations = need("PIL.Image", "data"), need("PIL.ImageOps", "data")
     good, bad = [], []
     for name in names:
         try:
@@ -223,7 +237,10 @@ def _examined(folder: Path, names: Sequence[str], verify: bool) -> tuple[list[_F
                 seeks = verify or image.format != "PNG" or "exif" in image.info
                 turned = seeks and image.getexif().get(0x0112, 1) >= 5
                 width, height = image.size[::-1] if turned else image.size
-                good.append(_File(name, mode, (height, width)))
+                if turned and image.format == "TIFF":  # Pillow may have turned its size already
+                    width, height = operations.exif_transpose(image).size
+                moving = bool(getattr(image, "is_animated", False))
+                good.append(_File(name, mode, (height, width), moving))
                 if verify:
                     image.draft("L", (1, 1))  # a JPEG is read whole, but made small
                     image.load()
@@ -249,23 +266,3 @@ def _common_size(files: Sequence[_File]) -> tuple[int, int]:
         got = f"{len(counts)} sizes, height x width (files): {common}"
         raise ValueError(f"size: expected images of one size, got {got}; pass e.g. size=64")
     return next(iter(counts))
-
-
-def _labels(
-    files: Sequence[_File], labels: bool | None, flip: bool
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The conditions and the names of the classes, from the first part of each file's name."""
-    if labels is not None and not isinstance(labels, bool):
-        raise wrong_type("labels", "True, False or None", labels, "sub-folders name the classes")
-    inside = [file.name.partition("/")[0] if "/" in file.name else None for file in files]
-    if labels is False or (labels is None and not any(inside)):
-        return {}, ()
-    if None in inside:
-        file = files[inside.index(None)].name
-        expected = "every image in a sub-folder that names its class"
-        remedy = "move it into one, or pass labels=False"
-        raise fail("labels", expected, f"{file} beside the sub-folders", remedy)
-    classes = sorted({str(name) for name in inside})
-    number = {name: i for i, name in enumerate(classes)}
-    label = torch.tensor([number[str(name)] for name in inside], device="cpu")
-    return {"label": label.repeat(2) if flip else label}, tuple(classes)

@@ -13,8 +13,9 @@ from scoresde.data.arrays import npy, npz
 from scoresde.data.base import Data, LazyData
 from scoresde.data.cifar import cifar, find_cifar
 from scoresde.data.digits import digits
+from scoresde.data.files import array_folder, files_below
 from scoresde.data.idx import fashion_mnist, find_idx, idx, idx_folder, is_idx
-from scoresde.data.images import image_folder, subfolders
+from scoresde.data.images import image_folder, picture_endings, subfolders
 from scoresde.data.samples import MANIFEST, samples
 from scoresde.data.tables import csv_table, parquet_table
 from scoresde.data.toys import TOYS, toy
@@ -29,7 +30,7 @@ LOOKED_FOR = (
     "a folder of IDX files: train-images-idx3-ubyte and its kin, or .gz",
     "a folder of CIFAR's Python files: data_batch_1, or train and meta",
     "a folder of samples that sample_to wrote",
-    "a folder of images, in sub-folders named by class or not",
+    "a folder of images or of .npy files, one a sample, in sub-folders named by class or not",
     "a file: .npy, .npz, .csv, .tsv, .parquet, or IDX",
 )
 """What `load_data` looks for, in this order."""
@@ -37,7 +38,7 @@ LOOKED_FOR = (
 PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 TRAINING = frozenset({"train", "training"})
 POINTS = 10_000
-IMAGES = ("split", "size", "mode", "flip", "background", "strict")
+IMAGES = ("split", "size", "mode", "flip", "background", "strict", "standardise")
 ARRAYS = ("layout", "levels", "standardise")
 
 
@@ -145,7 +146,9 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
     if (path / MANIFEST).is_file():
         _only(options, (), "a folder of samples")
         return samples(path)
-    images = dict(_only(options, IMAGES, "a folder of images"))
+    arrays = bool(files_below(path, {".npy"})) and not files_below(path, picture_endings())
+    kind, allowed = ("images", IMAGES) if not arrays else (".npy files", ("split", *ARRAYS))
+    images = dict(_only(options, allowed, f"a folder of {kind}"))
     inside = subfolders(path)
     split = images.pop("split", None)
     trained_on: list[str] = []
@@ -158,7 +161,7 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
         remedy = f"pass split={inside[0]!r}, or image_folder(path) if they are classes"
         raise fail("split", "which sub-folder to take", f"None, with {inside}", remedy)
     try:
-        found = image_folder(path, **images)
+        found = array_folder(path, **images) if arrays else image_folder(path, **images)
         if trained_on and found.class_names:
             more = [name for name in found.class_names if name not in trained_on]
             found = found.with_classes([*trained_on, *more])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde._check import fail, need, wrong_type
 
-__all__ = ["CHANNELS", "checked_background", "checked_mode", "pixels", "stacked_pictures"]
+__all__ = ["CHANNELS", "DEEP", "checked_background", "checked_mode", "pixels", "stacked_pictures"]
 
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 """Pillow's mode -> channels."""

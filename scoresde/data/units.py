@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail
-from scoresde.data.rows import CHUNK, Rows, chunks
+from scoresde.contract import DataContract
+from scoresde.data.rows import CHUNK, IMAGES, Rows, chunks
 from scoresde.data.scaling import ends_of, listed, moments_of, scaling_of, unit_fault
 from scoresde.summary import Scaling
 
-__all__ = ["Seen", "checked_standardise", "levels_up_to", "look", "scaling_for", "whole_levels"]
+__all__ = ["checked_standardise", "levels_up_to", "meaning_of"]
 
 ROWS, VALUES = 10_000, 2**25
 """Of a large file, at most so many rows and about so many values are looked at."""
@@ -117,6 +118,35 @@ def scaling_for(
     shares = {"all": "all values together", "channel": "each channel", "entry": "each entry"}
     _say(name, fault, f"standardised, {shares[by]}")
     return scaling
+
+
+def meaning_of(
+    exact: Rows, layout: str, standardise: bool | str, name: str, *, floats: bool = True
+) -> tuple[DataContract | None, Scaling | None]:
+    """What numbers without a contract are: whole greys of images are levels, others are scaled.
+
+    Args:
+        exact: the numbers, unscaled.
+        layout: a key of `LAYOUTS`.
+        standardise: as of `npy`.
+        name: for messages.
+        floats: whether they were stored as floats, and not as integers.
+
+    Returns:
+        The contract or the scaling; None and None for numbers that are in model units.
+    """
+    image = layout in IMAGES
+    if image and floats and checked_standardise(standardise) == "auto":
+        levels = whole_levels(exact)
+        if levels is not None:
+            warnings.warn(
+                f"{name}: pictures of floats that are whole numbers are taken as {levels} levels "
+                "(standardise=False keeps them as they are)",
+                stacklevel=4,
+            )
+            return DataContract(levels), None
+    by = "entry" if exact.ndim == 2 else "all" if layout == "ND" else "channel"
+    return None, scaling_for(exact, standardise, by, image=image, name=name)
 
 
 def whole_levels(rows: Rows) -> int | None:
