@@ -1,6 +1,6 @@
 """Whether stated errors are true: log p, latent codes and decoded data beside exact answers.
 
-    python benchmarks/stated_errors.py [--quick] [--seed 0] [--against FOLDER]
+    python benchmarks/stated_errors.py [--quick] [--families VP flow] [--against FOLDER]
 
 For every SDE family, kind of data and tolerance, and for each sample on its own, the error that
 the package states is set beside the error that it makes:
@@ -317,9 +317,11 @@ def table(rows: Sequence[Cell], field: str, before: dict[Key, Cell]) -> list[str
         text = f"| {label} | {len(group)} | {sum(c.off > 0.01 for c in group)} | "
         text += f"{np.mean([c.off for c in group]):.2%} | {max(c.worst for c in group):.2g} |"
         old = [before[key(c)] for c in group if key(c) in before]
-        if before:
+        if old:
             text += f" {np.mean([c.off for c in old]):.2%} | {max(c.worst for c in old):.2g} | "
             text += f"{calls(group, before):+.1%} |"
+        elif before:
+            text += " | | |"
         lines.append(text)
     return [*lines, ""]
 
@@ -354,13 +356,11 @@ def page(about: dict[str, Any], rows: Sequence[Cell], before: dict[Key, Cell]) -
                     f"| {c.error:.1e} | {c.stated:.1e} |"
                 )
             lines += [*([f"and {len(bad) - 20} more, in the JSON."] * (len(bad) > 20)), ""]
-        if before:
-            smooth, rest = ([c for c in group if c.smooth is s] for s in (True, False))
-            lines.append(
-                f"Calls against the earlier version: {calls(smooth, before):+.1%} on smooth data, "
-                f"{calls(rest, before):+.1%} on the others."
-            )
-            lines.append("")
+        for kind, smooth in (("smooth data", True), ("the others", False)):
+            some = [c for c in group if c.smooth is smooth and key(c) in before]
+            if some:
+                more = f"{calls(some, before):+.1%} on {kind}"
+                lines += [f"Calls against the earlier version: {more}.", ""]
     worst = max(about["reference"].values())
     lines.append(
         f"The reference flow of mixtures differs from scipy's by at most {worst:.1e} "
@@ -375,13 +375,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--families", nargs="+", default=[], choices=list(families()))
     parser.add_argument("--against", help="a folder with an earlier version of the package")
+    parser.add_argument("--against-families", nargs="+", default=[], choices=list(families()))
     parser.add_argument("--print", action="store_true", help="print the cells and write nothing")
     args = parser.parse_args()
     made = run(args.quick, args.seed, args.families)
     if args.print:
         return
-    old = elsewhere(args.against, args.quick, args.seed, args.families) if args.against else []
+    some, old = args.against_families or args.families, []
+    if args.against:
+        old = elsewhere(args.against, args.quick, args.seed, some)
+    write(args, made, old)
+
+
+def write(args: argparse.Namespace, made: list[Cell], old: list[Cell]) -> None:
+    """The JSON, and the page made of it."""
     command = "python benchmarks/stated_errors.py" + " --quick" * args.quick
+    for flag, value in (("families", args.families), ("against-families", args.against_families)):
+        command += f" --{flag} {' '.join(value)}" if value else ""
     command += " --against AN_EARLIER_CHECKOUT" * bool(old)
     count = 16 if args.quick else SAMPLES
     about = {

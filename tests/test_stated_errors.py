@@ -393,3 +393,17 @@ def test_grids_of_several_segments_start_anew_with_care() -> None:
     exact = data.marginal(VP, 1e-3).covariance
     assert out.status == "done"
     assert float(out.x.var()) == pytest.approx(float(exact.mean()), rel=0.15)
+
+
+def test_the_page_of_the_battery_counts_cells_and_calls(battery: Any) -> None:
+    known = {"what": "log_prob", "family": "VP", "data": "ring", "smooth": True, "worst": 9.0}
+    known |= {"error": 1.0, "stated": 2.0}
+    now = [
+        battery.Cell(**known, tolerance=t, off=o, calls=40.0) for t, o in ((1e-3, 0.5), (1e-5, 0))
+    ]
+    before = [battery.Cell(**known, tolerance=t, off=1.0, calls=50.0) for t in (1e-3, 1e-5)]
+    about = {"command": "run", "what": "16 samples", "reference": {"VP": 2e-12}}
+    page = battery.page(about, now, {battery.key(c): c for c in before})
+    assert "| VP | 2 | 1 | 25.00% | 9 | 100.00% | 9 | -20.0% |" in page
+    assert "-20.0% on smooth data" in page and "at most 2.0e-12" in page
+    assert "| VP | ring | 0.001 | 50.0% | 9 | 1.0e+00 | 2.0e+00 |" in page
