@@ -86,9 +86,7 @@ def main() -> None:
     torch.manual_seed(args.seed)  # the network's initial weights
     net = UNet(1, width=32) if image else MLP(2)
     trainer = Trainer(
-        Preconditioned(
-            net, sde
-        ),  # read as v, which keeps samples in the data's range from the first
+        Preconditioned(net, sde),  # the network predicts v
         train.x,  # without labels: the digits are to come out balanced by themselves
         contract=train.contract,
         steps=args.steps or (2000 if image else 3000),

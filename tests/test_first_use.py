@@ -193,6 +193,20 @@ def test_samples_that_spread_too_wide_within_the_range_are_told() -> None:
         sampler.sample((1000, 2), seed=0)
 
 
+@pytest.mark.parametrize(
+    ("samples", "values", "told"), [(100, 1, False), (100, 2, True), (1, 20, False), (5, 20, True)]
+)
+def test_how_many_samples_and_values_are_off_before_it_is_told(
+    samples: int, values: int, told: bool
+) -> None:
+    """5 % of 20 values, and 2 % of 100 samples unless it may be chance; of 20 samples, one may."""
+    known = DataSummary(1000, (20,), mean=0.0, std=1.0, low=-3.0, high=3.0)
+    x = torch.zeros(100 if samples == 100 else 20, 20)
+    x[:samples, :values] = 4.6  # a quarter of 6 beyond 3 is 4.5
+    assert (known.departure(x) is not None) == told
+    assert known.departure(x * (4.4 / 4.6)) is None
+
+
 @pytest.mark.parametrize("n", [1, 2, 16, 1000])
 def test_sound_samples_raise_no_alarm(n: int) -> None:
     sampler = ReverseSampler(VPSDE(), Grown(1.0, KNOWN), "ancestral", steps=20)
