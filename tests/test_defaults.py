@@ -44,6 +44,7 @@ STATED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "DDPM.cosine": (DDPM.cosine, {"N": 1000, "s": 0.008, "most": 0.999}),
     "karras": (grid.karras, {"rho": 7.0}),
     "sigmoid": (grid.sigmoid, {"width": 3.0}),
+    "tapered": (grid.tapered, {"std": 1.0, "dim": 64}),
     "restart": (grid.restart, {"times": 1, "steps": 5}),
     "Langevin": (solvers.Langevin, {"snr": 0.16, "steps": 1}),
     "LogNormalTime": (losses.LogNormalTime, {"mean": -0.5, "std": 1.2, "uniform": 0.1}),

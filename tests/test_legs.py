@@ -110,6 +110,15 @@ def test_restart_legs() -> None:
     assert grid.steps == 10 + 3 * 4
 
 
+def test_a_restart_at_the_end_of_the_grid_ends_there() -> None:
+    sde, main = VPSDE(), log_snr(VPSDE(), 10)
+    grid = restart(sde, main, t_min=main.end, t_max=0.4, times=2, steps=4)
+    assert grid.legs[0] == main.times and len(grid.legs) == 3
+    assert grid.legs[1] == grid.legs[2] == karras(sde, 4, t_start=0.4, t_end=main.end).times
+    last = restart(sde, main, t_min=main.times[-2], t_max=0.4, times=1, steps=4)
+    assert last.legs[-1] == main.times[-2:]
+
+
 MAIN = log_snr(VPSDE(), 120)
 REPEATED = restart(VPSDE(), MAIN, t_min=0.1, t_max=0.5, times=2, steps=60)
 
