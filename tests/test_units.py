@@ -21,6 +21,7 @@ from scoresde.data import (
     summarise,
     unit_fault,
 )
+from scoresde.data.units import levels_up_to
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -288,3 +289,13 @@ def test_the_obvious_arrays_of_an_npz_are_taken_and_named(tmp_path: Path) -> Non
     assert npz(file, "x").cond == {}
     np.savez(file, a=x, b=x)
     refuses(lambda: npz(file), ["key", "'a', 'b'"])
+
+
+@pytest.mark.parametrize(
+    ("largest", "levels"),
+    [(1, 2), (16, 17), (17, 256), (255, 256), (256, 1024), (1023, 1024), (1024, 4096)]
+    + [(4096, 16384), (16384, 65536), (65535, 65536), (65536, 65537)],
+)
+def test_images_have_the_next_depth_in_bits(largest: int, levels: int) -> None:
+    assert levels_up_to(largest, image=True) == levels
+    assert levels_up_to(largest, image=False) == largest + 1
