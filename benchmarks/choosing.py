@@ -33,7 +33,6 @@ from scoresde import (
     Prediction,
     ReverseSampler,
     ReverseSDE,
-    ScoreModel,
 )
 from scoresde.grid import GRIDS, make_grid, tapered
 from scoresde.sampler import SOLVERS
@@ -45,7 +44,7 @@ RESULTS = HERE / "results" / "choosing.json"
 PAGE = HERE.parent / "docs" / "choosing.md"
 TEMPLATE = HERE / "choosing.md"
 BUDGETS = (5, 10, 20, 50, 100)
-HELD_OUT = range(1000, 1030)
+HELD_OUT = range(1000, 1060)
 
 Record = dict[str, Any]
 
@@ -104,46 +103,60 @@ def settings(problem: Drawn, calls: int) -> dict[str, float]:
     return errors
 
 
-def automatic(problem: Drawn, calls: int, model: ScoreModel) -> float:
-    """The error of the automatic solver, as a user would run it."""
-    sampler = ReverseSampler(problem.sde, model, steps=calls)
-    return problem.error(problem.sample(sampler))
+def automatic(problem: Drawn) -> dict[str, dict[str, float]]:
+    """The errors of "auto" as a user would run it, with what the model knows of its data and
+    with a score function that says nothing of them, by number of calls."""
+    models = {
+        "auto": problem.model,
+        "ignorant": FunctionScore(problem.sde, problem.model.score),
+    }
+    return {
+        name: {
+            str(n): problem.error(problem.sample(ReverseSampler(problem.sde, model, steps=n)))
+            for n in BUDGETS
+        }
+        for name, model in models.items()
+    }
 
 
 def measured(seed: int) -> Record:
     """The errors of every setting on a problem, by number of calls."""
     problem = drawn(seed)
-    ignorant = FunctionScore(problem.sde, problem.model.score)  # says nothing of its data
-    errors = {
-        str(calls): {
-            "auto": automatic(problem, calls, problem.model),
-            "ignorant": automatic(problem, calls, ignorant),
-            "named": settings(problem, calls),
-        }
-        for calls in BUDGETS
-    }
     std, dim = problem.model.spread or (0.0, 0)
     about = {"seed": seed, "family": problem.family, "kind": problem.kind, "dim": dim, "std": std}
-    return {**about, "errors": errors}
+    return {
+        **about,
+        **automatic(problem),
+        "named": {str(n): settings(problem, n) for n in BUDGETS},
+    }
 
 
 def measure(seeds: Iterable[int]) -> None:
-    """Measure the problems that the file lacks; it is begun anew when a choice has changed."""
+    """Measure the problems that the file lacks; "auto" alone on all when a choice has changed."""
     saved = load() if RESULTS.exists() else {}
-    if saved.get("taken") != taken():
-        saved = {"taken": taken(), "problems": []}
+    if saved.get("nodes") != fingerprint():
+        saved = {"nodes": fingerprint(), "taken": taken(), "problems": []}
+    if saved["taken"] != taken():
+        for problem in saved["problems"]:
+            problem.update(automatic(drawn(problem["seed"])))
+        saved["taken"] = taken()
     for seed in sorted(set(seeds) - {p["seed"] for p in saved["problems"]}):
         saved["problems"].append(measured(seed))
         RESULTS.write_text(json.dumps(saved) + "\n", encoding="utf-8")
         print(seed, end=" ", flush=True)
+    RESULTS.write_text(json.dumps(saved) + "\n", encoding="utf-8")
     print()
 
 
-def taken() -> dict[str, Any]:
-    """What the figures are figures of: the choices at each number of calls, and the nodes."""
-    of = {p: {str(n): list(choose(p, n)) for n in BUDGETS} for p in ("ode", "ode_many")}
+def fingerprint() -> list[list[float]]:
+    """Nodes of the tapered grid, by which the figures know it."""
     nodes = [tapered(VPSDE(), 6, std=0.5, dim=dim).times for dim in (2, 200)]
-    return {**of, "nodes": [[round(t, 9) for t in times] for times in nodes]}
+    return [[round(t, 9) for t in times] for times in nodes]
+
+
+def taken() -> dict[str, dict[str, list[str]]]:
+    """The choices that the figures are of, at each number of calls."""
+    return {p: {str(n): list(choose(p, n)) for n in BUDGETS} for p in ("ode", "ode_many")}
 
 
 def load() -> Record:
@@ -155,15 +168,16 @@ def ratios(problems: list[Record], calls: int, mine: str, tapered: bool = True) 
     """Error over the smallest one of all named settings, for each problem, (P,)."""
     out = []
     for problem in problems:
-        of = problem["errors"][str(calls)]
-        others = [e for k, e in of["named"].items() if tapered or not k.endswith(" tapered")]
-        out.append((of[mine] if mine in of else of["named"][mine]) / min(others))
+        named = problem["named"][str(calls)]
+        others = [e for k, e in named.items() if tapered or not k.endswith(" tapered")]
+        own = problem[mine][str(calls)] if mine in ("auto", "ignorant") else named[mine]
+        out.append(own / min(others))
     return np.array(out)
 
 
 def best(problems: list[Record], calls: int) -> str:
     """The setting that one would have taken with all errors known, by the 80 % quantile."""
-    settings = problems[0]["errors"][str(calls)]["named"]
+    settings = problems[0]["named"][str(calls)]
     return min(settings, key=lambda k: float(np.quantile(ratios(problems, calls, k), 0.8)))
 
 
@@ -205,8 +219,7 @@ def groups(problems: list[Record]) -> str:
 HEADS = {
     "ode": 'The probability flow, fewer than 64 values a sample: `"auto"`',
     "ode_many": 'The probability flow, 64 values or more, or data not known: `"auto"`',
-    "sde": 'The reverse SDE: `"auto"` with `eta=1.0`',
-    "any_eta": 'The best stochastic process: `"auto_sde"`',
+    "sde": 'A stochastic process: `"auto"` with `eta=1.0`, or `"auto_sde"`',
 }
 
 
@@ -232,7 +245,7 @@ def page(saved: Record) -> str:
     problems = [p for p in saved["problems"] if p["seed"] in HELD_OUT]
     text = TEMPLATE.read_text(encoding="utf-8")
     filled = {"rows": tables(), "held_out": held_out(problems), "groups": groups(problems)}
-    counts = {"problems": len(problems), "settings": len(problems[0]["errors"]["5"]["named"])}
+    counts = {"problems": len(problems), "settings": len(problems[0]["named"]["5"])}
     for name, value in {**filled, **counts}.items():
         text = text.replace("{" + name + "}", str(value))
     return text
@@ -248,7 +261,7 @@ def main() -> None:
     if args.what:
         measure(range(*args.seeds) if args.seeds else HELD_OUT)
     saved = load()
-    if saved["taken"] != taken():
+    if (saved["nodes"], saved["taken"]) != (fingerprint(), taken()):
         sys.exit(f"{RESULTS} is old: run python benchmarks/choosing.py measure")
     if not args.check:
         PAGE.write_text(page(saved), encoding="utf-8")

@@ -423,21 +423,24 @@ def test_defaults() -> None:
     assert auto.solve((2, 2), seed=0).nfe == 51
     few = Gaussian(torch.zeros(2), torch.tensor(0.25)).under(VP)  # knows its data, two values
     for process, rows in AUTO.items():
-        for first, name, grid in rows:
-            model = few if process == "ode" else score
-            kind = "auto_sde" if process == "any_eta" else "auto"
-            for steps in (first, first + 1):
+        for (first, name, grid), after in zip(rows, [*rows[1:], (61, "", "")], strict=True):
+            for steps in {first, after[0] - 1}:
+                model = few if process == "ode" else score
                 made = ReverseSampler(
-                    VP, model, kind, steps=steps, eta=1.0 if process == "sde" else None
+                    VP, model, steps=steps, eta=1.0 if process == "sde" else None
                 )
                 solution = made.solve((2, 2), seed=0)
-                assert (made.solver, made.eta) == as_solver(name, VP) or steps > first
-                assert (made.grid, made.steps) == (grid, steps)
-                assert solution.solver == made.solver and solution.nfe <= steps + 2
+                assert made.solver == as_solver(name, VP)[0] == solution.solver
+                assert made.eta == (1.0 if process == "sde" else 0.0)
+                assert (made.grid, made.steps) == (grid, steps) and solution.nfe == steps + 1
+                if process == "sde":
+                    made = ReverseSampler(VP, score, "auto_sde", steps=steps)
+                    assert (made.solver, made.eta) == as_solver(name, VP)
     for steps in range(1, 200):
         for kind, eta in (("auto", None), ("auto", 0.5), ("auto_sde", None)):
             assert ReverseSampler(VP, score, kind, steps=steps, eta=eta).steps == steps
-    assert ReverseSampler(VP, score, grid=[1.0, 0.6, 0.2]).solver == Adams(2, 3, variant="bh2")
+    own = ReverseSampler(VP, score, grid=[1.0, 0.6, 0.2])
+    assert own.solver == Adams(2, variant="midpoint")
     for name in SOLVERS:
         made = ReverseSampler(VP, score, name)
         assert ((made.solver, made.eta), made.steps) == (as_solver(name, VP), 50)

@@ -26,28 +26,24 @@ AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
     ),
     "ode_many": (
         (1, "ddim", "tapered"),
-        (2, "unipc_2_bh2", "tapered"),
-        (8, "unipc_3", "tapered"),
+        (2, "dpmpp_2m", "tapered"),
+        (16, "unipc_3", "tapered"),
         (30, "unipc_4", "tapered"),
     ),
     "sde": (
-        (1, "ancestral", "log_snr"),
-        (4, "dpmpp_2m_sde", "log_snr"),
-        (32, "sa_solver_p3c4", "log_snr"),
-    ),
-    "any_eta": (
-        (1, "ancestral", "log_snr"),
-        (4, "dpmpp_2m_sde", "log_snr"),
-        (16, "er_sde_3", "log_snr"),
+        (1, "ancestral", "tapered"),
+        (4, "er_sde_3", "tapered"),
+        (12, "sa_solver_p2_v", "tapered"),
+        (40, "sa_solver_p3c4_flow", "tapered"),
     ),
 }
 """Process -> rows of (the steps from which it holds, solver, grid), those of docs/choosing.md.
 
 "ode" is the probability flow of data with fewer than 64 values a sample, "ode_many" that of all
-others and of data that the model does not know; "sde" is the reverse SDE at eta = 1, "any_eta" the
-stochastic process that does best. All are solvers with one call a step on grids in the log-SNR,
-so that a row means the same under every affine SDE. `python benchmarks/choosing.py` measures
-them on random problems.
+others and of data that the model does not know; "sde" is a stochastic process, with the eta of the
+user or, for "auto_sde", that of the solver's name. All are solvers with one call a step on a grid
+in the log-SNR, so that a row means the same under every affine SDE. `python
+benchmarks/choosing.py` measures them on random problems.
 """
 
 
@@ -110,7 +106,7 @@ def settle(
         end = sde.t_end if t_end is None else sde.check_time("t_end", t_end)
     default, why = "log_snr" if affine else "uniform", ""
     if automatic:
-        process = "any_eta" if solver == "auto_sde" else "ode" if eta in (None, 0) else "sde"
+        process = "ode" if solver == "auto" and eta in (None, 0) else "sde"
         many = process == "ode" and (spread is None or spread[1] >= MANY)
         chosen = choose("ode_many" if many else process, count)
         why = f"measured to do best with {count} steps, {_known(spread)}"
