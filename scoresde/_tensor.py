@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from types import ModuleType
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -23,7 +23,9 @@ __all__ = [
     "expand",
     "lincomb",
     "log",
+    "log1p",
     "ordinary",
+    "over",
     "seeded",
     "state_dtype",
     "uncompiled",
@@ -54,7 +56,30 @@ def log(x: Scalar) -> Scalar:
     """Logarithm with log 0 = -inf for floats too."""
     if isinstance(x, float | int) and x == 0:
         return -math.inf
-    return xp(x).log(x)
+    with _quiet(x):
+        return xp(x).log(x)
+
+
+def log1p(x: Scalar) -> Scalar:
+    """log(1 + x) with log 0 = -inf, for floats too."""
+    if isinstance(x, float | int) and x == -1:
+        return -math.inf
+    with _quiet(x):
+        return xp(x).log1p(x)
+
+
+def over(a: float, b: Scalar) -> Scalar:
+    """a / b with a / 0 infinite, of the sign of a, for floats too."""
+    if isinstance(b, float | int) and b == 0:
+        return math.copysign(math.inf, a)
+    with _quiet(b):
+        return a / b
+
+
+def _quiet(x: Scalar) -> AbstractContextManager[object]:
+    """Without numpy's warning of a division by zero, whose infinity is meant."""
+    m = xp(x)
+    return m.errstate(divide="ignore") if hasattr(m, "errstate") else nullcontext()
 
 
 def wide(t: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from scoresde.contract import DataContract
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, check_levels, reconstruction, squared_error
 from scoresde.ddpm.terms import check_data
+from scoresde.grid import SoftLogSNR
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.noise import Independent
@@ -25,7 +26,10 @@ from scoresde.sde import AffineSDE
 __all__ = ["PROPOSALS", "Bound", "elbo"]
 
 PROPOSALS = ("log_snr", "uniform")
-"""How times are drawn: uniform in the log-SNR, or in time (in the number of the step)."""
+"""How times are drawn: uniform in the log-SNR, or in time (in the number of the step).
+
+Near pure noise, where the log-SNR has no end, it is `scoresde.grid.SoftLogSNR`.
+"""
 
 STEPS = 128
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -287,7 +291,9 @@ class _Chain:
 
     def _steps(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Steps from 2 to N by the inverse of their distribution, and 1 / probability."""
-        gaps = -torch.tensor(self.chain.log_snr[1:], dtype=torch.float64, device="cpu").diff()
+        soft = SoftLogSNR(self.chain.to_sde())  # the last gap may be infinite
+        levels = [soft.of(value) for value in self.chain.log_snr[1:]]
+        gaps = -torch.tensor(levels, dtype=torch.float64, device="cpu").diff()
         p = (
             gaps / gaps.sum()
             if self.proposal == "log_snr"
@@ -336,10 +342,8 @@ class _Continuous:
 
     def _times(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Times in [t_end, T], and |dlambda| / density: the weight of |eps error|^2."""
-        low, high = self.sde.log_snr(self.sde.T), self.sde.log_snr(self.t_end)
         if self.proposal == "log_snr":
-            t = self.sde.time_of(low + (high - low) * u).clamp(self.t_end, self.sde.T)
-            return t, torch.full_like(u, high - low)
+            return SoftLogSNR.between(self.sde, self.t_end).drawn(u, self.t_end)
         t = self.t_end + (self.sde.T - self.t_end) * u
         speed = (self.sde.g(t) / self.sde.sigma(t)) ** 2 / 2  # -dlambda/dt
         return t, (self.sde.T - self.t_end) * speed

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import final
+
+import torch
+from torch import Tensor
 
 from scoresde._check import (
     choice,
@@ -18,11 +22,14 @@ from scoresde._check import (
     positive_int,
     wrong_type,
 )
+from scoresde._tensor import log
 from scoresde.sde import SDE, AffineSDE
 
 __all__ = [
     "GRIDS",
+    "LEAST_SIGNAL",
     "Grid",
+    "SoftLogSNR",
     "churn",
     "karras",
     "log_snr",
@@ -134,6 +141,63 @@ def _affine(sde: SDE, name: str) -> AffineSDE:
     return sde
 
 
+LEAST_SIGNAL = 1e-3
+"""The alpha below which the named grids take the data, of about unit size, for lost in noise."""
+
+
+@dataclass(frozen=True)
+class SoftLogSNR:
+    """w = log(alpha/sigma + q), the log-SNR with a floor: finite where alpha = 0.
+
+    q is what alpha(T) lacks of 1e-3, over sigma(T): nothing under the default families, for
+    which w is the log-SNR itself. Near pure noise w counts steps of alpha, where no unit of the
+    log-SNR means anything, and one step would otherwise run from minus infinity.
+
+    Args:
+        sde: the SDE, affine.
+        end: the log-SNR at the less noisy end of what is walked; q is at most alpha/sigma there.
+    """
+
+    sde: AffineSDE
+    end: float = math.inf
+
+    @cached_property
+    def floor(self) -> float:
+        """q."""
+        sde = self.sde
+        lacking: float = max(0.0, LEAST_SIGNAL - sde.alpha(sde.T)) / float(sde.sigma(sde.T))
+        return lacking if self.end >= 0.0 else min(lacking, math.exp(self.end))
+
+    @classmethod
+    def between(cls, sde: AffineSDE, *times: float) -> SoftLogSNR:
+        """For a walk between these times."""
+        return cls(sde, max(sde.log_snr(t) for t in times))
+
+    def of(self, log_snr: float) -> float:
+        """w of a log-SNR."""
+        q = self.floor
+        if not q or (math.isinf(log_snr) and log_snr > 0):
+            return log_snr
+        high, low = max(log_snr, math.log(q)), min(log_snr, math.log(q))
+        return high + math.log1p(math.exp(low - high))
+
+    def log_snr(self, w: float) -> float:
+        """The log-SNR of a w."""
+        q = self.floor
+        return w if not q else w + log(max(-math.expm1(math.log(q) - w), 0.0))
+
+    def drawn(self, u: Tensor, t_end: float) -> tuple[Tensor, Tensor]:
+        """Times uniform in w between T and t_end for u in [0, 1), and |dlambda/du| there."""
+        sde, q = self.sde, self.floor
+        low, high = (self.of(sde.log_snr(t)) for t in (sde.T, t_end))
+        w = low + (high - low) * u
+        slope = torch.full_like(u, high - low)
+        if q:
+            share = -torch.expm1(math.log(q) - w).clamp_max(-1e-12)  # alpha/sigma of e^w
+            w, slope = w + share.log(), slope / share
+        return sde.time_of(w).clamp(t_end, sde.T), slope
+
+
 def _joined(start: float, inner: list[float], end: float) -> Grid:
     return Grid(((start, *inner, end),))
 
@@ -158,13 +222,19 @@ def quadratic(
 def log_snr(
     sde: SDE, steps: int, *, t_start: float | None = None, t_end: float | None = None
 ) -> Grid:
-    """Equal steps in the log-SNR, the clock of exponential integrators."""
+    """Equal steps in the log-SNR, the clock of exponential integrators.
+
+    Where alpha(T) is below 1e-3, near or at pure noise, in `SoftLogSNR`.
+    """
     n, start, end = _ends(sde, steps, t_start, t_end)
     affine = _affine(sde, "log-SNR")
-    a, b = affine.log_snr(start), affine.log_snr(end)
+    soft = SoftLogSNR.between(affine, start, end)
+    a, b = (soft.of(affine.log_snr(t)) for t in (start, end))
     if not (math.isfinite(a) and math.isfinite(b)):
-        raise fail("t_end", "a time with a finite log-SNR", end, "pass t_end > 0")
-    return _joined(start, [affine.time_of(a + (b - a) * i / n) for i in range(1, n)], end)
+        remedy = "pass t_end > 0, or another grid"
+        raise fail("t_end", "a time with a finite log-SNR for grid='log_snr'", end, remedy)
+    inner = [affine.time_of(soft.log_snr(a + (b - a) * i / n)) for i in range(1, n)]
+    return _joined(start, inner, end)
 
 
 def karras(
@@ -175,12 +245,17 @@ def karras(
     t_start: float | None = None,
     t_end: float | None = None,
 ) -> Grid:
-    """Equal steps in (sigma / alpha)^(1 / rho): Karras et al. 2022 (arXiv 2206.00364), eq. 5."""
+    """Equal steps in (sigma / alpha)^(1 / rho): Karras et al. 2022 (arXiv 2206.00364), eq. 5.
+
+    Where alpha(T) is below 1e-3, with alpha/sigma replaced as in `SoftLogSNR`.
+    """
     n, start, end = _ends(sde, steps, t_start, t_end)
     positive("rho", rho, "7 is the value of the paper")
     affine = _affine(sde, "Karras")
-    a, b = (math.exp(-affine.log_snr(t) / rho) for t in (start, end))
-    inner = [affine.time_of(-rho * math.log(a + (b - a) * i / n)) for i in range(1, n)]
+    soft = SoftLogSNR.between(affine, start, end)
+    a, b = (math.exp(-soft.of(affine.log_snr(t)) / rho) for t in (start, end))
+    shares = [-rho * math.log(a + (b - a) * i / n) for i in range(1, n)]
+    inner = [affine.time_of(soft.log_snr(w)) for w in shares]
     return _joined(start, inner, end)
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 
 from scoresde._check import choice, fail, finite, floating, instance, positive, wrong_type
 from scoresde._tensor import Scalar, expand, lincomb, state_dtype, wide
+from scoresde.grid import SoftLogSNR
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
@@ -112,7 +113,8 @@ class ImportanceTime(TimeSampler):
     """Times drawn in proportion to g^2 / sigma^2, the size of the likelihood-weighted loss.
 
     Under every affine SDE g^2 / sigma^2 = -2 d lambda / dt, so this is uniform in the log-SNR and
-    its inverse CDF is `sde.time_of`, in closed form for the families. The weights 1 / (p(t) (T -
+    its inverse CDF is `sde.time_of`, in closed form for the families; near pure noise, where the
+    log-SNR has no end, it is uniform in `SoftLogSNR`. The weights 1 / (p(t) (T -
     t_min)) keep the mean of the loss over uniform times. Song et al. 2021 (arXiv 2101.09258),
     sec. 5.1.
 
@@ -126,12 +128,11 @@ class ImportanceTime(TimeSampler):
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
         affine = _affine(sde)
-        low, high = affine.log_snr(affine.T), affine.log_snr(affine.t_min)
-        if not math.isfinite(high):
+        if not math.isfinite(affine.log_snr(affine.t_min)):
             raise fail("t_min", "a time with a finite log-SNR", affine.t_min, "take t_min > 0")
         u = _uniforms(n, self.low_discrepancy, generator)
-        t = affine.time_of(low + (high - low) * u).clamp(affine.t_min, affine.T)
-        density = (affine.g(t) / affine.sigma(t)) ** 2 / (2 * (high - low))
+        t, slope = SoftLogSNR.between(affine, affine.t_min).drawn(u, affine.t_min)
+        density = (affine.g(t) / affine.sigma(t)) ** 2 / (2 * slope)
         return t, 1.0 / (density * (affine.T - affine.t_min))
 
 

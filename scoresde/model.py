@@ -457,5 +457,7 @@ class AnalyticStart(ScoreModel):
         if not isinstance(node.t, Tensor):
             return (self.stand_in if node.t > self.above else self.model).predict(node, x, cond)
         early = expand(node.t > self.above, x)
-        exact, learned = (m.predict(node, x, cond).score for m in (self.stand_in, self.model))
-        return Prediction(x, node, torch.where(early, exact, learned), "score")
+        # v, since at alpha = 0 the score knows nothing of x_0
+        kind = "v" if node.affine else "score"
+        exact, learned = (m.predict(node, x, cond).read(kind) for m in (self.stand_in, self.model))
+        return Prediction(x, node, torch.where(early, exact, learned), kind)

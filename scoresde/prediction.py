@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from torch import Tensor
+from torch import Tensor, float64
 
 from scoresde._check import fail
 from scoresde._tensor import Scalar, lincomb
@@ -68,13 +68,33 @@ class Prediction:
             det = node.alpha * q - node.sigma * p
             return (p_to * q - q_to * p) / det, (node.alpha * q_to - node.sigma * p_to) / det
         except ZeroDivisionError:
-            got = f"t = {node.t:g} with alpha = {node.alpha:g} and sigma = {node.sigma:g}"
-            raise fail(
-                "t",
-                f"a time at which x and {self.kind} determine {kind}",
-                got,
-                "end the grid before sigma = 0, start it before alpha = 0, or predict v",
-            ) from None
+            raise self._undetermined(kind) from None
+
+    def check_signal(self) -> None:
+        """Raise a ValueError where rounding hides x_0 in x and eps, near pure noise.
+
+        x = alpha x_0 + sigma eps tells x_0 to rounding times sigma / alpha, which a step to
+        alpha' multiplies by alpha'. A model that predicts v, x0 or the flow says x_0 itself.
+        """
+        if self.kind in ("eps", "score") and self.node.affine:
+            alpha, sigma = self.node.alpha, self.node.sigma
+            least = 2e-15 if self.x.dtype == float64 else 1e-6
+            if bool((alpha < least * sigma).any() if self.node.batched else alpha < least * sigma):
+                raise self._undetermined("x0")
+
+    def _undetermined(self, kind: str) -> ValueError:
+        t, alpha, sigma = self.node.t, self.node.alpha, self.node.sigma
+        if self.node.batched:
+            first = int(alpha.flatten().argmin())
+            t, alpha, sigma = (float(c.flatten()[first]) for c in (t, alpha, sigma))
+        got = f"t = {t:g} with alpha = {alpha:g} and sigma = {sigma:g}"
+        remedy = "end the grid before sigma = 0"
+        if alpha < sigma:
+            remedy = (
+                "near pure noise predict v, x0 or the flow, start at a smaller "
+                "t_start, or let AnalyticStart answer there from the data's mean"
+            )
+        return fail("t", f"a time at which x and {self.kind} determine {kind}", got, remedy)
 
     def mix(self, a: Scalar, kind: str, b: Scalar, *more: tuple[Scalar, Tensor]) -> Tensor:
         """a x + b `kind` + more, as one linear combination of x, value and `more`."""

@@ -118,6 +118,10 @@ class ReverseSDE(Process):
         return self.model.predict(node, x, self.cond)
 
     def terms(self, node: Node, x: Tensor) -> tuple[tuple[Scalar, Tensor], ...]:
+        if self._affine and not node.batched and math.isinf(node.rate):
+            got = f"t = {node.t:g}, where alpha = 0"
+            remedy = "stay below T; the flow up to T itself is AdaptiveODE's"
+            raise fail("t", "a time with a finite drift", got, remedy)
         prediction = self.predict(node, x)
         strength = -0.5 * (1.0 + self.eta_at(node) ** 2) * node.g**2
         a, b = prediction.coefficients("score")
@@ -199,5 +203,5 @@ class ExtendedReverse:
         instance("sde", self.sde, AffineSDE, "its eta is a function of sigma / alpha")
 
     def __call__(self, t: Tensor | float) -> float:
-        power = math.exp(-0.3 * self.sde.log_snr(float(t)))
+        power = math.exp(min(-0.3 * self.sde.log_snr(float(t)), 700.0))
         return math.sqrt(0.3 * power / (1.0 + 10.0 * math.exp(-power)))

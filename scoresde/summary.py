@@ -163,6 +163,11 @@ class DataSummary:
             expected = f"{self.classes} counts, one for each class"
             raise fail("class_counts", expected, self.class_counts, "one count per class")
 
+    @property
+    def size(self) -> float:
+        """The root mean square of the values."""
+        return math.hypot(self.mean, self.std)
+
     def decode(self, x: Tensor) -> Tensor:
         """Samples (B, *D) in model units, back in the units that the data came in.
 

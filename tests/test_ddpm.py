@@ -806,7 +806,7 @@ def test_a_chain_serves_every_solver_and_the_loss() -> None:
     ("make", "kind", "words"),
     [
         (lambda: DDPM([0.1, 0.0]), ValueError, "betas, step 2"),
-        (lambda: DDPM([0.1, 1.0]), ValueError, "strictly between 0 and 1"),
+        (lambda: DDPM([0.1, 1.0, 0.2]), ValueError, "strictly between 0 and 1"),
         (lambda: DDPM([0.1, float("nan")]), ValueError, "betas"),
         (lambda: DDPM([0.1]), ValueError, "at least two"),
         (lambda: DDPM(torch.full((2, 2), 0.1)), ValueError, "1-D"),

@@ -33,7 +33,7 @@ from scoresde.ddpm.schedule import (
     linear_betas,
 )
 from scoresde.ddpm.terms import BoundTerms, check_data
-from scoresde.model import Cond, Preconditioned, ScoreModel, check_cond
+from scoresde.model import Cond, Preconditioned, ScoreModel, check_cond, summary_of
 from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.prediction import Prediction
@@ -84,9 +84,22 @@ class DDPM(ForwardChain):
 
     @classmethod
     def linear(
-        cls, N: int = 1000, first: float = 1e-4, last: float = 0.02, *, variance: Any = "small"
+        cls,
+        N: int = 1000,
+        first: float | None = None,
+        last: float | None = None,
+        *,
+        variance: Any = "small",
     ) -> DDPM:
-        """Betas that grow linearly; Ho et al. 2020. The defaults are made for N = 1000."""
+        """Betas that grow linearly from first to last; Ho et al. 2020.
+
+        By default 1e-4 to 0.02 for N = 1000. These are made for 1000 steps: 50 of them would leave
+        60 % of the data's variance in the last state, which is no N(0, I). So by default a chain
+        of another length passes through the marginals of that of 1000 steps, at i/N: its betas
+        are about 1000/N times larger (the respacing of Nichol and Dhariwal 2021, arXiv
+        2102.09672, sec. 4), and abar_N = 4e-5 for every N. Betas of one's own are taken as they
+        are; sampling warns if they do not reach noise.
+        """
         return cls(linear_betas(N, first, last), variance)
 
     @classmethod
@@ -228,6 +241,9 @@ class DDPM(ForwardChain):
         noise, nodes = Independent(seed, first), self.nodes(model.sde)
         if x_init is not None:
             same_shape("x_init", floating("x_init", x_init), like, "one state for each sample")
+        if x_init is None:
+            known = summary_of(model)
+            self.to_sde().warn_of_prior(1.0 if known is None else known.size)
         x = noise.prior(like) if x_init is None else x_init
         path = [x]
         with torch.no_grad():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scoresde._check import fail, floating, positive_int, same_shape, wrong_type
 from scoresde._tensor import Scalar, expand, lincomb, wide
-from scoresde.ddpm.schedule import ChainSDE, as_betas
+from scoresde.ddpm.schedule import ChainSDE, as_betas, level_gap
 from scoresde.ddpm.terms import check_data
 from scoresde.node import Node
 from scoresde.sde import SDE, AffineSDE
@@ -46,7 +46,7 @@ class ForwardChain:
     def _levels(self) -> list[float]:
         total = [0.0]
         for beta in self.betas:
-            total.append(total[-1] - math.log1p(-beta))
+            total.append(total[-1] + level_gap(beta))
         return total
 
     @cached_property

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, finite, instance, positive, positive_int, wrong_type
-from scoresde._tensor import Scalar, Time, log, wide, xp
+from scoresde._tensor import Scalar, Time, log, log1p, over, wide, xp
 from scoresde.grid import make_grid
 from scoresde.node import Node
 from scoresde.sde import AffineSDE
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def as_betas(betas: object) -> tuple[float, ...]:
-    """Betas as a tuple of at least two floats in (0, 1), or the error that says what is wrong."""
+    """Betas as a tuple of at least two floats in (0, 1), the last one at most 1, or an error."""
     remedy = "pass beta_1 ... beta_N, e.g. torch.linspace(1e-4, 0.02, 1000)"
     if getattr(betas, "ndim", 1) != 1:
         raise fail("betas", "a 1-D sequence", betas, remedy)
@@ -43,16 +43,22 @@ def as_betas(betas: object) -> tuple[float, ...]:
     if len(numbers) < 2:
         raise fail("betas", "at least two steps", betas, remedy)
     for i, beta in enumerate(numbers, 1):
-        if not 0.0 < beta < 1.0:
+        if not (0.0 < beta < 1.0 or (beta == 1.0 and i == len(numbers))):
             remedy = "beta is a step's fresh variance; many betas at once overshoot: see from_sde"
-            raise fail(f"betas, step {i}", "a number strictly between 0 and 1", beta, remedy)
+            expected = "a number strictly between 0 and 1 (1 at the last step alone)"
+            raise fail(f"betas, step {i}", expected, beta, remedy)
     return numbers
+
+
+def level_gap(beta: float) -> float:
+    """-log(1 - beta), what a step adds to -log abar; infinite where it leaves nothing."""
+    return math.inf if beta == 1.0 else -math.log1p(-beta)
 
 
 @lru_cache(maxsize=32)
 def _levels(betas: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """-log abar_0 ... -log abar_N, and the gaps between them."""
-    gaps = tuple(-math.log1p(-beta) for beta in betas)
+    gaps = tuple(map(level_gap, betas))
     return tuple(accumulate(gaps, initial=0.0)), gaps
 
 
@@ -68,6 +74,17 @@ def _tables(betas: tuple[float, ...], like: torch.device | None) -> tuple[Any, A
     return total, gaps
 
 
+def _piecewise(
+    gap: Time, x: Time, last: Callable[[Any], Any], other: Callable[[Any, Any], Any]
+) -> Time:
+    """`last(x)` on a step whose gap is infinite, `other(x, gap)` on all others."""
+    if isinstance(gap, float):
+        return last(x) if math.isinf(gap) else other(x, gap)
+    m = xp(gap)
+    pure = m.isinf(gap)
+    return m.where(pure, last(m.where(pure, x, 0.0)), other(x, m.where(pure, 1.0, gap)))
+
+
 @final
 @dataclass(frozen=True)
 class ChainSDE(AffineSDE):
@@ -76,11 +93,13 @@ class ChainSDE(AffineSDE):
     B(t) = -log abar is interpolated linearly between the nodes i/N, so beta(t) is constant on
     each step, -N log(1 - beta_i), and everything is closed: alpha = exp(-B/2), sigma^2 =
     1 - exp(-B). The rate jumps at the nodes, which integrators in the log-SNR do not see;
-    schemes in time keep their order on grids that hold the nodes. The first step is where the
-    chain's knowledge ends, so t_min = t_end = 1/N, and the prior is the chain's, N(0, I).
+    schemes in time keep their order on grids that hold the nodes. A last step with beta_N = 1,
+    which ends in pure noise, has an infinite B at its end: there alpha falls linearly instead.
+    The first step is where the chain's knowledge ends, so t_min = t_end = 1/N, and the prior is
+    the chain's, N(0, I).
 
     Args:
-        betas: beta_1 ... beta_N, each in (0, 1), at least two.
+        betas: beta_1 ... beta_N, each in (0, 1), at least two; beta_N may be 1.
 
     Raises:
         TypeError: betas is not a sequence of numbers.
@@ -133,12 +152,23 @@ class ChainSDE(AffineSDE):
     def _ask(self, fn: Callable[[Any], Any], t: Time) -> Time:
         return fn(wide(t)).to(t.dtype) if isinstance(t, Tensor) else fn(t)
 
+    @property
+    def _pure(self) -> bool:
+        """Whether the chain ends in pure noise."""
+        return self.betas[-1] == 1.0
+
     def _total(self, t: Time) -> Time:
         start, gap, part = self._step(t)
-        return start + gap * part
+        if not self._pure:
+            return start + gap * part
+        return start + _piecewise(gap, part, lambda x: -2 * log1p(-x), lambda x, g: g * x)
 
     def _rate(self, t: Time) -> Time:
-        return len(self.betas) * self._step(t)[1]
+        _, gap, part = self._step(t)
+        n = len(self.betas)
+        if not self._pure:
+            return n * gap
+        return _piecewise(gap, part, lambda x: over(2.0 * n, 1.0 - x), lambda x, g: n * g)
 
     def _variance(self, t: Time) -> Time:
         total = self._total(t)
@@ -178,12 +208,21 @@ class ChainSDE(AffineSDE):
             b = m.logaddexp(-2 * log_snr, 0.0)
             total, gaps = _tables(self.betas, None)
             i = m.clip(m.searchsorted(total, b, side="right") - 1, 0, n - 1)
-        return (i + (b - total[i]) / gaps[i]) / n
+        if not self._pure:
+            return (i + (b - total[i]) / gaps[i]) / n
+        rest = b - total[i]
+        part = _piecewise(gaps[i], rest, lambda y: -m.expm1(-y / 2), lambda y, g: y / g)
+        return (i + part) / n
 
     @property
     def prior_std(self) -> float:
         """1: the chain starts from N(0, I)."""
         return 1.0
+
+    @property
+    def longer(self) -> str:
+        n = len(self.betas)
+        return f"betas larger by a factor, 1000/{n} for those of 1000 steps: DDPM.linear({n})"
 
 
 CONVENTIONS: dict[str, Callable[[int], tuple[float, float]]] = {
@@ -279,9 +318,19 @@ def length(N: object) -> int:
     return n
 
 
-def linear_betas(N: int, first: float, last: float) -> tuple[float, ...]:
-    """N betas from first to last in equal steps."""
-    n, first, last = length(N), positive("first", first), positive("last", last)
+HO = 1e-4, 0.02
+"""The first and the last of the 1000 betas of Ho et al. 2020."""
+
+
+def linear_betas(N: int, first: float | None, last: float | None) -> tuple[float, ...]:
+    """N betas from first to last in equal steps; see `DDPM.linear`."""
+    n = length(N)
+    if first is None and last is None and n != 1000:
+        whole = ChainSDE(linear_betas(1000, *HO))
+        levels = [-2 * whole.log_alpha(i / n) for i in range(n + 1)]
+        return tuple(-math.expm1(a - b) for a, b in pairwise(levels))
+    first = positive("first", HO[0] if first is None else first)
+    last = positive("last", HO[1] if last is None else last)
     return tuple(first + (last - first) * i / (n - 1) for i in range(n))
 
 

@@ -74,6 +74,7 @@ class Augmented(ScoreModel):
                 raise fail("model", "one that is differentiable in x", got, remedy)
         value = told.value if self.graph else told.value.detach()
         exact = Prediction(state, own_shape, value.to(flat), told.kind)
+        exact.check_signal()
         s, m = self.angle.s, self.angle.size(node)
         square = node.alpha**2 + node.sigma**2
         own, c = node.alpha * node.sigma * (s - 1.0 / s) / (square * m), m / (s * square)

@@ -19,6 +19,9 @@ from scoresde.noise.tree import Piece, Store, Tree, lattice, pieces_between
 
 __all__ = ["BrownianPath"]
 
+_LEAST = -16.0
+"""The log-SNR at which a path begins whose SDE ends in pure noise: there c is 0 to 14 digits."""
+
 _NEAR = 1e-9
 """A time this close to a round fraction of the range counts as it, for the sake of rounding."""
 
@@ -64,7 +67,7 @@ class BrownianPath(Noise):
         leg: paths of distinct legs are independent.
 
     Raises:
-        ValueError: at a time of infinite log-SNR, or for a step inside one leaf.
+        ValueError: at a time without noise, or for a step inside one leaf.
 
     Example:
         >>> from scoresde import VPSDE
@@ -103,6 +106,8 @@ class BrownianPath(Noise):
         ends = (clock.position(t) for t in (self.sde.t_end, self.sde.t_min))
         end = next((u for u in ends if math.isfinite(u)), math.inf)
         start = clock.position(self.sde.T)
+        if start == -math.inf:  # pure noise, where c = 0
+            start = clock.strength * _LEAST
         if not (math.isfinite(start) and math.isfinite(end)):
             remedy = "give the SDE a T and a t_end where sigma and alpha are above 0"
             raise fail("sde", "finite log-SNR at T and at t_end", (start, end), remedy)
@@ -181,8 +186,13 @@ class BrownianPath(Noise):
         if known is not None:
             return known
         u, (start, end) = self._clock.position(t), self._range
+        if u == -math.inf:
+            u = start
         if not math.isfinite(u):
             raise fail("t", "a time with a finite log-SNR", t, "end above t = 0")
+        if u < start and self._clock.position(self.sde.T) == -math.inf:
+            remedy = "start the grid with a longer step, or take noise='independent'"
+            raise fail("t", f"times with a log-SNR above {_LEAST:g}, or T", t, remedy)
         size = lattice(self.depth)
         place = (u - start) / (end - start) * size
         near = round(place)

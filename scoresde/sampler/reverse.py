@@ -266,6 +266,11 @@ class ReverseSampler:
                 requires gradients. Memory then grows with the calls of the network; the nodes
                 and the steps of an adaptive solver are held fixed.
 
+        Warns:
+            UserWarning: the schedule does not reach noise, so the prior is another law than that
+                of the state at T: a KL of more than 0.005 nats a dimension for data of unit size
+                (or of the size that the model knows of); see `AffineSDE.prior_gap`.
+
         Raises:
             ValueError: an argument does not fit, or the samples are not finite; then the run is
                 repeated with a check at each step and the error names step and time.
@@ -325,6 +330,9 @@ class ReverseSampler:
         size = shape[0] if batch_size is None else positive_int("batch_size", batch_size)
         source = as_noise(noise, seed, self.sde, self.eta).from_sample(first)
         starts = range(0, shape[0], min(size, shape[0]))
+        if x_init is None and isinstance(self.sde, AffineSDE):
+            known = summary_of(self.model)
+            self.sde.warn_of_prior(1.0 if known is None else known.size)
         solutions = []
         shown = bar(progress, grid, self.solver, len(starts))
         with torch.set_grad_enabled(self._graph(differentiable, x_init)), shown as advance:

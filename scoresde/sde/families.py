@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, positive
-from scoresde._tensor import Time, log, xp
+from scoresde._tensor import Time, log, log1p, over, xp
 from scoresde.sde.base import AffineSDE
 
 __all__ = ["EDMSDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "SubVPSDE"]
@@ -51,6 +51,10 @@ class _LinearBeta:
         if self.beta_max < self.beta_min:
             remedy = "swap the two: the rate grows from data to noise"
             raise fail("beta_max", f"at least beta_min = {self.beta_min:g}", self.beta_max, remedy)
+
+    @property
+    def longer(self) -> str:
+        return f"beta_max above {self.beta_max:g}; 20 is usual"
 
     def beta(self, t: Time) -> Time:
         """beta(t)."""
@@ -142,6 +146,11 @@ class SubVPSDE(_LinearBeta, AffineSDE):
         return self.time_of_total(2 * _asinh(xp(log_snr).exp(-log_snr) / 2))
 
 
+def _check_last(t_end: float, T: float) -> None:
+    if not t_end < T <= 1:
+        raise fail("T", f"a time in ({t_end:g}, 1]", T, "at t = 1 nothing is left of the data")
+
+
 def _check_sigmas(low: float, high: float) -> None:
     positive("sigma_min", low, "the noise at which sampling ends, in data units")
     positive("sigma_max", high, "the noise at which sampling starts, in data units")
@@ -174,6 +183,10 @@ class VESDE(AffineSDE):
         _check_sigmas(self.sigma_min, self.sigma_max)
 
     @property
+    def longer(self) -> str:
+        return f"sigma_max above {self.sigma_max:g}: ten times the size of the data and more"
+
+    @property
     def _log_ratio(self) -> float:
         return math.log(self.sigma_max / self.sigma_min)
 
@@ -203,11 +216,12 @@ class CosineSDE(AffineSDE):
 
     Variance preserving, so sigma^2 = sin(u - u_0) sin(u + u_0) / cos(u_0)^2, written so that it
     does not cancel at small t. Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17. beta grows
-    without bound as t -> 1, so T = 0.9946 by default (log-SNR -4.8).
+    without bound as t -> 1, so T = 0.9946 by default (log-SNR -4.8). T = 1 ends in pure noise,
+    alpha = 0: then take a model that predicts v, x0 or the flow.
 
     Args:
         s: the offset that keeps beta finite and non-zero at t = 0.
-        T: the largest time, below 1.
+        T: the largest time, at most 1.
     """
 
     s: float = 0.008
@@ -218,9 +232,11 @@ class CosineSDE(AffineSDE):
 
     def __post_init__(self) -> None:
         positive("s", self.s, "the offset of the cosine schedule, 0.008 by default")
-        if not self.t_end < self.T < 1:
-            remedy = "beta(t) is infinite at t = 1, so stay just below"
-            raise fail("T", f"a time in ({self.t_end:g}, 1)", self.T, remedy)
+        _check_last(self.t_end, self.T)
+
+    @property
+    def longer(self) -> str:
+        return f"T above {self.T:g}; 0.9946 is the default"
 
     @property
     def _speed(self) -> float:
@@ -257,7 +273,7 @@ class CosineSDE(AffineSDE):
         return _atan2(upper, cos * cos0 + sin * sin0) / self._speed
 
     def rate(self, t: Time) -> Time:
-        return -self._speed * xp(t).sin(self._speed * t + self._u0) / self._cos(t)
+        return -self._speed * xp(t).sin(self._speed * t + self._u0) * over(1.0, self._cos(t))
 
     def g(self, t: Time) -> Time:
         return xp(t).sqrt(-2 * self.rate(t))
@@ -293,6 +309,10 @@ class EDMSDE(AffineSDE):
         """Where sampling stops by default, sigma_min."""
         return self.sigma_min
 
+    @property
+    def longer(self) -> str:
+        return f"sigma_max above {self.sigma_max:g}: ten times the size of the data and more"
+
     def log_alpha(self, t: Time) -> Time:
         return 0.0 * t
 
@@ -319,10 +339,11 @@ class FlowSDE(AffineSDE):
 
     rate = -1/(1 - t) and g^2 = 2 t / (1 - t) make its reverse SDE; its probability-flow ODE is
     the flow that flow matching learns. Lipman et al. 2023 (arXiv 2210.02747), example II. alpha
-    vanishes at t = 1, so T = 0.999 by default (log-SNR -6.9).
+    vanishes at t = 1, so T = 0.999 by default (log-SNR -6.9). T = 1 ends in pure noise: then
+    take a model that predicts v, x0 or the flow.
 
     Args:
-        T: the largest time, below 1.
+        T: the largest time, at most 1.
     """
 
     T: float = 0.999
@@ -331,12 +352,14 @@ class FlowSDE(AffineSDE):
     t_end = 1e-3
 
     def __post_init__(self) -> None:
-        if not self.t_end < self.T < 1:
-            remedy = "the drift is infinite at t = 1, so stay just below"
-            raise fail("T", f"a time in ({self.t_end:g}, 1)", self.T, remedy)
+        _check_last(self.t_end, self.T)
+
+    @property
+    def longer(self) -> str:
+        return f"T above {self.T:g}; 0.999 is the default"
 
     def log_alpha(self, t: Time) -> Time:
-        return xp(t).log1p(-t)
+        return log1p(-t)
 
     def alpha(self, t: Time) -> Time:
         return 1.0 - t
@@ -345,13 +368,13 @@ class FlowSDE(AffineSDE):
         return 1.0 * t
 
     def log_snr(self, t: Time) -> Time:
-        return xp(t).log1p(-t) - log(t)
+        return log1p(-t) - log(t)
 
     def time_of(self, log_snr: Time) -> Time:
         return xp(log_snr).exp(-_softplus(log_snr))
 
     def rate(self, t: Time) -> Time:
-        return -1.0 / (1.0 - t)
+        return over(-1.0, 1.0 - t)
 
     def g(self, t: Time) -> Time:
-        return xp(t).sqrt(2 * t / (1.0 - t))
+        return xp(t).sqrt(2 * t * over(1.0, 1.0 - t))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.prediction import Prediction
 from scoresde.process import Process
-from scoresde.solvers.base import OnStep, Solution, Solver, between
-from scoresde.solvers.stochastic import reverse
+from scoresde.solvers.base import OnStep, Solution, Solver, between, leave_noise, reverse
 
 __all__ = ["AdaptiveSolver", "Caller", "Tally", "Track", "check_control", "error_norm"]
 
@@ -80,10 +79,13 @@ class Caller:
         self.most = max(self.most, self.last)
         self.made += self.last
         if len(rows) == self.batch or not walk.cond:
-            return walk.predict(node, x)
-        cond = {name: value[rows.to(value.device)] for name, value in walk.cond.items()}
-        walk.nfe += self.last
-        return walk.model.predict(node, x, cond)
+            told = walk.predict(node, x)
+        else:
+            cond = {name: value[rows.to(value.device)] for name, value in walk.cond.items()}
+            walk.nfe += self.last
+            told = walk.model.predict(node, x, cond)
+        told.check_signal()
+        return told
 
 
 @dataclass(eq=False)
@@ -191,12 +193,15 @@ class AdaptiveSolver(Solver):
         rtol, atol: tolerances of a step.
         max_nfe: calls that a sample may use.
         compact: call the network for the samples on their way alone.
+        starts_in_noise: whether its own variable is finite where alpha = 0.
     """
 
     rtol: float
     atol: float
     max_nfe: int
     compact: bool
+
+    starts_in_noise: ClassVar[bool] = True
 
     @abstractmethod
     def track(
@@ -219,16 +224,26 @@ class AdaptiveSolver(Solver):
         self._check_tolerance(x)
         calls, tally = process.nfe, Tally.of(len(x), grid.start)
         caller, path = Caller(process, len(x)), [x[None]]
+        extra: dict[str, Any] = {}
         for number, leg in enumerate(grid.legs):
             draw = noise.on_leg(number)
             if number:
                 x = self._rejoin(process, x, grid.legs[number - 1][-1], leg[0], draw, tally)
+            if not self.starts_in_noise:
+                asked = process.nfe
+                passed, x, leg = leave_noise(process, x, leg, draw, on_step, exactly=True)
+                tally.nfe += process.nfe - asked
+                path += [state[None] for state in passed] if keep_path else []
+                if len(leg) < 2:
+                    tally.t = torch.where(tally.alive, leg[0], tally.t)
+                    continue
             track = self.track(caller, x, leg, tally, draw)
             if keep_path:
                 track.path = x.new_full((len(leg) - 1, *x.shape), torch.nan)
             before = tally.alive
             self._walk(track, leg, on_step)
             x, tally.t = track.x, torch.where(before, track.times, tally.t)
+            extra = track.extra
             if track.path is not None:
                 path.append(_held(track.path, x, tally.alive))
         return Solution(
@@ -238,7 +253,7 @@ class AdaptiveSolver(Solver):
             path=torch.cat(path) if keep_path else None,
             solver=self,
             status=tally.status,
-            stats={**tally.stats(), **track.extra},
+            stats={**tally.stats(), **extra},
         )
 
     def lands(self, keep_path: bool, hooked: bool) -> bool:

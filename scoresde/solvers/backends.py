@@ -14,7 +14,7 @@ from scoresde._tensor import lincomb
 from scoresde.grid import Grid
 from scoresde.noise import Noise
 from scoresde.process import Process
-from scoresde.solvers.base import OnStep, Orders, Solution, Solver, between, nodes
+from scoresde.solvers.base import OnStep, Orders, Solution, Solver, between, leave_noise, nodes
 
 __all__ = ["SciPySolver", "TorchSDESolver"]
 
@@ -83,7 +83,13 @@ class SciPySolver(Solver):
                 end = grid.legs[number - 1][-1]
                 x = between(process.sde, x, end, leg[0], noise.on_leg(number))
             done = sum(len(before) - 1 for before in grid.legs[:number])
-            states = self._leg(process, x, leg, done, keep_path)
+            draw = noise.on_leg(number)
+            passed, x, leg = leave_noise(process, x, leg, draw, exactly=True)
+            if keep_path:
+                path += [state[None] for state in passed]
+            if len(leg) < 2:
+                continue
+            states = self._leg(process, x, leg, done + len(passed), keep_path)
             x = states[-1]
             if keep_path:
                 path.append(states)
@@ -253,6 +259,11 @@ class TorchSDESolver(Solver):
             draw = noise.on_leg(number)
             if number:
                 x = between(process.sde, x, grid.legs[number - 1][-1], leg[0], draw)
+            passed, x, leg = leave_noise(process, x, leg, draw)
+            if keep_path:
+                path += [state[None] for state in passed]
+            if len(leg) < 2:
+                continue
             states = self._leg(process, x, leg, draw, keep_path)
             x = states[-1]
             if keep_path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from scoresde._check import fail, floating, instance, same_shape, wrong_type
 from scoresde._tensor import lincomb
-from scoresde.grid import Grid
+from scoresde.grid import LEAST_SIGNAL, Grid
 from scoresde.node import Node
 from scoresde.noise import RENOISE, Noise
-from scoresde.process import Process
+from scoresde.process import Process, ReverseSDE
 from scoresde.sde import SDE, AffineSDE
 
 __all__ = [
@@ -33,8 +34,13 @@ __all__ = [
     "between",
     "check_hook",
     "enough_steps",
+    "held",
+    "hooked",
+    "in_noise",
     "kept",
+    "leave_noise",
     "nodes",
+    "reverse",
 ]
 
 State: TypeAlias = Any
@@ -197,7 +203,17 @@ def check_hook(on_step: object) -> None:
 
 
 class StepSolver(Solver):
-    """A scheme on a fixed grid: a pure `step` with explicit state."""
+    """A scheme on a fixed grid: a pure `step` with explicit state.
+
+    Its steps are those between the limits of the log-SNR. Out of (almost) pure noise, and into
+    sigma = 0, the loop steps with x_0hat held fixed, which is exact in the limit (see `held`):
+    there the history and the weights of a scheme mean nothing.
+
+    Attributes:
+        reaches_data: whether the scheme itself can make a step that ends at sigma = 0.
+    """
+
+    reaches_data: ClassVar[bool] = False
 
     def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
         """The state with which a leg begins; called once per leg."""
@@ -229,14 +245,14 @@ class StepSolver(Solver):
             if number:
                 x = between(process.sde, x, grid.legs[number - 1][-1], times[0], draw)
             leg = nodes(process.sde, times)
-            state = self.init(process, x, leg)
-            for now, nxt in pairwise(leg):
-                x, state = self.step(process, x, now, nxt, state, draw)
-                if on_step is not None:
-                    changed = on_step(nxt, x)
-                    if changed is not None:
-                        same_shape("on_step", changed, x, "return the new state, or None")
-                        x = changed
+            first, last = _own_steps(process, leg, self.reaches_data)
+            state = self.init(process, x, leg[first : last + 1]) if first < last else None
+            for i, (now, nxt) in enumerate(pairwise(leg)):
+                if first <= i < last:
+                    x, state = self.step(process, x, now, nxt, state, draw)
+                else:
+                    x = held(process, x, now, nxt, draw)
+                x = hooked(on_step, nxt, x)
                 if keep_path:
                     path.append(x)
         return Solution(
@@ -246,6 +262,112 @@ class StepSolver(Solver):
             path=torch.stack(path) if keep_path else None,
             solver=self,
         )
+
+
+def hooked(on_step: OnStep | None, node: Node, x: Tensor) -> Tensor:
+    """The state after a step: what the user's hook made of it, if anything."""
+    changed = None if on_step is None else on_step(node, x)
+    if changed is None:
+        return x
+    same_shape("on_step", changed, x, "return the new state, or None")
+    return changed
+
+
+FAR = 7.0
+"""A step in the log-SNR that no scheme is made for."""
+
+
+def in_noise(process: Process, now: Node, nxt: Node) -> bool:
+    """Whether a step down leads out of (almost) pure noise.
+
+    It starts at alpha < 1e-3 and ends there too, or is far too long for a scheme. With data of
+    about unit size x_0hat moves by O(alpha) there, so holding it costs O(alpha^2).
+    """
+    if not isinstance(process, ReverseSDE) or not now.affine or now.t < nxt.t:
+        return False
+    if now.alpha >= LEAST_SIGNAL:
+        return False
+    return bool(nxt.alpha <= LEAST_SIGNAL or nxt.log_snr - now.log_snr > FAR)
+
+
+def _own_steps(process: Process, leg: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
+    """The first of the scheme's own steps and the one after its last; all others are `held`."""
+    first, last = 0, len(leg) - 1
+    if not isinstance(process, ReverseSDE) or not leg[0].affine:
+        return first, last
+    if leg[0].t < leg[-1].t:
+        if leg[-1].alpha == 0.0:
+            remedy = "end it below T, or encode with AdaptiveODE"
+            raise fail("grid", "a leg that ends before alpha = 0", f"t = {leg[-1].t:g}", remedy)
+        return first, last
+    while first < last and in_noise(process, leg[first], leg[first + 1]):
+        first += 1
+    return first, last - (first < last and leg[-1].sigma == 0.0 and not reaches_data)
+
+
+def held(process: Process, x: Tensor, now: Node, nxt: Node, noise: Noise) -> Tensor:
+    """A step down of the reverse SDE with x_0hat held fixed, also between infinite log-SNRs.
+
+    With h the step in lambda and k = eta^2 at its start: x_t = sigma_t/sigma_s e^(-k h) x_s +
+    alpha_t (1 - e^(-(1 + k) h)) x_0hat + sigma_t sqrt(1 - e^(-2 k h)) z. Out of pure noise (h
+    infinite) that is sigma_t/sigma_s x_s + alpha_t x_0hat for the probability flow, and
+    alpha_t x_0hat + sigma_t z with noise: the last step of a chain with beta_N = 1. Into sigma =
+    0 it is alpha_t x_0hat.
+    """
+    walk = reverse(process)
+    k, h = walk.eta_at(now) ** 2, nxt.log_snr - now.log_snr
+    decay = k * h if k else 0.0
+    keep = nxt.sigma / now.sigma * math.exp(-decay)
+    spread = nxt.sigma * math.sqrt(-math.expm1(-2.0 * decay))
+    fresh = [(spread, noise.normal(x, now, nxt))] if spread else []
+    pull = -nxt.alpha * math.expm1(-(1.0 + k) * h)
+    prediction = walk.predict(now, x)
+    prediction.check_signal()
+    return prediction.mix(keep, "x0", pull, *fresh)
+
+
+def leave_noise(
+    process: Process,
+    x: Tensor,
+    leg: tuple[float, ...],
+    noise: Noise,
+    on_step: OnStep | None = None,
+    *,
+    exactly: bool = False,
+) -> tuple[list[Tensor], Tensor, tuple[float, ...]]:
+    """The start of a leg for solvers that cannot make it: `held` steps out of pure noise.
+
+    Args:
+        process, x, leg, noise, on_step: as the solver has them.
+        exactly: stop at alpha/sigma = 1e-3 where the first node beyond it is less noisy, for
+            solvers whose steps are not those of the grid.
+
+    Returns:
+        The states at the nodes passed, the state, and the rest of the leg from there.
+    """
+    passed: list[Tensor] = []
+    while len(leg) > 1:
+        now, nxt = nodes(process.sde, leg[:2])
+        if not in_noise(process, now, nxt):
+            break
+        sde: Any = process.sde
+        if exactly and nxt.log_snr > math.log(LEAST_SIGNAL):
+            middle = sde.at(sde.time_of(math.log(LEAST_SIGNAL)))
+            return passed, held(process, x, now, middle, noise), (middle.t, *leg[1:])
+        x = hooked(on_step, nxt, held(process, x, now, nxt, noise))
+        passed.append(x)
+        leg = leg[1:]
+    return passed, x, leg
+
+
+def reverse(process: Process) -> ReverseSDE:
+    """The process as a reverse SDE, which schemes that read the prediction walk along."""
+    if not isinstance(process, ReverseSDE):
+        raise TypeError(
+            f"process: expected a ReverseSDE, got {type(process).__name__}; "
+            "only EulerMaruyama walks the forward SDE"
+        )
+    return process
 
 
 def enough_steps(order: int, grid: Grid) -> None:

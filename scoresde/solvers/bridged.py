@@ -24,8 +24,7 @@ from scoresde.solvers.adaptive import (
     check_control,
     error_norm,
 )
-from scoresde.solvers.base import Orders
-from scoresde.solvers.stochastic import reverse
+from scoresde.solvers.base import Orders, reverse
 
 __all__ = ["AdaptiveSDE", "BrownianTree"]
 
@@ -84,6 +83,7 @@ class AdaptiveSDE(AdaptiveSolver):
 
     serves: ClassVar[str] = "sde"
     needs: ClassVar[type] = AffineSDE
+    starts_in_noise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_control(self, 3)
@@ -99,9 +99,8 @@ class AdaptiveSDE(AdaptiveSolver):
             remedy = "set eta=1; Adams and Singlestep on a fixed grid take any eta"
             raise fail("eta", "1 for AdaptiveSDE", eta, remedy)
         for leg in grid.legs:
-            for t in (leg[0], leg[-1]):
-                if not math.isfinite(process.sde.at(t).log_snr):
-                    raise fail("t_end", "a time with a finite log-SNR", t, "end at t_end > 0")
+            if math.isinf(process.sde.at(leg[-1]).log_snr):
+                raise fail("t_end", "a time with a finite log-SNR", leg[-1], "end at t_end > 0")
 
     def track(
         self, caller: Caller, x: Tensor, leg: tuple[float, ...], tally: Tally, noise: Noise

@@ -194,6 +194,9 @@ def _pilots(
     end = sde.t_end if t_end is None else sde.check_time("t_end", t_end)
     if not (end < sde.T and math.isfinite(sde.log_snr(end))):
         raise fail("t_end", "a time below T with a finite log-SNR", end, "pass t_end > 0")
+    if math.isinf(sde.log_snr(sde.T)):
+        remedy = "calibrate under the same schedule with a T just below, such as 0.999"
+        raise fail("sde", "a finite log-SNR at T", sde, remedy)
     like = next((p for p in process.model.parameters() if p.is_floating_point()), None)
     where = next(process.model.buffers(), None) if like is None else like
     kind = dtype or (torch.get_default_dtype() if like is None else state_dtype(like.dtype))

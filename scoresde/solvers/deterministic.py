@@ -13,8 +13,7 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver
-from scoresde.solvers.stochastic import reverse
+from scoresde.solvers.base import Orders, State, StepSolver, reverse
 
 __all__ = ["Heun"]
 

@@ -37,9 +37,8 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, enough_steps, kept, nodes
+from scoresde.solvers.base import Orders, State, StepSolver, enough_steps, kept, nodes, reverse
 from scoresde.solvers.statistics import Array, Statistics
-from scoresde.solvers.stochastic import reverse
 from scoresde.solvers.weights import Leg, depth
 
 __all__ = ["DPMSolverV3"]

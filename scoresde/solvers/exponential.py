@@ -15,8 +15,7 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Eta, Process, eta_value
 from scoresde.sde import AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, enough_steps, kept, nodes
-from scoresde.solvers.stochastic import reverse
+from scoresde.solvers.base import Orders, State, StepSolver, enough_steps, kept, nodes, reverse
 from scoresde.solvers.weights import CLOCKS, KERNELS, VARIANTS, Leg, Row, depth, table
 
 __all__ = ["Adams"]

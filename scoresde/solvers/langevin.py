@@ -16,8 +16,7 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Corrector, Orders, State, StepSolver
-from scoresde.solvers.stochastic import reverse
+from scoresde.solvers.base import Corrector, Orders, State, StepSolver, reverse
 
 __all__ = ["Langevin", "PredictorCorrector"]
 

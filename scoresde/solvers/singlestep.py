@@ -17,8 +17,7 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, kept, nodes
-from scoresde.solvers.stochastic import reverse
+from scoresde.solvers.base import Orders, State, StepSolver, kept, nodes, reverse
 
 __all__ = ["SCHEMES", "OneCallSRA", "SRA1", "ShARK", "Singlestep", "phi"]
 

@@ -267,6 +267,9 @@ def _levels(sde: SDE, nodes: int, t_end: float | None) -> Tensor:
     low, high = affine.log_snr(affine.T), affine.log_snr(end)
     if not low < high < math.inf:
         raise fail("t_end", "a time before T with a finite log-SNR", end, "pass 0 < t_end < T")
+    if math.isinf(low):
+        remedy = "its statistics have no end there: make T smaller, or take unipc_3"
+        raise fail("sde", "a finite log-SNR at T for DPM-Solver-v3", sde, remedy)
     return torch.linspace(low, high, nodes, dtype=torch.float64, device="cpu")
 
 

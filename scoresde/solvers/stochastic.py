@@ -12,9 +12,9 @@ from scoresde._check import choice
 from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Process, ReverseSDE
+from scoresde.process import Process
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver
+from scoresde.solvers.base import Orders, State, StepSolver, reverse
 
 __all__ = ["EulerMaruyama", "ReverseDiffusion"]
 
@@ -49,6 +49,11 @@ class EulerMaruyama(StepSolver):
         return SDE if self.clock == "t" else AffineSDE
 
     @property
+    def reaches_data(self) -> bool:  # type: ignore[override]
+        """In the clock "t"."""
+        return self.clock == "t"
+
+    @property
     def orders(self) -> Orders:
         return Orders(ode=1, weak=1, strong=1)
 
@@ -76,6 +81,7 @@ class ReverseDiffusion(StepSolver):
     """
 
     needs: ClassVar[type] = AffineSDE
+    reaches_data: ClassVar[bool] = True
 
     @property
     def orders(self) -> Orders:
@@ -91,13 +97,3 @@ class ReverseDiffusion(StepSolver):
         fresh = [(eta * math.sqrt(square), noise.normal(x, now, nxt))] if eta else []
         strength = 0.5 * (1.0 + eta**2) * square
         return walk.predict(now, x).mix(2.0 - a, "score", strength, *fresh), None
-
-
-def reverse(process: Process) -> ReverseSDE:
-    """The process as a reverse SDE, which schemes that read the prediction walk along."""
-    if not isinstance(process, ReverseSDE):
-        raise TypeError(
-            f"process: expected a ReverseSDE, got {type(process).__name__}; "
-            "only EulerMaruyama walks the forward SDE"
-        )
-    return process
