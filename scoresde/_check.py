@@ -7,6 +7,7 @@ import importlib
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 __all__ = [
+    "brief",
     "choice",
     "fail",
     "finite",
@@ -49,6 +51,14 @@ def show(value: object) -> str:
 
 def _message(argument: str, expected: str, got: object, remedy: str) -> str:
     return f"{argument}: expected {expected}, got {show(got)}; {remedy}"
+
+
+def brief(thing: object) -> str:
+    """A frozen dataclass in one line: tensors by dtype and shape, what is None left out."""
+    names = (field.name for field in fields(thing) if field.init)  # type: ignore[arg-type]
+    held = ((name, getattr(thing, name)) for name in names)
+    parts = (f"{name}={show(value)}" for name, value in held if value is not None)
+    return f"{type(thing).__name__}({', '.join(parts)})"
 
 
 def fail(argument: str, expected: str, got: object, remedy: str) -> ValueError:

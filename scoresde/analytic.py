@@ -9,7 +9,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, floating, instance, positive, positive_int
+from scoresde._check import brief, choice, fail, floating, instance, positive, positive_int
 from scoresde._tensor import Scalar, seeded
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
@@ -161,7 +161,7 @@ class _SquareDistance(torch.autograd.Function):
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GaussianMixture:
     """A mixture of Gaussians with any covariances: exact under every affine SDE.
 
@@ -185,6 +185,9 @@ class GaussianMixture:
     weights: Tensor = None  # type: ignore[assignment]
     variances: Tensor = None  # type: ignore[assignment]
     basis: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         means = floating("means", self.means).detach()

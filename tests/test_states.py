@@ -701,3 +701,23 @@ def test_what_is_no_path_is_refused_by_name() -> None:
         save(a_model(), 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"device: expected a device of this machine, got 'cuda"):
         load("runs/none", device="cuda:99")
+
+
+# What is printed
+
+
+def test_no_repr_prints_tensors() -> None:
+    model = a_model()
+    sampler = ReverseSampler(SDE, model, "unipc_3", steps=7)
+    mixture = GaussianMixture(torch.zeros(50, 2), torch.ones(50))
+    x = some_data(50)
+    shown = {
+        "solution": repr(sampler.solve((50, 2), seed=0, keep_path=True)),
+        "likelihood": repr(log_prob(model, x, rtol=0.1, atol=0.1)),
+        "mixture": repr(mixture),
+        "trainer": repr(Trainer(model, x, steps=9)),
+        "sampler": repr(sampler),
+    }
+    for name, text in shown.items():
+        assert len(text) < 1000 and "tensor([" not in text and "\n" not in text, name
+    assert "(50, 2)" in shown["solution"] and "steps=9" in shown["trainer"]

@@ -88,7 +88,7 @@ def classes_of_folders(
         raise fail("labels", expected, got, "move it into one, or pass labels=False")
     classes = sorted({str(name) for name in inside})
     number = {name: i for i, name in enumerate(classes)}
-    return torch.tensor([number[str(name)] for name in inside]), tuple(classes)
+    return torch.tensor([number[str(name)] for name in inside], device="cpu"), tuple(classes)
 
 
 def array_folder(
@@ -213,7 +213,7 @@ class FileRows(Rows):
         return rows[:]
 
     def read(self, rows: Tensor) -> Tensor:
-        x = torch.empty((len(rows), *self._one), dtype=self._dtype)
+        x = torch.empty((len(rows), *self._one), dtype=self._dtype, device="cpu")
         for place, number in enumerate(rows.tolist()):
             array = self.opened(number)
             made = self._made(array, number) if array.ndim == self.axes else None

@@ -9,14 +9,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance
+from scoresde._check import brief, fail, instance
 from scoresde.contract import DataContract
 
 __all__ = ["LogLikelihood"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LogLikelihood:
     """Log-likelihoods of samples in nats, each with its error budget.
 
@@ -63,6 +63,9 @@ class LogLikelihood:
     truncated: str
     dim: int
     extent: tuple[float, float]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def nats(self) -> Tensor:

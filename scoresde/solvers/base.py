@@ -13,7 +13,7 @@ from typing import Any, ClassVar, ParamSpec, TypeAlias, TypeVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, same_shape, wrong_type
+from scoresde._check import fail, floating, instance, same_shape, show, wrong_type
 from scoresde._tensor import lincomb
 from scoresde.grid import LEAST_SIGNAL, Grid
 from scoresde.node import Node
@@ -67,7 +67,7 @@ class Orders:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Solution:
     """What a solver returns.
 
@@ -91,6 +91,11 @@ class Solution:
     seed: int | None = None
     status: str = "done"
     stats: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        path = "" if self.path is None else f", path={show(self.path)}"
+        told = f"{self.grid.steps} steps, nfe={self.nfe}, {self.solver!r}, status={self.status!r}"
+        return f"Solution({show(self.x)}{path}, {told})"
 
     @property
     def unfinished(self) -> str:

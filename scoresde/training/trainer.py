@@ -27,7 +27,7 @@ from scoresde._tensor import as_device
 from scoresde.contract import DataContract
 from scoresde.data import Data, summarise, unit_fault
 from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, TimeSampler, dsm_loss
-from scoresde.model import Preconditioned, ScoreModel, check_cond, check_weights
+from scoresde.model import Preconditioned, ScoreModel, bare, check_cond, check_weights
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary
 from scoresde.training.checkpoint import describe
@@ -286,6 +286,12 @@ class Trainer:
         self.widths = [check_width("widths", width) for width in widths]
         if len(self.widths) != 2 or self.widths[0] == self.widths[1]:
             raise fail("widths", "two different widths", widths, "pass (0.05, 0.10)")
+
+    def __repr__(self) -> str:
+        net = type(bare(getattr(self.model, "net", self.model))).__name__
+        out = "" if self.out is None else f", out={str(self.out)!r}"
+        told = f"steps={self.steps}, batch_size={self.batch_size}, lr={self.lr:g}"
+        return f"Trainer({net} on {self.data!r}, {told}, seed={self.seed}{out})"
 
     def fit(self, resume: bool = False) -> ScoreModel:
         """Train, and return the averaged model in eval mode.
