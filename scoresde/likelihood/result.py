@@ -30,8 +30,8 @@ class LogLikelihood:
         solver_error: (B,), how much log p may be off by the steps: the effects on it of the
             embedded errors and of a coarser estimate, to first order, summed by absolute value.
             It is meant to be too large rather than too small: as a rule by some 10 to 100 times,
-            more at tight tolerances. In benchmarks/stated_errors.py, over all families, kinds of
-            data and tolerances, fewer than 1 in 100 samples are off by more than 5 times it.
+            more at tight tolerances. What was measured, by family, data and tolerance, is in
+            benchmarks/results/stated_errors-quick.md.
         truncation: (B,), an estimate of the reported log p less log p_0(x), for the stop at t_end
             instead of 0: first order in sigma^2, so good where p_0 is smooth on the scale of the
             noise there, else a warning; NaN for "jensen", which is a bound instead.
