@@ -343,6 +343,17 @@ def test_modes_without_gradients_change_nothing(entry: str, mode: Any) -> None:
 MODEL = a_model()
 
 
+def test_tensors_of_inference_mode_are_scored_in_float64() -> None:
+    """A cast to another precision would be an ordinary tensor; here there is none."""
+    model, energy = a_model().double(), FunctionScore(SDE, by_hand)
+    with torch.inference_mode():
+        x = some_data().double()
+        for asked in (model, energy):
+            assert log_prob(asked, x, divergence="exact").nats.isfinite().all()
+    assert x.is_inference()
+    assert log_prob(model, x, divergence="exact").nats.isfinite().all()
+
+
 def test_weights_made_under_inference_mode_are_refused_where_they_cannot_serve() -> None:
     with torch.inference_mode():
         model = a_model()
