@@ -32,6 +32,7 @@ from scoresde import (
     load,
     log_prob,
     save,
+    score_fpe_residual,
 )
 from scoresde.data import Data, load_data, moons, samples, split
 from scoresde.nets import MLP, UNet, UViT
@@ -343,13 +344,14 @@ def test_modes_without_gradients_change_nothing(entry: str, mode: Any) -> None:
 MODEL = a_model()
 
 
-def test_tensors_of_inference_mode_are_scored_in_float64() -> None:
+def test_tensors_of_inference_mode_are_differentiated() -> None:
     """A cast to another precision would be an ordinary tensor; here there is none."""
     model, energy = a_model().double(), FunctionScore(SDE, by_hand)
     with torch.inference_mode():
         x = some_data().double()
         for asked in (model, energy):
             assert log_prob(asked, x, divergence="exact").nats.isfinite().all()
+            assert score_fpe_residual(asked, 0.3, x).isfinite().all()
     assert x.is_inference()
     assert log_prob(model, x, divergence="exact").nats.isfinite().all()
 
