@@ -40,7 +40,7 @@ STATED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "VESDE": (sde.VESDE, {"sigma_min": 0.01, "sigma_max": 50.0}),
     "EDMSDE": (sde.EDMSDE, {"sigma_min": 0.002, "sigma_max": 80.0}),
     "CosineSDE": (sde.CosineSDE, {"s": 0.008}),
-    "DDPM.linear": (DDPM.linear, {"N": 1000, "first": 1e-4, "last": 0.02}),
+    "DDPM.linear": (DDPM.linear, {"N": 1000, "first": None, "last": None}),
     "DDPM.cosine": (DDPM.cosine, {"N": 1000, "s": 0.008, "most": 0.999}),
     "karras": (grid.karras, {"rho": 7.0}),
     "sigmoid": (grid.sigmoid, {"width": 3.0}),

@@ -57,12 +57,12 @@ class Noted(Rows):
 
 def lazy(n: int = 20, damaged: int | None = None) -> LazyData:
     x = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
-    return LazyData(Noted(x, damaged), {"row": torch.arange(n)})
+    return LazyData(Noted(x, damaged), {"label": torch.arange(n)})
 
 
 def model() -> Preconditioned:
     torch.manual_seed(0)
-    return Preconditioned(MLP(2, width=8), VPSDE())
+    return Preconditioned(MLP(2, width=8, classes=20), VPSDE())
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -74,7 +74,7 @@ def test_the_batches_are_those_of_the_stream(workers: int, numbers: Sequence[int
         for number in numbers:
             x, cond = loader.batch(number)
             rows = stream.rows(number)
-            assert torch.equal(cond["row"], rows)
+            assert torch.equal(cond["label"], rows)
             assert torch.equal(x, data.x[rows])
     assert not loader._coming
 

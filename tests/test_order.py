@@ -31,7 +31,8 @@ MODULES = (
 
 
 def make(expression: str) -> Solver:
-    return eval(expression, vars(scoresde))  # type: ignore[no-any-return]
+    names = {name: getattr(scoresde, name) for name in scoresde.__all__}  # imported at first use
+    return eval(expression, names)  # type: ignore[no-any-return]
 
 
 def bounds(name: str, kind: str) -> tuple[float, float]:

@@ -339,7 +339,10 @@ def test_hook_runs_once_per_step_of_every_batch() -> None:
 @pytest.mark.parametrize(
     ("name", "total"), [("euler_maruyama", 24), ("heun", 24), ("scipy", 3), ("torchsde", 3)]
 )
-def test_progress_bar_ends_full(name: str, total: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_ends_full(
+    name: str, total: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoresde._progress._watched", lambda: True)
     sampler = ReverseSampler(VP, TWO.under(VP), name, steps=8)
     quiet = sampler.sample((5, 2), seed=0, batch_size=2)
     assert capsys.readouterr().err == ""
@@ -348,7 +351,10 @@ def test_progress_bar_ends_full(name: str, total: int, capsys: pytest.CaptureFix
     assert "100%" in shown and f"{total}/{total}" in shown
 
 
-def test_progress_bar_does_not_hide_the_hook(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_does_not_hide_the_hook(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoresde._progress._watched", lambda: True)
     sampler = ReverseSampler(VP, score, steps=4, denoise=False)
     zeros = sampler.sample((3, 2), seed=0, on_step=lambda n, x: 0 * x, progress=True)
     assert not zeros.any() and "4/4" in capsys.readouterr().err

@@ -469,7 +469,10 @@ def test_history_and_its_files(tmp_path: Path) -> None:
     assert [row[1] for row in trainer.history] == pytest.approx(means)
 
 
-def test_progress_shows_loss_and_speed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_shows_loss_and_speed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoresde._progress._watched", lambda: True)
     trained(steps=4, progress=True)
     shown = capsys.readouterr().err
     assert "train: 100%" in shown and "loss " in shown and "samples/s" in shown

@@ -273,7 +273,7 @@ class AffineSDE(SDE):
             >>> VPSDE().prior_gap() < 1e-4 < 0.1 < VPSDE(0.1, 2.0).prior_gap()
             True
         """
-        return float(self.prior_kl(torch.full((1, 1), size, dtype=torch.float64)))
+        return float(self.prior_kl(torch.full((1, 1), size, dtype=torch.float64, device="cpu")))
 
     def warn_of_prior(self, size: float = 1.0, stacklevel: int = 3) -> None:
         """Warn if the schedule ends so early that its prior is another law than that of x_T.
