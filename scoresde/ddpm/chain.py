@@ -97,8 +97,8 @@ class DDPM(ForwardChain):
         60 % of the data's variance in the last state, which is no N(0, I). So by default a chain
         of another length passes through the marginals of that of 1000 steps, at i/N: its betas
         are about 1000/N times larger (the respacing of Nichol and Dhariwal 2021, arXiv
-        2102.09672, sec. 4), and abar_N = 4e-5 for every N. If you pass `first` and `last`, they are
-        taken as they are, and sampling warns where such a chain does not reach noise.
+        2102.09672, sec. 4), and abar_N = 4e-5 for every N. If you pass `first` and `last`, they
+        are taken as they are, and sampling warns where such a chain does not reach noise.
         """
         return cls(linear_betas(N, first, last), variance)
 
