@@ -8,7 +8,7 @@ A problem is a Gaussian or a mixture in 1 to 768 dimensions under an SDE of any 
 `problems.drawn`. Each named deterministic multistep solver, with one call a step, walks each
 named grid, and so does "auto". The constants of the tapered grid and the rows of `auto.AUTO` were
 chosen on other problems drawn in the same way, with seeds below 176: the figures are those of
-problems which played no part in the choice.
+problems that were held out.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_every_python_block_of_the_readme_runs(
     assert (x.std(0) / data.std(0) - 1).abs().max() < 0.1
     other = toy("moons", 4000, seed=1).x
     assert sliced_wasserstein(x, other) < 3 * sliced_wasserstein(data, other)
-    assert (tmp_path / "runs/moons/config.json").exists()
+    assert (tmp_path / "models/moons/config.json").exists()
 
 
 def test_the_solver_of_contributing_is_short_and_of_its_order() -> None:
