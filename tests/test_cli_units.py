@@ -1,8 +1,10 @@
-"""The command line gives samples back as the data came: units, columns, classes, folders."""
+"""The command line as people use it: units, columns, classes, folders, fine-tuning, messages."""
 
 from __future__ import annotations
 
 import csv
+import inspect
+import io
 import json
 import re
 import shlex
@@ -15,12 +17,16 @@ import pytest
 import torch
 
 typer = pytest.importorskip("typer")
+from PIL import Image  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from scoresde import VPSDE, Preconditioned, load, save  # noqa: E402
+from scoresde import VPSDE, Preconditioned, _progress, load, save  # noqa: E402
+from scoresde._progress import Lines  # noqa: E402
 from scoresde.cli.app import app  # noqa: E402
 from scoresde.cli.flags import flags_of, options_of, spelled  # noqa: E402
+from scoresde.cli.loaders import loader_options  # noqa: E402
 from scoresde.cli.opened import Opened, open_checkpoint  # noqa: E402
+from scoresde.cli.samples import open_samples  # noqa: E402
 from scoresde.cli.train import train  # noqa: E402
 from scoresde.data import load_data, samples  # noqa: E402
 from scoresde.nets import MLP  # noqa: E402
@@ -200,6 +206,7 @@ def test_a_class_that_there_is_not_is_refused_by_name(model: Path, tmp_path: Pat
     line = f"sample {model} --out {tmp_path}/s --label"
     refused(f"{line} dgo", "--label: expected", "cat, dog, grey, small, 3", "did you mean 'dog'?")
     refused(f"{line} 4", "from 0 to 3", "'4'")
+    refused(f"{line}=-1", "from 0 to 3", "'-1'")
     refused(f"{line} dog,,cat", "''")
     assert not (tmp_path / "s").exists()
 
@@ -214,6 +221,15 @@ def test_sample_draws_the_classes_that_occur(model: Path, tmp_path: Path) -> Non
 
 def test_other_data_are_matched_by_the_names_of_their_classes(run: Path, tmp_path: Path) -> None:
     only = table(tmp_path, "dogs.csv", ("dog",))
+    rows = only.read_text().splitlines()
+    only.write_text("\n".join([rows[0], *rows[1:20]]) + "\n")  # of another mean
+    opened = open_checkpoint(run, "cpu")
+    first = torch.arange(19)
+    whole, part = (
+        open_samples(opened, str(file), ["label=kind"]).take(first)[0]
+        for file in (run.parent / "t.csv", only)
+    )
+    assert torch.allclose(part, whole, atol=1e-5)  # by the scaling of the model, not by its own
     line = f"encode {run} {only} --data-option label=kind --limit 3"
     call(f"{line} --out {tmp_path}/z.npz")
     assert np.load(tmp_path / "z.npz")["label"].tolist() == [1, 1, 1]
@@ -261,12 +277,16 @@ def test_a_run_starts_from_the_weights_of_another(run: Path, tmp_path: Path) -> 
     call(f"{line} --lr 1e-30 --ema 0 --out {tmp_path}/ft")
     one, other = (load(place / "checkpoint").state_dict() for place in (run, tmp_path / "ft"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    known = [load(place / "checkpoint").data for place in (run, tmp_path / "ft")]
+    assert known[0] is not None and known[1] is not None
+    assert known[0].class_names == known[1].class_names == ("cat", "dog")
     saved = json.loads((tmp_path / "ft/config.json").read_text())
     assert saved["net"] == "mlp" and "width=8" in saved["net_option"]
     call(f"train --config {tmp_path}/ft/config.json --out {tmp_path}/again")
     call(f"train --config {tmp_path}/ft/config.json --steps 2 --resume")
     refused(f"{line} --net-option width=32 --out {tmp_path}/x", "'width': 8", "'width': 32")
     refused(f"{line} --sde ve --out {tmp_path}/x", "--sde: expected vp")
+    refused(f"{line} --predicts score --out {tmp_path}/x", "--predicts: expected v")
     refused(f"train digits --init-from {run} --out {tmp_path}/x", "dim=2", "(1, 8, 8)")
     assert not (tmp_path / "x").exists()
 
@@ -277,6 +297,22 @@ def test_a_few_samples_are_trained_with_the_defaults(tmp_path: Path) -> None:
     call(f"train {tmp_path}/few.csv {QUICK} --steps 1 --out {tmp_path}/run")
     line = f"likelihood {tmp_path}/run {tmp_path}/few.csv --holdout 0.05"
     refused(line, "--holdout: expected a share of 3 samples", "leave --holdout out")
+
+
+def test_a_few_pictures_are_enough_and_a_sheet_shows_the_samples(tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)).save(
+            folder / f"{i}.png"
+        )
+    net = "--net-option width=8 --net-option multipliers=[1] --net-option heads=1"
+    call(f"train {folder} --steps 1 {net} --sample-every 0 --out {tmp_path / 'run'}")
+    found = json.loads(
+        call(f"sample {tmp_path / 'run'} --n 5 --steps 1 --out {tmp_path / 's'} --json").stdout
+    )
+    with Image.open(found["picture"]) as picture:
+        assert picture.width > 8 and picture.height > 8
 
 
 # Messages
@@ -316,3 +352,39 @@ def test_the_data_of_a_command_are_named_as_its_argument(tmp_path: Path) -> None
     refused(f"train nosuch --out {tmp_path}/x", "DATA: nothing at 'nosuch'")
     refused(f"inspect {tmp_path}/nosuch", "MODEL: expected a checkpoint folder")
     assert load_data("moons", n=5).x.shape == (5, 2)  # the library keeps its own words
+
+
+def test_the_remedy_for_pictures_of_several_sizes_is_a_flag(tmp_path: Path) -> None:
+    for i, side in enumerate((8, 9)):
+        Image.fromarray(np.zeros((side, side), np.uint8)).save(tmp_path / f"{i}.png")
+    refused(f"train {tmp_path} --out {tmp_path / 'x'}", "pass e.g. --data-option size=64")
+
+
+def test_help_lists_the_options_of_the_loaders_from_their_own_docstrings() -> None:
+    listed = loader_options()
+    known = set(inspect.signature(load_data).parameters) - {"source"}
+    assert set(listed) == known
+    shown = call("train --help").stdout
+    assert "--data-option KEY=VALUE" in shown
+    for name in known:
+        assert re.search(rf"^  {name}$", shown, re.M), name
+
+
+def test_where_nobody_watches_there_are_lines_with_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
+    file = io.StringIO()
+    lines = Lines(100, "train", "steps", initial=20, file=file)
+    lines.set_postfix_str("loss 0.5000")
+    for _ in range(40):  # a step a second
+        now[0] += 1.0
+        lines.update()
+    lines.close()
+    assert file.getvalue().splitlines() == [
+        "train: 30 of 100 steps, loss 0.5000, 1:10 left",
+        "train: 40 of 100 steps, loss 0.5000, 1:00 left",
+        "train: 50 of 100 steps, loss 0.5000, 0:50 left",
+        "train: 60 of 100 steps, loss 0.5000, 0:40 left",
+    ]
