@@ -24,6 +24,7 @@ from scoresde import VPSDE, Preconditioned, _progress, load, save  # noqa: E402
 from scoresde._progress import Lines  # noqa: E402
 from scoresde.cli.app import app  # noqa: E402
 from scoresde.cli.flags import flags_of, options_of, spelled  # noqa: E402
+from scoresde.cli.likelihood import likelihood  # noqa: E402
 from scoresde.cli.loaders import loader_options  # noqa: E402
 from scoresde.cli.opened import Opened, open_checkpoint  # noqa: E402
 from scoresde.cli.samples import open_samples  # noqa: E402
@@ -346,6 +347,45 @@ def test_arguments_are_flags_of_the_command() -> None:
     assert (
         spelled("out: is there; pass overwrite=True", flags) == "--out: is there; pass --overwrite"
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("raise max_nfe, or loosen rtol and atol", "loosen --tolerance"),
+        ("t: stopped. Loosen rtol and atol, or go on", "t: stopped. Loosen --tolerance, or go on"),
+        ("pass e.g. AdaptiveODE(rtol=1e-6, atol=1e-6)", None),
+        ("leave out runs that diverged", None),
+        ("leave out out", "leave --out out"),
+        ("rtol: bad; pass model.net", "--tolerance: bad; pass model.net"),
+        ("t_end: 3; pass t_end=1e-3", "--t-end: 3; pass --t-end 0.001"),
+        ("seed: bad; leave seed out", "--seed: bad; leave --seed out"),
+    ],
+)
+def test_code_and_english_words_are_no_flags(said: str, wanted: str | None) -> None:
+    assert spelled(said, flags_of(likelihood)) == (said if wanted is None else wanted)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("x (key= and label= choose others, label=\"\" none)",
+         "x (-o key= and -o label= choose others, -o label='' none)"),
+        ("leave it out of columns=, or pass drop=['a', 'b']",
+         "leave it out of -o columns=, or pass -o drop=a,b"),
+        ("size: bad; pass size=(8, 9)", "-o size: bad; pass -o size=8x9"),
+        ("pass columns=[0, 1]", "pass -o columns=0,1"),
+        ("pass delimiter=';'", "pass -o delimiter=';'"),
+        ("pass label=...", "pass -o label="),
+        ("pass label=Some(x)", None),
+    ],
+)  # fmt: skip
+def test_options_of_the_loader_are_spelled_as_one_types_them(
+    said: str, wanted: str | None
+) -> None:
+    flags = options_of("data-option", ["size", "key", "label", "columns", "drop", "delimiter"])
+    flags = {name: flag.replace("--data-option", "-o") for name, flag in flags.items()}
+    assert spelled(said, flags) == (said if wanted is None else wanted)
 
 
 def test_the_data_of_a_command_are_named_as_its_argument(tmp_path: Path) -> None:

@@ -31,7 +31,12 @@ ALIASES = {
 }
 """Arguments of the library -> the option of a command from which they come."""
 
-VALUE = r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\([^)]*\)|-?[\w.+-]*\w"
+VALUE = r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\([^)]*\)|-?[\w.+-]*\w(?![\w(\0])|\.\.\.|(?=[,;) ]|$)"
+"""What may follow "name=": a literal, dots for any value, or nothing, which names the option."""
+
+CALL = re.compile(r"\w\([^()]*\)")
+"""Code, such as AdaptiveODE(rtol=1e-6), which stays as it is."""
+
 VERBS = "pass|give|lower|raise|lengthen|shorten|loosen|tighten|set|leave|change"
 PYTHON = re.compile(
     r"\w\.\w+\(|\bData\.of\b|\bdata\.(x|split)\b|\bDataContract\b|\bimage_folder\b"
@@ -92,6 +97,11 @@ def spelled(message: str, flags: Flags, *, plain: bool = False) -> str:
     if not names:
         return message
     free = r"(?<![\w.'\"`-])(?<!-option )"
+    held: list[str] = []
+
+    def hold(match: re.Match[str]) -> str:
+        held.append(match[0])
+        return f"\0{len(held) - 1}\0"
 
     def given(match: re.Match[str]) -> str:
         return _given(flags[match[1]], match[2])
@@ -99,11 +109,20 @@ def spelled(message: str, flags: Flags, *, plain: bool = False) -> str:
     def bare(match: re.Match[str]) -> str:
         return match[1] + _bare(flags[match[2]])
 
+    message = CALL.sub(hold, message)
+    if "rtol" in flags and flags["rtol"] == flags.get("atol"):  # one option for both
+        message = message.replace("rtol and atol", "rtol")
+        if "max_nfe" not in flags:  # no option at all
+            message = message.replace("raise max_nfe, or ", "")
     message = re.sub(rf"^()({names})(?=: )", bare, message)
     message = re.sub(rf"{free}({names})=({VALUE})", given, message)
-    message = re.sub(rf"\b((?:{VERBS}) )({names})\b(?![=:'])", bare, message)
+    # "leave out" and "set to" are English, and model.net is code.
+    after = rf"\b((?i:{VERBS}) )(?!out\b(?! out)|to\b)({names})\b(?![=:'(]|\.\w)"
+    message = re.sub(after, bare, message)
     snake = "|".join(re.escape(name) for name in flags if "_" in name)
-    return re.sub(rf"{free}()({snake})\b(?![=:'\"(])", bare, message) if snake else message
+    if snake:
+        message = re.sub(rf"{free}()({snake})\b(?![=:'\"(])", bare, message)
+    return re.sub("\0(\\d+)\0", lambda match: held[int(match[1])], message)
 
 
 def _bare(flag: str) -> str:
@@ -116,14 +135,17 @@ def _given(flag: str, value: str) -> str:
         read = ast.literal_eval(value)
     except (SyntaxError, ValueError):
         read = value
+    if value in ("", "..."):
+        return _bare(flag) if flag.endswith(" {}") else flag.format("")
     alone = flag.endswith(" {}")  # of a switch, --overwrite, there is no value to give
     if isinstance(read, bool):
         return _bare(flag) if alone and read else flag.format(str(read).lower())
     if isinstance(read, tuple | list):
-        glue = "x" if all(isinstance(item, int) for item in read) and not alone else ","
+        sizes = isinstance(read, tuple) and all(isinstance(item, int) for item in read)
+        glue = "x" if sizes else ","
         read = glue.join(map(str, read))
     text = str(read)
-    return flag.format(f"'{text}'" if re.search(r"\s", text) else text)
+    return flag.format(f"'{text}'" if not text or re.search(r"[\s;&|]", text) else text)
 
 
 def _without_python(message: str) -> str:

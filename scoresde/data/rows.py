@@ -269,7 +269,7 @@ class ArrayRows(Rows):
             got = low if low < 0 else high
             bad = int(rows[int((raw == got).reshape(len(raw), -1).any(axis=1).argmax())])
             expected = f"levels from 0 to {contract.levels - 1}"
-            remedy = "shift them to start at 0, or pass levels= the number of levels"
+            remedy = "shift them to start at 0, or pass the number of levels as levels="
             raise fail(self.name, expected, f"{got} in row {bad}", remedy)
         x = torch.empty(raw.shape, dtype=self.dtype, device="cpu")
         step = max(1, PIECE * len(raw) // max(1, raw.size))
