@@ -28,6 +28,7 @@ from scoresde.cli.likelihood import likelihood  # noqa: E402
 from scoresde.cli.loaders import loader_options  # noqa: E402
 from scoresde.cli.opened import Opened, open_checkpoint  # noqa: E402
 from scoresde.cli.samples import open_samples  # noqa: E402
+from scoresde.cli.source import load_source  # noqa: E402
 from scoresde.cli.train import train  # noqa: E402
 from scoresde.data import load_data, samples  # noqa: E402
 from scoresde.nets import MLP  # noqa: E402
@@ -398,6 +399,37 @@ def test_the_remedy_for_pictures_of_several_sizes_is_a_flag(tmp_path: Path) -> N
     for i, side in enumerate((8, 9)):
         Image.fromarray(np.zeros((side, side), np.uint8)).save(tmp_path / f"{i}.png")
     refused(f"train {tmp_path} --out {tmp_path / 'x'}", "pass e.g. --data-option size=64")
+
+
+def test_columns_may_be_called_by_numbers(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(5.0, 2.0, (9, 3)).round(3).tolist()
+    (tmp_path / "t.csv").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    for option, columns in (
+        ("columns=0", ("0",)),
+        ("columns=2,0", ("2", "0")),
+        ("columns=[2,0]", ("2", "0")),
+        ("drop=2", ("0", "1")),
+    ):
+        data = load_source(str(tmp_path / "t.csv"), [option])
+        assert data.scaling is not None and data.scaling.columns == columns
+
+
+def test_the_sub_folders_need_not_name_classes(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    for name in ("a.png", "cat/b.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
+    refused(f"train {tmp_path} --out {tmp_path}/x", "pass --data-option labels=false")
+    assert not load_source(str(tmp_path), ["labels=false"]).cond
+
+
+def test_a_name_goes_before_a_run_that_is_called_the_same(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(model, tmp_path / "moons")
+    monkeypatch.chdir(tmp_path)
+    assert len(load_source("moons", ["n=5"])) == 5
+    with pytest.raises(ValueError, match="the folder of a trained model"):
+        load_source("./moons", None)
 
 
 def test_help_lists_the_options_of_the_loaders_from_their_own_docstrings() -> None:

@@ -14,6 +14,7 @@ from scoresde.data import (
     ArrayRows,
     Data,
     LazyData,
+    hold_out,
     load_data,
     npy,
     npz,
@@ -104,6 +105,29 @@ def test_what_cannot_be_standardised_is_named() -> None:
     refuses(lambda: rows.standardised("row"), ["by", "'entry'"])
     levels = DataContract(4).encode(torch.arange(4))[:, None]
     refuses(Data(levels, contract=DataContract(4)).standardised, ["contract", "leave them"])
+
+
+def test_rows_of_a_table_keep_their_side_of_a_split_when_rows_are_added(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    rows = np.round(draw.normal((170.0, 1e6), (10.0, 0.1), (400, 2)), 3)
+    rows[300:] += 5.0  # so mean and standard deviation change
+
+    def held_out(n: int) -> set[int]:
+        text = "\n".join(f"{a},{b}" for a, b in rows[:n].tolist())
+        (tmp_path / "t.csv").write_text(f"a,b\n{text}\n")
+        data = load_data(tmp_path / "t.csv")
+        part = hold_out(data, 0.2)[1]
+        assert part is not None and part.scaling is not None
+        found = part.scaling.decode(part.x.double()).numpy()
+        return {int(np.abs(rows - row).sum(1).argmin()) for row in found}
+
+    assert held_out(300) == {row for row in held_out(400) if row < 300}
+
+
+def test_a_single_sample_is_not_standardised(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.array([[1000.0, 1200.0]]))
+    with pytest.raises(ValueError, match="two samples or more"):
+        load_data(tmp_path / "one.npy")
 
 
 def test_scaled_rows_keep_their_side_of_a_split_when_rows_are_added() -> None:

@@ -54,18 +54,19 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
     from scoresde._check import choice
     from scoresde.cli.opened import is_run
     from scoresde.data import load_data
+    from scoresde.data.load import NAMED
 
     given: dict[str, Any] = key_values("data-option", options)
     known = [name for name in inspect.signature(load_data).parameters if name != "source"]
     for name, value in given.items():
         choice("data-option", name, known)
-        if name in TEXTS:
+        if name in TEXTS and not (name == "labels" and isinstance(value, bool)):
             given[name] = str(value)
         elif name in ("columns", "drop", "class_names"):
-            given[name] = value.split(",") if isinstance(value, str) else value
+            given[name] = _names(value)
         elif name == "size" and isinstance(value, str | list):
             given[name] = _sides(value)
-    if is_run(Path(source).expanduser()):
+    if source not in NAMED and is_run(Path(source).expanduser()):
         raise ValueError(
             f"DATA: expected a data set, got {source!r}, the folder of a trained model; to go on "
             f"with its training: scoresde train --config {Path(source) / 'config.json'} --resume; "
@@ -74,6 +75,12 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
         )
     with in_flags(options_of("data-option", known, WHOLE), plain=True):
         return load_data(source, **given)
+
+
+def _names(value: Any) -> list[str]:
+    """Names with commas between them, or a list; a column may be called 0."""
+    names = value.split(",") if isinstance(value, str) else value
+    return [str(name) for name in names] if isinstance(names, list) else [str(names)]
 
 
 def _sides(value: str | list[Any]) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ LOOKED_FOR = (
 PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 TRAINING = frozenset({"train", "training"})
 POINTS = 10_000
-IMAGES = ("split", "size", "mode", "flip", "background", "strict", "standardise")
+IMAGES = ("split", "size", "mode", "flip", "labels", "background", "strict", "standardise")
 ARRAYS = ("layout", "levels", "standardise")
 
 
@@ -57,7 +57,7 @@ def load_data(
     levels: int | None = None,
     key: str | None = None,
     label: str | None = None,
-    labels: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | bool | None = None,
     columns: Sequence[str] | None = None,
     drop: Sequence[str] | None = None,
     delimiter: str | None = None,
@@ -84,7 +84,8 @@ def load_data(
         standardise: of .npy, .npz and tables: True, False or "auto", as of `npy` and `csv_table`.
         key: the array to take from a .npz file.
         label: the column of labels in a table, or their array in a .npz file.
-        labels: the file of labels beside a .npy or an IDX file.
+        labels: the file of labels beside a .npy or an IDX file; of a folder of images or .npy
+            files, False if its sub-folders name no classes.
         columns, drop: of a table, as of `csv_table`.
         delimiter, decimal, header: of a CSV file, as of `csv_table`.
         class_names: of data with labels, the classes of other data, which these are matched with
@@ -147,7 +148,9 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
         _only(options, (), "a folder of samples")
         return samples(path)
     arrays = bool(files_below(path, {".npy"})) and not files_below(path, picture_endings())
-    kind, allowed = ("images", IMAGES) if not arrays else (".npy files", ("split", *ARRAYS))
+    kind, allowed = (
+        ("images", IMAGES) if not arrays else (".npy files", ("split", "labels", *ARRAYS))
+    )
     images = dict(_only(options, allowed, f"a folder of {kind}"))
     inside = subfolders(path)
     split = images.pop("split", None)

@@ -123,6 +123,9 @@ def scaling_of(x: Tensor | Rows, by: str = "auto", name: str = "x") -> Scaling:
         ValueError: unknown `by`; an entry or a channel is constant (all of them are named).
     """
     kind = choice("by", by, BY)
+    if len(x) < 2 and (kind == "entry" or (kind == "auto" and x.ndim == 2)):
+        remedy = "bring more of them, or pass standardise=False, which keeps their values"
+        raise fail(name, "two samples or more, to be standardised", len(x), remedy)
     if kind == "auto":
         kind = "entry" if x.ndim == 2 else "channel"
     low, high = ends_of(x)
