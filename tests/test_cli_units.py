@@ -133,6 +133,18 @@ def test_a_table_of_samples_has_columns_classes_and_the_digits_of_its_values(
     assert np.array_equal(np.array([row[:2] for row in rows], np.float32), x)
 
 
+@pytest.mark.parametrize("format", ["npz", "csv"])
+@pytest.mark.parametrize("floats", ["", "--floats"])
+def test_samples_of_a_model_are_data_in_its_units(
+    model: Path, tmp_path: Path, format: str, floats: str
+) -> None:
+    call(f"sample {model} --n 6 --steps 2 --out {tmp_path}/s")
+    call(f"sample {model} --n 6 --steps 2 --format {format} {floats} --out {tmp_path}/t")
+    wanted = torch.from_numpy(np.load(tmp_path / "s/shard-000000.npz")["x"])
+    found = open_samples(open_checkpoint(model, "cpu"), str(tmp_path / "t"), None)
+    assert torch.allclose(found.take(found.rows)[0], wanted, atol=1e-5)  # and not scaled again
+
+
 def test_a_half_written_table_is_drawn_anew(model: Path, tmp_path: Path) -> None:
     line = f"sample {model} --n 4 --shard 2 --steps 1 --format csv --out {tmp_path}/t"
     call(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,9 +138,6 @@ def sample(
     say_where(ctx)
     opened = open_checkpoint(model, device)
     size = shard or (TABLE if format == "csv" else SHARD)
-    data = opened.data
-    if floats and data is not None:
-        data = replace(data, scaling=None)
     turns = opened.turns("all" if label is None and opened.classes else label)
     sampler = make_sampler(
         opened.model, solver=solver, steps=steps, grid=grid, eta=eta, folder=opened.folder
@@ -155,8 +151,9 @@ def sample(
         first=first,
         labels=turns,
         contract=None if floats else opened.contract,
-        data=data,
+        data=opened.data,
         format=format,
+        floats=floats,
         shard=size,
         batch_size=min(batch_size, size),
         device=opened.device,

@@ -165,7 +165,7 @@ class ShardRows(Rows):
         if self.contract is not None:
             return values.astype(self.settings["dtype"])
         scaling = self.settings.get("scaling")
-        if scaling is not None:
+        if scaling is not None and not self.settings.get("floats"):
             values = Scaling.from_dict(scaling).encode(torch.from_numpy(values)).numpy()
         return values.astype(self.settings["dtype"])
 

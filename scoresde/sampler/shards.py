@@ -86,6 +86,7 @@ def sample_to(
     contract: DataContract | None = None,
     data: DataSummary | None = None,
     format: str = "npz",
+    floats: bool = False,
     shard: int = 500,
     batch_size: int | None = None,
     dtype: torch.dtype | None = None,
@@ -125,6 +126,8 @@ def sample_to(
             levels, which are spread over 0 ... 255. "csv": a table, of vectors (D,), in the units
             of `data` where they are known, with the names of its columns and, with labels, a
             column of class names.
+        floats: store the samples in model units alone: no raw, and a table of plain numbers.
+            The folder still knows their units, so `scoresde.data.samples` reads the same.
         shard: S, samples a shard: what is lost by a kill, and what a process takes at a time.
         batch_size: solve this many at a time; the whole shard by default.
         dtype, device: of the state; by default those of the model's parameters.
@@ -163,7 +166,7 @@ def sample_to(
     known = sampler.model.data if data is None else data
     settings = {
         **_checked(sampler, n, shape, seed, first, labels, contract, format, shard, batch_size),
-        **_units(known, contract, labels is not None),
+        **_units(known, contract, labels is not None, floats),
         **describe(sampler),
         "state": str(dtype).removeprefix("torch."),
         "device": device.type,
@@ -239,13 +242,14 @@ def _checked(
 
 
 def _units(
-    data: DataSummary | None, contract: DataContract | None, labelled: bool
+    data: DataSummary | None, contract: DataContract | None, labelled: bool, floats: bool
 ) -> dict[str, Any]:
     """The units of the samples and the names of their classes, as settings."""
     scaling = None if data is None or contract is not None else data.scaling
     return {
         "scaling": None if scaling is None else scaling.to_dict(),
         "class_names": list(data.class_names) if data is not None and labelled else [],
+        **({"floats": True} if floats and scaling is not None else {}),
     }
 
 
@@ -326,7 +330,7 @@ def _draw(
         arrays["label"] = labels.numpy()
     if settings["class_names"]:
         arrays["class_names"] = np.array(settings["class_names"])
-    if settings["scaling"] is not None:
+    if settings["scaling"] is not None and not settings.get("floats"):
         scaling = Scaling.from_dict(settings["scaling"])
         arrays["raw"] = scaling.decode(torch.from_numpy(x).double()).numpy()
         if scaling.columns:
@@ -355,7 +359,8 @@ def _write(
             np.savez(buffer, **arrays)  # type: ignore[arg-type]
             store(half, buffer.getbuffer())
         elif settings["format"] == "csv":
-            store(half, csv_text(arrays, settings["scaling"]).encode())
+            scaling = None if settings.get("floats") else settings["scaling"]
+            store(half, csv_text(arrays, scaling).encode())
         else:
             half.mkdir()
             grey = 255 / (contract.levels - 1) if contract is not None else 1.0
