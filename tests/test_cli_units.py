@@ -170,6 +170,11 @@ def test_decode_writes_the_units_of_the_training_data(run: Path, tmp_path: Path)
         assert row[2] == wanted[k][2]
         assert abs(float(row[0]) - float(wanted[k][0])) < 0.05
     assert (tmp_path / "x.png").exists()
+    call(f"interpolate {run} {data} --between 0,1 --frames 3 --out {tmp_path}/between")
+    held = np.load(tmp_path / "between/interpolation.npz")
+    assert held["columns"].tolist() == ["height", "weight"]
+    for end, row in ((0, wanted[0]), (-1, wanted[1])):
+        assert np.abs(held["raw"][0, end] - np.array(row[:2], float)).max() < 0.05
     refused(f"decode {run} {tmp_path}/z.npz --out {tmp_path}/x.npz", "--out", "x.png")
 
 
@@ -303,6 +308,50 @@ def test_a_run_starts_from_the_weights_of_another(run: Path, tmp_path: Path) -> 
     refused(f"{line} --predicts score --out {tmp_path}/x", "--predicts: expected v")
     refused(f"train digits --init-from {run} --out {tmp_path}/x", "dim=2", "(1, 8, 8)")
     assert not (tmp_path / "x").exists()
+
+
+def test_classes_that_stay_keep_their_numbers(run: Path, tmp_path: Path) -> None:
+    other = table(tmp_path, "other.csv", ("bee", "cat"))
+    line = f"train {other} --data-option label=kind --init-from {run} --steps 1 --batch-size 8"
+    line += f" --sample-every 0 --no-tensorboard --out {tmp_path}/ft"
+    assert "the classes cat, dog of" in call(line).stderr
+    known = load(tmp_path / "ft/checkpoint").data
+    assert known is not None and known.class_names == ("cat", "bee")
+    call(f"train --config {tmp_path}/ft/config.json --steps 2 --resume")
+    known = load(tmp_path / "ft/checkpoint").data
+    assert known is not None and known.class_names == ("cat", "bee")
+
+
+def test_a_comparison_is_with_data_of_the_classes_that_are_drawn(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import scoresde.comparison
+
+    seen = {}
+
+    class Enough(Exception):
+        pass
+
+    def stop(*_: Any, reference_data: Any, **__: Any) -> Any:
+        seen["x"] = reference_data
+        raise Enough
+
+    monkeypatch.setattr(scoresde.comparison, "compare", stop)
+
+    def compared(options: str) -> Any:
+        line = f"compare {run} --data {run.parent}/t.csv {options} --out {tmp_path}/c"
+        result = CliRunner().invoke(app, shlex.split(line), env={"SCORESDE_TRACEBACK": "1"})
+        assert isinstance(result.exception, Enough), result.output
+        return seen["x"]
+
+    opened = open_checkpoint(run, "cpu")
+    whole = open_samples(opened, f"{run.parent}/t.csv", None)
+    x, cond = whole.take(whole.rows)
+    assert torch.equal(compared(""), x)
+    assert torch.equal(compared("--label dog"), x[cond["label"] == 1])
+    other = table(tmp_path, "eels.csv", ("eel", "cat"))
+    line = f"compare {run} --data {other} --data-option label=kind --out {tmp_path}/c"
+    refused(f"{line} --label dog", "'eel'", "leave --label out")
 
 
 def test_a_few_samples_are_trained_with_the_defaults(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,8 +21,11 @@ from scoresde.cli.common import (
 )
 from scoresde.cli.config import ConfigFile, write_config
 from scoresde.cli.opened import open_checkpoint
-from scoresde.cli.samples import Holdout, open_samples
+from scoresde.cli.samples import Holdout, Samples, open_samples
 from scoresde.cli.source import DataOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["EXAMPLES", "compare"]
 
@@ -64,7 +67,10 @@ def compare(
     label: Annotated[
         str | None,
         _panel(
-            "Class of the samples: 3, several that take turns, 0,1,7, or all.", panel="Samples"
+            "Class of the samples by name or number; several that take turns, dog,cat; all of "
+            "them, or none, the default. Of --data with labels the same classes are taken.",
+            panel="Samples",
+            metavar="CLASS",
         ),
     ] = None,
     shape: Annotated[
@@ -116,8 +122,16 @@ def compare(
         low, high = opened.contract.low, opened.contract.high
     real = None
     if data is not None:
-        samples = open_samples(opened, data, data_option, holdout=holdout)
-        real = samples.take(samples.rows)[0]
+        turns = opened.turns(label)
+        samples = open_samples(
+            opened,
+            data,
+            data_option,
+            holdout=holdout,
+            unconditional=turns is None,
+            without="leave --label out",
+        )
+        real = samples.take(_rows_of(samples, turns))[0]
     reference = None if tolerance is None else AdaptiveODE("dopri5", tolerance, tolerance)
     found = run(
         opened.model.sde,
@@ -143,6 +157,19 @@ def compare(
     write_config(ctx, place)
     result = found.to_dict() | {"out": str(place), "page": str(place / PAGE)}
     emit(result, f"{found.table()}\n\n{place / PAGE}", as_json)
+
+
+def _rows_of(samples: Samples, turns: list[int] | None) -> Tensor:
+    """The rows of the classes that are drawn; all rows of data without labels."""
+    import torch
+
+    if turns is None or not samples.labelled:
+        return samples.rows
+    label = samples.data.cond["label"].cpu()[samples.rows]
+    found = samples.rows[torch.isin(label, torch.tensor(turns))]
+    if not len(found):
+        raise ValueError("data: expected samples of the classes of --label, got none of them")
+    return found
 
 
 def _about(opened: Any, label: str | None, data: str | None) -> dict[str, Any]:

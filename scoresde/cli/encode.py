@@ -28,9 +28,19 @@ from scoresde.cli.samples import Holdout, Unconditional, open_samples
 from scoresde.cli.source import DataOptions, Source
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from scoresde.solvers import AdaptiveODE
 
-__all__ = ["DECODE_EXAMPLES", "EXAMPLES", "Tolerance", "decode", "encode", "flow_solver"]
+__all__ = [
+    "DECODE_EXAMPLES",
+    "EXAMPLES",
+    "Tolerance",
+    "decode",
+    "encode",
+    "flow_solver",
+    "raw_values",
+]
 
 EXAMPLES = """Examples:
 
@@ -224,10 +234,7 @@ def decode(
             bar.update(len(part))
     whole = torch.cat(parts)
     arrays: dict[str, Any] = {"x": whole.numpy()}
-    if opened.data is not None and (opened.data.scaling or opened.contract):
-        arrays["raw"] = opened.data.decode(whole.double()).numpy()
-        columns = opened.data.scaling.columns if opened.data.scaling else ()
-        arrays |= {"columns": np.array(columns)} if columns else {}
+    arrays |= raw_values(opened, whole)
     if told:
         arrays["label"] = torch.cat(told).numpy()
         arrays |= {"class_names": np.array(opened.class_names)} if opened.class_names else {}
@@ -241,6 +248,18 @@ def decode(
     }
     seen = f"\n{picture}: the first of them" if picture else ""
     emit(result, f"{len(whole)} samples in {place}{seen}", as_json)
+
+
+def raw_values(opened: Opened, x: Tensor) -> dict[str, Any]:
+    """Samples (..., *D) in the units of the training data, as raw, and their columns."""
+    import numpy as np
+
+    data = opened.data
+    if data is None or not (data.scaling or data.contract):
+        return {}
+    columns = data.scaling.columns if data.scaling else ()
+    raw = data.decode(x.double()).numpy()
+    return {"raw": raw, "columns": np.array(columns)} if columns else {"raw": raw}
 
 
 def _picture(x: Any, place: Path, opened: Opened) -> str | None:

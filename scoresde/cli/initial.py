@@ -96,7 +96,10 @@ def _plain(value: Any) -> Any:
 
 
 def _classes(run: Path, model: Preconditioned, whole: Data | LazyData) -> Data | LazyData:
-    """The data with the class numbers of the model, which are found by name."""
+    """The data with the class numbers of the model, which are found by name.
+
+    Of as many classes, those that the model does not know take the numbers of those that are gone.
+    """
     own = int(model.net.config.get("classes", 0))  # type: ignore[union-attr, operator]
     count = count_classes(whole)
     if not count:
@@ -110,6 +113,9 @@ def _classes(run: Path, model: Preconditioned, whole: Data | LazyData) -> Data |
             f"DATA: expected {own or 'no'} classes, as in {run}, got {count}; {remedy}, or leave "
             "--init-from out"
         )
-    if names and whole.class_names:
-        say(f"the classes {', '.join(names)} of {run} become {', '.join(whole.class_names)}")
-    return whole
+    if not names or not whole.class_names:
+        return whole
+    new = iter([name for name in whole.class_names if name not in names])
+    order = [name if name in whole.class_names else next(new) for name in names]
+    say(f"the classes {', '.join(names)} of {run} become {', '.join(order)}")
+    return whole.with_classes(order)

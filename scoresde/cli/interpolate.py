@@ -19,7 +19,7 @@ from scoresde.cli.common import (
     is_first,
 )
 from scoresde.cli.config import ConfigFile, write_config
-from scoresde.cli.encode import Tolerance, flow_solver
+from scoresde.cli.encode import Tolerance, flow_solver, raw_values
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable, why_not
 from scoresde.cli.samples import Unconditional, open_samples
@@ -98,7 +98,8 @@ def interpolate(
     Both ends are encoded, the codes between them lie on the great circle that joins them (slerp),
     and every code is decoded. The ends are two samples of a data set (DATA, --between) or two
     draws of the prior (--seeds). Written are interpolation.png (for images and 2-D data),
-    interpolation.npz with x (rows, frames, ...) and z, and config.json.
+    interpolation.npz with x (rows, frames, ...), z and, as of `scoresde decode`, raw in the units
+    of the training data, and config.json.
     """
     import numpy as np
 
@@ -132,7 +133,7 @@ def interpolate(
     }
     if is_first():
         write_config(ctx, out)
-        np.savez(out / "interpolation.npz", x=x.numpy(), z=z.numpy())
+        np.savez(out / "interpolation.npz", x=x.numpy(), z=z.numpy(), **raw_values(opened, x))
         if drawable(x.shape[2:]):
             result["picture"] = str(out / "interpolation.png")
             _draw(x, out / "interpolation.png", opened)

@@ -332,7 +332,7 @@ def _text(result: dict[str, Any]) -> str:
             tail = f" +- {error:.4f}" if known else ""
             if noise is not None and math.isfinite(noise):
                 tail += f" (of it Monte Carlo {noise:.4f})"
-            tail += " in the units of the table" if title == "raw nats" else ""
+            tail += " in the units of the data" if title == "raw nats" else ""
             lines.append(f"{title:12}{result[name]:.4f}{tail}")
     for name in ("solver_error", "truncation", "prior", "diffusion", "reconstruction"):
         if name in result:

@@ -87,8 +87,11 @@ def open_samples(
     seed: int = 0,
     holdout: float = 0.0,
     unconditional: bool = False,
+    without: str = "pass --unconditional",
 ) -> Samples:
     """The samples of a data set for a model, at most `limit` of them, drawn without replacement.
+
+    `without` is how the command leaves the labels out, for messages.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: as `load_data`; the data are not of the shape,
@@ -121,13 +124,13 @@ def open_samples(
         unknown = sorted(present - set(opened.class_names))
         if unknown:
             expected = f"classes of the model ({', '.join(opened.class_names)})"
-            remedy = "name the classes as they are there, or pass --unconditional"
+            remedy = f"name the classes as they are there, or {without}"
             raise fail("data", expected, ", ".join(unknown), remedy)
         data = data.with_classes(opened.class_names)
     if labelled:
         highest = int(data.cond["label"].max())
         if highest >= opened.classes or int(data.cond["label"].min()) < 0:
-            remedy = "renumber them, or pass --unconditional"
+            remedy = f"renumber them, or {without}"
             raise fail("data", f"labels from 0 to {opened.classes - 1}", highest, remedy)
     scaling = None if opened.data is None else opened.data.scaling
     own = getattr(data, "scaling", None)
