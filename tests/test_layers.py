@@ -1,6 +1,7 @@
 """A module imports only from a strictly lower layer; a folder counts as one module."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -217,3 +218,14 @@ def test_unknown_target_is_seen(tmp_path: Path) -> None:
     faults = plant(tmp_path, {"sde.py": "from .misc import x", "misc.py": ""})
     assert len(faults) == 2
     assert "imports misc, which stands in no layer" in faults[1]
+
+
+def test_the_table_of_contributing_is_that_of_the_package() -> None:
+    """The same modules, in the order of the layers; those that are not there yet are left out."""
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \| (.*) \|$", page, flags=re.MULTILINE)
+    told = [
+        frozenset(re.findall(r"`(\w+)`", part)) for row in rows for part in row.split(", below ")
+    ]
+    there = {path.stem for path in PACKAGE.iterdir()}
+    assert told == [row & there for row in LAYERS]
