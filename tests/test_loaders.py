@@ -662,7 +662,8 @@ def test_modes_are_handled_or_refused(tmp_path: Path) -> None:
     assert image_folder(alpha).x[0][:, 0, 0].tolist() == [1, -1, 1]
     array[0, 0, 3] = 0
     Image.fromarray(array).save(alpha / "a.png")
-    refuses(lambda: image_folder(alpha)[0], ["a.png", "transparent", "background=255"])
+    with pytest.warns(UserWarning, match="drawn on white.*background=255.*mode='RGBA'"):
+        assert decoded(image_folder(alpha).x[0])[:, 0, 0].tolist() == [255, 255, 255]
     assert decoded(image_folder(alpha, background=10).x[0])[:, 0, 0].tolist() == [10, 10, 10]
     assert decoded(image_folder(alpha, background=10).x[0])[:, 1, 1].tolist() == [255, 0, 255]
     assert decoded(image_folder(alpha, mode="RGBA").x[0])[3].tolist() == [[0, 255], [255, 255]]

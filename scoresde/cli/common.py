@@ -173,7 +173,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             if _wants_traceback() or isinstance(error, BrokenPipeError):
                 raise
             if isinstance(error, (*BAD_INPUT, OSError, RuntimeError)) and str(error):
-                _complain(spelled(str(error), flags))
+                _complain(spelled(str(error), FLAGS.get(flags)))
             else:
                 name = type(error).__name__
                 _complain(f"{name}: {error}; `scoresde --traceback ...` shows where")

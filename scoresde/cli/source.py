@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scoresde.cli.common import key_values
+from scoresde.cli.common import FLAGS, key_values
 from scoresde.cli.flags import in_flags, options_of
 
 if TYPE_CHECKING:
@@ -73,8 +73,12 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
             f"to start from its weights: scoresde train DATA --init-from {source}; to train on "
             f"samples of it, draw them first: scoresde sample {source} --out samples"
         )
-    with in_flags(options_of("data-option", known, WHOLE), plain=True):
-        return load_data(source, **given)
+    flags = options_of("data-option", known, WHOLE)
+    with in_flags(flags, plain=True):
+        found = load_data(source, **given)
+    # Rows are read later, and what is wrong with them is told in the same words.
+    FLAGS.set({**flags, **FLAGS.get({})})
+    return found
 
 
 def _names(value: Any) -> list[str]:

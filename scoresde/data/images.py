@@ -62,7 +62,7 @@ def image_folder(
             then N mirrored ones, so an epoch sees both and every row stays what it is.
         labels: whether the sub-folders name classes; by default if all images are in sub-folders.
         background: grey level, 0 to 255, or "black", "grey" or "white", behind images that are
-            transparent; by default those are refused, unless opaque everywhere.
+            transparent; by default white, with a warning.
         strict: refuse damaged files; by default they are skipped with a warning, and listed in
             `data.x.skipped`.
         verify: decode every file once now, so that damage shows here and not during training.
@@ -76,7 +76,7 @@ def image_folder(
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: there is no image in it; the sizes differ and `size` is None; images of more
-            than 8 bits a channel or transparent ones; images both in sub-folders and beside them.
+            than 8 bits a channel; images both in sub-folders and beside them.
         ImportError: Pillow is not installed.
 
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def pixels(
     image = operations.exif_transpose(image)
     checked_mode(image.mode, name)
     if mode != "RGBA" and image.has_transparency_data:
-        image = _opaque(library, image.convert("RGBA"), background, name)
+        image = _opaque(library, image.convert("RGBA"), background)
     image = image.convert(mode)
     if size is not None and (image.height, image.width) != size:
         height, width = size
@@ -67,11 +68,16 @@ def checked_mode(mode: str, name: str) -> None:
         raise fail(name, "8 bits a channel", f"mode {mode!r}", remedy)
 
 
-def _opaque(library: Any, image: Any, background: int | None, name: str) -> Any:
+def _opaque(library: Any, image: Any, background: int | None) -> Any:
     if image.getchannel("A").getextrema()[0] < 255:
         if background is None:
-            remedy = "pass background=255 for white behind it, or mode='RGBA' to model it"
-            raise fail(name, "an opaque image", "a transparent one", remedy)
+            background = GREYS["white"]
+            # The same words for every picture, so that Python shows them once.
+            warnings.warn(
+                "transparent pictures are drawn on white; pass background=255 to have it so "
+                "without this warning, background=0 for black, or mode='RGBA' to model them",
+                stacklevel=2,
+            )
         ground = library.new("RGBA", image.size, (background,) * 3 + (255,))
         image = library.alpha_composite(ground, image)
     return image.convert("RGB")
@@ -81,7 +87,7 @@ def stacked_pictures(pictures: list[Any], name: str) -> Tensor:
     """Pictures of Pillow, all of one size, as levels (N, C, H, W) uint8: grey if all are grey.
 
     Raises:
-        ValueError: the sizes differ; one has more than 8 bits a channel or is transparent.
+        ValueError: the sizes differ; one has more than 8 bits a channel.
     """
     mode = "L" if all(image.mode in ("1", "L", "LA") for image in pictures) else "RGB"
     made = [pixels(image, None, mode, None, f"{name}[{i}]") for i, image in enumerate(pictures)]
