@@ -9,6 +9,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from scoresde import VPSDE, Preconditioned, _progress, load, save  # noqa: E402
 from scoresde._progress import Lines  # noqa: E402
+from scoresde.bound import elbo  # noqa: E402
 from scoresde.cli.app import app  # noqa: E402
 from scoresde.cli.flags import flags_of, options_of, spelled  # noqa: E402
 from scoresde.cli.likelihood import likelihood  # noqa: E402
@@ -31,7 +34,7 @@ from scoresde.cli.samples import open_samples  # noqa: E402
 from scoresde.cli.source import load_source  # noqa: E402
 from scoresde.cli.train import train  # noqa: E402
 from scoresde.data import load_data, samples  # noqa: E402
-from scoresde.nets import MLP  # noqa: E402
+from scoresde.nets import MLP, UNet  # noqa: E402
 from scoresde.summary import DataSummary, Scaling  # noqa: E402
 
 QUICK = "--sample-every 0 --no-tensorboard --log-every 2 --batch-size 16 --net-option width=8"
@@ -184,6 +187,35 @@ def test_inspect_and_an_exported_file_know_the_columns(run: Path) -> None:
     assert found["class_names"] == ["cat", "dog"] and sum(found["class_counts"]) > 50
     text = call(f"inspect {run}").stdout
     assert "columns     height (" in text and "2: cat (" in text
+
+
+@pytest.mark.parametrize("std", [[3.0, 0.01], 3.0, [[[3.0]], [[0.01]]]])
+def test_a_density_is_one_in_the_units_of_the_data(tmp_path: Path, std: Any) -> None:
+    """log p(raw) = log p(x) - sum log std: by entry, by one number and by channel."""
+    scale = torch.tensor(std).double()
+    net: Any = MLP(2, width=8)
+    if scale.ndim == 3:
+        net = UNet(2, width=8, multipliers=(1,), heads=1)
+    made = Preconditioned(net, VPSDE())
+    shape = (2,) if scale.ndim < 3 else (2, 4, 4)
+    scaling = Scaling(torch.full_like(scale, 1000.0), scale)
+    made.data = DataSummary(9, shape, 0.0, 1.0, -3.0, 3.0, scaling=scaling)
+    save(made, tmp_path / "m", extra={"shape": shape})
+    x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0)).double()
+    np.save(tmp_path / "raw.npy", scaling.decode(x).numpy())
+    layout = "--data-option layout=NCHW" if scale.ndim == 3 else ""
+    line = (
+        f"likelihood {tmp_path}/m {tmp_path}/raw.npy {layout} --bound --draws 2 --times 2 --json"
+    )
+    found = json.loads(call(line).stdout)
+    wanted = bound_of(made, x.float())
+    assert found["nats"] == pytest.approx(wanted, rel=1e-3)  # of x, scaled by the model's scaling
+    logs = float(scale.expand(shape).log().sum())
+    assert found["nats_in_units_of_the_table"] == pytest.approx(found["nats"] - logs, abs=1e-6)
+
+
+def bound_of(model: Preconditioned, x: torch.Tensor) -> float:
+    return -float(elbo(model, x, decoder="gaussian", steps=2, samples=2, seed=0).nats.mean())
 
 
 # Classes
@@ -521,3 +553,16 @@ def test_where_nobody_watches_there_are_lines_with_the_time_left(
         "train: 50 of 100 steps, loss 0.5000, 0:50 left",
         "train: 60 of 100 steps, loss 0.5000, 0:40 left",
     ]
+
+
+def test_a_reader_that_leaves_ends_the_program_quietly() -> None:
+    code = (
+        "from scoresde.cli.common import as_program\n"
+        "with as_program():\n"
+        "    for _ in range(100_000): print('a line', flush=True)\n"
+    )
+    line = (
+        f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -1; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("a line\n141\n", "")

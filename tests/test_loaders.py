@@ -1158,6 +1158,13 @@ def test_images_and_arrays_of_hugging_face() -> None:
     whole = hugging_face(FakeDataset(x=[[0, 2], [1, 2]]), contract=DataContract(3))
     assert whole.x[:].tolist() == [[-1, 1], [0, 1]]
     assert whole.contract == DataContract(3)
+    times = 1.7e9 + np.arange(8.0)[:, None]  # that float32 does not tell apart
+    with pytest.warns(UserWarning, match="standardised"):
+        exact = hugging_face(FakeDataset(x=times.tolist()))
+    assert exact.scaling is not None
+    assert torch.allclose(
+        exact.scaling.decode(exact.x[:].double()), torch.tensor(times), rtol=1e-15
+    )
 
 
 @pytest.mark.parametrize(

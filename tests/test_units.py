@@ -146,6 +146,14 @@ def test_scaled_rows_keep_their_side_of_a_split_when_rows_are_added() -> None:
     assert side(200).items() <= side(400).items()
 
 
+@pytest.mark.parametrize("layout", ["auto", "NDHWC", "NCDHW"])
+def test_volumes_have_their_channel_first(tmp_path: Path, layout: str) -> None:
+    raw = normal(4, 6, 6, 5, 2).numpy() if layout != "NCDHW" else normal(4, 2, 6, 6, 5).numpy()
+    data = npy(saved(tmp_path, raw), layout=layout, standardise=False)
+    wanted = raw if layout == "NCDHW" else np.moveaxis(raw, -1, 1)
+    assert np.array_equal(data.x[:].numpy(), wanted.astype(np.float32))
+
+
 def saved(folder: Path, array: object) -> Path:
     np.save(folder / "x.npy", np.asarray(array))
     return folder / "x.npy"

@@ -104,7 +104,9 @@ Overwrite = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(help="Of everything random.", min=0, metavar="N", rich_help_panel="This call"),
+    typer.Option(
+        help="The seed of all random numbers.", min=0, metavar="N", rich_help_panel="This call"
+    ),
 ]
 BatchSize = Annotated[
     int,

@@ -75,7 +75,10 @@ def compare(
     ] = None,
     shape: Annotated[
         str | None,
-        _panel("Of one sample, as 1x28x28, if the checkpoint does not say.", panel="Samples"),
+        _panel(
+            "The shape of one sample, for example 1x28x28, if the checkpoint does not say it.",
+            panel="Samples",
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -89,12 +92,12 @@ def compare(
     holdout: Holdout = 0.0,
     tolerance: Annotated[
         float | None,
-        _panel("Of the reference, relative and absolute; 2e-6 by default.", metavar="X"),
+        _panel("Relative and absolute tolerance of the reference; 2e-6 by default.", metavar="X"),
     ] = None,
     fine_steps: Annotated[
-        int, _panel("Of the reference of stochastic solvers, without --data.", min=1)
+        int, _panel("Steps of the reference for stochastic solvers, without --data.", min=1)
     ] = 200,
-    rounds: Annotated[int, _panel("In which all solvers take turns to be timed.", min=1)] = 3,
+    rounds: Annotated[int, _panel("How often each solver is timed, in turns.", min=1)] = 3,
     t_end: Annotated[
         float | None, _panel("Where sampling stops; the SDE's own by default.", metavar="X")
     ] = None,
@@ -173,7 +176,7 @@ def _rows_of(samples: Samples, turns: list[int] | None) -> Tensor:
 
 
 def _about(opened: Any, label: str | None, data: str | None) -> dict[str, Any]:
-    """Of the checkpoint, for the report."""
+    """What the report says of the checkpoint."""
     training = opened.config.get("training") or {}
     facts = {"checkpoint": str(opened.folder), "training step": training.get("step")}
     facts |= {"label": label, "data": data, "device": str(opened.device)}

@@ -60,7 +60,9 @@ scoresde decode runs/table latents.npz --out back.csv
 
 Tolerance = Annotated[
     float,
-    typer.Option(help="Of the adaptive solver, relative and absolute.", rich_help_panel="Solver"),
+    typer.Option(
+        help="Relative and absolute tolerance of the adaptive solver.", rich_help_panel="Solver"
+    ),
 ]
 
 

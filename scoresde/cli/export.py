@@ -43,9 +43,12 @@ def export(
     ] = None,
     shape: Annotated[
         str | None,
-        _panel("Of one sample, as 1x28x28, if the checkpoint does not say.", metavar="SIZES"),
+        _panel(
+            "The shape of one sample, for example 1x28x28, if the checkpoint does not say it.",
+            metavar="SIZES",
+        ),
     ] = None,
-    opset: Annotated[int | None, _panel("Of ONNX; that of PyTorch by default.")] = None,
+    opset: Annotated[int | None, _panel("The opset of ONNX; PyTorch's by default.")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

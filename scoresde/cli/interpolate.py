@@ -83,7 +83,8 @@ def interpolate(
     shape: Annotated[
         str | None,
         typer.Option(
-            help="Of a sample, 1x28x28, where the checkpoint does not say.", metavar="CxHxW"
+            help="The shape of one sample, e.g. 1x28x28, if the checkpoint does not say it.",
+            metavar="CxHxW",
         ),
     ] = None,
     tolerance: Tolerance = 1e-5,

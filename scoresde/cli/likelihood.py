@@ -67,24 +67,26 @@ def likelihood(
     divergence: Annotated[
         str,
         _panel(
-            "Of the flow: hutchinson, exact (one product a dimension) or hutch++.", metavar="NAME"
+            "How the divergence of the flow is computed: hutchinson, exact (one product a "
+            "dimension) or hutch++.",
+            metavar="NAME",
         ),
     ] = "hutchinson",
     probes: Annotated[int, _panel("Random vectors of the divergence.", metavar="N")] = 1,
     draws: Annotated[
         int,
         _panel(
-            "Of the dequantisation of discrete data (at least 5), or of the whole bound.",
+            "Draws of the dequantisation of discrete data (at least 5), or of the whole bound.",
             metavar="N",
         ),
     ] = 5,
     dequantise: Annotated[str, _panel("uniform or truncated_normal.", metavar="NAME")] = "uniform",
-    times: Annotated[int, _panel("Of each draw of the bound.", metavar="N")] = 128,
+    times: Annotated[int, _panel("Times in each draw of the bound.", metavar="N")] = 128,
     t_end: Annotated[
         float | None, _panel("Where the flow begins; the SDE's t_min by default.", metavar="X")
     ] = None,
     tolerance: Annotated[
-        float, _panel("Of the solver, relative and absolute.", metavar="X")
+        float, _panel("Relative and absolute tolerance of the solver.", metavar="X")
     ] = 1e-5,
     batch_size: BatchSize = 256,
     seed: Seed = 0,
@@ -307,7 +309,7 @@ class _Found:
 
 
 def _monte_carlo_error(draws: Tensor, shared: bool) -> float:
-    """Of the mean over draws (S, B) of B samples; NaN for a single draw.
+    """The Monte-Carlo error of the mean over draws (S, B) of B samples; NaN for a single draw.
 
     Args:
         draws: independent for each sample.

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 __all__ = ["WithLoaders", "loader_options"]
 
-TITLE = "Of the loader, each as --data-option KEY=VALUE:"
+TITLE = "Options of the loader, each given as --data-option KEY=VALUE:"
 
 
 def loader_options() -> dict[str, str]:

@@ -81,7 +81,7 @@ def sample(
     shape: Annotated[
         str | None,
         _panel(
-            "Of a sample, 1x28x28, where the checkpoint does not say.",
+            "The shape of one sample, for example 1x28x28, if the checkpoint does not say it.",
             "Samples",
             metavar="CxHxW",
         ),
@@ -115,7 +115,11 @@ def sample(
     batch_size: BatchSize = 100,
     threads: Annotated[
         int | None,
-        _panel("Of the CPU, each process; those of a run that is resumed.", "This call", min=1),
+        _panel(
+            "CPU threads of each process; by default those of the run that is resumed.",
+            "This call",
+            min=1,
+        ),
     ] = None,
     device: Device = None,
     config: ConfigFile = None,

@@ -29,8 +29,8 @@ DataOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--data-option",
-        help="Of the loader, once for each: split=test, n=5000, size=32, mode=L, flip=true, "
-        "label=COLUMN, labels=FILE, key=NAME, columns=a,b, levels=256 ...",
+        help="An option of the loader; repeat it for several: split=test, n=5000, size=32, "
+        "mode=L, flip=true, label=COLUMN, labels=FILE, key=NAME, columns=a,b, levels=256 ...",
         metavar="KEY=VALUE",
         rich_help_panel="Data",
     ),

@@ -98,7 +98,11 @@ def train(
     ] = "vp",
     sde_option: Annotated[
         list[str] | None,
-        _panel("Of the SDE, e.g. beta_max=20.", "Model", metavar="KEY=VALUE"),
+        _panel(
+            "An option of the SDE, e.g. beta_max=20; repeat it for several.",
+            "Model",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     net: Annotated[
         str,
@@ -110,7 +114,11 @@ def train(
     ] = "auto",
     net_option: Annotated[
         list[str] | None,
-        _panel("Of the network, e.g. width=64.", "Model", metavar="KEY=VALUE"),
+        _panel(
+            "An option of the network, e.g. width=64; repeat it for several.",
+            "Model",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     predicts: Annotated[
         str | None,
@@ -137,7 +145,7 @@ def train(
     weighting: Annotated[
         str | None,
         _panel(
-            "Of the loss: eps, x0, v, likelihood, min_snr or edm; eps by default.",
+            "The weighting of the loss: eps, x0, v, likelihood, min_snr or edm; eps by default.",
             "Loss",
             metavar="NAME",
         ),
@@ -153,7 +161,9 @@ def train(
     ] = None,
     time_option: Annotated[
         list[str] | None,
-        _panel("Of the times: low_discrepancy=false, uniform=0.2.", "Loss", metavar="KEY=VALUE"),
+        _panel(
+            "An option of --time: low_discrepancy=false, uniform=0.2.", "Loss", metavar="KEY=VALUE"
+        ),
     ] = None,
     cond_dropout: Annotated[
         float | None,
@@ -180,16 +190,18 @@ def train(
     warmup: Annotated[
         int | None,
         _panel(
-            "Steps in which it rises; a twentieth of all, at most 1000.",
+            "Steps in which the learning rate rises; a twentieth of all by default, at most 1000.",
             "Optimiser",
             min=0,
             metavar="N",
         ),
     ] = None,
     schedule: Annotated[
-        str, _panel("Then cosine (to 0) or constant.", "Optimiser", metavar="NAME")
+        str, _panel("After the warmup: cosine (to 0) or constant.", "Optimiser", metavar="NAME")
     ] = "cosine",
-    weight_decay: Annotated[float, _panel("Of AdamW.", "Optimiser", min=0.0, metavar="X")] = 0.0,
+    weight_decay: Annotated[
+        float, _panel("Weight decay of AdamW.", "Optimiser", min=0.0, metavar="X")
+    ] = 0.0,
     clip: Annotated[
         float,
         _panel("Largest norm of the gradient, 0 for any.", "Optimiser", min=0.0, metavar="X"),
@@ -251,7 +263,7 @@ def train(
         ),
     ] = None,
     widths: Annotated[
-        str, _panel("Of the two profiles of these averages.", "Records", metavar="A,B")
+        str, _panel("The widths of the two profiles of these averages.", "Records", metavar="A,B")
     ] = "0.05,0.10",
     sample_every: Annotated[
         int | None,
@@ -265,7 +277,7 @@ def train(
     ] = None,
     tensorboard: Annotated[
         bool | None,
-        _panel("Write its files too; by default if it is installed.", "Records"),
+        _panel("Write the files of TensorBoard too; by default if it is installed.", "Records"),
     ] = None,
     workers: Annotated[
         int,

@@ -96,11 +96,12 @@ def hugging_face(
         data = replace(data, cond=cond, classes=known.classes, class_names=known.names)
     if own is not None:
         return data
-    contract, scaling = meaning_of(found, found.layout, standardise, f"column {column!r}")
+    exact = HuggingFaceRows(dataset, str(column), layout=layout, dtype=torch.float64)
+    contract, scaling = meaning_of(exact, exact.layout, standardise, f"column {column!r}")
     if contract is not None:
         whole = HuggingFaceRows(dataset, str(column), layout=layout, contract=contract, whole=True)
         return replace(data, x=whole, contract=contract)
-    rows = found if scaling is None else ScaledRows(found, scaling)
+    rows = found if scaling is None else ScaledRows(exact, scaling, torch.float32)
     return replace(data, x=rows, scaling=scaling)
 
 
@@ -118,6 +119,7 @@ class HuggingFaceRows(Rows):
         layout: of arrays.
         contract: of arrays.
         whole: whether floats are whole numbers, which stand for levels.
+        dtype: of arrays; images are float32.
     """
 
     dtype = torch.float32
@@ -133,6 +135,7 @@ class HuggingFaceRows(Rows):
         layout: str = "auto",
         contract: DataContract | None = None,
         whole: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         # A row is decoded as a whole, so the other columns had better not be there.
         narrow = getattr(dataset, "select_columns", None)
@@ -145,6 +148,7 @@ class HuggingFaceRows(Rows):
         self.contract = contract
         self.layout = layout
         self.whole = whole
+        self.dtype = dtype
         self.image = size is not None
         if size is not None:
             self._one: tuple[int, ...] = (CHANNELS[mode], *size)
@@ -183,7 +187,7 @@ class HuggingFaceRows(Rows):
                 raise fail(name, expected, value, "name another column, or drop the row")
         array = np.stack(values) if values else np.zeros((0, *self._one))
         name = f"column {self.column!r}"
-        rows_of = ArrayRows(array, self.layout, self.contract, name=name, whole=self.whole)
+        rows_of = ArrayRows(array, self.layout, self.contract, self.dtype, name, self.whole)
         return rows_of[:]
 
 
