@@ -1,10 +1,14 @@
 """Sampling: the reverse process from the prior to the data, and the forward process."""
 
+from typing import TYPE_CHECKING, Any
+
 from scoresde.sampler.forward import simulate
 from scoresde.sampler.latent import Latent, decode, encode, slerp
 from scoresde.sampler.names import SOLVERS
 from scoresde.sampler.reverse import ReverseSampler
-from scoresde.sampler.shards import Shards, sample_to
+
+if TYPE_CHECKING:
+    from scoresde.sampler.shards import Shards, sample_to
 
 __all__ = [
     "SOLVERS",
@@ -17,3 +21,12 @@ __all__ = [
     "simulate",
     "slerp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Shards` and `sample_to`, whose module loads the readers of data, at their first use."""
+    if name not in ("Shards", "sample_to"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from scoresde.sampler import shards
+
+    return getattr(shards, name)
