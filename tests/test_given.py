@@ -101,6 +101,18 @@ def test_labels_come_along(x: Any) -> None:
     assert data.class_names == (Named.classes if isinstance(x, Named) else ())
 
 
+def test_names_of_classes_come_from_texts_and_through_subsets() -> None:
+    pairs = [(row, int(label)) for row, label in zip(X, LABELS, strict=True)]
+    part = Data.of(Subset(Subset(Named(*pairs), range(1, 20)), [0, 3]))
+    assert (part.class_names, part.classes) == (Named.classes, 3)
+    assert part.cond["label"].tolist() == [1, 1]
+    texts = [(row, Named.classes[label]) for row, label in pairs]
+    for items in (texts, [{"x": row, "label": text, "w": 1.0} for row, text in texts]):
+        data = Data.of(Items(*items))
+        assert (data.class_names, data.cond["label"].tolist()) == (Named.classes, LABELS.tolist())
+    assert data.cond["w"].tolist() == [1.0] * 20
+
+
 def test_other_conditions_keep_their_name() -> None:
     y = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     data = Data.of(TensorDataset(torch.from_numpy(X), y))

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from scoresde._check import fail, wrong_type
 from scoresde.contract import DataContract
+from scoresde.data.labels import numbered
 from scoresde.data.pictures import stacked_pictures
 
 __all__ = ["Given", "given"]
@@ -168,13 +169,20 @@ def _mappings(items: list[Any], dataset: Dataset[Any]) -> Given:
 
 
 def _labelled(found: Given, conditions: dict[str, Any], dataset: Dataset[Any]) -> Given:
-    """Conditions by their names; one of classes, which are integers (N,), becomes "label"."""
+    """Conditions by their names; one of classes, integers (N,) or texts, becomes "label"."""
     cond = {}
     for name, values in conditions.items():
+        if name in LABELS and isinstance(values, list) and isinstance(values[0], str):
+            known = numbered(values, len(values), f"cond[{name!r}]")
+            rest = _labelled(found, {k: v for k, v in conditions.items() if k != name}, dataset)
+            cond = rest.cond | {"label": known.label}
+            return Given(found.x, cond, found.contract, known.classes, known.names)
         many = isinstance(values, list) and isinstance(values[0], Tensor)
         value = torch.stack(values) if many else _tensor(values, f"cond[{name!r}]")
         whole = not value.is_floating_point() and value.dim() == 1
         cond["label" if name in LABELS and whole else name] = value
+    while isinstance(dataset, Subset):  # as random_split makes them
+        dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
     label = cond.get("label")
     if label is None or not isinstance(names, list | tuple) or int(label.max()) >= len(names):
