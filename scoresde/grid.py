@@ -289,9 +289,10 @@ def tapered(
     between samples, down to that of its details. The density of nodes in lambda is 1 on [a, b]
     and 1 / (1 + d / w)^2 at a distance d outside; a = -log(std) - log(D) / 2 - 0.3 and w = 2.5
     towards the noise; towards the data b = -log(std) + 1 and w = 4, or + 3 and 8 from D = 64 on.
-    Its integral is finite, so that a schedule may start in pure noise. The nodes depend on
-    sigma / alpha alone, and so are the same under every family of SDEs. The constants are
-    measured, see docs/choosing.md.
+    Its integral is finite, so that a schedule may start in pure noise; the first step then leads
+    to lambda = max(a - 13, -16) at the deepest: below it nothing is left of the data, and times
+    near T are not told apart. The nodes depend on sigma / alpha alone, and so are the same under
+    every family of SDEs. The constants are measured, see docs/choosing.md.
 
     Args:
         std: standard deviation of the data; a sampler takes it from its model if that knows it.
@@ -300,7 +301,9 @@ def tapered(
     n, start, end = _ends(sde, steps, t_start, t_end)
     affine = _affine(sde, "tapered")
     taper = _Taper.of(positive("std", std), positive_int("dim", dim))
-    a, b = (taper.integral(affine.log_snr(t)) for t in (start, end))
+    ends = [affine.log_snr(t) for t in (start, end)]
+    deepest = min(taper.deepest, max(ends) - 1.0)
+    a, b = (taper.integral(max(value, deepest)) for value in ends)
     if max(a, b) >= taper.whole:
         raise fail("t_end", "a time with a finite log-SNR", end, "pass t_end > 0")
     inner = [affine.time_of(taper.at(a + (b - a) * i / n)) for i in range(1, n)]
@@ -325,6 +328,11 @@ class _Taper:
         centre = -math.log(std)
         further, above = (1.0, 4.0) if dim < MANY else (3.0, 8.0)
         return cls(centre - math.log(dim) / 2 - 0.3, centre + further, 2.5, above)
+
+    @property
+    def deepest(self) -> float:
+        """The log-SNR below which a schedule that starts there has no node but its start."""
+        return max(self.low - 13.0, -16.0)
 
     @property
     def whole(self) -> float:

@@ -28,6 +28,7 @@ from scoresde import (
     ReverseSDE,
     SubVPSDE,
 )
+from scoresde.grid import tapered
 from scoresde.sde import AffineSDE
 from scoresde.solvers.base import nodes
 
@@ -180,3 +181,18 @@ def test_a_fall_back_is_told() -> None:
 def test_a_schedule_that_begins_near_pure_noise(sde: AffineSDE) -> None:
     for data in (TWO, WIDE):
         assert gap(samples(sde, data, steps=20), truth(sde, data)) < 0.02
+
+
+@pytest.mark.parametrize("sde", [FlowSDE(T=1), CosineSDE(T=1), VPSDE(0.1, 500.0)], ids=repr)
+def test_many_steps_out_of_pure_noise(sde: AffineSDE) -> None:
+    for std in (0.01, 1.0, 50.0):
+        for dim in (1, 64, 100_000):
+            for steps in (1, 50, 1000):
+                grid = tapered(sde, steps, std=std, dim=dim)
+                assert (grid.steps, grid.start, grid.end) == (steps, sde.T, sde.t_end)
+                assert all(sde.alpha(t) > 1e-8 for t in grid.times[1:])
+    exact = samples(sde, TWO, Adams(4, 5, "v"), eta=0, steps=800, grid="log_snr")
+    assert gap(samples(sde, TWO, steps=50), exact) < 2e-4
+    if sde.alpha(sde.T) == 0.0:  # a path begins at a log-SNR of -16 there
+        made = ReverseSampler(sde, TWO.under(sde), "auto_sde", steps=100)
+        assert bool(torch.isfinite(made.sample((2, 2), seed=0, noise="path")).all())

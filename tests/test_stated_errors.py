@@ -25,6 +25,7 @@ from scoresde import (
     GaussianMixture,
     Grid,
     Independent,
+    Prediction,
     ReverseSampler,
     ReverseSDE,
     ScoreModel,
@@ -158,6 +159,26 @@ def test_legs_that_start_without_noise() -> None:
     for sde in (VP, FlowSDE()):
         z = encode(sde, data.under(sde), x, t=0.0, solver=AdaptiveODE(rtol=1e-7, atol=1e-7)).z
         torch.testing.assert_close(z, data.flow(sde, x, 0.0, sde.T), rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_that_is_off_where_there_is_no_noise() -> None:
+    """There an exact model says v = 0; a small error of it must not pass for a flat score."""
+    data = unit(2, 0.003)
+    x = data.sample(4)
+
+    class Off(ScoreModel):
+        sde = VP
+
+        def predict(self, node, x, cond=None):
+            v = data.under(VP).predict(node, x).v
+            return Prediction(x, node, v + 1e-6, "v")
+
+    caller = Caller(ReverseSDE(VP, Off(), 0.0), len(x))
+    leg = (0.0, VP.T)
+    flow = Flow.start(AdaptiveODE(), Angle(VP, 0.5), caller, x, leg, Tally.of(len(x), 0.0))
+    assert float(flow.h.max()) == 1e-4
+    z = encode(VP, Off(), x, t=0.0).z
+    torch.testing.assert_close(z, data.flow(VP, x, 0.0, VP.T), rtol=1e-3, atol=1e-3)
 
 
 def test_one_sample_and_half_precision() -> None:

@@ -307,7 +307,8 @@ class Flow(Track):
             return (pair.first / turn).clamp(_LEAST_ANGLE, longest)
         longest = min(longest, end - start)
         least = min(longest, max(start, _LEAST_ANGLE))
-        step = torch.full_like(self.u, longest)
+        # without noise at the start the slope does not tell the score, which has nothing to change
+        step = torch.full_like(self.u, longest if start > 0.0 else least)
         doubtful = (step > least) & self.tally.alive
         while True:
             spent = doubtful & (self.tally.nfe + self.caller.most + self.cost > solver.max_nfe)
