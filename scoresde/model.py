@@ -149,9 +149,10 @@ class ScoreModel(nn.Module, ABC):
 class _Asked(ScoreModel):
     """A model that asks a function or a network of the user's, in its own precision.
 
-    Without gradients, as samplers ask, a function that differentiates by itself fails, such as a
-    score that is the gradient of an energy. It is then asked with gradients enabled, from the
-    first time on that this is found to help.
+    A function that differentiates by itself, such as a score that is the gradient of an energy,
+    fails without gradients, as samplers ask, and where x requires none, as a loss asks. It is
+    then asked with gradients enabled and an x that requires them, from the first time on that
+    this is found to help.
     """
 
     _differentiates = False
@@ -161,11 +162,14 @@ class _Asked(ScoreModel):
     ) -> Tensor:
         """What `call` says of x in the precision `dtype`, in the precision of x."""
         heard = x if dtype is None else x.to(dtype)
-        ask = call if torch.is_grad_enabled() else lambda y: self._without_gradients(call, y)
-        value = ask(heard)
-        return value.to(x.dtype) if isinstance(value, Tensor) else value
+        graph = torch.is_grad_enabled()
+        value: Any = call(heard) if graph and heard.requires_grad else self._entering(call, heard)
+        if not isinstance(value, Tensor):
+            return value  # type: ignore[no-any-return]  # refused by the caller, for its shape
+        return (value if graph else value.detach()).to(x.dtype)
 
-    def _without_gradients(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def _entering(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What `call` says of an x that is in no graph."""
         failed: RuntimeError | None = None
         if not self._differentiates:
             try:
@@ -180,7 +184,7 @@ class _Asked(ScoreModel):
             except RuntimeError as error:
                 raise (error if failed is None else failed) from None
         self._differentiates = True
-        return value.detach() if isinstance(value, Tensor) else value
+        return value
 
 
 def _named(fn: Callable[..., Any]) -> list[str] | None:

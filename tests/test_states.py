@@ -561,6 +561,27 @@ def test_an_energy_network_is_trained() -> None:
     assert isinstance(trained, Preconditioned) and trained.net.scale != 1
 
 
+def test_a_network_that_differentiates_without_asking_is_trained_and_sampled_with_a_graph() -> (
+    None
+):
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            energy = self.scale * x.square().sum() / 2
+            return torch.autograd.grad(energy, x, create_graph=True)[0]
+
+    net = Plain()
+    model = Preconditioned(net, SDE, "eps")
+    (by_loss,) = torch.autograd.grad(dsm_loss(model, some_data()).mean(), net.scale)
+    made = ReverseSampler(SDE, model, "ddim", steps=3)
+    x = made.sample((4, 2), seed=0, differentiable=True)
+    (by_sample,) = torch.autograd.grad(x.square().mean(), net.scale)
+    assert float(by_loss) != 0.0 and float(by_sample) != 0.0
+
+
 def test_a_score_that_cannot_be_differentiated_again_says_so() -> None:
     def once(t: Tensor, x: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
