@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -419,11 +420,19 @@ def test_a_schedule_that_does_not_reach_noise_warns_with_the_remedy(name: str) -
     want = normal_kl(sde.alpha(sde.T), sde.sigma(sde.T), sde.prior_std)
     assert sde.prior_gap() == pytest.approx(want, rel=1e-9) and want > 0.005
     sampler = ReverseSampler(sde, ONE.under(sde), "euler_maruyama", steps=2)
-    with pytest.warns(UserWarning, match="does not reach noise.*Train with a schedule"):
+    with pytest.warns(UserWarning, match="does not reach noise.*Train with a schedule") as told:
         sampler.sample((2, 2), seed=0)
+    assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sampler.sample((2, 2), seed=0, x_init=torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), CosineSDE(), FlowSDE(), DDPM.linear().to_sde()])
+def test_the_remedy_for_data_too_large_for_a_usual_schedule_is_their_scale(sde: Any) -> None:
+    with pytest.warns(UserWarning, match="Scale the data to about unit size, or train") as told:
+        sde.warn_of_prior(200.0)
+    assert not any(word in str(told[0].message) for word in ("usual", "default", "1000/1000"))
 
 
 def test_a_schedule_that_reaches_noise_does_not_warn() -> None:

@@ -351,8 +351,9 @@ def test_calls_of_a_likelihood() -> None:
             alone = Double()
             single = log_prob(alone, x[:1], truncation=truncation, **options)
             assert alone.count == int(single.nfe)
-    with pytest.warns(UnfinishedWarning):
+    with pytest.warns(UnfinishedWarning) as told:
         cut = log_prob(Double(), x, max_nfe=60)
+    assert told[0].filename == __file__
     assert int(cut.nfe.max()) <= 60 and bool(cut.nats.isnan().any())
 
 

@@ -222,6 +222,8 @@ class ChainSDE(AffineSDE):
     @property
     def longer(self) -> str:
         n = len(self.betas)
+        if n >= 1000:
+            return "larger betas"
         return f"betas larger by a factor, 1000/{n} for those of 1000 steps: DDPM.linear({n})"
 
 

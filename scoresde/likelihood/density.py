@@ -207,7 +207,7 @@ def _warn(stopped: Tensor, reached: Tensor, status: str, end: float) -> None:
     count = f"{int(stopped.sum())} of {len(stopped)} samples are NaN"
     where = f"stopped before t = {end:g} ({status}), first row {first} at t = {reached[first]:.6g}"
     remedy = "raise max_nfe, or loosen rtol and atol"
-    warnings.warn(f"log_prob: {count}, {where}; {remedy}", UnfinishedWarning, stacklevel=3)
+    warnings.warn(f"log_prob: {count}, {where}; {remedy}", UnfinishedWarning, stacklevel=5)
 
 
 def span_of(

@@ -332,7 +332,7 @@ class ReverseSampler:
         starts = range(0, shape[0], min(size, shape[0]))
         if x_init is None and isinstance(self.sde, AffineSDE):
             known = summary_of(self.model)
-            self.sde.warn_of_prior(1.0 if known is None else known.size)
+            self.sde.warn_of_prior(1.0 if known is None else known.size, stacklevel=4)
         solutions = []
         shown = bar(progress, grid, self.solver, len(starts))
         with torch.set_grad_enabled(self._graph(differentiable, x_init)), shown as advance:

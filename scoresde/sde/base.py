@@ -288,12 +288,13 @@ class AffineSDE(SDE):
         if gap <= PRIOR_GAP:
             return
         alpha, sigma = float(self.alpha(self.T)), float(self.sigma(self.T))
+        train = "Scale the data to about unit size, or train" if size > 3.0 else "Train"
         warnings.warn(
             f"{self!r} does not reach noise: at T = {self.T:g} the state still holds "
             f"{alpha:.2g} x_0 beside noise of {sigma:.2g}, "
             f"but sampling starts from N(0, {self.prior_std:.3g}^2): a gap of {gap:.2g} nats a "
             f"dimension for data of size {size:.3g} (tolerated: {PRIOR_GAP:g}), so mean and "
-            f"spread of the samples are off. Train with a schedule that ends in noise "
+            f"spread of the samples are off. {train} with a schedule that ends in noise "
             f"({self.longer}), or pass x_init, states of x_T",
             UserWarning,
             stacklevel=stacklevel + 1,

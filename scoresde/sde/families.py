@@ -54,7 +54,8 @@ class _LinearBeta:
 
     @property
     def longer(self) -> str:
-        return f"beta_max above {self.beta_max:g}; 20 is usual"
+        usual = "; 20 is usual" if self.beta_max < 20.0 else ""
+        return f"beta_max above {self.beta_max:g}{usual}"
 
     def beta(self, t: Time) -> Time:
         """beta(t)."""
@@ -236,7 +237,7 @@ class CosineSDE(AffineSDE):
 
     @property
     def longer(self) -> str:
-        return f"T above {self.T:g}; 0.9946 is the default"
+        return f"T above {self.T:g}, at most 1"
 
     @property
     def _speed(self) -> float:
@@ -356,7 +357,7 @@ class FlowSDE(AffineSDE):
 
     @property
     def longer(self) -> str:
-        return f"T above {self.T:g}; 0.999 is the default"
+        return f"T above {self.T:g}, at most 1"
 
     def log_alpha(self, t: Time) -> Time:
         return log1p(-t)
