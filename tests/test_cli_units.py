@@ -494,6 +494,21 @@ def test_the_remedy_for_pictures_of_several_sizes_is_a_flag(tmp_path: Path) -> N
     refused(f"train {tmp_path} --out {tmp_path / 'x'}", "pass e.g. --data-option size=64")
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--data-option nn=5", "scoresde: --data-option: expected one of"),
+        ("--data-option n", "scoresde: --data-option: expected KEY=VALUE, got 'n'"),
+        ("--sde-option beta=5", "scoresde: --sde-option of VPSDE: expected one of"),
+        ("--net-option width=5 --net-option width=6", "scoresde: --net-option: expected each key"),
+    ],
+)
+def test_options_of_a_part_are_named_as_they_are_typed(
+    tmp_path: Path, option: str, words: str
+) -> None:
+    refused(f"train moons {option} --out {tmp_path}/x", words)
+
+
 def test_columns_may_be_called_by_numbers(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(5.0, 2.0, (9, 3)).round(3).tolist()
     (tmp_path / "t.csv").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")

@@ -63,8 +63,10 @@ def with_options(
     taken = [name for name in inspect.signature(make).parameters if name not in fixed]
     for key in given:
         if not taken:
-            raise fail(option, f"none, for {make.__name__} has no options", key, "leave it out")
-        choice(f"{option} of {make.__name__}", key, taken)
+            raise fail(
+                f"--{option}", f"none, for {make.__name__} has no options", key, "leave it out"
+            )
+        choice(f"--{option} of {make.__name__}", key, taken)
     return make(**fixed, **given)
 
 

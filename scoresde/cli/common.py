@@ -387,9 +387,9 @@ def key_values(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or not key:
-            raise ValueError(f"{option}: expected KEY=VALUE, got {pair!r}; write e.g. width=64")
+            raise ValueError(f"--{option}: expected KEY=VALUE, got {pair!r}; write e.g. width=64")
         if key in found:
-            raise ValueError(f"{option}: expected each key once, got {key!r} twice")
+            raise ValueError(f"--{option}: expected each key once, got {key!r} twice")
         try:
             found[key] = json.loads(text)
         except ValueError:

@@ -59,7 +59,7 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
     given: dict[str, Any] = key_values("data-option", options)
     known = [name for name in inspect.signature(load_data).parameters if name != "source"]
     for name, value in given.items():
-        choice("data-option", name, known)
+        choice("--data-option", name, known)
         if name in TEXTS and not (name == "labels" and isinstance(value, bool)):
             given[name] = str(value)
         elif name in ("columns", "drop", "class_names"):
