@@ -336,7 +336,7 @@ def _with(
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gaussian:
     """A Gaussian with any covariance: everything about it is known under every affine SDE.
 
@@ -353,6 +353,9 @@ class Gaussian:
 
     mean: Tensor
     covariance: Tensor
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         floating("mean", self.mean)
@@ -432,7 +435,7 @@ class Gaussian:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Empirical:
     """The distribution of a data set itself; its score is that of the ideal denoiser.
 
@@ -445,6 +448,9 @@ class Empirical:
     """
 
     data: Tensor
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         floating("data", self.data)

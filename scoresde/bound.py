@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, instance, positive, positive_int, wrong_type
+from scoresde._check import brief, choice, fail, instance, positive, positive_int, wrong_type
 from scoresde._tensor import lincomb, ordinary, seeded, wide
 from scoresde.contract import DataContract
 from scoresde.ddpm import DDPM
@@ -36,7 +36,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bound:
     """An upper bound on -log p of each sample, in nats, with its terms and its Monte-Carlo error.
 
@@ -59,6 +59,9 @@ class Bound:
     decoder: str
     contract: DataContract | None
     nfe: int
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def nats(self) -> Tensor:

@@ -17,6 +17,7 @@ from scoresde import (
     DDPM,
     VPSDE,
     BrownianPath,
+    Empirical,
     FunctionScore,
     Gaussian,
     GaussianMixture,
@@ -749,6 +750,10 @@ def test_no_repr_prints_tensors() -> None:
         "solution": repr(sampler.solve((50, 2), seed=0, keep_path=True)),
         "likelihood": repr(log_prob(model, x, rtol=0.1, atol=0.1)),
         "mixture": repr(mixture),
+        "gaussian": repr(Gaussian(torch.zeros(50), torch.ones(50))),
+        "empirical": repr(Empirical(x)),
+        "bound": repr(elbo(model, x, decoder="noised")),
+        "latent": repr(encode(SDE, model, x, check=True)),
         "trainer": repr(Trainer(model, x, steps=9)),
         "sampler": repr(sampler),
     }

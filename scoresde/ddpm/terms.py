@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from scoresde._check import fail, floating
+from scoresde._check import brief, fail, floating
 from scoresde._tensor import state_dtype
 
 __all__ = ["BoundTerms", "check_data"]
@@ -24,7 +24,7 @@ def check_data(x: object) -> Tensor:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BoundTerms:
     """L_T, L_1 ... L_{T-1} and L_0 of Ho et al. 2020 (arXiv 2006.11239), eq. 5, in nats.
 
@@ -37,6 +37,9 @@ class BoundTerms:
     prior: Tensor
     steps: Tensor
     reconstruction: Tensor
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def total(self) -> Tensor:

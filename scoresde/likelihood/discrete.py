@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, instance, positive_int
+from scoresde._check import brief, choice, fail, instance, positive_int
 from scoresde._tensor import ordinary, wide
 from scoresde.analytic import Gaussian
 from scoresde.contract import DataContract
@@ -54,7 +54,7 @@ DEQUANTISERS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor]]] = {
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DiscreteLogLikelihood:
     """A lower bound on the log probability of discrete samples, in nats and in bits/dim.
 
@@ -78,6 +78,9 @@ class DiscreteLogLikelihood:
     dequantise: str
     importance: int
     status: str
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def nats(self) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, floating, instance, same_shape
+from scoresde._check import brief, fail, finite, floating, instance, same_shape
 from scoresde._tensor import expand, ordinary, state_dtype
 from scoresde.grid import Grid
 from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
@@ -24,7 +24,7 @@ __all__ = ["Latent", "decode", "encode", "slerp"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Latent:
     """Latent codes, and how exactly they give back what was encoded.
 
@@ -41,6 +41,9 @@ class Latent:
     solution: Solution
     round_trip: Tensor | None = None
     error: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 @ordinary
