@@ -91,6 +91,8 @@ def test_tensors_keep_their_precision(dtype: torch.dtype) -> None:
         Items(*zip(X, LABELS.tolist(), strict=True)),
         Items(*zip(torch.from_numpy(X), torch.from_numpy(LABELS), strict=True)),
         Items(*[{"x": a, "label": b} for a, b in zip(X, LABELS, strict=True)]),
+        list(zip(torch.from_numpy(X), LABELS.tolist(), strict=True)),
+        [{"x": a, "label": b} for a, b in zip(X, LABELS, strict=True)],
         Named(*zip(X, LABELS.tolist(), strict=True)),
     ],
 )
@@ -148,6 +150,8 @@ def test_pictures_become_levels(mode: str) -> None:
     [
         (Streamed(), ["x:", "Streamed", "collect"], TypeError),
         (iter(X), ["x:", "torch.stack(list(x))"], TypeError),
+        ("moons", ["x:", "load_data('moons')"], TypeError),
+        (torch.eye(3).to_sparse(), ["x:", "dense", "to_dense"], TypeError),
         (X + 1j, ["x:", "real numbers", "imag"], TypeError),
         (torch.zeros(3, 2, dtype=torch.complex64), ["x:", "real numbers", "imag"], TypeError),
         (np.zeros(3, [("a", "f4"), ("b", "f4")]), ["x:", "structured", "table"], TypeError),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,7 +49,10 @@ def given(x: Any) -> Given:
             stacklevel=3,
         )
         x = x.dataset
-    if isinstance(x, Dataset):
+    if isinstance(x, str | os.PathLike):
+        remedy = f"read it first: scoresde.data.load_data({str(x)!r})"
+        raise wrong_type("x", "samples (N, *D)", x, remedy)
+    if isinstance(x, Dataset) or _lists_items(x):
         return _dataset(x)
     if isinstance(x, tuple):
         if len(x) != 2 or not isinstance(x[1], Mapping):
@@ -61,9 +65,19 @@ def given(x: Any) -> Given:
     return _samples(x, "x")
 
 
+def _lists_items(x: Any) -> bool:
+    """Is this a list of what a data set gives: pairs (x, y) of an array and more, or mappings?"""
+    first = x[0] if isinstance(x, list) and x else None
+    if isinstance(first, tuple) and first:
+        return hasattr(first[0], "__array__")
+    return isinstance(first, Mapping)
+
+
 def _samples(x: Any, name: str) -> Given:
     if isinstance(x, Tensor):
         _real(x, name, x.is_complex())
+        if x.layout is not torch.strided:
+            raise wrong_type(name, "a dense tensor", f"one of layout {x.layout}", "x.to_dense()")
         return Given(x.detach() if x.requires_grad else x)
     if isinstance(x, Mapping) or hasattr(x, "column_names") or hasattr(x, "iloc"):
         remedy = (
@@ -134,8 +148,8 @@ def _one_shape(shapes: list[tuple[int, ...]], name: str) -> None:
             raise fail(name, "samples of one shape", got, "cut or pad them to one shape")
 
 
-def _dataset(dataset: Dataset[Any]) -> Given:
-    """All items of a map-style data set: x, (x, y) or mappings."""
+def _dataset(dataset: Dataset[Any] | list[Any]) -> Given:
+    """All items of a map-style data set or of a list: x, (x, y) or mappings."""
     kind = type(dataset).__name__
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         remedy = "collect what it yields into a tensor, or write a class of scoresde.data.Rows"
@@ -158,7 +172,7 @@ def _dataset(dataset: Dataset[Any]) -> Given:
     return found if len(parts) == 1 else _labelled(found, {"y": parts[1]}, dataset)
 
 
-def _mappings(items: list[Any], dataset: Dataset[Any]) -> Given:
+def _mappings(items: list[Any], dataset: Dataset[Any] | list[Any]) -> Given:
     keys = list(items[0])
     key = next((name for name in SAMPLES if name in keys), None)
     if key is None:
@@ -168,7 +182,9 @@ def _mappings(items: list[Any], dataset: Dataset[Any]) -> Given:
     return _labelled(_samples([item[key] for item in items], "x"), conditions, dataset)
 
 
-def _labelled(found: Given, conditions: dict[str, Any], dataset: Dataset[Any]) -> Given:
+def _labelled(
+    found: Given, conditions: dict[str, Any], dataset: Dataset[Any] | list[Any]
+) -> Given:
     """Conditions by their names; one of classes, integers (N,) or texts, becomes "label"."""
     cond = {}
     for name, values in conditions.items():

@@ -220,6 +220,6 @@ def _only(options: Mapping[str, Any], allowed: Sequence[str], what: str) -> Mapp
     """The options, or an error for one that does not belong to the format."""
     for name, value in options.items():
         if name not in allowed:
-            listed = ", ".join(allowed)
+            listed = ", ".join(allowed) or "no options"
             raise fail(name, f"nothing, for {what} takes {listed}", value, "leave it out")
     return options
