@@ -41,7 +41,7 @@ def show(value: object) -> str:
             return f"{value.item()!r}"
         name = str(value.dtype).removeprefix("torch.")
         return f"a {name} tensor of shape {tuple(value.shape)}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, type):
         if value.shape == () and hasattr(value, "item"):
             return f"{value.item()!r}"
         return f"a {value.dtype} array of shape {tuple(value.shape)}"

@@ -47,11 +47,10 @@ def check_cond(
 
     Raises:
         TypeError: `cond` is no mapping, or a value is no tensor; labels that are not integers.
-        ValueError: a value has not one entry per sample; a name that the model does not take; a
-            label that is not one of its classes.
+        ValueError: a value has not one entry per sample; a name that the model does not take, or
+            one that it needs is missing; a label that is not one of its classes.
     """
-    if cond is None:
-        return None
+    cond = {} if cond is None else cond
     instance("cond", cond, Mapping, 'pass name -> tensor, e.g. {"label": labels}')
     taken: dict[str, Any] = {}
     for name, value in cond.items():
@@ -61,7 +60,7 @@ def check_cond(
             remedy = "conditions are tensors with one entry per sample along their first axis"
             raise fail(f"cond[{name!r}]", f"a tensor with leading {n}", value, remedy)
         taken[name] = made
-    return {k: v.to(device) for k, v in model.admit(taken).items()} if taken else None
+    return {k: v.to(device) for k, v in model.admit(taken).items()} or None
 
 
 def check_weights(model: nn.Module) -> None:
@@ -187,27 +186,30 @@ class _Asked(ScoreModel):
         return value
 
 
-def _named(fn: Callable[..., Any]) -> list[str] | None:
-    """What a function takes by name after its first two arguments; None where all is taken."""
+def _known(cond: dict[str, Tensor], fn: Callable[..., Any]) -> None:
+    """Raise unless a function takes all conditions by name, after its first two arguments.
+
+    Raises:
+        ValueError: it does not take one of them, or needs one that is not there.
+    """
     try:
         parameters = list(inspect.signature(fn).parameters.values())
     except (TypeError, ValueError):
-        return None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
+        return
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     told = {p.name for p in positional[:2]}
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in parameters if p.kind in kinds and p.name not in told]
-
-
-def _known(cond: dict[str, Tensor], names: list[str] | None) -> None:
-    """Raise unless all conditions are of these names."""
-    for name in cond if names is not None else ():
-        if not names:
+    named = {p.name: p for p in parameters if p.kind in kinds and p.name not in told}
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in () if anything else cond:
+        if not named:
             remedy = "leave it out, or give the network an argument of this name"
             raise fail("cond", "None, for the model takes no conditions", name, remedy)
-        choice("cond", name, names)
+        choice("cond", name, list(named))
+    for name, parameter in named.items():
+        if name not in cond and parameter.default is inspect.Parameter.empty:
+            remedy = f'pass cond={{"{name}": ...}}, or give this argument of the model a default'
+            raise fail("cond", f"{name!r}, which the model needs", list(cond) or None, remedy)
 
 
 def _labels(label: Tensor, classes: int, null: object) -> Tensor:
@@ -331,7 +333,7 @@ class Preconditioned(_Asked):
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         net = bare(self.net)
-        _known(cond, _named(net.forward))
+        _known(cond, net.forward)
         classes = getattr(net, "config", {}).get("classes")  # of the networks of scoresde.nets
         if classes is None or "label" not in cond:
             return cond
@@ -395,7 +397,7 @@ class FunctionScore(_Asked):
         self.fn = fn
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
-        _known(cond, _named(self.fn.forward if isinstance(self.fn, nn.Module) else self.fn))
+        _known(cond, self.fn.forward if isinstance(self.fn, nn.Module) else self.fn)
         return cond
 
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:

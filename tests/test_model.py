@@ -424,3 +424,19 @@ def test_an_analytic_start_is_of_one_sde() -> None:
         AnalyticStart(model, normal_model(VESDE(), 1.0), above=0.5)
     with pytest.raises(ValueError, match="above"):
         AnalyticStart(model, normal_model(VPSDE(), 1.0), above=1.5)
+
+
+def test_a_condition_that_the_model_needs_is_asked_for() -> None:
+    def told(t: Tensor, x: Tensor, *, label: Tensor, shift: float = 0.0) -> Tensor:
+        return label[:, None] + shift - x
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, label: Tensor, **more: Any) -> Tensor:
+            return x * label[:, None]
+
+    for model in (FunctionScore(VPSDE(), told), Preconditioned(Net(), VPSDE())):
+        sampler = ReverseSampler(VPSDE(), model, "ddim", steps=2)
+        for cond, got in ((None, "None"), ({}, "None")):
+            with pytest.raises(ValueError, match=f"cond: expected 'label', .* got {got}; pass"):
+                sampler.sample((3, 2), seed=0, cond=cond)
+        assert sampler.sample((3, 2), seed=0, cond={"label": torch.ones(3)}).isfinite().all()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -892,3 +893,10 @@ def test_stopped_samples_are_denoised_at_their_own_time() -> None:
     assert float(stopped.stats["t"].min()) > 0.01
     expected = gaussian.under(VP)(stopped.stats["t"], stopped.x).x0
     assert torch.allclose(solution.x, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_dtype_of_numpy_is_refused_by_name() -> None:
+    sampler = ReverseSampler(VPSDE(), lambda t, x: -x, steps=2)
+    dtype: Any = np.float64
+    with pytest.raises(TypeError, match=r"dtype: expected .*numpy.float64.*; pass e.g. torch"):
+        sampler.sample((2, 2), seed=0, dtype=dtype)
