@@ -581,3 +581,57 @@ def test_a_reader_that_leaves_ends_the_program_quietly() -> None:
     )
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("a line\n141\n", "")
+
+
+def test_a_refused_resume_leaves_the_options_of_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    call(f"train moons --data-option n=100 --steps 2 {QUICK} --out {out}")
+    before = (out / "config.json").read_bytes()
+    refused(f"train moons --steps 4 {QUICK} --out {out} --resume", "samples: expected 99, as in")
+    assert (out / "config.json").read_bytes() == before
+
+
+def test_a_run_without_a_checkpoint_is_told_from_samples_and_from_damage(
+    run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early/config.json").write_bytes((run / "config.json").read_bytes())
+    line = f"sample {tmp_path / 'early'} --n 2 --out {tmp_path / 'no'}"
+    refused(line, "MODEL: expected a checkpoint", "has none yet", "train --config", "--overwrite")
+    with pytest.raises(ValueError, match=r"path: expected a checkpoint.*has none yet"):
+        load(tmp_path / "early")
+    call(f"sample {run} --n 2 --steps 1 --out {tmp_path / 'drawn'}")
+    refused(f"inspect {tmp_path / 'drawn'}", "MODEL: expected a checkpoint", "`scoresde sample`")
+
+
+def test_classes_whose_names_are_numbers_go_by_name_alone(tmp_path: Path) -> None:
+    rows = "".join(f"{k % 5},{k % 7},{1 + k % 3}\n" for k in range(30))
+    (tmp_path / "t.csv").write_text(f"a,b,kind\n{rows}", encoding="utf-8")
+    line = f"train {tmp_path / 't.csv'} --data-option label=kind"
+    call(f"{line} --steps 1 {QUICK} --out {tmp_path / 'run'}")
+    line = f"sample {tmp_path / 'run'} --n 2 --steps 1"
+    assert "classes in turns: 1" in call(f"{line} --label 1 --out {tmp_path / 's'}").stdout
+    expected = "--label: expected a class by name (1, 2, 3), several with commas, all or none, got"
+    refused(f"{line} --label 0 --out {tmp_path / 'no'}", f"{expected} '0'")
+
+
+def test_columns_are_matched_by_name(run: Path, tmp_path: Path) -> None:
+    rows = (run.parent / "t.csv").read_text(encoding="utf-8").splitlines()
+    turned = "".join(",".join(row.split(",")[::-1]) + "\n" for row in rows)
+    (tmp_path / "turned.csv").write_text(turned, encoding="utf-8")
+    found = []
+    for source in (run.parent / "t.csv", tmp_path / "turned.csv"):
+        line = f"likelihood {run} {source} --data-option label=kind --tolerance 1e-3 --json"
+        found.append(json.loads(call(line).stdout)["nats"])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_formats_that_samples_do_not_have_are_refused_by_flag(run: Path, tmp_path: Path) -> None:
+    line = f"sample {run} --n 2 --out {tmp_path / 'no'} --format"
+    refused(f"{line} png", "--format: expected npz, as the samples are floats, got 'png'")
+
+
+def test_options_of_a_loader_that_takes_none_are_refused(run: Path, tmp_path: Path) -> None:
+    call(f"sample {run} --n 2 --steps 1 --out {tmp_path / 's'}")
+    line = f"train {tmp_path / 's'} --data-option size=16 --out {tmp_path / 'no'}"
+    refused(line, "a folder of samples takes no options, got 16")

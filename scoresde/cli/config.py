@@ -17,6 +17,7 @@ __all__ = [
     "ABOUT",
     "ConfigFile",
     "given",
+    "put_config",
     "read_file",
     "say_where",
     "settings",
@@ -155,8 +156,13 @@ def write_config(ctx: typer.Context, folder: Path, about: Mapping[str, Any] | No
     folder.mkdir(parents=True, exist_ok=True)
     head = {"command": ctx.info_name, "version": version("scoresde"), **(about or {})}
     text = json.dumps({**settings(ctx), ABOUT: head}, indent=1, default=str)
+    return put_config(folder, f"{text}\n".encode())
+
+
+def put_config(folder: Path, content: bytes) -> Path:
+    """Write the content of a folder's `config.json`, whole or not at all."""
     half = folder / ".config.json.tmp"
-    half.write_text(text + "\n", encoding="utf-8")
+    half.write_bytes(content)
     os.replace(half, folder / "config.json")
     return folder / "config.json"
 

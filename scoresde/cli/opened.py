@@ -163,7 +163,8 @@ class Opened:
             wanted: a class by its name or its number, several with commas between them, or "all"
                 of those that occur in the training data; None or "none" for no label, which a
                 network with classes takes as its unconditional case. A name goes before a number
-                and before "all" and "none", and may hold commas itself.
+                and before "all" and "none", and may hold commas itself. Where all names are
+                numbers, such as 3 and 7, numbers are names only.
 
         Raises:
             ValueError: a class that there is not, or a model without classes.
@@ -223,21 +224,25 @@ def _class_numbers(wanted: str, names: Sequence[str], classes: int) -> list[int]
     import difflib
 
     parts, found = wanted.split(","), []
+    plain = [str(k) for k in range(classes)]
+    # Of the names 1, 2, 3 the first would be class 1 by its name and class 0 by its number.
+    counted = list(names) in ([], plain) or not all(name.isdecimal() for name in names)
     while parts:
         sizes = range(len(parts), 0, -1)
         texts = [(size, ",".join(parts[:size]).strip()) for size in sizes]
         size, text = next(((k, t) for k, t in texts if t in names), (1, parts[0].strip()))
         if text in names:
             found.append(names.index(text))
-        elif text.isdecimal() and int(text) < classes:
+        elif counted and text.isdecimal() and int(text) < classes:
             found.append(int(text))
         else:
-            some = f" or by name ({', '.join(names[:8])}{' ...' if len(names) > 8 else ''})"
+            ways = [f"by number from 0 to {classes - 1}"] if counted else []
+            if names:
+                ways.append(f"by name ({', '.join(names[:8])}{' ...' if len(names) > 8 else ''})")
             near = difflib.get_close_matches(text, names, n=1)
             raise ValueError(
-                f"label: expected a class by number from 0 to {classes - 1}"
-                f"{some if names else ''}, several with commas, all or none, got {text!r}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
+                f"label: expected a class {' or '.join(ways)}, several with commas, all or none, "
+                f"got {text!r}" + (f"; did you mean {near[0]!r}?" if near else "")
             )
         parts = parts[size:]
     return found

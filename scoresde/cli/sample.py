@@ -136,6 +136,7 @@ def sample(
     and grid.png, a look at the first samples, of images and of points in the plane.
     `scoresde.data.samples`, or the folder in the place of a data set, reads them back.
     """
+    from scoresde._check import fail
     from scoresde.sampler import sample_to
 
     began = time.monotonic()
@@ -146,15 +147,20 @@ def sample(
     sampler = make_sampler(
         opened.model, solver=solver, steps=steps, grid=grid, eta=eta, folder=opened.folder
     )
+    sizes, contract = opened.shape(shape), None if floats else opened.contract
+    if format == "png" and contract is None:
+        raise fail("format", "npz, as the samples are floats", format, "pictures hold levels")
+    if format == "csv" and len(sizes) != 1:
+        raise fail("format", f"npz, for samples of shape {sizes}", format, "tables hold vectors")
     done = sample_to(
         sampler,
         out,
         n,
-        opened.shape(shape),
+        sizes,
         seed=seed,
         first=first,
         labels=turns,
-        contract=None if floats else opened.contract,
+        contract=contract,
         data=opened.data,
         format=format,
         floats=floats,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, final
@@ -100,6 +100,7 @@ def open_samples(
     import torch
 
     from scoresde._check import fail, positive_int
+    from scoresde.data import Data as InMemory
 
     options, hint = _options_of_run(opened, source, list(options or ()))
     data: Data | LazyData = load_source(source, options)
@@ -135,9 +136,16 @@ def open_samples(
     scaling = None if opened.data is None else opened.data.scaling
     own = getattr(data, "scaling", None)
     columns = () if scaling is None else scaling.columns
+    names = () if own is None else own.columns
+    turned = names != columns and sorted(names) == sorted(columns)
+    if turned and own is not None and isinstance(data, InMemory):
+        order = torch.tensor([own.columns.index(name) for name in columns], device="cpu")
+        own = replace(own, mean=own.mean[order], std=own.std[order], columns=columns)
+        data = replace(data, x=data.x[:, order], scaling=own)
+        say(f"the columns are taken in the order of the training: {', '.join(columns)}")
     if columns and (own is None or own.columns != columns):
         got = None if own is None else own.columns
-        remedy = "pass a table with these columns, in this order"
+        remedy = f"pass a table with these columns{hint}"
         raise fail("data", f"a table with the columns {columns}", got, remedy)
     if own is not None and opened.data is None:
         say(

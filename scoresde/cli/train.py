@@ -32,7 +32,7 @@ from scoresde.cli.common import (
     say,
     watched,
 )
-from scoresde.cli.config import ConfigFile, say_where, write_config
+from scoresde.cli.config import ConfigFile, put_config, say_where, write_config
 from scoresde.cli.initial import initial
 from scoresde.cli.pictures import Pictures, draw_losses
 from scoresde.cli.source import DataOptions, Source, load_source, parts
@@ -404,11 +404,18 @@ def train(
         "samples": len(seen),
         "held_out": 0 if held_out is None else len(held_out),
     }
+    earlier = out / "config.json"
+    before = earlier.read_bytes() if resume and earlier.is_file() else None
     if is_first():
         write_config(ctx, out, about)
     say(beginning(trainer, whole, about, out))
     began = clock.perf_counter()
-    _fit(trainer, out, resume)
+    try:
+        _fit(trainer, out, resume)
+    except (TypeError, ValueError):  # bad input: the run stays as it was, its options too
+        if is_first() and before is not None:
+            put_config(out, before)
+        raise
     result = result_of(trainer, out, clock.perf_counter() - began, about)
     emit(result, ending(result), as_json)
 

@@ -381,6 +381,18 @@ def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """The folder of a checkpoint and its config, of a format that is known here."""
     folder, config = open_folder(path)
     file = folder / CONFIG
+    about = config.get("about")
+    if isinstance(about, dict) and "command" in about:  # what a command of scoresde left
+        if about["command"] != "train":
+            got = f"{str(folder)!r}, which `scoresde {about['command']}` wrote"
+            remedy = "pass the folder of a run, or one that save wrote"
+            raise refuse("path", "a checkpoint", got, remedy)
+        got = f"{str(folder)!r}, a run that has none yet"
+        remedy = (
+            "wait for its first one, or, if it was killed before that, train it anew: "
+            f"scoresde train --config {file} --overwrite"
+        )
+        raise refuse("path", "a checkpoint", got, remedy)
     if config.get("format") != FORMAT:
         raise fail(str(file), f"format {FORMAT!r}", config.get("format"), "pass what save wrote")
     if config.get("version") != VERSION:
