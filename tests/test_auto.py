@@ -196,3 +196,18 @@ def test_many_steps_out_of_pure_noise(sde: AffineSDE) -> None:
     if sde.alpha(sde.T) == 0.0:  # a path begins at a log-SNR of -16 there
         made = ReverseSampler(sde, TWO.under(sde), "auto_sde", steps=100)
         assert bool(torch.isfinite(made.sample((2, 2), seed=0, noise="path")).all())
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), EDMSDE(), FlowSDE()], ids=repr)
+@pytest.mark.parametrize("std", [0.01, 0.1, 50.0])
+def test_data_far_from_unit_size(sde: AffineSDE, std: float) -> None:
+    data = Gaussian(torch.zeros(2, dtype=F64), std**2 * torch.tensor([1.0, 0.05], dtype=F64))
+    x = sde.prior_std * torch.randn(16, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+    model = data.under(sde)
+    exact = model.predict(sde.at(sde.t_end), data.flow(sde, x, sde.T, sde.t_end)).x0
+    error = {}
+    for steps in (1, 2, 3, 5, 10, 20, 50):
+        x0 = ReverseSampler(sde, model, steps=steps).sample((16, 2), x_init=x)
+        error[steps] = gap(x0, exact)
+        assert error[steps] < 1.2 * error[1], error
+    assert error[50] < 1e-3, error

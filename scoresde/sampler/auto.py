@@ -40,10 +40,18 @@ AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
 """Process -> rows of (the steps from which it holds, solver, grid), those of docs/choosing.md.
 
 "ode" is the probability flow of data with fewer than 64 values a sample, "ode_many" that of all
-others and of data that the model does not know; "sde" is a stochastic process, with the eta of the
-user or, for "auto_sde", that of the solver's name. All are solvers with one call a step on a grid
-in the log-SNR, so that a row means the same under every affine SDE. `python
-benchmarks/choosing.py` measures them on random problems.
+others, of data far from unit size (see `UNIT`) and of data that the model does not know; "sde" is
+a stochastic process, with the eta of the user or, for "auto_sde", that of the solver's name. All
+are solvers with one call a step on a grid in the log-SNR, so that a row means the same under
+every affine SDE. `python benchmarks/choosing.py` measures them on random problems.
+"""
+
+UNIT = 0.15, 10.0
+"""Standard deviations between which data are about of unit size.
+
+The solvers of the rows "ode" interpolate eps - x_0 between nodes, which is smooth for
+such data alone: at a standard deviation of 0.01 two steps were 30 times worse than one. Those of
+"ode_many" see no scale but that of the grid.
 """
 
 
@@ -107,8 +115,8 @@ def settle(
     default, why = "log_snr" if affine else "uniform", ""
     if automatic:
         process = "ode" if solver == "auto" and eta in (None, 0) else "sde"
-        many = process == "ode" and (spread is None or spread[1] >= MANY)
-        chosen = choose("ode_many" if many else process, count)
+        few = spread is not None and spread[1] < MANY and UNIT[0] <= spread[0] <= UNIT[1]
+        chosen = choose("ode_many" if process == "ode" and not few else process, count)
         why = f"measured to do best with {count} steps, {_known(spread)}"
         if not isinstance(sde, AffineSDE):
             chosen = "euler_maruyama", "uniform"
