@@ -156,7 +156,7 @@ def fingerprint() -> list[list[float]]:
 
 def taken() -> dict[str, dict[str, list[str]]]:
     """The choices that the figures are of, at each number of calls."""
-    return {p: {str(n): list(choose(p, n)) for n in BUDGETS} for p in ("ode", "ode_many")}
+    return {p: {str(n): list(choose(p, n)) for n in BUDGETS} for p in ("ode", "ode_any")}
 
 
 def load() -> Record:
@@ -217,8 +217,8 @@ def groups(problems: list[Record]) -> str:
 
 
 HEADS = {
-    "ode": 'The probability flow, fewer than 64 values a sample: `"auto"`',
-    "ode_many": 'The probability flow, 64 values or more, or data not known: `"auto"`',
+    "ode": 'The probability flow, data of about unit size: `"auto"`',
+    "ode_any": 'The probability flow, data of another size, or not known: `"auto"`',
     "sde": 'A stochastic process: `"auto"` with `eta=1.0`, or `"auto_sde"`',
 }
 

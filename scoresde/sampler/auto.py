@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from scoresde._check import positive_int
-from scoresde.grid import MANY, Grid, make_grid
+from scoresde.grid import Grid, make_grid
 from scoresde.process import Eta
 from scoresde.sampler.names import AUTOMATIC, FIRST_ORDER_STEPS, STEPS, as_solver
 from scoresde.sde import SDE, AffineSDE
@@ -20,11 +20,11 @@ __all__ = ["AUTO", "Settled", "choose", "settle"]
 AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
     "ode": (
         (1, "ddim", "tapered"),
-        (2, "unipc_2_flow", "tapered"),
+        (4, "unipc_2_flow", "tapered"),
         (10, "unipc_3_flow", "tapered"),
         (28, "unipc_4_flow", "tapered"),
     ),
-    "ode_many": (
+    "ode_any": (
         (1, "ddim", "tapered"),
         (2, "dpmpp_2m", "tapered"),
         (16, "unipc_3", "tapered"),
@@ -39,11 +39,11 @@ AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
 }
 """Process -> rows of (the steps from which it holds, solver, grid), those of docs/choosing.md.
 
-"ode" is the probability flow of data with fewer than 64 values a sample, "ode_many" that of all
-others, of data far from unit size (see `UNIT`) and of data that the model does not know; "sde" is
-a stochastic process, with the eta of the user or, for "auto_sde", that of the solver's name. All
-are solvers with one call a step on a grid in the log-SNR, so that a row means the same under
-every affine SDE. `python benchmarks/choosing.py` measures them on random problems.
+"ode" is the probability flow of data of about unit size (see `UNIT`), "ode_any" that of data of
+another size and of data that the model does not know; "sde" is a stochastic process, with the eta
+of the user or, for "auto_sde", that of the solver's name. All are solvers with one call a step on
+a grid in the log-SNR, so that a row means the same under every affine SDE. `python
+benchmarks/choosing.py` measures them on random problems.
 """
 
 UNIT = 0.15, 10.0
@@ -51,7 +51,7 @@ UNIT = 0.15, 10.0
 
 The solvers of the rows "ode" interpolate eps - x_0 between nodes, which is smooth for
 such data alone: at a standard deviation of 0.01 two steps were 30 times worse than one. Those of
-"ode_many" see no scale but that of the grid.
+"ode_any" see no scale but that of the grid.
 """
 
 
@@ -115,8 +115,8 @@ def settle(
     default, why = "log_snr" if affine else "uniform", ""
     if automatic:
         process = "ode" if solver == "auto" and eta in (None, 0) else "sde"
-        few = spread is not None and spread[1] < MANY and UNIT[0] <= spread[0] <= UNIT[1]
-        chosen = choose("ode_many" if process == "ode" and not few else process, count)
+        unit = spread is not None and UNIT[0] <= spread[0] <= UNIT[1]
+        chosen = choose("ode_any" if process == "ode" and not unit else process, count)
         why = f"measured to do best with {count} steps, {_known(spread)}"
         if not isinstance(sde, AffineSDE):
             chosen = "euler_maruyama", "uniform"
