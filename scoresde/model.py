@@ -165,7 +165,9 @@ class _Asked(ScoreModel):
         value: Any = call(heard) if graph and heard.requires_grad else self._entering(call, heard)
         if not isinstance(value, Tensor):
             return value  # type: ignore[no-any-return]  # refused by the caller, for its shape
-        return (value if graph else value.detach()).to(x.dtype)
+        # A detach is an operation of its own, also where there is nothing to detach from.
+        alone = graph or not value.requires_grad
+        return (value if alone else value.detach()).to(x.dtype)
 
     def _entering(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """What `call` says of an x that is in no graph."""
