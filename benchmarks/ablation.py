@@ -24,18 +24,9 @@ from typing import Any
 
 import torch
 
-from scoresde import (
-    VPSDE,
-    ImportanceTime,
-    LogNormalTime,
-    Preconditioned,
-    ReverseSampler,
-    Trainer,
-    UniformTime,
-    elbo,
-)
+from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer, elbo
 from scoresde.data import Data, digits
-from scoresde.losses import TimeSampler
+from scoresde.losses import ImportanceTime, LogNormalTime, TimeSampler, UniformTime
 from scoresde.metrics import Judge, frechet_distance
 from scoresde.nets import UNet
 
@@ -70,9 +61,9 @@ def one(cell: Cell, seed: int, steps: int, train: Data, test: Data, judge: Judge
     ).fit()
     seconds = time.process_time() - began
     bound = elbo(
-        trained, test.x, contract=test.contract, steps=32, samples=1, t_end=1e-3, seed=seed
+        trained, test.x, quantisation=test.quantisation, steps=32, samples=1, t_end=1e-3, seed=seed
     )
-    bits = float(bound.bits_per_dim(test.contract).mean())
+    bits = float(bound.bits_per_dim(test.quantisation).mean())
     x = ReverseSampler(sde, trained, "unipc_3", steps=20).sample(test.x.shape, seed=seed)
     frechet = frechet_distance(judge.features(x), judge.features(test.x))
     return [bits, frechet, seconds]

@@ -2,9 +2,9 @@
 
     python benchmarks/calibrated.py [--quick] [--only B1 B2-768] [--budgets 5 10] [--method gits]
 
-A calibration chooses solver and nodes on 48 pilots; here it walks other starts, which it has not
-seen. Ours on named grids and the peers get the better hand: of all their solvers and grids the one
-with the least error on these very starts. Errors are against DOP853 at 1e-13 (B1, B4) or the
+A calibration chooses solver and nodes on 48 trajectories; here it walks other starts, which it has
+not seen. Ours on named grids and the peers get the better hand: of all their solvers and grids the
+one with the least error on these very starts. Errors are against DOP853 at 1e-13 (B1, B4) or the
 closed form (B2). The budget is in network calls, with no final denoising; what the calibration
 cost is given as the number of samples that its network evaluations would have made. Writes
 calibrated.md and calibrated.json to benchmarks/results; peers that are not installed are left out.
@@ -27,9 +27,10 @@ import torch
 from problems import SPECTRUM, Problem, b1, b4
 from solvers import OURS, RESULTS, Method, Record, measure, methods
 
-from scoresde import Gaussian, Independent, ReverseSDE
-from scoresde.solvers.calibrate import METHODS, calibrate
-from scoresde.solvers.calibration import Calibration
+from scoresde import Gaussian, ReverseSDE
+from scoresde.calibration.result import Calibration
+from scoresde.calibration.search import METHODS, calibrate
+from scoresde.noise import Independent
 
 BUDGETS = (5, 10, 20, 50)
 GRIDS = ("log_snr", "quadratic", "karras", "uniform")

@@ -25,18 +25,11 @@ import torch
 from problems import Drawn, drawn
 from torch import Tensor
 
-from scoresde import (
-    VPSDE,
-    Adams,
-    FunctionScore,
-    Grid,
-    Prediction,
-    ReverseSampler,
-    ReverseSDE,
-)
-from scoresde.grid import GRIDS, make_grid, tapered
+from scoresde import VPSDE, Adams, FunctionScore, Grid, ReverseSampler, ReverseSDE
+from scoresde.prediction import Prediction
 from scoresde.sampler import SOLVERS
-from scoresde.sampler.auto import AUTO, choose
+from scoresde.sampler.plan import AUTO, choose
+from scoresde.schedule.grid import GRIDS, make_grid, tapered
 from scoresde.solvers.base import nodes
 
 HERE = Path(__file__).parent
@@ -78,8 +71,11 @@ def walk(problem: Drawn, solvers: Sequence[Adams], grids: Sequence[Grid]) -> Ten
     past: list[Tensor] = []
     for step in range(grids[0].steps):
         prediction = predict(step)
-        read = {kernel: prediction.read(kernel) for kernel in {s.kernel for s in solvers}}
-        kinds = [read[s.kernel].view(count, size, -1)[i] for i, s in enumerate(solvers)]
+        read = {
+            parametrisation: prediction.read(parametrisation)
+            for parametrisation in {s.parametrisation for s in solvers}
+        }
+        kinds = [read[s.parametrisation].view(count, size, -1)[i] for i, s in enumerate(solvers)]
         past = [torch.cat(kinds), *past[:5]]
         rows = [of[step] for of in made]
         x = columns([row[0] for row in rows]) * x

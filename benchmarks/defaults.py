@@ -31,9 +31,9 @@ from scoresde import (
     ReverseSampler,
     SubVPSDE,
     Trainer,
-    UniformTime,
 )
 from scoresde.data import Data, digits, toy
+from scoresde.losses import UniformTime
 from scoresde.metrics import Judge, frechet_distance, sliced_wasserstein
 from scoresde.nets import MLP, UNet
 

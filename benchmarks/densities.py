@@ -43,11 +43,11 @@ from scoresde import (
     ReverseSDE,
     ScoreModel,
     Trainer,
-    UniformTime,
     log_prob,
     plot,
 )
 from scoresde.data import eight_gaussians, eight_gaussians_parameters, load_data
+from scoresde.losses import UniformTime
 from scoresde.metrics import compare_sets
 from scoresde.nets import MLP
 

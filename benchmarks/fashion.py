@@ -40,13 +40,13 @@ from scoresde import (
     ReverseSampler,
     ScoreModel,
     Trainer,
-    UniformTime,
     discrete_log_prob,
     elbo,
     load,
     plot,
 )
 from scoresde.data import Data, load_data, split
+from scoresde.losses import UniformTime
 from scoresde.metrics import ImageClassifier, compare_sets
 from scoresde.nets import UNet, UViT
 
@@ -132,26 +132,33 @@ def mean_of(values: Tensor) -> list[float]:
 
 def bits(model: ScoreModel, train: Data, test: Data) -> dict[str, Any]:
     """Bits/dim of the bound on all test images, and of the flow on some."""
-    contract = test.contract
+    quantisation = test.quantisation
 
     def bound(data: Data, t_end: float) -> list[float]:
         found = elbo(
             model,
             data.x,
-            contract=contract,
+            quantisation=quantisation,
             steps=8,
             samples=2 if len(data) <= 500 else 1,
             t_end=t_end,
             cond=data.cond,
             batch_size=100,
         )
-        return mean_of(found.bits_per_dim(contract))
+        return mean_of(found.bits_per_dim(quantisation))
 
     tried = {t: bound(train[:500], t) for t in (1e-3, 3e-4, 1e-4)}
     best = min(tried, key=lambda t: tried[t][0])
     some = test[:32]
     flow = discrete_log_prob(
-        model, some.x, contract, cond=some.cond, rtol=1e-3, atol=1e-3, batch_size=32, t_end=best
+        model,
+        some.x,
+        quantisation,
+        cond=some.cond,
+        rtol=1e-3,
+        atol=1e-3,
+        batch_size=32,
+        t_end=best,
     )
     return {
         "bound": bound(test, best),

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from scoresde import VPSDE, DataContract, Preconditioned, ReverseSampler, load, sample_to, save
+from scoresde import VPSDE, Preconditioned, Quantisation, ReverseSampler, load, sample_to, save
 from scoresde.nets import UNet
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,7 +49,7 @@ def run(sampler: ReverseSampler, out: Path, options: dict[str, Any]) -> None:
     warnings.simplefilter("ignore")  # half-written shards are what this is about
     size = options["n"], (1, 8, 8)
     rest = {key: value for key, value in options.items() if key != "n"}
-    sample_to(sampler, out, *size, seed=5, labels=range(3), contract=DataContract(256), **rest)
+    sample_to(sampler, out, *size, seed=5, labels=range(3), quantisation=Quantisation(256), **rest)
 
 
 def started(sampler: ReverseSampler, out: Path, options: dict[str, Any]) -> BaseProcess:

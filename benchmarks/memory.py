@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde import VPSDE, DataContract, Preconditioned, ReverseSampler, sample_to
+from scoresde import VPSDE, Preconditioned, Quantisation, ReverseSampler, sample_to
 
 RESULTS = Path(__file__).parent / "results"
 SHAPE, SHARD = (1, 28, 28), 500
@@ -53,7 +53,7 @@ def peak(n: int, format: str) -> float:
             out,
             n,
             SHAPE,
-            contract=DataContract(256),
+            quantisation=Quantisation(256),
             format=format,
             shard=SHARD,
         )

@@ -20,9 +20,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from scoresde import VPSDE, Grid, Independent, Noise, PathOnGrid
-from scoresde.grid import karras, log_snr, uniform
-from scoresde.noise import BrownianPath
+from scoresde import VPSDE, Grid
+from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
+from scoresde.schedule.grid import karras, log_snr, uniform
 
 SDE = VPSDE()
 

@@ -28,9 +28,11 @@ import torch
 from peers import installed, k_sampling
 from torch import Tensor, nn
 
-from scoresde import VPSDE, Independent, Noise, Preconditioned, ReverseSampler, StepSolver
+from scoresde import VPSDE, Preconditioned, ReverseSampler
 from scoresde.node import Node
+from scoresde.noise import Independent, Noise
 from scoresde.sampler import SOLVERS
+from scoresde.solvers import StepSolver
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -242,7 +244,7 @@ class Replayed(Noise):
             self.drawn[key] = self.inner.normal(like, now, nxt, stage)
         return self.drawn[key]
 
-    def on_leg(self, leg: int) -> Noise:
+    def on_segment(self, segment: int) -> Noise:
         return self
 
     def from_sample(self, first: int) -> Noise:

@@ -40,13 +40,13 @@ from scoresde import (
     GaussianMixture,
     Grid,
     LinearSDE,
-    Node,
-    Noise,
     ReverseSampler,
     ScoreModel,
     SubVPSDE,
 )
-from scoresde.grid import GRIDS
+from scoresde.node import Node
+from scoresde.noise import Noise
+from scoresde.schedule.grid import GRIDS
 from scoresde.sde import AffineSDE
 from scoresde.solvers import Adams
 
@@ -181,14 +181,14 @@ class FromDraws(Noise):
     """Draws as a noise source of scoresde: independent increments, one key per interval."""
 
     draws: Draws
-    leg: int = 0
+    segment: int = 0
     seed: int = 0
 
     def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
-        return self.draws(like, (self.leg, now.t, nxt.t, stage))
+        return self.draws(like, (self.segment, now.t, nxt.t, stage))
 
-    def on_leg(self, leg: int) -> FromDraws:
-        return FromDraws(self.draws, leg)
+    def on_segment(self, segment: int) -> FromDraws:
+        return FromDraws(self.draws, segment)
 
     def from_sample(self, first: int) -> FromDraws:
         return self

@@ -40,9 +40,10 @@ from problems import (
 )
 from torch import Tensor
 
-from scoresde import SDE, VPSDE, Adams, Grid, ReverseSDE, Solver, StepSolver
+from scoresde import SDE, VPSDE, Adams, Grid, ReverseSDE
 from scoresde.sampler import SOLVERS
-from scoresde.sampler.names import as_solver
+from scoresde.sampler.registry import as_solver
+from scoresde.solvers import Solver, StepSolver
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = (5, 10, 20, 50, 100)
@@ -50,23 +51,26 @@ OURS = "scoresde"
 
 VARIANTS: dict[str, tuple[Solver, float]] = {
     "unipc_3 exact": (Adams(3, 4), 0.0),
-    "unipc_3_eps exact": (Adams(3, 4, kernel="eps"), 0.0),
+    "unipc_3_eps exact": (Adams(3, 4, parametrisation="eps"), 0.0),
     "ab_2": (Adams(2), 0.0),
     "sa_p2": (Adams(2), 1.0),
     "sa_p2c2": (Adams(2, 2), 1.0),
     "sa_p3c4": (Adams(3, 4), 1.0),
     "sa_p2c2_half": (Adams(2, 2), 0.5),
     "sa_p2c2_more": (Adams(2, 2), 1.5),
-    "sa_p1_v": (Adams(1, kernel="v"), 1.0),
-    "sa_p2c2_v": (Adams(2, 2, kernel="v"), 1.0),
-    "sa_p3c4_v": (Adams(3, 4, kernel="v"), 1.0),
-    "ab_3_eps": (Adams(3, kernel="eps"), 0.0),
-    "ab_3_v_rho": (Adams(3, kernel="v", clock="rho"), 0.0),
-    "unipc_2_v": (Adams(2, 3, kernel="v"), 0.0),
-    "unipc_3_v": (Adams(3, 4, kernel="v"), 0.0),
-    "unipc_3_v_t": (Adams(3, 4, kernel="v", clock="t"), 0.0),
+    "sa_p1_v": (Adams(1, parametrisation="v"), 1.0),
+    "sa_p2c2_v": (Adams(2, 2, parametrisation="v"), 1.0),
+    "sa_p3c4_v": (Adams(3, 4, parametrisation="v"), 1.0),
+    "ab_3_eps": (Adams(3, parametrisation="eps"), 0.0),
+    "ab_3_v_rho": (Adams(3, parametrisation="v", variable="rho"), 0.0),
+    "unipc_2_v": (Adams(2, 3, parametrisation="v"), 0.0),
+    "unipc_3_v": (Adams(3, 4, parametrisation="v"), 0.0),
+    "unipc_3_v_t": (Adams(3, 4, parametrisation="v", variable="t"), 0.0),
     "unipc_3_lower": (Adams(3, 4, variant="bh2", lower_final=True), 0.0),
-    "unipc_4_eps_t_lower": (Adams(4, 5, kernel="eps", clock="t", lower_final=True), 0.0),
+    "unipc_4_eps_t_lower": (
+        Adams(4, 5, parametrisation="eps", variable="t", lower_final=True),
+        0.0,
+    ),
 }
 """Settings of the engine beside the named ones: for an anchor, or good at few calls."""
 

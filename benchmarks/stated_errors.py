@@ -47,7 +47,6 @@ from scoresde import (
     Gaussian,
     GaussianMixture,
     Grid,
-    Independent,
     LinearSDE,
     ReverseSDE,
     SubVPSDE,
@@ -56,6 +55,7 @@ from scoresde import (
     log_prob,
 )
 from scoresde.ddpm import ChainSDE
+from scoresde.noise import Independent
 
 RESULTS = Path(__file__).parent / "results"
 D = torch.float64

@@ -36,19 +36,13 @@ import torch
 from peers import installed, k_sampling
 from torch import Tensor
 
-from scoresde import (
-    VPSDE,
-    Calibration,
-    Independent,
-    Preconditioned,
-    ReverseSampler,
-    ScoreModel,
-    Trainer,
-    UniformTime,
-)
+from scoresde import VPSDE, Preconditioned, ReverseSampler, ScoreModel, Trainer
+from scoresde.calibration import Calibration
 from scoresde.data import Data, digits, toy
+from scoresde.losses import UniformTime
 from scoresde.metrics import Judge, frechet_distance, nearest_distance, sliced_wasserstein
 from scoresde.nets import MLP, UNet
+from scoresde.noise import Independent
 from scoresde.plot import save
 from scoresde.plot.style import PALETTE, SOFT, blank, plain_ticks
 
@@ -82,7 +76,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Found:
-    """A calibration: what it promises on held-back pilots and what it cost."""
+    """A calibration: what it promises on held-back trajectories and what it cost."""
 
     budget: int
     solver: str
@@ -151,7 +145,7 @@ class Case:
         trainer = Trainer(
             Preconditioned(net, self.sde, predicts="eps" if self.image else "v"),
             self.train.x,
-            contract=self.train.contract,
+            quantisation=self.train.quantisation,
             steps=steps,
             batch_size=64 if self.image else 512,
             lr=2e-3,
@@ -327,15 +321,15 @@ def walks() -> dict[str, Walk]:
 
 
 def calibrated(case: Case, budget: int) -> Found:
-    """Calibrate on pilots of another seed; the network's rows are counted at the network."""
+    """Calibrate on trajectories of another seed; the network's rows are counted at the network."""
     began = time.perf_counter()
     sampler = ReverseSampler(case.sde, case.model, steps=budget - 1)
     with case.counting():
         made = sampler.calibrate(case.starts.shape[1:], seed=PILOT_SEED)
     case.calibrations[budget] = made
-    pilots = Independent(PILOT_SEED).prior(case.starts[: made.cost.pilots])
-    if torch.cdist(pilots.flatten(1), case.starts.flatten(1)).min() == 0:
-        raise RuntimeError("a pilot is one of the test samples")
+    trajectories = Independent(PILOT_SEED).prior(case.starts[: made.cost.trajectories])
+    if torch.cdist(trajectories.flatten(1), case.starts.flatten(1)).min() == 0:
+        raise RuntimeError("a trajectory is one of the test samples")
     return Found(
         budget,
         repr(made.solver),
@@ -364,7 +358,7 @@ def measure(case: Case, method: str, walk: Walk, budget: int) -> Run:
 # What the figures say
 
 
-def settled(runs: list[Run], to: Value, figure: str = "quality") -> dict[str, int | None]:
+def resolve(runs: list[Run], to: Value, figure: str = "quality") -> dict[str, int | None]:
     """Method -> the least budget from which on it stays at the converged value, or None."""
     found: dict[str, int | None] = {}
     for method in dict.fromkeys(r.method for r in runs):
@@ -409,7 +403,7 @@ def verdict(runs: list[Run], to: Value, figure: str, metric: str) -> list[str]:
             "converged "
             f"value all the same."
         )
-    reached = settled(runs, to, figure)
+    reached = resolve(runs, to, figure)
     by_calls: dict[int | None, list[str]] = {}
     for method, budget in reached.items():
         by_calls.setdefault(budget, []).append(method)
@@ -507,10 +501,10 @@ def section(case: Case, runs: list[Run], found: list[Found], to: dict[str, Value
         "",
         "### Calibration",
         "",
-        "48 pilots from starts that are none of the test samples; errors on the third held back, "
-        "from the best named grid to the calibrated one. The check: the rows of the network, "
-        "counted "
-        f"there, are no more than those of {ALLOWED} samples, and the held-back pilots are "
+        "48 trajectories from starts that are none of the test samples; errors on the third held "
+        "back, from the best named grid to the calibrated one. The check: the rows of the network "
+        ", counted "
+        f"there, are no more than those of {ALLOWED} samples, and the held-back trajectories are "
         "served no "
         "worse than by the start.",
         "",

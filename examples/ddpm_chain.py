@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde import VPSDE, DataContract, GaussianMixture, plot
-from scoresde.bound import elbo
+from scoresde import VPSDE, GaussianMixture, Quantisation, plot
 from scoresde.ddpm import DDPM
+from scoresde.likelihood.bound import elbo
 from scoresde.plot.style import INK, PALETTE, blank, plain_ticks
 
-CONTRACT, SDE = DataContract(256), VPSDE()
+QUANTISATION, SDE = Quantisation(256), VPSDE()
 T_END = 5e-6  # a noise of a tenth of a bin: x_1 tells the level
 DRAWS = 8
 ENTROPY = 5.2393
@@ -32,8 +32,8 @@ ENTROPY = 5.2393
 
 def quantised() -> tuple[Tensor, Tensor]:
     """The levels that occur, in model units, and their exact probabilities."""
-    level = CONTRACT.encode(torch.arange(256), dtype=torch.float64)
-    half, p = CONTRACT.bin_width / 2, torch.zeros(256, dtype=torch.float64)
+    level = QUANTISATION.encode(torch.arange(256), dtype=torch.float64)
+    half, p = QUANTISATION.bin_width / 2, torch.zeros(256, dtype=torch.float64)
     for weight, mean, std in ((0.6, -0.1, 0.03), (0.4, 0.12, 0.05)):
         upper, lower = ((level + s * half - mean) / std / math.sqrt(2) for s in (1, -1))
         p += weight * (torch.erf(upper) - torch.erf(lower)) / 2
@@ -60,9 +60,9 @@ def run(
     for n in lengths:
         chain = DDPM.from_sde(SDE, n, grid="log_snr", t_end=T_END)
         data = x[torch.multinomial(share, 4000, True, generator=torch.Generator().manual_seed(0))]
-        best = chain.with_variance(chain.analytic_variance(model, data, contract=CONTRACT))
+        best = chain.with_variance(chain.analytic_variance(model, data, quantisation=QUANTISATION))
         for name, one in (("small", chain), ("optimal", best)):
-            found = one.bound_terms(model, x, contract=CONTRACT)
+            found = one.bound_terms(model, x, quantisation=QUANTISATION)
             terms = {
                 "prior": bits(found.prior),
                 "steps": bits(found.steps.sum(0)),
@@ -76,7 +76,7 @@ def run(
                 curves[n] = (chain.log_snr[2:], (found.steps @ share / math.log(2)).tolist())
             else:
                 optimal[n] = terms
-    limit = elbo(model, x, contract=CONTRACT, t_end=T_END, samples=DRAWS)
+    limit = elbo(model, x, quantisation=QUANTISATION, t_end=T_END, samples=DRAWS)
     means = (limit.draws @ share) / math.log(2)
     continuous = float(means.mean()), float(means.std()) / math.sqrt(DRAWS)
     print(f"continuous time, {limit.nfe} calls: {continuous[0]:.3f} +- {continuous[1]:.3f}")

@@ -73,7 +73,7 @@ def generated(eta: float, cells: int = 400, wrong: float = 1.0) -> float:
     return distance(end, exact(end))
 
 
-def settled(cells: int = 240) -> tuple[tuple[Density, ...], float, float, float]:
+def resolve(cells: int = 240) -> tuple[tuple[Density, ...], float, float, float]:
     """The double well from its left side: densities, the error at rest, the rate of relaxation
     and Kramers' formula for it, which holds as the noise vanishes."""
     equation = FokkerPlanck(WELL, [(-2.2, 2.2, cells)])
@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/fokker_planck_1d"))
     out = parser.parse_args().out
-    (forward, errors), (well, error, rate, kramers) = noised(), settled()
+    (forward, errors), (well, error, rate, kramers) = noised(), resolve()
     print("VP SDE: mass in which the density differs from the closed form")
     for t, gap in errors.items():
         print(f"  t = {t:<4g} {gap:.1e}")

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoresde import VPSDE, DataContract, GaussianMixture, elbo, plot
+from scoresde import VPSDE, GaussianMixture, Quantisation, elbo, plot
 from scoresde.likelihood import LogLikelihood, discrete_log_prob, log_prob
 
 T_END = 1e-3
@@ -105,11 +105,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     numbers["elbo"], numbers["flow"] = mean, -float(plain.nats.mean())
     print(f"-log p by the flow {numbers['flow']:.3f}, by the bound {mean:.3f} +- {error:.3f}")
 
-    contract = DataContract(64, -2.0, 2.0)
-    levels = contract.encode(contract.decode(x), dtype=torch.float64)
-    bits = discrete_log_prob(data.under(sde), levels, contract, divergence="exact")
+    quantisation = Quantisation(64, -2.0, 2.0)
+    levels = quantisation.encode(quantisation.decode(x), dtype=torch.float64)
+    bits = discrete_log_prob(data.under(sde), levels, quantisation, divergence="exact")
     numbers["bits"], error = bits.estimate()
-    print(f"on {contract.levels} levels: {numbers['bits']:.4f} +- {error:.4f} bits/dim")
+    print(f"on {quantisation.levels} levels: {numbers['bits']:.4f} +- {error:.4f} bits/dim")
     figure(data, results, out / "likelihood.png")
     print(f"wrote likelihood.png to {out.resolve()}")
     return numbers

@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoresde import VPSDE, Preconditioned, ReverseSampler, SciPySolver, Trainer, plot
+from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer, plot
 from scoresde.data import TOYS, Data, digits, toy
 from scoresde.metrics import Judge, nearest_distance, sliced_wasserstein
 from scoresde.nets import MLP, UNet
+from scoresde.solvers import SciPySolver
 
 RUNS = {  # solvers, and the numbers of steps to run each with; the last one is shown
     "euler_maruyama": ("euler_maruyama", (25, 100)),
@@ -88,7 +89,7 @@ def main() -> None:
     trainer = Trainer(
         Preconditioned(net, sde),  # the network predicts v
         train.x,  # without labels: the digits are to come out balanced by themselves
-        contract=train.contract,
+        quantisation=train.quantisation,
         steps=args.steps or (2000 if image else 3000),
         batch_size=64 if image else 512,
         lr=2e-3,

@@ -1,210 +1,82 @@
-"""Score-based generative modelling in continuous time: SDEs, score models, solvers."""
+"""Score-based generative modelling in continuous time: SDEs, score models, solvers.
+
+The names below are what most programs need. All else is imported from its room:
+`scoresde.solvers.ShARK`, `scoresde.noise.BrownianPath`, `scoresde.schedule.restart`.
+"""
 
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoresde.analytic import Empirical, Gaussian, GaussianMixture
-    from scoresde.bound import Bound, elbo
-    from scoresde.comparison import Comparison, compare
-    from scoresde.contract import DataContract
-    from scoresde.ddpm import DDPM, ChainSDE, ChainTime
-    from scoresde.diagnose import TransportGap, transport_gap
-    from scoresde.export import Exported, export_onnx, export_program
-    from scoresde.fokker_planck import Density, FokkerPlanck, score_fpe_residual
-    from scoresde.grid import Grid, churn, restart
-    from scoresde.likelihood import (
-        DiscreteLogLikelihood,
-        LogLikelihood,
-        discrete_log_prob,
-        log_prob,
-    )
-    from scoresde.losses import (
-        ImportanceTime,
-        LogNormalTime,
-        LossTime,
-        UniformTime,
-        dsm_loss,
-    )
-    from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
-    from scoresde.node import Node
-    from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
-    from scoresde.prediction import Prediction
-    from scoresde.process import ExtendedReverse, ForwardSDE, ReverseSDE
-    from scoresde.sampler import (
-        Latent,
-        ReverseSampler,
-        Shards,
-        decode,
-        encode,
-        sample_to,
-        simulate,
-        slerp,
-    )
-    from scoresde.sde import (
-        EDMSDE,
-        SDE,
-        VESDE,
-        VPSDE,
-        AffineSDE,
-        CosineSDE,
-        FlowSDE,
-        LinearSDE,
-        SubVPSDE,
-    )
-    from scoresde.solvers import (
-        SRA1,
-        Adams,
-        AdaptiveODE,
-        AdaptiveSDE,
-        Calibration,
-        Corrector,
-        DPMSolverV3,
-        EulerMaruyama,
-        Heun,
-        Langevin,
-        OneCallSRA,
-        Orders,
-        PredictorCorrector,
-        ReverseDiffusion,
-        SciPySolver,
-        ShARK,
-        Singlestep,
-        Solution,
-        Solver,
-        Statistics,
-        StepSolver,
-        TorchSDESolver,
-        calibrate,
-    )
-    from scoresde.training import EMA, PowerEMA, Trainer, load, load_calibration, posthoc_ema, save
+    from scoresde.calibration import calibrate as calibrate
+    from scoresde.comparison import compare as compare
+    from scoresde.ddpm import DDPM as DDPM
+    from scoresde.fokker_planck import FokkerPlanck as FokkerPlanck
+    from scoresde.likelihood import discrete_log_prob as discrete_log_prob
+    from scoresde.likelihood import elbo as elbo
+    from scoresde.likelihood import log_prob as log_prob
+    from scoresde.losses import dsm_loss as dsm_loss
+    from scoresde.model import FunctionScore as FunctionScore
+    from scoresde.model import Preconditioned as Preconditioned
+    from scoresde.model import ScoreModel as ScoreModel
+    from scoresde.oracles import Empirical as Empirical
+    from scoresde.oracles import Gaussian as Gaussian
+    from scoresde.oracles import GaussianMixture as GaussianMixture
+    from scoresde.process import ReverseSDE as ReverseSDE
+    from scoresde.quantisation import Quantisation as Quantisation
+    from scoresde.sampler import ReverseSampler as ReverseSampler
+    from scoresde.sampler import decode as decode
+    from scoresde.sampler import encode as encode
+    from scoresde.sampler import sample_to as sample_to
+    from scoresde.sampler import simulate as simulate
+    from scoresde.schedule import Grid as Grid
+    from scoresde.sde import EDMSDE as EDMSDE
+    from scoresde.sde import SDE as SDE
+    from scoresde.sde import VESDE as VESDE
+    from scoresde.sde import VPSDE as VPSDE
+    from scoresde.sde import AffineSDE as AffineSDE
+    from scoresde.sde import CosineSDE as CosineSDE
+    from scoresde.sde import FlowSDE as FlowSDE
+    from scoresde.sde import LinearSDE as LinearSDE
+    from scoresde.sde import SubVPSDE as SubVPSDE
+    from scoresde.solvers import Adams as Adams
+    from scoresde.solvers import AdaptiveODE as AdaptiveODE
+    from scoresde.solvers import AdaptiveSDE as AdaptiveSDE
+    from scoresde.solvers import EulerMaruyama as EulerMaruyama
+    from scoresde.solvers import Heun as Heun
+    from scoresde.solvers import Solution as Solution
+    from scoresde.training import EMA as EMA
+    from scoresde.training import Trainer as Trainer
+    from scoresde.training import load as load
+    from scoresde.training import posthoc_ema as posthoc_ema
+    from scoresde.training import save as save
 
-__all__ = [
-    "DDPM",
-    "EDMSDE",
-    "EMA",
-    "SDE",
-    "SRA1",
-    "VESDE",
-    "VPSDE",
-    "Adams",
-    "AdaptiveODE",
-    "AdaptiveSDE",
-    "AffineSDE",
-    "AnalyticStart",
-    "Bound",
-    "BrownianPath",
-    "Calibration",
-    "ChainSDE",
-    "ChainTime",
-    "Comparison",
-    "Corrector",
-    "CosineSDE",
-    "DPMSolverV3",
-    "DataContract",
-    "Density",
-    "DiscreteLogLikelihood",
-    "Empirical",
-    "EulerMaruyama",
-    "Exported",
-    "ExtendedReverse",
-    "FlowSDE",
-    "FokkerPlanck",
-    "ForwardSDE",
-    "FunctionScore",
-    "Gaussian",
-    "GaussianMixture",
-    "Grid",
-    "Heun",
-    "ImportanceTime",
-    "Independent",
-    "Langevin",
-    "Latent",
-    "LinearSDE",
-    "LogLikelihood",
-    "LogNormalTime",
-    "LossTime",
-    "Node",
-    "OneCallSRA",
-    "Noise",
-    "Orders",
-    "PathOnGrid",
-    "Preconditioned",
-    "Prediction",
-    "PowerEMA",
-    "PredictorCorrector",
-    "ReverseDiffusion",
-    "ReverseSDE",
-    "ReverseSampler",
-    "SciPySolver",
-    "ShARK",
-    "Shards",
-    "Singlestep",
-    "ScoreModel",
-    "Solution",
-    "Solver",
-    "Statistics",
-    "StepSolver",
-    "SubVPSDE",
-    "TorchSDESolver",
-    "Trainer",
-    "TransportGap",
-    "UniformTime",
-    "calibrate",
-    "churn",
-    "compare",
-    "decode",
-    "discrete_log_prob",
-    "dsm_loss",
-    "elbo",
-    "encode",
-    "export_onnx",
-    "export_program",
-    "load",
-    "load_calibration",
-    "log_prob",
-    "posthoc_ema",
-    "restart",
-    "sample_to",
-    "save",
-    "score_fpe_residual",
-    "simulate",
-    "slerp",
-    "transport_gap",
-]
 __version__ = "0.1.0"
 
-_NAMES = {
-    "analytic": "Empirical Gaussian GaussianMixture",
-    "bound": "Bound elbo",
-    "comparison": "Comparison compare",
-    "contract": "DataContract",
-    "ddpm": "ChainSDE ChainTime DDPM",
-    "diagnose": "TransportGap transport_gap",
-    "export": "Exported export_onnx export_program",
-    "fokker_planck": "Density FokkerPlanck score_fpe_residual",
-    "grid": "Grid churn restart",
-    "likelihood": "DiscreteLogLikelihood LogLikelihood discrete_log_prob log_prob",
-    "losses": "ImportanceTime LogNormalTime LossTime UniformTime dsm_loss",
-    "model": "AnalyticStart FunctionScore Preconditioned ScoreModel",
-    "node": "Node",
-    "noise": "BrownianPath Independent Noise PathOnGrid",
-    "prediction": "Prediction",
-    "process": "ExtendedReverse ForwardSDE ReverseSDE",
-    "sampler": "Latent ReverseSampler Shards decode encode sample_to simulate slerp",
+_ROOMS = {
+    "calibration": "calibrate",
+    "comparison": "compare",
+    "ddpm": "DDPM",
+    "fokker_planck": "FokkerPlanck",
+    "likelihood": "discrete_log_prob elbo log_prob",
+    "losses": "dsm_loss",
+    "model": "FunctionScore Preconditioned ScoreModel",
+    "oracles": "Empirical Gaussian GaussianMixture",
+    "process": "ReverseSDE",
+    "quantisation": "Quantisation",
+    "sampler": "ReverseSampler decode encode sample_to simulate",
+    "schedule": "Grid",
     "sde": "AffineSDE CosineSDE EDMSDE FlowSDE LinearSDE SDE SubVPSDE VESDE VPSDE",
-    "solvers": (
-        "Adams AdaptiveODE AdaptiveSDE Calibration Corrector DPMSolverV3 EulerMaruyama Heun "
-        "Langevin OneCallSRA Orders PredictorCorrector ReverseDiffusion SRA1 SciPySolver "
-        "ShARK Singlestep Solution Solver Statistics StepSolver TorchSDESolver calibrate"
-    ),
-    "training": "EMA PowerEMA Trainer load load_calibration posthoc_ema save",
+    "solvers": "Adams AdaptiveODE AdaptiveSDE EulerMaruyama Heun Solution",
+    "training": "EMA Trainer load posthoc_ema save",
 }
-"""Module -> the names that it gives to the package."""
+"""Room -> the names that it gives to the top level; those imported above for type checkers."""
 
-_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
-"""Name -> the module it is imported from at its first use, so that `import scoresde` is quick."""
+_HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
+"""Name -> the room it is imported from at its first use, so that `import scoresde` is quick."""
+
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

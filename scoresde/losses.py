@@ -14,10 +14,10 @@ from torch.nn.functional import mse_loss
 
 from scoresde._check import choice, fail, finite, floating, instance, positive, wrong_type
 from scoresde._tensor import Scalar, expand, lincomb, state_dtype, wide
-from scoresde.grid import SoftLogSNR
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
+from scoresde.schedule.grid import SoftLogSNR
 from scoresde.sde import SDE, AffineSDE
 
 __all__ = [

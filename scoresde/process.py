@@ -13,10 +13,10 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, nonnegative
 from scoresde._tensor import Scalar, lincomb
-from scoresde.grid import Grid
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
+from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE, AffineSDE, same_sde
 
 __all__ = ["Eta", "ExtendedReverse", "ForwardSDE", "Process", "ReverseSDE", "eta_value"]
@@ -134,13 +134,13 @@ class ReverseSDE(Process):
 
     def check_grid(self, grid: Grid) -> None:
         grid.check(self.sde)
-        for leg in grid.legs:
-            if self.stochastic and leg[0] < leg[-1]:
-                got = f"a leg from {leg[0]:g} up to {leg[-1]:g}"
+        for segment in grid.segments:
+            if self.stochastic and segment[0] < segment[-1]:
+                got = f"a segment from {segment[0]:g} up to {segment[-1]:g}"
                 remedy = "set eta=0 to encode along the probability flow, or use simulate"
-                raise fail("grid", "legs that run down in time for eta > 0", got, remedy)
+                raise fail("grid", "segments that run down in time for eta > 0", got, remedy)
             if callable(self.eta):
-                for t in leg:
+                for t in segment:
                     eta_value(self.eta, t)
 
 
@@ -170,10 +170,10 @@ class ForwardSDE(Process):
 
     def check_grid(self, grid: Grid) -> None:
         grid.check(self.sde)
-        for leg in grid.legs:
-            if leg[0] > leg[-1]:
-                got = f"a leg from {leg[0]:g} down to {leg[-1]:g}"
-                raise fail("grid", "legs that run up in time", got, "reverse the grid")
+        for segment in grid.segments:
+            if segment[0] > segment[-1]:
+                got = f"a segment from {segment[0]:g} down to {segment[-1]:g}"
+                raise fail("grid", "segments that run up in time", got, "reverse the grid")
 
 
 @final
@@ -184,7 +184,7 @@ class ExtendedReverse:
     With q = sigma / alpha and a noise scale phi(q), eta^2 = d log phi / d log q - 1: phi = q is
     the probability flow, q^2 the reverse SDE. Here phi = q (e^(q^0.3) + 10), so eta^2 =
     0.3 q^0.3 / (1 + 10 e^(-q^0.3)): much noise early, little late. ER-SDE-Solver-p is `Adams(p,
-    clock="rho")` at this eta; published code sums its integrals by a Riemann sum of 100 terms,
+    variable="rho")` at this eta; published code sums its integrals by a Riemann sum of 100 terms,
     here they are exact. Cui et al. 2023 (arXiv 2309.06169).
 
     Args:

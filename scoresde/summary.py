@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, finite, floating, instance, wrong_type
-from scoresde.contract import DataContract
+from scoresde.quantisation import Quantisation
 
 __all__ = ["DataRangeWarning", "DataSummary", "Scaling"]
 
@@ -124,7 +124,7 @@ class DataSummary:
         class_names: what they are called, in their order; () if that is not known.
         class_counts: number of samples of each class; () if that is not known.
         scaling: how the user's values became model units; None if they were used as they are.
-        contract: which integers the values stand for; None for data that is not quantised.
+        quantisation: which integers the values stand for; None for data that is not quantised.
         offset: the mean of an entry that is farthest from 0.
 
     Raises:
@@ -148,7 +148,7 @@ class DataSummary:
     class_names: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
     scaling: Scaling | None = None
-    contract: DataContract | None = None
+    quantisation: Quantisation | None = None
     offset: float = 0.0
 
     def __post_init__(self) -> None:
@@ -174,8 +174,8 @@ class DataSummary:
         Quantised data become whole levels (int64), scaled data the values before the scaling, and
         any other data stay as they are.
         """
-        if self.contract is not None:
-            return self.contract.decode(x)
+        if self.quantisation is not None:
+            return self.quantisation.decode(x)
         return x if self.scaling is None else self.scaling.decode(x)
 
     def departure(self, x: Tensor, *, wider: float = 1.0) -> str | None:
@@ -241,13 +241,13 @@ class DataSummary:
             "class_names": list(self.class_names),
             "class_counts": list(self.class_counts),
             "scaling": None if self.scaling is None else self.scaling.to_dict(),
-            "contract": None if self.contract is None else self.contract.to_dict(),
+            "quantisation": None if self.quantisation is None else self.quantisation.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> DataSummary:
         """The inverse of `to_dict`."""
-        scaling, contract = saved.get("scaling"), saved.get("contract")
+        scaling, quantisation = saved.get("scaling"), saved.get("quantisation")
         return cls(
             **{k: saved[k] for k in ("count", "mean", "std", "low", "high", "name", "classes")},
             offset=saved.get("offset", 0.0),
@@ -255,7 +255,7 @@ class DataSummary:
             class_names=tuple(saved["class_names"]),
             class_counts=tuple(saved.get("class_counts", ())),
             scaling=None if scaling is None else Scaling.from_dict(scaling),
-            contract=None if contract is None else DataContract.from_dict(contract),
+            quantisation=None if quantisation is None else Quantisation.from_dict(quantisation),
         )
 
 

@@ -20,21 +20,12 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from scoresde import (
-    VPSDE,
-    BrownianPath,
-    Gaussian,
-    GaussianMixture,
-    Grid,
-    Node,
-    Noise,
-    Prediction,
-    ReverseSDE,
-    ScoreModel,
-    Solver,
-)
-from scoresde.grid import log_snr
-from scoresde.noise import Independent
+from scoresde import VPSDE, Gaussian, GaussianMixture, Grid, ReverseSDE, ScoreModel
+from scoresde.node import Node
+from scoresde.noise import BrownianPath, Independent, Noise
+from scoresde.prediction import Prediction
+from scoresde.schedule.grid import log_snr
+from scoresde.solvers import Solver
 
 SDE = VPSDE()
 STEPS = (40, 80, 160, 320, 640)
@@ -111,7 +102,7 @@ class Impulses(Noise):
     eta: float = 1.0
     seed: int = 0
 
-    def on_leg(self, leg: int) -> Impulses:
+    def on_segment(self, segment: int) -> Impulses:
         return self
 
     def from_sample(self, first: int) -> Impulses:
@@ -155,7 +146,7 @@ class Asked(Noise):
     times: set[float] = field(default_factory=set)
     seed: int = 0
 
-    def on_leg(self, leg: int) -> Asked:
+    def on_segment(self, segment: int) -> Asked:
         return self
 
     def from_sample(self, first: int) -> Asked:

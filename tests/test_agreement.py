@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from scoresde import (
-    DataContract,
     Gaussian,
     GaussianMixture,
     Grid,
+    Quantisation,
     ReverseSampler,
     ReverseSDE,
     simulate,
 )
-from scoresde.bound import elbo
 from scoresde.ddpm import DDPM
 from scoresde.fokker_planck import FokkerPlanck
 from scoresde.likelihood import discrete_log_prob, log_prob
+from scoresde.likelihood.bound import elbo
 from scoresde.sde import VESDE, VPSDE, AffineSDE, CosineSDE, FlowSDE, SubVPSDE
 
 D = torch.float64
@@ -125,8 +125,8 @@ def test_marginals_of_sde_flow_and_fokker_planck() -> None:
 @pytest.mark.parametrize("dequantise", ["uniform", "truncated_normal"])
 def test_true_bits_per_dimension_of_eight_bit_data(dequantise: str) -> None:
     """256 levels of known mass: bits/dim within 0.001, by noise on smooth and on discrete data."""
-    contract = DataContract(256, -1 + 1 / 256, 1 - 1 / 256)
-    x = contract.encode(torch.arange(256)[:, None], dtype=D)
+    quantisation = Quantisation(256, -1 + 1 / 256, 1 - 1 / 256)
+    x = quantisation.encode(torch.arange(256)[:, None], dtype=D)
     std = LINE.variances.sqrt()
     edges = torch.linspace(-1, 1, 257, dtype=D)[:, None]
     masses = (torch.special.ndtr((edges - LINE.means[:, 0]) / std) @ LINE.weights).diff()
@@ -140,9 +140,9 @@ def test_true_bits_per_dimension_of_eight_bit_data(dequantise: str) -> None:
     result = discrete_log_prob(
         data.under(VP),
         x,
-        contract,
+        quantisation,
         dequantise=dequantise,
         divergence="exact",
         prior=data.marginal(VP, VP.T),
     )
-    assert float(result.bits_per_dim(contract) @ masses) == pytest.approx(bits, abs=1e-3)
+    assert float(result.bits_per_dim(quantisation) @ masses) == pytest.approx(bits, abs=1e-3)

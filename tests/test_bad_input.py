@@ -25,37 +25,37 @@ from scoresde import (
     VPSDE,
     Adams,
     CosineSDE,
-    DataContract,
     Empirical,
     EulerMaruyama,
     FlowSDE,
-    ForwardSDE,
     FunctionScore,
     Gaussian,
     GaussianMixture,
     Grid,
     Heun,
-    ImportanceTime,
-    Independent,
-    Langevin,
     LinearSDE,
-    LogNormalTime,
-    PathOnGrid,
     Preconditioned,
-    PredictorCorrector,
-    ReverseDiffusion,
+    Quantisation,
     ReverseSampler,
     ReverseSDE,
-    SciPySolver,
-    Singlestep,
     SubVPSDE,
-    TorchSDESolver,
     dsm_loss,
     simulate,
 )
 from scoresde.data import Data, digits, moons, toy
-from scoresde.grid import karras, log_snr, quadratic, uniform
+from scoresde.losses import ImportanceTime, LogNormalTime
 from scoresde.nets import MLP, FourierFeatures, UNet, UViT
+from scoresde.noise import Independent, PathOnGrid
+from scoresde.process import ForwardSDE
+from scoresde.schedule.grid import karras, log_snr, quadratic, uniform
+from scoresde.solvers import (
+    Langevin,
+    PredictorCorrector,
+    ReverseDiffusion,
+    SciPySolver,
+    Singlestep,
+    TorchSDESolver,
+)
 from scoresde.training import EMA, Trainer, load, read_config, save
 
 VP = VPSDE()
@@ -216,13 +216,15 @@ ROWS = [
     Row("grid-one-time", lambda: Grid.of([1.0]), V, "grid", "(1.0,)", "N + 1 times"),
     Row("grid-nan", lambda: Grid.of([1.0, math.nan]), V, "times", "nan", "remove it"),
     Row("times-number", lambda: Grid.of(0.5), T, "grid", "0.5", "[1.0, 0.5, 0.1]"),
-    Row("grid-no-legs", lambda: Grid(()), V, "legs", "()", "Grid.of(times)"),
-    Row("grid-bare-times", lambda: Grid((1.0, 0.5)), T, "legs", "(1.0, 0.5)", "Grid.of(times)"),
+    Row("grid-no-segments", lambda: Grid(()), V, "segments", "()", "Grid.of(times)"),
     Row(
-        "grid-legs-part",
+        "grid-bare-times", lambda: Grid((1.0, 0.5)), T, "segments", "(1.0, 0.5)", "Grid.of(times)"
+    ),
+    Row(
+        "grid-segments-part",
         lambda: Grid(((1.0, 0.5), (0.2, 0.1))),
         V,
-        "legs",
+        "segments",
         "from 0.2 after",
         "noisier",
     ),
@@ -476,8 +478,22 @@ ROWS = [
     ),
     Row("adams-order", lambda: Adams(6), V, "order", "6", "higher orders are unstable"),
     Row("adams-corrector", lambda: Adams(2, 1), V, "corrector", "1", "order + 1"),
-    Row("adams-kernel", lambda: Adams(2, kernel="epx"), V, "kernel", "'epx'", "mean 'eps'"),
-    Row("adams-clock", lambda: Adams(2, clock="logsnr"), V, "clock", "'logsnr'", "mean 'log_snr'"),
+    Row(
+        "adams-parametrisation",
+        lambda: Adams(2, parametrisation="epx"),
+        V,
+        "parametrisation",
+        "'epx'",
+        "mean 'eps'",
+    ),
+    Row(
+        "adams-clock",
+        lambda: Adams(2, variable="logsnr"),
+        V,
+        "variable",
+        "'logsnr'",
+        "mean 'log_snr'",
+    ),
     Row(
         "adams-variant",
         lambda: Adams(2, variant="bh"),
@@ -488,7 +504,12 @@ ROWS = [
     ),
     Row("singlestep-scheme", lambda: Singlestep("res2s"), V, "scheme", "'res2s'", "'res_2s'?"),
     Row(
-        "singlestep-kernel", lambda: Singlestep("2s", "v"), V, "kernel", "'v'", "for example 'eps'"
+        "singlestep-parametrisation",
+        lambda: Singlestep("2s", "v"),
+        V,
+        "parametrisation",
+        "'v'",
+        "for example 'eps'",
     ),
     Row("langevin-snr", lambda: Langevin(-0.1), V, "snr", "-0.1", "0.16 is Song's"),
     Row("langevin-steps", lambda: Langevin(steps=0), V, "steps", "0", "per correction"),
@@ -886,7 +907,7 @@ ROWS = [
     # data
     Row("data-empty", lambda: Data(X[:0]), V, "x:", "(0, 2)", "check what was loaded"),
     Row("data-flat", lambda: Data(X[0]), V, "x:", "(2,)", "x[:, None]"),
-    Row("data-integers", lambda: Data(X.long()), T, "x:", "int64", "DataContract"),
+    Row("data-integers", lambda: Data(X.long()), T, "x:", "int64", "Quantisation"),
     Row("data-nan", lambda: Data(NAN), V, "x:", "nan in row 0", "4 bad row(s)"),
     Row("data-constant", lambda: Data(X), V, "x:", "channel 0", "drop channel 0"),
     Row(
@@ -901,32 +922,34 @@ ROWS = [
     Row("data-toy", lambda: toy("moon", 5), V, "name", "'moon'", "did you mean 'moons'"),
     Row("data-toy-size", lambda: moons(-5), V, "n:", "-5", "above 0"),
     Row("data-digits", lambda: digits("tests"), V, "split", "'tests'", "did you mean 'test'"),
-    Row("contract-levels", lambda: DataContract(1), V, "levels", "1", "e.g. 256"),
-    Row("contract-range", lambda: DataContract(4, 1.0, -1.0), V, "high", "-1.0", "low < high"),
+    Row("quantisation-levels", lambda: Quantisation(1), V, "levels", "1", "e.g. 256"),
+    Row("quantisation-range", lambda: Quantisation(4, 1.0, -1.0), V, "high", "-1.0", "low < high"),
     Row(
-        "contract-encode",
-        lambda: DataContract(4).encode(torch.tensor([0, 9])),
+        "quantisation-encode",
+        lambda: Quantisation(4).encode(torch.tensor([0, 9])),
         V,
         "k:",
         "9",
         "raise levels",
     ),
-    Row("contract-decode", lambda: DataContract(4).decode(X.int()), T, "x:", "int32", "already"),
     Row(
-        "contract-decode-nan",
-        lambda: DataContract(4).decode(NAN),
+        "quantisation-decode", lambda: Quantisation(4).decode(X.int()), T, "x:", "int32", "already"
+    ),
+    Row(
+        "quantisation-decode-nan",
+        lambda: Quantisation(4).decode(NAN),
         V,
         "x:",
         "nan",
         "sampler diverged",
     ),
     Row(
-        "contract-fields",
-        lambda: DataContract.from_dict({"low": 0}),
+        "quantisation-fields",
+        lambda: Quantisation.from_dict({"low": 0}),
         V,
         "fields",
         "low",
-        "DataContract.to_dict",
+        "Quantisation.to_dict",
     ),
     # training
     Row("train-raw-net", lambda: train(model=NET), T, "model", "Net", "Preconditioned(net, sde)"),

@@ -27,19 +27,18 @@ from scoresde import (
     FlowSDE,
     FunctionScore,
     Grid,
-    Independent,
     Preconditioned,
     ReverseSampler,
     ReverseSDE,
-    Solver,
-    StepSolver,
     dsm_loss,
 )
-from scoresde.grid import log_snr
 from scoresde.losses import WEIGHTINGS
 from scoresde.nets import MLP, UNet, UViT
+from scoresde.noise import Independent
 from scoresde.sampler import SOLVERS
-from scoresde.sampler.names import as_solver
+from scoresde.sampler.registry import as_solver
+from scoresde.schedule.grid import log_snr
+from scoresde.solvers import Solver, StepSolver
 from scoresde.training.trainer import Update
 
 NATIVE = [name for name, (solver, _) in SOLVERS.items() if isinstance(solver, StepSolver)]
@@ -144,9 +143,9 @@ def test_a_planted_fault_in_a_network_is_seen(planted: type[nn.Module]) -> None:
 
 @pytest.mark.parametrize("fault", ["item", "cpu"])
 def test_a_planted_fault_in_a_solver_is_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scoresde.solvers import stochastic
+    from scoresde.solvers import euler
 
-    right = stochastic.lincomb
+    right = euler.lincomb
 
     def wrong(*terms: tuple[Any, Tensor]) -> Tensor:
         out = right(*terms)
@@ -154,7 +153,7 @@ def test_a_planted_fault_in_a_solver_is_seen(fault: str, monkeypatch: pytest.Mon
             return out * out.flatten()[0].item()
         return out + torch.ones(out.shape, device="cpu")
 
-    monkeypatch.setattr(stochastic, "lincomb", wrong)
+    monkeypatch.setattr(euler, "lincomb", wrong)
     with fake(), torch.device("lazy"):
         net, shape = NETS["mlp"]()
         with pytest.raises((DataDependentOutputException, RuntimeError)):

@@ -14,16 +14,17 @@ PACKAGE = Path(__file__).parents[1] / "scoresde"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "_check _progress _quadrature",
+        "_check _progress",
         "_tensor",
-        "node contract nets metrics plot",
+        "node quantisation nets metrics plot",
         "summary",
         "sde prediction noise data",
-        "grid model",
-        "process analytic guidance losses ddpm",
+        "schedule model",
+        "process oracles guidance adapters losses ddpm",
         "solvers",
-        "sampler likelihood bound fokker_planck",
-        "training diagnose adapters comparison export",
+        "calibration",
+        "sampler likelihood fokker_planck",
+        "training doctor comparison export",
         "cli __init__",
         "__main__",
     )
@@ -113,7 +114,7 @@ CLEAN = {
     "_tensor.py": "from scoresde import _check\nimport torch",
     "node.py": "from scoresde._tensor import expand\nfrom ._check import positive",
     "sde.py": "from scoresde.node import Node\nimport scoresde._tensor as tensor",
-    "grid.py": "from . import sde",
+    "schedule.py": "from . import sde",
     "guidance/__init__.py": "from scoresde.guidance.free import ClassifierFree",
     "guidance/free.py": "from ..sde import VPSDE",
     "solvers/__init__.py": "from .base import Solver\nfrom scoresde.solvers.euler import Euler",
@@ -140,39 +141,48 @@ def test_a_clean_tree_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "source", "complaint"),
     [
-        pytest.param("sde.py", "from scoresde.grid import Grid", "sde imports grid", id="up"),
-        pytest.param("sde.py", "import scoresde.grid", "sde imports grid", id="import"),
-        pytest.param("sde.py", "import scoresde.grid as g", "sde imports grid", id="as"),
-        pytest.param("sde.py", "from scoresde import grid", "sde imports grid", id="from-root"),
-        pytest.param("sde.py", "from .grid import Grid", "sde imports grid", id="relative"),
-        pytest.param("sde.py", "from . import grid", "sde imports grid", id="relative-root"),
-        pytest.param("sde.py", "from . import node, grid", "sde imports grid", id="second-name"),
+        pytest.param("sde.py", "from scoresde.schedule import Grid", "sde imports sched", id="up"),
+        pytest.param("sde.py", "import scoresde.schedule", "sde imports sched", id="import"),
+        pytest.param("sde.py", "import scoresde.schedule as g", "sde imports sched", id="as"),
+        pytest.param(
+            "sde.py", "from scoresde import schedule", "sde imports sched", id="from-root"
+        ),
+        pytest.param("sde.py", "from .schedule import Grid", "sde imports sched", id="relative"),
+        pytest.param("sde.py", "from . import schedule", "sde imports sched", id="relative-root"),
+        pytest.param(
+            "sde.py", "from . import node, schedule", "sde imports sched", id="second-name"
+        ),
         pytest.param("sde.py", "from .noise import Noise", "sde imports noise", id="same-layer"),
         pytest.param("sde.py", "from scoresde import VPSDE", "sde imports __init__", id="top"),
         pytest.param("sde.py", "import scoresde", "sde imports __init__", id="package"),
         pytest.param("sde.py", "from . import *", "sde imports __init__", id="star"),
         pytest.param("cli.py", "import scoresde", "cli imports __init__", id="cli-top"),
         pytest.param("_check.py", "from . import _tensor", "_check imports _tensor", id="ground"),
-        pytest.param("node.py", "from . import contract", "node imports contract", id="layer-0"),
         pytest.param(
-            "sde.py", "def f():\n    from .grid import Grid", "sde.py:2: sde imports", id="local"
+            "node.py", "from . import quantisation", "node imports quantisation", id="layer-0"
         ),
         pytest.param(
             "sde.py",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .grid import Grid",
-            "sde.py:3: sde imports grid",
+            "def f():\n    from .schedule import Grid",
+            "sde.py:2: sde imports",
+            id="local",
+        ),
+        pytest.param(
+            "sde.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .schedule import Grid",
+            "sde.py:3: sde imports schedule",
             id="types-only",
         ),
         pytest.param(
             "sde.py",
-            "import importlib\nimportlib.import_module('scoresde.grid')",
-            "sde.py:2: sde imports grid",
+            "import importlib\nimportlib.import_module('scoresde.schedule')",
+            "sde.py:2: sde imports schedule",
             id="import_module",
         ),
         pytest.param(
             "sde.py",
-            "from importlib import import_module\nimport_module('.grid', __package__)",
-            "sde imports grid",
+            "from importlib import import_module\nimport_module('.schedule', __package__)",
+            "sde imports sched",
             id="import_module-relative",
         ),
         pytest.param(
@@ -209,7 +219,7 @@ def test_a_clean_tree_passes(tmp_path: Path) -> None:
     ],
 )
 def test_a_planted_fault_is_seen(tmp_path: Path, file: str, source: str, complaint: str) -> None:
-    extra = {name: "" for name in ("noise.py", "contract.py")}
+    extra = {name: "" for name in ("noise.py", "quantisation.py")}
     (fault,) = plant(tmp_path, extra | {file: source})
     assert complaint in fault
 

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from scoresde import (
-    AnalyticStart,
     FunctionScore,
     Gaussian,
     GaussianMixture,
-    Prediction,
     ReverseSampler,
     ScoreModel,
     elbo,
@@ -24,11 +22,13 @@ from scoresde import (
     log_prob,
 )
 from scoresde.ddpm import DDPM
-from scoresde.grid import GRIDS, Grid, SoftLogSNR, log_snr, make_grid
 from scoresde.losses import ImportanceTime, UniformTime, dsm_loss
+from scoresde.model import AnalyticStart
 from scoresde.noise import BrownianPath, Independent
+from scoresde.prediction import Prediction
 from scoresde.process import ReverseSDE
-from scoresde.sampler.names import SOLVERS
+from scoresde.sampler.registry import SOLVERS
+from scoresde.schedule.grid import GRIDS, Grid, SoftLogSNR, log_snr, make_grid
 from scoresde.sde import (
     EDMSDE,
     VESDE,
@@ -359,7 +359,7 @@ def test_what_cannot_work_at_pure_noise_is_refused_by_name() -> None:
     sde = FlowSDE(T=1.0)
     model = ONE.under(sde)
     with pytest.raises(ValueError, match="sde: expected a finite log-SNR at T"):
-        ReverseSampler(sde, model, steps=5).calibrate((2,), pilots=12)
+        ReverseSampler(sde, model, steps=5).calibrate((2,), trajectories=12)
     with pytest.raises(ValueError, match="sde: expected a finite log-SNR at T"):
         Statistics.from_model(model, ONE.sample(50))
     up = Grid.of([0.01, 0.5, 1.0])

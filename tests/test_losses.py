@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde._tensor import xp
-from scoresde.analytic import Gaussian
 from scoresde.losses import (
     TIME,
     WEIGHTING,
@@ -27,6 +26,7 @@ from scoresde.losses import (
 )
 from scoresde.model import Cond, Preconditioned, ScoreModel
 from scoresde.node import Node
+from scoresde.oracles import Gaussian
 from scoresde.prediction import Prediction
 from scoresde.sde import (
     EDMSDE,

@@ -9,13 +9,13 @@ import torch
 from registry import ALL_SDES, FAMILIES, times_of
 from torch import Tensor, nn
 
-from scoresde.analytic import Gaussian
 from scoresde.ddpm import DDPM
-from scoresde.grid import log_snr
 from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
+from scoresde.oracles import Gaussian
 from scoresde.prediction import Prediction
 from scoresde.sampler import ReverseSampler
+from scoresde.schedule.grid import log_snr
 from scoresde.sde import (
     EDMSDE,
     SDE,

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from scoresde import (
     DDPM,
     VPSDE,
-    BrownianPath,
     Empirical,
     FunctionScore,
     Gaussian,
     GaussianMixture,
-    Independent,
     LinearSDE,
     Preconditioned,
     ReverseSampler,
@@ -33,10 +31,11 @@ from scoresde import (
     load,
     log_prob,
     save,
-    score_fpe_residual,
 )
 from scoresde.data import Data, load_data, moons, samples, split
+from scoresde.fokker_planck import score_fpe_residual
 from scoresde.nets import MLP, UNet, UViT
+from scoresde.noise import BrownianPath, Independent
 from scoresde.sampler import sample_to
 from scoresde.sde import FunctionSDE
 from scoresde.training import posthoc_ema, read_config
@@ -300,7 +299,7 @@ def things() -> dict[str, Any]:
         "solution": sampler.solve((2, 2), seed=0),
         "likelihood": log_prob(model, some_data(), rtol=0.1, atol=0.1),
         "bound": elbo(model, some_data(), decoder="noised", steps=2),
-        "calibration": sampler.calibrate((2,), pilots=12, method="equidistribute"),
+        "calibration": sampler.calibrate((2,), trajectories=12, method="equidistribute"),
         "trainer": Trainer(model, some_data(9), steps=1),
     }
 

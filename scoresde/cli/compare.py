@@ -121,8 +121,8 @@ def compare(
     check_folder(out, overwrite)
     opened = open_checkpoint(model, device)
     low, high = -1.0, 1.0
-    if opened.contract is not None:
-        low, high = opened.contract.low, opened.contract.high
+    if opened.quantisation is not None:
+        low, high = opened.quantisation.low, opened.quantisation.high
     real = None
     if data is not None:
         turns = opened.turns(label)

@@ -257,7 +257,7 @@ def raw_values(opened: Opened, x: Tensor) -> dict[str, Any]:
     import numpy as np
 
     data = opened.data
-    if data is None or not (data.scaling or data.contract):
+    if data is None or not (data.scaling or data.quantisation):
         return {}
     columns = data.scaling.columns if data.scaling else ()
     raw = data.decode(x.double()).numpy()
@@ -269,7 +269,7 @@ def _picture(x: Any, place: Path, opened: Opened) -> str | None:
     if not is_first() or not drawable(x.shape[1:]):
         return None
     file = place.with_suffix(".png")
-    draw(x[: 2000 if x.ndim == 2 else 64], file, contract=opened.contract)
+    draw(x[: 2000 if x.ndim == 2 else 64], file, quantisation=opened.quantisation)
     return str(file)
 
 

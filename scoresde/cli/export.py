@@ -73,10 +73,12 @@ def export(
     sizes = opened.shape(shape)
     if kind == "onnx":
         made = export_onnx(
-            opened.model, out, sizes, output=output, contract=opened.contract, opset=opset
+            opened.model, out, sizes, output=output, quantisation=opened.quantisation, opset=opset
         )
     else:
-        made = export_program(opened.model, out, sizes, output=output, contract=opened.contract)
+        made = export_program(
+            opened.model, out, sizes, output=output, quantisation=opened.quantisation
+        )
     size = made.path.stat().st_size
     result = {
         "out": str(made.path),

@@ -39,7 +39,7 @@ CALL = re.compile(r"\w\([^()]*\)")
 
 VERBS = "pass|give|lower|raise|lengthen|shorten|loosen|tighten|set|leave|change"
 PYTHON = re.compile(
-    r"\w\.\w+\(|\bData\.of\b|\bdata\.(x|split)\b|\bDataContract\b|\bimage_folder\b"
+    r"\w\.\w+\(|\bData\.of\b|\bdata\.(x|split)\b|\bQuantisation\b|\bimage_folder\b"
     r"|\btorch\.|\bscoresde\.\w|\[\.\.\.\]|\.float\(\)|\bNone\b"
 )
 """What can be done in Python alone."""

@@ -80,8 +80,8 @@ def report(folder: Path) -> dict[str, Any]:
         "classes": options.get("classes", 0),
         "class_names": data.get("class_names") or [],
         "class_counts": data.get("class_counts") or [],
-        "contract": config.get("contract"),
-        "data": {**data, "contract": config.get("contract")} if data else None,
+        "quantisation": config.get("quantisation"),
+        "data": {**data, "quantisation": config.get("quantisation")} if data else None,
         "step": training.get("step", extra.get("step")),
         "average": _average(training),
         "resumable": bool(training),
@@ -141,8 +141,8 @@ def _validation(training: Mapping[str, Any], extra: Mapping[str, Any]) -> float 
 
 
 def _text(found: Mapping[str, Any]) -> str:
-    contract, shape = found["contract"], found["shape"]
-    levels = "not discrete" if contract is None else "{levels} from {low:g} to {high:g}"
+    quantisation, shape = found["quantisation"], found["shape"]
+    levels = "not discrete" if quantisation is None else "{levels} from {low:g} to {high:g}"
     rows: dict[str, Any] = {
         "checkpoint": found["folder"],
         "sde": f"{found['sde']}({_listed(found['sde_options'])})",
@@ -159,7 +159,7 @@ def _text(found: Mapping[str, Any]) -> str:
         "predicts": f"{found['predicts']}, told {found['told']} as its time",
         "sample": "of any size" if shape is None else "x".join(map(str, shape)),
         "classes": _classes(found),
-        "levels": levels if contract is None else levels.format(**contract),
+        "levels": levels if quantisation is None else levels.format(**quantisation),
         "step": found["step"] if found["step"] is not None else "unknown",
         "average": found["average"] or "not noted",
         "resumable": "yes" if found["resumable"] else "no: the model alone",

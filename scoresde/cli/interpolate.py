@@ -149,7 +149,7 @@ def interpolate(
 def _draw(x: Tensor, file: Path, opened: Opened) -> None:
     """Images (pairs, frames, C, H, W), a row for each pair; or paths in the plane."""
     if x.ndim > 3:
-        draw(x.flatten(0, 1), file, contract=opened.contract, columns=x.shape[1])
+        draw(x.flatten(0, 1), file, quantisation=opened.quantisation, columns=x.shape[1])
         return
     from scoresde import plot
 

@@ -161,7 +161,7 @@ class _Options:
 
     def kind(self, opened: Opened) -> str:
         """What is estimated."""
-        discrete = opened.contract is not None
+        discrete = opened.quantisation is not None
         if self.bound:
             return "bound on the log probability" if discrete else "bound on the log density"
         return "log probability of the flow" if discrete else "log density of the flow"
@@ -172,7 +172,7 @@ class _Options:
         """Columns (B,) of the samples, and independent draws (S, B) of the log-likelihood."""
         if self.bound:
             return self._elbo(opened, x, cond, first)
-        if opened.contract is not None:
+        if opened.quantisation is not None:
             return self._discrete(opened, x, cond, first)
         from scoresde.likelihood import log_prob
 
@@ -199,7 +199,7 @@ class _Options:
         got = discrete_log_prob(
             opened.model,
             x,
-            opened.contract,  # type: ignore[arg-type]  # not None here
+            opened.quantisation,  # type: ignore[arg-type]  # not None here
             dequantise=self.dequantise,
             draws=self.draws,
             cond=cond,
@@ -217,14 +217,14 @@ class _Options:
     def _elbo(
         self, opened: Opened, x: Tensor, cond: Any, first: int
     ) -> tuple[dict[str, Tensor], Tensor]:
-        from scoresde.bound import elbo
+        from scoresde.likelihood.bound import elbo
 
-        contract = opened.contract
+        quantisation = opened.quantisation
         got = elbo(
             opened.model,
             x,
-            contract=contract,
-            decoder="gaussian" if contract is None else "bins",
+            quantisation=quantisation,
+            decoder="gaussian" if quantisation is None else "bins",
             steps=self.times,
             samples=self.draws,
             t_end=self.t_end,
@@ -234,8 +234,8 @@ class _Options:
         )
         columns = {"nats": -got.nats, "prior": got.prior, "diffusion": got.diffusion}
         columns["reconstruction"] = got.reconstruction
-        if contract is not None:
-            columns["bits_per_dim"] = got.bits_per_dim(contract)
+        if quantisation is not None:
+            columns["bits_per_dim"] = got.bits_per_dim(quantisation)
         columns["nfe"] = got.nats.new_full((len(x),), got.nfe)
         return columns, -got.draws
 

@@ -14,8 +14,8 @@ from scoresde.cli.flags import in_flags
 if TYPE_CHECKING:
     import torch
 
-    from scoresde.contract import DataContract
     from scoresde.model import Preconditioned
+    from scoresde.quantisation import Quantisation
     from scoresde.summary import DataSummary
 
 __all__ = [
@@ -89,12 +89,12 @@ class Opened:
     device: torch.device
 
     @property
-    def contract(self) -> DataContract | None:
+    def quantisation(self) -> Quantisation | None:
         """The levels that the data stand for, if they are discrete."""
-        from scoresde.contract import DataContract
+        from scoresde.quantisation import Quantisation
 
-        fields = self.config.get("contract")
-        return None if fields is None else DataContract.from_dict(fields)
+        fields = self.config.get("quantisation")
+        return None if fields is None else Quantisation.from_dict(fields)
 
     @property
     def data(self) -> DataSummary | None:

@@ -12,8 +12,8 @@ from scoresde.cli.common import say
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scoresde.contract import DataContract
     from scoresde.model import ScoreModel
+    from scoresde.quantisation import Quantisation
     from scoresde.training import Trainer
 
 __all__ = ["Pictures", "draw", "draw_losses", "drawable", "why_not"]
@@ -38,7 +38,7 @@ def draw(
     x: Tensor,
     file: Path,
     *,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     columns: int | None = None,
     title: str | None = None,
     labels: Sequence[str] = (),
@@ -51,7 +51,7 @@ def draw(
     if x.ndim == 2:
         figure = plot.scatter({title or "samples": x})
     else:
-        low, high = (-1.0, 1.0) if contract is None else (contract.low, contract.high)
+        low, high = (-1.0, 1.0) if quantisation is None else (quantisation.low, quantisation.high)
         figure = plot.image_grid(
             x, columns=columns, title=title, labels=labels, low=low, high=high
         )
@@ -68,7 +68,7 @@ class Pictures:
     Args:
         folder: of the pictures, `<step>.png`.
         shape: of a sample.
-        contract: the range of the pixels.
+        quantisation: the range of the pixels.
         classes: the numbers of those that occur, () for none.
         names: of all classes, if they are known.
     """
@@ -77,13 +77,13 @@ class Pictures:
         self,
         folder: Path,
         shape: Sequence[int],
-        contract: DataContract | None,
+        quantisation: Quantisation | None,
         classes: Sequence[int],
         names: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.shape = tuple(shape)
-        self.contract = contract
+        self.quantisation = quantisation
         self.classes = tuple(classes)
         self.names = [names[k] if names else str(k) for k in self.classes]
         self.possible = drawable(shape)
@@ -112,7 +112,7 @@ class Pictures:
         draw(
             x,
             file,
-            contract=self.contract,
+            quantisation=self.quantisation,
             columns=columns,
             title=f"step {step}",
             labels=self.names if columns == count else (),

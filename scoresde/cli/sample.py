@@ -147,8 +147,8 @@ def sample(
     sampler = make_sampler(
         opened.model, solver=solver, steps=steps, grid=grid, eta=eta, folder=opened.folder
     )
-    sizes, contract = opened.shape(shape), None if floats else opened.contract
-    if format == "png" and contract is None:
+    sizes, quantisation = opened.shape(shape), None if floats else opened.quantisation
+    if format == "png" and quantisation is None:
         raise fail("format", "npz, as the samples are floats", format, "pictures hold levels")
     if format == "csv" and len(sizes) != 1:
         raise fail("format", f"npz, for samples of shape {sizes}", format, "tables hold vectors")
@@ -160,7 +160,7 @@ def sample(
         seed=seed,
         first=first,
         labels=turns,
-        contract=contract,
+        quantisation=quantisation,
         data=opened.data,
         format=format,
         floats=floats,
@@ -222,7 +222,7 @@ def _sheet(opened: Opened, folder: Path, turns: list[int] | None) -> str | None:
     draw(
         drawn[:most].x,
         file,
-        contract=opened.contract,
+        quantisation=opened.quantisation,
         columns=columns,
         labels=labels,
     )

@@ -116,9 +116,11 @@ def open_samples(
         sizes = "x".join("any" if size is None else str(size) for size in wanted)
         remedy = f"take the data that it was trained on, or the same options{hint}"
         raise fail("data", f"samples of shape {sizes}, those of the model", shape, remedy)
-    if data.contract != opened.contract:
+    if data.quantisation != opened.quantisation:
         remedy = f"give the data the levels and range that the model was trained on{hint}"
-        raise fail("data", f"levels {opened.contract}, those of the model", data.contract, remedy)
+        raise fail(
+            "data", f"levels {opened.quantisation}, those of the model", data.quantisation, remedy
+        )
     labelled = not unconditional and opened.classes > 0 and "label" in data.cond
     if labelled and opened.class_names and data.class_names:
         present = {data.class_names[k] for k in set(data.cond["label"].tolist())}

@@ -23,7 +23,7 @@ def beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], o
     lines = {
         "data": f"{whole!r}{labels}",
         "split": f"{about['samples']} to train on, {about['held_out']} held out",
-        "levels": whole.contract or "none: not discrete",
+        "levels": whole.quantisation or "none: not discrete",
         "sde": repr(model.sde),
         "network": f"{about['network']}({sizes}), {about['parameters']:,} parameters",
         "predicts": f"{about['predicts']}, told {about['time']} as its time",

@@ -350,7 +350,7 @@ def train(
         )
     seen, held_out = parts(whole, holdout)
     pictures = Pictures(
-        out / "samples", shape, whole.contract, present(seen, classes), whole.class_names
+        out / "samples", shape, whole.quantisation, present(seen, classes), whole.class_names
     )
     each = checkpoint_every if sample_every is None else sample_every
     trainer = Trainer(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from scoresde._check import fail, instance, positive_int, wrong_type
+from scoresde.calibration import Calibration
 from scoresde.model import ScoreModel
 from scoresde.sampler import ReverseSampler
-from scoresde.sampler.names import SOLVERS
+from scoresde.sampler.registry import SOLVERS
 from scoresde.sde import SDE
-from scoresde.solvers import Calibration, SciPySolver, Solver
-from scoresde.solvers.adaptive import AdaptiveSolver
+from scoresde.solvers import SciPySolver, Solver
+from scoresde.solvers.adaptive.base import AdaptiveSolver
 
 __all__ = ["Entry", "Solvers", "plan"]
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, path_of, wrong_type
-from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.labels import numbered
 from scoresde.data.rows import CHUNK, IMAGES, ArrayRows, ScaledRows, layout_of
 from scoresde.data.units import checked_standardise, levels_up_to, meaning_of
+from scoresde.quantisation import Quantisation
 
 __all__ = ["array_data", "npy", "npz"]
 
@@ -37,7 +37,7 @@ def npy(
     *,
     layout: str = "auto",
     levels: int | None = None,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     classes: int | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
@@ -53,7 +53,7 @@ def npy(
     `unit_fault`): each entry of vectors by its own mean and standard deviation, each channel of
     signals, images and volumes (whose channels may have units of their own, while constant
     corners have no spread to divide by), all values of "ND" arrays of more axes together.
-    `data.scaling` takes samples back. With a contract, floats are in model units and values
+    `data.scaling` takes samples back. With a quantisation, floats are in model units and values
     outside of its range are refused when read.
 
     Args:
@@ -64,7 +64,7 @@ def npy(
             a channel), "NCL", "NCDHW", "NDHWC", "ND" (as it is), or "auto", which takes what is
             obvious (vectors, bytes of three axes, images by the place of the 1 to 4 channels).
         levels: number of levels of integers.
-        contract: the same and its range, also for floats.
+        quantisation: the same and its range, also for floats.
         standardise: of floats, True, False (they are in model units) or "auto", as said above.
             True also takes integers as numbers and not as levels.
         classes: number of classes, if the labels are their numbers 0, 1, ... already.
@@ -76,8 +76,8 @@ def npy(
         FileNotFoundError: there is no such file.
         TypeError: the values are neither integers nor floats.
         ValueError: the file is damaged or holds Python objects; `layout` is not clear; integers
-            are negative; an entry or a channel of floats is constant; both `levels` and `contract`
-            are given, or `levels` for floats.
+            are negative; an entry or a channel of floats is constant; both `levels` and
+            `quantisation` are given, or `levels` for floats.
 
     Example:
         >>> import tempfile
@@ -90,7 +90,7 @@ def npy(
     array = _loaded(path)
     if isinstance(labels, str | os.PathLike):
         labels = _loaded(path_of("labels", labels))
-    data = array_data(array, path, path.name, layout, levels, contract, standardise)
+    data = array_data(array, path, path.name, layout, levels, quantisation, standardise)
     return _labelled(replace(data, name=path.stem), labels, classes)
 
 
@@ -101,7 +101,7 @@ def npz(
     *,
     layout: str = "auto",
     levels: int | None = None,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     classes: int | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
@@ -117,7 +117,7 @@ def npz(
         label: name of the array of N integers or texts; by default the one whose name belongs to
             that of the samples (y, label, labels, y_train, train_labels and the like) and which
             holds one class for each. A warning says what was taken. "" takes none.
-        layout, levels, contract, classes, standardise: as of `npy`.
+        layout, levels, quantisation, classes, standardise: as of `npy`.
 
     Returns:
         LazyData.
@@ -158,7 +158,7 @@ def npz(
         elif label:
             given = _member(file, label, path)
     name = f"{path.name}[{chosen!r}]"
-    data = array_data(array, array, name, layout, levels, contract, standardise)
+    data = array_data(array, array, name, layout, levels, quantisation, standardise)
     return _labelled(replace(data, name=path.stem), given, classes)
 
 
@@ -229,7 +229,7 @@ def array_data(
     name: str,
     layout: str = "auto",
     levels: int | None = None,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
     """An array as data in model units, without labels; as `npy`, of which this is the inside.
@@ -238,7 +238,7 @@ def array_data(
         array: the array, which may be mapped.
         source: what is read later: the array, or the path of its file.
         name: for messages.
-        layout, levels, contract, standardise: as of `npy`.
+        layout, levels, quantisation, standardise: as of `npy`.
     """
     if not isinstance(array, np.ndarray):
         raise fail("path", "a .npy file", name, "use scoresde.data.npz")
@@ -254,22 +254,22 @@ def array_data(
     layout = layout_of(array.shape, layout, name, byte=array.dtype == np.uint8)
     image, floats = layout in IMAGES, array.dtype.kind == "f"
     checked_standardise(standardise)
-    if contract is None and levels is None and (floats or standardise is True):
+    if quantisation is None and levels is None and (floats or standardise is True):
         return _continuous(array, source, name, layout, standardise)
-    if contract is not None:
-        instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
-    for given, one in ((contract, "contract"), (levels, "levels")):
+    if quantisation is not None:
+        instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
+    for given, one in ((quantisation, "quantisation"), (levels, "levels")):
         if given is not None and standardise is True:
             remedy = "levels have model units already: pass one of the two"
             raise fail("standardise", f"False or 'auto' beside {one}", standardise, remedy)
-    if levels is not None and (contract is not None or floats):
-        if contract is not None:
-            raise fail("levels", "None beside a contract", levels, "pass one of the two")
-        remedy = "pass contract=DataContract(levels, low, high), which says their range"
+    if levels is not None and (quantisation is not None or floats):
+        if quantisation is not None:
+            raise fail("levels", "None beside a quantisation", levels, "pass one of the two")
+        remedy = "pass quantisation=Quantisation(levels, low, high), which says their range"
         raise fail("levels", "None for floats", levels, remedy)
-    if contract is None:
-        contract = DataContract(_levels(array, name, image) if levels is None else levels)
-    return LazyData(ArrayRows(source, layout, contract, name=name), contract=contract)
+    if quantisation is None:
+        quantisation = Quantisation(_levels(array, name, image) if levels is None else levels)
+    return LazyData(ArrayRows(source, layout, quantisation, name=name), quantisation=quantisation)
 
 
 def _continuous(
@@ -281,14 +281,14 @@ def _continuous(
 ) -> LazyData:
     """Numbers, scaled if they need it; but whole greys of images are levels."""
     exact = ArrayRows(source, layout, None, torch.float64, name, numbers=True)
-    contract, scaling = meaning_of(
+    quantisation, scaling = meaning_of(
         exact, layout, standardise, name, floats=array.dtype.kind == "f"
     )
     if scaling is not None:
         return LazyData(ScaledRows(exact, scaling, torch.float32), scaling=scaling)
-    whole = contract is not None
-    rows = ArrayRows(source, layout, contract, name=name, whole=whole)
-    return LazyData(rows, {}, contract)
+    whole = quantisation is not None
+    rows = ArrayRows(source, layout, quantisation, name=name, whole=whole)
+    return LazyData(rows, {}, quantisation)
 
 
 def _levels(array: np.ndarray[Any, Any], name: str, image: bool) -> int:

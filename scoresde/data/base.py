@@ -12,11 +12,11 @@ from torch import Tensor
 
 from scoresde._check import fail, finite, floating, instance, wrong_type
 from scoresde._tensor import seeded
-from scoresde.contract import DataContract
 from scoresde.data.given import given
 from scoresde.data.labels import class_names_of, renumbered
 from scoresde.data.rows import Rows, ScaledRows, chunks
 from scoresde.data.scaling import scaling_of
+from scoresde.quantisation import Quantisation
 from scoresde.summary import Scaling
 
 __all__ = ["Data", "LazyData"]
@@ -34,7 +34,7 @@ class Data:
     Args:
         x: (N, *D) floating point in model units, N >= 1; images are (N, C, H, W).
         cond: name -> tensor with leading N; class labels go under "label" and become int64.
-        contract: which integers `x` stands for; None for data that is not quantised.
+        quantisation: which integers `x` stands for; None for data that is not quantised.
         name: for messages and reports.
         classes: number of classes of "label", whose values are 0 ... classes - 1; 0 if there are
             none or their number is unknown.
@@ -59,7 +59,7 @@ class Data:
 
     x: Tensor
     cond: Mapping[str, Tensor] = field(default_factory=dict)
-    contract: DataContract | None = None
+    quantisation: Quantisation | None = None
     name: str = ""
     classes: int = 0
     class_names: tuple[str, ...] = ()
@@ -206,7 +206,7 @@ class LazyData:
     Args:
         x: the rows, whose `shape` is (N, *D) and of which `x[index]` reads some.
         cond: name -> tensor with leading N, in memory; as of `Data`.
-        contract: which integers the samples stand for; None for data that is not quantised.
+        quantisation: which integers the samples stand for; None for data that is not quantised.
         name: for messages and reports.
         classes: number of classes of "label"; 0 if there are none or their number is unknown.
         class_names: what the classes are called, in their order; () if that is not known.
@@ -228,7 +228,7 @@ class LazyData:
 
     x: Rows
     cond: Mapping[str, Tensor] = field(default_factory=dict)
-    contract: DataContract | None = None
+    quantisation: Quantisation | None = None
     name: str = ""
     classes: int = 0
     class_names: tuple[str, ...] = ()
@@ -341,9 +341,9 @@ def _with_classes(data: AnyData, names: Sequence[str]) -> AnyData:
 
 
 def _own_scaling(data: Data | LazyData, by: str) -> Scaling:
-    if data.contract is not None:
-        remedy = "its contract says which levels they are, so leave them as they are"
-        raise fail("contract", "None, for data without model units", data.contract, remedy)
+    if data.quantisation is not None:
+        remedy = "its quantisation says which levels they are, so leave them as they are"
+        raise fail("quantisation", "None, for data without model units", data.quantisation, remedy)
     return scaling_of(data.x, by)
 
 
@@ -369,7 +369,7 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _check_x(x: Tensor) -> None:
-    floating("x", x, "encode integers with DataContract(levels=256).encode(x)")
+    floating("x", x, "encode integers with Quantisation(levels=256).encode(x)")
     if x.ndim < 2:
         raise fail(
             "x", "shape (N, *D), one row per sample", x, "give scalars a column: x[:, None]"

@@ -11,10 +11,10 @@ from typing import Any, final
 import numpy as np
 
 from scoresde._check import choice, fail, path_of
-from scoresde.contract import DataContract
 from scoresde.data.base import Data, LazyData
 from scoresde.data.labels import numbered
 from scoresde.data.rows import ArrayRows
+from scoresde.quantisation import Quantisation
 
 __all__ = ["cifar", "find_cifar", "read_pickle"]
 
@@ -42,7 +42,7 @@ def cifar(folder: str | os.PathLike[str], split: str = "train", *, labels: str =
 
     Returns:
         Data with x (N, 3, 32, 32) in [-1, 1], labels with the names of the classes, and the
-        contract of 256 levels.
+        quantisation of 256 levels.
 
     Raises:
         FileNotFoundError: the files are not there.
@@ -75,11 +75,11 @@ def cifar(folder: str | os.PathLike[str], split: str = "train", *, labels: str =
         classes=classes,
         names=names or None,
     )
-    contract = DataContract(256)
-    rows = ArrayRows(images, "NCHW", contract, name=str(home))
+    quantisation = Quantisation(256)
+    rows = ArrayRows(images, "NCHW", quantisation, name=str(home))
     title = f"cifar{kind}-{split}"
     cond = {"label": known.label}
-    return LazyData(rows, cond, contract, title, classes, known.names).load()
+    return LazyData(rows, cond, quantisation, title, classes, known.names).load()
 
 
 def find_cifar(folder: Path) -> tuple[Path, int]:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, finite, need
 from scoresde._tensor import seeded
-from scoresde.contract import DataContract
 from scoresde.data.base import Data
 from scoresde.data.labels import class_names_of
+from scoresde.quantisation import Quantisation
 
 __all__ = ["digits"]
 
@@ -31,7 +31,7 @@ def digits(split: str = "train", *, test_fraction: float = 0.5, seed: int = 0) -
 
     Returns:
         Data with x (N, 1, 8, 8) in [-1, 1] (paper -1, ink 1), int64 labels under "label",
-        10 classes and the contract of 17 levels.
+        10 classes and the quantisation of 17 levels.
 
     Raises:
         ValueError: unknown `split`, or `test_fraction` outside (0, 1).
@@ -51,12 +51,12 @@ def digits(split: str = "train", *, test_fraction: float = 0.5, seed: int = 0) -
     if not 0 < share < 1:
         raise fail("test_fraction", "a number strictly between 0 and 1", share, "e.g. 0.5")
     images, labels = need("sklearn.datasets", "data").load_digits(return_X_y=True)
-    contract = DataContract(levels=17)
-    x = contract.encode(torch.as_tensor(images, device="cpu")).reshape(-1, 1, 8, 8)
+    quantisation = Quantisation(levels=17)
+    x = quantisation.encode(torch.as_tensor(images, device="cpu")).reshape(-1, 1, 8, 8)
     label = torch.as_tensor(labels, device="cpu").long()
     held_out = _stratified(label, share, seed)
     keep = {"train": ~held_out, "test": held_out, "all": torch.ones_like(held_out)}[split]
-    return Data(x[keep], {"label": label[keep]}, contract, f"digits-{split}", 10, NAMES)
+    return Data(x[keep], {"label": label[keep]}, quantisation, f"digits-{split}", 10, NAMES)
 
 
 def _stratified(label: Tensor, share: float, seed: int) -> Tensor:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, need, path_of, wrong_type
-from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.rows import IMAGES, ArrayRows, Rows, ScaledRows, layout_of
 from scoresde.data.scaling import ends_of
 from scoresde.data.units import levels_up_to, meaning_of
+from scoresde.quantisation import Quantisation
 
 __all__ = [
     "FileRows",
@@ -97,7 +97,7 @@ def array_folder(
     labels: bool | None = None,
     layout: str = "auto",
     levels: int | None = None,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
     """A folder of .npy files, each of which holds one sample; each is read when it is needed.
@@ -109,7 +109,7 @@ def array_folder(
         labels: whether the sub-folders name classes; by default if all files are in sub-folders.
         layout: what the axes of all samples together are, of which the first counts them; as of
             `npy`.
-        levels, contract, standardise: as of `npy`.
+        levels, quantisation, standardise: as of `npy`.
 
     Returns:
         LazyData with x (N, *D), and labels and the names of the classes if there are sub-folders.
@@ -133,7 +133,7 @@ def array_folder(
     names = files_below(place, {".npy"})
     if not names:
         raise fail("folder", "a folder with .npy files", str(place), "check the path")
-    return file_data(place, names, _npy, labels, layout, levels, contract, standardise)
+    return file_data(place, names, _npy, labels, layout, levels, quantisation, standardise)
 
 
 def _npy(path: Path) -> Any:
@@ -155,7 +155,7 @@ class FileRows(Rows):
         folder: where they are.
         names: of the files, below it.
         opener: from a path to the array of one sample.
-        layout, contract, dtype, whole, numbers: as of `ArrayRows`.
+        layout, quantisation, dtype, whole, numbers: as of `ArrayRows`.
     """
 
     parallel = True
@@ -166,7 +166,7 @@ class FileRows(Rows):
         names: Sequence[str],
         opener: Callable[[Path], Any],
         layout: str,
-        contract: DataContract | None = None,
+        quantisation: Quantisation | None = None,
         dtype: torch.dtype = torch.float32,
         whole: bool = False,
         numbers: bool = False,
@@ -178,7 +178,7 @@ class FileRows(Rows):
         self.kind, self.byte = first.dtype.kind, first.dtype == np.uint8
         self.axes = first.ndim
         self.layout = layout_of((len(names), *first.shape), layout, "layout", byte=self.byte)
-        self.contract = contract
+        self.quantisation = quantisation
         self.whole, self.plain = whole, numbers
         self._dtype = dtype
         self._one = self._made(first, 0).shape[1:]
@@ -208,7 +208,7 @@ class FileRows(Rows):
     def _made(self, array: np.ndarray[Any, Any], number: int) -> Tensor:
         name = str(self.folder / self.names[number])
         rows = ArrayRows(
-            array[None], self.layout, self.contract, self._dtype, name, self.whole, self.plain
+            array[None], self.layout, self.quantisation, self._dtype, name, self.whole, self.plain
         )
         return rows[:]
 
@@ -235,27 +235,29 @@ def file_data(
     labels: bool | None = None,
     layout: str = "auto",
     levels: int | None = None,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
     """Data of files of one array each; see `array_folder`, of which this is the inside."""
     if levels is not None:
-        if contract is not None:
-            raise fail("levels", "None beside a contract", levels, "pass one of the two")
-        contract = DataContract(levels)
+        if quantisation is not None:
+            raise fail("levels", "None beside a quantisation", levels, "pass one of the two")
+        quantisation = Quantisation(levels)
     label, classes = classes_of_folders(names, labels)
     exact = FileRows(place, names, opener, layout, None, torch.float64, numbers=True)
     floats, whole, scaling = exact.kind == "f", False, None
-    if contract is None and (floats or standardise is True):
-        contract, scaling = meaning_of(exact, exact.layout, standardise, place.name, floats=floats)
-        whole = contract is not None
-    elif contract is None:
-        contract = DataContract(_levels(exact, place.name))
-    rows: Rows = FileRows(place, names, opener, layout, contract, whole=whole)
+    if quantisation is None and (floats or standardise is True):
+        quantisation, scaling = meaning_of(
+            exact, exact.layout, standardise, place.name, floats=floats
+        )
+        whole = quantisation is not None
+    elif quantisation is None:
+        quantisation = Quantisation(_levels(exact, place.name))
+    rows: Rows = FileRows(place, names, opener, layout, quantisation, whole=whole)
     if scaling is not None:
         rows = ScaledRows(exact, scaling, torch.float32)
     cond = {} if label is None else {"label": label}
-    return LazyData(rows, cond, contract, place.name, len(classes), classes, scaling)
+    return LazyData(rows, cond, quantisation, place.name, len(classes), classes, scaling)
 
 
 def _levels(exact: FileRows, name: str) -> int:

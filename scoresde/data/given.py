@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from scoresde._check import fail, wrong_type
-from scoresde.contract import DataContract
 from scoresde.data.labels import numbered
 from scoresde.data.pictures import stacked_pictures
+from scoresde.quantisation import Quantisation
 
 __all__ = ["Given", "given"]
 
@@ -30,7 +30,7 @@ class Given:
 
     x: Tensor
     cond: dict[str, Tensor] = field(default_factory=dict)
-    contract: DataContract | None = None
+    quantisation: Quantisation | None = None
     classes: int = 0
     class_names: tuple[str, ...] = ()
 
@@ -60,7 +60,7 @@ def given(x: Any) -> Given:
             raise wrong_type("x", "a pair (x, cond) with a mapping cond", x, remedy)
         found = _samples(x[0], "x")
         return Given(
-            found.x, {k: _tensor(v, f"cond[{k!r}]") for k, v in x[1].items()}, found.contract
+            found.x, {k: _tensor(v, f"cond[{k!r}]") for k, v in x[1].items()}, found.quantisation
         )
     return _samples(x, "x")
 
@@ -89,8 +89,8 @@ def _samples(x: Any, name: str) -> Given:
         raise wrong_type(name, "samples (N, *D) with a length", type(x).__name__, remedy)
     items = list(x) if isinstance(x, list) else []
     if items and all(hasattr(item, "getchannel") for item in items):  # pictures of Pillow
-        contract = DataContract(256)
-        return Given(contract.encode(stacked_pictures(items, name)), contract=contract)
+        quantisation = Quantisation(256)
+        return Given(quantisation.encode(stacked_pictures(items, name)), quantisation=quantisation)
     if items and all(isinstance(item, Tensor) for item in items):
         _one_shape([tuple(item.shape) for item in items], name)
         return _samples(torch.stack(items), name)
@@ -192,7 +192,7 @@ def _labelled(
             known = numbered(values, len(values), f"cond[{name!r}]")
             rest = _labelled(found, {k: v for k, v in conditions.items() if k != name}, dataset)
             cond = rest.cond | {"label": known.label}
-            return Given(found.x, cond, found.contract, known.classes, known.names)
+            return Given(found.x, cond, found.quantisation, known.classes, known.names)
         many = isinstance(values, list) and isinstance(values[0], Tensor)
         value = torch.stack(values) if many else _tensor(values, f"cond[{name!r}]")
         whole = not value.is_floating_point() and value.dim() == 1
@@ -202,5 +202,5 @@ def _labelled(
     names = getattr(dataset, "classes", None)
     label = cond.get("label")
     if label is None or not isinstance(names, list | tuple) or int(label.max()) >= len(names):
-        return Given(found.x, cond, found.contract)
-    return Given(found.x, cond, found.contract, len(names), tuple(map(str, names)))
+        return Given(found.x, cond, found.quantisation)
+    return Given(found.x, cond, found.quantisation, len(names), tuple(map(str, names)))

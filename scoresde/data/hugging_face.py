@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, need, wrong_type
-from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.images import as_size
 from scoresde.data.labels import numbered
 from scoresde.data.pictures import CHANNELS, checked_background, checked_mode, pixels
 from scoresde.data.rows import ArrayRows, Rows, ScaledRows, layout_of
 from scoresde.data.units import checked_standardise, meaning_of
+from scoresde.quantisation import Quantisation
 
 __all__ = ["HuggingFaceRows", "hugging_face"]
 
-CONTRACT = DataContract(256)
+QUANTISATION = Quantisation(256)
 NAMES = ("image", "img", "x")
 LABELS = ("label", "labels", "fine_label")
 
@@ -35,13 +35,14 @@ def hugging_face(
     mode: str | None = None,
     background: int | str | None = None,
     layout: str = "auto",
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
     """A `datasets.Dataset` that the user has opened; rows are read from it when needed.
 
     A column of images is decoded as by `image_folder`. Numbers, lists or arrays of floats are
-    brought into model units as by `npy`; integers need their contract. Nothing is downloaded here.
+    brought into model units as by `npy`; integers need their quantisation. Nothing is downloaded
+    here.
 
     Args:
         dataset: one split of a data set, for example load_dataset(name)["train"].
@@ -51,7 +52,7 @@ def hugging_face(
         size: of images, as of `image_folder`; None takes them as they are, if all are of one size.
         mode, background: of images, as of `image_folder`; the first one decides the mode if None.
         layout: of arrays, as of `npy`.
-        contract: of arrays; which integers they are, or which range floats have.
+        quantisation: of arrays; which integers they are, or which range floats have.
         standardise: of floats, as of `npy`.
 
     Returns:
@@ -79,8 +80,8 @@ def hugging_face(
         raise fail("dataset", "at least one row", "none", "check how it was filtered")
     checked_standardise(standardise)
     background = checked_background(background)
-    found = _rows(dataset, str(column), size, mode, background, layout, contract)
-    own = CONTRACT if found.image else found.contract
+    found = _rows(dataset, str(column), size, mode, background, layout, quantisation)
+    own = QUANTISATION if found.image else found.quantisation
     data = LazyData(found, {}, own, "hugging_face")
     if label is not None:
         feature = getattr(dataset, "features", None) or {}
@@ -97,10 +98,12 @@ def hugging_face(
     if own is not None:
         return data
     exact = HuggingFaceRows(dataset, str(column), layout=layout, dtype=torch.float64)
-    contract, scaling = meaning_of(exact, exact.layout, standardise, f"column {column!r}")
-    if contract is not None:
-        whole = HuggingFaceRows(dataset, str(column), layout=layout, contract=contract, whole=True)
-        return replace(data, x=whole, contract=contract)
+    quantisation, scaling = meaning_of(exact, exact.layout, standardise, f"column {column!r}")
+    if quantisation is not None:
+        whole = HuggingFaceRows(
+            dataset, str(column), layout=layout, quantisation=quantisation, whole=True
+        )
+        return replace(data, x=whole, quantisation=quantisation)
     rows = found if scaling is None else ScaledRows(exact, scaling, torch.float32)
     return replace(data, x=rows, scaling=scaling)
 
@@ -117,7 +120,7 @@ class HuggingFaceRows(Rows):
         mode: of images.
         background: of images.
         layout: of arrays.
-        contract: of arrays.
+        quantisation: of arrays.
         whole: whether floats are whole numbers, which stand for levels.
         dtype: of arrays; images are float32.
     """
@@ -133,7 +136,7 @@ class HuggingFaceRows(Rows):
         mode: str = "RGB",
         background: int | None = None,
         layout: str = "auto",
-        contract: DataContract | None = None,
+        quantisation: Quantisation | None = None,
         whole: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -145,7 +148,7 @@ class HuggingFaceRows(Rows):
         self.size = size
         self.mode = mode
         self.background = background
-        self.contract = contract
+        self.quantisation = quantisation
         self.layout = layout
         self.whole = whole
         self.dtype = dtype
@@ -175,7 +178,7 @@ class HuggingFaceRows(Rows):
                     expected = f"levels of shape {self._one}, as in row 0"
                     raise fail(name, expected, made, "pass size=, e.g. size=64")
                 levels[place] = made
-            return CONTRACT.encode(levels)
+            return QUANTISATION.encode(levels)
         return self._read_arrays(rows)
 
     def _read_arrays(self, rows: Tensor) -> Tensor:
@@ -187,7 +190,7 @@ class HuggingFaceRows(Rows):
                 raise fail(name, expected, value, "name another column, or drop the row")
         array = np.stack(values) if values else np.zeros((0, *self._one))
         name = f"column {self.column!r}"
-        rows_of = ArrayRows(array, self.layout, self.contract, self.dtype, name, self.whole)
+        rows_of = ArrayRows(array, self.layout, self.quantisation, self.dtype, name, self.whole)
         return rows_of[:]
 
 
@@ -198,7 +201,7 @@ def _rows(
     mode: str | None,
     background: int | None,
     layout: str,
-    contract: DataContract | None,
+    quantisation: Quantisation | None,
 ) -> HuggingFaceRows:
     first = dataset[0][column]
     if not hasattr(first, "getchannel"):  # not an image of Pillow
@@ -209,13 +212,13 @@ def _rows(
         if array.dtype.kind not in "iubf":
             remedy = "name a column of images or arrays"
             raise fail(f"column {column!r}", "images or numbers", first, remedy)
-        if array.dtype.kind in "iub" and contract is None:
-            remedy = "pass e.g. contract=DataContract(256)"
-            raise fail("contract", "the levels that integers stand for", contract, remedy)
-        return HuggingFaceRows(dataset, column, layout=layout, contract=contract)
-    if contract is not None:
+        if array.dtype.kind in "iub" and quantisation is None:
+            remedy = "pass e.g. quantisation=Quantisation(256)"
+            raise fail("quantisation", "the levels that integers stand for", quantisation, remedy)
+        return HuggingFaceRows(dataset, column, layout=layout, quantisation=quantisation)
+    if quantisation is not None:
         remedy = "images have 256 levels in [-1, 1]: leave it out"
-        raise fail("contract", "None for a column of images", contract, remedy)
+        raise fail("quantisation", "None for a column of images", quantisation, remedy)
     checked_mode(first.mode, f"column {column!r}")
     if mode is None:
         mode = "L" if first.mode in ("1", "L", "LA") else "RGB"

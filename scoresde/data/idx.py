@@ -13,10 +13,10 @@ from typing import IO, Any
 import numpy as np
 
 from scoresde._check import choice, fail, path_of
-from scoresde.contract import DataContract
 from scoresde.data.arrays import array_data
 from scoresde.data.base import Data
 from scoresde.data.labels import numbered
+from scoresde.quantisation import Quantisation
 
 __all__ = ["fashion_mnist", "find_idx", "idx", "idx_folder", "is_idx", "read_idx"]
 
@@ -40,7 +40,8 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None, split: str = "tr
         split: "train" (60,000) or "test" (10,000).
 
     Returns:
-        Data with x (N, 1, 28, 28) in [-1, 1], labels of 10 classes and the contract of 256 levels.
+        Data with x (N, 1, 28, 28) in [-1, 1], labels of 10 classes and the quantisation of 256
+        levels.
 
     Raises:
         FileNotFoundError: the files are not there; the message says where to get them.
@@ -74,7 +75,7 @@ def idx_folder(folder: str | os.PathLike[str], split: str = "train") -> Data:
         split: "train" or "test".
 
     Returns:
-        Data with x (N, 1, H, W), its labels and the contract of 256 levels.
+        Data with x (N, 1, H, W), its labels and the quantisation of 256 levels.
 
     Raises:
         FileNotFoundError: the files are not there.
@@ -133,14 +134,14 @@ def _idx(
     class_names: tuple[str, ...] | None = None,
 ) -> Data:
     array = read_idx(images)
-    contract = None
+    quantisation = None
     if array.dtype.kind in "iu":
         if array.dtype != np.uint8:
             remedy = "convert it to .npy and use scoresde.data.npy(path, levels=...)"
             raise fail(str(images), "unsigned bytes or floats", array, remedy)
-        contract = DataContract(256)
+        quantisation = Quantisation(256)
     layout = "NHW" if array.ndim == 3 else "auto"
-    data = replace(array_data(array, array, images.name, layout, None, contract), name=name)
+    data = replace(array_data(array, array, images.name, layout, None, quantisation), name=name)
     if labels is None:
         return data.load()
     found = read_idx(labels)

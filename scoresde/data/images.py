@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, need, path_of, positive_int
-from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.files import classes_of_folders, deep_picture, file_data, files_below
 from scoresde.data.pictures import CHANNELS, DEEP, checked_background, checked_mode, pixels
 from scoresde.data.rows import Rows
+from scoresde.quantisation import Quantisation
 
 __all__ = ["ImageRows", "as_size", "image_folder", "picture_endings", "subfolders"]
 
-CONTRACT = DataContract(256)
+QUANTISATION = Quantisation(256)
 
 
 class _File(NamedTuple):
@@ -71,7 +71,7 @@ def image_folder(
 
     Returns:
         LazyData with x (N, C, H, W) in [-1, 1], labels and the names of the classes if there are
-        sub-folders, and the contract of 256 levels.
+        sub-folders, and the quantisation of 256 levels.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -132,14 +132,14 @@ def image_folder(
     )
     label, classes = classes_of_folders([file.name for file in good], labels)
     cond = {} if label is None else {"label": label.repeat(2) if flip else label}
-    return LazyData(rows, cond, CONTRACT, place.name, len(classes), classes)
+    return LazyData(rows, cond, QUANTISATION, place.name, len(classes), classes)
 
 
 @final
 class ImageRows(Rows):
     """Image files, each decoded at each access; with `flip`, all of them and then all mirrored.
 
-    A `contract` of fewer than 256 levels is that of pictures whose greys 0 ... 255 hold them
+    A `quantisation` of fewer than 256 levels is that of pictures whose greys 0 ... 255 hold them
     evenly spread.
     """
 
@@ -155,7 +155,7 @@ class ImageRows(Rows):
         flip: bool = False,
         background: int | None = None,
         skipped: tuple[str, ...] = (),
-        contract: DataContract = CONTRACT,
+        quantisation: Quantisation = QUANTISATION,
     ) -> None:
         self.folder = folder
         self.names = tuple(names)
@@ -164,7 +164,7 @@ class ImageRows(Rows):
         self.flip = flip
         self.background = background
         self.skipped = skipped
-        self.contract = contract
+        self.quantisation = quantisation
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -183,9 +183,11 @@ class ImageRows(Rows):
                 remedy = "delete it; image_folder(verify=True) skips such files"
                 raise fail(str(path), "an image", f"{error}", remedy) from error
             levels[place] = made.flip(-1) if mirrored else made
-        if self.contract.levels != CONTRACT.levels:  # fewer, which were spread over 0 ... 255
-            levels = levels.double().mul((self.contract.levels - 1) / 255).round()
-        return self.contract.encode(levels)
+        if (
+            self.quantisation.levels != QUANTISATION.levels
+        ):  # fewer, which were spread over 0 ... 255
+            levels = levels.double().mul((self.quantisation.levels - 1) / 255).round()
+        return self.quantisation.encode(levels)
 
     def identity(self, rows: Tensor) -> list[bytes]:
         return [self.names[row % len(self.names)].encode() for row in rows.tolist()]

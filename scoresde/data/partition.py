@@ -184,7 +184,7 @@ def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
         class_names=whole.class_names,
         class_counts=() if label is None else tuple(label.bincount(minlength=classes).tolist()),
         scaling=whole.scaling,
-        contract=whole.contract,
+        quantisation=whole.quantisation,
     )
 
 

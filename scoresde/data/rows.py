@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, path_of
-from scoresde.contract import DataContract
+from scoresde.quantisation import Quantisation
 from scoresde.summary import Scaling
 
 __all__ = ["IMAGES", "LAYOUTS", "ArrayRows", "Rows", "ScaledRows", "Subset", "chunks", "layout_of"]
@@ -203,7 +203,7 @@ class ArrayRows(Rows):
     Args:
         source: an array, or the path of a .npy file.
         layout: a key of `LAYOUTS`.
-        contract: of integers, which are encoded by it; floats are in model units already.
+        quantisation: of integers, which are encoded by it; floats are in model units already.
         dtype: of the samples.
         name: for messages.
         whole: whether floats are whole numbers, which stand for levels as integers do.
@@ -216,7 +216,7 @@ class ArrayRows(Rows):
         self,
         source: np.ndarray[Any, Any] | str | os.PathLike[str],
         layout: str = "ND",
-        contract: DataContract | None = None,
+        quantisation: Quantisation | None = None,
         dtype: torch.dtype = torch.float32,
         name: str = "x",
         whole: bool = False,
@@ -224,7 +224,7 @@ class ArrayRows(Rows):
     ) -> None:
         self.source = source if isinstance(source, np.ndarray) else path_of("source", source)
         self.layout = choice("layout", layout, LAYOUTS)
-        self.contract = contract
+        self.quantisation = quantisation
         self.name = name
         self._dtype = dtype
         raw = self.open()
@@ -232,8 +232,10 @@ class ArrayRows(Rows):
         self.integers = whole or (raw.dtype.kind in "iub" and not numbers)
         self._shape = _arranged_shape(raw.shape, self.layout)
         self._table = None
-        if self.integers and contract is not None and contract.levels <= 2**16:
-            self._table = contract.encode(torch.arange(contract.levels, device="cpu"), dtype=dtype)
+        if self.integers and quantisation is not None and quantisation.levels <= 2**16:
+            self._table = quantisation.encode(
+                torch.arange(quantisation.levels, device="cpu"), dtype=dtype
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -259,23 +261,25 @@ class ArrayRows(Rows):
         return _arranged(values, self.layout)
 
     def _levels(self, raw: np.ndarray[Any, Any], rows: Tensor) -> Tensor:
-        contract = self.contract or DataContract(2)
+        quantisation = self.quantisation or Quantisation(2)
         if self.raw_dtype.kind == "f" and not (raw == raw.round()).all():  # also if it is nan
             bad = int(rows[int((raw != raw.round()).reshape(len(raw), -1).any(axis=1).argmax())])
             remedy = "pass standardise=False, or repair the row"
             raise fail(self.name, "whole numbers", f"others in row {bad}", remedy)
         low, high = int(raw.min(initial=0)), int(raw.max(initial=0))
-        if low < 0 or high >= contract.levels:
+        if low < 0 or high >= quantisation.levels:
             got = low if low < 0 else high
             bad = int(rows[int((raw == got).reshape(len(raw), -1).any(axis=1).argmax())])
-            expected = f"levels from 0 to {contract.levels - 1}"
+            expected = f"levels from 0 to {quantisation.levels - 1}"
             remedy = "shift them to start at 0, or pass the number of levels as levels="
             raise fail(self.name, expected, f"{got} in row {bad}", remedy)
         x = torch.empty(raw.shape, dtype=self.dtype, device="cpu")
         step = max(1, PIECE * len(raw) // max(1, raw.size))
         for start in range(0, len(raw), step):
             k = torch.from_numpy(raw[start : start + step].astype(np.int64))
-            made = contract.encode(k, dtype=self.dtype) if self._table is None else self._table[k]
+            made = (
+                quantisation.encode(k, dtype=self.dtype) if self._table is None else self._table[k]
+            )
             x[start : start + step] = made
         return x
 
@@ -288,15 +292,17 @@ class ArrayRows(Rows):
             value = flat[row][~flat[row].isfinite()][0].item()
             got = f"{value} in row {int(rows[row])}"
             raise fail(self.name, "finite numbers", got, "drop or repair the row")
-        if self.contract is not None:
-            half = self.contract.bin_width / 2
-            low, high = self.contract.low - half, self.contract.high + half
+        if self.quantisation is not None:
+            half = self.quantisation.bin_width / 2
+            low, high = self.quantisation.low - half, self.quantisation.high + half
             bad = ((flat < low) | (flat > high)).any(dim=1)
             if bad.any():
                 row = int(bad.nonzero()[0])
                 wrong = flat[row][(flat[row] < low) | (flat[row] > high)][0].item()
-                expected = f"model units from {self.contract.low:g} to {self.contract.high:g}"
-                remedy = "rescale the floats, or pass the contract that they obey"
+                expected = (
+                    f"model units from {self.quantisation.low:g} to {self.quantisation.high:g}"
+                )
+                remedy = "rescale the floats, or pass the quantisation that they obey"
                 raise fail(self.name, expected, f"{wrong:g} in row {int(rows[row])}", remedy)
         return values
 

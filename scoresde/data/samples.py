@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, path_of
-from scoresde.contract import DataContract
 from scoresde.data.base import LazyData
 from scoresde.data.images import ImageRows
 from scoresde.data.pictures import CHANNELS
 from scoresde.data.rows import ArrayRows, Rows
+from scoresde.quantisation import Quantisation
 from scoresde.summary import Scaling
 
 __all__ = [
@@ -48,7 +48,7 @@ MODES = {channels: mode for mode, channels in CHANNELS.items()}
 """Channels -> Pillow's mode."""
 
 _UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
-_KEYS = ("first", "n", "shape", "shard", "format", "dtype", "contract", "labels")
+_KEYS = ("first", "n", "shape", "shard", "format", "dtype", "quantisation", "labels")
 
 
 def samples(folder: str | os.PathLike[str]) -> LazyData:
@@ -56,14 +56,14 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
 
     They are read when they are needed: indexing and iteration in order hold one shard of a .npz
     folder at a time, and `load()` reads all. Whole numbers and pictures come back in model units,
-    by the contract of the folder.
+    by the quantisation of the folder.
 
     Args:
         folder: what was given to `sample_to` as `out`.
 
     Returns:
         LazyData with x (n, *D), the labels if there are any with the names of their classes, the
-        contract, and the scaling, whose `decode` takes x to the units of the training data.
+        quantisation, and the scaling, whose `decode` takes x to the units of the training data.
 
     Raises:
         FileNotFoundError: no such folder, or no `sampling.json` in it.
@@ -80,8 +80,8 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
         got = f"{len(absent)} of {len(shards_of(settings))} missing, first {absent[0]}"
         remedy = "make the same call of sample_to, which draws what is missing"
         raise fail("folder", f"all shards of {place}", got, remedy)
-    contract = settings["contract"] and DataContract.from_dict(settings["contract"])
-    rows: Rows = ShardRows(place, settings, contract)
+    quantisation = settings["quantisation"] and Quantisation.from_dict(settings["quantisation"])
+    rows: Rows = ShardRows(place, settings, quantisation)
     if settings["format"] == "png":
         channels, *size = settings["shape"]
         files = [
@@ -89,14 +89,14 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
             for k, numbers in enumerate(shards_of(settings))
             for i in numbers
         ]
-        rows = ImageRows(place, files, tuple(size), MODES[channels], contract=contract)
+        rows = ImageRows(place, files, tuple(size), MODES[channels], quantisation=quantisation)
     first, n = settings["first"], settings["n"]
     label = labels_of(settings, range(first, first + n))
     classes = tuple(settings.get("class_names", ()))
     cond = {} if label is None else {"label": label}
     saved = settings.get("scaling")
     scaling = None if saved is None else Scaling.from_dict(saved)
-    return LazyData(rows, cond, contract, place.name, len(classes), classes, scaling)
+    return LazyData(rows, cond, quantisation, place.name, len(classes), classes, scaling)
 
 
 @final
@@ -106,17 +106,17 @@ class ShardRows(Rows):
     Args:
         folder: where the shards are.
         settings: of the manifest.
-        contract: of whole numbers; floats are in model units already.
+        quantisation: of whole numbers; floats are in model units already.
     """
 
     parallel = True
 
     def __init__(
-        self, folder: Path, settings: dict[str, Any], contract: DataContract | None
+        self, folder: Path, settings: dict[str, Any], quantisation: Quantisation | None
     ) -> None:
         self.folder = folder
         self.settings = settings
-        self.contract = contract
+        self.quantisation = quantisation
         self._held: tuple[int, ArrayRows] | None = None
 
     @property
@@ -151,18 +151,18 @@ class ShardRows(Rows):
         except _UNREADABLE as error:
             remedy = "delete it and make the same call of sample_to, which draws it again"
             raise fail(str(file), "a whole shard", f"{error}", remedy) from error
-        contract = self.contract if x.dtype.kind in "ui" else None
-        shard = ArrayRows(x, "ND", contract, self.dtype, file.name)
+        quantisation = self.quantisation if x.dtype.kind in "ui" else None
+        shard = ArrayRows(x, "ND", quantisation, self.dtype, file.name)
         self._held = number, shard
         return shard
 
     def _table(self, file: Path) -> np.ndarray[Any, Any]:
-        """The rows of a shard of text, in model units or, with a contract, as levels."""
+        """The rows of a shard of text, in model units or, with a quantisation, as levels."""
         (count,) = self.settings["shape"]
         with open(file, newline="", encoding="utf-8") as handle:
             rows = list(csv.reader(handle))[1:]
         values = np.array([row[:count] for row in rows], np.float64).reshape(len(rows), count)
-        if self.contract is not None:
+        if self.quantisation is not None:
             return values.astype(self.settings["dtype"])
         scaling = self.settings.get("scaling")
         if scaling is not None and not self.settings.get("floats"):

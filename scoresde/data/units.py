@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail
-from scoresde.contract import DataContract
 from scoresde.data.rows import CHUNK, IMAGES, Rows, chunks
 from scoresde.data.scaling import ends_of, listed, moments_of, scaling_of, unit_fault
+from scoresde.quantisation import Quantisation
 from scoresde.summary import Scaling
 
 __all__ = ["checked_standardise", "levels_up_to", "meaning_of"]
@@ -122,8 +122,9 @@ def scaling_for(
 
 def meaning_of(
     exact: Rows, layout: str, standardise: bool | str, name: str, *, floats: bool = True
-) -> tuple[DataContract | None, Scaling | None]:
-    """What numbers without a contract are: whole greys of images are levels, others are scaled.
+) -> tuple[Quantisation | None, Scaling | None]:
+    """What numbers without a quantisation are: whole greys of images are levels, others are
+    scaled.
 
     Args:
         exact: the numbers, unscaled.
@@ -133,7 +134,7 @@ def meaning_of(
         floats: whether they were stored as floats, and not as integers.
 
     Returns:
-        The contract or the scaling; None and None for numbers that are in model units.
+        The quantisation or the scaling; None and None for numbers that are in model units.
     """
     image = layout in IMAGES
     if image and floats and checked_standardise(standardise) == "auto":
@@ -144,7 +145,7 @@ def meaning_of(
                 "(standardise=False keeps them as they are)",
                 stacklevel=4,
             )
-            return DataContract(levels), None
+            return Quantisation(levels), None
     by = "entry" if exact.ndim == 2 else "all" if layout == "ND" else "channel"
     return None, scaling_for(exact, standardise, by, image=image, name=name)
 

@@ -22,7 +22,6 @@ from scoresde._check import (
     same_shape,
 )
 from scoresde._tensor import Scalar, lincomb, ordinary, state_dtype, wide
-from scoresde.contract import DataContract
 from scoresde.ddpm.decoder import DECODERS, check_levels, reconstruction, squared_error
 from scoresde.ddpm.forward import ForwardChain, Steps
 from scoresde.ddpm.schedule import (
@@ -37,6 +36,7 @@ from scoresde.model import Cond, Preconditioned, ScoreModel, check_cond, summary
 from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.prediction import Prediction
+from scoresde.quantisation import Quantisation
 from scoresde.sde import AffineSDE
 
 __all__ = ["DDPM"]
@@ -262,7 +262,7 @@ class DDPM(ForwardChain):
         self,
         mean_square_eps: Sequence[float] | Tensor,
         *,
-        contract: DataContract | None = None,
+        quantisation: Quantisation | None = None,
         data_variance: float | None = None,
     ) -> tuple[float, ...]:
         """The reverse variances that are optimal given E|eps_hat|^2 / D at steps 1 ... N.
@@ -279,7 +279,7 @@ class DDPM(ForwardChain):
 
         Args:
             mean_square_eps: N numbers, estimated by `analytic_variance` or known.
-            contract: of discrete data, for which Sigma_1 is then not below (bin width / 8)^2:
+            quantisation: of discrete data, for which Sigma_1 is then not below (bin width / 8)^2:
                 where x_1 leaves little unknown, x_0hat is wrong by whole bins or not at all, and
                 a Gaussian of its variance misses the next bin.
             data_variance: v, the variance of x_0, a mean over its dimensions; needed where
@@ -304,7 +304,7 @@ class DDPM(ForwardChain):
             most = self._least_error(i, v)
             share = min(max(1.0 - g, 0.0), 1.0)
             unknown.append(min(self._ratio(i) * share, most) if self.abar[i] else most)
-        return self._optimal(unknown, contract)
+        return self._optimal(unknown, quantisation)
 
     def _ratio(self, i: int) -> float:
         """s_i = (1 - abar_i) / abar_i, the variance of x_i / sqrt(abar_i) given x_0."""
@@ -317,13 +317,13 @@ class DDPM(ForwardChain):
         return 1.0 / (self.abar[i] / self.bbar[i] + 1.0 / variance)
 
     def _optimal(
-        self, unknown: Sequence[float], contract: DataContract | None
+        self, unknown: Sequence[float], quantisation: Quantisation | None
     ) -> tuple[float, ...]:
         """Sigma from the mean squared error of x_0hat at each step."""
         least = 1e-12 * self.betas[0]  # at i = 1, where beta-tilde is 0
-        if contract is not None:
-            instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
-            least = (contract.bin_width / 8) ** 2
+        if quantisation is not None:
+            instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
+            least = (quantisation.bin_width / 8) ** 2
         rows = zip(self.posterior_variances, self._posterior[1], unknown, strict=True)
         found = [tilde + of_x0**2 * error for tilde, of_x0, error in rows]
         found[0] = max(found[0], least)
@@ -334,7 +334,7 @@ class DDPM(ForwardChain):
         model: ScoreModel,
         x0: Tensor,
         *,
-        contract: DataContract | None = None,
+        quantisation: Quantisation | None = None,
         estimate: str = "score",
         seed: int = 0,
         first: int = 0,
@@ -345,7 +345,7 @@ class DDPM(ForwardChain):
         Args:
             model: a score model of a VP schedule that covers the chain.
             x0: (B, *D) data; each is noised once at every step.
-            contract: of discrete data; see `optimal_variance`.
+            quantisation: of discrete data; see `optimal_variance`.
             estimate: "score", from the model's answers alone, which needs no noise to compare
                 with: E|eps_hat|^2 where the noise is below the data's spread (Bao et al. 2022),
                 E|x_0|^2 - E|x_0hat|^2 where it is above, both about the mean and both bounded by
@@ -387,13 +387,13 @@ class DDPM(ForwardChain):
                 else:
                     found = self._ratio(i) * (1.0 - float(wide(prediction.eps).square().mean()))
                 unknown.append(min(max(found, 0.0), most))
-        return self._optimal(unknown, contract)
+        return self._optimal(unknown, quantisation)
 
     # The bound
 
     def _noise(self, like: Tensor, seed: int, first: int, draw: int, stage: int) -> Tensor:
         start = Node(0.0, 0.0)
-        return Independent(seed, first).on_leg(draw).normal(like, start, start, stage)
+        return Independent(seed, first).on_segment(draw).normal(like, start, start, stage)
 
     def step_kl(
         self, model: ScoreModel, i: Steps, x0: Tensor, eps: Tensor, cond: Cond = None
@@ -436,7 +436,7 @@ class DDPM(ForwardChain):
         x0: Tensor,
         draws: Sequence[Tensor],
         *,
-        contract: DataContract | None = None,
+        quantisation: Quantisation | None = None,
         decoder: str = "bins",
         cond: Cond = None,
     ) -> Tensor:
@@ -446,12 +446,12 @@ class DDPM(ForwardChain):
             model: a score model of a VP schedule that covers the chain.
             x0: (B, *D).
             draws: noises, each (B, *D).
-            contract: the levels of the data, for the decoder "bins".
+            quantisation: the levels of the data, for the decoder "bins".
             decoder: a key of `DECODERS`.
             cond: conditions handed to the model.
         """
         choice("decoder", decoder, DECODERS)
-        known = check_levels(x0, contract) if decoder == "bins" else None
+        known = check_levels(x0, quantisation) if decoder == "bins" else None
         node = self.nodes(model.sde)[0]
 
         def predict(eps: Tensor) -> Prediction:
@@ -464,7 +464,7 @@ class DDPM(ForwardChain):
         model: ScoreModel,
         x0: Tensor,
         *,
-        contract: DataContract | None = None,
+        quantisation: Quantisation | None = None,
         decoder: str = "bins",
         seed: int = 0,
         first: int = 0,
@@ -479,21 +479,21 @@ class DDPM(ForwardChain):
         Args:
             model: a score model of a VP schedule that covers the chain.
             x0: (B, *D) data in model units.
-            contract: the levels of the data, for the decoder "bins".
+            quantisation: the levels of the data, for the decoder "bins".
             decoder: a key of `DECODERS`: "bins" for discrete data, "gaussian" or "noised".
             seed, first, draw: of the noise, which depends on (seed, number of the sample, draw).
             cond: conditions handed to the model.
 
         Raises:
-            TypeError, ValueError: data that are not floating, not levels of the contract, or no
-                contract where one is needed.
+            TypeError, ValueError: data that are not floating, not levels of the quantisation, or
+                no quantisation where one is needed.
 
         Example:
-            >>> from scoresde import DataContract, Empirical
-            >>> contract, chain = DataContract(4), DDPM.cosine(10)
-            >>> x0 = contract.encode(torch.arange(4)[:, None])
+            >>> from scoresde import Quantisation, Empirical
+            >>> quantisation, chain = Quantisation(4), DDPM.cosine(10)
+            >>> x0 = quantisation.encode(torch.arange(4)[:, None])
             >>> terms = chain.bound_terms(
-            ...     Empirical(x0).under(chain.to_sde()), x0, contract=contract
+            ...     Empirical(x0).under(chain.to_sde()), x0, quantisation=quantisation
             ... )
             >>> terms.steps.shape
             torch.Size([9, 4])
@@ -504,7 +504,9 @@ class DDPM(ForwardChain):
         n = self.N
         with torch.no_grad():
             draws = [self._noise(x0, seed, first, draw, n + 1 + k) for k in range(max(1, n // 8))]
-            last = self.decode(model, x0, draws, contract=contract, decoder=decoder, cond=cond)
+            last = self.decode(
+                model, x0, draws, quantisation=quantisation, decoder=decoder, cond=cond
+            )
             steps = [
                 self.step_kl(model, i, x0, self._noise(x0, seed, first, draw, i), cond)
                 for i in range(2, n + 1)

@@ -10,38 +10,40 @@ from torch import Tensor
 
 from scoresde._check import fail, floating, instance, same_shape
 from scoresde._tensor import Scalar, lincomb, wide
-from scoresde.contract import DataContract
 from scoresde.prediction import COORDINATES, Prediction
+from scoresde.quantisation import Quantisation
 
 __all__ = ["DECODERS", "check_levels", "discretized_gaussian", "reconstruction", "squared_error"]
 
 
-def check_levels(x: Tensor, contract: object) -> DataContract:
-    """The contract, if every entry of x is one of its levels in model units.
+def check_levels(x: Tensor, quantisation: object) -> Quantisation:
+    """The quantisation, if every entry of x is one of its levels in model units.
 
     Raises:
-        TypeError: no contract.
+        TypeError: no quantisation.
         ValueError: an entry out of range or between the levels.
     """
-    remedy = "say which integers the data stand for, e.g. contract=DataContract(256)"
-    instance("contract", contract, DataContract, remedy)
-    known: DataContract = contract  # type: ignore[assignment]
-    floating("x", x, "encode levels with contract.encode(k)")
+    remedy = "say which integers the data stand for, e.g. quantisation=Quantisation(256)"
+    instance("quantisation", quantisation, Quantisation, remedy)
+    known: Quantisation = quantisation  # type: ignore[assignment]
+    floating("x", x, "encode levels with quantisation.encode(k)")
     exact = wide(x)
     place = (exact - known.low) / known.bin_width
     wrong = ~((place > -0.5) & (place < known.levels - 0.5))
     if bool(wrong.any()):
-        expected = f"values in the contract's range [{known.low:g}, {known.high:g}]"
-        raise fail("x", expected, float(exact[wrong][0]), "rescale x, or mend the contract")
+        expected = f"values in the quantisation's range [{known.low:g}, {known.high:g}]"
+        raise fail("x", expected, float(exact[wrong][0]), "rescale x, or mend the quantisation")
     off = (place - place.round()).abs()
     if not bool((off <= 1e-2).all()):
         got = f"a value {float(off.max()):.3g} of a bin beside its level"
-        remedy = "pass x = contract.encode(levels), without dequantisation noise"
-        raise fail("x", "values on the contract's levels", got, remedy)
+        remedy = "pass x = quantisation.encode(levels), without dequantisation noise"
+        raise fail("x", "values on the quantisation's levels", got, remedy)
     return known
 
 
-def discretized_gaussian(x: Tensor, mean: Tensor, std: Scalar, contract: DataContract) -> Tensor:
+def discretized_gaussian(
+    x: Tensor, mean: Tensor, std: Scalar, quantisation: Quantisation
+) -> Tensor:
     """Log probability of each level under N(mean, std^2) with all mass in bins: L_0 of DDPM.
 
     The bin of a level reaches half a bin width to either side; those of the lowest and the
@@ -53,30 +55,32 @@ def discretized_gaussian(x: Tensor, mean: Tensor, std: Scalar, contract: DataCon
         x: levels in model units, (B, *D).
         mean: (B, *D).
         std: a positive float, or (B, 1, ..., 1).
-        contract: the levels.
+        quantisation: the levels.
 
     Returns:
         (B, *D) log probabilities, in nats.
 
     Raises:
-        TypeError, ValueError: no contract, x outside its range or between its levels.
+        TypeError, ValueError: no quantisation, x outside its range or between its levels.
 
     Example:
-        >>> contract = DataContract(2)
+        >>> quantisation = Quantisation(2)
         >>> x = torch.tensor([[-1.0, 1.0]])
-        >>> discretized_gaussian(x, torch.zeros(1, 2), 0.3, contract).exp().tolist()
+        >>> discretized_gaussian(x, torch.zeros(1, 2), 0.3, quantisation).exp().tolist()
         [[0.5, 0.5]]
     """
-    check_levels(x, contract)
+    check_levels(x, quantisation)
     same_shape("mean", mean, x, "one mean per entry of x")
-    k = contract.decode(x)
+    k = quantisation.decode(x)
     kind = wide(x).dtype
     scale = wide(std) if isinstance(std, Tensor) else std
-    centre: Tensor = (contract.encode(k, dtype=kind) - wide(mean)) / scale
-    radius = torch.as_tensor(contract.bin_width / 2 / scale, dtype=kind).to(centre.device)
+    centre: Tensor = (quantisation.encode(k, dtype=kind) - wide(mean)) / scale
+    radius = torch.as_tensor(quantisation.bin_width / 2 / scale, dtype=kind).to(centre.device)
     inside = _log_mass(centre, radius)
     inside = torch.where(k == 0, torch.special.log_ndtr(centre + radius), inside)
-    return torch.where(k == contract.levels - 1, torch.special.log_ndtr(radius - centre), inside)
+    return torch.where(
+        k == quantisation.levels - 1, torch.special.log_ndtr(radius - centre), inside
+    )
 
 
 def _log_mass(centre: Tensor, radius: Tensor) -> Tensor:
@@ -112,16 +116,16 @@ def squared_error(prediction: Prediction, x0: Tensor, eps: Tensor, kind: str) ->
     return total
 
 
-def _bins(p: Prediction, x0: Tensor, eps: Tensor, v: float, contract: DataContract) -> Tensor:
-    return -discretized_gaussian(x0, p.x0, math.sqrt(v), contract).flatten(1).sum(1)
+def _bins(p: Prediction, x0: Tensor, eps: Tensor, v: float, quantisation: Quantisation) -> Tensor:
+    return -discretized_gaussian(x0, p.x0, math.sqrt(v), quantisation).flatten(1).sum(1)
 
 
-def _gaussian(p: Prediction, x0: Tensor, eps: Tensor, v: float, contract: None) -> Tensor:
+def _gaussian(p: Prediction, x0: Tensor, eps: Tensor, v: float, quantisation: None) -> Tensor:
     constant = 0.5 * x0[0].numel() * math.log(2 * math.pi * v)
     return squared_error(p, x0, eps, "x0") / (2 * v) + constant
 
 
-def _noised(p: Prediction, x0: Tensor, eps: Tensor, v: float, contract: None) -> Tensor:
+def _noised(p: Prediction, x0: Tensor, eps: Tensor, v: float, quantisation: None) -> Tensor:
     entropy = 0.5 * x0[0].numel() * math.log(2 * math.pi * math.e * p.node.sigma**2)
     return torch.full((len(x0),), entropy, dtype=wide(x0).dtype, device=x0.device)
 
@@ -134,7 +138,7 @@ DECODERS: dict[str, Callable[..., Tensor]] = {
 """What the bound is a bound of.
 
 - "bins": -log P(x_0), the probability of discrete data, by the discretised Gaussian
-  p(x_0 | x_1); needs a contract;
+  p(x_0 | x_1); needs a quantisation;
 - "gaussian": -log p(x_0), the density of continuous data, with p(x_0 | x_1) Gaussian;
 - "noised": E[-log p(x_1) | x_0], the density of the first noisy state, without any decoder: the
   term is the entropy of q(x_1 | x_0), D/2 log(2 pi e sigma^2).
@@ -147,10 +151,10 @@ def reconstruction(
     draws: list[Tensor],
     decoder: str,
     variance: float,
-    contract: DataContract | None,
+    quantisation: Quantisation | None,
 ) -> Tensor:
     """The reconstruction term, (B,), averaged over draws of eps; see `DECODERS`."""
     if decoder == "noised":
         draws = draws[:1]  # an entropy: nothing random in it
-    terms = [DECODERS[decoder](prediction(e), x0, e, variance, contract) for e in draws]
+    terms = [DECODERS[decoder](prediction(e), x0, e, variance, quantisation) for e in draws]
     return torch.stack(terms).mean(0)

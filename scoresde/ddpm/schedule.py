@@ -15,8 +15,8 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, finite, instance, positive, positive_int, wrong_type
 from scoresde._tensor import Scalar, Time, log, log1p, over, wide, xp
-from scoresde.grid import make_grid
 from scoresde.node import Node
+from scoresde.schedule.grid import make_grid
 from scoresde.sde import AffineSDE
 
 __all__ = [

@@ -15,7 +15,7 @@ __all__ = ["BoundTerms", "check_data"]
 
 def check_data(x: object) -> Tensor:
     """`x`, of half precision as float32, if it is a non-empty floating batch of finite numbers."""
-    data = floating("x", x, "encode levels with contract.encode(k), or convert with .float()")
+    data = floating("x", x, "encode levels with quantisation.encode(k), or convert with .float()")
     if data.ndim < 2 or data.numel() == 0:
         raise fail("x", "a non-empty batch of shape (B, *D)", data, "add a batch axis")
     if not bool(data.isfinite().all()):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from scoresde._check import instance
-from scoresde.contract import DataContract
 from scoresde.export.network import Network, null_label
-from scoresde.grid import make_grid
 from scoresde.model import Preconditioned
+from scoresde.quantisation import Quantisation
+from scoresde.schedule.grid import make_grid
 from scoresde.sde import SDE, AffineSDE
 
 __all__ = ["BOUND", "describe"]
@@ -33,11 +33,11 @@ MEANING = {
 
 
 def describe(
-    network: Network, inputs: tuple[Tensor, ...], contract: DataContract | None, tools: str
+    network: Network, inputs: tuple[Tensor, ...], quantisation: Quantisation | None, tools: str
 ) -> dict[str, Any]:
     """The metadata of a file, as plain as JSON; `tools` are the packages that it was made with."""
-    if contract is not None:
-        instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
+    if quantisation is not None:
+        instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
     model, sde = network.model, network.model.sde
     net = model.net if isinstance(model, Preconditioned) else model
     x = inputs[0]
@@ -63,7 +63,7 @@ def describe(
             "parameters": sum(p.numel() for p in net.parameters()),
             "predicts": getattr(model, "predicts", None),
         },
-        "contract": None if contract is None else contract.to_dict(),
+        "quantisation": None if quantisation is None else quantisation.to_dict(),
         "data": None if model.data is None else model.data.to_dict(),
         "accuracy": {"bound": BOUND, "of": "the largest term that the output is formed of"},
         "versions": _versions(("scoresde", "torch", *tools.split())),

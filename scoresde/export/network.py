@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from scoresde._check import choice, instance, positive_int, same_shape, wrong_type
 from scoresde._tensor import expand, seeded, wide
-from scoresde.grid import make_grid
 from scoresde.model import Preconditioned, ScoreModel
 from scoresde.prediction import COORDINATES
+from scoresde.schedule.grid import make_grid
 from scoresde.sde import AffineSDE
 
 __all__ = ["Network", "Trial", "null_label", "prepare"]

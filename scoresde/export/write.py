@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, need, path_of
-from scoresde.contract import DataContract
 from scoresde.export.about import BOUND, describe
 from scoresde.export.network import Trial, prepare
 from scoresde.model import ScoreModel
+from scoresde.quantisation import Quantisation
 
 __all__ = ["BOUND", "Exported", "export_onnx", "export_program"]
 
@@ -59,7 +59,7 @@ def export_onnx(
     *,
     output: str | None = None,
     classes: int | None = None,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     opset: int | None = None,
 ) -> Exported:
     """Write a model, network and preconditioning, as an ONNX file that was verified.
@@ -90,7 +90,7 @@ def export_onnx(
             is not affine.
         classes: number of classes of the label input; by default that of a network of
             `scoresde.nets`, and none for another.
-        contract: which integers the data stand for; goes into the metadata.
+        quantisation: which integers the data stand for; goes into the metadata.
         opset: of ONNX; by default that of the installed PyTorch.
 
     Raises:
@@ -136,7 +136,7 @@ def export_onnx(
         remedy = "leave it out, or take one that PyTorch can convert to"
         expected = f"one that this model can be written in, as {opsets['ai.onnx']}"
         raise fail("opset", expected, opset, remedy)
-    about = describe(network, example, contract, "onnx onnxscript onnxruntime") | {
+    about = describe(network, example, quantisation, "onnx onnxscript onnxruntime") | {
         "opset": opsets["ai.onnx"]
     }
     need("onnx.helper", "export").set_model_props(proto, {KEY: json.dumps(about)})
@@ -154,7 +154,7 @@ def export_program(
     *,
     output: str | None = None,
     classes: int | None = None,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
 ) -> Exported:
     """Write a model as a program of torch.export that was verified.
 
@@ -166,7 +166,7 @@ def export_program(
     that you trust.
 
     Args:
-        model, shape, output, classes, contract: as of `export_onnx`.
+        model, shape, output, classes, quantisation: as of `export_onnx`.
         path: the file, ending in .pt2.
 
     Raises:
@@ -185,7 +185,7 @@ def export_program(
     """
     place = _place(path, ".pt2")
     network, example, trials = prepare(model, shape, output, classes)
-    about = describe(network, example, contract, "")
+    about = describe(network, example, quantisation, "")
     with _quiet(), _explained("torch.export"):
         batch = torch.export.Dim("batch")
         program = torch.export.export(

@@ -1,5 +1,6 @@
 """Likelihoods along the probability flow, each with its error budget."""
 
+from scoresde.likelihood.bound import Bound, elbo
 from scoresde.likelihood.density import TRUNCATIONS, log_prob
 from scoresde.likelihood.discrete import DEQUANTISERS, DiscreteLogLikelihood, discrete_log_prob
 from scoresde.likelihood.divergence import DIVERGENCES, PROBES
@@ -10,8 +11,10 @@ __all__ = [
     "DIVERGENCES",
     "PROBES",
     "TRUNCATIONS",
+    "Bound",
     "DiscreteLogLikelihood",
     "LogLikelihood",
     "discrete_log_prob",
+    "elbo",
     "log_prob",
 ]

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
 from scoresde._tensor import ordinary, uncompiled, wide
-from scoresde.analytic import Gaussian
 from scoresde.ddpm.terms import check_data
 from scoresde.likelihood.divergence import (
     DIVERGENCES,
@@ -29,11 +28,12 @@ from scoresde.model import Cond, ScoreModel, check_cond, check_weights
 from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.noise.base import check_seed
+from scoresde.oracles import Gaussian
 from scoresde.process import ReverseSDE
 from scoresde.sde import AffineSDE
-from scoresde.solvers.adaptive import Caller, Tally
+from scoresde.solvers.adaptive.base import Caller, Tally
+from scoresde.solvers.adaptive.ode import AdaptiveODE, Angle
 from scoresde.solvers.base import UnfinishedWarning
-from scoresde.solvers.embedded import AdaptiveODE, Angle
 
 __all__ = ["TRUNCATIONS", "Prior", "log_prob", "span_of"]
 
@@ -48,8 +48,8 @@ TRUNCATIONS = ("none", "scaled", "jensen")
   eps for each sample (Song et al. 2021, arXiv 2101.09258, sec. 4).
 """
 
-JENSEN_LEG = -3
-"""The leg of the noise under which the draws of "jensen" are made."""
+JENSEN_SEGMENT = -3
+"""The segment of the noise under which the draws of "jensen" are made."""
 
 
 class _Distribution(Protocol):
@@ -311,7 +311,7 @@ class _Job:
         if self.truncation == "scaled":
             return node.alpha * x, zero + dim * math.log(node.alpha), 0
         like, start = x.detach(), Node(0.0, 0.0)
-        eps = Independent(self.seed, first).on_leg(JENSEN_LEG).normal(like, start, start)
+        eps = Independent(self.seed, first).on_segment(JENSEN_SEGMENT).normal(like, start, start)
         noisy = node.alpha * x + node.sigma * eps
         times = self.sde.at(torch.full((len(x),), self.ends[0], dtype=torch.float64), like=noisy)
         called = noisy.to(self.dtype)

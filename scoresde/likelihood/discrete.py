@@ -12,8 +12,6 @@ from torch import Tensor
 
 from scoresde._check import brief, choice, fail, instance, positive_int
 from scoresde._tensor import ordinary, wide
-from scoresde.analytic import Gaussian
-from scoresde.contract import DataContract
 from scoresde.ddpm.decoder import check_levels
 from scoresde.ddpm.terms import check_data
 from scoresde.likelihood.density import Prior, log_prob, span_of
@@ -21,11 +19,13 @@ from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.noise.base import check_seed, key
+from scoresde.oracles import Gaussian
+from scoresde.quantisation import Quantisation
 
 __all__ = ["DEQUANTISERS", "DiscreteLogLikelihood", "discrete_log_prob"]
 
-DEQUANTISE_LEG = -4
-"""The leg of the noise under which the dequantisation is drawn."""
+DEQUANTISE_SEGMENT = -4
+"""The segment of the noise under which the dequantisation is drawn."""
 
 
 def _uniform(u: Tensor, half: float) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ class DiscreteLogLikelihood:
         tau: half a bin in units of the noise at t_end, sigma/alpha.
         solver_error: (B,), as in `LogLikelihood`, the mean over the solves.
         nfe: (B,), network evaluations of each sample, in all.
-        contract: the levels.
+        quantisation: the levels.
         dim: D.
         dequantise, importance: what was asked for.
         status: as in `LogLikelihood`; the values of samples that were stopped are NaN.
@@ -73,7 +73,7 @@ class DiscreteLogLikelihood:
     tau: float
     solver_error: Tensor
     nfe: Tensor
-    contract: DataContract
+    quantisation: Quantisation
     dim: int
     dequantise: str
     importance: int
@@ -92,15 +92,15 @@ class DiscreteLogLikelihood:
         """That of each sample's bound, over dequantisation and probes, in nats: (B,)."""
         return self.draws.std(0) / math.sqrt(len(self.draws))
 
-    def bits_per_dim(self, contract: DataContract | None = None) -> Tensor:
+    def bits_per_dim(self, quantisation: Quantisation | None = None) -> Tensor:
         """The bound in bits per dimension, -nats / (D log 2): (B,); no bin width enters again.
 
         Raises:
-            ValueError: another contract than that of the data.
+            ValueError: another quantisation than that of the data.
         """
-        if contract is not None and contract != self.contract:
+        if quantisation is not None and quantisation != self.quantisation:
             remedy = "the levels are those that discrete_log_prob was given"
-            raise fail("contract", f"{self.contract}", contract, remedy)
+            raise fail("quantisation", f"{self.quantisation}", quantisation, remedy)
         return -self.nats / (self.dim * math.log(2))
 
     def estimate(self) -> tuple[float, float]:
@@ -113,7 +113,7 @@ class DiscreteLogLikelihood:
 def discrete_log_prob(
     model: ScoreModel,
     x: Tensor,
-    contract: DataContract,
+    quantisation: Quantisation,
     *,
     dequantise: str = "uniform",
     draws: int = 5,
@@ -144,8 +144,8 @@ def discrete_log_prob(
 
     Args:
         model: a score model of an affine SDE.
-        x: (B, *D), exactly the contract's levels in model units, `contract.encode(k)`.
-        contract: the levels.
+        x: (B, *D), exactly the quantisation's levels in model units, `quantisation.encode(k)`.
+        quantisation: the levels.
         dequantise: "uniform" or "truncated_normal".
         draws: S >= 5 independent draws, from which the standard error comes.
         importance: K; above 1 the bound is tighter. With probes their noise gets into the weights
@@ -156,18 +156,18 @@ def discrete_log_prob(
         UnfinishedWarning: as in `log_prob`.
 
     Raises:
-        TypeError: no contract, integers.
+        TypeError: no quantisation, integers.
         ValueError: x is not on the levels; fewer than 5 draws; importance > 1 with probes; all
             that `log_prob` raises.
 
     Example:
         >>> from scoresde import VPSDE, Empirical
-        >>> contract = DataContract(4)
-        >>> x = contract.encode(torch.arange(4)[:, None], dtype=torch.float64)
+        >>> quantisation = Quantisation(4)
+        >>> x = quantisation.encode(torch.arange(4)[:, None], dtype=torch.float64)
         >>> result = discrete_log_prob(
         ...     Empirical(x).under(VPSDE()),
         ...     x,
-        ...     contract,
+        ...     quantisation,
         ...     dequantise="truncated_normal",
         ...     divergence="exact",
         ...     t_end=1e-2,
@@ -175,7 +175,7 @@ def discrete_log_prob(
         >>> round(result.estimate()[0], 2)  # four equally likely levels: 2 bits
         2.0
     """
-    check_levels(check_data(x), contract)
+    check_levels(check_data(x), quantisation)
     choice("dequantise", dequantise, DEQUANTISERS)
     count = positive_int("draws", draws)
     if count < 5:
@@ -188,7 +188,7 @@ def discrete_log_prob(
     seed, first = check_seed(seed, first)
     sde, (end, _) = span_of(model, t_end, None)
     node, dim = sde.at(end), x[0].numel()
-    tau = contract.bin_width * math.exp(sde.log_snr(end)) / 2
+    tau = quantisation.bin_width * math.exp(sde.log_snr(end)) / 2
     values, errors, calls, status = [], [], [], "done"
     for number in range(count * weights):
         u = _uniforms(wide(x), seed, first, number)
@@ -202,7 +202,7 @@ def discrete_log_prob(
             probes=probes,
             probe=probe,
             control=control,
-            seed=key(seed, DEQUANTISE_LEG, 0.0, 0.0, number) >> 1,
+            seed=key(seed, DEQUANTISE_SEGMENT, 0.0, 0.0, number) >> 1,
             first=first,
             rtol=rtol,
             atol=atol,
@@ -221,7 +221,7 @@ def discrete_log_prob(
         tau=tau,
         solver_error=torch.stack(errors).mean(0),
         nfe=torch.stack(calls).sum(0),
-        contract=contract,
+        quantisation=quantisation,
         dim=dim,
         dequantise=dequantise,
         importance=weights,
@@ -232,6 +232,8 @@ def discrete_log_prob(
 def _uniforms(like: Tensor, seed: int, first: int, number: int) -> Tensor:
     """Uniforms in (0, 1), a function of (seed, number of the sample, number of the draw)."""
     start = Node(0.0, 0.0)
-    normal = Independent(seed, first).on_leg(DEQUANTISE_LEG).normal(like, start, start, number)
+    normal = (
+        Independent(seed, first).on_segment(DEQUANTISE_SEGMENT).normal(like, start, start, number)
+    )
     uniform: Tensor = torch.special.ndtr(normal)
     return uniform

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance
-from scoresde.analytic import Gaussian
 from scoresde.node import Node
 from scoresde.noise import Independent
+from scoresde.oracles import Gaussian
 
 __all__ = ["DIVERGENCES", "PROBES", "Expansion", "Linearised", "Trace", "draw_probes"]
 
@@ -33,8 +33,8 @@ PROBES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Distributions of the probes, as functions of standard normals."""
 
-PROBE_LEG = -2
-"""The leg of the noise under which probes are drawn; -1 is the prior's."""
+PROBE_SEGMENT = -2
+"""The segment of the noise under which probes are drawn; -1 is the prior's."""
 
 ENTRIES = 1 << 23
 """Numbers that a batch of products may hold at once: 64 MB in float64."""
@@ -42,7 +42,7 @@ ENTRIES = 1 << 23
 
 def draw_probes(seed: int, first: int, like: Tensor, count: int, kind: str) -> Tensor:
     """(K, B, D) probes for flat states: a sample's own depend on (seed, its number) alone."""
-    start, noise = Node(0.0, 0.0), Independent(seed, first).on_leg(PROBE_LEG)
+    start, noise = Node(0.0, 0.0), Independent(seed, first).on_segment(PROBE_SEGMENT)
     draws = [noise.normal(like, start, start, stage=k) for k in range(count)]
     return torch.stack([PROBES[kind](z) for z in draws])
 

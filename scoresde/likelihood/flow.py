@@ -14,8 +14,8 @@ from scoresde.likelihood.divergence import Linearised, Trace
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
-from scoresde.solvers.adaptive import error_norm
-from scoresde.solvers.embedded import Angle, Flow
+from scoresde.solvers.adaptive.base import error_norm
+from scoresde.solvers.adaptive.ode import Angle, Flow
 
 __all__ = ["Augmented", "Density", "call_dtype", "score_of_slope"]
 
@@ -154,7 +154,7 @@ class Density(Flow):
             norm = error_norm(errors[0][:, :dim], before, new[:, :dim], rtol, atol)
             return norm.maximum(change / (dim * (rtol + atol)))
 
-    def settle(self, rows: Tensor, live: Tensor, error: Tensor) -> Tensor:
+    def resolve(self, rows: Tensor, live: Tensor, error: Tensor) -> Tensor:
         taken = (error <= 1.0) & live
         self.nats[rows] += torch.where(taken, self.local, 0.0)
-        return super().settle(rows, live, error)
+        return super().resolve(rows, live, error)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import brief, fail, instance
-from scoresde.contract import DataContract
+from scoresde.quantisation import Quantisation
 
 __all__ = ["LogLikelihood"]
 
@@ -85,16 +85,17 @@ class LogLikelihood:
             return torch.full_like(draws[0], math.nan)
         return draws.std(0) / math.sqrt(len(draws))
 
-    def estimate(self, contract: DataContract | None = None) -> tuple[float, float]:
-        """Mean over the batch and its standard error: log p in nats, or bits/dim of a contract.
+    def estimate(self, quantisation: Quantisation | None = None) -> tuple[float, float]:
+        """Mean over the batch and its standard error: log p in nats, or bits/dim of a
+        quantisation.
 
         The error is that of the probes, which are independent between samples; how the samples
         stand for the data is another matter.
         """
         error = float(self.standard_error.square().sum().sqrt()) / self.draws.shape[1]
-        if contract is None:
+        if quantisation is None:
             return float(self.nats.detach().mean()), error
-        bits = self.bits_per_dim(contract).detach()
+        bits = self.bits_per_dim(quantisation).detach()
         return float(bits.mean()), error / (self.dim * math.log(2))
 
     def budget(self) -> dict[str, float]:
@@ -111,7 +112,7 @@ class LogLikelihood:
             "prior_mismatch": float(self.prior_mismatch.mean()),
         }
 
-    def bits_per_dim(self, contract: DataContract) -> Tensor:
+    def bits_per_dim(self, quantisation: Quantisation) -> Tensor:
         """-log2 of a bin's probability, by the density at x, per dimension: (B,).
 
         -nats / (D log 2) - log2(bin width). For x = level + uniform noise of one bin its mean is
@@ -119,15 +120,17 @@ class LogLikelihood:
         At levels without noise it is no bound of anything.
 
         Raises:
-            TypeError: no contract.
-            ValueError: x reaches beyond the contract's range by more than half a bin.
+            TypeError: no quantisation.
+            ValueError: x reaches beyond the quantisation's range by more than half a bin.
         """
-        remedy = "bits per dimension are defined by the levels: pass e.g. DataContract(256)"
-        instance("contract", contract, DataContract, remedy)
-        reach = contract.bin_width * (0.5 + 1e-6 * contract.levels)
+        remedy = "bits per dimension are defined by the levels: pass e.g. Quantisation(256)"
+        instance("quantisation", quantisation, Quantisation, remedy)
+        reach = quantisation.bin_width * (0.5 + 1e-6 * quantisation.levels)
         low, high = self.extent
-        if low < contract.low - reach or high > contract.high + reach:
-            expected = f"values in the contract's range [{contract.low:g}, {contract.high:g}]"
+        if low < quantisation.low - reach or high > quantisation.high + reach:
+            expected = (
+                f"values in the quantisation's range [{quantisation.low:g}, {quantisation.high:g}]"
+            )
             got = f"values from {low:g} to {high:g}"
-            raise fail("x", expected, got, "rescale x, or mend the contract")
-        return -self.nats / (self.dim * math.log(2)) - math.log2(contract.bin_width)
+            raise fail("x", expected, got, "rescale x, or mend the quantisation")
+        return -self.nats / (self.dim * math.log(2)) - math.log2(quantisation.bin_width)

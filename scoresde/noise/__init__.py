@@ -1,4 +1,4 @@
-"""Reproducible noise: a pure function of (seed, sample, leg, interval, stage)."""
+"""Reproducible noise: a pure function of (seed, sample, segment, interval, stage)."""
 
 from scoresde.noise.base import PRIOR, RENOISE, Independent, Noise
 from scoresde.noise.grid import PathOnGrid

@@ -1,4 +1,4 @@
-"""Noise as a pure function of (seed, sample, leg, interval, stage), and independent normals."""
+"""Noise as a pure function of seed, sample and interval, and independent normals."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from scoresde.node import Node
 __all__ = ["LEVY", "PRIOR", "RENOISE", "Independent", "Noise", "Rows", "check_seed", "draw", "key"]
 
 PRIOR = -1
-"""The leg under which the state at t = T is drawn."""
+"""The segment under which the state at t = T is drawn."""
 
 
 RENOISE = 1 << 21
-"""The stage under which a state is noised from one leg of a grid up to the next."""
+"""The stage under which a state is noised from one segment of a grid up to the next."""
 
 
 class Noise(ABC):
-    """Normal increments that depend on (seed, sample, leg, interval, stage) and nothing else.
+    """Normal increments that depend on (seed, sample, segment, interval, stage) and nothing else.
 
     Sample number i of seed s gets the same bits whatever the batch size, the split into calls
     or the device: numbers are drawn on the CPU in float32 and moved.
@@ -44,8 +44,8 @@ class Noise(ABC):
         """
 
     @abstractmethod
-    def on_leg(self, leg: int) -> Noise:
-        """The same noise on another leg of a grid."""
+    def on_segment(self, segment: int) -> Noise:
+        """The same noise on another segment of a grid."""
 
     @abstractmethod
     def from_sample(self, first: int) -> Noise:
@@ -62,7 +62,7 @@ class Noise(ABC):
     def prior(self, like: Tensor) -> Tensor:
         """Standard normals for the state at t = T."""
         end = Node(0.0, 0.0)
-        return self.on_leg(PRIOR).normal(like, end, end)
+        return self.on_segment(PRIOR).normal(like, end, end)
 
 
 LEVY = 1 << 20
@@ -70,9 +70,9 @@ LEVY = 1 << 20
 
 
 @lru_cache(maxsize=4096)
-def key(seed: int, leg: int, now: float, nxt: float, stage: int) -> int:
+def key(seed: int, segment: int, now: float, nxt: float, stage: int) -> int:
     """64 bits that stand for one draw."""
-    packed = struct.pack("<QqddQ", seed, leg, now, nxt, stage)
+    packed = struct.pack("<QqddQ", seed, segment, now, nxt, stage)
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 
 
@@ -157,17 +157,17 @@ class Independent(Noise):
 
     seed: int
     first: int = 0
-    leg: int = 0
+    segment: int = 0
 
     def __post_init__(self) -> None:
         for name, value in zip(("seed", "first"), check_seed(self.seed, self.first), strict=True):
             object.__setattr__(self, name, value)
 
     def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
-        return draw(key(self.seed, self.leg, now.t, nxt.t, stage), self.first, like)
+        return draw(key(self.seed, self.segment, now.t, nxt.t, stage), self.first, like)
 
-    def on_leg(self, leg: int) -> Independent:
-        return replace(self, leg=leg)
+    def on_segment(self, segment: int) -> Independent:
+        return replace(self, segment=segment)
 
     def from_sample(self, first: int) -> Independent:
         return replace(self, first=first)

@@ -60,7 +60,7 @@ class PathOnGrid(Noise):
     eta: float = 1.0
     clock: str = ""
     first: int = 0
-    leg: int = 0
+    segment: int = 0
     _up: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _clock: Clock = field(init=False, repr=False, compare=False)
     _at: tuple[float, ...] = field(init=False, repr=False, compare=False)
@@ -94,12 +94,12 @@ class PathOnGrid(Noise):
         return i
 
     def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
-        if now.t == nxt.t or self.leg == PRIOR:
-            return draw(key(self.seed, self.leg, now.t, nxt.t, stage), self.first, like)
+        if now.t == nxt.t or self.segment == PRIOR:
+            return draw(key(self.seed, self.segment, now.t, nxt.t, stage), self.first, like)
         return merge(self._parts(like, now.t, nxt.t, stage, levy=False))[0].to(like.dtype)
 
     def levy(self, like: Tensor, now: Node, nxt: Node) -> tuple[Tensor, Tensor]:
-        if now.t == nxt.t or self.leg == PRIOR:
+        if now.t == nxt.t or self.segment == PRIOR:
             return super().levy(like, now, nxt)
         w, h = merge(self._parts(like, now.t, nxt.t, 0, levy=True))
         h = torch.zeros_like(w) if h is None else h
@@ -119,11 +119,11 @@ class PathOnGrid(Noise):
             yield share, rest, self._leaf(k, wide, stage), area
 
     def _leaf(self, k: int, like: Tensor, stage: int) -> Tensor:
-        number = key(self.seed, self.leg, self._up[k], self._up[k + 1], stage)
+        number = key(self.seed, self.segment, self._up[k], self._up[k + 1], stage)
         return draw(number, self.first, like)
 
-    def on_leg(self, leg: int) -> PathOnGrid:
-        return replace(self, leg=leg)
+    def on_segment(self, segment: int) -> PathOnGrid:
+        return replace(self, segment=segment)
 
     def from_sample(self, first: int) -> PathOnGrid:
         return replace(self, first=first)

@@ -64,14 +64,14 @@ class BrownianPath(Noise):
         depth: from 5 to 20; 11 serves steps down to 1/2048 of the range. Paths of two depths
             agree where both have cut: at i/20, say.
         first: the number of the first row's sample.
-        leg: paths of distinct legs are independent.
+        segment: paths of distinct segments are independent.
 
     Raises:
         ValueError: at a time without noise, or for a step inside one leaf.
 
     Example:
         >>> from scoresde import VPSDE
-        >>> from scoresde.grid import log_snr
+        >>> from scoresde.schedule.grid import log_snr
         >>> sde, like = VPSDE(), torch.empty(4, 2)
         >>> path = BrownianPath(0, sde)
         >>> nodes = [sde.at(t) for t in log_snr(sde, 20).times]
@@ -86,7 +86,7 @@ class BrownianPath(Noise):
     eta: Eta = field(default=1.0, kw_only=True)
     depth: int = field(default=11, kw_only=True)
     first: int = field(default=0, kw_only=True)
-    leg: int = field(default=0, kw_only=True)
+    segment: int = field(default=0, kw_only=True)
     _clock: Clock = field(init=False, repr=False, compare=False)
     _range: tuple[float, float] = field(init=False, repr=False, compare=False)
     _store: Store = field(init=False, repr=False, compare=False)
@@ -121,12 +121,12 @@ class BrownianPath(Noise):
                 self._pieces(now, nxt)
 
     def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
-        if now.t == nxt.t or self.leg == PRIOR:
-            return draw(key(self.seed, self.leg, now.t, nxt.t, stage), self.first, like)
+        if now.t == nxt.t or self.segment == PRIOR:
+            return draw(key(self.seed, self.segment, now.t, nxt.t, stage), self.first, like)
         return self._merged(like, now.t, nxt.t, stage, levy=False)[0]
 
     def levy(self, like: Tensor, now: Node, nxt: Node) -> tuple[Tensor, Tensor]:
-        if now.t == nxt.t or self.leg == PRIOR:
+        if now.t == nxt.t or self.segment == PRIOR:
             return super().levy(like, now, nxt)
         z, h = self._merged(like, now.t, nxt.t, 0, levy=True)
         up = self._place(now.t) > self._place(nxt.t)
@@ -158,7 +158,7 @@ class BrownianPath(Noise):
         def fresh(place: float, kind: int) -> Tensor:
             # as a fraction, so that depth does not matter; no time is negative, so no draw for
             # a node of a grid has such a key
-            number = key(self.seed, self.leg, place / size, -1.0 - kind, stage)
+            number = key(self.seed, self.segment, place / size, -1.0 - kind, stage)
             return rows.normals(number).to(dtype)
 
         return fresh
@@ -204,8 +204,8 @@ class BrownianPath(Noise):
         self._store.places[t] = place
         return place
 
-    def on_leg(self, leg: int) -> BrownianPath:
-        return replace(self, leg=leg)
+    def on_segment(self, segment: int) -> BrownianPath:
+        return replace(self, segment=segment)
 
     def from_sample(self, first: int) -> BrownianPath:
         return replace(self, first=first)

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from scoresde.sampler.forward import simulate
 from scoresde.sampler.latent import Latent, decode, encode, slerp
-from scoresde.sampler.names import SOLVERS
+from scoresde.sampler.registry import SOLVERS
 from scoresde.sampler.reverse import ReverseSampler
+from scoresde.sampler.simulate import simulate
 
 if TYPE_CHECKING:
     from scoresde.sampler.shards import Shards, sample_to

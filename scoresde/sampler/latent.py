@@ -11,14 +11,14 @@ from torch import Tensor
 
 from scoresde._check import brief, fail, finite, floating, instance, same_shape
 from scoresde._tensor import expand, ordinary, state_dtype
-from scoresde.grid import Grid
 from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
 from scoresde.noise import Independent
 from scoresde.process import ReverseSDE
-from scoresde.sampler.names import as_model
+from scoresde.sampler.registry import as_model
+from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE
+from scoresde.solvers.adaptive.ode import AdaptiveODE, Angle
 from scoresde.solvers.base import Solution, Solver, Unfinished
-from scoresde.solvers.embedded import AdaptiveODE, Angle
 
 __all__ = ["Latent", "decode", "encode", "slerp"]
 

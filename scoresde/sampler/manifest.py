@@ -32,7 +32,7 @@ def describe(sampler: ReverseSampler) -> dict[str, Any]:
         "model": {"class": type(sampler.model).__name__, "sha256": hash_of(sampler.model)},
         "sde": {"class": type(sampler.sde).__name__, "schedule": fingerprint(sampler.sde)},
         "solver": repr(sampler.solver),
-        "grid": [list(leg) for leg in grid.legs],
+        "grid": [list(segment) for segment in grid.segments],
         "eta": [eta_value(eta, t) for t in grid.times] if callable(eta) else float(eta),
         "denoise": sampler.denoise,
     }

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from scoresde._check import fail
 from scoresde._progress import progress as progress_of
-from scoresde.grid import Grid
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
+from scoresde.schedule.grid import Grid
 from scoresde.solvers import (
     Solution,
     Solver,
@@ -60,7 +60,7 @@ def replay(
 
     Noise is a function of the seed, so the run is the same; a good one never pays for the looks.
     """
-    steps = [pair for leg in grid.legs for pair in pairwise(leg)]
+    steps = [pair for segment in grid.segments for pair in pairwise(segment)]
     left = enumerate(steps, 1)
 
     def look(step: tuple[int, tuple[float, float]], state: Tensor, at: Fault) -> None:

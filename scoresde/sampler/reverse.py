@@ -13,21 +13,22 @@ from torch import Tensor
 
 from scoresde._check import fail, floating, instance, positive_int, wrong_type
 from scoresde._tensor import as_device, ordinary, state_dtype
-from scoresde.analytic import Gaussian
-from scoresde.grid import Grid, make_grid
+from scoresde.calibration import Calibration, calibrate
 from scoresde.model import Cond, ScoreModel, check_cond, own_dtype, summary_of
 from scoresde.noise import Noise
+from scoresde.oracles import Gaussian
 from scoresde.process import ReverseSDE
-from scoresde.sampler.auto import settle
 from scoresde.sampler.latent import Latent, decode, encode
-from scoresde.sampler.names import (
+from scoresde.sampler.plan import resolve
+from scoresde.sampler.registry import (
     as_model,
     as_noise,
     check_shape,
 )
 from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay
+from scoresde.schedule.grid import Grid, make_grid
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers import Adams, Calibration, Solution, Solver, calibrate
+from scoresde.solvers import Adams, Solution, Solver
 from scoresde.solvers.base import OnStep, Unfinished, UnfinishedWarning, check_hook
 from scoresde.summary import DataRangeWarning
 
@@ -94,7 +95,7 @@ class ReverseSampler:
                 raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
             grid, eta, solver = solver.grid, 0.0, solver.solver
         spread = self.model.spread
-        settled = settle(sde, spread, solver, steps, grid, t_end, eta)
+        settled = resolve(sde, spread, solver, steps, grid, t_end, eta)
         self.solver, self.eta, self.t_end = settled.solver, settled.eta, settled.t_end
         self.why = settled.why
         self._nodes = make_grid(settled.grid, sde, settled.steps, t_end=self.t_end, spread=spread)
@@ -120,7 +121,7 @@ class ReverseSampler:
         *,
         method: str = "optimise",
         solver: Adams | None = None,
-        pilots: int = 48,
+        trajectories: int = 48,
         seed: int = 0,
         cond: Cond = None,
         batch_size: int | None = None,
@@ -133,9 +134,9 @@ class ReverseSampler:
 
         Args:
             shape: of one sample, (*D).
-            cond: conditions of the pilots, name -> (pilots, ...).
-            method, solver, pilots, seed, batch_size: as in `scoresde.calibrate`.
-            dtype, device: of the pilots; by default those of the model's parameters.
+            cond: conditions of the trajectories, name -> (trajectories, ...).
+            method, solver, trajectories, seed, batch_size: as in `scoresde.calibrate`.
+            dtype, device: of the trajectories; by default those of the model's parameters.
         """
         dtype, device = self._kind(dtype, device, None)
         return calibrate(
@@ -144,7 +145,7 @@ class ReverseSampler:
             steps=self.steps,
             method=method,
             solver=solver,
-            pilots=pilots,
+            trajectories=trajectories,
             seed=seed,
             t_end=self._nodes.end,
             batch_size=batch_size,
@@ -178,7 +179,7 @@ class ReverseSampler:
         cond: Cond = None,
         x_init: Tensor | None = None,
         t_start: float | None = None,
-        teleport: Gaussian | None = None,
+        gaussian_start: Gaussian | None = None,
         batch_size: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -206,7 +207,7 @@ class ReverseSampler:
             cond=cond,
             x_init=x_init,
             t_start=t_start,
-            teleport=teleport,
+            gaussian_start=gaussian_start,
             batch_size=batch_size,
             dtype=dtype,
             device=device,
@@ -230,7 +231,7 @@ class ReverseSampler:
         cond: Cond = None,
         x_init: Tensor | None = None,
         t_start: float | None = None,
-        teleport: Gaussian | None = None,
+        gaussian_start: Gaussian | None = None,
         batch_size: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -250,10 +251,10 @@ class ReverseSampler:
                 noise source.
             cond: conditions, name -> (N, ...), handed to the model.
             x_init: (N, *D), the state at t_start in place of a draw from the prior.
-            t_start: where to start; T by default. Below T needs x_init or teleport.
-            teleport: skip [t_start, T], where any data look Gaussian, by the exact probability
-                flow of this one, at no network call; `Gaussian.fit(data)` has the data's moments.
-                After Wang and Vastola 2024 (arXiv 2412.09726).
+            t_start: where to start; T by default. Below T needs x_init or gaussian_start.
+            gaussian_start: skip [t_start, T], where any data look Gaussian, by the exact
+                probability flow of this one, at no network call; `Gaussian.fit(data)` has the
+                data's moments. After Wang and Vastola 2024 (arXiv 2412.09726).
             batch_size: solve this many at a time, so that memory does not grow with N.
             dtype, device: of the state; by default those of x_init or of the model's parameters,
                 and float32 where these are of half precision, in which only the network is
@@ -289,7 +290,7 @@ class ReverseSampler:
             cond=cond,
             x_init=x_init,
             t_start=t_start,
-            teleport=teleport,
+            gaussian_start=gaussian_start,
             batch_size=batch_size,
             dtype=dtype,
             device=device,
@@ -313,7 +314,7 @@ class ReverseSampler:
         cond: Cond,
         x_init: Tensor | None,
         t_start: float | None,
-        teleport: Gaussian | None,
+        gaussian_start: Gaussian | None,
         batch_size: int | None,
         dtype: torch.dtype | None,
         device: torch.device | str | None,
@@ -323,7 +324,7 @@ class ReverseSampler:
         differentiable: bool | None,
     ) -> Solution:
         shape = check_shape(shape)
-        x_init, grid = self._start(shape, x_init, t_start, teleport)
+        x_init, grid = self._start(shape, x_init, t_start, gaussian_start)
         check_hook(on_step)
         dtype, device = self._kind(dtype, device, x_init)
         cond = check_cond(self.model, cond, shape[0], device)
@@ -344,8 +345,8 @@ class ReverseSampler:
                     x = x_init[rows].to(like)
                 else:
                     x = self.sde.sample_prior(draw.prior(like))
-                if teleport is not None and isinstance(self.sde, AffineSDE):
-                    x = teleport.flow(self.sde, x, self.sde.T, grid.start)
+                if gaussian_start is not None and isinstance(self.sde, AffineSDE):
+                    x = gaussian_start.flow(self.sde, x, self.sde.T, grid.start)
                 part = {k: v[rows] for k, v in cond.items()} if cond else None
                 process = ReverseSDE(self.sde, self.model, self.eta, part)
                 hooks = on_step, both(on_step, advance)
@@ -457,17 +458,17 @@ class ReverseSampler:
         shape: tuple[int, ...],
         x_init: Tensor | None,
         t_start: float | None,
-        teleport: Gaussian | None,
+        gaussian_start: Gaussian | None,
     ) -> tuple[Tensor | None, Grid]:
         """The initial state, checked, and the grid from its time."""
         grid = self._nodes
         if t_start is not None:
             ends = {"t_start": t_start, "t_end": self.t_end}
             grid = make_grid(self.grid, self.sde, self.steps, **ends, spread=self.model.spread)
-        if teleport is not None:
-            self._check_teleport(teleport, shape, x_init)
+        if gaussian_start is not None:
+            self._check_gaussian_start(gaussian_start, shape, x_init)
         if x_init is None:
-            if grid.start < self.sde.T and teleport is None:
+            if grid.start < self.sde.T and gaussian_start is None:
                 remedy = f"the prior is that of T = {self.sde.T:g}"
                 raise fail("x_init", f"a state at t_start = {grid.start:g}", None, remedy)
             return None, grid
@@ -478,19 +479,23 @@ class ReverseSampler:
             raise fail("x_init", "finite numbers", "NaN or infinity", "check how it was made")
         return x_init, grid
 
-    def _check_teleport(
-        self, teleport: Gaussian, shape: tuple[int, ...], x_init: Tensor | None
+    def _check_gaussian_start(
+        self, gaussian_start: Gaussian, shape: tuple[int, ...], x_init: Tensor | None
     ) -> None:
-        instance("teleport", teleport, Gaussian, "pass e.g. Gaussian.fit(data)")
-        remedy = "leave teleport out: the flow of a Gaussian is exact under an affine SDE alone"
+        instance("gaussian_start", gaussian_start, Gaussian, "pass e.g. Gaussian.fit(data)")
+        remedy = (
+            "leave gaussian_start out: the flow of a Gaussian is exact under an affine SDE alone"
+        )
         instance("sde", self.sde, AffineSDE, remedy)
         if x_init is not None:
-            remedy = "leave one out: teleport makes the state at t_start from the prior"
-            raise fail("x_init", "none beside teleport", x_init, remedy)
+            remedy = "leave one out: gaussian_start makes the state at t_start from the prior"
+            raise fail("x_init", "none beside gaussian_start", x_init, remedy)
         size = math.prod(shape[1:])
-        if teleport.mean.numel() != size:
+        if gaussian_start.mean.numel() != size:
             remedy = "fit it to data of the shape of the samples"
-            raise fail("teleport", f"a Gaussian in {size} dimensions", teleport.mean, remedy)
+            raise fail(
+                "gaussian_start", f"a Gaussian in {size} dimensions", gaussian_start.mean, remedy
+            )
 
     def _kind(
         self, dtype: torch.dtype | None, device: torch.device | str | None, x_init: Tensor | None

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from scoresde._check import choice, fail, instance, need, path_of, positive_int, wrong_type
 from scoresde._progress import progress as progress_of
-from scoresde.contract import DataContract
 from scoresde.data.samples import (
     MODES,
     csv_text,
@@ -30,6 +29,7 @@ from scoresde.data.samples import (
 )
 from scoresde.nets.embed import LabelEmbedding
 from scoresde.noise.base import check_seed
+from scoresde.quantisation import Quantisation
 from scoresde.sampler.manifest import (
     claim,
     describe,
@@ -42,7 +42,7 @@ from scoresde.sampler.manifest import (
     sweep,
     turn,
 )
-from scoresde.sampler.names import check_shape
+from scoresde.sampler.registry import check_shape
 from scoresde.sampler.reverse import ReverseSampler
 from scoresde.solvers.base import Unfinished, UnfinishedWarning
 from scoresde.summary import DataRangeWarning, DataSummary, Scaling
@@ -83,7 +83,7 @@ def sample_to(
     seed: int = 0,
     first: int = 0,
     labels: int | Sequence[int] | None = None,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     data: DataSummary | None = None,
     format: str = "npz",
     floats: bool = False,
@@ -116,15 +116,15 @@ def sample_to(
         first: the number of the first sample; a later call with first=n draws the next ones.
         labels: sample number i is of class labels[i modulo their count], so 3 is class 3 for all
             and range(10) gives as many of each of ten classes; None hands the model no label.
-        contract: store whole numbers, the nearest level of each value; else floats.
+        quantisation: store whole numbers, the nearest level of each value; else floats.
         data: what the samples stand for: their units and the names of their classes; by default
             what the model knows of the data that it was trained on.
         format: "npz": arrays x (S, *D), index and, with labels, label; with units also raw,
             (S, *D) float64 in these units, and the names of the columns, if they have any; and
             class_names, if they are known. "png": a folder a shard, of pictures named by the
-            number of their sample; (C, H, W) of 1, 3 or 4 channels and a contract of at most 256
-            levels, which are spread over 0 ... 255. "csv": a table, of vectors (D,), in the units
-            of `data` where they are known, with the names of its columns and, with labels, a
+            number of their sample; (C, H, W) of 1, 3 or 4 channels and a quantisation of at most
+            256 levels, which are spread over 0 ... 255. "csv": a table, of vectors (D,), in the
+            units of `data` where they are known, with the names of its columns and, with labels, a
             column of class names.
         floats: store the samples in model units alone: no raw, and a table of plain numbers.
             The folder still knows their units, so `scoresde.data.samples` reads the same.
@@ -165,13 +165,15 @@ def sample_to(
         instance("data", data, DataSummary, "pass model.data")
     known = sampler.model.data if data is None else data
     settings = {
-        **_checked(sampler, n, shape, seed, first, labels, contract, format, shard, batch_size),
-        **_units(known, contract, labels is not None, floats),
+        **_checked(
+            sampler, n, shape, seed, first, labels, quantisation, format, shard, batch_size
+        ),
+        **_units(known, quantisation, labels is not None, floats),
         **describe(sampler),
         "state": str(dtype).removeprefix("torch."),
         "device": device.type,
     }
-    if contract is None:
+    if quantisation is None:
         settings["dtype"] = "float64" if dtype == torch.float64 else "float32"
     if overwrite and count > 1:
         remedy = "remove the folder first"
@@ -192,9 +194,11 @@ def sample_to(
                 with warnings.catch_warnings():
                     if drawn:  # said once, of the first shard, and not of every one
                         warnings.simplefilter("ignore", DataRangeWarning)
-                    content, nfe = _draw(sampler, settings, contract, numbers[k], dtype, device)
+                    content, nfe = _draw(
+                        sampler, settings, quantisation, numbers[k], dtype, device
+                    )
                 with explained(place):
-                    _write(place, content, settings, contract)
+                    _write(place, content, settings, quantisation)
                 drawn += 1
             advance(len(numbers[k]))
         left = len(missing(folder, settings))
@@ -208,7 +212,7 @@ def _checked(
     seed: int,
     first: int,
     labels: int | Sequence[int] | None,
-    contract: DataContract | None,
+    quantisation: Quantisation | None,
     format: str,
     shard: int,
     batch_size: int | None,
@@ -220,10 +224,10 @@ def _checked(
     sizes = check_shape((n, *shape))[1:]
     seed, first = check_seed(seed, first)
     size = None if batch_size is None else min(positive_int("batch_size", batch_size), shard)
-    if contract is not None:
-        instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
+    if quantisation is not None:
+        instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
     if choice("format", format, FORMATS) == "png":
-        _check_pictures(sizes, contract)
+        _check_pictures(sizes, quantisation)
     elif format == "csv" and len(sizes) != 1:
         raise fail("shape", "vectors (D,) for format='csv'", sizes, "take format='npz'")
     _check_model(sampler.model)
@@ -233,8 +237,8 @@ def _checked(
         "shape": list(sizes),
         "seed": seed,
         "labels": _labels(sampler.model, labels),
-        "contract": None if contract is None else contract.to_dict(),
-        "dtype": "" if contract is None else np.min_scalar_type(contract.levels - 1).name,
+        "quantisation": None if quantisation is None else quantisation.to_dict(),
+        "dtype": "" if quantisation is None else np.min_scalar_type(quantisation.levels - 1).name,
         "format": format,
         "shard": shard,
         "batch_size": shard if size is None else size,
@@ -242,10 +246,10 @@ def _checked(
 
 
 def _units(
-    data: DataSummary | None, contract: DataContract | None, labelled: bool, floats: bool
+    data: DataSummary | None, quantisation: Quantisation | None, labelled: bool, floats: bool
 ) -> dict[str, Any]:
     """The units of the samples and the names of their classes, as settings."""
-    scaling = None if data is None or contract is not None else data.scaling
+    scaling = None if data is None or quantisation is not None else data.scaling
     return {
         "scaling": None if scaling is None else scaling.to_dict(),
         "class_names": list(data.class_names) if data is not None and labelled else [],
@@ -253,14 +257,16 @@ def _units(
     }
 
 
-def _check_pictures(shape: tuple[int, ...], contract: DataContract | None) -> None:
+def _check_pictures(shape: tuple[int, ...], quantisation: Quantisation | None) -> None:
     need("PIL.Image", "data")
     if len(shape) != 3 or shape[0] not in MODES:
         expected = "(C, H, W) with 1, 3 or 4 channels for format='png'"
         raise fail("shape", expected, shape, "take format='npz'")
-    if contract is None or contract.levels > 256:
-        remedy = "pass e.g. contract=DataContract(256), or take format='npz'"
-        raise fail("contract", "one of at most 256 levels for format='png'", contract, remedy)
+    if quantisation is None or quantisation.levels > 256:
+        remedy = "pass e.g. quantisation=Quantisation(256), or take format='npz'"
+        raise fail(
+            "quantisation", "one of at most 256 levels for format='png'", quantisation, remedy
+        )
 
 
 def _check_model(model: nn.Module) -> None:
@@ -302,7 +308,7 @@ def _there(place: Path, settings: dict[str, Any], numbers: range) -> bool:
 def _draw(
     sampler: ReverseSampler,
     settings: dict[str, Any],
-    contract: DataContract | None,
+    quantisation: Quantisation | None,
     numbers: range,
     dtype: torch.dtype,
     device: torch.device,
@@ -324,7 +330,7 @@ def _draw(
         raise Unfinished(f"samples from number {numbers.start}: {solution.unfinished}", solution)
     pieces = torch.split(solution.x.cpu(), settings["batch_size"])
     kind = np.dtype(settings["dtype"])
-    x = np.concatenate([_stored(piece, contract).astype(kind) for piece in pieces])
+    x = np.concatenate([_stored(piece, quantisation).astype(kind) for piece in pieces])
     arrays = {"x": x, "index": np.array(numbers, np.int64)}
     if labels is not None:
         arrays["label"] = labels.numpy()
@@ -338,10 +344,10 @@ def _draw(
     return arrays, solution.nfe
 
 
-def _stored(x: Tensor, contract: DataContract | None) -> np.ndarray[Any, Any]:
-    """Levels by the contract, or floats of a type that numpy has."""
-    if contract is not None:
-        return contract.decode(x).numpy()
+def _stored(x: Tensor, quantisation: Quantisation | None) -> np.ndarray[Any, Any]:
+    """Levels by the quantisation, or floats of a type that numpy has."""
+    if quantisation is not None:
+        return quantisation.decode(x).numpy()
     return (x if x.dtype == torch.float64 else x.float()).numpy()
 
 
@@ -349,7 +355,7 @@ def _write(
     place: Path,
     arrays: dict[str, np.ndarray[Any, Any]],
     settings: dict[str, Any],
-    contract: DataContract | None,
+    quantisation: Quantisation | None,
 ) -> None:
     """The file or folder of a shard: written beside its place, flushed and renamed."""
     half = half_of(place)
@@ -363,7 +369,7 @@ def _write(
             store(half, csv_text(arrays, scaling).encode())
         else:
             half.mkdir()
-            grey = 255 / (contract.levels - 1) if contract is not None else 1.0
+            grey = 255 / (quantisation.levels - 1) if quantisation is not None else 1.0
             _write_pictures(half, (arrays["x"] * grey).round().astype(np.uint8), arrays["index"])
             flush(half)
         os.replace(half, place)

@@ -54,7 +54,9 @@ class LinearSDE(AffineSDE):
         self.t_min = 1e-5 * self.T if t_min is None else positive("t_min", t_min)
         self.t_end = max(1e-3 * self.T, self.t_min) if t_end is None else t_end
         check_interval(self)
-        from scoresde._quadrature import LinearMarginals  # here, where it is needed: imports count
+        from scoresde.sde._quadrature import (
+            LinearMarginals,  # here, where it is needed: imports count
+        )
 
         rate_fn, diffusion_fn = _float_function("rate", rate), _float_function("g", diffusion)
         try:

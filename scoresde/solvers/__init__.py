@@ -1,6 +1,6 @@
 """Solvers: schemes that walk a process along a grid."""
 
-from scoresde.solvers.backends import SciPySolver, TorchSDESolver
+from scoresde.solvers.adaptive import AdaptiveODE, AdaptiveSDE
 from scoresde.solvers.base import (
     Corrector,
     Orders,
@@ -10,24 +10,19 @@ from scoresde.solvers.base import (
     Unfinished,
     UnfinishedWarning,
 )
-from scoresde.solvers.bridged import AdaptiveSDE
-from scoresde.solvers.calibrate import calibrate
-from scoresde.solvers.calibration import Calibration
-from scoresde.solvers.deterministic import Heun
-from scoresde.solvers.dpm_v3 import DPMSolverV3
-from scoresde.solvers.embedded import AdaptiveODE
+from scoresde.solvers.dpm_v3 import DPMSolverV3, Statistics
+from scoresde.solvers.euler import EulerMaruyama, ReverseDiffusion
 from scoresde.solvers.exponential import Adams
+from scoresde.solvers.external import SciPySolver, TorchSDESolver
+from scoresde.solvers.heun import Heun
 from scoresde.solvers.langevin import Langevin, PredictorCorrector
 from scoresde.solvers.singlestep import SRA1, OneCallSRA, ShARK, Singlestep
-from scoresde.solvers.statistics import Statistics
-from scoresde.solvers.stochastic import EulerMaruyama, ReverseDiffusion
 
 __all__ = [
     "SRA1",
     "Adams",
     "AdaptiveODE",
     "AdaptiveSDE",
-    "Calibration",
     "Corrector",
     "DPMSolverV3",
     "EulerMaruyama",
@@ -47,5 +42,4 @@ __all__ = [
     "TorchSDESolver",
     "Unfinished",
     "UnfinishedWarning",
-    "calibrate",
 ]

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from scoresde._check import fail, floating, instance, same_shape, show, wrong_type
 from scoresde._tensor import lincomb
-from scoresde.grid import LEAST_SIGNAL, Grid
 from scoresde.node import Node
 from scoresde.noise import RENOISE, Noise
 from scoresde.process import Process, ReverseSDE
+from scoresde.schedule.grid import LEAST_SIGNAL, Grid
 from scoresde.sde import SDE, AffineSDE
 
 __all__ = [
@@ -220,8 +220,8 @@ class StepSolver(Solver):
 
     reaches_data: ClassVar[bool] = False
 
-    def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
-        """The state with which a leg begins; called once per leg."""
+    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
+        """The state with which a segment begins; called once per segment."""
         return None
 
     @abstractmethod
@@ -245,14 +245,14 @@ class StepSolver(Solver):
         self.admit(process, x, grid, noise, on_step)
         calls = process.nfe
         path = [x]
-        for number, times in enumerate(grid.legs):
-            draw = noise.on_leg(number)
+        for number, times in enumerate(grid.segments):
+            draw = noise.on_segment(number)
             if number:
-                x = between(process.sde, x, grid.legs[number - 1][-1], times[0], draw)
-            leg = nodes(process.sde, times)
-            first, last = _own_steps(process, leg, self.reaches_data)
-            state = self.init(process, x, leg[first : last + 1]) if first < last else None
-            for i, (now, nxt) in enumerate(pairwise(leg)):
+                x = between(process.sde, x, grid.segments[number - 1][-1], times[0], draw)
+            segment = nodes(process.sde, times)
+            first, last = _own_steps(process, segment, self.reaches_data)
+            state = self.init(process, x, segment[first : last + 1]) if first < last else None
+            for i, (now, nxt) in enumerate(pairwise(segment)):
                 if first <= i < last:
                     x, state = self.step(process, x, now, nxt, state, draw)
                 else:
@@ -295,19 +295,21 @@ def in_noise(process: Process, now: Node, nxt: Node) -> bool:
     return bool(nxt.alpha <= LEAST_SIGNAL or nxt.log_snr - now.log_snr > FAR)
 
 
-def _own_steps(process: Process, leg: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
+def _own_steps(process: Process, segment: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
     """The first of the scheme's own steps and the one after its last; all others are `held`."""
-    first, last = 0, len(leg) - 1
-    if not isinstance(process, ReverseSDE) or not leg[0].affine:
+    first, last = 0, len(segment) - 1
+    if not isinstance(process, ReverseSDE) or not segment[0].affine:
         return first, last
-    if leg[0].t < leg[-1].t:
-        if leg[-1].alpha == 0.0:
+    if segment[0].t < segment[-1].t:
+        if segment[-1].alpha == 0.0:
             remedy = "end it below T, or encode with AdaptiveODE"
-            raise fail("grid", "a leg that ends before alpha = 0", f"t = {leg[-1].t:g}", remedy)
+            raise fail(
+                "grid", "a segment that ends before alpha = 0", f"t = {segment[-1].t:g}", remedy
+            )
         return first, last
-    while first < last and in_noise(process, leg[first], leg[first + 1]):
+    while first < last and in_noise(process, segment[first], segment[first + 1]):
         first += 1
-    return first, last - (first < last and leg[-1].sigma == 0.0 and not reaches_data)
+    return first, last - (first < last and segment[-1].sigma == 0.0 and not reaches_data)
 
 
 def held(process: Process, x: Tensor, now: Node, nxt: Node, noise: Noise) -> Tensor:
@@ -334,35 +336,35 @@ def held(process: Process, x: Tensor, now: Node, nxt: Node, noise: Noise) -> Ten
 def leave_noise(
     process: Process,
     x: Tensor,
-    leg: tuple[float, ...],
+    segment: tuple[float, ...],
     noise: Noise,
     on_step: OnStep | None = None,
     *,
     exactly: bool = False,
 ) -> tuple[list[Tensor], Tensor, tuple[float, ...]]:
-    """The start of a leg for solvers that cannot make it: `held` steps out of pure noise.
+    """The start of a segment for solvers that cannot make it: `held` steps out of pure noise.
 
     Args:
-        process, x, leg, noise, on_step: as the solver has them.
+        process, x, segment, noise, on_step: as the solver has them.
         exactly: stop at alpha/sigma = 1e-3 where the first node beyond it is less noisy, for
             solvers whose steps are not those of the grid.
 
     Returns:
-        The states at the nodes passed, the state, and the rest of the leg from there.
+        The states at the nodes passed, the state, and the rest of the segment from there.
     """
     passed: list[Tensor] = []
-    while len(leg) > 1:
-        now, nxt = nodes(process.sde, leg[:2])
+    while len(segment) > 1:
+        now, nxt = nodes(process.sde, segment[:2])
         if not in_noise(process, now, nxt):
             break
         sde: Any = process.sde
         if exactly and nxt.log_snr > math.log(LEAST_SIGNAL):
             middle = sde.at(sde.time_of(math.log(LEAST_SIGNAL)))
-            return passed, held(process, x, now, middle, noise), (middle.t, *leg[1:])
+            return passed, held(process, x, now, middle, noise), (middle.t, *segment[1:])
         x = hooked(on_step, nxt, held(process, x, now, nxt, noise))
         passed.append(x)
-        leg = leg[1:]
-    return passed, x, leg
+        segment = segment[1:]
+    return passed, x, segment
 
 
 def reverse(process: Process) -> ReverseSDE:
@@ -376,8 +378,8 @@ def reverse(process: Process) -> ReverseSDE:
 
 
 def enough_steps(order: int, grid: Grid) -> None:
-    """Raise a ValueError if a multistep scheme would reach its order on no leg."""
-    longest = max(len(leg) - 1 for leg in grid.legs)
+    """Raise a ValueError if a multistep scheme would reach its order on no segment."""
+    longest = max(len(segment) - 1 for segment in grid.segments)
     if order > longest:
         remedy = "take more steps, or a lower order, which is what so few steps amount to"
         raise fail("order", f"at most the {longest} steps of the grid", order, remedy)
@@ -422,11 +424,13 @@ def _kept_nodes(sde: AffineSDE, times: tuple[float, ...]) -> tuple[Node, ...]:
 
 
 def between(sde: SDE, x: Tensor, end: float, start: float, noise: Noise) -> Tensor:
-    """Noise the state from the end of one leg up to the start of the next, exactly."""
+    """Noise the state from the end of one segment up to the start of the next, exactly."""
     if end == start:
         return x
     if not isinstance(sde, AffineSDE):
-        raise wrong_type("grid", "a single leg on an SDE that is not affine", sde, "drop the rest")
+        raise wrong_type(
+            "grid", "a single segment on an SDE that is not affine", sde, "drop the rest"
+        )
     scale, std = sde.transition(end, start)
     return lincomb((scale, x), (std, noise.normal(x, sde.at(end), sde.at(start), RENOISE)))
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from scoresde._check import instance, nonnegative, positive, positive_int, wrong_type
-from scoresde.grid import Grid
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
+from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers.base import Corrector, Orders, State, StepSolver, reverse
 
@@ -100,8 +100,8 @@ class PredictorCorrector(StepSolver):
     def check_walk(self, process: Process, grid: Grid) -> None:
         self.predictor.check_walk(process, grid)
 
-    def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
-        return self.predictor.init(process, x, leg)
+    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
+        return self.predictor.init(process, x, segment)
 
     def step(
         self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise

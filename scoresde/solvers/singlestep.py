@@ -12,10 +12,10 @@ from torch import Tensor
 
 from scoresde._check import choice, fail
 from scoresde._tensor import lincomb
-from scoresde.grid import Grid
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
+from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers.base import Orders, State, StepSolver, kept, nodes, reverse
 
@@ -87,8 +87,8 @@ SCHEMES: dict[str, tuple[int, tuple[Stage, ...]]] = {
 }
 """Scheme -> its order and its stages, the last of which is the step itself.
 
-- "2s", "3s": DPM-Solver-2, -3 with the kernel "eps" (Lu et al. 2022, arXiv 2206.00927, alg. 1
-  and 2), DPM-Solver++(2S), (3S) with "x0" (arXiv 2211.01095);
+- "2s", "3s": DPM-Solver-2, -3 with the parametrisation "eps" (Lu et al. 2022, arXiv 2206.00927,
+  alg. 1 and 2), DPM-Solver++(2S), (3S) with "x0" (arXiv 2211.01095);
 - "res_2s", "res_3s": refined exponential schemes, which satisfy the stiff order conditions
   (Hochbruck and Ostermann 2005, SIAM J. Numer. Anal. 43, eq. 5.3 and 5.9 with c = 1/2, 1;
   Zhang et al. 2023, arXiv 2308.02157).
@@ -102,36 +102,37 @@ class Singlestep(StepSolver):
 
     A stage at the share c of a step h in lambda has x_c = keep x_s + h B sum_j a_j m_j (+ noise)
     with the coordinate m = x_0 (B = alpha) or eps (B = -sigma) and weights a_j made of phi
-    functions of -(1 + eta^2) h or h. With eta > 0 (kernel "x0" alone) the stages share one
+    functions of -(1 + eta^2) h or h. With eta > 0 (parametrisation "x0" alone) the stages share
+    one
     Brownian motion: DPM-Solver++ SDE and SEEDS-2, -3 (Gonzalez et al. 2023, arXiv 2305.14267);
     noise drawn for each stage apart would be of weak order 1.
 
     Args:
         scheme: a key of `SCHEMES`; two or three calls a step.
-        kernel: "x0" or "eps".
+        parametrisation: "x0" or "eps".
     """
 
     scheme: str = "2s"
-    kernel: str = "x0"
+    parametrisation: str = "x0"
 
     needs: ClassVar[type] = AffineSDE
 
     def __post_init__(self) -> None:
         choice("scheme", self.scheme, SCHEMES)
-        choice("kernel", self.kernel, ("x0", "eps"))
+        choice("parametrisation", self.parametrisation, ("x0", "eps"))
 
     @property
     def serves(self) -> str:  # type: ignore[override]
-        """ "any" with the kernel "x0", else "ode"."""
-        return "any" if self.kernel == "x0" else "ode"
+        """ "any" with the parametrisation "x0", else "ode"."""
+        return "any" if self.parametrisation == "x0" else "ode"
 
     @property
     def orders(self) -> Orders:
         order = SCHEMES[self.scheme][0]
-        return Orders(order, 2, 1) if self.kernel == "x0" else Orders(order)
+        return Orders(order, 2, 1) if self.parametrisation == "x0" else Orders(order)
 
-    def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
-        return _stage_nodes(self.scheme, process.sde, tuple(node.t for node in leg)), 0
+    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
+        return _stage_nodes(self.scheme, process.sde, tuple(node.t for node in segment)), 0
 
     def step(
         self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
@@ -142,7 +143,7 @@ class Singlestep(StepSolver):
         known: list[Tensor] = []
         at, here, fresh = now, x, None
         for (_, weigh), node in zip(SCHEMES[self.scheme][1], (*between[i], nxt), strict=True):
-            known.append(walk.predict(at, here).read(self.kernel))
+            known.append(walk.predict(at, here).read(self.parametrisation))
             if k and node is not at:
                 fresh = _carried(fresh, x, at, node, k, noise)
             keep, size, z = self._step_to(now, node, k, h)
@@ -154,7 +155,7 @@ class Singlestep(StepSolver):
 
     def _step_to(self, now: Node, node: Node, k: float, h: float) -> tuple[float, float, float]:
         """Factor of the state, of the weights, and the argument of the phi functions."""
-        if self.kernel == "eps":
+        if self.parametrisation == "eps":
             return node.alpha / now.alpha, -node.sigma * h, h
         keep = node.sigma / now.sigma * math.exp(-k * (node.log_snr - now.log_snr))
         return keep, node.alpha * (1.0 + k) * h, -(1.0 + k) * h
@@ -175,9 +176,9 @@ def _carried(
 @kept(64)
 def _stage_nodes(scheme: str, sde: Any, times: tuple[float, ...]) -> tuple[tuple[Node, ...], ...]:
     """The nodes of the inner stages of every step; a stage at c = 1 lies on the grid's own."""
-    leg = nodes(sde, times)
+    segment = nodes(sde, times)
     out = []
-    for now, nxt in pairwise(leg):
+    for now, nxt in pairwise(segment):
         h = nxt.log_snr - now.log_snr
         shares = [c for c, _ in SCHEMES[scheme][1][:-1]]
         made = (nxt if c == 1.0 else sde.at(sde.time_of(now.log_snr + c * h)) for c in shares)
@@ -287,7 +288,7 @@ class OneCallSRA(_StrongStep):
     `SRA1` on your model.
     """
 
-    def init(self, process: Process, x: Tensor, leg: tuple[Node, ...]) -> State:
+    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
         return None
 
     def step(

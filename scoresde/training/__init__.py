@@ -2,7 +2,7 @@
 
 from scoresde.training.checkpoint import load, load_calibration, read_config, save
 from scoresde.training.ema import EMA
-from scoresde.training.power import PowerEMA, posthoc_ema
+from scoresde.training.posthoc_ema import PowerEMA, posthoc_ema
 from scoresde.training.trainer import Trainer, Update
 
 __all__ = [

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from scoresde._check import fail, instance, wrong_type
 from scoresde._tensor import as_device, ordinary
-from scoresde.contract import DataContract
+from scoresde.calibration import Calibration
 from scoresde.ddpm import ChainSDE, ChainTime
 from scoresde.model import Preconditioned, ScoreModel, bare
 from scoresde.nets import MLP, UNet, UViT
+from scoresde.quantisation import Quantisation
 from scoresde.sde import (
     EDMSDE,
     SDE,
@@ -29,7 +30,6 @@ from scoresde.sde import (
     fingerprint,
     same_schedule,
 )
-from scoresde.solvers import Calibration
 from scoresde.summary import DataSummary
 from scoresde.training.files import (
     CONFIG,
@@ -83,7 +83,7 @@ def save(
     model: ScoreModel,
     path: str | os.PathLike[str],
     *,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     extra: Mapping[str, Any] | None = None,
     training: Training | None = None,
     calibrations: Mapping[str, Calibration] | None = None,
@@ -101,8 +101,8 @@ def save(
     Args:
         model: a `Preconditioned` model, its `time` one of the named conventions.
         path: the folder, new, empty or a checkpoint.
-        contract: which integers the data stand for, by default what `model.data` says; read back
-            with `read_config`.
+        quantisation: which integers the data stand for, by default what `model.data` says; read
+            back with `read_config`.
         extra: anything that json holds, for people to read.
         training: the state of a run; `Trainer` writes it.
         calibrations: of this model, by names of your own; read back with `load_calibration`.
@@ -122,7 +122,7 @@ def save(
         ...     load(save(model, f"{folder}/model")).sde
         VPSDE(beta_min=0.1, beta_max=20.0)
     """
-    config = describe(model, contract=contract, extra=extra)
+    config = describe(model, quantisation=quantisation, extra=extra)
     for made in (calibrations or {}).values():
         made.check(model.sde, model)
     config["calibrations"] = {k: c.to_dict() for k, c in (calibrations or {}).items()}
@@ -182,7 +182,7 @@ def load(
             settings["time"] = ChainTime.from_dict(settings["time"])
         model = Preconditioned(network, schedule, **settings)
         if config.get("data") is not None:
-            known = {**config["data"], "contract": config.get("contract")}
+            known = {**config["data"], "quantisation": config.get("quantisation")}
             model.data = DataSummary.from_dict(known)
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / CONFIG, f"model settings that do not fit ({error})") from error
@@ -196,9 +196,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         >>> import tempfile
         >>> model = Preconditioned(MLP(2, width=8), VPSDE())
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = save(model, f"{folder}/model", contract=DataContract(17), extra={"epoch": 3})
+        ...     _ = save(
+        ...         model, f"{folder}/model", quantisation=Quantisation(17), extra={"epoch": 3}
+        ...     )
         ...     config = read_config(f"{folder}/model")
-        >>> config["extra"], DataContract.from_dict(config["contract"]).levels
+        >>> config["extra"], Quantisation.from_dict(config["quantisation"]).levels
         ({'epoch': 3}, 17)
     """
     return _open(path)[1]
@@ -276,7 +278,7 @@ def _net_of(model: ScoreModel) -> nn.Module:
 
 def describe(
     model: ScoreModel,
-    contract: DataContract | None = None,
+    quantisation: Quantisation | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `config.json`, or the error that says why this model cannot be saved."""
@@ -289,10 +291,10 @@ def describe(
         )
         raise wrong_type("model.time", "a name, for a function is no data", model.time, remedy)
     summary = model.data
-    if contract is None and summary is not None:
-        contract = summary.contract
-    if contract is not None:
-        instance("contract", contract, DataContract, "pass e.g. DataContract(256)")
+    if quantisation is None and summary is not None:
+        quantisation = summary.quantisation
+    if quantisation is not None:
+        instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
     net, sde = bare(model.net), model.sde
     known = NETS.get(type(net).__name__) is type(net)
     family = SDES.get(type(sde).__name__) is type(sde)
@@ -316,8 +318,8 @@ def describe(
             "sigma_data": model.sigma_data,
             "null": _json("model.null", null),
         },
-        "contract": None if contract is None else contract.to_dict(),
-        "data": None if summary is None else replace(summary, contract=None).to_dict(),
+        "quantisation": None if quantisation is None else quantisation.to_dict(),
+        "data": None if summary is None else replace(summary, quantisation=None).to_dict(),
         "extra": _json("extra", {} if extra is None else extra),
     }
 

@@ -11,11 +11,11 @@ from typing import Any, final
 from torch import Tensor
 
 from scoresde._check import fail
-from scoresde.contract import DataContract
 from scoresde.model import ScoreModel
+from scoresde.quantisation import Quantisation
 from scoresde.training.checkpoint import Training, load_training, save
 from scoresde.training.files import Damaged, drop_previous, leftovers, link, remove
-from scoresde.training.power import snapshot
+from scoresde.training.posthoc_ema import snapshot
 from scoresde.training.update import Update
 
 __all__ = ["Keeper"]
@@ -32,16 +32,16 @@ class Keeper:
     Args:
         out: the folder of the run, or None to write nothing.
         keep: number of checkpoints.
-        contract: of the data.
+        quantisation: of the data.
         fresh: a new run, which removes what another one left at its first write.
     """
 
     def __init__(
-        self, out: Path | None, keep: int, contract: DataContract | None, fresh: bool
+        self, out: Path | None, keep: int, quantisation: Quantisation | None, fresh: bool
     ) -> None:
         self.out = out
         self.keep = keep
-        self.contract = contract
+        self.quantisation = quantisation
         self.fresh = fresh
 
     def sweep(self) -> None:
@@ -70,7 +70,7 @@ class Keeper:
         self._start()
         place = self.out / "checkpoint"
         state = Training(update.tensors(), info)
-        save(_averaged(update), place, contract=self.contract, extra=extra, training=state)
+        save(_averaged(update), place, quantisation=self.quantisation, extra=extra, training=state)
         self._keep(info["step"])
 
     def _keep(self, step: int) -> None:
@@ -84,7 +84,7 @@ class Keeper:
         """Write the model as the best one so far."""
         if self.out is not None:
             self._start()
-            save(_averaged(update), self.out / "best", contract=self.contract, extra=extra)
+            save(_averaged(update), self.out / "best", quantisation=self.quantisation, extra=extra)
 
     def snapshot(self, update: Update, step: int, run: Mapping[str, Any]) -> None:
         """Write the averages of power-function profiles."""

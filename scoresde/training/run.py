@@ -51,7 +51,7 @@ class Run:
         self.in_row = 0  # steps without a finite loss and gradient
         self.best = math.inf
         out = trainer.out if self.main or resume else None
-        self.keeper = Keeper(out, trainer.keep, trainer.contract, fresh=not resume)
+        self.keeper = Keeper(out, trainer.keep, trainer.quantisation, fresh=not resume)
         trainer.history, trainer.metrics, trainer.validations = [], [], []
         if self.main:
             self.keeper.sweep()

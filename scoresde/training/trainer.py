@@ -24,10 +24,10 @@ from scoresde._check import (
 )
 from scoresde._check import seed as check_seed
 from scoresde._tensor import as_device
-from scoresde.contract import DataContract
 from scoresde.data import Data, summarise, unit_fault
 from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, TimeSampler, dsm_loss
 from scoresde.model import Preconditioned, ScoreModel, bare, check_cond, check_weights
+from scoresde.quantisation import Quantisation
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary
 from scoresde.training.checkpoint import describe
@@ -35,7 +35,7 @@ from scoresde.training.ema import check_decay
 from scoresde.training.files import refuse
 from scoresde.training.log import Metrics, Row, writing
 from scoresde.training.objective import Loss, accelerated, misfit
-from scoresde.training.power import check_width
+from scoresde.training.posthoc_ema import check_width
 from scoresde.training.run import Run
 from scoresde.training.stream import Stream, digest, seed_global
 from scoresde.training.update import Update
@@ -112,7 +112,8 @@ class Trainer:
         progress: show a bar with the loss and samples per second.
         log_every: steps between two rows of `history`, where the device is waited for.
         checkpoint_every: steps between two checkpoints; one is always written at the end.
-        contract: which integers the data stand for, for the checkpoint; that of `data` by default.
+        quantisation: which integers the data stand for, for the checkpoint; that of `data` by
+            default.
         tensorboard: write its files into `out`; by default if it is installed.
         keep: number of checkpoints; with more than one, the last ones are in `checkpoints/<step>`,
             and where `checkpoint/` is damaged a run resumes from the one before it.
@@ -180,7 +181,7 @@ class Trainer:
         progress: bool = False,
         log_every: int = 50,
         checkpoint_every: int = 1000,
-        contract: DataContract | None = None,
+        quantisation: Quantisation | None = None,
         tensorboard: bool | None = None,
         keep: int = 1,
         max_nonfinite: int = 10,
@@ -209,8 +210,8 @@ class Trainer:
         if not 0.0 <= nonnegative("cond_dropout", cond_dropout) <= 1.0:
             raise fail("cond_dropout", "a probability in [0, 1]", cond_dropout, "pass e.g. 0.1")
         self.loss = loss
-        self.contract = self.data.contract if contract is None else contract
-        self.summary = replace(summarise(self.data), contract=self.contract)
+        self.quantisation = self.data.quantisation if quantisation is None else quantisation
+        self.summary = replace(summarise(self.data), quantisation=self.quantisation)
         if not any_scale:
             _check_units(self.summary, model.sde)
         self.options: dict[str, Any] = dict(
@@ -241,7 +242,7 @@ class Trainer:
                 taken = self.out.exists() and not self.out.is_dir()
             if taken:
                 raise fail("out", "a folder", str(out), "choose another name")
-            describe(model, self.contract)  # fails before the training, not after it
+            describe(model, self.quantisation)  # fails before the training, not after it
         if not any(p.requires_grad for p in model.parameters()):
             raise fail("model", "parameters to train", "none", "wrap a network, not a function")
         if tensorboard and self.out is None:
@@ -386,7 +387,7 @@ class Trainer:
 
 def _check_units(summary: DataSummary, sde: SDE) -> None:
     """Raise if the data are plainly not of the size that the schedule is made for."""
-    if summary.contract is not None or not isinstance(sde, AffineSDE):
+    if summary.quantisation is not None or not isinstance(sde, AffineSDE):
         return
     alpha, noise = float(sde.alpha(sde.T)), float(sde.sigma(sde.T))
     unit, limits = noise, {"noise": 1.0, "least": 0.1}

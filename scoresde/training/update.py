@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scoresde._check import fail, nonnegative, positive
 from scoresde.training.checkpoint import fill
 from scoresde.training.ema import EMA, replica
-from scoresde.training.power import PowerEMA
+from scoresde.training.posthoc_ema import PowerEMA
 
 __all__ = ["Update"]
 

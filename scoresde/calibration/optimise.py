@@ -1,0 +1,245 @@
+"""Where the nodes of a grid go: even local errors, a shortest path, descent on endpoint errors.
+
+Everything here lives in lambda = log(alpha / sigma), on the probability flow, and knows of a model
+what its trajectories tell.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.calibration.trajectories import Array, NoGradient, Path, Trajectories, length
+from scoresde.solvers.exponential.adams import Adams
+from scoresde.solvers.exponential.coefficients import PARAMETRISATIONS, VARIABLES, Segment
+
+__all__ = [
+    "Found",
+    "check_gradient",
+    "descend",
+    "deviations",
+    "equidistribute",
+    "local_error",
+    "shortest",
+    "spread",
+    "warp",
+]
+
+_LEAST = 1e-3  # of the mean step: no step is shorter, so nodes never meet
+_FLOOR = 1e-3  # of the mean density
+_FLAT = 0.1  # a slope that makes no difference, in logarithms of error and of steps
+_PATIENCE = 5  # steps in a row that gain nothing
+_SOFT = 0.3  # of the error at the start: below it a smaller one counts for little
+
+
+def local_error(path: Path, solver: Adams) -> tuple[Array, Array]:
+    """The constant c(lambda) of the solver's local error c h^(q + 1), and where it is known.
+
+    One step leaves the integral of K(lambda) (m - p), with m the coordinate that the solver
+    interpolates and p the polynomial through q nodes: |K| |d^q m| h^(q + 1) up to a number. The
+    derivative is that in the solver's variable, by divided differences along the path; the norm is
+    in states of unit size, averaged over the trajectories.
+    """
+    q = int(solver.orders.ode or 1)
+    segment = Segment(path.nodes, _no_times, 0.0)
+    parametrisation = PARAMETRISATIONS[solver.parametrisation]
+    lam = segment.log_snr[:-1]
+    variable = (
+        segment.t[:-1] if solver.variable == "t" else VARIABLES[solver.variable](segment, lam)
+    )
+    unit = torch.from_numpy(parametrisation.unit(segment)[:-1])
+    told = path.read(solver.parametrisation).double()
+    change = told * unit.to(told).reshape(-1, *(1,) * (told.ndim - 1))
+    for k in range(1, q + 1):
+        gap = torch.from_numpy(variable[k:] - variable[:-k]).to(change)
+        change = change.diff(dim=0) / gap.reshape(-1, *(1,) * (told.ndim - 1))
+    size = change.flatten(2).norm(dim=2).mean(1).cpu().numpy()
+    stretch = (variable[q:] - variable[:-q]) / (lam[q:] - lam[:-q])
+    middle = (lam[q:] + lam[:-q]) / 2
+    weight = np.abs(parametrisation.at_end(segment)) / np.hypot(segment.alpha, segment.sigma)[1:]
+    return middle, np.interp(middle, segment.log_snr[1:], weight) * size * np.abs(stretch) ** q
+
+
+def _no_times(points: Any) -> Any:
+    return points  # eta is a number, so no times are asked for between the nodes
+
+
+def spread(points: Array, density: Array, ends: tuple[float, float], steps: int) -> Array:
+    """N + 1 nodes between which the density has equal integrals."""
+    fine = np.linspace(ends[0], ends[1], 1025)
+    at = np.interp(fine, points, density)
+    mean = at.mean()
+    at = np.maximum(at, _FLOOR * mean) if np.isfinite(mean) and mean > 0 else np.ones_like(at)
+    total = np.concatenate([[0.0], np.cumsum((at[1:] + at[:-1]) / 2)])
+    nodes: Array = np.interp(np.linspace(0.0, total[-1], steps + 1), total, fine)
+    return nodes
+
+
+def equidistribute(path: Path, solver: Adams, steps: int) -> Array:
+    """Nodes at which the local errors c h^(q + 1) are alike: of density c^(1 / (q + 1)).
+
+    The same density makes the sum of the local errors least, for a given number of nodes.
+    """
+    points, constant = local_error(path, solver)
+    density = constant ** (1.0 / (int(solver.orders.ode or 1) + 1))
+    lam = path.log_snr
+    return spread(points, density, (float(lam[0]), float(lam[-1])), steps)
+
+
+def deviations(path: Path, kernel_name: str) -> Array:
+    """How far one first-order step from node j lands from the path at node k, (M + 1, M + 1).
+
+    Mean over the trajectories, over sqrt(D), in states of unit size; infinite unless k > j.
+    """
+    segment = Segment(path.nodes, _no_times, 0.0)
+    parametrisation, told = PARAMETRISATIONS[kernel_name], path.read(kernel_name)
+    keep, whole = parametrisation.keep(segment), segment.whole(parametrisation.density(segment))
+    unit, size = parametrisation.unit(segment), np.hypot(segment.alpha, segment.sigma)
+    cost = np.full((len(size), len(size)), math.inf)
+    for j in range(len(size) - 1):
+        kept, weight = 1.0, 0.0
+        for k in range(j + 1, len(size)):  # integrals of a constant add up
+            kept, weight = kept * keep[k - 1], weight * keep[k - 1] + whole[k - 1]
+            gap = path.x[k] - kept * path.x[j] - weight * unit[j] * told[j]
+            cost[j, k] = float(length(gap).mean()) / size[k]
+    return cost
+
+
+def shortest(cost: Array, steps: int) -> list[int]:
+    """The path of N steps from the first node to the last whose costs add up to the least."""
+    total = np.where(np.arange(len(cost)) == 0, 0.0, math.inf)
+    came = []
+    for _ in range(steps):
+        through = total[:, None] + cost
+        came.append(through.argmin(0))
+        total = through.min(0)
+    nodes = [len(cost) - 1]
+    for back in reversed(came):
+        nodes.append(int(back[nodes[-1]]))
+    return nodes[::-1]
+
+
+def _shares(log_snr: Array) -> Tensor:
+    way = torch.from_numpy(np.diff(log_snr) / (log_snr[-1] - log_snr[0]))
+    least = _LEAST / len(way)
+    return ((way - least) / (1.0 - _LEAST)).clamp_min(1e-2 * least).log()
+
+
+def _step_shares(theta: Tensor) -> Tensor:
+    return _LEAST / len(theta) + (1.0 - _LEAST) * theta.softmax(0)
+
+
+def _nodes(like: Array, share: Tensor) -> Array:
+    way = np.concatenate([[0.0], share.detach().numpy().cumsum()])
+    return like[0] + (like[-1] - like[0]) * way  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A solver on nodes in lambda, and its loss."""
+
+    loss: float
+    solver: Adams
+    log_snr: Array
+
+
+def descend(
+    trajectories: Trajectories, found: Found, which: slice, iterations: int, rate: float = 0.1
+) -> Found:
+    """Adam on the logarithms of the steps, by gradients through the solver; the best met.
+
+    The logarithm of an error has narrow valleys, one for each trajectory whose error happens to
+    vanish: so errors are softened by a share of what they are at the start, and where five steps
+    in a row gain nothing it goes back to the best nodes met, and on at a third of the rate.
+
+    Raises:
+        NoGradient: the run has no gradient in the nodes, or not a finite one.
+    """
+    theta = _shares(found.log_snr).requires_grad_()
+    adam = torch.optim.Adam([theta], lr=rate, betas=(0.9, 0.95))
+    floor = _SOFT * math.exp(min(found.loss, 0.0))
+    best, least, at, since = found, math.inf, theta.detach().clone(), 0
+    for i in range(iterations):
+        with torch.enable_grad():
+            share = _step_shares(theta)
+        loss, softened, gradient = trajectories.gradient(found.solver, share, which, floor)
+        finite = math.isfinite(softened) and bool(gradient.isfinite().all())
+        if not finite and i == 0:
+            raise NoGradient("the gradient is not finite")
+        since += 1
+        if finite and softened < least:
+            best = Found(loss, found.solver, _nodes(found.log_snr, share))
+            least, at, since = softened, theta.detach().clone(), 0
+        if not finite or since == _PATIENCE:
+            rate, since = rate / 3, 0
+            theta = at.clone().requires_grad_()
+            adam = torch.optim.Adam([theta], lr=rate, betas=(0.9, 0.95))
+            continue
+        (theta.grad,) = torch.autograd.grad(share, theta, gradient)
+        for group in adam.param_groups:
+            group["lr"] = rate * (0.1 + 0.9 * math.cos(math.pi / 2 * i / iterations) ** 2)
+        adam.step()
+    return best
+
+
+def check_gradient(trajectories: Trajectories, found: Found, which: slice) -> None:
+    """Compare the gradient with the loss itself, along it and along a zigzag: four runs.
+
+    A model that detaches its input has a gradient, but not that of the loss.
+
+    Raises:
+        NoGradient: they differ.
+    """
+    theta = _shares(found.log_snr).requires_grad_()
+    with torch.enable_grad():
+        share = _step_shares(theta)
+    loss, _, to_share = trajectories.gradient(found.solver, share, which)
+    (slope,) = torch.autograd.grad(share, theta, to_share)
+    if not math.isfinite(loss) or not bool(slope.isfinite().all()):
+        raise NoGradient("the gradient is not finite")
+    zigzag = torch.tensor([(-1.0) ** i for i in range(len(theta))]).to(slope)
+    for way in (slope, zigzag):
+        way = way / way.norm().clamp_min(1e-30)
+        told = float(slope @ way)
+        # small, but large enough for the change to stand out from rounding
+        shift = min(torch.finfo(trajectories.x.dtype).eps ** (1 / 3), 0.02 / max(abs(told), _FLAT))
+        at = [theta.detach() + sign * shift * way for sign in (1.0, -1.0)]
+        up, down = (
+            trajectories.loss(found.solver, _nodes(found.log_snr, _step_shares(a)), which)
+            for a in at
+        )
+        seen = (up - down) / (2 * shift)
+        if not abs(seen - told) <= 0.2 * max(abs(seen), abs(told), _FLAT):
+            raise NoGradient(f"the gradient says {told:.3g} where the loss changes by {seen:.3g}")
+
+
+def warp(trajectories: Trajectories, found: Found, which: slice, runs: int) -> Found:
+    """Nelder-Mead on a smooth change of the steps; needs no gradient. The best met.
+
+    The logarithms of the steps move by a sum of Legendre polynomials of degree 1 to 4.
+    """
+    from scipy.optimize import minimize
+
+    start = _shares(found.log_snr)
+    n = len(start)
+    at = (2 * np.arange(n) + 1) / n - 1
+    bases = np.polynomial.legendre.legvander(at, min(4, n - 1))[:, 1:]
+    best = replace(found, loss=trajectories.loss(found.solver, found.log_snr, which))
+
+    def loss(c: Array) -> float:
+        nonlocal best
+        log_snr = _nodes(found.log_snr, _step_shares(start + torch.from_numpy(bases @ c)))
+        value = trajectories.loss(found.solver, log_snr, which)
+        if value < best.loss:
+            best = Found(value, found.solver, log_snr)
+        return min(value, 1e6)
+
+    simplex = np.vstack([np.zeros(bases.shape[1]), 0.4 * np.eye(bases.shape[1])])
+    options = {"maxfev": runs, "initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-4}
+    minimize(loss, simplex[0], method="Nelder-Mead", options=options)
+    return best

@@ -1,0 +1,238 @@
+"""Pilot trajectories: where the flow takes some starts, and where a solver does instead.
+
+The weights of the exponential Adams family are differentiable in the nodes, and so is a whole run
+of the solver over nodes whose fields are tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.model import ScoreModel
+from scoresde.node import Node
+from scoresde.noise import Independent
+from scoresde.prediction import Prediction
+from scoresde.process import ReverseSDE
+from scoresde.schedule.grid import Grid
+from scoresde.sde import AffineSDE
+from scoresde.solvers.exponential.adams import Adams
+from scoresde.solvers.exponential.coefficients import Segment, table
+
+__all__ = ["Array", "NoGradient", "Path", "Trajectories", "length", "tensor_nodes", "walk"]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+_QUIET = Independent(0)  # the probability flow asks for no noise
+
+
+class NoGradient(Exception):
+    """The endpoint of a run cannot be differentiated with respect to the nodes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """Exact trajectories on a fine grid, uniform in lambda.
+
+    Attributes:
+        nodes: M + 1 points of the schedule.
+        x: states there, (M + 1, P, *D).
+        v: predictions as v at all nodes but the last, (M, P, *D).
+    """
+
+    nodes: tuple[Node, ...]
+    x: Tensor
+    v: Tensor
+
+    @property
+    def log_snr(self) -> Array:
+        return np.array([n.log_snr for n in self.nodes])
+
+    def read(self, kind: str) -> Tensor:
+        """A coordinate of the predictions, (M, P, *D)."""
+        told = zip(self.x[:-1], self.nodes[:-1], self.v, strict=True)
+        return torch.stack([Prediction(x, n, v, "v").read(kind) for x, n, v in told])
+
+
+@dataclass(eq=False)
+class Trajectories:
+    """Trajectories of the probability flow from fixed starts, whose exact ends are known.
+
+    Attributes:
+        sde, model: as in `ReverseSDE`.
+        x: the states at T, (P, *D).
+        cond: conditions, one entry per trajectory.
+        t_end: where the trajectories end.
+        batch: trajectories solved at a time.
+        ends: the states at t_end, (P, *D), once `follow` has found them.
+        accuracy: the estimated error of `ends`.
+        rounding: what rounding makes of a run there, in the dtype of the trajectories.
+        rows, calls, gradients: network evaluations of single states, batched calls, and
+            evaluations of single states that were differentiated.
+    """
+
+    sde: AffineSDE
+    model: ScoreModel
+    x: Tensor
+    cond: dict[str, Tensor]
+    t_end: float
+    batch: int
+    ends: Tensor = field(init=False)
+    accuracy: float = 0.0
+    rounding: float = 0.0
+    rows: int = 0
+    calls: int = 0
+    gradients: int = 0
+
+    def times(self, log_snr: Array) -> Grid:
+        """The grid through these log-SNRs, its ends at T and t_end to the last bit."""
+        inner = [self.sde.time_of(float(at)) for at in log_snr[1:-1]]
+        return Grid.of([self.sde.T, *inner, self.t_end])
+
+    def log_snr(self, grid: Grid) -> Array:
+        return np.array([self.sde.log_snr(t) for t in grid.times])
+
+    def _chunks(self, which: slice) -> Iterator[tuple[ReverseSDE, slice]]:
+        first, stop, _ = which.indices(len(self.x))
+        for start in range(first, stop, self.batch):
+            part = slice(start, min(start + self.batch, stop))
+            cond = {k: c[part] for k, c in self.cond.items()} or None
+            yield ReverseSDE(self.sde, self.model, 0.0, cond), part
+
+    def _count(self, process: ReverseSDE, part: slice) -> int:
+        rows: int = process.nfe * (part.stop - part.start)
+        self.rows, self.calls = self.rows + rows, self.calls + process.nfe
+        return rows
+
+    def run(self, solver: Adams, grid: Grid, which: slice) -> Tensor:
+        """Where a solver takes some of the trajectories."""
+        ends = []
+        for process, part in self._chunks(which):
+            with torch.no_grad():
+                ends.append(solver.solve(process, self.x[part], grid, noise=_QUIET).x)
+            self._count(process, part)
+        return torch.cat(ends)
+
+    def errors(self, solver: Adams, grid: Grid, which: slice) -> Tensor:
+        """Distances from the exact ends over sqrt(D), (P,); infinite where a run diverged."""
+        gap = self.run(solver, grid, which).double() - self.ends[which].double()
+        return length(gap).nan_to_num(math.inf, math.inf)
+
+    def loss(self, solver: Adams, log_snr: Array, which: slice) -> float:
+        """The mean logarithm of the errors, which does not look below what is known."""
+        return float(self._log(self.errors(solver, self.times(log_snr), which)).mean())
+
+    def _log(self, errors: Tensor, floor: float = 0.0) -> Tensor:
+        return 0.5 * (errors.square() + max(self.accuracy, self.rounding, floor) ** 2).log()
+
+    def follow(self, solver: Adams, steps: int, keep: int, few: int) -> Path:
+        """Find the exact ends by a fine run of `steps` steps, a multiple of `keep`.
+
+        The path of the first `few` trajectories is kept at `keep` + 1 nodes; the same trajectories
+        on every other node tell how exact the ends are.
+        """
+        ends = [self.sde.log_snr(t) for t in (self.sde.T, self.t_end)]
+        fine = self.times(np.linspace(ends[0], ends[1], steps + 1))
+        nodes = tuple(self.sde.at(t) for t in fine.times)
+        process, part = next(self._chunks(slice(0, min(few, self.batch))))
+        x, told = [self.x[part]], []
+        with torch.no_grad():
+            for state, past in walk(solver, process, self.x[part], nodes):
+                x.append(state)
+                scale, newest = past[0]
+                told.append(scale * newest)
+        self._count(process, part)
+        rest = self.run(solver, fine, slice(part.stop, None)) if part.stop < len(self.x) else None
+        self.ends = x[-1] if rest is None else torch.cat([x[-1], rest])
+        size = float(length(self.ends.double()).square().mean().sqrt())
+        self.rounding = 32.0 * max(size, 1e-6) * torch.finfo(self.x.dtype).eps
+        coarse = self.errors(solver, Grid.of(fine.times[::2]), part)
+        # both differ from the truth by some C h^q, with q at least 4
+        self.accuracy = float(coarse.median()) / (2**4 - 1)
+        every = steps // keep
+        return Path(nodes[::every], torch.stack(x[::every]), torch.stack(told[::every]))
+
+    def gradient(
+        self, solver: Adams, share: Tensor, which: slice, floor: float = 0.0
+    ) -> tuple[float, float, Tensor]:
+        """The loss, that with a floor to the errors, and the gradient of the latter.
+
+        With respect to the shares of the way that the steps take, (N,).
+        """
+        first, last = (self.sde.log_snr(t) for t in (self.sde.T, self.t_end))
+        share = share.detach().requires_grad_()
+        loss, softened, total = 0.0, 0.0, torch.zeros_like(share)
+        count = len(self.x[which])
+        for process, part in self._chunks(which):
+            try:
+                with torch.enable_grad():
+                    way = torch.cat([share.new_zeros(1), share.cumsum(0)])
+                    nodes = tensor_nodes(self.sde, first + (last - first) * way)
+                    for x, _ in walk(solver, process, self.x[part], nodes):
+                        end = x
+                    gap = length(end.double() - self.ends[part].double())
+                    value = self._log(gap, floor).sum() / count
+                    total = total + torch.autograd.grad(value, share)[0]
+            except RuntimeError as error:
+                raise NoGradient(str(error).partition("\n")[0]) from error
+            softened += float(value.detach())
+            loss += float(self._log(gap.detach()).sum()) / count
+            self.gradients += self._count(process, part)
+        return loss, softened, total
+
+
+def length(gap: Tensor) -> Tensor:
+    """Norms over sqrt(D), (P,)."""
+    flat = gap.flatten(1)
+    out: Tensor = torch.linalg.vector_norm(flat, dim=1) / math.sqrt(flat.shape[1])
+    return out
+
+
+def smooth_times(sde: AffineSDE, log_snr: Tensor) -> Tensor:
+    """The times of log-SNRs, with their derivative dt/dlambda = -2 sigma^2 / g^2.
+
+    In this closed form, since an SDE may find its times by iteration.
+    """
+    with torch.no_grad():
+        times = sde.time_of(log_snr).clamp(0.0, sde.T)
+        slope = -2.0 * (sde.sigma(times) / sde.g(times)) ** 2
+    out: Tensor = times + slope * (log_snr - log_snr.detach())
+    return out
+
+
+def tensor_nodes(sde: AffineSDE, log_snr: Tensor) -> tuple[Node, ...]:
+    """Nodes whose fields are 0-dim tensors, differentiable in the log-SNRs, (N + 1,)."""
+    times = smooth_times(sde, log_snr)
+    at = sde.at(times, like=times)
+    return tuple(at.map(lambda c, i=i: c[i]) for i in range(len(times)))  # type: ignore[misc]
+
+
+def walk(
+    solver: Adams, process: ReverseSDE, x: Tensor, nodes: tuple[Node, ...]
+) -> Iterator[tuple[Tensor, tuple[tuple[Any, Tensor], ...]]]:
+    """The solver's own steps, over nodes of floats or of tensors: states, and what is known, c m.
+
+    Along tensors the rows of the solver are tensors too, and the states have a gradient in them.
+    """
+    sde: Any = process.sde
+    smooth = nodes[0].batched
+    segment = Segment(nodes, partial(smooth_times, sde) if smooth else sde.time_of, 0.0)
+    s = solver
+    rows: Any = table(
+        segment, s.parametrisation, s.variable, s.variant, s.order, s.corrector, s.lower_final
+    )
+    if smooth:  # on the device of the state; without noise the spread is zero
+        rows = [(keep.to(x), [w.to(x) for w in ws], 0.0) for keep, ws, _ in rows]
+        nodes = tuple(n.fitted(x) for n in nodes)
+    state: Any = rows, 0, ()
+    for now, nxt in pairwise(nodes):
+        x, state = solver.step(process, x, now, nxt, state, _QUIET)
+        yield x, state[2]

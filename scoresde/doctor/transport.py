@@ -1,0 +1,251 @@
+"""What a trained model did, measured: how far its map from noise to data is from optimal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, floating, instance, need, positive_int, same_shape, wrong_type
+from scoresde._tensor import ordinary
+from scoresde.model import ScoreModel
+from scoresde.noise import Independent
+from scoresde.sampler import ReverseSampler
+from scoresde.sampler.registry import check_shape
+from scoresde.sde import AffineSDE
+
+__all__ = ["TransportGap", "transport_gap"]
+
+Source: TypeAlias = "ReverseSampler | ScoreModel | Callable[[Tensor], Tensor] | Sequence[Tensor]"
+
+LARGEST = 8192  # points an assignment is solved for: 512 MB, and minutes
+KINDS = "pass a sampler, a score model, a function of z, or a pair of tensors (z, x)"
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class TransportGap:
+    """What a coupling of noise and data costs beyond the cheapest one of the same points.
+
+    All in the squared unit of the data, summed over the dimensions.
+
+    Attributes:
+        couplings: (K,), the mean of |x - z|^2 in each batch.
+        gaps: (K,), that less the cost of the optimal pairing of the batch's points; >= 0.
+        ceiling: the mean of |x - z|^2 over all points less Gelbrich's lower bound on any
+            coupling's, from their means and covariances; at least the mean of `gaps`.
+        ceiling_error: its standard error, by the jackknife over batches; NaN for one batch.
+        points: n, the points in a batch.
+        dim: D, the entries of a point.
+    """
+
+    couplings: Tensor
+    gaps: Tensor
+    ceiling: float
+    ceiling_error: float
+    points: int
+    dim: int
+
+    @property
+    def coupling(self) -> float:
+        """The mean of |x - z|^2."""
+        return float(self.couplings.mean())
+
+    @property
+    def gap(self) -> float:
+        """What the coupling costs beyond the optimal one, the mean over batches."""
+        return float(self.gaps.mean())
+
+    @property
+    def optimal(self) -> float:
+        """The mean cost of the optimal pairing of a batch."""
+        return float((self.couplings - self.gaps).mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Of `gap`, from the scatter of the batches; NaN for one batch."""
+        count = len(self.gaps)
+        return float(self.gaps.std()) / math.sqrt(count) if count > 1 else math.nan
+
+    @property
+    def relative(self) -> float:
+        """The share of the coupling's cost that the optimal pairing saves."""
+        return self.gap / self.coupling if self.coupling > 0 else 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"TransportGap(gap={self.gap:.4g} +- {self.standard_error:.2g}, "
+            f"ceiling={self.ceiling:.4g} +- {self.ceiling_error:.2g}, "
+            f"coupling={self.coupling:.4g}, batches={len(self.gaps)}, points={self.points}, "
+            f"dim={self.dim})"
+        )
+
+
+@ordinary
+def transport_gap(
+    source: Source,
+    shape: Sequence[int] | None = None,
+    *,
+    batches: int = 8,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> TransportGap:
+    """How far a map from noise to data is from the optimal-transport map.
+
+    For x = T(z), z ~ N(0, I), the gap is E|T(z) - z|^2 - W_2^2, with W_2^2 the least E|x' - z|^2
+    over all couplings of the laws of z and x. It is 2 max E<z, x'> - 2 E<z, T(z)>, so shifting
+    the points leaves it alone and scaling z only scales it: whether a map is optimal does not
+    depend on that the prior is brought to unit variance. The probability flow is optimal in one
+    dimension (it is monotone) and for a Gaussian (its covariances at all times commute), in
+    general not; the paths of a stochastic sampler are judged by their two ends.
+
+    W_2^2 is computed between the n points z and the n points x of a batch, exactly: by sorting
+    if D = 1, else as an assignment (1600 points take seconds). Few points allow few pairings, so
+    the gap of a batch is biased: its expectation is below the true gap and rises to it with n
+    (W_2^2 is convex in the two laws). In high dimension, where points are far apart, it may see
+    nothing. `ceiling` bounds the gap from above: no coupling costs less than |m_z - m_x|^2 +
+    tr(C_z + C_x - 2 (C_z C_x)^(1/2)). It is the gap itself where T is linear; otherwise it may be
+    far above. For the same reason its estimate is low unless all batches together have many more
+    points than D.
+
+    Args:
+        source: one of
+            a `ReverseSampler` under an affine SDE: z is the start of a sample over sigma(T), x
+            its end, as `sample` makes them of this seed;
+            a `ScoreModel`: the same with `ReverseSampler(model.sde, model)`, the probability flow;
+            a function T(z: (n, *D)) -> (n, *D);
+            pairs (z, x), each (N, *D), cut into batches in their order.
+        shape: (n, *D) of one batch; for pairs left out, n is N / batches.
+        batches: how many, K; several give the standard error.
+        seed: of z, and of the sampler's noise.
+        dtype, device: of z; by default those of the sampler's model, or torch's.
+
+    Raises:
+        TypeError: another source, or a sampler under an SDE that is not affine.
+        ValueError: a shape that is missing, or not wanted; points that do not pair up or are not
+            finite; N that batches do not divide; n < 2, or above 8192 where D > 1.
+
+    Source: Khrulkov et al. 2022 (arXiv 2202.07477) compare the two maps; Lavenant and
+    Santambrogio 2022 (Appl. Math. Lett. 133) show that they differ; Gelbrich 1990 (Math. Nachr.
+    147) has the bound.
+
+    Example:
+        >>> quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+        >>> found = transport_gap(lambda z: z @ quarter.T, (400, 2), batches=4)
+        >>> 3.0 < found.gap < found.ceiling < 4.5  # the truth is 4
+        True
+        >>> transport_gap(lambda z: z**3, (400, 1), batches=4).gap
+        0.0
+    """
+    count = positive_int("batches", batches)
+    if isinstance(source, Sequence):
+        pairs = _given(source, shape, count)
+    else:
+        pairs = _made(source, shape, count, seed, dtype, device)
+    couplings = torch.stack([(x - z).square().sum(1).mean() for z, x in pairs])
+    gaps = torch.stack([_gap(z, x) for z, x in pairs])
+    ceiling, error = _ceiling(pairs)
+    points, dim = pairs[0][0].shape
+    return TransportGap(couplings, gaps, ceiling, error, points, dim)
+
+
+def _given(
+    source: Sequence[Tensor], shape: Sequence[int] | None, batches: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Batches of the user's own pairs."""
+    if len(source) != 2:
+        raise fail("source", "two tensors (z, x)", f"{len(source)} of them", KINDS)
+    if shape is not None:
+        raise fail("shape", "none beside pairs", shape, "leave it out: the pairs have a shape")
+    z, x = floating("z", source[0]), floating("x", source[1])
+    same_shape("x", x, z, "pass one z for each x")
+    if z.ndim < 2 or len(z) % batches:
+        expected = f"shape (N, *D) with N a multiple of batches = {batches}"
+        raise fail("z", expected, z, "drop some pairs, or change batches")
+    cut = zip(z.chunk(batches), x.chunk(batches), strict=True)
+    return [_rows(*pair) for pair in cut]
+
+
+def _made(
+    source: Source,
+    shape: Sequence[int] | None,
+    batches: int,
+    seed: int,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Batches of z and what the map or sampler makes of them."""
+    if isinstance(source, ScoreModel):
+        source = ReverseSampler(source.sde, source)
+    if not isinstance(source, ReverseSampler) and not callable(source):
+        raise wrong_type("source", "a map from noise to data", source, KINDS)
+    if shape is None:
+        raise fail("shape", "(n, *D) of one batch", None, "pass for example (1000, 2)")
+    size = check_shape(shape)
+    if isinstance(source, ReverseSampler):
+        remedy = "its prior is not known to be normal: pass pairs (z, x)"
+        instance("source.sde", source.sde, AffineSDE, remedy)
+    noise, pairs = Independent(seed), []
+    for first in range(0, batches * size[0], size[0]):
+        draw = noise.from_sample(first)
+        if isinstance(source, ReverseSampler):
+            x = source.sample(size, seed=seed, first=first, dtype=dtype, device=device)
+            z = draw.prior(x)
+        else:
+            z = draw.prior(torch.empty(size, dtype=dtype, device=device))
+            with torch.no_grad():
+                x = floating("source(z)", source(z))
+            same_shape("source(z)", x, z, "map (n, *D) to the same shape")
+        pairs.append(_rows(z, x))
+    return pairs
+
+
+def _rows(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch as finite float64 rows (n, D), on the CPU."""
+    z, x = (points.detach().cpu().double().flatten(1) for points in (z, x))
+    n, dim = z.shape
+    if n < 2 or dim == 0:
+        raise fail("z", "at least 2 points a batch, with entries", z, "pass larger batches")
+    if n > LARGEST and dim > 1:
+        remedy = "take smaller batches, and more of them"
+        raise fail("z", f"at most {LARGEST} points a batch where D > 1", z, remedy)
+    for name, points in (("z", z), ("x", x)):
+        if not bool(points.isfinite().all()):
+            raise fail(name, "finite numbers", "NaN or infinity", "find where the map diverged")
+    return z, x
+
+
+def _gap(z: Tensor, x: Tensor) -> Tensor:
+    """Mean of |x_i - z_i|^2 less that of the optimal pairing: 2 mean <z_i, x_pi(i) - x_i>."""
+    z = z - z.mean(0)  # changes no pairing, and spares the products a common shift's rounding
+    if z.shape[1] == 1:
+        better, z = x.sort(0).values - x[z.argsort(0)[:, 0]], z.sort(0).values
+    else:
+        solve = need("scipy.optimize", "").linear_sum_assignment
+        better = x[torch.as_tensor(solve((z @ x.T).numpy(), maximize=True)[1])] - x
+    # The identity is one of the pairings, so below 0 there is rounding alone.
+    return (2 * (z * better).sum(1).mean()).clamp_min(0.0)
+
+
+def _ceiling(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """The gap to Gelbrich's bound over all pairs, and its standard error by the jackknife."""
+    count = len(pairs)
+    value = _linear_gap(pairs)
+    if count == 1:
+        return value, math.nan
+    without = torch.tensor([_linear_gap([*pairs[:k], *pairs[k + 1 :]]) for k in range(count)])
+    return value, math.sqrt((count - 1) / count * (without - without.mean()).square().sum())
+
+
+def _linear_gap(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """2 tr (C_z C_x)^(1/2) - 2 tr C_zx, the trace of the root as in `metrics.frechet_distance`."""
+    z, x = (torch.cat(points) for points in zip(*pairs, strict=True))
+    z, x = (points - points.mean(0) for points in (z, x))
+    factor_z, factor_x = (torch.linalg.qr(points, mode="r").R for points in (z, x))
+    overlap = torch.linalg.svdvals(factor_z @ factor_x.T).sum() - (z * x).sum()
+    return max(0.0, float(2 * overlap / len(z)))

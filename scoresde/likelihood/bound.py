@@ -1,0 +1,385 @@
+"""The variational bound on the likelihood: of a chain, and in continuous time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import brief, choice, fail, instance, positive, positive_int, wrong_type
+from scoresde._tensor import lincomb, ordinary, seeded, wide
+from scoresde.ddpm import DDPM
+from scoresde.ddpm.decoder import DECODERS, check_levels, reconstruction, squared_error
+from scoresde.ddpm.terms import check_data
+from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.node import Node
+from scoresde.noise import Independent
+from scoresde.noise.base import check_seed
+from scoresde.prediction import Prediction
+from scoresde.quantisation import Quantisation
+from scoresde.schedule.grid import SoftLogSNR
+from scoresde.sde import AffineSDE
+
+__all__ = ["PROPOSALS", "Bound", "elbo"]
+
+PROPOSALS = ("log_snr", "uniform")
+"""How times are drawn: uniform in the log-SNR, or in time (in the number of the step).
+
+Near pure noise, where the log-SNR has no end, it is `scoresde.schedule.grid.SoftLogSNR`.
+"""
+
+STEPS = 128
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Bound:
+    """An upper bound on -log p of each sample, in nats, with its terms and its Monte-Carlo error.
+
+    Attributes:
+        prior: (B,), KL(q(x_T | x_0), p(x_T)); exact.
+        diffusion: (B,), the sum or the integral over the steps.
+        reconstruction: (B,), the decoder's term.
+        draws: (S, B), independent estimates of the whole bound.
+        dim: D, the entries of a sample.
+        decoder: what it is a bound of: a key of `scoresde.ddpm.DECODERS`.
+        quantisation: the levels, for the decoder "bins".
+        nfe: network evaluations per sample.
+    """
+
+    prior: Tensor
+    diffusion: Tensor
+    reconstruction: Tensor
+    draws: Tensor
+    dim: int
+    decoder: str
+    quantisation: Quantisation | None
+    nfe: int
+
+    def __repr__(self) -> str:
+        return brief(self)
+
+    @property
+    def nats(self) -> Tensor:
+        """The bound of each sample, (B,): the mean of the draws."""
+        return self.draws.mean(0)
+
+    @property
+    def standard_error(self) -> Tensor:
+        """Of the bound of each sample, from the scatter of the draws, in nats: (B,).
+
+        NaN for a single draw.
+        """
+        return _error(self.draws)
+
+    def estimate(self, quantisation: Quantisation | None = None) -> tuple[float, float]:
+        """Mean over the batch and its standard error: in nats, or in bits/dim of a quantisation.
+
+        The error is that of the Monte-Carlo draws for these samples, from the scatter of the
+        batch's mean; how the samples stand for the data is another matter.
+        """
+        means = self.draws.mean(1)
+        error = float(_error(means))
+        if quantisation is None:
+            return float(means.mean()), error
+        bits = self.bits_per_dim(quantisation)
+        return float(bits.mean()), error / (self.dim * math.log(2))
+
+    def bits_per_dim(self, quantisation: Quantisation) -> Tensor:
+        """The bound in bits per dimension of discrete data, (B,).
+
+        For the decoder "bins" nats / (D log 2). For "gaussian", a density in model units, that
+        of uniformly dequantised data: nats / (D log 2) - log2(bin width).
+
+        Raises:
+            TypeError: no quantisation.
+            ValueError: another quantisation than the decoder's, or the decoder "noised", whose
+                density is that of noisy states.
+        """
+        remedy = "bits per dimension are defined by the levels: pass e.g. Quantisation(256)"
+        instance("quantisation", quantisation, Quantisation, remedy)
+        if self.decoder == "noised":
+            remedy = "use decoder='bins' for discrete data"
+            raise fail("decoder", "one that gives x_0 back", self.decoder, remedy)
+        bits = self.nats / (self.dim * math.log(2))
+        if self.decoder == "gaussian":
+            return bits - math.log2(quantisation.bin_width)
+        if quantisation != self.quantisation:
+            remedy = "pass the quantisation that elbo was given"
+            raise fail("quantisation", f"{self.quantisation}", quantisation, remedy)
+        return bits
+
+
+def _error(draws: Tensor) -> Tensor:
+    """Standard error of the mean over the first axis."""
+    n = len(draws)
+    return draws.std(0) / math.sqrt(n) if n > 1 else torch.full_like(draws[0], math.nan)
+
+
+@ordinary
+def elbo(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    quantisation: Quantisation | None = None,
+    chain: DDPM | None = None,
+    decoder: str = "bins",
+    steps: int | None = None,
+    samples: int = 4,
+    proposal: str = "log_snr",
+    t_end: float | None = None,
+    decoder_variance: float | None = None,
+    cond: Cond = None,
+    seed: int = 0,
+    first: int = 0,
+    batch_size: int | None = None,
+) -> Bound:
+    """The evidence lower bound, as an upper bound on -log p of each sample, in nats.
+
+    With a chain, its L_T + sum of L_{i-1} + L_0 (Ho et al. 2020, eq. 5), the sum in full or
+    over steps drawn in proportion to their length in the log-SNR. Without, in continuous time,
+
+    -log p(x_0) <= KL(q(x_T | x_0), p(x_T)) + 1/2 int (-dSNR/dt) E|x_0 - x_0hat|^2 dt
+    + E[-log p(x_0 | x_{t_end})],
+
+    the integral from t_end to T (Kingma et al. 2021, VDM, arXiv 2107.00630, eq. 11 and 17),
+    under any affine SDE. It equals int g^2/2 E(|score error|^2) dt, the likelihood-weighted
+    loss of Song et al. 2021 (arXiv 2101.09258), and int E|eps - eps_hat|^2 dlambda; times are
+    uniform in the log-SNR lambda, or in t for proposal="uniform". Each sample takes the times
+    (u + k/K) mod 1 of VDM's low-discrepancy rule, u shifted by the golden ratio from sample to
+    sample, so the batch does not matter.
+
+    What is bounded depends on the decoder: "bins", -log P of discrete data; "gaussian", -log of
+    a density on x_0, p(x_0 | x_{t_end}) = N(x_0hat, decoder_variance); "noised",
+    E[-log p_{t_end}(x_{t_end}) | x_0], the cross-entropy of the data noised to t_end, without a
+    decoder. It is a bound for the *generative SDE* (or chain) that starts at the SDE's prior
+    (N(0, I) for a chain), for any model; its mean over data bounds their entropy. The
+    probability-flow ODE has another density unless the score is exact.
+
+    Args:
+        model: a score model; put it in eval mode first, if it has dropout.
+        x: (B, *D) data in model units; for the decoder "bins" exactly the quantisation's levels.
+        quantisation: the levels; needed by the decoder "bins".
+        chain: a discrete chain; None for continuous time.
+        decoder: "bins", "gaussian" or "noised".
+        steps: K, the times of each draw; 128 by default in continuous time, all for a chain.
+        samples: S, independent draws of the whole; two or more give standard errors.
+        proposal: "log_snr" or "uniform".
+        t_end: where the integral stops, the SDE's t_min by default; continuous time only.
+        decoder_variance: of p(x_0 | x_{t_end}); by default sigma^2 / alpha^2 at t_end, that of
+            x_0 given x_{t_end} under a flat prior. A chain has its own, Sigma_1.
+        cond: conditions, name -> (B, ...).
+        seed, first: of the noise, which depends on (seed, number of the sample, draw) alone.
+        batch_size: samples at a time.
+
+    Raises:
+        TypeError, ValueError: no quantisation for "bins"; data that are integers, not finite, out
+            of the quantisation's range or between its levels; an SDE that is not affine, or whose
+            log-SNR at t_end is infinite.
+
+    Example:
+        >>> from scoresde import Empirical, VPSDE
+        >>> quantisation = Quantisation(4)
+        >>> x = quantisation.encode(torch.arange(4)[:, None])
+        >>> bound = elbo(Empirical(x).under(VPSDE()), x, quantisation=quantisation)
+        >>> round(bound.estimate(quantisation)[0], 1)  # four equally likely levels: 2 bits
+        2.0
+    """
+    remedy = "wrap the network: Preconditioned(net, sde)"
+    instance("model", model, ScoreModel, remedy)
+    x = check_data(x)
+    cond = check_cond(model, cond, len(x), x.device)
+    choice("decoder", decoder, DECODERS)
+    choice("proposal", proposal, PROPOSALS)
+    count = positive_int("samples", samples, "two or more give standard errors")
+    if decoder == "bins":
+        check_levels(x, quantisation)
+    source = _source(model, chain, t_end, decoder_variance, steps, proposal)
+    size = len(x) if batch_size is None else positive_int("batch_size", batch_size)
+    seed, first = check_seed(seed, first)
+    shifts = _shifts(seed, count)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            part = {k: v[rows] for k, v in cond.items()} if cond else None
+            job = _Job(model, x[rows], quantisation, decoder, part, seed, first + start)
+            parts.append([source.draw(job, s, shift) for s, shift in enumerate(shifts)])
+    # (S, 2, B): the diffusion and the reconstruction of each draw
+    drawn = torch.cat([torch.stack([torch.stack(d) for d in part]) for part in parts], 2)
+    prior = source.prior_kl(wide(x))
+    diffusion, last = drawn.mean(0)
+    nfe = count * source.calls(decoder)
+    total = prior + drawn.sum(1)
+    return Bound(prior, diffusion, last, total, x[0].numel(), decoder, quantisation, nfe)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """The part of a batch that is worked on, and the source of its noise."""
+
+    model: ScoreModel
+    x: Tensor
+    quantisation: Quantisation | None
+    decoder: str
+    cond: Cond
+    seed: int
+    first: int
+
+    def noise(self, draw: int, stage: int) -> Tensor:
+        start = Node(0.0, 0.0)
+        return (
+            Independent(self.seed, self.first).on_segment(draw).normal(self.x, start, start, stage)
+        )
+
+    def uniforms(self, shift: float, k: int, steps: int) -> Tensor:
+        """One number in [0, 1) for each sample: place k of the low-discrepancy rule."""
+        number = torch.arange(len(self.x), dtype=torch.float64, device="cpu") + self.first
+        return (shift + number * _GOLDEN + k / steps) % 1.0
+
+
+def _shifts(seed: int, count: int) -> list[float]:
+    generator = seeded(seed)
+    one = (
+        torch.rand((), dtype=torch.float64, generator=generator, device="cpu")
+        for _ in range(count)
+    )
+    return [float(u) for u in one]
+
+
+def _last_draws(steps: int) -> int:
+    """Draws of the reconstruction, which varies most: one for every eight of the diffusion."""
+    return max(1, steps // 8)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Draws of a chain's bound: every step once, or K of them by importance."""
+
+    chain: DDPM
+    steps: int | None
+    proposal: str
+
+    def prior_kl(self, x: Tensor) -> Tensor:
+        return self.chain.prior_kl(x)
+
+    def calls(self, decoder: str) -> int:
+        n = self.chain.N if self.steps is None else self.steps + 1
+        return n - 1 + (0 if decoder == "noised" else _last_draws(n - 1))
+
+    def draw(self, job: _Job, draw: int, shift: float) -> tuple[Tensor, Tensor]:
+        chain, n = self.chain, self.chain.N
+        count = n - 1 if self.steps is None else self.steps
+        total = wide(job.x).new_zeros(len(job.x))
+        for k in range(count):
+            eps = job.noise(draw, k)
+            if self.steps is None:
+                total += chain.step_kl(job.model, k + 2, job.x, eps, job.cond)
+                continue
+            i, weight = self._steps(job.uniforms(shift, k, count))
+            kl = chain.step_kl(job.model, i, job.x, eps, job.cond)
+            total += kl * weight.to(kl) / count
+        draws = [job.noise(draw, count + k) for k in range(_last_draws(count))]
+        last = chain.decode(
+            job.model,
+            job.x,
+            draws,
+            quantisation=job.quantisation,
+            decoder=job.decoder,
+            cond=job.cond,
+        )
+        return total, last
+
+    def _steps(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps from 2 to N by the inverse of their distribution, and 1 / probability."""
+        soft = SoftLogSNR(self.chain.to_sde())  # the last gap may be infinite
+        levels = [soft.of(value) for value in self.chain.log_snr[1:]]
+        gaps = -torch.tensor(levels, dtype=torch.float64, device="cpu").diff()
+        p = (
+            gaps / gaps.sum()
+            if self.proposal == "log_snr"
+            else torch.full_like(gaps, 1 / len(gaps))
+        )
+        k = torch.searchsorted(p.cumsum(0), u, right=True).clamp_max(len(p) - 1)
+        return k + 2, 1 / p[k]
+
+
+@dataclass(frozen=True)
+class _Continuous:
+    """Draws of the bound in continuous time."""
+
+    sde: AffineSDE
+    t_end: float
+    variance: float
+    steps: int
+    proposal: str
+
+    def prior_kl(self, x: Tensor) -> Tensor:
+        return self.sde.prior_kl(x)
+
+    def calls(self, decoder: str) -> int:
+        return self.steps + (0 if decoder == "noised" else _last_draws(self.steps))
+
+    def draw(self, job: _Job, draw: int, shift: float) -> tuple[Tensor, Tensor]:
+        total = wide(job.x).new_zeros(len(job.x))
+        for k in range(self.steps):
+            t, weight = self._times(job.uniforms(shift, k, self.steps))
+            node = self.sde.at(t, like=job.x)
+            eps = job.noise(draw, k)
+            error = squared_error(self._predict(job, node, eps), job.x, eps, "eps")
+            total += error * weight.to(error) / self.steps
+        node, count = self.sde.at(self.t_end), _last_draws(self.steps)
+        draws = [job.noise(draw, self.steps + k) for k in range(count)]
+
+        def predict(eps: Tensor) -> Prediction:
+            return self._predict(job, node, eps)
+
+        last = reconstruction(predict, job.x, draws, job.decoder, self.variance, job.quantisation)
+        return total, last
+
+    def _predict(self, job: _Job, node: Node, eps: Tensor) -> Prediction:
+        x = lincomb((node.alpha, job.x), (node.sigma, eps))
+        return job.model.predict(node, x, job.cond)
+
+    def _times(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Times in [t_end, T], and |dlambda| / density: the weight of |eps error|^2."""
+        if self.proposal == "log_snr":
+            return SoftLogSNR.between(self.sde, self.t_end).drawn(u, self.t_end)
+        t = self.t_end + (self.sde.T - self.t_end) * u
+        speed = (self.sde.g(t) / self.sde.sigma(t)) ** 2 / 2  # -dlambda/dt
+        return t, (self.sde.T - self.t_end) * speed
+
+
+def _source(
+    model: ScoreModel,
+    chain: DDPM | None,
+    t_end: float | None,
+    variance: float | None,
+    steps: int | None,
+    proposal: str,
+) -> _Chain | _Continuous:
+    count = steps if steps is None else positive_int("steps", steps, "the times of each draw")
+    if chain is not None:
+        instance("chain", chain, DDPM, "pass DDPM(betas), or None for continuous time")
+        for name, value in (("t_end", t_end), ("decoder_variance", variance)):
+            if value is not None:
+                remedy = "a chain ends at its own first step, with its own variances"
+                raise fail(name, "None with a chain", value, remedy)
+        chain.nodes(model.sde)
+        return _Chain(chain, count, proposal)
+    sde = model.sde
+    if not isinstance(sde, AffineSDE):
+        remedy = "the bound needs x_t given x_0 in closed form; see LinearSDE"
+        raise wrong_type("model.sde", "an AffineSDE", sde, remedy)
+    end = sde.t_min if t_end is None else sde.check_time("t_end", t_end)
+    if end >= sde.T or not math.isfinite(sde.log_snr(end)):
+        remedy = "stop where a little noise is left, e.g. at sde.t_end"
+        raise fail("t_end", f"a time below T = {sde.T:g} with a finite log-SNR", end, remedy)
+    if variance is None:
+        variance = math.exp(-2 * sde.log_snr(end))
+    spread = positive("decoder_variance", variance, "leave it out for sigma^2 / alpha^2")
+    return _Continuous(sde, end, spread, STEPS if count is None else count, proposal)

@@ -1,0 +1,149 @@
+"""The data quantisation: which integers the model's real numbers stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, finite, floating, instance, wrong_type
+
+__all__ = ["Quantisation"]
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What model units mean: `levels` equally spaced values from `low` to `high`.
+
+    Level k in {0, ..., levels - 1} is the model's low + (high - low) k / (levels - 1), so 8-bit
+    images in [-1, 1] are `Quantisation(256)`. Bits per dimension are defined only through it: a
+    density in model units integrated over one bin, `bin_width` wide, is the probability of its
+    level.
+
+    Args:
+        levels: number of grey levels, at least 2.
+        low: the model value of level 0.
+        high: the model value of level `levels - 1`, above `low`.
+
+    Raises:
+        TypeError: a field is not a number.
+        ValueError: fewer than 2 levels, or a range that is empty, reversed or not finite.
+
+    Example:
+        >>> quantisation = Quantisation(levels=5)
+        >>> quantisation.encode(torch.arange(5))
+        tensor([-1.0000, -0.5000,  0.0000,  0.5000,  1.0000])
+        >>> quantisation.decode(torch.tensor([-0.6, 0.1, 7.0]))
+        tensor([1, 2, 4])
+        >>> quantisation.bin_width
+        0.5
+    """
+
+    levels: int = 256
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        remedy = "pass the number of grey levels, e.g. 256"
+        if isinstance(self.levels, bool) or not hasattr(self.levels, "__index__"):
+            raise wrong_type("levels", "an integer >= 2", self.levels, remedy)
+        if self.levels < 2:
+            raise fail("levels", "an integer >= 2", self.levels, remedy)
+        object.__setattr__(self, "levels", int(self.levels))
+        object.__setattr__(self, "low", finite("low", self.low))
+        object.__setattr__(self, "high", finite("high", self.high))
+        if self.high <= self.low:
+            raise fail(
+                "high",
+                f"a number above low = {self.low}",
+                self.high,
+                "pass low < high, e.g. -1, 1",
+            )
+
+    @property
+    def bin_width(self) -> float:
+        """Distance between neighbouring levels in model units, (high - low) / (levels - 1)."""
+        return (self.high - self.low) / (self.levels - 1)
+
+    def encode(self, k: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Levels to model units, low + (high - low) k / (levels - 1).
+
+        Args:
+            k: integers in 0 ... levels - 1, any shape; whole numbers stored as floats will do.
+            dtype: of the result; the arithmetic is in float64.
+
+        Raises:
+            TypeError: `k` is not a tensor.
+            ValueError: `k` leaves the range or is not whole.
+
+        Example:
+            >>> Quantisation(256).encode(torch.tensor([0, 255], dtype=torch.uint8))
+            tensor([-1.,  1.])
+        """
+        instance("k", k, Tensor, "convert it with torch.as_tensor")
+        exact = k.double()
+        for wrong, why in (
+            (~((exact >= 0) & (exact <= self.levels - 1)), "rescale it, or raise levels"),
+            (exact != exact.round(), "data already in model units needs no encode"),
+        ):
+            if wrong.any():
+                expected = f"integers from 0 to {self.levels - 1}"
+                raise fail("k", expected, exact[wrong][0].item(), why)
+        return (self.low + (self.high - self.low) * exact / (self.levels - 1)).to(dtype)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Model units to the nearest level, clipped to the range.
+
+        Args:
+            x: floats in model units, any shape.
+
+        Returns:
+            int64 tensor of the shape of `x`, in 0 ... levels - 1.
+
+        Raises:
+            TypeError: `x` is not a floating-point tensor.
+            ValueError: `x` holds NaN, which is near no level.
+
+        Example:
+            >>> Quantisation(256).decode(torch.tensor([-1.2, 0.999]))
+            tensor([  0, 255])
+        """
+        exact = floating("x", x, "integers are levels already").double()
+        if exact.isnan().any():
+            raise fail("x", "numbers", float("nan"), "find where the sampler diverged")
+        levels = ((exact - self.low) / self.bin_width).round()
+        return levels.clamp(0, self.levels - 1).long()
+
+    def to_dict(self) -> dict[str, int | float]:
+        """The three fields as plain numbers, for a checkpoint or a JSON file.
+
+        Example:
+            >>> Quantisation(17).to_dict()
+            {'levels': 17, 'low': -1.0, 'high': 1.0}
+        """
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, int | float]) -> Quantisation:
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError: `fields` is not a mapping, or a field is not a number.
+            ValueError: a field is missing or unknown, or its value is out of range.
+
+        Example:
+            >>> Quantisation.from_dict({"levels": 17, "low": 0.0, "high": 1.0})
+            Quantisation(levels=17, low=0.0, high=1.0)
+        """
+        instance("fields", fields, Mapping, "pass what Quantisation.to_dict returned")
+        if set(fields) != {"levels", "low", "high"}:
+            raise fail(
+                "fields",
+                "exactly the keys levels, low, high",
+                sorted(fields),
+                "pass what Quantisation.to_dict returned",
+            )
+        levels, low, high = fields["levels"], fields["low"], fields["high"]
+        return cls(levels, low, high)  # type: ignore[arg-type]  # levels is checked there

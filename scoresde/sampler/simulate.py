@@ -1,0 +1,84 @@
+"""The forward process, from the data to the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, floating, instance
+from scoresde._tensor import ordinary
+from scoresde.noise import Noise
+from scoresde.process import ForwardSDE
+from scoresde.sampler.registry import FIRST_ORDER_STEPS, as_noise
+from scoresde.sampler.replay import SDE_FAULT, replay
+from scoresde.schedule.grid import Grid, make_grid
+from scoresde.sde import SDE, AffineSDE
+from scoresde.solvers import (
+    EulerMaruyama,
+    Solution,
+)
+from scoresde.solvers.base import OnStep, check_hook
+
+__all__ = ["simulate"]
+
+
+@ordinary
+def simulate(
+    sde: SDE,
+    x0: Tensor,
+    grid: str | Grid | Sequence[float] = "uniform",
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    noise: str | Noise = "independent",
+    on_step: OnStep | None = None,
+    keep_path: bool = False,
+) -> Solution:
+    """The forward SDE from data to noise by Euler-Maruyama, on a grid that runs up.
+
+    Under an affine SDE the state at the first node is drawn from the exact marginal there, so
+    the marginals at every node are those of the closed form as the steps shrink. Under any other
+    SDE the state starts as x0.
+
+    Args:
+        sde: any SDE.
+        x0: (B, *D) data.
+        grid: "uniform", "quadratic", ..., a `Grid` or times, running up; the named ones go from
+            t_min to T.
+        steps: steps of a named grid; 500 by default.
+        seed, noise, on_step, keep_path: as in `ReverseSampler.solve`.
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> simulate(VPSDE(), torch.ones(5, 2), steps=20, seed=0).x.shape
+        torch.Size([5, 2])
+    """
+    instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+    if floating("x0", x0).ndim < 2 or x0.numel() == 0:
+        raise fail("x0", "a non-empty batch of shape (B, *D)", x0, "add a batch axis")
+    if not bool(torch.isfinite(x0).all()):
+        raise fail("x0", "finite numbers", "NaN or infinity", "clean the data first")
+    check_hook(on_step)
+    if isinstance(grid, str):
+        count = FIRST_ORDER_STEPS if steps is None else steps
+        made = make_grid(grid, sde, count, t_start=sde.t_min, t_end=sde.T)
+    else:
+        made = make_grid(grid, sde, steps)
+    process, solver = ForwardSDE(sde), EulerMaruyama()
+    process.check_grid(made)
+    source = as_noise(noise, seed, sde, 1.0)
+    with torch.no_grad():
+        x = x0
+        if isinstance(sde, AffineSDE):
+            x = sde.perturb(made.start, x0, source.prior(x0))
+        solution = solver.solve(
+            process, x, made, noise=source, on_step=on_step, keep_path=keep_path
+        )
+        if not bool(torch.isfinite(solution.x).all()):
+            replay(solver, process, x, made, source, on_step, SDE_FAULT)
+            remedy = "f, g and on_step must be functions of their arguments alone"
+            raise fail("sde", "the same states in a replay", "NaN in one run only", remedy)
+    return replace(solution, seed=source.seed)

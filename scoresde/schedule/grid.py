@@ -1,0 +1,481 @@
+"""Time grids: where a solver puts its nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import (
+    choice,
+    fail,
+    finite,
+    instance,
+    nonnegative,
+    positive,
+    positive_int,
+    wrong_type,
+)
+from scoresde._tensor import log
+from scoresde.sde import SDE, AffineSDE
+
+__all__ = [
+    "GRIDS",
+    "LEAST_SIGNAL",
+    "Grid",
+    "SoftLogSNR",
+    "churn",
+    "karras",
+    "log_snr",
+    "make_grid",
+    "quadratic",
+    "restart",
+    "sigmoid",
+    "tapered",
+    "uniform",
+]
+
+
+@final
+@dataclass(frozen=True)
+class Grid:
+    """A tuple of segments, each a strictly monotone tuple of times: down to sample, up to noise.
+
+    Between segments the solving loop noises the state from the end of one segment up to the start
+    of the next with the exact transition of the SDE, and starts the solver anew.
+
+    Args:
+        segments: the segments; `Grid.of(times)` makes a grid of one.
+
+    Raises:
+        ValueError: a segment has fewer than two times or is not strictly monotone, or a segment
+            starts before (in noise) the previous one ended.
+
+    Example:
+        >>> Grid.of([1.0, 0.5, 0.1]).steps
+        2
+    """
+
+    segments: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.segments, tuple) or not all(
+            isinstance(g, tuple) for g in self.segments
+        ):
+            raise wrong_type(
+                "segments", "a tuple of tuples of times", self.segments, "use Grid.of(times)"
+            )
+        if not self.segments:
+            raise fail("segments", "at least one segment", self.segments, "use Grid.of(times)")
+        for segment in self.segments:
+            _check_segment(segment)
+        for before, after in pairwise(self.segments):
+            if after[0] < before[-1]:
+                remedy = (
+                    "a segment starts at, or noisier than, the time at which the last one ended"
+                )
+                got = f"a segment from {after[0]:g} after one that ends at {before[-1]:g}"
+                raise fail("segments", "segments that go back up in noise", got, remedy)
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Grid:
+        """A grid of one segment through `times`."""
+        if not isinstance(times, Iterable):
+            raise wrong_type("grid", "a sequence of times", times, "pass e.g. [1.0, 0.5, 0.1]")
+        return cls((tuple(finite("times", t, "remove it from the grid") for t in times),))
+
+    @property
+    def steps(self) -> int:
+        """The number of steps over all segments."""
+        return sum(len(segment) - 1 for segment in self.segments)
+
+    @property
+    def start(self) -> float:
+        """The first time."""
+        return self.segments[0][0]
+
+    @property
+    def end(self) -> float:
+        """The last time."""
+        return self.segments[-1][-1]
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The times of all segments, in the order in which a solver meets them."""
+        return tuple(t for segment in self.segments for t in segment)
+
+    def check(self, sde: SDE) -> None:
+        """Raise a ValueError unless every time lies in [0, T] of this SDE."""
+        for t in (min(self.times), max(self.times)):
+            sde.check_time("grid", t)
+
+
+def _check_segment(segment: tuple[float, ...]) -> None:
+    if len(segment) < 2:
+        raise fail("grid", "at least two times", segment, "a grid of N steps has N + 1 times")
+    gaps = [b - a for a, b in pairwise(segment)]
+    if all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps):
+        return
+    sign = 1 if segment[-1] > segment[0] else -1
+    wrong = next(i for i, gap in enumerate(gaps) if not gap * sign > 0)
+    got = f"{segment[wrong]!r} followed by {segment[wrong + 1]!r} at position {wrong}"
+    raise fail("grid", "strictly monotone times", got, "sort them and drop duplicates")
+
+
+def _ends(
+    sde: SDE, steps: object, t_start: float | None, t_end: float | None
+) -> tuple[int, float, float]:
+    instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+    count = positive_int("steps", steps, "the number of steps is a whole number above 0")
+    start = sde.T if t_start is None else sde.check_time("t_start", t_start)
+    end = sde.t_end if t_end is None else sde.check_time("t_end", t_end)
+    if start == end:
+        raise fail("t_start, t_end", "two different times", (start, end), "move one of them")
+    return count, start, end
+
+
+def _affine(sde: SDE, name: str) -> AffineSDE:
+    if not isinstance(sde, AffineSDE):
+        remedy = "use grid='uniform', grid='quadratic' or your own times"
+        raise wrong_type("grid", f"an affine SDE for the {name} grid", type(sde).__name__, remedy)
+    return sde
+
+
+LEAST_SIGNAL = 1e-3
+"""The alpha below which the named grids take the data, of about unit size, for lost in noise."""
+
+
+@dataclass(frozen=True)
+class SoftLogSNR:
+    """w = log(alpha/sigma + q), the log-SNR with a floor: finite where alpha = 0.
+
+    q is what alpha(T) lacks of 1e-3, over sigma(T): nothing under the default families, for
+    which w is the log-SNR itself. Near pure noise w counts steps of alpha, where no unit of the
+    log-SNR means anything, and one step would otherwise run from minus infinity.
+
+    Args:
+        sde: the SDE, affine.
+        end: the log-SNR at the less noisy end of what is walked; q is at most alpha/sigma there.
+    """
+
+    sde: AffineSDE
+    end: float = math.inf
+
+    @cached_property
+    def floor(self) -> float:
+        """q."""
+        sde = self.sde
+        lacking: float = max(0.0, LEAST_SIGNAL - sde.alpha(sde.T)) / float(sde.sigma(sde.T))
+        return lacking if self.end >= 0.0 else min(lacking, math.exp(self.end))
+
+    @classmethod
+    def between(cls, sde: AffineSDE, *times: float) -> SoftLogSNR:
+        """For a walk between these times."""
+        return cls(sde, max(sde.log_snr(t) for t in times))
+
+    def of(self, log_snr: float) -> float:
+        """w of a log-SNR."""
+        q = self.floor
+        if not q or (math.isinf(log_snr) and log_snr > 0):
+            return log_snr
+        high, low = max(log_snr, math.log(q)), min(log_snr, math.log(q))
+        return high + math.log1p(math.exp(low - high))
+
+    def log_snr(self, w: float) -> float:
+        """The log-SNR of a w."""
+        q = self.floor
+        return w if not q else w + log(max(-math.expm1(math.log(q) - w), 0.0))
+
+    def drawn(self, u: Tensor, t_end: float) -> tuple[Tensor, Tensor]:
+        """Times uniform in w between T and t_end for u in [0, 1), and |dlambda/du| there."""
+        sde, q = self.sde, self.floor
+        low, high = (self.of(sde.log_snr(t)) for t in (sde.T, t_end))
+        w = low + (high - low) * u
+        slope = torch.full_like(u, high - low)
+        if q:
+            share = -torch.expm1(math.log(q) - w).clamp_max(-1e-12)  # alpha/sigma of e^w
+            w, slope = w + share.log(), slope / share
+        return sde.time_of(w).clamp(t_end, sde.T), slope
+
+
+def _joined(start: float, inner: list[float], end: float) -> Grid:
+    return Grid(((start, *inner, end),))
+
+
+def uniform(
+    sde: SDE, steps: int, *, t_start: float | None = None, t_end: float | None = None
+) -> Grid:
+    """Equal steps in time: N + 1 nodes from t_start (default T) to t_end (the SDE's own)."""
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    return _joined(start, [start + (end - start) * i / n for i in range(1, n)], end)
+
+
+def quadratic(
+    sde: SDE, steps: int, *, t_start: float | None = None, t_end: float | None = None
+) -> Grid:
+    """Equal steps in the square root of time: finer towards the data."""
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    a, b = math.sqrt(start), math.sqrt(end)
+    return _joined(start, [(a + (b - a) * i / n) ** 2 for i in range(1, n)], end)
+
+
+def log_snr(
+    sde: SDE, steps: int, *, t_start: float | None = None, t_end: float | None = None
+) -> Grid:
+    """Equal steps in the log-SNR, the clock of exponential integrators.
+
+    Where alpha(T) is below 1e-3, near or at pure noise, in `SoftLogSNR`.
+    """
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    affine = _affine(sde, "log-SNR")
+    soft = SoftLogSNR.between(affine, start, end)
+    a, b = (soft.of(affine.log_snr(t)) for t in (start, end))
+    if not (math.isfinite(a) and math.isfinite(b)):
+        remedy = "pass t_end > 0, or another grid"
+        raise fail("t_end", "a time with a finite log-SNR for grid='log_snr'", end, remedy)
+    inner = [affine.time_of(soft.log_snr(a + (b - a) * i / n)) for i in range(1, n)]
+    return _joined(start, inner, end)
+
+
+def karras(
+    sde: SDE,
+    steps: int,
+    *,
+    rho: float = 7.0,
+    t_start: float | None = None,
+    t_end: float | None = None,
+) -> Grid:
+    """Equal steps in (sigma / alpha)^(1 / rho): Karras et al. 2022 (arXiv 2206.00364), eq. 5.
+
+    Where alpha(T) is below 1e-3, with alpha/sigma replaced as in `SoftLogSNR`.
+    """
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    positive("rho", rho, "7 is the value of the paper")
+    affine = _affine(sde, "Karras")
+    soft = SoftLogSNR.between(affine, start, end)
+    a, b = (math.exp(-soft.of(affine.log_snr(t)) / rho) for t in (start, end))
+    shares = [-rho * math.log(a + (b - a) * i / n) for i in range(1, n)]
+    inner = [affine.time_of(soft.log_snr(w)) for w in shares]
+    return _joined(start, inner, end)
+
+
+def sigmoid(
+    sde: SDE,
+    steps: int,
+    *,
+    width: float = 3.0,
+    t_start: float | None = None,
+    t_end: float | None = None,
+) -> Grid:
+    """Equal steps of the argument of a sigmoid in [-width, width]: finer at both ends of time."""
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    wide = positive("width", width, "3 makes the steps at the ends a fifth")
+    inner = [math.tanh(wide * (i / n - 0.5)) / math.tanh(wide / 2) for i in range(1, n)]
+    return _joined(start, [start + (end - start) * (1 + y) / 2 for y in inner], end)
+
+
+def tapered(
+    sde: SDE,
+    steps: int,
+    *,
+    std: float = 1.0,
+    dim: int = 64,
+    t_start: float | None = None,
+    t_end: float | None = None,
+) -> Grid:
+    """Equal steps in the log-SNR where the data have structure, longer ones beyond.
+
+    A sample of D values has structure on scales of sigma / alpha from std sqrt(D), the distance
+    between samples, down to that of its details. The density of nodes in lambda is 1 on [a, b]
+    and 1 / (1 + d / w)^2 at a distance d outside; a = -log(std) - log(D) / 2 - 0.3 and w = 2.5
+    towards the noise; towards the data b = -log(std) + 1 and w = 4, or + 3 and 8 from D = 64 on.
+    Its integral is finite, so that a schedule may start in pure noise; the first step then leads
+    to lambda = max(a - 13, -16) at the deepest: below it nothing is left of the data, and times
+    near T are not told apart. The nodes depend on sigma / alpha alone, and so are the same under
+    every family of SDEs. The constants are measured, see docs/choosing.md.
+
+    Args:
+        std: standard deviation of the data; a sampler takes it from its model if that knows it.
+        dim: the number of values of a sample, D; likewise.
+    """
+    n, start, end = _ends(sde, steps, t_start, t_end)
+    affine = _affine(sde, "tapered")
+    taper = _Taper.of(positive("std", std), positive_int("dim", dim))
+    ends = [affine.log_snr(t) for t in (start, end)]
+    deepest = min(taper.deepest, max(ends) - 1.0)
+    a, b = (taper.integral(max(value, deepest)) for value in ends)
+    if max(a, b) >= taper.whole:
+        raise fail("t_end", "a time with a finite log-SNR", end, "pass t_end > 0")
+    inner = [affine.time_of(taper.at(a + (b - a) * i / n)) for i in range(1, n)]
+    return _joined(start, inner, end)
+
+
+MANY = 64
+"""The number of values from which a sample counts as one of many, such as an image."""
+
+
+@dataclass(frozen=True)
+class _Taper:
+    """The density of `tapered`: 1 between two log-SNRs, falling over a width on either side."""
+
+    low: float
+    high: float
+    below: float
+    above: float
+
+    @classmethod
+    def of(cls, std: float, dim: int) -> _Taper:
+        centre = -math.log(std)
+        further, above = (1.0, 4.0) if dim < MANY else (3.0, 8.0)
+        return cls(centre - math.log(dim) / 2 - 0.3, centre + further, 2.5, above)
+
+    @property
+    def deepest(self) -> float:
+        """The log-SNR below which a schedule that starts there has no node but its start."""
+        return max(self.low - 13.0, -16.0)
+
+    @property
+    def whole(self) -> float:
+        """The integral from `low` to infinity."""
+        return self.high - self.low + self.above
+
+    def integral(self, log_snr: float) -> float:
+        """From `low` to this log-SNR."""
+        if log_snr < self.low:
+            return -self.below / (1.0 + self.below / (self.low - log_snr))
+        if log_snr > self.high:
+            return self.whole - self.above / (1.0 + (log_snr - self.high) / self.above)
+        return log_snr - self.low
+
+    def at(self, integral: float) -> float:
+        """The log-SNR up to which the density has this integral."""
+        if integral < 0.0:
+            return self.low + integral / (1.0 + integral / self.below)
+        beyond = integral - (self.high - self.low)
+        if beyond > 0.0:
+            return self.high + beyond / (1.0 - beyond / self.above)
+        return self.low + integral
+
+
+def restart(
+    sde: AffineSDE, grid: Grid, *, t_min: float, t_max: float, times: int = 1, steps: int = 5
+) -> Grid:
+    """Restart sampling as segments: from the node nearest t_min up to t_max, and down again.
+
+    Every solver walks it, since between segments the loop noises the state with the exact
+    transition of the SDE and begins the solver anew. Xu et al. 2023 (arXiv 2306.14878), alg. 1.
+
+    Args:
+        sde: the SDE, affine.
+        grid: the main grid, of one segment that runs down.
+        t_min, t_max: the interval that is repeated, inside the grid.
+        times: how often.
+        steps: steps of each repetition, on a Karras grid.
+    """
+    segment = _only_segment(_affine(sde, "restart"), grid)
+    count, inner = positive_int("times", times), positive_int("steps", steps)
+    if not segment[-1] <= t_min < t_max <= segment[0]:
+        remedy = "choose segment end <= t_min < t_max <= segment start"
+        got = (t_min, t_max)
+        raise fail(
+            "t_min, t_max", f"an interval in [{segment[-1]:g}, {segment[0]:g}]", got, remedy
+        )
+    at = min(range(1, len(segment)), key=lambda i: abs(segment[i] - t_min))
+    again = karras(sde, inner, t_start=t_max, t_end=segment[at]).segments
+    rest = (segment[at:],) if at < len(segment) - 1 else ()
+    return Grid((segment[: at + 1], *again * count, *rest))
+
+
+def churn(
+    sde: AffineSDE,
+    grid: Grid,
+    amount: float,
+    *,
+    t_min: float | None = None,
+    t_max: float | None = None,
+) -> Grid:
+    """EDM's churn as segments: before a step, noise up by the factor 1 + gamma in sigma / alpha.
+
+    gamma = min(amount / N, sqrt(2) - 1) for nodes in [t_min, t_max]; the first step, and one that
+    would start beyond T, is left alone. Karras et al. 2022 (arXiv 2206.00364), alg. 2 with
+    S_noise = 1.
+
+    Args:
+        sde: the SDE, affine.
+        grid: the main grid, of one segment that runs down.
+        amount: S_churn, at least 0.
+        t_min, t_max: the times between which it acts; everywhere by default.
+    """
+    segment = _only_segment(_affine(sde, "churn"), grid)
+    gamma = min(nonnegative("amount", amount) / (len(segment) - 1), math.sqrt(2.0) - 1.0)
+    low = segment[-1] if t_min is None else sde.check_time("t_min", t_min)
+    high = segment[0] if t_max is None else sde.check_time("t_max", t_max)
+    segments: list[tuple[float, ...]] = []
+    for now, nxt in pairwise(segment):
+        up = sde.log_snr(now) - math.log1p(gamma)
+        if segments and gamma > 0.0 and low <= now <= high and up >= sde.log_snr(sde.T):
+            segments.append((sde.time_of(up), nxt))
+        elif segments:
+            segments[-1] = (*segments[-1], nxt)
+        else:
+            segments.append((now, nxt))
+    return Grid(tuple(segments))
+
+
+def _only_segment(sde: AffineSDE, grid: Grid) -> tuple[float, ...]:
+    instance("grid", grid, Grid, "make one with log_snr(sde, steps) or Grid.of(times)")
+    grid.check(sde)
+    if len(grid.segments) != 1 or grid.start < grid.end:
+        raise fail("grid", "one segment that runs down", grid, "start from a named grid")
+    return grid.segments[0]
+
+
+GRIDS: dict[str, Callable[..., Grid]] = {
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "log_snr": log_snr,
+    "karras": karras,
+    "sigmoid": sigmoid,
+    "tapered": tapered,
+}
+"""The named grids."""
+
+
+def make_grid(
+    grid: str | Grid | Sequence[float],
+    sde: SDE,
+    steps: int | None,
+    *,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    spread: tuple[float, int] | None = None,
+) -> Grid:
+    """A grid from its name and a number of steps, from times, or as it is.
+
+    `spread`, the standard deviation of the data and the number of values of a sample, is for the
+    one named grid that depends on it, "tapered".
+
+    Raises:
+        TypeError, ValueError: an unknown name, times that are no grid or lie outside [0, T];
+            steps, t_start or t_end that a grid of the user's own does not have.
+    """
+    if isinstance(grid, str):
+        of_data = {}
+        if spread is not None and grid == "tapered":
+            of_data = {"std": spread[0], "dim": spread[1]}
+        rule = GRIDS[choice("grid", grid, GRIDS)]
+        return rule(sde, steps, t_start=t_start, t_end=t_end, **of_data)
+    made = grid if isinstance(grid, Grid) else Grid.of(grid)
+    made.check(sde)
+    own = {"steps": made.steps, "t_start": made.start, "t_end": made.end}
+    for name, asked in (("steps", steps), ("t_start", t_start), ("t_end", t_end)):
+        if asked is not None and asked != own[name]:
+            remedy = f"leave {name} out, or name a grid ({', '.join(GRIDS)})"
+            raise fail(name, f"{own[name]:g}, that of the grid passed", asked, remedy)
+    return made

@@ -1,0 +1,324 @@
+"""The one step-size-control loop: every sample with its own steps."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, positive, positive_int, same_shape, wrong_type
+from scoresde._tensor import expand
+from scoresde.model import check_cond
+from scoresde.node import Node
+from scoresde.noise import Noise
+from scoresde.prediction import Prediction
+from scoresde.process import Process
+from scoresde.schedule.grid import Grid
+from scoresde.solvers.base import OnStep, Solution, Solver, between, leave_noise, reverse
+
+__all__ = ["AdaptiveSolver", "Caller", "Tally", "Track", "check_control", "error_norm"]
+
+
+@final
+@dataclass(eq=False)
+class Tally:
+    """What the loop counts, per sample, over all segments: (B,) tensors on the CPU."""
+
+    accepted: Tensor
+    rejected: Tensor
+    nfe: Tensor
+    budget: Tensor
+    underflow: Tensor
+    t: Tensor
+
+    @classmethod
+    def of(cls, n: int, t: float) -> Tally:
+        count = torch.zeros(n, dtype=torch.int64, device="cpu")
+        flag = torch.zeros(n, dtype=torch.bool, device="cpu")
+        times = torch.full((n,), t, dtype=torch.float64, device="cpu")
+        return cls(count, count.clone(), count.clone(), flag, flag.clone(), times)
+
+    @property
+    def alive(self) -> Tensor:
+        """Rows that nothing has stopped."""
+        return ~(self.budget | self.underflow)
+
+    @property
+    def status(self) -> str:
+        if bool(self.underflow.any()):
+            return "underflow"
+        return "budget" if bool(self.budget.any()) else "done"
+
+    def stats(self) -> dict[str, Any]:
+        names = ("accepted", "rejected", "nfe", "budget", "underflow", "t")
+        return {name: getattr(self, name) for name in names}
+
+
+@final
+class Caller:
+    """Asks the process at one time per sample, for all rows of the batch or for some.
+
+    Attributes:
+        last, most, made: network evaluations that the last prediction took, the most that one
+            took so far, and those of all.
+    """
+
+    def __init__(self, process: Process, batch: int) -> None:
+        self.walk = reverse(process)
+        self.batch = batch
+        self.last, self.most, self.made = 1, 1, 0
+        check_cond(self.walk.model, self.walk.cond, batch)
+
+    def predict(self, node: Node, x: Tensor, rows: Tensor) -> Prediction:
+        """One prediction at the rows of the batch with these numbers."""
+        walk = self.walk
+        self.last = walk.model.calls(node)
+        self.most = max(self.most, self.last)
+        self.made += self.last
+        if len(rows) == self.batch or not walk.cond:
+            told = walk.predict(node, x)
+        else:
+            cond = {name: value[rows.to(value.device)] for name, value in walk.cond.items()}
+            walk.nfe += self.last
+            told = walk.model.predict(node, x, cond)
+        told.check_signal()
+        return told
+
+
+@dataclass(eq=False)
+class Track:
+    """The samples of one segment on their way, each at a place of its own.
+
+    A scheme gives the abstract methods; places, steps and errors are on the CPU, so that
+    an attempt costs one synchronisation.
+
+    Attributes:
+        caller: asks the process.
+        y: the states in the scheme's own variable, (B, *D).
+        tally: what has been counted so far.
+        path: where the states at the nodes of the segment go, or None.
+    """
+
+    caller: Caller
+    y: Tensor
+    tally: Tally
+    path: Tensor | None = field(default=None, kw_only=True)
+
+    @property
+    @abstractmethod
+    def cost(self) -> int:
+        """The most calls that an attempt makes."""
+
+    @property
+    @abstractmethod
+    def x(self) -> Tensor:
+        """The states, (B, *D)."""
+
+    @property
+    @abstractmethod
+    def times(self) -> Tensor:
+        """The time that each sample has reached, (B,) in float64."""
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What else a scheme has to tell."""
+        return {}
+
+    @abstractmethod
+    def begin(self, stop: int) -> None:
+        """Make ready to walk up to node number `stop` of the segment."""
+
+    @abstractmethod
+    def waiting(self) -> Tensor:
+        """Rows that have not reached the stop, (B,)."""
+
+    @abstractmethod
+    def attempt(self, rows: Tensor) -> Tensor:
+        """Try a step of each of these rows; its error in units of the tolerance, (n,)."""
+
+    @abstractmethod
+    def resolve(self, rows: Tensor, live: Tensor, error: Tensor) -> Tensor:
+        """Move the rows on whose error is at most 1, and set the next step of all.
+
+        Of the rows tried only those of the mask `live` count. Returns a mask of the rows tried:
+        those whose next step cannot be made any shorter.
+        """
+
+    @abstractmethod
+    def replace(self, x: Tensor) -> None:
+        """Go on from other states."""
+
+    @final
+    def run(self, stop: int, max_nfe: int, compact: bool) -> None:
+        """The loop: attempt, accept or reject, choose the next step, until all are there."""
+        tally, finite = self.tally, torch.ones_like(self.tally.budget)
+        everyone = torch.arange(len(self.y), device="cpu")
+        self.begin(stop)
+        while True:
+            open_ = self.waiting() & tally.alive
+            spent = open_ & (tally.nfe + self.cost > max_nfe)
+            self._refuse(spent & ~finite)
+            tally.budget |= spent
+            open_ &= ~spent
+            rows = open_.nonzero().flatten() if compact else everyone
+            if not bool(open_.any()):
+                return
+            error, live = self.attempt(rows), open_[rows]
+            ok = (error <= 1.0) & live
+            finite[rows] = torch.isfinite(error) | ~live
+            tally.accepted[rows] += ok
+            tally.rejected[rows] += live & ~ok
+            stuck = torch.zeros_like(open_)
+            stuck[rows] = self.resolve(rows, live, error) & live & ~ok
+            self._refuse(stuck & ~finite)
+            tally.underflow |= stuck
+
+    @final
+    def _refuse(self, bad: Tensor) -> None:
+        """Raise if a row is given up on with a step that is not finite."""
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            where = f"finite scores just past t = {float(self.times[row]):.6g}"
+            got = f"NaN or infinity in {int(bad.sum())} of {len(bad)} samples, first in row {row}"
+            raise fail("model", where, got, "check the model there, or end sooner (t_end)")
+
+
+class AdaptiveSolver(Solver):
+    """A solver that chooses the steps of each sample by an estimate of the local error.
+
+    Attributes:
+        rtol, atol: tolerances of a step.
+        max_nfe: calls that a sample may use.
+        compact: call the network for the samples on their way alone.
+        starts_in_noise: whether its own variable is finite where alpha = 0.
+    """
+
+    rtol: float
+    atol: float
+    max_nfe: int
+    compact: bool
+
+    starts_in_noise: ClassVar[bool] = True
+
+    @abstractmethod
+    def track(
+        self, caller: Caller, x: Tensor, segment: tuple[float, ...], tally: Tally, noise: Noise
+    ) -> Track:
+        """The samples at the start of a segment."""
+
+    @final
+    def solve(
+        self,
+        process: Process,
+        x: Tensor,
+        grid: Grid,
+        *,
+        noise: Noise,
+        on_step: OnStep | None = None,
+        keep_path: bool = False,
+    ) -> Solution:
+        self.admit(process, x, grid, noise, on_step)
+        self._check_tolerance(x)
+        calls, tally = process.nfe, Tally.of(len(x), grid.start)
+        caller, path = Caller(process, len(x)), [x[None]]
+        extra: dict[str, Any] = {}
+        for number, segment in enumerate(grid.segments):
+            draw = noise.on_segment(number)
+            if number:
+                x = self._rejoin(
+                    process, x, grid.segments[number - 1][-1], segment[0], draw, tally
+                )
+            if not self.starts_in_noise:
+                asked = process.nfe
+                passed, x, segment = leave_noise(process, x, segment, draw, on_step, exactly=True)
+                tally.nfe += process.nfe - asked
+                path += [state[None] for state in passed] if keep_path else []
+                if len(segment) < 2:
+                    tally.t = torch.where(tally.alive, segment[0], tally.t)
+                    continue
+            track = self.track(caller, x, segment, tally, draw)
+            if keep_path:
+                track.path = x.new_full((len(segment) - 1, *x.shape), torch.nan)
+            before = tally.alive
+            self._walk(track, segment, on_step)
+            x, tally.t = track.x, torch.where(before, track.times, tally.t)
+            extra = track.extra
+            if track.path is not None:
+                path.append(_held(track.path, x, tally.alive))
+        return Solution(
+            x=x,
+            grid=grid,
+            nfe=process.nfe - calls,
+            path=torch.cat(path) if keep_path else None,
+            solver=self,
+            status=tally.status,
+            stats={**tally.stats(), **extra},
+        )
+
+    def lands(self, keep_path: bool, hooked: bool) -> bool:
+        """Whether the samples stop at every node of the grid, or at its end alone."""
+        return keep_path or hooked
+
+    def _walk(self, track: Track, segment: tuple[float, ...], on_step: OnStep | None) -> None:
+        last = len(segment) - 1
+        lands = self.lands(track.path is not None, on_step is not None)
+        for stop in range(1, last + 1) if lands else (last,):
+            track.run(stop, self.max_nfe, self.compact)
+            x = track.x
+            if on_step is not None:
+                changed = on_step(track.caller.walk.sde.at(segment[stop]), x)
+                if changed is not None:
+                    same_shape("on_step", changed, x, "return the new state, or None")
+                    alive = expand(track.tally.alive.to(x.device), x)
+                    x = torch.where(alive, changed, x)
+                    track.replace(x)
+            if track.path is not None and (lands or stop == last):
+                track.path[stop - 1] = x
+
+    def _check_tolerance(self, x: Tensor) -> None:
+        least = 10 * torch.finfo(x.dtype).eps
+        if max(self.rtol, self.atol) < least:
+            remedy = "loosen it, or solve in float64"
+            name = str(x.dtype).removeprefix("torch.")
+            raise fail("rtol", f"at least {least:.2g} in {name}, its rounding", self.rtol, remedy)
+
+    @staticmethod
+    def _rejoin(
+        process: Process, x: Tensor, end: float, start: float, noise: Noise, tally: Tally
+    ) -> Tensor:
+        """Noise the samples up to the next segment; those that were stopped stay as they are."""
+        alive = expand(tally.alive.to(x.device), x)
+        return torch.where(alive, between(process.sde, x, end, start, noise), x)
+
+
+def _held(path: Tensor, x: Tensor, alive: Tensor) -> Tensor:
+    """The path with the last state of a sample that was stopped at the nodes it never reached."""
+    if bool(alive.all()):
+        return path
+    stopped = expand(~alive.to(x.device), x) & torch.isnan(path)
+    return torch.where(stopped, x, path)
+
+
+def check_control(solver: AdaptiveSolver, least_nfe: int) -> None:
+    """Raise unless tolerances, budget and `compact` of a solver make sense."""
+    positive("rtol", solver.rtol, "a relative tolerance such as 1e-5")
+    positive("atol", solver.atol, "an absolute tolerance such as 1e-5")
+    if positive_int("max_nfe", solver.max_nfe) < least_nfe:
+        remedy = "a single attempt takes that many calls"
+        raise fail("max_nfe", f"at least {least_nfe}", solver.max_nfe, remedy)
+    if not isinstance(solver.compact, bool):
+        raise wrong_type("compact", "True or False", solver.compact, "pass a bool")
+
+
+def error_norm(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+    """RMS over each sample's entries of error / (atol + rtol max(|before|, |after|)).
+
+    (B, *D) -> (B,) in float64 on the CPU: infinite where an entry is not finite. One sample's
+    norm knows nothing of the others'.
+    """
+    scale = torch.maximum(before.abs(), after.abs()).mul_(rtol).add_(atol)
+    norm = (error / scale).flatten(1).square().mean(1).sqrt()
+    return norm.double().cpu().nan_to_num(nan=torch.inf)

@@ -1,0 +1,99 @@
+"""First-order schemes for the reverse SDE."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from scoresde._check import choice
+from scoresde._tensor import lincomb
+from scoresde.node import Node
+from scoresde.noise import Noise
+from scoresde.process import Process
+from scoresde.sde import SDE, AffineSDE
+from scoresde.solvers.base import Orders, State, StepSolver, reverse
+
+__all__ = ["EulerMaruyama", "ReverseDiffusion"]
+
+
+@final
+@dataclass(frozen=True)
+class EulerMaruyama(StepSolver):
+    """Euler-Maruyama: x' = x + dt drift + sqrt(|dt|) g z; Euler's method where nothing is noisy.
+
+    The noise is additive, so the strong order is 1, not 1/2 (Kloeden and Platen 1992, sec.
+    10.2). It needs f, g and the score alone, so it serves every SDE, forwards and backwards; in
+    the variable lambda, with dt = dlambda / (dlambda/dt) at the start of the step, an affine one.
+
+    Args:
+        variable: "t" or "log_snr".
+
+    Example:
+        >>> from scoresde import VPSDE, ReverseSampler
+        >>> sampler = ReverseSampler(VPSDE(), lambda t, x: -x, EulerMaruyama(), steps=10)
+        >>> sampler.sample((4, 2), seed=0).shape
+        torch.Size([4, 2])
+    """
+
+    variable: str = "t"
+
+    def __post_init__(self) -> None:
+        choice("variable", self.variable, ("t", "log_snr"))
+
+    @property
+    def needs(self) -> type:  # type: ignore[override]
+        """An affine SDE where the variable is that of one."""
+        return SDE if self.variable == "t" else AffineSDE
+
+    @property
+    def reaches_data(self) -> bool:  # type: ignore[override]
+        """In the variable "t"."""
+        return self.variable == "t"
+
+    @property
+    def orders(self) -> Orders:
+        return Orders(ode=1, weak=1, strong=1)
+
+    def step(
+        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
+    ) -> tuple[Tensor, State]:
+        dt = nxt.t - now.t
+        if self.variable == "log_snr":  # dlambda/dt = -g^2 / (2 sigma^2)
+            dt = -2.0 * (nxt.log_snr - now.log_snr) * now.sigma**2 / now.g**2
+        moves = [(dt * c, m) for c, m in process.terms(now, x)]
+        spread = process.diffusion(now) * math.sqrt(abs(dt))
+        if spread:
+            moves.append((spread, noise.normal(x, now, nxt)))
+        return lincomb((1.0, x), *moves), None
+
+
+@final
+@dataclass(frozen=True)
+class ReverseDiffusion(StepSolver):
+    """Reverse diffusion: the forward transition x' = a x + q z run backwards with the score.
+
+    x = (2 - a) x' + (1 + eta^2)/2 q^2 score + eta q z, with the exact scale a and standard
+    deviation q of the transition between the nodes in place of Song's 1/N ones, so any number of
+    steps works. Song et al. 2021 (arXiv 2011.13456), eq. 46.
+    """
+
+    needs: ClassVar[type] = AffineSDE
+    reaches_data: ClassVar[bool] = True
+
+    @property
+    def orders(self) -> Orders:
+        return Orders(ode=1, weak=1, strong=1)
+
+    def step(
+        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
+    ) -> tuple[Tensor, State]:
+        walk = reverse(process)
+        a = now.alpha / nxt.alpha
+        square = -(now.sigma**2) * math.expm1(2 * (now.log_snr - nxt.log_snr))
+        eta = walk.eta_at(now)
+        fresh = [(eta * math.sqrt(square), noise.normal(x, now, nxt))] if eta else []
+        strength = 0.5 * (1.0 + eta**2) * square
+        return walk.predict(now, x).mix(2.0 - a, "score", strength, *fresh), None

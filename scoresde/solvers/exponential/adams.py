@@ -1,0 +1,142 @@
+"""Exponential integrators: exact in the linear part, in the variable of the log-SNR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, final
+
+from torch import Tensor
+
+from scoresde._check import choice, fail, positive_int
+from scoresde._tensor import lincomb
+from scoresde.node import Node
+from scoresde.noise import Noise
+from scoresde.process import Eta, Process, eta_value
+from scoresde.schedule.grid import Grid
+from scoresde.sde import AffineSDE
+from scoresde.solvers.base import Orders, State, StepSolver, enough_steps, kept, nodes, reverse
+from scoresde.solvers.exponential.coefficients import (
+    PARAMETRISATIONS,
+    VARIABLES,
+    VARIANTS,
+    Row,
+    Segment,
+    depth,
+    table,
+)
+
+__all__ = ["Adams"]
+
+_MOST = 5
+
+
+@final
+@dataclass(frozen=True)
+class Adams(StepSolver):
+    """Exponential Adams: a prediction interpolated through past nodes, integrated exactly.
+
+    The engine of the multistep solvers. With h the step in lambda, k = eta^2 and the
+    parametrisation "x0": x_t = sigma_t/sigma_s e^(-k h) x_s + alpha_t int (1 + k) e^(-(1 +
+    k)(lambda_t - lambda)) x_0hat dlambda + sigma_t sqrt(1 - e^(-2 k h)) z, x_0hat interpolated at
+    `order` past nodes; a `corrector` of c nodes (the new one among them) mends the state at the
+    next step, for which
+    the prediction is made anyway: one network call a step. The first steps use what they have.
+
+    | name | Adams |
+    | --- | --- |
+    | DDIM, DPM-Solver-1 and ++1; ancestral at eta = 1 | `Adams(1)` |
+    | DPM-Solver++(2M) and its SDE form | `Adams(2, variant="midpoint")` |
+    | DPM-Solver++(3M); as published, of second order | `Adams(3)`; `variant="reference"` |
+    | UniPC-p; with its B(h) in the first steps | `Adams(p, p + 1)`; `variant="bh1"`, `"bh2"` |
+    | SA-Solver P-k/C-m | `Adams(k, m)` at eta = tau |
+    | DEIS tAB-k | `Adams(k + 1, parametrisation="eps", variable="t")` |
+    | DEIS rhoAB-k | `Adams(k, parametrisation="eps", variable="rho")` |
+    | DEIS in log rho | `Adams(k, parametrisation="eps")` |
+    | Adams-Bashforth of a rectified flow | `Adams(k, parametrisation="flow", variable="flow")` |
+    | iPNDM-k | `Adams(k, parametrisation="eps", variant="ipndm")` |
+
+    Song et al. 2021 (arXiv 2010.02502), Lu et al. 2022 (arXiv 2211.01095), Zhao et al. 2023
+    (arXiv 2302.04867), Xue et al. 2023 (arXiv 2309.05019), Zhang and Chen 2023 (arXiv 2204.13902).
+
+    Args:
+        order: nodes of the predictor, 1 to 5.
+        corrector: nodes of the corrector, 2 to 6, or 0 for none.
+        parametrisation: the coordinate that is interpolated: "x0", "eps", "v" or "flow" (eps -
+            x_0).
+        variable: in which: "log_snr", "rho" (sigma / alpha), "t" or "flow" (sigma / (alpha +
+            sigma)).
+        variant: "exact", or a paper's weights: "midpoint", "bh1", "bh2", "reference", "ipndm".
+        lower_final: one order less for each step that is left, as few steps may want; with many
+            the one last step of order 1 makes the whole of order 2.
+    """
+
+    order: int = 1
+    corrector: int = 0
+    parametrisation: str = "x0"
+    variable: str = "log_snr"
+    variant: str = "exact"
+    lower_final: bool = False
+
+    needs: ClassVar[type] = AffineSDE
+
+    def __post_init__(self) -> None:
+        most = 4 if self.variant == "ipndm" else _MOST
+        if positive_int("order", self.order) > most:
+            remedy = "higher orders are unstable at the step sizes in use"
+            raise fail("order", f"an integer from 1 to {most}", self.order, remedy)
+        if self.corrector not in (0, *range(2, _MOST + 2)):
+            remedy = "order + 1 is the usual one, as in UniPC"
+            raise fail(
+                "corrector", f"0 or an integer from 2 to {_MOST + 1}", self.corrector, remedy
+            )
+        choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
+        choice("variable", self.variable, VARIABLES)
+        choice("variant", self.variant, VARIANTS)
+
+    @property
+    def orders(self) -> Orders:
+        order = min(self.order + 1, self.corrector) if self.corrector else self.order
+        if self.lower_final or self.variant in ("midpoint", "reference", "ipndm"):
+            order = min(order, 2)
+        return Orders(ode=order, weak=min(order, 2), strong=1)
+
+    def check_walk(self, process: Process, grid: Grid) -> None:
+        enough_steps(self.order, grid)
+
+    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
+        eta = reverse(process).eta
+        return _rows(self, process.sde, tuple(node.t for node in segment), eta), 0, ()
+
+    def step(
+        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
+    ) -> tuple[Tensor, State]:
+        rows, i, past = state
+        keep, weights, spread = rows[i]
+        prediction = reverse(process).predict(now, x)
+        fresh = [(spread, noise.normal(x, now, nxt))] if spread else []
+        kept = depth(self.order, self.corrector) - 1
+        if not kept:  # nothing to read out for later steps: three passes over the state
+            return prediction.mix(keep, self.parametrisation, weights[0], *fresh), (
+                rows,
+                i + 1,
+                (),
+            )
+        known = (prediction.scaled(self.parametrisation), *past)
+        terms = [(w * c, m) for w, (c, m) in zip(weights, known, strict=False)]
+        return lincomb((keep, x), *terms, *fresh), (rows, i + 1, known[:kept])
+
+
+@kept(64)
+def _rows(solver: Adams, sde: Any, times: tuple[float, ...], eta: Eta) -> tuple[Row, ...]:
+    """The rows of a segment, computed once."""
+    along = partial(eta_value, eta) if callable(eta) else eta
+    return table(
+        Segment(nodes(sde, times), sde.time_of, along),
+        solver.parametrisation,
+        solver.variable,
+        solver.variant,
+        solver.order,
+        solver.corrector,
+        solver.lower_final,
+    )

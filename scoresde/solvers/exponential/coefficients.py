@@ -1,0 +1,338 @@
+"""Weights of exponential Adams methods: integrals of a parametrisation against Lagrange
+polynomials.
+
+In the variable lambda, with k = eta^2, the reverse process is linear in x once one coordinate m of
+the prediction is a function of time alone, so a step from s to t is exact up to interpolation:
+x_t = keep x_s + int K(lambda) m(lambda) dlambda + spread z. Everything here is relative to the
+step, in float64; in absolute lambda the weights lose digits by cancellation.
+
+On nodes of floats this is numpy; on nodes of 0-dim tensors the same lines are torch's, and the
+rows can be differentiated with respect to the nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde._tensor import Scalar, xp
+from scoresde.node import Node
+
+__all__ = [
+    "VARIABLES",
+    "PARAMETRISATIONS",
+    "VARIANTS",
+    "Parametrisation",
+    "Segment",
+    "Row",
+    "depth",
+    "table",
+]
+
+Array: TypeAlias = Any
+"""float64: of numpy along a grid of floats, of torch along one of tensors."""
+
+Row: TypeAlias = tuple[Scalar, tuple[Scalar, ...], Scalar]
+
+
+@cache
+def _gauss() -> tuple[Any, Any, Any]:
+    """Gauss points p and weights of [0, 1], and S with (S f)_q = int_{p_q}^1 f."""
+    from numpy.polynomial import legendre
+
+    y, weights = legendre.leggauss(32)
+    fit = np.linalg.inv(legendre.legvander(y, len(y) - 1))
+    tails = [-legendre.legval(y, legendre.legint(row, lbnd=1)) / 2 for row in np.eye(len(y))]
+    return (y + 1.0) / 2, weights / 2, np.array(tails).T @ fit
+
+
+def _array(values: list[Scalar]) -> Array:
+    return torch.stack(values) if isinstance(values[0], Tensor) else np.array(values)
+
+
+def _scalars(values: Array) -> tuple[Scalar, ...]:
+    return tuple(values.unbind() if isinstance(values, Tensor) else values.tolist())
+
+
+class Segment:
+    """The nodes of a segment as arrays, and the stochasticity on its steps.
+
+    Attributes:
+        xp: numpy, or torch where the fields of the nodes are 0-dim tensors.
+        t, alpha, sigma, log_snr: at the nodes, (N + 1,).
+        share: the Gauss points of [0, 1], (Q,).
+        h: steps in lambda, (N,); negative ones lead to noise.
+        ahead: lambda_t - lambda at the Gauss points of each step, (N, Q).
+        k: eta^2 at the Gauss points, (N, Q).
+    """
+
+    def __init__(
+        self,
+        nodes: tuple[Node, ...],
+        time_of: Callable[[Array], Array],
+        eta: float | Callable[[float], float],
+    ) -> None:
+        names = ("t", "alpha", "sigma", "log_snr")
+        self.t, self.alpha, self.sigma, self.log_snr = (
+            _array([getattr(n, name) for n in nodes]) for name in names
+        )
+        self.xp = xp(self.log_snr)
+        self.share, self._weights, self._tails = map(self.xp.asarray, _gauss())
+        self.h = self.xp.diff(self.log_snr)
+        self.ahead = self.h[:, None] * (1.0 - self.share)
+        self.points = self.log_snr[1:, None] - self.ahead
+        self.time_of = time_of
+        if callable(eta):
+            times = time_of(self.points)
+            of_rows = [[eta(t) ** 2 for t in row] for row in times.tolist()]
+            self.k = self.xp.asarray(of_rows, dtype=self.xp.float64)
+        else:
+            self.k = self.xp.full_like(self.ahead, eta**2)
+
+    def tail(self, f: Array) -> Array:
+        """int f dlambda from each Gauss point to the end of its step; f: (N, Q)."""
+        out: Array = self.h[:, None] * (f @ self._tails.T)
+        return out
+
+    def whole(self, f: Array, steps: Any = slice(None)) -> Array:
+        """int f dlambda over each step, or over some steps; f: (n, Q)."""
+        out: Array = self.h[steps] * (f @ self._weights)
+        return out
+
+
+@dataclass(frozen=True)
+class Parametrisation:
+    """How one coordinate of the prediction drives the state over the steps of a segment.
+
+    Attributes:
+        keep: the factor of the state, (N,).
+        density: K at the Gauss points of each step, (N, Q).
+        at_end: K at the end of each step, (N,).
+        spread: the standard deviation of the fresh noise, (N,).
+        unit: what the coordinate is multiplied by at a node, so that K is a function of lambda.
+    """
+
+    keep: Callable[[Segment], Array]
+    density: Callable[[Segment], Array]
+    at_end: Callable[[Segment], Array]
+    spread: Callable[[Segment], Array]
+    unit: Callable[[Segment], Array]
+
+
+def _ratio(values: Array) -> Array:
+    out: Array = values[1:] / values[:-1]
+    return out
+
+
+def _norm(segment: Segment) -> Array:
+    out: Array = segment.xp.hypot(segment.alpha, segment.sigma)
+    return out
+
+
+def _share(segment: Segment) -> Array:
+    """sigma^2 / (alpha^2 + sigma^2) at the Gauss points."""
+    m = segment.xp
+    out: Array = m.exp(-m.logaddexp(m.zeros_like(segment.points), 2.0 * segment.points))
+    return out
+
+
+def _noise(segment: Segment) -> Array:
+    """sigma / (alpha + sigma), the time of a rectified flow, at the Gauss points."""
+    out: Array = 1.0 / (1.0 + segment.xp.exp(segment.points))
+    return out
+
+
+PARAMETRISATIONS: dict[str, Parametrisation] = {
+    "x0": Parametrisation(
+        keep=lambda g: _ratio(g.sigma) * g.xp.exp(-g.whole(g.k)),
+        density=lambda g: g.alpha[1:, None] * (1.0 + g.k) * g.xp.exp(-g.ahead - g.tail(g.k)),
+        at_end=lambda g: g.alpha[1:] * (1.0 + g.k[:, -1]),
+        spread=lambda g: g.sigma[1:] * g.xp.sqrt(-g.xp.expm1(-2.0 * g.whole(g.k))),
+        unit=lambda g: g.xp.ones_like(g.t),
+    ),
+    "eps": Parametrisation(
+        keep=lambda g: _ratio(g.alpha),
+        density=lambda g: -g.sigma[1:, None] * (1.0 + g.k) * g.xp.exp(g.ahead),
+        at_end=lambda g: -g.sigma[1:] * (1.0 + g.k[:, -1]),
+        spread=lambda g: g.sigma[1:] * g.xp.sqrt(g.whole(2.0 * g.k * g.xp.exp(2.0 * g.ahead))),
+        unit=lambda g: g.xp.ones_like(g.t),
+    ),
+    "v": Parametrisation(
+        keep=lambda g: _ratio(_norm(g)) * g.xp.exp(-g.whole(g.k * _share(g))),
+        density=lambda g: (
+            -_norm(g)[1:, None]
+            * (1.0 + g.k)
+            * g.xp.exp(-g.tail(g.k * _share(g)))
+            / (2.0 * g.xp.cosh(g.points))
+        ),
+        at_end=lambda g: -_norm(g)[1:] * (1.0 + g.k[:, -1]) / (2.0 * g.xp.cosh(g.log_snr[1:])),
+        spread=lambda g: _norm(g)[1:] * g.xp.sqrt(-g.xp.expm1(-2.0 * g.whole(g.k * _share(g)))),
+        unit=lambda g: 1.0 / _norm(g),
+    ),
+    "flow": Parametrisation(
+        keep=lambda g: _ratio(g.alpha + g.sigma) * g.xp.exp(-g.whole(g.k * _noise(g))),
+        density=lambda g: (
+            -(g.alpha + g.sigma)[1:, None]
+            * (1.0 + g.k)
+            * g.xp.exp(-g.tail(g.k * _noise(g)))
+            / (2.0 + 2.0 * g.xp.cosh(g.points))
+        ),
+        at_end=lambda g: (
+            -(g.alpha + g.sigma)[1:] * (1.0 + g.k[:, -1]) / (2.0 + 2.0 * g.xp.cosh(g.log_snr[1:]))
+        ),
+        spread=lambda g: (
+            (g.alpha + g.sigma)[1:]
+            * g.xp.sqrt(
+                g.whole(2.0 * g.k * _noise(g) ** 2 * g.xp.exp(-2.0 * g.tail(g.k * _noise(g))))
+            )
+        ),
+        unit=lambda g: g.xp.ones_like(g.t),
+    ),
+}
+"""The coordinate that is interpolated; with x0 the step's noise is that of the exact posterior."""
+
+VARIABLES: dict[str, Callable[[Segment, Array], Array]] = {
+    "log_snr": lambda g, lam: lam,
+    "rho": lambda g, lam: g.xp.exp(-lam),
+    "t": lambda g, lam: g.time_of(lam),
+    "flow": lambda g, lam: 1.0 / (1.0 + g.xp.exp(lam)),
+}
+"""The variable in which it is interpolated by a polynomial, as a function of lambda."""
+
+_SHIFTS = {"log_snr": 1.0, "rho": 1.0}
+"""Clocks that a shift of lambda only scales: told from the start of the step, nothing cancels."""
+
+VARIANTS = ("exact", "midpoint", "bh1", "bh2", "reference", "ipndm")
+"""Weights: exact integrals, or those that a paper or its code has in their place."""
+
+_IPNDM = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+
+
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """Weights of the predictions for the steps of a segment."""
+
+    segment: Segment
+    density: Array
+    at_end: Array
+    variable: str
+    variant: str
+
+    def integrals(self, i: Any, nodes: Any) -> Array:
+        """int K L_j over steps i, (n,), for interpolation through `nodes`, (n, q)."""
+        segment = self.segment
+        if self.variable == "t":
+            point, at = segment.time_of(segment.points[i]), segment.t[nodes]
+        else:
+            start, change = (
+                segment.log_snr[i] * _SHIFTS.get(self.variable, 0.0),
+                VARIABLES[self.variable],
+            )
+            point = change(segment, segment.points[i] - start[:, None])
+            at = change(segment, segment.log_snr[nodes] - start[:, None])
+        whole = []
+        for j in range(at.shape[1]):
+            part = self.density[i]
+            for other in set(range(at.shape[1])) - {j}:
+                gap = at[:, j] - at[:, other]
+                part = part * ((point - at[:, other, None]) / gap[:, None])
+            whole.append(segment.whole(part, i))
+        return segment.xp.stack(whole, 1)
+
+    def predictor(self, i: Any, q: int) -> Array:
+        """Weights of the predictions at nodes i, ..., i - q + 1 for steps i."""
+        m, h, whole = self.segment.xp, self.segment.h, self.segment.whole(self.density)
+        if self.variant == "ipndm":
+            constant = m.asarray(_IPNDM[q - 1], dtype=m.float64)
+            return whole[i][:, None] * constant
+        if q == 2 and self.variant in ("midpoint", "bh1", "bh2", "reference"):
+            half = self._slope(i) * h[i] / h[i - 1]
+            return m.stack([whole[i] + half, -half], 1)
+        weights = self.integrals(i, i[:, None] - np.arange(q))
+        if q == 3 and self.variant == "reference":
+            # the published third-order update takes half of the second derivative
+            r0, r1 = h[i - 1] / h[i], h[i - 2] / h[i]
+            second = m.stack([1 / r0, -1 / r0 - 1 / r1, 1 / r1], 1) / (r0 + r1)[:, None]
+            curved = self.segment.whole(self.density * self.segment.share**2 / 2)
+            weights = weights - curved[i, None] * second
+        return weights
+
+    def corrector(self, i: Any, q: int) -> Array:
+        """Weights of the predictions at nodes i + 1, ..., i - q + 2 for steps i."""
+        if q == 2 and self.variant in ("bh1", "bh2"):
+            half = self._slope(i)
+            return self.segment.xp.stack([half, self.segment.whole(self.density)[i] - half], 1)
+        return self.integrals(i, i[:, None] + 1 - np.arange(q))
+
+    def _slope(self, i: Any) -> Array:
+        """What the papers put in front of a difference, B(h)/2, in place of its integral."""
+        segment = self.segment
+        size = segment.h * self.at_end if self.variant == "bh1" else segment.whole(self.density)
+        half: Array = size[i] / 2
+        return half
+
+
+def _ramped(first: int, steps: int, most: int) -> list[tuple[Any, int]]:
+    """Steps grouped by the number of predictions that they have at hand, `first` at the start."""
+    step = np.arange(steps)
+    ready = np.minimum(step + first, most)
+    return [(step[ready == q], q) for q in range(1, most + 1) if (ready == q).any()]
+
+
+def depth(order: int, corrector: int) -> int:
+    """How many predictions a step combines, the newest included."""
+    return max(order + 1, corrector) if corrector else order
+
+
+def table(
+    segment: Segment,
+    kernel_name: str,
+    variable: str,
+    variant: str,
+    order: int,
+    corrector: int,
+    lower_final: bool,
+) -> tuple[Row, ...]:
+    """One row a step: factor of the state, weights of the predictions newest first, spread.
+
+    With a corrector the state that comes in is first moved by (corrector - predictor) weights of
+    the step before, in which the state before that and the noise cancel; both updates are then
+    one linear combination (the PEC mode of SA-Solver and UniPC, one network call a step).
+    """
+    parametrisation, n, m = PARAMETRISATIONS[kernel_name], len(segment.h), segment.xp
+    width = depth(order, corrector)
+    keep, spread, units = (
+        parametrisation.keep(segment),
+        parametrisation.spread(segment),
+        parametrisation.unit(segment),
+    )
+    made = _Weights(
+        segment,
+        parametrisation.density(segment),
+        parametrisation.at_end(segment),
+        variable,
+        variant,
+    )
+    ahead, back = (m.zeros((n, width), dtype=m.float64) for _ in range(2))
+    for steps, q in _ramped(1, n, order):
+        left = np.minimum(q, n - steps) if lower_final else np.full_like(steps, q)
+        for lower in np.unique(left).tolist():
+            part = steps[left == lower]
+            ahead[part, :lower] = made.predictor(part, lower)
+    if corrector and n > 1:
+        for steps, q in _ramped(2, n - 1, corrector):
+            back[steps + 1, :q] += made.corrector(steps, q)
+            back[steps + 1, 1:] -= ahead[steps, : width - 1]
+    weights = ahead + keep[:, None] * back
+    rows = []
+    for step in range(n):
+        known = min(width, step + 1)
+        scaled = weights[step, :known] * units[step - np.arange(known)]
+        rows.append(_scalars(scaled))
+    return tuple(zip(_scalars(keep), rows, _scalars(spread), strict=True))

@@ -1,0 +1,87 @@
+"""The page of results says what the files say, and a run in parts is told as a whole."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scoresde import Trainer
+from scoresde.data import Data
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/results.md"
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    yield
+    for name in ("page", "fashion"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="no results in this checkout")
+def test_the_page_is_that_of_the_files() -> None:
+    page = importlib.import_module("page")
+    assert PAGE.read_text(encoding="utf-8") == page.page()
+
+
+def test_the_numbers_of_samples_are_those_of_the_run() -> None:
+    page = importlib.import_module("page")
+    measured = {"value": 0.0123, "floor_mean": 0.0045, "floor_std": 0.0001, "count": 777}
+    judged = {
+        "bits": {k: [3.25, 0.01] for k in ("bound", "bound_of_the_32", "flow_of_the_32")},
+        "sampling": {"count": 1234},
+        "distances": {"frechet": measured},
+        "seconds": 60.0,
+        "conditional_accuracy": 0.5,
+        "classifier_accuracy": 0.875,
+        "trained_on_samples": 0.25,
+        "trained_on_as_many_real": 0.75,
+    }
+    training = {"parameters": 10**6, "steps": 9, "seconds": 120.0, "core_seconds": 240.0}
+    text = page.fashion({"unet": {"training": training, "judged": judged, "command": "this one"}})
+    for said in (
+        "those of 1,234 samples",
+        "to 777 test images",
+        "right on 87.5% of",
+        "| accuracy when trained on 1,234 samples | 25.0% |",
+        "| accuracy when trained on 1,234 real images | 75.0% |",
+        "| frechet distance (two real halves) | 0.0123 (0.0045 ± 0.0001) |",
+        "| minutes, training | 2 |",
+        "\n    this one\n",
+    ):
+        assert said in text
+    assert "5,000" not in text
+
+
+def test_the_time_of_a_run_in_parts_is_their_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fashion: Any = importlib.import_module("fashion")
+    clock = iter([0.0, 100.0, 1000.0, 1030.0])
+    monkeypatch.setattr(fashion.time, "perf_counter", lambda: next(clock))
+
+    def fit(self: Trainer, resume: bool = False) -> None:
+        if not resume:
+            raise SystemExit(143)
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    x = torch.randn(200, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    data = Data(x, {"label": torch.arange(200) % 10})
+    args = argparse.Namespace(net="unet", steps=3, seed=0, resume=False)
+    with pytest.raises(SystemExit):
+        fashion.train(args, tmp_path, data)
+    args.resume = True
+    fashion.train(args, tmp_path, data)
+    made = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
+    assert made["seconds"] == 130.0
+    assert made["steps"] == 3

@@ -1,0 +1,174 @@
+"""Data from what people have at hand: views, lists, pictures, torch's data sets and loaders."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_loaders import refuses
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from scoresde import Quantisation
+from scoresde.data import Data
+
+X = np.random.default_rng(0).standard_normal((20, 2)).astype(np.float32)
+LABELS = np.arange(20) % 3
+
+
+class Items(Dataset[Any]):
+    """A map-style data set of given items."""
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+class Named(Items):
+    classes = ("cat", "dog", "eel")
+
+
+class Streamed(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(torch.zeros(3, 2))
+
+
+def read_only() -> np.ndarray[Any, Any]:
+    array = X.copy()
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (X[::-1], X[::-1]),
+        (X[:, ::-1], X[:, ::-1]),
+        (X[::3], X[::3]),
+        (np.asfortranarray(X), X),
+        (X.astype(">f4"), X),
+        (X.astype(np.float16), X.astype(np.float16)),
+        (X.astype(np.longdouble), X),
+        (read_only(), X),
+        (X.tolist(), X),
+        (list(X), X),
+        (list(torch.from_numpy(X)), X),
+        (torch.from_numpy(X).requires_grad_(), X),
+        (TensorDataset(torch.from_numpy(X)), X),
+        (Items(*X), X),
+        (Items(*[(row,) for row in X]), X),
+        (Subset(Items(*X), [4, 2, 7]), X[[4, 2, 7]]),
+    ],
+)
+def test_samples_of_any_kind(x: Any, expected: np.ndarray[Any, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = Data.of(x)
+    assert data.x.dtype == torch.float32
+    assert not data.x.requires_grad
+    assert (data.x.numpy() == expected.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_keep_their_precision(dtype: torch.dtype) -> None:
+    assert Data.of(torch.from_numpy(X).to(dtype)).x.dtype == dtype
+    assert Data.of([row.to(dtype) for row in torch.from_numpy(X)]).x.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        (X, {"label": LABELS[::1]}),
+        (X[::-1].copy()[::-1], {"label": LABELS[::-1][::-1].astype(">u2")}),
+        TensorDataset(torch.from_numpy(X), torch.from_numpy(LABELS)),
+        Items(*zip(X, LABELS.tolist(), strict=True)),
+        Items(*zip(torch.from_numpy(X), torch.from_numpy(LABELS), strict=True)),
+        Items(*[{"x": a, "label": b} for a, b in zip(X, LABELS, strict=True)]),
+        list(zip(torch.from_numpy(X), LABELS.tolist(), strict=True)),
+        [{"x": a, "label": b} for a, b in zip(X, LABELS, strict=True)],
+        Named(*zip(X, LABELS.tolist(), strict=True)),
+    ],
+)
+def test_labels_come_along(x: Any) -> None:
+    data = Data.of(x)
+    assert (data.x.numpy() == X).all()
+    assert data.cond["label"].tolist() == LABELS.tolist()
+    assert data.class_names == (Named.classes if isinstance(x, Named) else ())
+
+
+def test_names_of_classes_come_from_texts_and_through_subsets() -> None:
+    pairs = [(row, int(label)) for row, label in zip(X, LABELS, strict=True)]
+    part = Data.of(Subset(Subset(Named(*pairs), range(1, 20)), [0, 3]))
+    assert (part.class_names, part.classes) == (Named.classes, 3)
+    assert part.cond["label"].tolist() == [1, 1]
+    texts = [(row, Named.classes[label]) for row, label in pairs]
+    for items in (texts, [{"x": row, "label": text, "w": 1.0} for row, text in texts]):
+        data = Data.of(Items(*items))
+        assert (data.class_names, data.cond["label"].tolist()) == (Named.classes, LABELS.tolist())
+    assert data.cond["w"].tolist() == [1.0] * 20
+
+
+def test_other_conditions_keep_their_name() -> None:
+    y = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    data = Data.of(TensorDataset(torch.from_numpy(X), y))
+    assert torch.equal(data.cond["y"], y)
+    data = Data.of(Items(*[{"image": a, "angle": float(i)} for i, a in enumerate(X)]))
+    assert data.cond["angle"].tolist() == list(range(20))
+    assert data.cond["angle"].dtype == torch.float32
+    assert Data.of((X, {"y": [0.5] * 20})).cond["y"].dtype == torch.float32
+
+
+def test_of_a_loader_its_data_set_is_taken_and_it_is_said() -> None:
+    loader = DataLoader(TensorDataset(torch.from_numpy(X)), batch_size=4, shuffle=True)
+    with pytest.warns(UserWarning, match="its dataset is read as a whole"):
+        data = Data.of(loader)
+    assert (data.x.numpy() == X).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_pictures_become_levels(mode: str) -> None:
+    greys = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
+    pictures = [Image.fromarray(a).convert(mode) for a in greys]
+    for x in (pictures, Items(*pictures), Items(*zip(pictures, range(5), strict=True))):
+        data = Data.of(x)
+        assert data.quantisation == Quantisation(256)
+        levels = Quantisation(256).decode(data.x).numpy()
+        expected = np.stack([np.asarray(p) for p in pictures])
+        expected = expected[:, None] if mode == "L" else expected.transpose(0, 3, 1, 2)
+        assert (levels == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "words", "error"),
+    [
+        (Streamed(), ["x:", "Streamed", "collect"], TypeError),
+        (iter(X), ["x:", "torch.stack(list(x))"], TypeError),
+        ("moons", ["x:", "load_data('moons')"], TypeError),
+        (torch.eye(3).to_sparse(), ["x:", "dense", "to_dense"], TypeError),
+        (X + 1j, ["x:", "real numbers", "imag"], TypeError),
+        (torch.zeros(3, 2, dtype=torch.complex64), ["x:", "real numbers", "imag"], TypeError),
+        (np.zeros(3, [("a", "f4"), ("b", "f4")]), ["x:", "structured", "table"], TypeError),
+        (np.array(["a", "b"]), ["x:", "real numbers"], TypeError),
+        ({"a": [1.0]}, ["x:", "scoresde.data.table"], TypeError),
+        (np.zeros((3, 2), np.uint8), ["x:", "Quantisation"], TypeError),
+        ([torch.zeros(2), torch.zeros(3)], ["x:", "one shape", "(3,) at 1"], ValueError),
+        ([[1.0, 2.0], [3.0]], ["x:", "one shape"], ValueError),
+        (np.array([[1e300], [1.0]]), ["x:", "float32 holds", "1e+300"], ValueError),
+        (TensorDataset(*[torch.zeros(3, 2)] * 3), ["x:", "3 parts"], TypeError),
+        (Items(), ["x:", "empty Items"], ValueError),
+        (Items({"a": X}), ["x:", "'x'", "['a']"], ValueError),
+        ((X, {"y": ["a"] * 20}), ["cond['y']", "real numbers"], TypeError),
+        ((X, LABELS), ["x:", "(x, cond)"], TypeError),
+    ],
+)
+def test_what_is_no_data_is_refused_by_name(
+    x: Any, words: list[str], error: type[Exception]
+) -> None:
+    refuses(lambda: Data.of(x), words, error)
