@@ -16,7 +16,8 @@ from scoresde.solvers.exponential import Adams
 from scoresde.solvers.external import SciPySolver, TorchSDESolver
 from scoresde.solvers.heun import Heun
 from scoresde.solvers.langevin import Langevin, PredictorCorrector
-from scoresde.solvers.singlestep import SRA1, OneCallSRA, ShARK, Singlestep
+from scoresde.solvers.singlestep import Singlestep
+from scoresde.solvers.sra import SRA1, OneCallSRA, ShARK
 
 __all__ = [
     "SRA1",

@@ -10,16 +10,15 @@ from typing import Any, ClassVar, TypeAlias, final
 
 from torch import Tensor
 
-from scoresde._check import choice, fail
+from scoresde._check import choice
 from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
-from scoresde.schedule.grid import Grid
-from scoresde.sde import SDE, AffineSDE
+from scoresde.sde import AffineSDE
 from scoresde.solvers.base import Orders, State, StepSolver, kept, nodes, reverse
 
-__all__ = ["SCHEMES", "OneCallSRA", "SRA1", "ShARK", "Singlestep", "phi"]
+__all__ = ["SCHEMES", "Singlestep", "phi"]
 
 
 def phi(j: int, z: float) -> float:
@@ -184,133 +183,3 @@ def _stage_nodes(scheme: str, sde: Any, times: tuple[float, ...]) -> tuple[tuple
         made = (nxt if c == 1.0 else sde.at(sde.time_of(now.log_snr + c * h)) for c in shares)
         out.append(tuple(made))
     return tuple(out)
-
-
-def _exact(now: Node, nxt: Node) -> tuple[float, float, float]:
-    """The step of the reverse SDE with x_0hat held fixed: factors of x, x_0hat and z."""
-    h = nxt.log_snr - now.log_snr
-    fresh = -math.expm1(-2.0 * h)
-    keep = nxt.sigma / now.sigma * math.exp(-h)
-    return keep, nxt.alpha * fresh, nxt.sigma * math.sqrt(fresh)
-
-
-_ROOT3 = math.sqrt(3.0) / 2.0
-
-
-class _StrongStep(StepSolver):
-    """Schemes of strong order 1.5 for the reverse SDE, in the clock c = (alpha / sigma)^2.
-
-    There the reverse SDE is du = x_0hat(u, c) dc + dB_c with u = x alpha / sigma^2 (a stochastic
-    localisation): additive noise of unit size, to which stochastic Runge-Kutta schemes apply that
-    use the space-time Levy area of the Brownian motion beside its increment.
-    """
-
-    serves: ClassVar[str] = "sde"
-    needs: ClassVar[type] = AffineSDE
-
-    @property
-    def orders(self) -> Orders:
-        return Orders(weak=2, strong=1.5)
-
-    def check_walk(self, process: Process, grid: Grid) -> None:
-        eta = reverse(process).eta
-        if callable(eta) or eta != 1.0:
-            name = type(self).__name__
-            remedy = "set eta=1; SA-Solver (Adams) and DPM-Solver++ SDE (Singlestep) take any eta"
-            raise fail("eta", f"1 for {name}, which walks the reverse SDE", eta, remedy)
-
-
-@final
-@dataclass(frozen=True)
-class SRA1(_StrongStep):
-    """Roessler's SRA1 in the SNR clock: strong order 1.5, two calls a step.
-
-    The stage at c_s + 3/4 (c_t - c_s) is an ancestral step with unit noise, so the network meets
-    the noise level it expects. Roessler 2010 (SIAM J. Numer. Anal. 48, table 6.2).
-    """
-
-    def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        walk = reverse(process)
-        stage = _node_at(walk.sde, now, nxt, 0.75)
-        z, area = noise.levy(x, now, nxt)
-        first = walk.predict(now, x).x0
-        keep, pull, spread = _exact(now, stage)
-        inner = ((keep, x), (pull, first), (spread * _ROOT3, z), (spread * 0.5, area))
-        second = walk.predict(stage, lincomb(*inner)).x0
-        keep, pull, spread = _exact(now, nxt)
-        return lincomb((keep, x), (pull / 3, first), (2 * pull / 3, second), (spread, z)), None
-
-
-@final
-@dataclass(frozen=True)
-class ShARK(_StrongStep):
-    """ShARK in the SNR clock: strong order 1.5, two calls a step.
-
-    Its first call is at a state with extra noise, sigma_s sqrt((e^(2h) - 1)/12), so a network
-    meets more noise than it expects; SRA1 does not have that. Foster et al. 2024 (arXiv
-    2101.07330, sec. 4).
-    """
-
-    def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        walk = reverse(process)
-        stage = _node_at(walk.sde, now, nxt, 5 / 6)
-        z, area = noise.levy(x, now, nxt)
-        extra = now.sigma * math.sqrt(math.expm1(2.0 * (nxt.log_snr - now.log_snr)) / 12.0)
-        first = walk.predict(now, lincomb((1.0, x), (extra, area))).x0
-        keep, pull, spread = _exact(now, stage)
-        mixed = ((spread * math.sqrt(5 / 6), z), (spread * math.sqrt(1 / 10), area))
-        inner = ((keep, x), (pull, first), *mixed)
-        second = walk.predict(stage, lincomb(*inner)).x0
-        keep, pull, spread = _exact(now, nxt)
-        return lincomb((keep, x), (0.4 * pull, first), (0.6 * pull, second), (spread, z)), None
-
-
-@final
-@dataclass(frozen=True)
-class OneCallSRA(_StrongStep):
-    """Strong order 1.5 with one call a step, under the exact score.
-
-    Derivation. Along the exact reverse SDE x_0hat(u_c, c) = E[x_0 | path to c] is a martingale,
-    dx_0hat = J dB with J its derivative by u, so int x_0hat dc = h x_0hat_s + J int (B - B_s) dc +
-    higher terms = h x_0hat_s + h J (W/2 + H). A single call at c_s + h/3 and
-    u_s + (h/3) m + (W/2 + H), whose noise has just the variance h/3 of a true state there, has
-    the value x_0hat_s + J (W/2 + H) up to the same order whatever m is up to O(sqrt(h)), since
-    its mean does not drift; m is the value of the call before. So x_t = keep x_s +
-    alpha_t (1 - e^(-2h)) m_u + sigma_t sqrt(1 - e^(-2h)) z needs one call (two in the first step).
-
-    Where it stops holding: a learned x_0hat is no exact martingale under its own dynamics. The
-    drift that it then has is integrated to first order only, so the strong order falls to 1
-    as the steps shrink (a test shows it, on a score that is half the true one). Compare with
-    `SRA1` on your model.
-    """
-
-    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
-        return None
-
-    def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        walk = reverse(process)
-        stage = _node_at(walk.sde, now, nxt, 1 / 3)
-        z, area = noise.levy(x, now, nxt)
-        before = walk.predict(now, x).x0 if state is None else state
-        keep, pull, spread = _exact(now, stage)
-        inner = ((keep, x), (pull, before), (spread * _ROOT3, z), (spread * 0.5, area))
-        value = walk.predict(stage, lincomb(*inner)).x0
-        keep, pull, spread = _exact(now, nxt)
-        return lincomb((keep, x), (pull, value), (spread, z)), value
-
-
-def _node_at(sde: SDE, now: Node, nxt: Node, share: float) -> Node:
-    """The node at a share of the step in the clock c = e^(2 lambda)."""
-    return _kept_node(sde, now.log_snr, nxt.log_snr, share)
-
-
-@kept(4096)
-def _kept_node(sde: Any, start: float, end: float, share: float) -> Node:
-    log_snr = start + math.log1p(share * math.expm1(2.0 * (end - start))) / 2.0
-    return sde.at(sde.time_of(log_snr))  # type: ignore[no-any-return]

@@ -29,6 +29,7 @@ MODULES = (
     scoresde.solvers.heun,
     scoresde.solvers.exponential.adams,
     scoresde.solvers.singlestep,
+    scoresde.solvers.sra,
     scoresde.solvers.external,
 )
 

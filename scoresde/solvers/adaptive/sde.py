@@ -24,7 +24,8 @@ from scoresde.solvers.adaptive.base import (
     check_control,
     error_norm,
 )
-from scoresde.solvers.base import Orders, reverse
+from scoresde.solvers.base import Orders
+from scoresde.solvers.sra import ancestral, check_eta_is_one, sra1_step
 
 __all__ = ["AdaptiveSDE", "BrownianTree"]
 
@@ -94,10 +95,7 @@ class AdaptiveSDE(AdaptiveSolver):
         return Orders()
 
     def check_walk(self, process: Process, grid: Grid) -> None:
-        eta = reverse(process).eta
-        if callable(eta) or eta != 1.0:
-            remedy = "set eta=1; Adams and Singlestep on a fixed grid take any eta"
-            raise fail("eta", "1 for AdaptiveSDE", eta, remedy)
+        check_eta_is_one(process, "AdaptiveSDE")
         for segment in grid.segments:
             if math.isinf(process.sde.at(segment[-1]).log_snr):
                 raise fail(
@@ -354,13 +352,13 @@ class _Walk(Track):
         t_begin, t_end = tree.times(begin), tree.times(end)
         t_stage = torch.clamp(tree.sde.time_of(stage), t_end, t_begin)
         now, middle, nxt = (tree.sde.at(t, like=x) for t in (t_begin, t_stage, t_end))
-        keep, pull, spread = _exact(now, middle, stage - start, x)
-        inner = ((keep, x), (pull, m), (spread * (_ROOT3 / 2.0), z), (spread * 0.5, a))
-        told = self.caller.predict(middle, lincomb(*inner), rows).x0
+        steps = _exact(now, middle, stage - start, x), _exact(now, nxt, last - start, x)
+        new, told = sra1_step(
+            x, m, lambda y: self.caller.predict(middle, y, rows).x0, *steps, z, a
+        )
         self.tally.nfe[rows] += self.caller.last * waiting[rows]
-        keep, pull, spread = _exact(now, nxt, last - start, x)
-        new = lincomb((keep, x), (pull / 3.0, m), (pull * (2.0 / 3.0), told), (spread, z))
-        error = lincomb((pull * (2.0 / 3.0), told), (pull * (-2.0 / 3.0), m))
+        drift = 2.0 / 3.0 * steps[1][1]
+        error = lincomb((drift, told), (-drift, m))
         size, before = self._size(nxt), self._size(now)
         rtol, atol = self.solver.rtol, self.solver.atol
         error = error_norm(error / size, x / before, new / size, rtol, atol)
@@ -429,7 +427,6 @@ class _Walk(Track):
 
 
 def _exact(now: Node, nxt: Node, h: Tensor, x: Tensor) -> tuple[Scalar, Scalar, Scalar]:
-    """Factors of x, x_0hat and a unit normal in the exact step over h in lambda, as columns."""
-    left = expand(-torch.expm1(-2.0 * h).to(x), x)
-    decay = expand(torch.exp(-h).to(x), x)
-    return nxt.sigma / now.sigma * decay, nxt.alpha * left, nxt.sigma * left.sqrt()
+    """The exact step over h in lambda, one for each sample: `ancestral` with columns."""
+    decay, fresh = torch.exp(-h), -torch.expm1(-2.0 * h)
+    return ancestral(now, nxt, expand(decay.to(x), x), expand(fresh.to(x), x))
