@@ -1,0 +1,58 @@
+"""What stands beside the package: one version, its addresses, the workflows."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+from pathlib import Path
+
+import scoresde
+
+ROOT = Path(__file__).parents[1]
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def setup() -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    config.read_string(read("setup.cfg"))
+    return config
+
+
+def test_the_version_stands_in_one_place_and_is_read_without_an_import() -> None:
+    """setuptools evaluates a literal of the syntax tree, so building needs no torch."""
+    assert setup()["metadata"]["version"] == "attr: scoresde.__version__"
+    literals = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(read("scoresde/__init__.py")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"
+    ]
+    assert literals == [scoresde.__version__]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", scoresde.__version__)
+    assert "version" not in re.findall(r"^(\w+):", read("CITATION.cff"), re.MULTILINE)
+
+
+def test_all_addresses_are_of_one_repository() -> None:
+    meta = setup()["metadata"]
+    urls = [meta["url"], *re.findall(r"= (http\S+)", meta["project_urls"])]
+    assert len(urls) >= 5 and all(url.startswith(meta["url"]) for url in urls)
+    assert f'repository-code: "{meta["url"]}"' in read("CITATION.cff")
+
+
+def test_there_is_no_extra_for_documentation_that_cannot_be_built() -> None:
+    assert ("docs" in setup()["options.extras_require"]) == (ROOT / "docs/conf.py").exists()
+
+
+def test_continuous_integration_runs_the_oldest_torch_we_promise() -> None:
+    (bound,) = re.findall(r"^torch>=([\d.]+)$", setup()["options"]["install_requires"], re.M)
+    assert re.findall(r'"torch==([\d.]+)"', read(".github/workflows/ci.yml")) == [f"{bound}.0"]
+
+
+def test_the_nightly_run_takes_the_newest_of_all_and_runs_every_test() -> None:
+    workflow = read(".github/workflows/nightly.yml")
+    assert "--upgrade-strategy eager" in workflow
+    assert "-c constraints.txt" not in workflow
+    assert re.findall(r"tests: \[(.*)\]", workflow) == ['"not slow", "slow"']
