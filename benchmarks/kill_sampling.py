@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import random
 import signal
@@ -66,7 +65,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 def halves(out: Path) -> list[str]:
     """What is being written just now, or was when the process died."""
-    return [name for name in os.listdir(out) if name.endswith(".tmp")] if out.exists() else []
+    return [path.name for path in out.glob("*.tmp")]
 
 
 def done(child: BaseProcess) -> None:
@@ -77,7 +76,7 @@ def done(child: BaseProcess) -> None:
 
 def shards(out: Path) -> int:
     """How many whole shards there are."""
-    return sum(name.startswith("shard-") for name in os.listdir(out)) if out.exists() else 0
+    return len(list(out.glob("shard-*")))
 
 
 def killed(child: BaseProcess, out: Path, more: int, delay: float, writing: bool) -> bool:

@@ -40,7 +40,7 @@ SHAPES = {"images": (3, 64, 64), "columns": (8,), "moments": (3, 64, 64)}
 def sparse(file: Path, shape: tuple[int, ...], bytes_in_all: int) -> None:
     """A .npy file of unsigned bytes that takes no room."""
     rows = bytes_in_all // math.prod(shape)
-    with open(file, "wb") as handle:
+    with file.open("wb") as handle:
         head = {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
         np.lib.format.write_array_header_1_0(handle, head)
         handle.truncate(handle.tell() + rows * math.prod(shape))
@@ -48,7 +48,7 @@ def sparse(file: Path, shape: tuple[int, ...], bytes_in_all: int) -> None:
 
 def peak() -> float:
     """The highest resident memory of this process so far, in megabytes."""
-    with open("/proc/self/status", encoding="utf-8") as file:
+    with Path("/proc/self/status").open(encoding="utf-8") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1000
 
 

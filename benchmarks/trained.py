@@ -227,9 +227,11 @@ class Case:
     def spread(self, figure: Callable[[Tensor], float], samples: Tensor) -> Value:
         """A figure and its standard error, by the bootstrap over the samples."""
         generator = torch.Generator().manual_seed(SEED)
-        count, values = len(samples), []
-        for _ in range(20 if self.quick else 100):
-            values.append(figure(samples[torch.randint(count, (count,), generator=generator)]))
+        count = len(samples)
+        values = [
+            figure(samples[torch.randint(count, (count,), generator=generator)])
+            for _ in range(20 if self.quick else 100)
+        ]
         return Value(figure(samples), float(torch.tensor(values).std()))
 
 

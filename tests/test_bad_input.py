@@ -1077,7 +1077,7 @@ def saved(folder: Path, net: nn.Module) -> Path:
 
 def test_checkpoint_of_another_architecture(tmp_path: Path) -> None:
     place = saved(tmp_path, MLP(2, width=8))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="build MLP as it was") as caught:
         load(place, net=MLP(2, width=16))
     message = str(caught.value)
     assert "(8, 8) for (16, 16)" in message and str(place) in message
@@ -1153,7 +1153,7 @@ def test_nan_scores_are_reported_with_step_and_time(
 ) -> None:
     net = Poisoned(below, rows=slice(2, None))
     found = ReverseSampler(VP, Preconditioned(net, VP), solver, grid=GRID)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="expected finite scores") as caught:
         found.sample((5, 3), seed=0)
     message = str(caught.value)
     assert f"model: expected finite scores at step {step}, " in message
@@ -1166,7 +1166,7 @@ def test_nan_scores_are_reported_with_step_and_time(
 def test_nan_scores_under_scipy_name_the_very_evaluation() -> None:
     net = Poisoned(0.5)
     found = ReverseSampler(VP, Preconditioned(net, VP), "scipy", grid=GRID)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="expected finite scores") as caught:
         found.sample((5, 3), seed=0)
     t = net.times[-1]
     assert [time < 0.5 for time in net.times] == [False] * (len(net.times) - 1) + [True]

@@ -219,7 +219,7 @@ def test_a_clean_tree_passes(tmp_path: Path) -> None:
     ],
 )
 def test_a_planted_fault_is_seen(tmp_path: Path, file: str, source: str, complaint: str) -> None:
-    extra = {name: "" for name in ("noise.py", "quantisation.py")}
+    extra = dict.fromkeys(("noise.py", "quantisation.py"), "")
     (fault,) = plant(tmp_path, extra | {file: source})
     assert complaint in fault
 

@@ -64,7 +64,7 @@ def flags_of(command: Callable[..., Any]) -> dict[str, str]:
 
 def options_of(option: str, names: Iterable[str], whole: Iterable[str] = ()) -> dict[str, str]:
     """KEY=VALUE options of a flag, `--data-option`, and arguments that are all of the data."""
-    return {name: f"--{option} {name}={{}}" for name in names} | {name: "DATA" for name in whole}
+    return {name: f"--{option} {name}={{}}" for name in names} | dict.fromkeys(whole, "DATA")
 
 
 @contextmanager

@@ -302,7 +302,7 @@ class _Found:
 
             np.savez(place, **columns)  # type: ignore[arg-type]  # names of arrays
             return
-        with open(place, "w", newline="", encoding="utf-8") as file:
+        with place.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(zip(*(value.tolist() for value in columns.values()), strict=True))
@@ -336,9 +336,8 @@ def _text(result: dict[str, Any]) -> str:
                 tail += f" (of it Monte Carlo {noise:.4f})"
             tail += " in the units of the data" if title == "raw nats" else ""
             lines.append(f"{title:12}{result[name]:.4f}{tail}")
-    for name in ("solver_error", "truncation", "prior", "diffusion", "reconstruction"):
-        if name in result:
-            lines.append(f"{name.replace('_', ' '):15} {result[name]:.3g} nats")
+    parts = ("solver_error", "truncation", "prior", "diffusion", "reconstruction")
+    lines += [f"{n.replace('_', ' '):15} {result[n]:.3g} nats" for n in parts if n in result]
     lines.append(f"{'calls':15} {result['nfe']:.1f} of the network for a sample")
     if result["stopped"]:
         lines.append(f"{result['stopped']} samples were stopped by the solver and are left out")

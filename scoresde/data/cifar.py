@@ -108,7 +108,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
             numpy writes for an array of numbers.
     """
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return _opened(_Reader(file, encoding="bytes").load())
     except _Refused as error:
         remedy = "do not trust this file; get the data from its source"

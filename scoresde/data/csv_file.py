@@ -80,7 +80,7 @@ def read_csv(
 
 
 def _encoding(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         start = file.read(4)
     if start.startswith(MARKS):
         return "utf-32" if start in MARKS[:2] else "utf-16"
@@ -98,7 +98,7 @@ def _read(
     decimal: str | None,
     header: bool | None,
 ) -> dict[str, Column]:
-    with open(path, newline="", encoding=encoding) as file:
+    with path.open(newline="", encoding=encoding) as file:
         mark = delimiter or _delimiter(path, file)
         file.seek(0)
         lines = _lines(file, mark)

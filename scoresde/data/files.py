@@ -63,7 +63,7 @@ def files_below(folder: Path, endings: Collection[str]) -> list[str]:
                 continue
             if entry.is_dir():
                 later.append((name, True)) if entry.is_symlink() else todo.append(name)
-            elif os.path.splitext(entry.name)[1].lower() in endings:
+            elif Path(entry.name).suffix.lower() in endings:
                 later.append((name, False)) if entry.is_symlink() else add(name)
     return sorted(found.values())
 

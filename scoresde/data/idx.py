@@ -197,9 +197,9 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else open(path, "rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
 
 
 def _parsed(file: IO[bytes], path: Path) -> np.ndarray[Any, Any]:

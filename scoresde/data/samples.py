@@ -146,7 +146,7 @@ class ShardRows(Rows):
                 x = self._table(file)
             else:
                 # opened here, for numpy leaves a damaged file open
-                with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+                with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
                     x = arrays["x"]
         except _UNREADABLE as error:
             remedy = "delete it and make the same call of sample_to, which draws it again"
@@ -159,7 +159,7 @@ class ShardRows(Rows):
     def _table(self, file: Path) -> np.ndarray[Any, Any]:
         """The rows of a shard of text, in model units or, with a quantisation, as levels."""
         (count,) = self.settings["shape"]
-        with open(file, newline="", encoding="utf-8") as handle:
+        with file.open(newline="", encoding="utf-8") as handle:
             rows = list(csv.reader(handle))[1:]
         values = np.array([row[:count] for row in rows], np.float64).reshape(len(rows), count)
         if self.quantisation is not None:
@@ -254,7 +254,7 @@ def labels_of(settings: dict[str, Any], numbers: range) -> Tensor | None:
 def missing(folder: Path, settings: dict[str, Any]) -> list[str]:
     """The shards that are not there."""
     names = [shard_name(k, settings["format"]) for k in range(len(shards_of(settings)))]
-    there = set(os.listdir(folder))
+    there = {path.name for path in folder.iterdir()}
     return [name for name in names if name not in there]
 
 
@@ -262,12 +262,13 @@ def whole(place: Path, settings: dict[str, Any], numbers: range) -> bool:
     """Whether a shard holds what it should, by its directory and headers and not by its pixels."""
     try:
         if settings["format"] == "png":
-            return sorted(os.listdir(place)) == [image_name(i) for i in numbers]
+            names = sorted(path.name for path in place.iterdir())
+            return names == [image_name(i) for i in numbers]
         if settings["format"] == "csv":
-            with open(place, newline="", encoding="utf-8") as text:
+            with place.open(newline="", encoding="utf-8") as text:
                 widths = [len(row) for row in csv.reader(text)]
             return len(widths) == len(numbers) + 1 and len(set(widths)) == 1
-        with open(place, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+        with place.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             index = arrays["index"]
             with arrays.zip.open("x.npy") as member:
                 np.lib.format.read_magic(member)

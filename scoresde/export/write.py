@@ -223,7 +223,7 @@ def _finish(
             remedy = "the file was removed: keep to PyTorch, or report the layers of the network"
             expected = f"a file that is within {BOUND:.1g} of its model"
             raise fail("model", expected, f"a deviation of {worst:.3g}", remedy)
-        with open(made, "rb") as file:
+        with made.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(made, place)
     finally:

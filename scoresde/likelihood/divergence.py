@@ -190,10 +190,9 @@ class Trace:
         if self.vectors is None:
             total = self._exact(at)
             return (total if rates is None else total - rates.sum(1))[:, None]
-        parts, size = [], max(1, ENTRIES // self.vectors[0].numel())
-        for some in torch.split(self.vectors, size):
-            parts.append((at.pull(some) * some).sum(2))
-        products = torch.cat(parts)
+        size = max(1, ENTRIES // self.vectors[0].numel())
+        parts = torch.split(self.vectors, size)
+        products = torch.cat([(at.pull(some) * some).sum(2) for some in parts])
         if self.squares is not None and rates is not None:
             products = products - (self.squares * rates).sum(2)
         return (products[: self.span].sum(0) + products[self.span :]).T

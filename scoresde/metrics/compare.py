@@ -265,9 +265,9 @@ def _moments(values: list[float]) -> tuple[float, float]:
 
 def _notes(sizes: dict[str, int], count: int, repeats: int) -> tuple[str, ...]:
     notes = [f"{count} points a set; real halves split {repeats} times"]
-    for name in ("samples", "held_out"):
-        if sizes[name] > count:
-            notes.append(
-                f"{name} cut at random from {sizes[name]} to {count}, anew in each repeat"
-            )
+    notes += [
+        f"{name} cut at random from {sizes[name]} to {count}, anew in each repeat"
+        for name in ("samples", "held_out")
+        if sizes[name] > count
+    ]
     return tuple(notes)

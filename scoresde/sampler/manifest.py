@@ -120,11 +120,11 @@ def claim(
     with explained(out):
         if not os.access(out, os.W_OK):
             raise PermissionError(13, "Permission denied", str(out))
-        return found, open(out / MANIFEST, "r+b")
+        return found, (out / MANIFEST).open("r+b")
 
 
 def _check_empty(out: Path) -> None:
-    others = sorted(name for name in os.listdir(out) if not name.startswith("."))
+    others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     # Another process may have written the manifest and a shard since it was looked for.
     if others and not (out / MANIFEST).exists():
         remedy = "nothing was changed there: choose a new folder"
@@ -164,7 +164,7 @@ def _refuse(expected: str, got: str, remedy: str) -> ValueError:
 
 def _clear(out: Path, settings: dict[str, Any]) -> None:
     """Remove the shards of a run that is to be overwritten."""
-    with open(out / MANIFEST, "r+b") as file:
+    with (out / MANIFEST).open("r+b") as file:
         count = len(shards_of(settings))
         mine(file, range(count), out)
         sweep(out, range(count), settings["format"])
@@ -219,7 +219,7 @@ def remove(place: Path) -> None:
 
 def store(file: Path, content: bytes | memoryview) -> None:
     """Write a file and flush it to the disk."""
-    with open(file, "wb") as handle:
+    with file.open("wb") as handle:
         handle.write(content)
         handle.flush()
         os.fsync(handle.fileno())

@@ -91,7 +91,7 @@ def write(
         sums = {name: _write_tensors(made / name, tensors) for name, tensors in files.items()}
         content = json.loads(json.dumps({**config, "files": sums}))  # as it will be read
         content["checksum"] = _checksum(content)
-        with open(made / CONFIG, "w", encoding="utf-8") as file:
+        with (made / CONFIG).open("w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
@@ -167,7 +167,7 @@ def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         # Copied, because tied weights share memory, which the format refuses.
         plain[name] = value.detach().to("cpu", copy=True).contiguous()
     save_file(plain, file)
-    with open(file, "rb+") as handle:
+    with file.open("rb+") as handle:
         os.fsync(handle.fileno())
     return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
 
@@ -180,7 +180,7 @@ def _checksum(config: Mapping[str, Any]) -> str:
 
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
-    with open(file, "rb") as handle:
+    with file.open("rb") as handle:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -123,7 +123,7 @@ class Log:
 
     def _append(self, rows: list[tuple[Any, ...]]) -> None:
         if self.table is not None:
-            with writing(self.table), open(self.table, "a", newline="", encoding="utf-8") as file:
+            with writing(self.table), self.table.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)
 
 

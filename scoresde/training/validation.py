@@ -105,7 +105,7 @@ class Validation:
         width = (sde.T - sde.t_min) / self.parts
         ends = [sde.t_min + i * width for i in range(self.parts + 1)]
         names = [f"{a:.4g}-{b:.4g}" for a, b in pairwise(ends)]
-        with writing(self.table), open(self.table, "w", newline="", encoding="utf-8") as file:
+        with writing(self.table), self.table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["step", "loss", *names])
             writer.writerows([step, sum(v) / len(v), *v] for step, v in rows)

@@ -626,15 +626,21 @@ def test_an_old_report_survives_a_comparison_that_fails(moons: Path, tmp_path: P
     assert contents(tmp_path) == before
 
 
+def full(place: Path) -> None:
+    """Write half of a file on a disk that is full then."""
+    with whole_file(place) as half:
+        half.write_text("ha")
+        raise OSError("full")
+
+
 def test_a_file_that_fails_half_way_leaves_the_old_one(
     tmp_path: Path,
 ) -> None:
     place = tmp_path / "new/codes.npz"
     with whole_file(place) as half:
         half.write_text("old")
-    with pytest.raises(OSError, match="full"), whole_file(place) as half:
-        half.write_text("ha")
-        raise OSError("full")
+    with pytest.raises(OSError, match="full"):
+        full(place)
     assert os.listdir(place.parent) == ["codes.npz"] and place.read_text() == "old"
 
 

@@ -56,7 +56,7 @@ def refused(line: str, *words: str) -> str:
 
 def table(place: Path, name: str = "t.csv", kinds: tuple[str, ...] = ("cat", "dog")) -> Path:
     generator = np.random.default_rng(0)
-    with open(place / name, "w", newline="") as file:
+    with (place / name).open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["height", "weight", "kind"])
         for row in range(60):
@@ -121,7 +121,7 @@ def test_a_table_of_samples_has_columns_classes_and_the_digits_of_its_values(
     call(f"{line} --out {tmp_path}/s")
     call(f"{line} --format csv --out {tmp_path}/t")
     raw = np.load(tmp_path / "s/shard-000000.npz")["raw"]
-    with open(tmp_path / "t/shard-000000.csv", newline="") as file:
+    with (tmp_path / "t/shard-000000.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     assert head == ["height", "id", "label"]
     assert [row[2] for row in rows] == [("dog", "cat")[k % 2] for k in range(9)]
@@ -130,7 +130,7 @@ def test_a_table_of_samples_has_columns_classes_and_the_digits_of_its_values(
     x = np.load(tmp_path / "s/shard-000000.npz")["x"]
     assert np.allclose(samples(tmp_path / "t").load().x, x, rtol=0, atol=1e-6)
     call(f"{line} --format csv --floats --out {tmp_path}/floats")
-    with open(tmp_path / "floats/shard-000000.csv", newline="") as file:
+    with (tmp_path / "floats/shard-000000.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     assert head == ["x0", "x1", "label"]
     assert np.array_equal(np.array([row[:2] for row in rows], np.float32), x)
@@ -163,9 +163,9 @@ def test_decode_writes_the_units_of_the_training_data(run: Path, tmp_path: Path)
     data = run.parent / "t.csv"
     call(f"encode {run} {data} --limit 5 --out {tmp_path}/z.npz")
     call(f"decode {run} {tmp_path}/z.npz --out {tmp_path}/x.csv")
-    with open(tmp_path / "x.csv", newline="") as file:
+    with (tmp_path / "x.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
-    with open(data, newline="") as file:
+    with data.open(newline="") as file:
         wanted = list(csv.reader(file))[1:]
     number = np.load(tmp_path / "z.npz")["row"].tolist()
     assert head == ["height", "weight", "label"]

@@ -1,6 +1,5 @@
 """Folders as they are: links, hidden files, depths, palettes, animations, orientations, arrays."""
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,11 @@ def test_links_are_followed_and_nothing_is_taken_twice(tmp_path: Path) -> None:
     for place in (folder / "a", folder / "b", outside):
         place.mkdir(parents=True)
         picture().save(place / "0.PNG")
-    os.symlink(folder, folder / "a" / "back")
-    os.symlink(folder / "a", folder / "b" / "other")
-    os.symlink(folder / "b", folder / "aa")  # before b, whose own place it must not take
-    os.symlink(folder / "b" / "0.PNG", folder / "a" / "again.png")
-    os.symlink(outside, folder / "c")
+    (folder / "a" / "back").symlink_to(folder)
+    (folder / "b" / "other").symlink_to(folder / "a")
+    (folder / "aa").symlink_to(folder / "b")  # before b, whose own place it must not take
+    (folder / "a" / "again.png").symlink_to(folder / "b" / "0.PNG")
+    (folder / "c").symlink_to(outside)
     for hidden in (".git", "__MACOSX"):
         (folder / hidden).mkdir()
         picture().save(folder / hidden / "x.png")
@@ -49,7 +48,7 @@ def test_links_are_followed_and_nothing_is_taken_twice(tmp_path: Path) -> None:
 
 def test_a_broken_link_is_named_and_passed_over(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
-    os.symlink(tmp_path / "gone.png", tmp_path / "b.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
     with pytest.warns(UserWarning, match=r"1 of 2 files are damaged and skipped, first b.png"):
         assert len(image_folder(tmp_path)) == 1
 

@@ -903,7 +903,7 @@ def test_a_file_larger_than_memory_is_not_loaded(tmp_path: Path) -> None:
     head = io.BytesIO()
     write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
     file.write_bytes(head.getvalue())
-    with open(file, "r+b") as open_file:
+    with file.open("r+b") as open_file:
         open_file.truncate(len(head.getvalue()) + int(np.prod(shape)))
     assert file.stat().st_size > 2.4e9
     assert file.stat().st_blocks * 512 < 1e6

@@ -66,7 +66,7 @@ def test_unet_keeps_any_size(multipliers: tuple[int, ...], size: tuple[int, int]
     assert out.isfinite().all()
 
 
-@pytest.mark.parametrize("size, patch", [(8, 2), ((4, 8), 4), ((5, 3), 1), (9, 3)])
+@pytest.mark.parametrize(("size", "patch"), [(8, 2), ((4, 8), 4), ((5, 3), 1), (9, 3)])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_uvit_keeps_the_shape(size: Any, patch: int, depth: int) -> None:
     net = UViT(3, size=size, patch=patch, width=8, depth=depth, heads=2)
@@ -75,7 +75,7 @@ def test_uvit_keeps_the_shape(size: Any, patch: int, depth: int) -> None:
 
 
 @each_net
-@pytest.mark.parametrize("dtype, atol", [(torch.float32, 1e-4), (torch.bfloat16, 0.2)])
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2)])
 def test_every_dtype_runs_and_stays(build: Build, dtype: torch.dtype, atol: float) -> None:
     net = awake(build(3))
     x, t = inputs(build)
@@ -378,7 +378,7 @@ BAD_CALLS: list[tuple[Build, dict[str, Any], type[Exception], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("call, error, words", BAD_SIZES)
+@pytest.mark.parametrize(("call", "error", "words"), BAD_SIZES)
 def test_bad_sizes_are_refused(
     call: Callable[[], object], error: type[Exception], words: list[str]
 ) -> None:
@@ -389,7 +389,7 @@ def test_bad_sizes_are_refused(
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("build, wrong, error, words", BAD_CALLS)
+@pytest.mark.parametrize(("build", "wrong", "error", "words"), BAD_CALLS)
 def test_bad_inputs_are_refused(
     build: Build, wrong: dict[str, Any], error: type[Exception], words: list[str]
 ) -> None:

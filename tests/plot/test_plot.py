@@ -50,7 +50,7 @@ def test_no_display_no_pyplot_and_nothing_heavy_on_import() -> None:
 def test_the_style_ends_with_the_call_even_in_an_error() -> None:
     before = matplotlib.rcParams.copy()
     plot.scatter({"a": RNG.normal(size=(9, 2))})
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="that of the steps"):
         plot.curve({"a": ([0, 1], [1.0])})
     assert matplotlib.rcParams == before
 

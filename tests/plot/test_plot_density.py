@@ -29,7 +29,7 @@ def test_the_style_ends_with_the_call() -> None:
     plot.density_evolution(T, X, P)
     plot.marginals(T, {"a": RNG.normal(size=(4, 9))})
     plot.bound_terms({"a": (0.1, [0.1, 0.2], 0.3)})
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="check how it was computed"):
         plot.density_evolution(T, X, -P)
     assert matplotlib.rcParams == before
 

@@ -125,7 +125,8 @@ print(write(Path({out!r})))
 @POSIX
 def test_torchrun_writes_what_one_process_writes(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
-    script.write_text(TORCHRUN.format(tests=str(ROOT / "tests/sampler"), out=str(tmp_path / "many")))
+    text = TORCHRUN.format(tests=str(ROOT / "tests/sampler"), out=str(tmp_path / "many"))
+    script.write_text(text)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(script)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -247,7 +248,7 @@ def test_whole_shards_are_kept_and_the_rest_is_drawn(tmp_path: Path) -> None:
     files[3].write_bytes(files[0].read_bytes())  # whole, but of other samples
     (tmp_path / ".shard-000004.npz.tmp").write_bytes(b"half")
     (tmp_path / ".sampling.json.0a1b2c3d.tmp").write_bytes(b"half")
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="half-written|is damaged") as caught:
         done = write(tmp_path)
     texts = [str(w.message) for w in caught]
     assert len(texts) == 3, texts
@@ -417,7 +418,7 @@ def test_no_permission_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write everywhere
     with pytest.raises(PermissionError, match=r"out: expected to write .*mend the permissions"):
         write(tmp_path / "a", 5)
-    if os.path.exists("/proc/version"):
+    if Path("/proc/version").exists():
         with pytest.raises(OSError, match=r"out: expected to write /proc/samples"):
             write(Path("/proc/samples"), 5)
 
@@ -430,7 +431,7 @@ def test_two_runs_do_not_draw_the_same_shard(tmp_path: Path) -> None:
     write(tmp_path, process=(0, 2))
 
     def hold() -> None:
-        with open(tmp_path / "sampling.json", "r+b") as file:
+        with (tmp_path / "sampling.json").open("r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX, 1, 3)
             ready.set()
             leave.wait(60)

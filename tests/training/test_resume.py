@@ -302,14 +302,14 @@ def test_logs_of_a_killed_run_have_no_row_twice_and_none_missing(tmp_path: Path)
         return die
 
     for last in (7, 10):
+        trainer = run(tmp_path, **options, callback=until(last))
         with pytest.raises(Gone):
-            trainer = run(tmp_path, **options, callback=until(last))
             trainer.fit(resume=(tmp_path / "checkpoint").exists())
     (trainer := run(tmp_path, **options)).fit(resume=True)
     steps = [2, 4, 6, 8, 10, 12]
     assert [row[0] for row in trainer.history] == steps
     for name in ("history.csv", "validation.csv"):
-        with open(tmp_path / name, newline="") as file:
+        with (tmp_path / name).open(newline="") as file:
             assert [int(row["step"]) for row in csv.DictReader(file)] == steps
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -587,7 +587,6 @@ def test_any_length_after_the_training(tmp_path: Path, monkeypatch: pytest.Monke
     for mean in tracked:
         found = dict(posthoc_ema(tmp_path, mean.width).named_parameters())
         wrong = distance(found, mean.tensors) / distance(raw, mean.tensors)
-        print("posthoc", mean.width, wrong)
         assert wrong < bounds[mean.width]
 
 
@@ -646,7 +645,7 @@ def test_validation_by_time(tmp_path: Path) -> None:
     ends = [sde.t_min + (sde.T - sde.t_min) * i / 4 for i in range(5)]
     middles = [(a + b) / 2 for a, b in pairwise(ends)]
     assert losses == pytest.approx(middles, abs=0.25 / 25)
-    with open(tmp_path / "validation.csv", newline="") as file:
+    with (tmp_path / "validation.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     assert head == ["step", "loss", *(f"{a:.4g}-{b:.4g}" for a, b in pairwise(ends))]
     assert [tuple(map(float, r[2:])) for r in rows] == [losses, losses]

@@ -173,7 +173,6 @@ def test_profiles_combine_on_a_known_trajectory(schedule: str) -> None:
         assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12)
         found = weights @ torch.stack([kept[t - 1][k % 2] for k, t in enumerate(at)])
         wrong = float((found - truth).norm() / (path[-1] - truth).norm())
-        print(schedule, count, wrong)
         assert wrong < bound
 
 
@@ -450,7 +449,7 @@ def test_history_and_its_files(tmp_path: Path) -> None:
     trainer.fit()
     assert [row[0] for row in trainer.history] == [4, 8, 10]
     assert [row[2] for row in trainer.history] == [trainer.lr_at(k) for k in (3, 7, 9)]
-    with open(tmp_path / "history.csv", newline="") as file:
+    with (tmp_path / "history.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["step", "loss", "lr", "gradient_norm", "skipped"]
     assert [(int(r[0]), float(r[1]), float(r[2])) for r in rows[1:]] == trainer.history
