@@ -88,7 +88,7 @@ def walk(problem: Drawn, solvers: Sequence[Adams], grids: Sequence[Grid]) -> Ten
 def settings(problem: Drawn, calls: int) -> dict[str, float]:
     """The error of every named solver on every named grid; of "tapered" with the data's spread."""
     keys = [(s, g) for s, a in named().items() for g in GRIDS if a.order <= calls]
-    spread, errors = problem.model.spread, {}
+    spread, errors = problem.model.data_scale, {}
     grids = {g: make_grid(g, problem.sde, calls, spread=spread) for g in GRIDS}
     size = max(1, 4_000_000 // (problem.starts.numel() * len(problem.data.means)))
     for at in range(0, len(keys), size):
@@ -118,7 +118,7 @@ def automatic(problem: Drawn) -> dict[str, dict[str, float]]:
 def measured(seed: int) -> Record:
     """The errors of every setting on a problem, by number of calls."""
     problem = drawn(seed)
-    std, dim = problem.model.spread or (0.0, 0)
+    std, dim = problem.model.data_scale or (0.0, 0)
     about = {"seed": seed, "family": problem.family, "kind": problem.kind, "dim": dim, "std": std}
     return {
         **about,

@@ -428,7 +428,7 @@ class Drawn:
 
     def error(self, x: Tensor) -> float:
         """RMS distance of the samples from the truth, in standard deviations of the data."""
-        std = self.model.spread[0]
+        std = self.model.data_scale[0]
         gap = float((x - self.truth).square().mean().sqrt()) / std
         return gap if math.isfinite(gap) else math.inf
 

@@ -1,4 +1,4 @@
-"""Broadcasting, linear combinations, and the module of functions that fits a time."""
+"""Broadcasting, linear combinations, and elementary functions of floats, arrays and tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from types import ModuleType
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,17 +16,27 @@ from torch import Tensor
 from scoresde._check import fail
 from scoresde._check import seed as check_seed
 
+if TYPE_CHECKING:
+    import numpy as np
+
 __all__ = [
     "Scalar",
     "Time",
     "as_device",
+    "asinh",
+    "atan2",
+    "exp",
     "expand",
+    "expm1",
     "lincomb",
     "log",
     "log1p",
     "ordinary",
     "over",
     "seeded",
+    "sin",
+    "softplus",
+    "sqrt",
     "state_dtype",
     "uncompiled",
     "user_time",
@@ -37,11 +47,23 @@ __all__ = [
 Scalar: TypeAlias = Any
 """A coefficient: a Python float along a grid, a `(B, 1, ..., 1)` tensor per sample."""
 
-Time: TypeAlias = Any
-"""A time: a Python float, a numpy array or a tensor; what comes back is of the same kind."""
+Time = TypeVar("Time", float, "np.ndarray[Any, np.dtype[np.float64]]", Tensor, "float | Tensor")
+"""A float, a numpy array or a tensor; a function of time returns the kind that it was given."""
 
 
-def xp(t: Time) -> ModuleType | Any:
+class Unary(Protocol):
+    """A function of a float, a numpy array or a tensor, which returns the same kind."""
+
+    def __call__(self, x: Time, /) -> Time: ...
+
+
+class Binary(Protocol):
+    """A function of two floats, numpy arrays or tensors, which returns the same kind."""
+
+    def __call__(self, a: Time, b: Time, /) -> Time: ...
+
+
+def xp(t: object) -> ModuleType:
     """The module whose `exp`, `log`, `expm1`, ... take `t`: math, numpy or torch."""
     if isinstance(t, Tensor):
         return torch
@@ -52,23 +74,57 @@ def xp(t: Time) -> ModuleType | Any:
     return math
 
 
-def log(x: Scalar) -> Scalar:
-    """Logarithm with log 0 = -inf for floats too."""
-    if isinstance(x, float | int) and x == 0:
-        return -math.inf
-    with _quiet(x):
-        return xp(x).log(x)
+def _elementary(name: str, arrays: str = "") -> Any:  # a Unary or a Binary
+    """The function `name` of math and torch; numpy calls it `arrays`."""
+    of_floats, of_tensors = getattr(math, name), getattr(torch, name)
+
+    def function(x: Any, *more: Any) -> Any:  # the kinds in the constraints of Time
+        if isinstance(x, Tensor):
+            return of_tensors(x, *more)
+        if hasattr(x, "__array__"):
+            return getattr(xp(x), arrays or name)(x, *more)
+        return of_floats(x, *more)
+
+    return function
 
 
-def log1p(x: Scalar) -> Scalar:
-    """log(1 + x) with log 0 = -inf, for floats too."""
-    if isinstance(x, float | int) and x == -1:
-        return -math.inf
-    with _quiet(x):
-        return xp(x).log1p(x)
+exp: Unary = _elementary("exp")
+expm1: Unary = _elementary("expm1")
+sqrt: Unary = _elementary("sqrt")
+sin: Unary = _elementary("sin")
+asinh: Unary = _elementary("asinh", "arcsinh")
+atan2: Binary = _elementary("atan2", "arctan2")
 
 
-def over(a: float, b: Scalar) -> Scalar:
+def _logarithm(name: str, zero: float) -> Any:  # a Unary
+    """`log` or `log1p`, which is -inf at `zero` for floats too and without a warning of numpy."""
+    function = _elementary(name)
+
+    def logarithm(x: Any) -> Any:  # the kinds in the constraints of Time
+        if isinstance(x, float | int) and x == zero:
+            return -math.inf
+        with _quiet(x):
+            return function(x)
+
+    return logarithm
+
+
+log: Unary = _logarithm("log", 0.0)
+log1p: Unary = _logarithm("log1p", -1.0)
+
+
+def _softplus(x: Any) -> Any:  # the kinds in the constraints of Time
+    m = xp(x)
+    if m is math:
+        return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+    return m.logaddexp(x, torch.zeros_like(x) if m is torch else 0.0)
+
+
+softplus: Unary = _softplus
+"""log(1 + e^x) without overflow."""
+
+
+def over(a: float, b: Time) -> Time:
     """a / b with a / 0 infinite, of the sign of a, for floats too."""
     if isinstance(b, float | int) and b == 0:
         return math.copysign(math.inf, a)
@@ -76,8 +132,8 @@ def over(a: float, b: Scalar) -> Scalar:
         return a / b
 
 
-def _quiet(x: Scalar) -> AbstractContextManager[object]:
-    """Without numpy's warning of a division by zero, whose infinity is meant."""
+def _quiet(x: object) -> AbstractContextManager[object]:
+    """Silence numpy's warning of a division by zero, whose infinity is intended."""
     m = xp(x)
     return m.errstate(divide="ignore") if hasattr(m, "errstate") else nullcontext()
 
@@ -93,38 +149,38 @@ def expand(t: Tensor, like: Tensor) -> Tensor:
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The precision of the states beside numbers of this one: float32 for those of half."""
+    """The precision of states for numbers of this precision: float32 for half precision."""
     return torch.float32 if dtype.itemsize < 4 else dtype
 
 
 def seeded(seed: object) -> torch.Generator:
-    """A CPU generator of a seed: the same numbers whatever device is the default.
+    """Return a CPU generator, whose numbers do not depend on the default device.
 
     Raises:
-        ValueError: the seed is no integer in [0, 2**63).
+        ValueError: the seed is not an integer in [0, 2**63).
     """
     return torch.Generator("cpu").manual_seed(check_seed(seed))
 
 
 def as_device(device: str | torch.device, remedy: str) -> torch.device:
-    """A device, if this machine has it.
+    """Return the device if this machine has it.
 
     Raises:
-        ValueError: it has not.
+        ValueError: this machine does not have it.
     """
     try:
-        made = torch.device(device)
-        torch.empty(0, device=made)
+        found = torch.device(device)
+        torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         expected = "a device of this machine"
         raise fail(
             "device", expected, str(device), f"pass 'cpu', or {remedy} ({error})"
         ) from error
-    return made
+    return found
 
 
 def user_time(t: Scalar, like: Tensor) -> Tensor:
-    """The time as a user's own function of (t, x) receives it.
+    """The time in the form in which a user's function of (t, x) receives it.
 
     A 0-dim float64 CPU tensor along a grid, which mixes with any device and dtype without a
     synchronisation; `(B, 1, ..., 1)` for one time per sample.
@@ -143,8 +199,9 @@ def lincomb(*terms: tuple[Scalar, Tensor]) -> Tensor:
     if len({id(m) for _, m in terms}) < len(terms):
         terms = _merged(terms)
     (c0, m0), rest = terms[0], terms[1:]
-    if isinstance(c0, float) and c0 == 1.0 and rest and isinstance(rest[0][0], float):
-        (c1, m1), rest = rest[0], rest[1:]
+    c1, m1 = rest[0] if rest else (None, m0)
+    if isinstance(c0, float) and c0 == 1.0 and isinstance(c1, float):
+        rest = rest[1:]
         out = torch.add(m0, m1, alpha=c1) if c1 != 0.0 else m0.clone()
     else:
         out = m0 * c0
@@ -169,10 +226,10 @@ R = TypeVar("R")
 
 
 def ordinary(fn: Callable[P, R]) -> Callable[P, R]:
-    """`fn` on ordinary tensors, also under torch.inference_mode.
+    """Run `fn` on ordinary tensors even under torch.inference_mode.
 
-    What is made there can enter no graph, which scores that differentiate and divergences need.
-    `fn` runs outside that mode, without gradients, and gets copies of the tensors of that mode.
+    Inference tensors cannot enter a graph, which divergences and scores that differentiate need.
+    So `fn` runs outside that mode, without gradients, on copies of such tensors.
     """
 
     @wraps(fn)
@@ -186,7 +243,7 @@ def ordinary(fn: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def _ordinary(value: Any) -> Any:
+def _ordinary(value: Any) -> Any:  # arguments of any type pass through
     if isinstance(value, Tensor):
         return value.clone() if value.is_inference() else value
     if type(value) is dict:
@@ -196,9 +253,9 @@ def _ordinary(value: Any) -> Any:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Inside, what went through torch.compile runs as it was written.
+    """Run functions that went through torch.compile eagerly inside this context.
 
-    Compiled code is differentiated once, with one vector, and never twice.
+    Compiled code can be differentiated only once, and only with one vector.
     """
     if "torch._dynamo" in sys.modules:  # else nothing was compiled
         with torch.compiler.set_stance("force_eager"):

@@ -32,7 +32,7 @@ __all__ = [
     "dsm_loss",
 ]
 
-CELLS = 1000  # of equal density in `LossTime`
+CELLS = 1000  # the cells of constant density in `LossTime`
 
 Weighting = tuple[str, Callable[[Node], Scalar]]
 
@@ -68,7 +68,7 @@ WEIGHTINGS: dict[str, Weighting] = {
 
 
 class TimeSampler(ABC):
-    """How the times of a batch are drawn, with the weight that keeps the loss's mean."""
+    """The distribution of the times of a batch, with weights that preserve the mean loss."""
 
     @abstractmethod
     def sample(
@@ -77,7 +77,7 @@ class TimeSampler(ABC):
         """n times in [t_min, T], (n,) float64 on the CPU, and importance weights (n,) or None."""
 
     def scaled(self, std: float) -> TimeSampler:
-        """The same for data of this standard deviation, where the sampler leaves it open."""
+        """The same sampler for data of this standard deviation, unless it has one already."""
         return self
 
 
@@ -94,8 +94,9 @@ class UniformTime(TimeSampler):
     """Times uniform on [t_min, T].
 
     Args:
-        low_discrepancy: spread one batch evenly over the interval, which lowers the variance of
-            the loss and leaves its mean (Kingma et al. 2021, arXiv 2107.00630, app. I.1).
+        low_discrepancy: space the times of a batch evenly over the interval, which lowers the
+            variance of the loss and preserves its mean (Kingma et al. 2021, arXiv 2107.00630,
+            app. I.1).
     """
 
     low_discrepancy: bool = False
@@ -114,8 +115,8 @@ class ImportanceTime(TimeSampler):
 
     Under every affine SDE g^2 / sigma^2 = -2 d lambda / dt, so this is uniform in the log-SNR and
     its inverse CDF is `sde.time_of`, in closed form for the families; near pure noise, where the
-    log-SNR has no end, it is uniform in `SoftLogSNR`. The weights 1 / (p(t) (T -
-    t_min)) keep the mean of the loss over uniform times. Song et al. 2021 (arXiv 2101.09258),
+    log-SNR is unbounded, it is uniform in `SoftLogSNR`. The weights 1 / (p(t) (T - t_min))
+    preserve the mean of the loss over uniform times. Song et al. 2021 (arXiv 2101.09258),
     sec. 5.1.
 
     Args:
@@ -139,20 +140,20 @@ class ImportanceTime(TimeSampler):
 @final
 @dataclass(frozen=True)
 class LossTime(TimeSampler):
-    """Times drawn in proportion to the loss that the best model has there, for Gaussian data.
+    """Times drawn in proportion to the loss of the optimal model of Gaussian data.
 
-    For data N(0, std^2 I) the best prediction of eps errs by m(t) = alpha^2 std^2 / (alpha^2 std^2
-    + sigma^2) in the mean square, so the loss of a weighting is m(t) times its weight on the error
-    of eps. Among all densities p with weights 1 / (p(t) (T - t_min)), which keep the mean of the
-    loss over uniform times, this one gives the weighted loss of that model the least variance, by
-    the inequality of Cauchy and Schwarz. Real data are not Gaussian, so a share of the times is
-    uniform, which bounds the weights by 1 / uniform (defensive importance sampling: Hesterberg
-    1995, Technometrics 37). The density is constant in each of 1000 equal cells of time, and the
-    weights are exact for it.
+    For data N(0, std^2 I) the best prediction of eps has the mean squared error m(t) = alpha^2
+    std^2 / (alpha^2 std^2 + sigma^2), so the loss of a weighting is m(t) times its weight on the
+    error of eps. Among all densities p with weights 1 / (p(t) (T - t_min)), which preserve the
+    mean of the loss over uniform times, this one minimises the variance of the weighted loss of
+    that model, by the Cauchy-Schwarz inequality. Real data are not Gaussian, so a share of the
+    times is uniform, which bounds the weights by 1 / uniform (defensive importance sampling:
+    Hesterberg 1995, Technometrics 37). The density is constant in each of 1000 equal cells of
+    time, and the weights are exact for it.
 
     Args:
-        weighting: a key of `WEIGHTINGS`, that of the loss.
-        std: standard deviation of the data; if None, a `Trainer` measures it, and else it is 1.
+        weighting: the weighting of the loss, a key of `WEIGHTINGS`.
+        std: standard deviation of the data. If None, a `Trainer` measures it; otherwise it is 1.
         uniform: the share of uniform times, in (0, 1].
         low_discrepancy: see `UniformTime`.
 
@@ -194,7 +195,7 @@ class LossTime(TimeSampler):
 def _shares(sde: AffineSDE, weighting: str, std: float, uniform: float) -> Tensor:
     """The probabilities of the cells of `LossTime`, (CELLS,).
 
-    Not kept from one batch to the next: an SDE of one's own may change, or have no hash.
+    They are recomputed per batch, since a user's SDE may be mutable or unhashable.
     """
     kind, weigh = WEIGHTINGS[weighting]
     middle = (torch.arange(CELLS, dtype=torch.float64, device="cpu") + 0.5) / CELLS
@@ -211,21 +212,22 @@ def _shares(sde: AffineSDE, weighting: str, std: float, uniform: float) -> Tenso
 class LogNormalTime(TimeSampler):
     """Times at which log(sigma / alpha) is normal around the scale of the data.
 
-    What a network learns at a time depends on how large the noise is beside the data, sigma /
+    A network learns most where the noise is comparable with the data, which depends on sigma /
     (alpha scale): much smaller noise is invisible, much larger noise hides all but the mean. This
     density is centred between the two under every schedule. It is that of Karras et al. 2022
     (arXiv 2206.00364), table 1: their mean of -1.2 for data of standard deviation 0.5 is -1.2 -
     log(0.5), about -0.5, here. The density is part of the weighting there, so the weights are 1.
 
-    A normal density leaves the ends of the schedule without a single sample, and a sampler starts
-    at one of them and stops at the other. So the normal is cut off at the ends of the schedule,
-    and a share of the times is uniform in the log-SNR from t_min to T. Where an end has no finite
-    log-SNR, the range ends at sigma / alpha of exp(12) or exp(-12) times that of the centre.
+    A normal density would leave the ends of the schedule without a single sample, although a
+    sampler starts at one end and stops at the other. So the normal is truncated at the ends of
+    the schedule, and a share of the times is uniform in the log-SNR from t_min to T. Where an end
+    has no finite log-SNR, the range ends where sigma / alpha is exp(12) or exp(-12) times its
+    value at the centre.
 
     Args:
-        mean, std: of log(sigma / (alpha scale)).
+        mean, std: mean and standard deviation of log(sigma / (alpha scale)).
         uniform: the share of times that are uniform in the log-SNR, in [0, 1).
-        scale: standard deviation of the data; if None, a `Trainer` measures it, and else it is 1.
+        scale: standard deviation of the data. If None, a `Trainer` measures it; otherwise it is 1.
         low_discrepancy: see `UniformTime`.
 
     Example:
@@ -270,7 +272,7 @@ class LogNormalTime(TimeSampler):
         return affine.time_of(-noise).clamp(affine.t_min, affine.T), None
 
 
-REACH = 12.0  # of the log-SNR from the centre of `LogNormalTime`, where the schedule has no end
+REACH = 12.0  # how far `LogNormalTime` extends from its centre where the log-SNR is unbounded
 
 
 def _normal_cdf(z: float) -> float:
@@ -278,10 +280,10 @@ def _normal_cdf(z: float) -> float:
 
 
 TIME = LogNormalTime(low_discrepancy=True)
-"""How the times of a loss are drawn by default."""
+"""The default distribution of the times of a loss."""
 
 WEIGHTING = "eps"
-"""The weighting of a loss by default, a key of `WEIGHTINGS`."""
+"""The default weighting of a loss, a key of `WEIGHTINGS`."""
 
 
 def _affine(sde: SDE) -> AffineSDE:
@@ -303,26 +305,27 @@ def dsm_loss(
 ) -> Tensor:
     """Denoising score matching: w(t) |score_theta(t, x_t) + eps / sigma(t)|^2 for each sample.
 
-    The error is taken in the model's own coordinate and scaled to that of the weighting, so no
-    coordinate is divided by a small alpha or sigma. Vincent 2011; Song et al. 2021 (arXiv
+    The error is computed in the model's own coordinate and scaled to that of the weighting, so
+    nothing is divided by a small alpha or sigma. Vincent 2011; Song et al. 2021 (arXiv
     2011.13456), eq. 7.
 
     Args:
         model: the score model, of an affine SDE.
         x0: (B, *D) data in model units.
         weighting: a key of `WEIGHTINGS`, or w(node) on the squared error of eps.
-        time: how times are drawn; `TIME` by default, log-normal and spread evenly over the batch,
-            around the scale of the data if the model knows it.
+        time: the distribution of times. The default `TIME` is log-normal around the scale of
+            the data, if the model has it, with low discrepancy within the batch.
         cond: conditions, name -> (B, ...).
-        cond_dropout: the probability with which a sample's conditions become the model's `null`.
+        cond_dropout: the probability that a sample's conditions are replaced by the model's
+            `null`.
         generator: a CPU generator; the global one by default.
 
     Returns:
         (B,) losses, means over the dimensions; call `.mean()` for a training loss.
 
     Raises:
-        TypeError, ValueError: x0 is not floating or is empty, the SDE is not affine, unknown
-            names, a probability outside [0, 1].
+        TypeError, ValueError: x0 is not floating or is empty, the SDE is not affine, a name is
+            unknown, or a probability is outside [0, 1].
 
     Example:
         >>> from scoresde import VPSDE, GaussianMixture
@@ -365,9 +368,10 @@ def dsm_loss(
 
 @final
 class _Drawn(Node):
-    """`sde.at(t, like)` for times that were drawn, with alpha and sigma; the rest when it is read.
+    """`sde.at(t, like)` for random times, which computes g, log_snr and rate on first access.
 
-    Most losses read no more, and the schedule is most of what they do beside the network.
+    Most losses need only alpha and sigma, and schedule evaluations dominate their cost beside
+    the network.
     """
 
     __slots__ = ("_like", "_sde", "_time")
@@ -377,7 +381,7 @@ class _Drawn(Node):
             remedy = "return as many as the sampler is asked for"
             raise fail("time", f"times of shape ({len(like)},)", t, remedy)
         moved = _moved(t, like)
-        if moved.device.type == "cpu":  # elsewhere a look would be a synchronisation
+        if moved.device.type == "cpu":  # on an accelerator this would force a synchronisation
             for end in moved.aminmax():
                 sde.check_time("t", float(end))
         self._sde, self._like = sde, like
@@ -409,7 +413,7 @@ def _normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _moved(drawn: Tensor, like: Tensor) -> Tensor:
-    """What was drawn on the CPU on the device of `like`, without waiting for that device."""
+    """Move random numbers from the CPU to the device of `like`, without a synchronisation."""
     if like.device.type == "mps" and drawn.dtype == torch.float64:
         drawn = drawn.float()
     return drawn.to(like.device, non_blocking=like.device.type != "mps")
@@ -428,7 +432,7 @@ def _check_dropout(model: ScoreModel, cond: Cond, probability: float) -> None:
 def _drop(
     model: ScoreModel, cond: Cond, probability: float, generator: torch.Generator | None
 ) -> Cond:
-    """Replace all conditions of a sample by the model's null ones, with this probability."""
+    """Replace all conditions of a sample by the model's `null`, with this probability."""
     if not cond or probability == 0.0:
         return cond
     null: Any = model.null

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +18,9 @@ class Node:
     """One point of the schedule, x_t = alpha x_0 + sigma eps, built once per grid by `sde.at(t)`.
 
     Along a grid every field is a Python float, computed in float64. For a batch of times `t` is
-    `(B,)` and all else `(B, 1, ..., 1)`, ready to multiply a state `(B, *D)`.
+    `(B,)` and every other field `(B, 1, ..., 1)`, ready to multiply a state `(B, *D)`.
 
-    Fields: `t`; `g`, the diffusion; and, for an affine SDE, `alpha`, `sigma`,
+    Fields: `t`; `g`, the diffusion coefficient; and, for an affine SDE, `alpha`, `sigma`,
     `log_snr` = log(alpha / sigma) and `rate` = d log alpha / dt. On a non-affine SDE reading one
     of these four is a `TypeError` that says so.
 
@@ -41,24 +40,14 @@ class Node:
     log_snr: Scalar
     rate: Scalar
 
-    def __init__(
-        self,
-        t: Scalar,
-        g: Scalar,
-        alpha: Scalar = None,
-        sigma: Scalar = None,
-        log_snr: Scalar = None,
-        rate: Scalar = None,
-    ) -> None:
+    def __init__(self, t: Scalar, g: Scalar, *affine: Scalar) -> None:
+        """`affine` is alpha, sigma, log_snr and rate, or nothing."""
         self.t = t
         self.g = g
-        if alpha is not None:
-            self.alpha = alpha
-            self.sigma = sigma
-            self.log_snr = log_snr
-            self.rate = rate
+        if affine:
+            self.alpha, self.sigma, self.log_snr, self.rate = affine
 
-    def __getattr__(self, name: str) -> Any:  # reached only by an unset slot
+    def __getattr__(self, name: str) -> Scalar:  # reached only by an unset slot
         if name in _AFFINE:
             raise TypeError(
                 f"{name}: this SDE is not affine, so x_t = alpha x_0 + sigma eps has no closed "
@@ -68,11 +57,12 @@ class Node:
         raise AttributeError(name)
 
     def __repr__(self) -> str:
-        fields = (f"{k}={getattr(self, k)!r}" for k in ("t", "g", *_AFFINE) if self._has(k))
+        fields = (f"{name}={getattr(self, name)!r}" for name in self._names)
         return f"Node({', '.join(fields)})"
 
-    def _has(self, name: str) -> bool:
-        return name not in _AFFINE or self.affine
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("t", "g", *_AFFINE) if self.affine else ("t", "g")
 
     @property
     def affine(self) -> bool:
@@ -91,46 +81,37 @@ class Node:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Node:
         """Apply `fn` (a concatenation, index or repeat along the batch) to every field.
 
-        A node of floats stands for any batch and returns itself.
+        A node of floats applies to any batch and returns itself.
         """
         if not self.batched:
             return self
-        affine = [fn(getattr(self, name)) for name in _AFFINE] if self.affine else []
-        return Node(fn(self.t), fn(self.g), *affine)
+        return Node(*(fn(getattr(self, name)) for name in self._names))
 
     def fitted(self, like: Tensor) -> Node:
         """The node on the device and in the dtype of a state, its times in float32 at least.
 
-        t and the log-SNR are what a network is told as its time, and half precision would tell
-        it another step: bfloat16 knows no whole number between 256 and 258.
+        t and the log-SNR are inputs of the network, and half precision would round them to
+        another step: bfloat16 has no whole number between 256 and 258.
         """
         if not self.batched:
             return self
-        t = _told(self.t, like)
-        if not self.affine:
-            return Node(t, self.g.to(like))
-        log_snr = _told(self.log_snr, like)
-        alpha, sigma, rate = (c.to(like) for c in (self.alpha, self.sigma, self.rate))
-        return Node(t, self.g.to(like), alpha, sigma, log_snr, rate)
+        wider = state_dtype(like.dtype)
+        kinds = ((name, wider if name in ("t", "log_snr") else like.dtype) for name in self._names)
+        return Node(*(getattr(self, name).to(like.device, dtype) for name, dtype in kinds))
 
     def column(self, x: Tensor) -> Tensor:
-        """The times as `(B,)`, what a network takes: see `column_of`."""
+        """The times as `(B,)`, the shape that a network takes: see `column_of`."""
         return self.column_of(self.t, x)
 
     @staticmethod
     def column_of(value: Scalar, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """A float, or one value per sample, as `(B,)` on the device of `x`.
 
-        In `dtype`, by default that of `x` but float32 at least, so that a step number arrives
-        as it is.
+        The dtype is `dtype`, by default that of `x`, or float32 if that is wider, so that a step
+        number is not rounded.
         """
         kind = state_dtype(x.dtype if dtype is None else dtype)
         if isinstance(value, Tensor):
             column = value.flatten() if value.ndim else value.expand(x.shape[0])
             return column.to(x.device, kind)
         return torch.full((x.shape[0],), value, dtype=kind, device=x.device)
-
-
-def _told(value: Tensor, like: Tensor) -> Tensor:
-    """A time on the device of a state and in its dtype, or in float32 if that is less."""
-    return value.to(like.device, state_dtype(like.dtype))

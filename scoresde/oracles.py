@@ -76,7 +76,7 @@ class _MixtureScore(ScoreModel):
             self.register_buffer(name, _double(getattr(mixture, name)))
 
     @property
-    def spread(self) -> tuple[float, int] | None:
+    def data_scale(self) -> tuple[float, int] | None:
         weights, dim = torch.softmax(self.log_weights, 0), self.means.shape[1]
         inner = self.variances.sum(1) if self.variances.ndim == 2 else dim * self.variances
         second = weights @ (torch.linalg.vector_norm(self.means, dim=1).square() + inner)

@@ -1,4 +1,4 @@
-"""What a model said about a noisy state, readable in any coordinate."""
+"""A model's prediction at a noisy state, readable in any coordinate."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor, float64
 
 from scoresde._check import fail
@@ -27,10 +28,10 @@ COORDINATES: dict[str, Callable[[Node], tuple[Scalar, Scalar]]] = {
 @final
 @dataclass(frozen=True, eq=False, slots=True)
 class Prediction:
-    """What the model said at x = alpha x_0 + sigma eps; x0, eps, score and v by need.
+    """A model's prediction at x = alpha x_0 + sigma eps, readable as x0, eps, score, v or flow.
 
-    Any two coordinates p x_0 + q eps are related through x by one 2 x 2 solve in floats, under
-    every affine SDE: the target is A x + B value. On a non-affine SDE only the score exists.
+    Under every affine SDE any two coordinates p x_0 + q eps are related through x by one 2 x 2
+    solve in floats: the target is A x + B value. Under any other SDE only the score exists.
 
     Args:
         x: the state, (B, *D).
@@ -52,10 +53,10 @@ class Prediction:
     kind: str
 
     def coefficients(self, kind: str) -> tuple[Scalar, Scalar]:
-        """(A, B) with which the coordinate `kind` is A x + B value.
+        """Return (A, B) with coordinate = A x + B value.
 
         Raises:
-            ValueError: x and the value do not determine it, as x_0 from eps where alpha = 0.
+            ValueError: x and the value do not determine it, such as x_0 from eps at alpha = 0.
         """
         if kind == self.kind:
             return 0.0, 1.0
@@ -63,7 +64,7 @@ class Prediction:
         try:
             p, q = COORDINATES[self.kind](node)
             p_to, q_to = COORDINATES[kind](node)
-            if {kind, self.kind} == {"eps", "score"}:  # parallel: also where alpha = 0
+            if {kind, self.kind} == {"eps", "score"}:  # proportional even where alpha = 0
                 return 0.0, q_to / q
             det = node.alpha * q - node.sigma * p
             return (p_to * q - q_to * p) / det, (node.alpha * q_to - node.sigma * p_to) / det
@@ -71,28 +72,29 @@ class Prediction:
             raise self._undetermined(kind) from None
 
     def check_signal(self) -> None:
-        """Raise a ValueError where rounding hides x_0 in x and eps, near pure noise.
+        """Raise a ValueError near pure noise, where rounding makes x_0 unrecoverable from eps.
 
-        x = alpha x_0 + sigma eps tells x_0 to rounding times sigma / alpha, which a step to
-        alpha' multiplies by alpha'. A model that predicts v, x0 or the flow says x_0 itself.
+        x = alpha x_0 + sigma eps determines x_0 up to rounding errors times sigma / alpha, which a
+        step to alpha' multiplies by alpha'. A model of v, x0 or the flow determines x_0 itself.
         """
         if self.kind in ("eps", "score") and self.node.affine:
             alpha, sigma = self.node.alpha, self.node.sigma
             least = 2e-15 if self.x.dtype == float64 else 1e-6
-            if bool((alpha < least * sigma).any() if self.node.batched else alpha < least * sigma):
+            lost = alpha < least * sigma
+            if bool(lost.any() if isinstance(lost, Tensor) else lost):
                 raise self._undetermined("x0")
 
     def _undetermined(self, kind: str) -> ValueError:
         t, alpha, sigma = self.node.t, self.node.alpha, self.node.sigma
-        if self.node.batched:
-            first = int(alpha.flatten().argmin())
-            t, alpha, sigma = (float(c.flatten()[first]) for c in (t, alpha, sigma))
+        if isinstance(alpha, Tensor):
+            first, fields = int(alpha.flatten().argmin()), map(torch.as_tensor, (t, alpha, sigma))
+            t, alpha, sigma = (float(field.flatten()[first]) for field in fields)
         got = f"t = {t:g} with alpha = {alpha:g} and sigma = {sigma:g}"
         remedy = "end the grid before sigma = 0"
         if alpha < sigma:
             remedy = (
                 "near pure noise predict v, x0 or the flow, start at a smaller "
-                "t_start, or let AnalyticStart answer there from the data's mean"
+                "t_start, or wrap the model in AnalyticStart"
             )
         return fail("t", f"a time at which x and {self.kind} determine {kind}", got, remedy)
 
@@ -109,7 +111,7 @@ class Prediction:
         return lincomb((a, self.x), (b, self.value))
 
     def scaled(self, kind: str) -> tuple[Scalar, Tensor]:
-        """(c, m) with which the coordinate `kind` is c m, by one pass over the state in m."""
+        """Return (c, m) with coordinate = c * m, computing m in one pass over the state."""
         a, b = self.coefficients(kind)
         if kind == self.kind or isinstance(b, Tensor) or b == 0.0:
             return 1.0, self.read(kind)
@@ -139,7 +141,7 @@ class Prediction:
     def flow(self) -> Tensor:
         """The velocity eps - x_0 of a rectified flow: dx/dt under `FlowSDE`.
 
-        Lipman et al. 2023 (arXiv 2210.02747), Liu et al. 2023 (arXiv 2209.03003); where their
-        time runs from noise to data it has the other sign.
+        Lipman et al. 2023 (arXiv 2210.02747), Liu et al. 2023 (arXiv 2209.03003); it has the
+        opposite sign where their time runs from noise to data.
         """
         return self.read("flow")

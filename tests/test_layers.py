@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "summary",
         "sde prediction noise data",
         "schedule model",
-        "process oracles guidance adapters losses ddpm",
+        "process oracles analytic_start guidance adapters losses ddpm",
         "solvers",
         "calibration",
         "sampler likelihood fokker_planck",

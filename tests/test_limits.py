@@ -21,9 +21,9 @@ from scoresde import (
     encode,
     log_prob,
 )
+from scoresde.analytic_start import AnalyticStart
 from scoresde.ddpm import DDPM
 from scoresde.losses import ImportanceTime, UniformTime, dsm_loss
-from scoresde.model import AnalyticStart
 from scoresde.noise import BrownianPath, Independent
 from scoresde.prediction import Prediction
 from scoresde.process import ReverseSDE

@@ -9,8 +9,9 @@ import torch
 from registry import ALL_SDES, FAMILIES, times_of
 from torch import Tensor, nn
 
+from scoresde.analytic_start import AnalyticStart
 from scoresde.ddpm import DDPM
-from scoresde.model import AnalyticStart, FunctionScore, Preconditioned, ScoreModel
+from scoresde.model import FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
 from scoresde.oracles import Gaussian
 from scoresde.prediction import Prediction

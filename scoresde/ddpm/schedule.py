@@ -1,4 +1,4 @@
-"""A chain's betas as a schedule in continuous time, and what its networks are told as a time."""
+"""A chain's betas as a schedule in continuous time, and the time inputs of its networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, finite, instance, positive, positive_int, wrong_type
-from scoresde._tensor import Scalar, Time, log, log1p, over, wide, xp
+from scoresde._tensor import (
+    Scalar,
+    Time,
+    expm1,
+    log,
+    log1p,
+    over,
+    softplus,
+    sqrt,
+    wide,
+    xp,
+)
 from scoresde.node import Node
 from scoresde.schedule.grid import make_grid
 from scoresde.sde import AffineSDE
@@ -32,7 +43,7 @@ __all__ = [
 
 
 def as_betas(betas: object) -> tuple[float, ...]:
-    """Betas as a tuple of at least two floats in (0, 1), the last one at most 1, or an error."""
+    """Return betas as a tuple of at least two floats in (0, 1), or raise; the last may be 1."""
     remedy = "pass beta_1 ... beta_N, e.g. torch.linspace(1e-4, 0.02, 1000)"
     if getattr(betas, "ndim", 1) != 1:
         raise fail("betas", "a 1-D sequence", betas, remedy)
@@ -51,7 +62,7 @@ def as_betas(betas: object) -> tuple[float, ...]:
 
 
 def level_gap(beta: float) -> float:
-    """-log(1 - beta), what a step adds to -log abar; infinite where it leaves nothing."""
+    """-log(1 - beta), the increment of -log abar in a step; infinite for beta = 1."""
     return math.inf if beta == 1.0 else -math.log1p(-beta)
 
 
@@ -63,20 +74,52 @@ def _levels(betas: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, .
 
 
 @lru_cache(maxsize=32)
-def _tables(betas: tuple[float, ...], like: torch.device | None) -> tuple[Any, Any]:
-    """The same as tensors on a device, or as arrays."""
-    if like is None:
+def _converted(betas: tuple[float, ...], device: torch.device | None) -> tuple[Any, Any]:
+    """The levels and gaps as tensors on a device, or as arrays."""
+    if device is None:
         import numpy as np
 
-        return tuple(np.array(v) for v in _levels(betas))  # type: ignore[return-value]
-    kind = torch.float32 if like.type == "mps" else torch.float64
-    total, gaps = (torch.tensor(v, dtype=kind, device=like) for v in _levels(betas))
-    return total, gaps
+        total, gaps = (np.array(v) for v in _levels(betas))
+        return total, gaps
+    kind = torch.float32 if device.type == "mps" else torch.float64
+    first, second = (torch.tensor(v, dtype=kind, device=device) for v in _levels(betas))
+    return first, second
+
+
+# The arguments of the next functions are of any kind of Time, and so are their results.
+
+
+def _tables(betas: tuple[float, ...], like: Any) -> tuple[Any, Any]:
+    """The levels and gaps in the kind of `like`."""
+    m = xp(like)
+    if m is math:
+        return _levels(betas)
+    return _converted(betas, like.device if m is torch else None)
+
+
+def _ceil(x: Any) -> Any:
+    """The least integers that are not below x."""
+    m = xp(x)
+    if m is math:
+        return math.ceil(x)
+    return m.ceil(x).long() if m is torch else m.ceil(x).astype(int)
+
+
+def _clip(i: Any, n: int) -> Any:
+    """Integers moved into 0 ... n - 1."""
+    m = xp(i)
+    return min(max(i, 0), n - 1) if m is math else m.clip(i, 0, n - 1)
+
+
+def _count(levels: Any, b: Any) -> Any:
+    """The number of levels that are at most b."""
+    m = xp(b)
+    return bisect_right(levels, b) if m is math else m.searchsorted(levels, b, side="right")
 
 
 def _piecewise(
-    gap: Time, x: Time, last: Callable[[Any], Any], other: Callable[[Any, Any], Any]
-) -> Time:
+    gap: Any, x: Any, last: Callable[[Any], Any], other: Callable[[Any, Any], Any]
+) -> Any:
     """`last(x)` on a step whose gap is infinite, `other(x, gap)` on all others."""
     if isinstance(gap, float):
         return last(x) if math.isinf(gap) else other(x, gap)
@@ -91,12 +134,12 @@ class ChainSDE(AffineSDE):
     """The VP-SDE through a DDPM chain: its marginals at t = i/N are those of step i, exactly.
 
     B(t) = -log abar is interpolated linearly between the nodes i/N, so beta(t) is constant on
-    each step, -N log(1 - beta_i), and everything is closed: alpha = exp(-B/2), sigma^2 =
-    1 - exp(-B). The rate jumps at the nodes, which integrators in the log-SNR do not see;
-    schemes in time keep their order on grids that hold the nodes. A last step with beta_N = 1,
-    which ends in pure noise, has an infinite B at its end: there alpha falls linearly instead.
-    The first step is where the chain's knowledge ends, so t_min = t_end = 1/N, and the prior is
-    the chain's, N(0, I).
+    each step, -N log(1 - beta_i), and everything has a closed form: alpha = exp(-B/2), sigma^2 =
+    1 - exp(-B). The rate jumps at the nodes, which does not affect integrators in the log-SNR;
+    schemes in time keep their order on grids that contain the nodes. B is infinite at the end of
+    a last step with beta_N = 1, which ends in pure noise: there alpha is linear in t instead.
+    Nothing is known below the first step, so t_min = t_end = 1/N, and the prior is that of the
+    chain, N(0, I).
 
     Args:
         betas: beta_1 ... beta_N, each in (0, 1), at least two; beta_N may be 1.
@@ -128,29 +171,21 @@ class ChainSDE(AffineSDE):
 
     @property
     def t_end(self) -> float:  # type: ignore[override]
-        """Where sampling stops by default: the first step, from which one predicts x_0."""
+        """The first step, where sampling stops by default and x_0 is predicted."""
         return self.t_min
 
     def _step(self, t: Time) -> tuple[Time, Time, Time]:
-        """-log abar at the step's start, its gap, and the place within it in [0, 1]."""
-        n, m = len(self.betas), xp(t)
-        i: Any
+        """-log abar at the start of the step, the gap of the step, and the position in [0, 1]."""
+        n, (total, gaps) = len(self.betas), _tables(self.betas, t)
         at = n * t
-        # a node belongs to the step that it ends, also when n * (i / n) is rounded up
-        if m is math:
-            i = min(max(math.ceil(at - 1e-9) - 1, 0), n - 1)
-            total, gaps = _levels(self.betas)
-            return total[i], gaps[i], at - i
-        if m is torch:
-            i = (at - 1e-9).ceil().long().clamp(1, n) - 1
-            total, gaps = _tables(self.betas, t.device)
-        else:
-            i = m.clip(m.ceil(at - 1e-9).astype(int), 1, n) - 1
-            total, gaps = _tables(self.betas, None)
+        # A node belongs to the step that ends there, even when n * (i / n) is rounded up.
+        i = _clip(_ceil(at - 1e-9) - 1, n)
         return total[i], gaps[i], at - i
 
-    def _ask(self, fn: Callable[[Any], Any], t: Time) -> Time:
-        return fn(wide(t)).to(t.dtype) if isinstance(t, Tensor) else fn(t)
+    def _wide(self, fn: Callable[[Any], Any], t: Time) -> Time:
+        """fn(t), which a tensor computes in float64 and returns in its dtype."""
+        out: Time = fn(wide(t)).to(t.dtype) if isinstance(t, Tensor) else fn(t)
+        return out
 
     @property
     def _pure(self) -> bool:
@@ -161,57 +196,46 @@ class ChainSDE(AffineSDE):
         start, gap, part = self._step(t)
         if not self._pure:
             return start + gap * part
-        return start + _piecewise(gap, part, lambda x: -2 * log1p(-x), lambda x, g: g * x)
+        rise: Time = _piecewise(gap, part, lambda x: -2 * log1p(-x), lambda x, g: g * x)
+        return start + rise
 
     def _rate(self, t: Time) -> Time:
         _, gap, part = self._step(t)
         n = len(self.betas)
         if not self._pure:
             return n * gap
-        return _piecewise(gap, part, lambda x: over(2.0 * n, 1.0 - x), lambda x, g: n * g)
+        rate: Time = _piecewise(gap, part, lambda x: over(2.0 * n, 1.0 - x), lambda x, g: n * g)
+        return rate
 
     def _variance(self, t: Time) -> Time:
-        total = self._total(t)
-        return -xp(total).expm1(-total)
+        return -expm1(-self._total(t))
 
     def log_alpha(self, t: Time) -> Time:
-        return self._ask(lambda u: -self._total(u) / 2, t)
+        return self._wide(lambda u: -self._total(u) / 2, t)
 
     def sigma(self, t: Time) -> Time:
-        return self._ask(lambda u: xp(u).sqrt(self._variance(u)), t)
+        return self._wide(lambda u: sqrt(self._variance(u)), t)
 
     def log_snr(self, t: Time) -> Time:
-        return self._ask(lambda u: -(self._total(u) + log(self._variance(u))) / 2, t)
+        return self._wide(lambda u: -(self._total(u) + log(self._variance(u))) / 2, t)
 
     def rate(self, t: Time) -> Time:
-        return self._ask(lambda u: -self._rate(u) / 2, t)
+        return self._wide(lambda u: -self._rate(u) / 2, t)
 
     def g(self, t: Time) -> Time:
-        return self._ask(lambda u: xp(u).sqrt(self._rate(u)), t)
+        return self._wide(lambda u: sqrt(self._rate(u)), t)
 
     def time_of(self, log_snr: Time) -> Time:
-        return self._ask(self._time_of, log_snr)
+        return self._wide(self._time_of, log_snr)
 
-    def _time_of(self, log_snr: Time) -> Time:
-        n, m = len(self.betas), xp(log_snr)
-        i: Any
-        if m is math:  # B = log(1 + exp(-2 lambda)), and its place among the levels
-            x = -2 * log_snr
-            b = max(x, 0.0) + math.log1p(math.exp(-abs(x)))
-            total, gaps = _levels(self.betas)
-            i = min(max(bisect_right(total, b) - 1, 0), n - 1)
-        elif m is torch:
-            b = torch.logaddexp(-2 * log_snr, torch.zeros_like(log_snr))
-            total, gaps = _tables(self.betas, log_snr.device)
-            i = (torch.searchsorted(total, b, right=True) - 1).clamp(0, n - 1)
-        else:
-            b = m.logaddexp(-2 * log_snr, 0.0)
-            total, gaps = _tables(self.betas, None)
-            i = m.clip(m.searchsorted(total, b, side="right") - 1, 0, n - 1)
+    def _time_of(self, log_snr: Any) -> Any:  # any kind of Time
+        n, (total, gaps) = len(self.betas), _tables(self.betas, log_snr)
+        b = softplus(-2 * log_snr)  # B(t)
+        i = _clip(_count(total, b) - 1, n)
         if not self._pure:
             return (i + (b - total[i]) / gaps[i]) / n
         rest = b - total[i]
-        part = _piecewise(gaps[i], rest, lambda y: -m.expm1(-y / 2), lambda y, g: y / g)
+        part = _piecewise(gaps[i], rest, lambda y: -expm1(-y / 2), lambda y, g: y / g)
         return (i + part) / n
 
     @property
@@ -235,10 +259,10 @@ CONVENTIONS: dict[str, Callable[[int], tuple[float, float]]] = {
     "999t": lambda n: (999.0, 0.0),
     "1000(t-1/N)": lambda n: (1000.0, -1000.0 / n),
 }
-"""Name -> (a, b) of N: the network's time a t + b, at t = i/N.
+"""Name -> (a, b) as functions of N: the network's time is a t + b, at t = i/N.
 
-- "i": steps counted from 1, as in the equations of Ho et al. 2020;
-- "i-1": from 0, as in most code for discrete chains (timesteps 0 ... N - 1);
+- "i": steps are counted from 1, as in the equations of Ho et al. 2020;
+- "i-1": steps are counted from 0, as in most code for discrete chains (timesteps 0 ... N - 1);
 - "i/N": the time itself;
 - "(N-1)t", "999t": the labels of Song et al. 2021 for discrete and continuous VP networks;
 - "1000(t-1/N)": those of DPM-Solver for discrete networks ("i-1" at N = 1000).
@@ -248,19 +272,19 @@ CONVENTIONS: dict[str, Callable[[int], tuple[float, float]]] = {
 @final
 @dataclass(frozen=True)
 class ChainTime:
-    """What a network of a discrete chain is told as its time: the `time` of `Preconditioned`.
+    """The time input of a network of a discrete chain: the `time` of `Preconditioned`.
 
-    A network trained on step numbers becomes a score model of `ChainSDE`; between the steps it
-    is told a fraction, which a sinusoidal embedding takes, and a table of embeddings does not
-    unless `whole` rounds it to the nearest step's.
+    A network trained on step numbers becomes a score model of `ChainSDE`. Between the steps its
+    input is a fraction, which a sinusoidal embedding accepts; a table of embeddings needs `whole`,
+    which rounds it to the nearest step.
 
     Args:
         convention: a key of `CONVENTIONS`, e.g. "i-1" for timesteps 0 ... N - 1.
         steps: N, the length of the chain.
-        whole: tell the time of the nearest step.
+        whole: pass the time of the nearest step.
 
     Raises:
-        TypeError, ValueError: an unknown convention, a length that is not a positive integer.
+        TypeError, ValueError: the convention is unknown or the length not a positive integer.
 
     Example:
         >>> time = ChainTime("i-1", 1000)
@@ -286,7 +310,7 @@ class ChainTime:
         near = at.round() if isinstance(at, Tensor) else float(round(at))
         if self.whole:
             at = near
-        elif isinstance(at, Tensor):  # times in float32 miss a whole step by rounding
+        elif isinstance(at, Tensor):  # rounding moves times in float32 off the steps
             at = torch.where((at - near).abs() < 1e-3, near, at)
         elif abs(at - near) < 1e-3:
             at = near
@@ -302,7 +326,7 @@ class ChainTime:
 
         Raises:
             TypeError: `fields` is not a mapping.
-            ValueError: a field is missing or unknown, or its value does not do.
+            ValueError: a field is missing, unknown or has an invalid value.
         """
         instance("fields", fields, Mapping, "pass what ChainTime.to_dict returned")
         expected = {"convention", "steps", "whole"}
@@ -313,7 +337,7 @@ class ChainTime:
 
 
 def length(N: object) -> int:
-    """N as an int of at least 2."""
+    """Return N as an int of at least 2."""
     n = positive_int("N", N, "the number of steps of the chain")
     if n < 2:
         raise fail("N", "at least 2 steps", n, "a chain of one step has nothing in between")
@@ -337,7 +361,7 @@ def linear_betas(N: int, first: float | None, last: float | None) -> tuple[float
 
 
 def cosine_betas(N: int, s: float, most: float) -> tuple[float, ...]:
-    """1 - f(i/N)/f((i-1)/N), f(t) = cos^2(pi/2 (t + s)/(1 + s)), none above `most`."""
+    """1 - f(i/N)/f((i-1)/N), f(t) = cos^2(pi/2 (t + s)/(1 + s)), each at most `most`."""
     n, s = length(N), positive("s", s, "the paper takes 0.008")
     u = [math.pi / 2 * (i / n + s) / (1 + s) for i in range(n + 1)]
     # 1 - cos^2 a / cos^2 b without the difference of nearly equal squares
@@ -367,13 +391,13 @@ def betas_of(
             remedy = "use VPSDE, CosineSDE or another SDE that preserves variance"
             got = f"{square:.6g} at t = {node.t:g}"
             raise fail("sde", "an SDE with alpha^2 + sigma^2 = 1", got, remedy)
-    # -log abar = log(1 + exp(-2 lambda)): exact also where alpha is 1 to rounding
+    # -log abar = log(1 + exp(-2 lambda)): exact even where alpha rounds to 1
     levels = [0.0, *(math.log1p(math.exp(-2 * node.log_snr)) for node in nodes)]
     return tuple(-math.expm1(a - b) for a, b in pairwise(levels))
 
 
 def as_variance(variance: object, n: int) -> str | float | tuple[float, ...]:
-    """The choice of reverse variances of a chain of n steps, checked; see `DDPM`."""
+    """Check the choice of reverse variances of a chain of n steps; see `DDPM`."""
     if isinstance(variance, str):
         return choice("variance", variance, ("small", "large"))
     remedy = f"pass 'small', 'large', a number in [0, 1], or {n} positive numbers"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, finite, floating, instance, positive_int
-from scoresde._tensor import Time, expand, ordinary, seeded, uncompiled, wide
+from scoresde._tensor import Scalar, expand, ordinary, seeded, uncompiled, wide
 from scoresde.model import Cond, ScoreModel, check_cond
 
 __all__ = ["score_fpe_residual"]
@@ -20,7 +20,7 @@ DIVERGENCES = ("exact", "hutchinson")
 @ordinary
 def score_fpe_residual(
     model: ScoreModel,
-    t: Time,
+    t: Scalar,
     x: Tensor,
     cond: Cond = None,
     *,
@@ -91,7 +91,7 @@ def score_fpe_residual(
     return residual if create_graph else residual.detach()
 
 
-def _times(t: Time, x: Tensor) -> Tensor:
+def _times(t: Scalar, x: Tensor) -> Tensor:
     """One time per sample, (B,), in the precision of schedules."""
     if not isinstance(t, Tensor):
         t = finite("t", t, "pass a time in [0, T]")

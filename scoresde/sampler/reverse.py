@@ -94,7 +94,7 @@ class ReverseSampler:
                 remedy = "a calibration brings its own; take its solver and grid by themselves"
                 raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
             grid, eta, solver = solver.grid, 0.0, solver.solver
-        spread = self.model.spread
+        spread = self.model.data_scale
         settled = resolve(sde, spread, solver, steps, grid, t_end, eta)
         self.solver, self.eta, self.t_end = settled.solver, settled.eta, settled.t_end
         self.why = settled.why
@@ -464,7 +464,7 @@ class ReverseSampler:
         grid = self._nodes
         if t_start is not None:
             ends = {"t_start": t_start, "t_end": self.t_end}
-            grid = make_grid(self.grid, self.sde, self.steps, **ends, spread=self.model.spread)
+            grid = make_grid(self.grid, self.sde, self.steps, **ends, spread=self.model.data_scale)
         if gaussian_start is not None:
             self._check_gaussian_start(gaussian_start, shape, x_init)
         if x_init is None:

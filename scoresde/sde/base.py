@@ -1,4 +1,4 @@
-"""The diffusion itself, dx = f(t, x) dt + g(t) dw, and its affine kind."""
+"""Diffusions dx = f(t, x) dt + g(t) dw, and those with a linear drift."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, positive, same_shape, wrong_type
-from scoresde._tensor import Scalar, Time, expand, lincomb, user_time, wide, xp
+from scoresde._tensor import Scalar, Time, exp, expand, lincomb, user_time, wide
 from scoresde.node import Node
 
 __all__ = ["SDE", "AffineSDE", "FunctionSDE", "check_interval"]
@@ -22,10 +22,10 @@ __all__ = ["SDE", "AffineSDE", "FunctionSDE", "check_interval"]
 class SDE(ABC):
     """A diffusion dx = f(t, x) dt + g(t) dw on [0, T]; t = 0 is data, t = T is noise.
 
-    Calling `SDE(f, g, T=1.0)` makes one from two functions (see `FunctionSDE`); a subclass gives
-    `f`, `g`, `T`, `t_min` and `t_end`. Such an SDE need not be affine: it serves every solver
-    and model that asks for nothing but f, g and the score. For a linear drift, take `LinearSDE`
-    or one of the families, which know their marginals.
+    Calling `SDE(f, g, T=1.0)` makes a `FunctionSDE` of two functions; a subclass defines `f`,
+    `g`, `T`, `t_min` and `t_end`. The drift need not be linear in x: such an SDE works with every
+    solver and model that needs only f, g and the score. For a linear drift use `LinearSDE` or one
+    of the families, whose marginals are known.
 
     Attributes:
         T: the largest time.
@@ -42,22 +42,23 @@ class SDE(ABC):
     t_min: float
     t_end: float
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> SDE:
+    def __new__(cls, *args: object, **kwargs: object) -> SDE:
+        """`SDE(f, g)` makes a `FunctionSDE`; a subclass reads its arguments in `__init__`."""
         return object.__new__(FunctionSDE if cls is SDE else cls)
 
     @abstractmethod
-    def f(self, t: Time, x: Tensor) -> Tensor:
+    def f(self, t: Scalar, x: Tensor) -> Tensor:
         """Drift at time t, a float or one time per sample; x: (B, *D) -> (B, *D)."""
 
     @abstractmethod
-    def g(self, t: Time) -> Scalar:
-        """Diffusion at time t, of the kind of t."""
+    def g(self, t: Time) -> Time:
+        """Diffusion coefficient at time t, of the same kind as t."""
 
-    def at(self, t: Time, like: Tensor | None = None) -> Node:
-        """The schedule at time t: floats for a float, columns that fit `like` for `(B,)` times.
+    def at(self, t: Scalar, like: Tensor | None = None) -> Node:
+        """The schedule at time t, as floats, or for times (B,) as columns that multiply `like`.
 
         Raises:
-            ValueError: t lies outside [0, T], or has not one entry per sample.
+            ValueError: t lies outside [0, T], or does not have one entry per sample.
         """
         if not isinstance(t, Tensor):
             return self._node(self.check_time("t", t))
@@ -69,7 +70,8 @@ class SDE(ABC):
             raise fail(
                 "t", f"a float, () or ({like.shape[0]},), one per sample", t, "check the batch"
             )
-        if t.device.type == "cpu" and t.numel():  # elsewhere a look would be a synchronisation
+        # on an accelerator this check would force a synchronisation
+        if t.device.type == "cpu" and t.numel():
             for end in t.detach().aminmax():
                 self.check_time("t", float(end))
         return self._node(expand(wide(t), like)).fitted(like)
@@ -81,7 +83,7 @@ class SDE(ABC):
         return Node(t.flatten(), g.expand_as(t))
 
     def check_time(self, name: str, t: object) -> float:
-        """`t` as a float in [0, T]; T rounded to float32 may lie beyond, and is pulled back."""
+        """Return `t` as a float in [0, T]; T rounded to float32 may exceed T and is clamped."""
         if isinstance(t, bool) or not isinstance(t, int | float):
             item = getattr(t, "item", None)
             if item is None:
@@ -94,7 +96,7 @@ class SDE(ABC):
         return min(time, self.T)
 
     def drift(self, node: Node, x: Tensor) -> Tensor:
-        """f at a node, called as a user's function of time is (see `FunctionSDE`)."""
+        """The drift f at a node, with the time in the form that `FunctionSDE` describes."""
         out = self.f(user_time(node.t, x), x)
         same_shape("f(t, x)", out, x, "the drift must have the shape of the state")
         return out
@@ -104,7 +106,7 @@ class SDE(ABC):
         """The standard deviation of the normal prior at t = T.
 
         Raises:
-            TypeError: this SDE does not know its prior.
+            TypeError: this SDE has no known prior.
         """
         raise TypeError(
             f"x_init: {type(self).__name__} knows no prior, so there is nothing to start from; "
@@ -115,7 +117,7 @@ class SDE(ABC):
         """States at t = T, N(0, prior_std^2 I), from standard normals z: (B, *D).
 
         Raises:
-            TypeError: this SDE does not know its prior.
+            TypeError: this SDE has no known prior.
         """
         std = self.prior_std
         return z if std == 1.0 else lincomb((std, z))
@@ -124,7 +126,7 @@ class SDE(ABC):
 @final
 @dataclass(frozen=True)
 class FunctionSDE(SDE):
-    """The user's own dx = f(t, x) dt + g(t) dw; also made by `SDE(f, g)`.
+    """The SDE dx = f(t, x) dt + g(t) dw of two functions; `SDE(f, g)` makes one.
 
     Along a grid both functions receive t as a 0-dim float64 CPU tensor, which mixes with any
     device and dtype; for one time per sample they receive it as `(B, 1, ..., 1)`. g may return a
@@ -137,7 +139,7 @@ class FunctionSDE(SDE):
     """
 
     drift_fn: Callable[[Tensor, Tensor], Tensor]
-    diffusion_fn: Callable[[Tensor], Any]
+    diffusion_fn: Callable[[Tensor], Any]  # a user's function may return any kind of number
     T: float = 1.0
     t_min: float = 0.0
     t_end: float = 0.0
@@ -149,11 +151,11 @@ class FunctionSDE(SDE):
                 raise wrong_type(name, "a function of time", got, "pass SDE(f, g) as callables")
         check_interval(self)
 
-    def f(self, t: Time, x: Tensor) -> Tensor:
+    def f(self, t: Scalar, x: Tensor) -> Tensor:
         return self.drift_fn(t, x)
 
-    def g(self, t: Time) -> Scalar:
-        return self.diffusion_fn(t)
+    def g(self, t: Time) -> Time:
+        return self.diffusion_fn(t)  # type: ignore[arg-type, no-any-return]  # `_node` as well
 
 
 def check_interval(sde: SDE) -> None:
@@ -164,7 +166,7 @@ def check_interval(sde: SDE) -> None:
 
 
 PRIOR_GAP = 0.005
-"""Nats a dimension between x_T and the prior for data of unit size beyond which one is warned."""
+"""The largest gap between x_T and the prior, in nats a dimension, that causes no warning."""
 
 
 class AffineSDE(SDE):
@@ -172,7 +174,7 @@ class AffineSDE(SDE):
 
     With lambda = log(alpha / sigma), the log-SNR (half the logarithm of the SNR):
     rate = d log alpha / dt and g^2 = d sigma^2/dt - 2 rate sigma^2 = -2 sigma^2 d lambda / dt.
-    Every function of time takes a float, a numpy array or a tensor and returns the same kind.
+    Every function of time accepts a float, a numpy array or a tensor and returns the same kind.
     """
 
     @abstractmethod
@@ -185,7 +187,7 @@ class AffineSDE(SDE):
 
     @abstractmethod
     def log_snr(self, t: Time) -> Time:
-        """lambda(t) = log(alpha / sigma), from logs and expm1, never from the quotient."""
+        """lambda(t) = log(alpha / sigma), computed from logs and expm1, not from the quotient."""
 
     @abstractmethod
     def time_of(self, log_snr: Time) -> Time:
@@ -197,10 +199,9 @@ class AffineSDE(SDE):
 
     def alpha(self, t: Time) -> Time:
         """Scale of x_0 in x_t."""
-        value = self.log_alpha(t)
-        return xp(value).exp(value)
+        return exp(self.log_alpha(t))
 
-    def f(self, t: Time, x: Tensor) -> Tensor:
+    def f(self, t: Scalar, x: Tensor) -> Tensor:
         rate = self.rate(t)
         return lincomb((expand(rate, x).to(x) if isinstance(rate, Tensor) else rate, x))
 
@@ -209,12 +210,12 @@ class AffineSDE(SDE):
         fields = self.g(t), self.alpha(t), self.sigma(t), self.log_snr(t), self.rate(t)
         return Node(time, *fields)
 
-    def marginal(self, t: Time, x0: Tensor) -> tuple[Tensor, Scalar]:
+    def marginal(self, t: Scalar, x0: Tensor) -> tuple[Tensor, Scalar]:
         """Mean alpha x_0, of shape (B, *D), and standard deviation sigma of x_t given x_0."""
         node = self.at(t, like=x0)
         return node.alpha * x0, node.sigma
 
-    def perturb(self, t: Time, x0: Tensor, eps: Tensor) -> Tensor:
+    def perturb(self, t: Scalar, x0: Tensor, eps: Tensor) -> Tensor:
         """x_t = alpha x_0 + sigma eps; x0, eps: (B, *D), t a float or (B,)."""
         floating("x0", x0)
         same_shape("eps", eps, x0, "draw the noise with torch.randn_like(x0)")
@@ -239,7 +240,8 @@ class AffineSDE(SDE):
     def prior_std(self) -> float:
         """The standard deviation of the prior N(0, prior_std^2 I), from which sampling starts.
 
-        sigma(T) here, 1 for the SDE of a DDPM chain. Sampling, densities and bounds all read it.
+        It is sigma(T), and 1 for the SDE of a DDPM chain. Sampling, densities and bounds all use
+        this value.
         """
         return float(self.sigma(self.T))
 
@@ -261,12 +263,12 @@ class AffineSDE(SDE):
         return 0.5 * (square * math.exp(ratio) + x0[0].numel() * (math.expm1(ratio) - ratio))
 
     def prior_gap(self, size: float = 1.0) -> float:
-        """What the prior misses: KL(x_T given a datum, prior) in nats for each dimension.
+        """The error of the prior: KL(x_T given a datum, prior) in nats per dimension.
 
         Args:
             size: root mean square of the data's values; 1 by default. With alpha(T) = 0 the gap
-                is 0; else it is about (alpha(T) size / prior_std)^2 / 2, whose root is the share
-                of a datum that is left in x_T and that a draw from the prior does not have.
+                is 0; otherwise it is about (alpha(T) size / prior_std)^2 / 2, half the square of
+                the signal left in x_T relative to the prior, which a draw from the prior lacks.
 
         Example:
             >>> from scoresde import VPSDE
@@ -276,10 +278,10 @@ class AffineSDE(SDE):
         return float(self.prior_kl(torch.full((1, 1), size, dtype=torch.float64, device="cpu")))
 
     def warn_of_prior(self, size: float = 1.0, stacklevel: int = 3) -> None:
-        """Warn if the schedule ends so early that its prior is another law than that of x_T.
+        """Warn if the schedule ends so early that the prior differs from the law of x_T.
 
-        A gap of more than 0.005 nats a dimension is one for which the mean of the samples of the
-        probability flow is off by more than 10 % of the data's.
+        At a gap above 0.005 nats a dimension the mean of the samples of the probability flow is
+        wrong by more than 10 % of that of the data.
 
         Args:
             size, stacklevel: see `prior_gap` and `warnings.warn`.
@@ -302,5 +304,5 @@ class AffineSDE(SDE):
 
     @property
     def longer(self) -> str:
-        """What makes the schedule end in noise, for a message."""
+        """The change that makes the schedule end in noise, for a message."""
         return "a larger T"

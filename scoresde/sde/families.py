@@ -1,4 +1,4 @@
-"""The families of the field, in closed form."""
+"""The usual families of affine SDEs, in closed form."""
 
 from __future__ import annotations
 
@@ -6,39 +6,28 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-import torch
-from torch import Tensor
-
 from scoresde._check import fail, positive
-from scoresde._tensor import Time, log, log1p, over, xp
+from scoresde._tensor import (
+    Time,
+    asinh,
+    atan2,
+    exp,
+    expm1,
+    log,
+    log1p,
+    over,
+    sin,
+    softplus,
+    sqrt,
+)
 from scoresde.sde.base import AffineSDE
 
 __all__ = ["EDMSDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "SubVPSDE"]
 
 
-def _softplus(x: Time) -> Time:
-    """log(1 + e^x) without overflow."""
-    if isinstance(x, Tensor):
-        return torch.logaddexp(x, torch.zeros_like(x))
-    m = xp(x)
-    if m is math:
-        return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
-    return m.logaddexp(x, 0.0)
-
-
-def _asinh(x: Time) -> Time:
-    m = xp(x)
-    return m.arcsinh(x) if hasattr(m, "arcsinh") else m.asinh(x)
-
-
-def _atan2(y: Time, x: Time) -> Time:
-    m = xp(x)
-    return m.arctan2(y, x) if hasattr(m, "arctan2") else m.atan2(y, x)
-
-
 @dataclass(frozen=True)
 class _LinearBeta:
-    """beta(t) = beta_min + (beta_max - beta_min) t, its integral B(t) and the inverse of that."""
+    """beta(t) = beta_min + (beta_max - beta_min) t, its integral B(t) and the inverse of B."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -68,7 +57,7 @@ class _LinearBeta:
     def time_of_total(self, total: Time) -> Time:
         """The time at which the integral of beta has this value."""
         slope = self.beta_max - self.beta_min
-        root = xp(total).sqrt(self.beta_min**2 + 2 * slope * total)
+        root = sqrt(self.beta_min**2 + 2 * slope * total)
         return 2 * total / (self.beta_min + root)
 
     def log_alpha(self, t: Time) -> Time:
@@ -100,30 +89,28 @@ class VPSDE(_LinearBeta, AffineSDE):
     t_end = 1e-3
 
     def g(self, t: Time) -> Time:
-        beta = self.beta(t)
-        return xp(beta).sqrt(beta)
+        return sqrt(self.beta(t))
 
     def sigma(self, t: Time) -> Time:
         total = self.total(t)
-        m = xp(total)
-        return m.sqrt(-m.expm1(-total))
+        return sqrt(-expm1(-total))
 
     def log_snr(self, t: Time) -> Time:
         total = self.total(t)
-        return -(total + log(-xp(total).expm1(-total))) / 2
+        return -(total + log(-expm1(-total))) / 2
 
     def time_of(self, log_snr: Time) -> Time:
-        return self.time_of_total(_softplus(-2 * log_snr))
+        return self.time_of_total(softplus(-2 * log_snr))
 
 
 @final
 @dataclass(frozen=True)
 class SubVPSDE(_LinearBeta, AffineSDE):
-    """Sub-VP SDE: alpha as VP, sigma = 1 - exp(-B) (not its root), g^2 = beta (1 - exp(-2 B)).
+    """Sub-VP SDE: alpha as in VP, sigma = 1 - exp(-B) (no root), g^2 = beta (1 - exp(-2 B)).
 
-    Its variance stays below the VP one, which helps likelihoods. sigma falls like t towards the
-    data, so sampling stops earlier (t_end = 0.01, where sigma is 2e-3). Song et al. 2021
-    (arXiv 2011.13456), eq. 14 and 29.
+    Its variance is below that of the VP SDE, which improves likelihoods. sigma is proportional to
+    t near the data, so sampling stops earlier (t_end = 0.01, where sigma is 2e-3). Song et al.
+    2021 (arXiv 2011.13456), eq. 14 and 29.
 
     Args:
         beta_min, beta_max: noise rates at t = 0 and t = 1, per unit of time.
@@ -133,18 +120,17 @@ class SubVPSDE(_LinearBeta, AffineSDE):
     t_end = 1e-2
 
     def g(self, t: Time) -> Time:
-        square = -self.beta(t) * xp(t).expm1(-2 * self.total(t))
-        return xp(square).sqrt(square)
+        return sqrt(-self.beta(t) * expm1(-2 * self.total(t)))
 
     def sigma(self, t: Time) -> Time:
-        return -xp(t).expm1(-self.total(t))
+        return -expm1(-self.total(t))
 
     def log_snr(self, t: Time) -> Time:
         total = self.total(t)
-        return -(total / 2 + log(-xp(total).expm1(-total)))
+        return -(total / 2 + log(-expm1(-total)))
 
     def time_of(self, log_snr: Time) -> Time:
-        return self.time_of_total(2 * _asinh(xp(log_snr).exp(-log_snr) / 2))
+        return self.time_of_total(2 * asinh(exp(-log_snr) / 2))
 
 
 def _check_last(t_end: float, T: float) -> None:
@@ -165,8 +151,8 @@ def _check_sigmas(low: float, high: float) -> None:
 class VESDE(AffineSDE):
     """Variance-exploding SDE: alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
-    Already at t = 0 the state holds noise of standard deviation sigma_min, as in Song et al.
-    2021 (arXiv 2011.13456), eq. 30; the final Tweedie step of a sampler removes it. The prior is
+    The state holds noise of standard deviation sigma_min even at t = 0, as in Song et al. 2021
+    (arXiv 2011.13456), eq. 30; the final Tweedie step of a sampler removes it. The prior is
     N(0, sigma_max^2 I), so sigma_max should exceed the largest distance between data points.
 
     Args:
@@ -195,7 +181,7 @@ class VESDE(AffineSDE):
         return 0.0 * t
 
     def sigma(self, t: Time) -> Time:
-        return self.sigma_min * xp(t).exp(t * self._log_ratio)
+        return self.sigma_min * exp(t * self._log_ratio)
 
     def log_snr(self, t: Time) -> Time:
         return -math.log(self.sigma_min) - t * self._log_ratio
@@ -215,10 +201,10 @@ class VESDE(AffineSDE):
 class CosineSDE(AffineSDE):
     """Cosine schedule in continuous time: alpha = cos(u) / cos(u_0), u = (t + s)/(1 + s) pi/2.
 
-    Variance preserving, so sigma^2 = sin(u - u_0) sin(u + u_0) / cos(u_0)^2, written so that it
-    does not cancel at small t. Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17. beta grows
-    without bound as t -> 1, so T = 0.9946 by default (log-SNR -4.8). T = 1 ends in pure noise,
-    alpha = 0: then take a model that predicts v, x0 or the flow.
+    It preserves variance, so sigma^2 = sin(u - u_0) sin(u + u_0) / cos(u_0)^2, a form in which
+    nothing cancels at small t. Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17. beta grows
+    without bound as t -> 1, so T = 0.9946 by default (log-SNR -4.8). With T = 1 the schedule ends
+    in pure noise, alpha = 0, which requires a model that predicts v, x0 or the flow.
 
     Args:
         s: the offset that keeps beta finite and non-zero at t = 0.
@@ -248,36 +234,35 @@ class CosineSDE(AffineSDE):
         return self._speed * self.s
 
     def _cos(self, t: Time) -> Time:
-        # cos(u) as the sine of what is left to pi/2: 1 - t is exact where cos(u) is small
-        return xp(t).sin(self._speed * (1.0 - t))
+        # cos(u) = sin(pi/2 - u): 1 - t is exact where cos(u) is small
+        return sin(self._speed * (1.0 - t))
 
     def log_alpha(self, t: Time) -> Time:
         return log(self._cos(t)) - math.log(math.cos(self._u0))
 
     def sigma(self, t: Time) -> Time:
-        past, m = self._speed * t, xp(t)
-        return m.sqrt(m.sin(past) * m.sin(past + 2 * self._u0)) / math.cos(self._u0)
+        past = self._speed * t
+        return sqrt(sin(past) * sin(past + 2 * self._u0)) / math.cos(self._u0)
 
     def log_snr(self, t: Time) -> Time:
-        past, m = self._speed * t, xp(t)
-        return log(self._cos(t)) - (log(m.sin(past)) + log(m.sin(past + 2 * self._u0))) / 2
+        past = self._speed * t
+        return log(self._cos(t)) - (log(sin(past)) + log(sin(past + 2 * self._u0))) / 2
 
     def time_of(self, log_snr: Time) -> Time:
-        m = xp(log_snr)
-        alpha = m.exp(-_softplus(-2 * log_snr) / 2)
-        sigma = m.exp(-_softplus(2 * log_snr) / 2)
+        alpha = exp(-softplus(-2 * log_snr) / 2)
+        sigma = exp(-softplus(2 * log_snr) / 2)
         cos0, sin0 = math.cos(self._u0), math.sin(self._u0)
-        cos = cos0 * alpha
-        sin = m.sqrt(sin0**2 + (cos0 * sigma) ** 2)
-        # u - u_0 by the angle difference: sin(u - u_0) = (cos0 sigma)^2 / (sin cos0 + cos sin0)
-        upper = (cos0 * sigma) ** 2 / (sin * cos0 + cos * sin0)
-        return _atan2(upper, cos * cos0 + sin * sin0) / self._speed
+        cosine = cos0 * alpha
+        sine = sqrt(sin0**2 + (cos0 * sigma) ** 2)
+        # By the angle difference, sin(u - u_0) = (cos0 sigma)^2 / (sine cos0 + cosine sin0).
+        upper = (cos0 * sigma) ** 2 / (sine * cos0 + cosine * sin0)
+        return atan2(upper, cosine * cos0 + sine * sin0) / self._speed
 
     def rate(self, t: Time) -> Time:
-        return -self._speed * xp(t).sin(self._speed * t + self._u0) * over(1.0, self._cos(t))
+        return -self._speed * sin(self._speed * t + self._u0) * over(1.0, self._cos(t))
 
     def g(self, t: Time) -> Time:
-        return xp(t).sqrt(-2 * self.rate(t))
+        return sqrt(-2 * self.rate(t))
 
 
 @final
@@ -286,7 +271,7 @@ class EDMSDE(AffineSDE):
     """The schedule of EDM: alpha = 1, sigma(t) = t, g = sqrt(2 t). Karras et al. 2022, table 1.
 
     Args:
-        sigma_min, sigma_max: where sampling ends and starts, in data units.
+        sigma_min, sigma_max: the noise at which sampling ends and starts, in data units.
     """
 
     sigma_min: float = 0.002
@@ -324,13 +309,13 @@ class EDMSDE(AffineSDE):
         return -log(t)
 
     def time_of(self, log_snr: Time) -> Time:
-        return xp(log_snr).exp(-log_snr)
+        return exp(-log_snr)
 
     def rate(self, t: Time) -> Time:
         return 0.0 * t
 
     def g(self, t: Time) -> Time:
-        return xp(t).sqrt(2 * t)
+        return sqrt(2 * t)
 
 
 @final
@@ -340,8 +325,8 @@ class FlowSDE(AffineSDE):
 
     rate = -1/(1 - t) and g^2 = 2 t / (1 - t) make its reverse SDE; its probability-flow ODE is
     the flow that flow matching learns. Lipman et al. 2023 (arXiv 2210.02747), example II. alpha
-    vanishes at t = 1, so T = 0.999 by default (log-SNR -6.9). T = 1 ends in pure noise: then
-    take a model that predicts v, x0 or the flow.
+    vanishes at t = 1, so T = 0.999 by default (log-SNR -6.9). With T = 1 the schedule ends in
+    pure noise, which requires a model that predicts v, x0 or the flow.
 
     Args:
         T: the largest time, at most 1.
@@ -372,10 +357,10 @@ class FlowSDE(AffineSDE):
         return log1p(-t) - log(t)
 
     def time_of(self, log_snr: Time) -> Time:
-        return xp(log_snr).exp(-_softplus(log_snr))
+        return exp(-softplus(log_snr))
 
     def rate(self, t: Time) -> Time:
         return over(-1.0, 1.0 - t)
 
     def g(self, t: Time) -> Time:
-        return xp(t).sqrt(2 * t * over(1.0, 1.0 - t))
+        return sqrt(2 * t * over(1.0, 1.0 - t))

@@ -1,11 +1,10 @@
-"""Values of a schedule by which another one is told apart."""
+"""Comparing schedules by their values."""
 
 from __future__ import annotations
 
 import math
 import pickle
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from scoresde._check import fail
 from scoresde.sde.base import SDE, AffineSDE
@@ -16,8 +15,8 @@ __all__ = ["fingerprint", "same_schedule", "same_sde"]
 def fingerprint(sde: SDE) -> dict[str, list[float]]:
     """Values of the schedule at fixed times.
 
-    Values and not their hash: they agree to rounding between machines, and a difference can be
-    shown.
+    They are stored as values and not as a hash, since machines agree on them only up to rounding
+    and an error message can show the difference.
     """
     times = [sde.t_min + (sde.T - sde.t_min) * k / 16 for k in range(17)]
     nodes = [sde.at(t) for t in times]
@@ -31,9 +30,9 @@ def same_schedule(
     argument: str,
     origin: str,
     remedy: str,
-    error: Callable[[str, str, Any, str], Exception] = fail,
+    error: Callable[[str, str, object, str], Exception] = fail,
 ) -> None:
-    """Raise unless the SDE has the schedule of a saved fingerprint, which is of `origin`."""
+    """Raise unless the SDE has the schedule of the fingerprint that `origin` saved."""
     mine = fingerprint(sde)
     if {k: len(v) for k, v in mine.items()} != {k: len(v) for k, v in saved.items()}:
         expected = f"a schedule of {', '.join(saved)}, as in the {origin}"
@@ -46,10 +45,10 @@ def same_schedule(
 
 
 def same_sde(a: SDE, b: SDE) -> bool:
-    """Whether two SDEs are equal or, as a copy or one of another process is, mean the same.
+    """Whether two SDEs are equal, or equivalent as a copy in another process is.
 
-    Affine SDEs do if their schedules agree to 1e-6; of others the drift cannot be compared by
-    values, so they do if they are pickled alike.
+    Affine SDEs are equivalent if their schedules agree to 1e-6. The drift of any other SDE cannot
+    be compared by values, so two of them are equivalent if their pickles are equal.
     """
     if a is b or a == b:
         return True

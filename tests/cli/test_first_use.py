@@ -25,11 +25,12 @@ from scoresde import (
     sample_to,
     save,
 )
+from scoresde.analytic_start import AnalyticStart
 from scoresde.cli.train import train
 from scoresde.data import Data, summarise, toy
 from scoresde.losses import TIME, WEIGHTING, dsm_loss
 from scoresde.metrics import sliced_wasserstein
-from scoresde.model import AnalyticStart, Cond, ScoreModel, default_prediction, summary_of
+from scoresde.model import Cond, ScoreModel, default_prediction, summary_of
 from scoresde.nets import MLP
 from scoresde.node import Node
 from scoresde.prediction import Prediction

@@ -27,7 +27,7 @@ from scoresde import (
     ReverseSDE,
     SubVPSDE,
 )
-from scoresde.model import AnalyticStart
+from scoresde.analytic_start import AnalyticStart
 from scoresde.schedule.grid import tapered
 from scoresde.sde import AffineSDE
 from scoresde.solvers.base import nodes
@@ -147,12 +147,14 @@ def test_the_scale_of_data_and_schedule_together_changes_nothing() -> None:
 def test_what_is_known_of_the_data() -> None:
     sde = VPSDE()
     model = TWO.under(sde)  # the mean variance of an entry: of the components, and of their means
-    assert model.spread == pytest.approx((math.sqrt(0.035 + 1.0 / 2), 2))
-    assert AnalyticStart(model, model, above=0.9).spread == model.spread
-    assert Gaussian(torch.ones(3), torch.tensor(4.0)).under(sde).spread == pytest.approx((2.0, 3))
-    assert Gaussian(torch.ones(3), torch.tensor(0.0)).under(sde).spread is None
+    assert model.data_scale == pytest.approx((math.sqrt(0.035 + 1.0 / 2), 2))
+    assert AnalyticStart(model, model, above=0.9).data_scale == model.data_scale
+    assert Gaussian(torch.ones(3), torch.tensor(4.0)).under(sde).data_scale == pytest.approx(
+        (2.0, 3)
+    )
+    assert Gaussian(torch.ones(3), torch.tensor(0.0)).under(sde).data_scale is None
     unknown = FunctionScore(sde, lambda t, x: -x)
-    assert unknown.spread is None
+    assert unknown.data_scale is None
     known = ReverseSampler(sde, model, steps=12)
     assert "standard deviation 0.731 and 2 values" in known.why and known.why in repr(known)
     assert "unknown" in ReverseSampler(sde, unknown, steps=12).why

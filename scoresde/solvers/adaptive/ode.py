@@ -147,7 +147,7 @@ class Angle:
         t = t.clamp(min(ends.values()), max(ends.values()))
         for angle, time in ends.items():
             t = torch.where(u == angle, time, t)
-        return t  # type: ignore[no-any-return]
+        return t
 
 
 @final
