@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_files import refuses
 from PIL import Image
-from test_loaders import refuses
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from scoresde import Quantisation

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_files import refuses
 from PIL import Image, features
-from test_loaders import refuses
 
 from scoresde import Quantisation
 from scoresde.data import image_folder, load_data

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_files import idx_bytes, refuses
 from PIL import Image
-from test_loaders import idx_bytes, refuses
 
 from scoresde.data import Data, LazyData, csv_table, digits, idx, image_folder, load_data, npy, npz
 from scoresde.data.labels import numbered

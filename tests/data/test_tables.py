@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_loaders import missing, refuses
+from data_files import missing, refuses
 
 from scoresde.data import Data, csv_table, load_data, parquet_table, table
 

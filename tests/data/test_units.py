@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_loaders import refuses
+from data_files import refuses
 from torch import Tensor
 
 from scoresde import Quantisation

@@ -1,0 +1,161 @@
+"""Tables from CSV and Parquet files and from memory."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from data_files import missing, refuses, written
+
+from scoresde.data import csv_table, load_data, parquet_table, split, table
+
+
+def test_a_table_is_standardised_and_comes_back(tmp_path: Path) -> None:
+    raw = np.random.default_rng(0).normal(5, [0.1, 10.0], (5000, 2))  # more than one piece
+    lines = [f"{a!r},x{i % 3},{b!r}" for i, (a, b) in enumerate(raw.tolist())]
+    file = written(tmp_path, "\ufeffheight,kind,weight\n" + "\n".join(lines) + "\n\n")
+    data = csv_table(file, label="kind", dtype=torch.float64)
+    assert data.scaling is not None
+    assert data.scaling.columns == ("height", "weight")
+    np.testing.assert_allclose(data.scaling.mean.numpy(), raw.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(data.scaling.std.numpy(), raw.std(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(data.x.numpy(), (raw - raw.mean(0)) / raw.std(0), atol=1e-11)
+    np.testing.assert_allclose(data.scaling.decode(data.x).numpy(), raw, rtol=1e-12)
+    assert data.cond["label"].tolist() == [i % 3 for i in range(5000)]
+    assert (data.class_names, data.classes) == (("x0", "x1", "x2"), 3)
+    assert csv_table(file, label="kind").x.dtype == torch.float32
+    plain = csv_table(file, columns=["weight"], standardise=False, dtype=torch.float64)
+    assert (plain.x[:, 0].numpy() == raw[:, 1]).all()
+    assert plain.scaling is None
+    first, _ = split(data, 0.5)
+    assert first.scaling is data.scaling
+
+
+def test_tables_without_names_with_tabs_and_semicolons(tmp_path: Path) -> None:
+    data = csv_table(written(tmp_path, "1,2\n3,5\n"), standardise=False)
+    assert data.x.tolist() == [[1, 2], [3, 5]]
+    assert csv_table(written(tmp_path, "1,2\n3,5\n")).scaling.columns == ("0", "1")  # type: ignore[union-attr]
+    for name, text in (("t.tsv", "a\tb\n1\t2\n3\t5\n"), ("u.csv", '"a";b\n1;2\n"3";5\n')):
+        file = written(tmp_path, text, name)
+        options = {"delimiter": ";"} if name == "u.csv" else {}
+        found = load_data(file, **options)  # type: ignore[arg-type]
+        assert found.x[:].tolist() == [[-1, -1], [1, 1]]
+    integers = csv_table(written(tmp_path, "a,y\n1,2\n3,0\n"), label="y")
+    assert (integers.cond["label"].tolist(), integers.class_names) == ([1, 0], ("0", "2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("a,b\n1,2\n3,red\n", {}, ["column 'b'", "'red' in row 2", "label='b'", "columns="]),
+        ("a,b\n1,2\n3,\n5,6\n", {}, ["column 'b'", "missing value in row 2", "1 of its 3"]),
+        ("a,b\n1,2\nNA,3\n,4\n", {}, ["column 'a'", "missing value in row 2", "2 of its 3"]),
+        ("a,b\n1,2\n3,nan\n", {}, ["column 'b'", "missing value in row 2"]),
+        ("a,b\n1,2\n3,inf\n", {}, ["column 'b'", "inf in row 2"]),
+        ("a,b,c\n1,7,0\n3,7,0\n", {}, ["columns", "'b', 'c' constant", "columns="]),
+        ("a,b\n1,2\n3\n", {}, ["2 cells in every row", "1 in row 2"]),
+        ("a,b\n1,2\n3,4,5\n", {}, ["2 cells in every row", "3 in row 2"]),
+        ("a,a\n1,2\n", {}, ["different names", "'a'"]),
+        ("", {}, ["empty file"]),
+        ("a,b\n", {}, ["rows below the names"]),
+        ("a,b\n1,2\n", {}, ["standardise", "two rows"]),
+        ("a,b\n1,2\n3,4\n", {"columns": ["c"]}, ["columns", "'a', 'b'", "'c'"]),
+        ("a,b\n1,2\n3,4\n", {"label": "c"}, ["label", "'a', 'b'", "'c'"]),
+        ("a,b\n1,2\n3,4\n", {"columns": ["a", "b"], "label": "b"}, ["label", "once"]),
+        ("a;b\n1;2\n3;4\n", {"columns": ["c"]}, ["columns", "'a', 'b'", "'c'"]),
+        ("a,b\n1,2\n3,4\n", {"drop": ["c"]}, ["drop", "'a', 'b'", "'c'"]),
+        ("a,b\n1,2\n3,4\n", {"columns": ["a"], "drop": ["b"]}, ["drop", "one of the two"]),
+        ("a,b\n1,2\n3,4\n", {"label": "b", "drop": ["b"]}, ["label", "drop", "once"]),
+        ("a,b\n1,2\n3,4\n", {"decimal": ";"}, ["decimal", "'.' or ','"]),
+        ("a,b\n1,x\n3,\n", {"label": "b"}, ["column 'b'", "missing value in row 2"]),
+        ("a,b\n1,0\n3,-1\n", {"label": "b"}, ["column 'b'", "-1 in row 1"]),
+        ("a,b\n1,0\n3,1\n", {"delimiter": ";;"}, ["delimiter", "one character"]),
+        ("b\nx\ny\n", {"label": "b"}, ["columns", "0 columns"]),
+    ],
+)
+def test_bad_tables_are_refused(
+    tmp_path: Path, text: str, options: dict[str, Any], words: list[str]
+) -> None:
+    file = written(tmp_path, text)
+    refuses(lambda: csv_table(file, **options), words)
+
+
+def test_tables_that_are_no_text_or_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(b"a,b\n1,\x81\n")
+    refuses(lambda: csv_table(file), ["CSV file of text", "convert"])
+    for read in (csv_table, parquet_table):
+        refuses(lambda r=read: r(tmp_path / "none"), ["no file"], FileNotFoundError)
+    refuses(lambda: csv_table(written(tmp_path, "a\n1\n2\n"), columns="a"), ["['a']"], TypeError)
+
+
+def test_columns_in_memory_are_a_table() -> None:
+    data = table({"a": [1, 2, 3], "b": [True, False, True], "y": ["u", "v", "u"]}, label="y")
+    assert data.x.shape == (3, 2)
+    assert data.cond["label"].tolist() == [0, 1, 0]
+    refuses(lambda: table({"a": [1, 2], "b": [1]}), ["one length", "2"])
+    refuses(lambda: table({"a": np.array(["2020-01-01"], "M8[D]")}), ["column 'a'", "numbers"])
+    refuses(lambda: table({"a": [1.0, None]}), ["column 'a'", "missing value in row 2"])
+    refuses(lambda: table({"a": [1, 2], "y": [0.5, 1]}, label="y"), ["column 'y'"], TypeError)
+
+
+@pytest.mark.skipif(missing("pyarrow"), reason="needs pyarrow")
+def test_parquet_comes_back_and_is_refused_as_csv(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def saved(**columns: Any) -> Path:
+        pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+        return tmp_path / "t.parquet"
+
+    raw = np.random.default_rng(0).normal(3, 2, 100)
+    file = saved(a=raw, b=np.arange(100), kind=["u", "v"] * 50)
+    data = parquet_table(file, label="kind", dtype=torch.float64)
+    assert data.scaling is not None
+    expected = np.stack([raw, np.arange(100)], axis=1)
+    np.testing.assert_allclose(data.scaling.decode(data.x).numpy(), expected, rtol=1e-12)
+    assert data.class_names == ("u", "v")
+    assert load_data(file, columns=["a"]).x.shape == (100, 1)
+    refuses(lambda: parquet_table(file), ["column 'kind'", "'u' in row 1", "label='kind'"])
+    refuses(lambda: parquet_table(file, columns=["z"]), ["columns", "'z'"])
+    missing_one = saved(a=pa.array([1.0, None, 3.0]))
+    refuses(lambda: parquet_table(missing_one), ["column 'a'", "missing value in row 2", "1 of"])
+    constant = saved(a=[1.0, 2.0], b=[3, 3])
+    refuses(lambda: parquet_table(constant), ["'b' constant"])
+    dates = saved(a=np.array(["2020-01-01", "2021-01-01"], "M8[s]"))
+    refuses(lambda: parquet_table(dates), ["column 'a'", "numbers"])
+    file.write_bytes(b"junk")
+    refuses(lambda: parquet_table(file), ["a parquet file"])
+
+
+def test_parquet_is_read_by_pandas_where_there_is_no_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Frame(dict[str, Any]):
+        columns = ("a", "b")
+
+    class Column(list[Any]):
+        def to_numpy(self) -> np.ndarray[Any, Any]:
+            return np.asarray(list(self))
+
+    frame = Frame(a=Column([1.0, 2.0]), b=Column(["u", "v"]))
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    pandas: Any = SimpleNamespace(read_parquet=lambda path: frame)
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    file = written(tmp_path, "x", "t.parquet")
+    data = parquet_table(file, label="b")
+    assert data.x.tolist() == [[-1.0], [1.0]]
+    assert data.class_names == ("u", "v")
+
+
+def test_parquet_without_a_reader_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pyarrow", "pyarrow.parquet", "pandas"):
+        monkeypatch.setitem(sys.modules, name, None)
+    file = written(tmp_path, "x", "t.parquet")
+    refuses(lambda: parquet_table(file), ["pip install", "scoresde[tables]"], ImportError)
