@@ -1,0 +1,44 @@
+"""Bad input of the networks."""
+
+from __future__ import annotations
+
+import torch
+from bad_input import IMAGES, MLPS, Row, T, V, X, check, each
+
+from scoresde.nets import MLP, FourierFeatures, UNet, UViT
+
+ROWS = [
+    Row("mlp-dim", lambda: MLP(0), V, "dim", "0", "above 0"),
+    Row("mlp-width", lambda: MLP(2, width=1.5), T, "width", "1.5", "above 0"),
+    Row("mlp-classes", lambda: MLP(2, classes=-3), V, "classes", "-3", "0 for none"),
+    Row("mlp-t-shape", lambda: MLPS[0](X, X), V, "t:", "(4, 2)", "one time per sample"),
+    Row("mlp-no-labels", lambda: MLPS[0](X, X[:, 0], X[:, 0]), T, "label", "(4,)", "classes=..."),
+    Row(
+        "mlp-labels-float",
+        lambda: MLPS[3](X, X[:, 0], X[:, 0]),
+        T,
+        "label",
+        "float32",
+        ".long()",
+    ),
+    Row("fourier-odd", lambda: FourierFeatures(5), V, "dim", "5", "pass 6"),
+    Row("unet-levels", lambda: UNet(1, multipliers=()), V, "multipliers", "()", "single level"),
+    Row("unet-heads", lambda: UNet(1, width=8, heads=3), V, "heads", "3", "pass heads=1"),
+    Row("unet-attention", lambda: UNet(1, attention=(7,)), V, "attention", "(7,)", "by index"),
+    Row("unet-dropout", lambda: UNet(1, dropout=1.0), V, "dropout", "1.0", "0.0 for none"),
+    Row(
+        "unet-image",
+        lambda: IMAGES(torch.zeros(2, 3, 8, 8), torch.zeros(2)),
+        V,
+        "x:",
+        "(2, 3, 8, 8)",
+        "build the network for this shape",
+    ),
+    Row("uvit-patch", lambda: UViT(1, size=9, patch=2), V, "size", "9", "another patch"),
+    Row("uvit-heads", lambda: UViT(1, size=8, width=30), V, "heads", "4", "heads=1"),
+]
+
+
+@each(ROWS)
+def test_error_says_argument_value_and_remedy(row: Row) -> None:
+    check(row)

@@ -1,0 +1,134 @@
+"""Bad input of the trainer and of checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_input import MODEL, NAN, NET, VP, WIDE, Row, T, V, X, check, each, score, train
+from torch import nn
+
+from scoresde import VESDE, FunctionScore, Preconditioned
+from scoresde.nets import MLP
+from scoresde.training import EMA, load, read_config, save
+
+ROWS = [
+    Row("train-raw-net", lambda: train(model=NET), T, "model", "Net", "Preconditioned(net, sde)"),
+    Row(
+        "train-function",
+        lambda: train(model=FunctionScore(VP, score)),
+        V,
+        "model",
+        "none",
+        "wrap a network",
+    ),
+    Row("train-steps", lambda: train(steps=0), V, "steps", "0", "above 0"),
+    Row("train-batch", lambda: train(batch_size=2.5), T, "batch_size", "2.5", "above 0"),
+    Row("train-lr", lambda: train(lr=0.0), V, "lr", "0.0", "above 0"),
+    Row("train-ema", lambda: train(ema=1.0), V, "ema", "1.0", "0.999 averages"),
+    Row("train-seed", lambda: train(seed=-1), V, "seed", "-1", "seed=0"),
+    Row("train-loss", lambda: train(loss="dsm"), T, "loss", "'dsm'", "pass dsm_loss"),
+    Row(
+        "train-weighting",
+        lambda: train(weighting="minsnr"),
+        V,
+        "weighting",
+        "'minsnr'",
+        "did you mean 'min_snr'",
+    ),
+    Row("train-time", lambda: train(time="uniform"), T, "time", "'uniform'", "UniformTime()"),
+    Row("train-dropout", lambda: train(cond_dropout=1.5), V, "cond_dropout", "1.5", "e.g. 0.1"),
+    Row("train-warmup", lambda: train(warmup=-1), V, "warmup", "-1", "0 or a number above"),
+    Row(
+        "train-schedule",
+        lambda: train(schedule="cosin"),
+        V,
+        "schedule",
+        "'cosin'",
+        "mean 'cosine'",
+    ),
+    Row("train-clip", lambda: train(clip=0), V, "clip", "0", "None for no clipping"),
+    Row("train-precision", lambda: train(precision="bf"), V, "precision", "'bf'", "mean 'bf16'"),
+    Row("train-device", lambda: train(device="gpu"), V, "device", "'gpu'", "pass 'cpu'"),
+    Row("train-accumulate", lambda: train(accumulate=0), V, "accumulate", "0", "above 0"),
+    Row("train-board", lambda: train(tensorboard=True), V, "tensorboard", "True", "out='runs"),
+    Row("train-empty", lambda: train(data=X[:0]), V, "x:", "(0, 2)", "check what was loaded"),
+    Row("train-constant", lambda: train(data=X), V, "x:", "channel 0", "drop channel 0"),
+    Row("train-nan", lambda: train(data=NAN), V, "x:", "nan", "drop or repair"),
+    Row("train-resume", lambda: train().fit(resume=True), V, "resume", "None", "out='runs/name'"),
+    Row(
+        "train-shape",
+        lambda: train(model=WIDE, device="cpu").fit(),
+        V,
+        "data",
+        "(128, 2)",
+        "build the network for this data",
+    ),
+    Row("ema-decay", lambda: EMA(NET, -0.1), V, "decay", "-0.1", "pass 0 or a number above"),
+    Row("save-raw-net", lambda: save(NET, "runs/none"), T, "model", "Net", "Preconditioned model"),
+    Row(
+        "load-missing",
+        lambda: load("runs/none"),
+        FileNotFoundError,
+        "path",
+        "'runs/none'",
+        "config.json",
+    ),
+    Row(
+        "config-missing",
+        lambda: read_config("runs/none"),
+        FileNotFoundError,
+        "path",
+        "'runs/none'",
+        "config.json",
+    ),
+]
+
+
+@each(ROWS)
+def test_error_says_argument_value_and_remedy(row: Row) -> None:
+    check(row)
+
+
+# Checkpoints in files
+
+
+def saved(folder: Path, net: nn.Module) -> Path:
+    return save(Preconditioned(net, VP), folder / "model")
+
+
+def test_checkpoint_of_another_architecture(tmp_path: Path) -> None:
+    place = saved(tmp_path, MLP(2, width=8))
+    with pytest.raises(ValueError, match="build MLP as it was") as caught:
+        load(place, net=MLP(2, width=16))
+    message = str(caught.value)
+    assert "(8, 8) for (16, 16)" in message and str(place) in message
+    assert "build MLP as it was when the checkpoint was saved" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "pieces"),
+    [
+        ({"sde": VESDE()}, ValueError, ("sde", "VESDE", "pass the SDE that the model")),
+        ({"sde": "vp"}, TypeError, ("sde", "'vp'", "pass the SDE itself")),
+        ({"net": MODEL}, TypeError, ("net", "Preconditioned", "pass model.net")),
+        ({"net": "mlp"}, TypeError, ("net", "'mlp'", "pass the network")),
+    ],
+)
+def test_load_refuses(
+    tmp_path: Path, arguments: dict[str, Any], error: type[Exception], pieces: tuple[str, ...]
+) -> None:
+    place = saved(tmp_path, MLP(2, width=8))
+    with pytest.raises(error) as caught:
+        load(place, **arguments)
+    assert all(piece in str(caught.value) for piece in pieces), caught.value
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    place = saved(tmp_path, MLP(2, width=8))
+    (place / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        load(place)
+    assert "model.safetensors" in str(caught.value) and str(place) in str(caught.value)
+    assert "copy the whole folder" in str(caught.value)
