@@ -37,6 +37,7 @@ __all__ = [
     "sin",
     "softplus",
     "sqrt",
+    "square_distance",
     "state_dtype",
     "uncompiled",
     "user_time",
@@ -219,6 +220,43 @@ def _merged(terms: tuple[tuple[Scalar, Tensor], ...]) -> tuple[tuple[Scalar, Ten
     for c, m in terms:
         held[id(m)] = (held[id(m)][0] + c, m) if id(m) in held else (c, m)
     return tuple(held.values())
+
+
+def square_distance(x: Tensor, centres: Tensor) -> Tensor:
+    """|x_b - c_k|^2 for x: (B, D) and c: (K, D), as (B, K), by differences.
+
+    Products would cancel where x is close to a centre.
+    """
+    return _SquareDistance.apply(x, centres)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _SquareDistance(torch.autograd.Function):
+    """cdist squared; the derivative of cdist is wrong under vmap and has no forward mode."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, c: Tensor) -> Tensor:
+        return torch.cdist(x, c, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)  # ctx is untyped in PyTorch
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, c = ctx.saved_tensors
+        to_x = grad.sum(1, True) * x - grad @ c
+        return 2 * to_x, 2 * (grad.sum(0)[:, None] * c - grad.T @ x)
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, dc: Tensor | None) -> Tensor:
+        x, c = ctx.saved_tensors
+        change: Tensor = (x * dx).sum(1, True) - dx @ c.T
+        if dc is not None:
+            change = change + (c * dc).sum(1) - x @ dc.T
+        return 2 * change
 
 
 P = ParamSpec("P")

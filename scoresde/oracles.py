@@ -1,16 +1,16 @@
-"""Oracles: distributions whose noisy marginals, scores and posteriors are known exactly."""
+"""Oracles: distributions with exactly known noisy marginals, scores and posteriors."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import brief, choice, fail, floating, instance, positive, positive_int
-from scoresde._tensor import Scalar, seeded
+from scoresde._tensor import Scalar, seeded, square_distance
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
@@ -20,7 +20,7 @@ __all__ = ["Empirical", "Gaussian", "GaussianMixture"]
 
 
 def _flat(x: Tensor, dim: int) -> Tensor:
-    """x: (B, *D) as float64 (B, dim)."""
+    """Return x: (B, *D) as float64 (B, dim)."""
     floating("x", x)
     flat: Tensor = x.reshape(x.shape[0], -1)
     if flat.shape[1] != dim:
@@ -30,7 +30,7 @@ def _flat(x: Tensor, dim: int) -> Tensor:
 
 
 def _column(value: Scalar) -> Scalar:
-    """A schedule value as a float or a float64 (B, 1)."""
+    """Return a value of the schedule as a float or as a float64 (B, 1)."""
     return value.reshape(-1, 1).double() if isinstance(value, Tensor) else value
 
 
@@ -39,8 +39,8 @@ def _variance_at(alpha: Scalar, sigma: Scalar, variances: Tensor) -> Tensor:
     if isinstance(alpha, Tensor):
         lead = (-1,) + (1,) * variances.ndim
         alpha, sigma = alpha.reshape(lead), sigma.reshape(lead)
-    spread: Tensor = variances * alpha**2 + sigma**2
-    return spread
+    total: Tensor = variances * alpha**2 + sigma**2
+    return total
 
 
 class _Components(Protocol):
@@ -56,11 +56,11 @@ class _Components(Protocol):
 
 @final
 class _MixtureScore(ScoreModel):
-    """The exact score of a Gaussian mixture under an affine SDE, in float64 inside.
+    """The exact score of a Gaussian mixture under an affine SDE, computed in float64.
 
-    Component k in the basis of its covariance Q diag(Lambda) Q^T, with r = Q^T (x - alpha mu):
-    v_k = -sigma mu_k + alpha sigma Q (1 - Lambda)/(alpha^2 Lambda + sigma^2) r. The coordinate v
-    is well conditioned at both ends of the log-SNR, where x_0 or eps alone is not.
+    In the basis of its covariance Q diag(Lambda) Q^T, with r = Q^T (x - alpha mu), component k
+    has v_k = -sigma mu_k + alpha sigma Q (1 - Lambda)/(alpha^2 Lambda + sigma^2) r. The
+    coordinate v is well conditioned at both ends of the log-SNR, unlike x_0 and eps.
     """
 
     means: Tensor
@@ -87,20 +87,20 @@ class _MixtureScore(ScoreModel):
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
         flat = _flat(x, self.means.shape[1])
         alpha, sigma = _column(node.alpha), _column(node.sigma)
-        spread = _variance_at(alpha, sigma, self.variances)
-        logits, rotated = _log_densities(self, flat, alpha, spread)
+        variances = _variance_at(alpha, sigma, self.variances)
+        logits, rotated = _log_densities(self, flat, alpha, variances)
         posterior = torch.softmax(logits, 1)
-        gain = (1 - self.variances) / spread
-        if rotated is None:  # isotropic: products with the posterior, no (B, K, D) tensor
+        gain = (1 - self.variances) / variances
+        if rotated is None:  # isotropic components need no (B, K, D) tensor
             gain = posterior * gain
             v = alpha * gain.sum(1, True) * flat - (posterior + alpha**2 * gain) @ self.means
         else:
-            pulled = posterior[..., None] * gain * rotated
+            weighted = posterior[..., None] * gain * rotated
             if self.basis is None:
-                pulled = pulled.sum(1)
+                mean = weighted.sum(1)
             else:
-                pulled = torch.einsum("bkd,ked->be", pulled, self.basis)
-            v = alpha * pulled - posterior @ self.means
+                mean = torch.einsum("bkd,ked->be", weighted, self.basis)
+            v = alpha * mean - posterior @ self.means
         return Prediction(x, node, (sigma * v).to(x.dtype).reshape(x.shape), "v")
 
 
@@ -109,55 +109,22 @@ def _double(value: Tensor | None) -> Tensor | None:
 
 
 def _log_densities(
-    c: _Components, x: Tensor, alpha: Scalar, spread: Tensor
+    c: _Components, x: Tensor, alpha: Scalar, variances: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Log weight plus log density of each component, (B, K); and r, (B, K, D), if needed."""
-    dim = c.means.shape[1]
+    dim, means = c.means.shape[1], c.means.double()
     constant = c.log_weights.double() - 0.5 * dim * math.log(2 * math.pi)
-    if c.variances.ndim == 1:
-        square = _square_distance(x, c.means.double(), alpha)
-        return constant - 0.5 * (square / spread + dim * spread.log()), None
     scale = alpha[..., None] if isinstance(alpha, Tensor) else alpha
-    r = x[:, None] - scale * c.means.double()
+    if c.variances.ndim == 1:
+        if isinstance(scale, Tensor):
+            square = (x[:, None] - scale * means).square().sum(-1)
+        else:
+            square = square_distance(x, scale * means)
+        return constant - 0.5 * (square / variances + dim * variances.log()), None
+    r = x[:, None] - scale * means
     if c.basis is not None:
         r = torch.einsum("bkd,kde->bke", r, c.basis)
-    return constant - 0.5 * (r.square() / spread + spread.log()).sum(-1), r
-
-
-def _square_distance(x: Tensor, means: Tensor, alpha: Scalar) -> Tensor:
-    """|x - alpha mu_k|^2 as (B, K), by differences: products would cancel at high SNR."""
-    if isinstance(alpha, Tensor):
-        return (x[:, None] - alpha[..., None] * means).square().sum(-1)
-    return _SquareDistance.apply(x, alpha * means)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _SquareDistance(torch.autograd.Function):
-    """|x_b - c_k|^2 by cdist, whose own derivative is wrong under vmap and missing forward."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, c: Tensor) -> Tensor:
-        return torch.cdist(x, c, compute_mode="donot_use_mm_for_euclid_dist").square()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, c = ctx.saved_tensors
-        to_x = grad.sum(1, True) * x - grad @ c
-        return 2 * to_x, 2 * (grad.sum(0)[:, None] * c - grad.T @ x)
-
-    @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dc: Tensor | None) -> Tensor:
-        x, c = ctx.saved_tensors
-        change: Tensor = (x * dx).sum(1, True) - dx @ c.T
-        if dc is not None:
-            change = change + (c * dc).sum(1) - x @ dc.T
-        return 2 * change
+    return constant - 0.5 * (r.square() / variances + variances.log()).sum(-1), r
 
 
 @final
@@ -168,11 +135,11 @@ class GaussianMixture:
     Args:
         means: (K, D).
         covariances: (K,) variances of isotropic components, (K, D) diagonals, or (K, D, D).
-        weights: (K,) positive; normalised. Equal by default.
+        weights: (K,) positive numbers, which are normalised; equal by default.
 
     Raises:
-        ValueError: shapes that do not fit, a weight that is not positive, a covariance that is
-            not symmetric and positive semi-definite.
+        ValueError: shapes do not match, a weight is not positive, or a covariance is not
+            symmetric and positive semi-definite.
 
     Example:
         >>> two = GaussianMixture(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.01, 0.01]))
@@ -260,11 +227,11 @@ class GaussianMixture:
         return _MixtureScore(self, sde)
 
     def posterior(self, A: Tensor, y: Tensor, std: float) -> GaussianMixture:
-        """The distribution of x_0 given y = A x_0 + std n, n standard normal: a mixture again.
+        """The distribution of x_0 given y = A x_0 + std n with standard normal n, a mixture.
 
         Args:
-            A: (M, D), the linear observation.
-            y: (M,), what was observed.
+            A: (M, D), the linear observation operator.
+            y: (M,), the observation.
             std: standard deviation of the observation noise, positive.
         """
         std = positive("std", std, "the standard deviation of the observation noise")
@@ -278,22 +245,24 @@ class GaussianMixture:
         A, y = A.double(), y.double()
         means, covariances = self.means.double(), self.full_covariances()
         eye = torch.eye(len(y), dtype=torch.float64, device=A.device)
-        seen = A @ covariances @ A.T + std**2 * eye
-        gain = torch.linalg.solve(seen, A @ covariances).transpose(1, 2)
+        of_y = A @ covariances @ A.T + std**2 * eye
+        gain = torch.linalg.solve(of_y, A @ covariances).transpose(1, 2)
         residual = y - means @ A.T
         left = torch.eye(self.dim, dtype=torch.float64, device=A.device) - gain @ A
-        narrowed = left @ covariances @ left.transpose(1, 2) + std**2 * gain @ gain.transpose(1, 2)
-        half = torch.linalg.solve(seen, residual[..., None])[..., 0]
-        log_evidence = -0.5 * ((residual * half).sum(1) + torch.linalg.slogdet(seen)[1])
+        from_y = std**2 * gain @ gain.transpose(1, 2)
+        half = torch.linalg.solve(of_y, residual[..., None])[..., 0]
+        log_evidence = -0.5 * ((residual * half).sum(1) + torch.linalg.slogdet(of_y)[1])
         weights = torch.softmax(self.weights.double().log() + log_evidence, 0)
-        keep = weights > 0
+        positive_weight = weights > 0
         centre = means + (gain @ residual[..., None])[..., 0]
+        posterior = left @ covariances @ left.transpose(1, 2) + from_y
+        parts = [part[positive_weight] for part in (centre, posterior, weights)]
         kind = self.means.dtype
-        return GaussianMixture(centre[keep].to(kind), narrowed[keep], weights[keep].to(kind))
+        return GaussianMixture(parts[0].to(kind), parts[1], parts[2].to(kind))
 
 
 def _decompose(covariances: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues, and eigenvectors where the covariances are matrices."""
+    """Eigenvalues of the covariances, and their eigenvectors if they are matrices."""
     k, d = means.shape
     if covariances.shape not in ((k,), (k, d), (k, d, d)):
         expected = f"shape ({k},), ({k}, {d}) or ({k}, {d}, {d})"
@@ -338,7 +307,7 @@ def _with(
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Gaussian:
-    """A Gaussian with any covariance: everything about it is known under every affine SDE.
+    """A Gaussian with any covariance, exactly solvable under every affine SDE.
 
     Args:
         mean: (D,).
@@ -414,7 +383,7 @@ class Gaussian:
         return Gaussian(mixture.means[0], mixture.covariances[0])
 
     def flow(self, sde: AffineSDE, x: Tensor, s: float, t: float) -> Tensor:
-        """The exact probability-flow map from time s to time t, either way; x: (B, *D).
+        """The exact probability-flow map from time s to time t, in either direction; x: (B, *D).
 
         x_t = alpha_t mu + Q sqrt((alpha_t^2 Lambda + sigma_t^2)/(alpha_s^2 Lambda + sigma_s^2))
         Q^T (x_s - alpha_s mu).
@@ -437,11 +406,11 @@ class Gaussian:
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Empirical:
-    """The distribution of a data set itself; its score is that of the ideal denoiser.
+    """The empirical distribution of a data set; its score is that of the ideal denoiser.
 
-    x_0hat(x_t) is the average of the data, weighted by N(x_t; alpha y, sigma^2): what a network
-    of unlimited capacity would learn, and with which a sampler returns training points (Karras et
-    al. 2022, arXiv 2206.00364, eq. 57).
+    x_0hat(x_t) is the average of the data y weighted by N(x_t; alpha y, sigma^2). A network of
+    unlimited capacity would learn it, and a sampler then returns training points (Karras et al.
+    2022, arXiv 2206.00364, eq. 57).
 
     Args:
         data: (N, *D).
@@ -467,7 +436,7 @@ class Empirical:
         return self.data[k.to(self.data.device)]
 
     def marginal(self, sde: AffineSDE, t: float) -> GaussianMixture:
-        """The distribution of x_t, over flattened samples: a mixture with one term per datum."""
+        """The distribution of x_t over flattened samples: a mixture with one term per datum."""
         if sde.at(t).sigma == 0.0:
             raise fail("t", "a time with sigma(t) > 0", t, "the data set itself has no density")
         return self._mixture().marginal(sde, t)
