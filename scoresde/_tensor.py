@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from scoresde._check import fail
+from scoresde._check import fail, floating
 from scoresde._check import seed as check_seed
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "as_device",
     "asinh",
     "atan2",
+    "check_data",
     "exp",
     "expand",
     "expm1",
@@ -152,6 +153,16 @@ def expand(t: Tensor, like: Tensor) -> Tensor:
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """The precision of states for numbers of this precision: float32 for half precision."""
     return torch.float32 if dtype.itemsize < 4 else dtype
+
+
+def check_data(x: object) -> Tensor:
+    """Return a non-empty floating batch of finite numbers, half precision as float32, or raise."""
+    data = floating("x", x, "encode levels with quantisation.encode(k), or convert with .float()")
+    if data.ndim < 2 or data.numel() == 0:
+        raise fail("x", "a non-empty batch of shape (B, *D)", data, "add a batch axis")
+    if not bool(data.isfinite().all()):
+        raise fail("x", "finite numbers", "NaN or infinity", "clean the data first")
+    return data.to(state_dtype(data.dtype))
 
 
 def seeded(seed: object) -> torch.Generator:

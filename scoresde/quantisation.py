@@ -1,4 +1,4 @@
-"""The data quantisation: which integers the model's real numbers stand for."""
+"""Quantisation: the integers that the real numbers of a model represent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, finite, floating, instance, wrong_type
+from scoresde._tensor import wide
 
-__all__ = ["Quantisation"]
+__all__ = ["Quantisation", "check_levels"]
 
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What model units mean: `levels` equally spaced values from `low` to `high`.
+    """The values of discrete data in model units: `levels` equally spaced from `low` to `high`.
 
     Level k in {0, ..., levels - 1} is the model's low + (high - low) k / (levels - 1), so 8-bit
     images in [-1, 1] are `Quantisation(256)`. Bits per dimension are defined only through it: a
@@ -71,12 +72,12 @@ class Quantisation:
         """Levels to model units, low + (high - low) k / (levels - 1).
 
         Args:
-            k: integers in 0 ... levels - 1, any shape; whole numbers stored as floats will do.
-            dtype: of the result; the arithmetic is in float64.
+            k: integers in 0 ... levels - 1 of any shape; they may be stored as floats.
+            dtype: the dtype of the result; the arithmetic is in float64.
 
         Raises:
             TypeError: `k` is not a tensor.
-            ValueError: `k` leaves the range or is not whole.
+            ValueError: a value of `k` is out of range or not whole.
 
         Example:
             >>> Quantisation(256).encode(torch.tensor([0, 255], dtype=torch.uint8))
@@ -104,7 +105,7 @@ class Quantisation:
 
         Raises:
             TypeError: `x` is not a floating-point tensor.
-            ValueError: `x` holds NaN, which is near no level.
+            ValueError: `x` contains NaN.
 
         Example:
             >>> Quantisation(256).decode(torch.tensor([-1.2, 0.999]))
@@ -147,3 +148,30 @@ class Quantisation:
             )
         levels, low, high = fields["levels"], fields["low"], fields["high"]
         return cls(levels, low, high)  # type: ignore[arg-type]  # levels is checked there
+
+
+def check_levels(x: Tensor, quantisation: object) -> Quantisation:
+    """Return the quantisation if every entry of x is one of its levels in model units.
+
+    Raises:
+        TypeError: `quantisation` is not a `Quantisation`.
+        ValueError: an entry is out of range or between the levels.
+    """
+    if not isinstance(quantisation, Quantisation):
+        remedy = "say which integers the data stand for, e.g. quantisation=Quantisation(256)"
+        raise wrong_type("quantisation", "a Quantisation", quantisation, remedy)
+    floating("x", x, "encode levels with quantisation.encode(k)")
+    exact = wide(x)
+    place = (exact - quantisation.low) / quantisation.bin_width
+    wrong = ~((place > -0.5) & (place < quantisation.levels - 0.5))
+    if bool(wrong.any()):
+        expected = (
+            f"values in the quantisation's range [{quantisation.low:g}, {quantisation.high:g}]"
+        )
+        raise fail("x", expected, float(exact[wrong][0]), "rescale x, or correct the quantisation")
+    off = (place - place.round()).abs()
+    if not bool((off <= 1e-2).all()):
+        got = f"a value {float(off.max()):.3g} of a bin away from its level"
+        remedy = "pass x = quantisation.encode(levels), without dequantisation noise"
+        raise fail("x", "values on the quantisation's levels", got, remedy)
+    return quantisation

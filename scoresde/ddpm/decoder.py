@@ -1,4 +1,4 @@
-"""The last term of the bound: what x_0 is worth once the first noisy state is known."""
+"""Decoders p(x_0 | x_1) of the first noisy state, for the last term of the bound."""
 
 from __future__ import annotations
 
@@ -8,37 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, same_shape
+from scoresde._check import same_shape
 from scoresde._tensor import Scalar, lincomb, wide
 from scoresde.prediction import COORDINATES, Prediction
-from scoresde.quantisation import Quantisation
+from scoresde.quantisation import Quantisation, check_levels
 
-__all__ = ["DECODERS", "check_levels", "discretized_gaussian", "reconstruction", "squared_error"]
-
-
-def check_levels(x: Tensor, quantisation: object) -> Quantisation:
-    """The quantisation, if every entry of x is one of its levels in model units.
-
-    Raises:
-        TypeError: no quantisation.
-        ValueError: an entry out of range or between the levels.
-    """
-    remedy = "say which integers the data stand for, e.g. quantisation=Quantisation(256)"
-    instance("quantisation", quantisation, Quantisation, remedy)
-    known: Quantisation = quantisation  # type: ignore[assignment]
-    floating("x", x, "encode levels with quantisation.encode(k)")
-    exact = wide(x)
-    place = (exact - known.low) / known.bin_width
-    wrong = ~((place > -0.5) & (place < known.levels - 0.5))
-    if bool(wrong.any()):
-        expected = f"values in the quantisation's range [{known.low:g}, {known.high:g}]"
-        raise fail("x", expected, float(exact[wrong][0]), "rescale x, or mend the quantisation")
-    off = (place - place.round()).abs()
-    if not bool((off <= 1e-2).all()):
-        got = f"a value {float(off.max()):.3g} of a bin beside its level"
-        remedy = "pass x = quantisation.encode(levels), without dequantisation noise"
-        raise fail("x", "values on the quantisation's levels", got, remedy)
-    return known
+__all__ = ["DECODERS", "discretized_gaussian", "reconstruction", "squared_error"]
 
 
 def discretized_gaussian(
@@ -46,10 +21,10 @@ def discretized_gaussian(
 ) -> Tensor:
     """Log probability of each level under N(mean, std^2) with all mass in bins: L_0 of DDPM.
 
-    The bin of a level reaches half a bin width to either side; those of the lowest and the
-    highest level are open, so that the probabilities of all levels sum to 1. Computed in float64
-    from erfcx and expm1, hence exact relative to the logarithm itself however far the mean is
-    and however narrow the bin. Ho et al. 2020 (arXiv 2006.11239), eq. 13.
+    The bin of a level extends half a bin width to either side; those of the lowest and the
+    highest level are unbounded, so that the probabilities of all levels sum to 1. The logarithm
+    is computed in float64 from erfcx and expm1, with a small relative error for any distance of
+    the mean and any width of the bin. Ho et al. 2020 (arXiv 2006.11239), eq. 13.
 
     Args:
         x: levels in model units, (B, *D).
@@ -61,7 +36,8 @@ def discretized_gaussian(
         (B, *D) log probabilities, in nats.
 
     Raises:
-        TypeError, ValueError: no quantisation, x outside its range or between its levels.
+        TypeError, ValueError: the quantisation is missing, or x is outside its range or between
+            its levels.
 
     Example:
         >>> quantisation = Quantisation(2)
@@ -94,7 +70,7 @@ def _log_mass(centre: Tensor, radius: Tensor) -> Tensor:
     share = -torch.expm1(ratio.log() - 2 * c * radius)
     tail = torch.special.erfcx(edge / r2).log() - edge.square() / 2 + share.log()
     wide_bin = torch.where(near < 0, both.log(), tail) - math.log(2.0)
-    # a narrow bin: the density times its width, and two terms of Taylor's series
+    # for a narrow bin: the density times its width, with two terms of the Taylor series
     bend = radius**2 * (c**2 - 1) / 6 + radius**4 * (c**4 - 6 * c**2 + 3) / 120
     peak = (2 * radius).log() - 0.5 * math.log(2 * math.pi)
     narrow = torch.log1p(bend.clamp(-0.5, 0.5)) - c**2 / 2 + peak
@@ -104,15 +80,15 @@ def _log_mass(centre: Tensor, radius: Tensor) -> Tensor:
 def squared_error(prediction: Prediction, x0: Tensor, eps: Tensor, kind: str) -> Tensor:
     """|error|^2 of a prediction in the coordinate "eps" or "x0", summed over D: (B,).
 
-    Taken in the model's own coordinate and scaled, so that nothing is divided by a small alpha
-    or sigma before it is subtracted.
+    It is computed in the model's own coordinate and then scaled, so that no operand of the
+    subtraction is divided by a small alpha or sigma.
     """
     p, q = COORDINATES[prediction.kind](prediction.node)
-    wrong = lincomb((1.0, prediction.value.to(x0.dtype)), (-p, x0), (-q, eps))
+    error = lincomb((1.0, prediction.value.to(x0.dtype)), (-p, x0), (-q, eps))
     scale = prediction.coefficients(kind)[1]
     if isinstance(scale, Tensor):
         scale = wide(scale).flatten()
-    total: Tensor = wide(wrong.flatten(1)).square().sum(1) * scale**2
+    total: Tensor = wide(error.flatten(1)).square().sum(1) * scale**2
     return total
 
 
@@ -135,12 +111,12 @@ DECODERS: dict[str, Callable[..., Tensor]] = {
     "gaussian": _gaussian,
     "noised": _noised,
 }
-"""What the bound is a bound of.
+"""The quantity that the bound bounds.
 
 - "bins": -log P(x_0), the probability of discrete data, by the discretised Gaussian
   p(x_0 | x_1); needs a quantisation;
 - "gaussian": -log p(x_0), the density of continuous data, with p(x_0 | x_1) Gaussian;
-- "noised": E[-log p(x_1) | x_0], the density of the first noisy state, without any decoder: the
+- "noised": E[-log p(x_1) | x_0], the density of the first noisy state, without a decoder: the
   term is the entropy of q(x_1 | x_0), D/2 log(2 pi e sigma^2).
 """
 
@@ -155,6 +131,6 @@ def reconstruction(
 ) -> Tensor:
     """The reconstruction term, (B,), averaged over draws of eps; see `DECODERS`."""
     if decoder == "noised":
-        draws = draws[:1]  # an entropy: nothing random in it
+        draws = draws[:1]  # an entropy, which does not depend on eps
     terms = [DECODERS[decoder](prediction(e), x0, e, variance, quantisation) for e in draws]
     return torch.stack(terms).mean(0)

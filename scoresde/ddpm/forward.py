@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, positive_int, same_shape, wrong_type
-from scoresde._tensor import Scalar, expand, lincomb, wide
+from scoresde._tensor import Scalar, check_data, expand, lincomb, wide
 from scoresde.ddpm.schedule import ChainSDE, as_betas, level_gap
-from scoresde.ddpm.terms import check_data
 from scoresde.node import Node
 from scoresde.sde import SDE, AffineSDE
 
@@ -107,11 +106,11 @@ class ForwardChain:
         """Mean and variance of q(x_i | x_{i-1}): sqrt(1 - beta_i) x_{i-1} and beta_i.
 
         Args:
-            i: the step reached, from 1 to N, an int or (B,) integers.
+            i: the step of x_i, from 1 to N, an int or (B,) integers.
             x_prev: (B, *D), the state at step i - 1.
 
         Raises:
-            TypeError, ValueError: a step out of range, a state that is not floating.
+            TypeError, ValueError: the step is out of range or the state not floating.
         """
         i = self._check_step(i, x_prev)
         beta = self._row(self.betas, i, x_prev)
@@ -121,8 +120,8 @@ class ForwardChain:
         """x_i = sqrt(abar_i) x_0 + sqrt(1 - abar_i) eps; x0, eps: (B, *D)."""
         i = self._check_step(i, x0)
         same_shape("eps", eps, x0, "draw the noise with torch.randn_like(x0)")
-        scale, spread = (self._row(v[1:], i, x0) ** 0.5 for v in (self.abar, self.bbar))
-        return lincomb((scale, x0), (spread, eps))
+        alpha, sigma = (self._row(v[1:], i, x0) ** 0.5 for v in (self.abar, self.bbar))
+        return lincomb((alpha, x0), (sigma, eps))
 
     def q_posterior(self, i: Steps, x: Tensor, x0: Tensor) -> tuple[Tensor, Scalar]:
         """Mean and variance of q(x_{i-1} | x_i, x_0): Ho et al. 2020, eq. 7.
@@ -147,7 +146,7 @@ class ForwardChain:
 
         Raises:
             TypeError: the SDE is not affine.
-            ValueError: its x_t = alpha x_0 + sigma eps never agrees with the chain's x_i.
+            ValueError: there is a step whose marginal is not among those of the SDE.
         """
         if not isinstance(sde, AffineSDE):
             remedy = "a chain asks for x_t given x_0 in closed form; see LinearSDE"
@@ -173,13 +172,13 @@ def _column(table: tuple[float, ...]) -> Tensor:
 @lru_cache(maxsize=32)
 def _nodes(betas: tuple[float, ...], sde: AffineSDE) -> tuple[Node, ...]:
     chain = ForwardChain(betas)
-    if sde == chain.to_sde():  # also where a step hardly adds noise
+    if sde == chain.to_sde():  # exact even where a step adds almost no noise
         return tuple(sde.at(i / chain.N) for i in range(1, chain.N + 1))
-    found = []
+    nodes = []
     for i in range(1, chain.N + 1):
         t = sde.time_of(chain.log_snr[i])
         scale = math.sqrt(chain.abar[i])
-        # a time from the inverse of the log-SNR may miss T by rounding
+        # rounding in the inverse of the log-SNR may give a time just beyond T
         inside = -1e-9 <= t <= sde.T * (1 + 1e-7)
         node = sde.at(min(max(t, 0.0), sde.T)) if inside else None
         if node is None or abs(node.alpha - scale) > 1e-6 * scale:
@@ -187,5 +186,5 @@ def _nodes(betas: tuple[float, ...], sde: AffineSDE) -> tuple[Node, ...]:
             got = "a time outside [0, T]" if node is None else f"alpha = {node.alpha:g}"
             expected = f"an SDE with alpha = {scale:g} at the log-SNR of step {i}"
             raise fail("model.sde", expected, got, remedy)
-        found.append(node)
-    return tuple(found)
+        nodes.append(node)
+    return tuple(nodes)

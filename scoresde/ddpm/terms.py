@@ -7,20 +7,9 @@ from typing import final
 
 from torch import Tensor
 
-from scoresde._check import brief, fail, floating
-from scoresde._tensor import state_dtype
+from scoresde._check import brief
 
-__all__ = ["BoundTerms", "check_data"]
-
-
-def check_data(x: object) -> Tensor:
-    """`x`, of half precision as float32, if it is a non-empty floating batch of finite numbers."""
-    data = floating("x", x, "encode levels with quantisation.encode(k), or convert with .float()")
-    if data.ndim < 2 or data.numel() == 0:
-        raise fail("x", "a non-empty batch of shape (B, *D)", data, "add a batch axis")
-    if not bool(data.isfinite().all()):
-        raise fail("x", "finite numbers", "NaN or infinity", "clean the data first")
-    return data.to(state_dtype(data.dtype))
+__all__ = ["BoundTerms"]
 
 
 @final

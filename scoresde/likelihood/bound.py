@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from scoresde._check import brief, choice, fail, instance, positive, positive_int, wrong_type
-from scoresde._tensor import lincomb, ordinary, seeded, wide
+from scoresde._tensor import check_data, lincomb, ordinary, seeded, wide
 from scoresde.ddpm import DDPM
-from scoresde.ddpm.decoder import DECODERS, check_levels, reconstruction, squared_error
-from scoresde.ddpm.terms import check_data
+from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.noise.base import check_seed
 from scoresde.prediction import Prediction
-from scoresde.quantisation import Quantisation
+from scoresde.quantisation import Quantisation, check_levels
 from scoresde.schedule.grid import SoftLogSNR
 from scoresde.sde import AffineSDE
 

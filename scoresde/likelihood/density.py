@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
-from scoresde._tensor import ordinary, uncompiled, wide
-from scoresde.ddpm.terms import check_data
+from scoresde._tensor import check_data, ordinary, uncompiled, wide
 from scoresde.likelihood.divergence import (
     DIVERGENCES,
     PROBES,

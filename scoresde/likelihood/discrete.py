@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from scoresde._check import brief, choice, fail, instance, positive_int
-from scoresde._tensor import ordinary, wide
-from scoresde.ddpm.decoder import check_levels
-from scoresde.ddpm.terms import check_data
+from scoresde._tensor import check_data, ordinary, wide
 from scoresde.likelihood.density import Prior, log_prob, span_of
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.noise.base import check_seed, key
 from scoresde.oracles import Gaussian
-from scoresde.quantisation import Quantisation
+from scoresde.quantisation import Quantisation, check_levels
 
 __all__ = ["DEQUANTISERS", "DiscreteLogLikelihood", "discrete_log_prob"]
 
