@@ -15,7 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
         "_check _progress",
-        "_tensor",
+        "_tensor _io",
         "node quantisation nets metrics plot",
         "summary",
         "sde prediction noise data",

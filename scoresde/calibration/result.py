@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
@@ -15,9 +13,10 @@ from scoresde._check import fail, instance
 from scoresde.model import ScoreModel
 from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE, AffineSDE, same_schedule
+from scoresde.sde.fingerprint import model_hashes
 from scoresde.solvers.exponential.adams import Adams
 
-__all__ = ["Calibration", "Cost", "Errors", "model_of"]
+__all__ = ["Calibration", "Cost", "Errors"]
 
 _FORMAT, _VERSION = "scoresde calibration", 1
 
@@ -116,7 +115,7 @@ class Calibration:
         instance("sde", sde, AffineSDE, anew)
         same_schedule(sde, self.fingerprint["schedule"], "sde", "calibration", anew)
         if model is not None:
-            mine = model_of(model)
+            mine = model_hashes(model)
             for part, value in self.fingerprint["model"].items():
                 if mine[part] != value:
                     raise fail("model", f"the calibrated model's {part} {value}", mine[part], anew)
@@ -160,36 +159,6 @@ class Calibration:
             self.note,
         )
         return "\n".join(line for line in lines if line)
-
-
-def model_of(model: ScoreModel) -> dict[str, str]:
-    """Hashes of what a model is made of, its settings, and its weights."""
-    classes, settings, weights = [], [], hashlib.sha256()
-    for name, module in model.named_modules():
-        classes.append([name, type(module).__qualname__])
-        for key, value in sorted(vars(module).items()):
-            if key.startswith("_") or key == "training" or isinstance(value, SDE):
-                continue
-            settings.append([name, key, _setting(value)])
-    for key, tensor in sorted(model.state_dict().items()):
-        wide = tensor.detach().cpu()
-        wide = wide.double() if wide.is_floating_point() else wide
-        weights.update(f"{key} {tuple(wide.shape)}".encode())
-        weights.update(wide.contiguous().numpy().tobytes())
-    digests = [hashlib.sha256(json.dumps(part).encode()) for part in (classes, settings)]
-    named = zip(("classes", "settings", "weights"), (*digests, weights), strict=True)
-    return {name: digest.hexdigest() for name, digest in named}
-
-
-def _setting(value: Any) -> Any:
-    """A plain value as it is, a function by its name, all else by its type."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_setting(v) for v in value]
-    if isinstance(value, Mapping):
-        return {str(k): _setting(v) for k, v in value.items()}
-    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _plain(value: Any) -> Any:

@@ -19,13 +19,14 @@ from scoresde.calibration.optimise import (
     shortest,
     warp,
 )
-from scoresde.calibration.result import Calibration, Cost, Errors, model_of
+from scoresde.calibration.result import Calibration, Cost, Errors
 from scoresde.calibration.trajectories import NoGradient, Path, Trajectories
 from scoresde.model import check_cond
 from scoresde.noise import Independent
 from scoresde.process import ReverseSDE
 from scoresde.schedule.grid import GRIDS
-from scoresde.sde import AffineSDE, fingerprint
+from scoresde.sde import AffineSDE
+from scoresde.sde.fingerprint import fingerprint, model_hashes
 from scoresde.solvers.exponential.adams import Adams
 
 __all__ = ["CANDIDATES", "METHODS", "calibrate"]
@@ -162,7 +163,7 @@ def calibrate(
         reference_error=group.accuracy,
         cost=Cost(trajectories, group.rows, group.calls, group.gradients),
         note=note.strip(),
-        fingerprint={"schedule": fingerprint(group.sde), "model": model_of(group.model)},
+        fingerprint={"schedule": fingerprint(group.sde), "model": model_hashes(group.model)},
     )
 
 

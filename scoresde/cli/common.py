@@ -52,7 +52,6 @@ __all__ = [
     "pick_device",
     "progress",
     "say",
-    "whole_file",
 ]
 
 P = ParamSpec("P")
@@ -356,21 +355,6 @@ def check_file(out: Path, overwrite: bool) -> None:
             f"out: expected a new file, got {str(out)!r}, which exists; name another, or pass "
             "--overwrite to replace it"
         )
-
-
-@contextmanager
-def whole_file(out: Path) -> Iterator[Path]:
-    """Where to write a file, which gets its name once it is whole; its folder is made.
-
-    After an error there is no trace of it, and what stood there stands there still.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    half = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
-    try:
-        yield half
-        os.replace(half, out)
-    finally:
-        half.unlink(missing_ok=True)
 
 
 # From options to objects

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from scoresde._io import write
 from scoresde.cli.common import say
 
 __all__ = [
     "ABOUT",
     "ConfigFile",
     "given",
-    "put_config",
     "read_file",
     "say_where",
     "settings",
@@ -153,17 +153,9 @@ def write_config(ctx: typer.Context, folder: Path, about: Mapping[str, Any] | No
     """
     from importlib.metadata import version
 
-    folder.mkdir(parents=True, exist_ok=True)
     head = {"command": ctx.info_name, "version": version("scoresde"), **(about or {})}
     text = json.dumps({**settings(ctx), ABOUT: head}, indent=1, default=str)
-    return put_config(folder, f"{text}\n".encode())
-
-
-def put_config(folder: Path, content: bytes) -> Path:
-    """Write the content of a folder's `config.json`, whole or not at all."""
-    half = folder / ".config.json.tmp"
-    half.write_bytes(content)
-    os.replace(half, folder / "config.json")
+    write(folder / "config.json", f"{text}\n".encode())
     return folder / "config.json"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scoresde._io import replacing
 from scoresde.cli.common import (
     BatchSize,
     Device,
@@ -19,7 +20,6 @@ from scoresde.cli.common import (
     emit,
     is_first,
     progress,
-    whole_file,
 )
 from scoresde.cli.config import ConfigFile
 from scoresde.cli.opened import Opened, open_checkpoint
@@ -309,7 +309,7 @@ def _save(place: Path, arrays: Mapping[str, Any], opened: Opened) -> None:
 
     if not is_first():
         return
-    with whole_file(place) as half:
+    with replacing(place) as half:
         if place.suffix == ".npz":
             np.savez(half, **arrays)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scoresde._io import digest
 from scoresde.cli.common import Json, Model, emit
 from scoresde.cli.opened import known_shape, open_checkpoint, run_about
 
@@ -66,7 +67,7 @@ def report(folder: Path) -> dict[str, Any]:
         "sde": sde["class"],
         "sde_options": sde.get("fields"),
         **_times(SDES.get(sde["class"]), sde.get("fields")),
-        "schedule": _fingerprint(config["schedule"]),
+        "schedule": digest(config["schedule"])[:16],
         "network": net["class"],
         "network_options": options,
         "parameters": count,
@@ -116,14 +117,6 @@ def _times(made: Any, fields: Mapping[str, Any] | None) -> dict[str, Any]:
         "time": {"t_min": sde.t_min, "t_end": sde.t_end, "T": sde.T},
         "log_snr": {"t_end": sde.log_snr(sde.t_end), "T": sde.log_snr(sde.T)},
     }
-
-
-def _fingerprint(schedule: Mapping[str, Any]) -> str:
-    """A short hash of the schedule's values, equal for equal schedules."""
-    import hashlib
-    import json
-
-    return hashlib.sha256(json.dumps(schedule, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _average(training: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
 
+from scoresde._io import replacing
 from scoresde.cli.common import (
     BatchSize,
     Device,
@@ -21,7 +22,6 @@ from scoresde.cli.common import (
     emit,
     is_first,
     progress,
-    whole_file,
 )
 from scoresde.cli.config import ConfigFile
 from scoresde.cli.opened import Opened, open_checkpoint
@@ -131,7 +131,7 @@ def likelihood(
     result = found.summary()
     if place is not None:
         if is_first():
-            with whole_file(place) as half:
+            with replacing(place) as half:
                 found.write(half)
         result["out"] = str(place)
     emit(result, _text(result), as_json)

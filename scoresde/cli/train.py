@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scoresde._io import write
 from scoresde.cli.build import (
     build_model,
     build_net,
@@ -32,7 +33,7 @@ from scoresde.cli.common import (
     say,
     watched,
 )
-from scoresde.cli.config import ConfigFile, put_config, say_where, write_config
+from scoresde.cli.config import ConfigFile, say_where, write_config
 from scoresde.cli.initial import initial
 from scoresde.cli.pictures import Pictures, draw_losses
 from scoresde.cli.source import DataOptions, Source, load_source, parts
@@ -414,7 +415,7 @@ def train(
         _fit(trainer, out, resume)
     except (TypeError, ValueError):  # bad input: the run stays as it was, its options too
         if is_first() and before is not None:
-            put_config(out, before)
+            write(earlier, before)
         raise
     result = result_of(trainer, out, clock.perf_counter() - began, about)
     emit(result, ending(result), as_json)

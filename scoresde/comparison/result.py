@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import final
 
 from scoresde._check import fail, path_of
+from scoresde._io import write
 from scoresde.comparison.report import page
 from scoresde.comparison.rows import Results
 
@@ -48,11 +49,5 @@ class Comparison(Results):
         if place.suffix != ".html":
             raise fail("path", "a file that ends in .html", str(path), "add the ending")
         text = page(self, title, low, high)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        made = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            made.write_text(text, encoding="utf-8")
-            os.replace(made, place)
-        finally:
-            made.unlink(missing_ok=True)
+        write(place, text.encode())
         return place

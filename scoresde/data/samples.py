@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import zipfile
 import zlib
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, path_of
+from scoresde._io import read_json
 from scoresde.data.base import LazyData
 from scoresde.data.images import ImageRows
 from scoresde.data.pictures import CHANNELS
@@ -212,11 +212,11 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             "pass the folder that sample_to wrote"
         )
     try:
-        manifest = json.loads(file.read_bytes())
+        manifest = read_json(file)
     except ValueError as error:
         remedy = "it was edited: take another folder"
         raise fail(str(file), "json", f"{error}", remedy) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if manifest.get("format") != FORMAT:
         raise fail(str(file), f"format {FORMAT!r}", "another one", "take another folder")
     if manifest.get("version") != VERSION:
         remedy = "install the version of scoresde that wrote it, or a newer one"

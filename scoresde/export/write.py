@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, need, path_of
+from scoresde._io import replacing
 from scoresde.export.about import BOUND, describe
 from scoresde.export.network import Trial, prepare
 from scoresde.model import ScoreModel
@@ -213,21 +214,14 @@ def _finish(
     runner: Callable[[Path], Run],
 ) -> Exported:
     """Write beside the place, run what was written, compare, rename."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    made = place.with_name(f".{place.stem}.{os.urandom(4).hex()}{place.suffix}")
-    try:
-        write(made)
-        run = runner(made)
+    with replacing(place) as half:
+        write(half)
+        run = runner(half)
         worst = max(trial.deviation(run(trial.inputs)) for trial in trials)
         if not worst <= BOUND:  # NaN, too
             remedy = "the file was removed: keep to PyTorch, or report the layers of the network"
             expected = f"a file that is within {BOUND:.1g} of its model"
             raise fail("model", expected, f"a deviation of {worst:.3g}", remedy)
-        with made.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(made, place)
-    finally:
-        made.unlink(missing_ok=True)
     checked = sum(len(trial.size) for trial in trials)
     return Exported(place, kind, output, worst, checked, about)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from scoresde._check import fail, need, path_of, positive, positive_int, wrong_type
+from scoresde._io import replacing
 from scoresde.plot.density import as_centres, as_density, as_times, as_walks, bright
 from scoresde.plot.plane import _square_limits
 from scoresde.plot.style import (
@@ -268,13 +269,11 @@ def _colors(image: Any) -> Any:
 
 def _write(target: Path, pictures: Sequence[Any], lengths: Sequence[int]) -> None:
     """An endless GIF, beside its place and then renamed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     first, *others = pictures
     duration: Any = list(lengths) if others else lengths[0]
-    try:
+    with replacing(target) as half:
         first.save(
-            partial,
+            half,
             format="GIF",
             save_all=True,
             append_images=others,
@@ -282,6 +281,3 @@ def _write(target: Path, pictures: Sequence[Any], lengths: Sequence[int]) -> Non
             loop=0,
             optimize=False,
         )
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

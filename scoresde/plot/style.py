@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from scoresde._check import choice, fail, path_of
+from scoresde._io import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,11 +141,6 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 150) -> P
     target = path_of("path", path)
     kinds = figure.canvas.get_supported_filetypes()
     kind = choice("the suffix of path", target.suffix.removeprefix(".").lower(), kinds)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        figure.savefig(partial, format=kind, dpi=dpi, facecolor="white")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(target) as half:
+        figure.savefig(half, format=kind, dpi=dpi, facecolor="white")
     return target

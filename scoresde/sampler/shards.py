@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import choice, fail, instance, need, path_of, positive_int, wrong_type
+from scoresde._io import remove, replacing
 from scoresde._progress import progress as progress_of
 from scoresde.data.samples import (
     MODES,
@@ -30,18 +30,7 @@ from scoresde.data.samples import (
 from scoresde.nets.embed import LabelEmbedding
 from scoresde.noise.base import check_seed
 from scoresde.quantisation import Quantisation
-from scoresde.sampler.manifest import (
-    claim,
-    describe,
-    explained,
-    flush,
-    half_of,
-    mine,
-    remove,
-    store,
-    sweep,
-    turn,
-)
+from scoresde.sampler.manifest import claim, describe, explained_shard, mine, sweep_shards, turn
 from scoresde.sampler.registry import check_shape
 from scoresde.sampler.reverse import ReverseSampler
 from scoresde.solvers.base import Unfinished, UnfinishedWarning
@@ -185,7 +174,7 @@ def sample_to(
     own = range(number, len(numbers), count)
     with file, _threads(manifest["threads"]), _bar(progress, number, own, numbers) as advance:
         mine(file, own, folder)
-        for half in sweep(folder, own, format):
+        for half in sweep_shards(folder, own, format):
             warnings.warn(f"{half} was half-written by a killed process: removed", stacklevel=2)
         drawn = nfe = 0
         for k in own:
@@ -197,7 +186,7 @@ def sample_to(
                     content, nfe = _draw(
                         sampler, settings, quantisation, numbers[k], dtype, device
                     )
-                with explained(place):
+                with explained_shard(place):
                     _write(place, content, settings, quantisation)
                 drawn += 1
             advance(len(numbers[k]))
@@ -300,7 +289,7 @@ def _there(place: Path, settings: dict[str, Any], numbers: range) -> bool:
     if whole(place, settings, numbers):
         return True
     warnings.warn(f"{place} is damaged: drawn anew", stacklevel=3)
-    with explained(place):
+    with explained_shard(place):
         remove(place)
     return False
 
@@ -358,36 +347,25 @@ def _write(
     quantisation: Quantisation | None,
 ) -> None:
     """The file or folder of a shard: written beside its place, flushed and renamed."""
-    half = half_of(place)
-    try:
+    with replacing(place) as half:
         if settings["format"] == "npz":
-            buffer = io.BytesIO()
-            np.savez(buffer, **arrays)  # type: ignore[arg-type]
-            store(half, buffer.getbuffer())
+            np.savez(half, **arrays)  # type: ignore[arg-type]
         elif settings["format"] == "csv":
             scaling = None if settings.get("floats") else settings["scaling"]
-            store(half, csv_text(arrays, scaling).encode())
+            half.write_bytes(csv_text(arrays, scaling).encode())
         else:
             half.mkdir()
             grey = 255 / (quantisation.levels - 1) if quantisation is not None else 1.0
             _write_pictures(half, (arrays["x"] * grey).round().astype(np.uint8), arrays["index"])
-            flush(half)
-        os.replace(half, place)
-    except BaseException:  # of a full disk, or Ctrl-C
-        remove(half)
-        raise
-    flush(place.parent)
 
 
 def _write_pictures(folder: Path, x: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> None:
     library = need("PIL.Image", "data")
     for levels, number in zip(x, index.tolist(), strict=True):
-        buffer = io.BytesIO()
         picture = (
             levels[0] if len(levels) == 1 else np.ascontiguousarray(np.moveaxis(levels, 0, -1))
         )
-        library.fromarray(picture).save(buffer, format="PNG")
-        store(folder / image_name(number), buffer.getbuffer())
+        library.fromarray(picture).save(folder / image_name(number), format="PNG")
 
 
 @contextmanager

@@ -1,15 +1,21 @@
-"""Comparing schedules by their values."""
+"""Comparing schedules by their values, and models by their hashes."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor, nn
 
 from scoresde._check import fail
+from scoresde._io import digest
 from scoresde.sde.base import SDE, AffineSDE
 
-__all__ = ["fingerprint", "same_schedule", "same_sde"]
+__all__ = ["fingerprint", "model_hashes", "same_schedule", "same_sde"]
 
 
 def fingerprint(sde: SDE) -> dict[str, list[float]]:
@@ -58,3 +64,46 @@ def same_sde(a: SDE, b: SDE) -> bool:
         return affine or pickle.dumps(a) == pickle.dumps(b)
     except (ValueError, TypeError, AttributeError, pickle.PicklingError):
         return False
+
+
+def model_hashes(model: nn.Module) -> dict[str, str]:
+    """SHA-256 of three sides of a model: "classes", "weights" and "settings".
+
+    The classes are those of its modules. The weights are all parameters and buffers, in float64,
+    so that a model has the same in any precision. The settings are the plain attributes of its
+    modules, but for SDEs, whose schedules are compared by `same_schedule`; a function that is no
+    module enters by its name alone.
+    """
+    classes, settings, weights = [], [], hashlib.sha256()
+    for path, module in model.named_modules():
+        classes.append([path, type(module).__qualname__])
+        for name, value in sorted(vars(module).items()):
+            if not name.startswith("_") and name != "training" and not isinstance(value, SDE):
+                settings.append([path, name, _plain(value)])
+    for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
+        weights.update(f"{name} {tuple(value.shape)}".encode())
+        weights.update(_content(value))
+    parts = {"classes": digest(classes), "weights": weights.hexdigest()}
+    return {**parts, "settings": digest(settings)}
+
+
+def _content(value: Tensor) -> bytes:
+    wide = value.detach().cpu()
+    wide = wide.double() if wide.is_floating_point() else wide
+    return wide.contiguous().numpy().tobytes()
+
+
+def _plain(value: Any) -> Any:  # in and out: whatever an attribute is, and whatever JSON holds
+    """A value as JSON that is the same in every process: numbers and texts as they are."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    name = getattr(value, "__qualname__", type(value).__qualname__)  # in a repr are addresses
+    if isinstance(value, Tensor):
+        return [name, list(value.shape), hashlib.sha256(_content(value)).hexdigest()]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [name, {f.name: _plain(getattr(value, f.name)) for f in fields(value)}]
+    return name

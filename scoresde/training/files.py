@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from scoresde._check import fail, instance, path_of
+from scoresde._io import digest, explained, link_folder, previous, read_json, replacing, sha256
 
 __all__ = [
     "CONFIG",
@@ -23,15 +22,11 @@ __all__ = [
     "check_config",
     "check_place",
     "damaged",
-    "drop_previous",
-    "leftovers",
     "link",
     "listed",
     "open_folder",
     "read",
     "refuse",
-    "remove",
-    "unwritten",
     "write",
 ]
 
@@ -78,87 +73,37 @@ def write(
 ) -> None:
     """Write a folder of `config.json` and files of tensors in the place of what was there.
 
-    All is written beside the place and flushed to the disk; then it is renamed. The config gets
-    the size and the hash of every file, and a checksum of itself.
+    The config gets the size and the hash of every file, and a checksum of itself.
 
     Raises:
         OSError: the disk is full, a quota is reached or the place cannot be written to; what stood
             there is intact.
     """
-    made = place.with_name(f".{place.name}.{os.urandom(4).hex()}.tmp")
-    with _explained(place), _removed_on_failure(made):
-        made.mkdir(parents=True)
-        sums = {name: _write_tensors(made / name, tensors) for name, tensors in files.items()}
+    with _explained(place), replacing(place) as half:
+        half.mkdir()
+        sums = {name: _write_tensors(half / name, tensors) for name, tensors in files.items()}
         content = json.loads(json.dumps({**config, "files": sums}))  # as it will be read
         content["checksum"] = _checksum(content)
-        with (made / CONFIG).open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        _flush_folder(made)
-        _swap(made, place)
+        (half / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def link(source: Path, place: Path) -> None:
-    """Another name for a folder that `write` made, sharing its files where the disk can."""
-    made = place.with_name(f".{place.name}.{os.urandom(4).hex()}.tmp")
-    with _explained(place), _removed_on_failure(made):
-        made.mkdir(parents=True)
-        for file in source.iterdir():
-            try:
-                os.link(file, made / file.name)
-            except OSError:  # a file system without links
-                shutil.copy2(file, made / file.name)
-        _flush_folder(made)
-        _swap(made, place)
+    """Give a folder that `write` made a second name, at which it shares its files.
+
+    Raises:
+        OSError: as `write`.
+    """
+    with _explained(place):
+        link_folder(source, place)
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder under another name, so that a half-removed one never stands at its place."""
-    gone = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.tmp")
-    os.replace(folder, gone)
-    shutil.rmtree(gone)
-
-
-def leftovers(place: Path) -> list[Path]:
-    """The folders that a writer of `place` left half-written when it was killed."""
-    return sorted(place.parent.glob(f".{place.name}.{'[0-9a-f]' * 8}.tmp"))
-
-
-@contextmanager
-def _removed_on_failure(made: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
-
-
-@contextmanager
-def _explained(place: Path) -> Iterator[None]:
-    """What the system says of a write that failed, with the place and the remedy."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        before = "the one before it is intact" if place.exists() else "nothing was left there"
-        raise unwritten("path", place, error, f"{before}: ") from error
-
-
-def unwritten(argument: str, place: Path, error: Exception, before: str = "") -> OSError:
-    """The error of a place that could not be written to, of the system's kind."""
-    # safetensors, written in Rust, says the number in its text alone.
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    number = getattr(error, "errno", None) or (int(told[1]) if told else errno.EIO)
-    remedy = "free some space, raise the quota or choose another disk, and resume"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        remedy = "choose a folder that this user may write to"
-    got = f"{type(error).__name__}: {error}"
-    return OSError(number, f"{argument}: expected to write {place}, got {got}; {before}{remedy}")
+def _explained(place: Path) -> AbstractContextManager[None]:
+    before = "the one before it is intact" if place.exists() else "nothing was left there"
+    return explained("path", place, before, "resume")
 
 
 def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {}
@@ -166,67 +111,24 @@ def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         instance(f"state_dict[{name!r}]", value, Tensor, "safetensors holds tensors alone")
         # Copied, because tied weights share memory, which the format refuses.
         plain[name] = value.detach().to("cpu", copy=True).contiguous()
-    save_file(plain, file)
-    with file.open("rb+") as handle:
-        os.fsync(handle.fileno())
-    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+    try:
+        save_file(plain, file)
+    except SafetensorError as error:  # written in Rust, it gives the number in its text alone
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        raise OSError(int(found[1]) if found else errno.EIO, str(error)) from error
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
 def _checksum(config: Mapping[str, Any]) -> str:
-    """The hash of what json says, apart from the entry for the checksum itself."""
-    content = {key: value for key, value in config.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def drop_previous(place: Path) -> None:
-    """Remove what stood at `place` before, if a killed writer of what stands there now did not."""
-    if place.exists():
-        shutil.rmtree(_previous(place), ignore_errors=True)
-
-
-def _previous(place: Path) -> Path:
-    return place.with_name(f".{place.name}.previous")
-
-
-def _swap(made: Path, place: Path) -> None:
-    """Rename `made` to `place`; what stood there stays whole under another name until then."""
-    previous = _previous(place)
-    if not place.exists():
-        os.replace(made, place)
-    else:
-        shutil.rmtree(previous, ignore_errors=True)
-        os.replace(place, previous)
-        try:
-            os.replace(made, place)
-        except BaseException:
-            os.replace(previous, place)
-            raise
-    _flush_folder(place.parent)
-    shutil.rmtree(previous, ignore_errors=True)
+    """The hash of a config, apart from the entry for the checksum itself."""
+    return digest({key: value for key, value in config.items() if key != "checksum"})
 
 
 def checkpoint_folder(path: Path) -> Path:
     """The checkpoint that a path means: itself, or `checkpoint/` in a run's folder."""
     inside = path / "checkpoint"
     own = (path / "model.safetensors").exists()
-    if not own and (inside.is_dir() or _previous(inside).is_dir()):
+    if not own and (inside.is_dir() or previous(inside).is_dir()):
         return inside
     return path
 
@@ -234,7 +136,7 @@ def checkpoint_folder(path: Path) -> Path:
 def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """The folder, or the previous one if a writer died between its two renames; its config."""
     place = checkpoint_folder(path_of("path", path).resolve())
-    folder = next((f for f in (place, _previous(place)) if f.is_dir()), None)
+    folder = next((f for f in (place, previous(place)) if f.is_dir()), None)
     if folder is None:
         raise FileNotFoundError(
             f"path: expected a checkpoint folder, got {str(path)!r}, which "
@@ -246,12 +148,9 @@ def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
         remedy = "pass the folder that save wrote"
         raise FileNotFoundError(f"path: expected {CONFIG} in {folder}, got none; {remedy}")
     try:
-        config = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise damaged(file, f"no json ({error})") from error
-    if not isinstance(config, dict):
-        raise damaged(file, "no json object")
-    return folder, config
+        return folder, read_json(file)
+    except ValueError as error:
+        raise damaged(file, str(error)) from error
 
 
 def check_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -277,7 +176,7 @@ def read(folder: Path, config: Mapping[str, Any], name: str) -> dict[str, Tensor
     size = file.stat().st_size
     if size != entry.get("bytes"):
         raise damaged(file, f"{size} bytes instead of {entry.get('bytes')}")
-    if _sha256(file) != entry.get("sha256"):
+    if sha256(file) != entry.get("sha256"):
         raise damaged(file, "another content than the one whose hash stands in config.json")
     try:
         tensors = load_file(file)

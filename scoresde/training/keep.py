@@ -11,10 +11,11 @@ from typing import Any, final
 from torch import Tensor
 
 from scoresde._check import fail
+from scoresde._io import remove, sweep
 from scoresde.model import ScoreModel
 from scoresde.quantisation import Quantisation
 from scoresde.training.checkpoint import Training, load_training, save
-from scoresde.training.files import Damaged, drop_previous, leftovers, link, remove
+from scoresde.training.files import Damaged, link
 from scoresde.training.posthoc_ema import snapshot
 from scoresde.training.update import Update
 
@@ -48,19 +49,14 @@ class Keeper:
         """Remove what a killed process left half-written, and say so."""
         if self.out is None:
             return
-        places = [self.out / "checkpoint", self.out / "best"]
-        for parent in ("checkpoints", "snapshots"):
-            found = (self.out / parent).glob(".*.*")
-            places += {p.with_name(p.name.split(".")[1]) for p in found}
-        for place in places:
-            drop_previous(place)
-            for half in leftovers(place):
-                warnings.warn(
-                    f"{half} is a half-written checkpoint of a process that was killed: ignored "
-                    "and removed",
-                    stacklevel=5,
-                )
-                shutil.rmtree(half, ignore_errors=True)
+        halves = sweep(self.out, ("checkpoint", "best"))
+        halves += sweep(self.out / "checkpoints") + sweep(self.out / "snapshots")
+        for half in halves:
+            warnings.warn(
+                f"{half} is a half-written checkpoint of a process that was killed: ignored "
+                "and removed",
+                stacklevel=5,
+            )
 
     def save(self, update: Update, info: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         """Write the checkpoint of a step."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from scoresde._check import need
+from scoresde._io import unwritten
 from scoresde._progress import progress as progress_of
-from scoresde.training.files import unwritten
 
 __all__ = ["Log", "Metrics", "Row", "writing"]
 

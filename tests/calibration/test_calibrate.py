@@ -41,7 +41,7 @@ from scoresde.calibration.optimise import (
     shortest,
     spread,
 )
-from scoresde.calibration.result import Calibration, model_of
+from scoresde.calibration.result import Calibration
 from scoresde.calibration.search import _trajectories, calibrate
 from scoresde.calibration.trajectories import NoGradient, Path, Trajectories, tensor_nodes
 from scoresde.nets import MLP
@@ -50,6 +50,7 @@ from scoresde.noise import Independent
 from scoresde.prediction import Prediction
 from scoresde.schedule.grid import log_snr
 from scoresde.sde import AffineSDE
+from scoresde.sde.fingerprint import model_hashes
 from scoresde.solvers.exponential.coefficients import (
     PARAMETRISATIONS,
     VARIABLES,
@@ -444,10 +445,10 @@ def test_settings_and_precision_of_a_model() -> None:
     torch.manual_seed(0)
     nets = [Preconditioned(MLP(2, width=8), VP, predicts=kind) for kind in ("eps", "x0")]
     nets[1].net.load_state_dict(nets[0].net.state_dict())
-    hashes = [model_of(m) for m in nets]
+    hashes = [model_hashes(m) for m in nets]
     assert hashes[0]["weights"] == hashes[1]["weights"]
     assert hashes[0]["settings"] != hashes[1]["settings"]
-    assert model_of(nets[0].double().eval()) == hashes[0]
+    assert model_hashes(nets[0].double().eval()) == hashes[0]
 
 
 BAD = {

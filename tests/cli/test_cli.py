@@ -25,7 +25,7 @@ from typer.testing import CliRunner  # noqa: E402
 import scoresde.data  # noqa: E402
 from scoresde import ReverseSampler, Trainer, elbo, encode, load, log_prob  # noqa: E402
 from scoresde.cli.app import COMMANDS, app  # noqa: E402
-from scoresde.cli.common import RunFailed, guarded, key_values, whole_file  # noqa: E402
+from scoresde.cli.common import RunFailed, guarded, key_values  # noqa: E402
 from scoresde.likelihood import discrete_log_prob  # noqa: E402
 from scoresde.solvers import AdaptiveODE  # noqa: E402
 
@@ -624,24 +624,6 @@ def test_an_old_report_survives_a_comparison_that_fails(moons: Path, tmp_path: P
     refused(f"compare {moons} --solvers nosuch --out {tmp_path} --overwrite", "nosuch")
     refused(f"compare {moons} --solvers ddim --out {tmp_path}", "--overwrite")
     assert contents(tmp_path) == before
-
-
-def full(place: Path) -> None:
-    """Write half of a file on a disk that is full then."""
-    with whole_file(place) as half:
-        half.write_text("ha")
-        raise OSError("full")
-
-
-def test_a_file_that_fails_half_way_leaves_the_old_one(
-    tmp_path: Path,
-) -> None:
-    place = tmp_path / "new/codes.npz"
-    with whole_file(place) as half:
-        half.write_text("old")
-    with pytest.raises(OSError, match="full"):
-        full(place)
-    assert os.listdir(place.parent) == ["codes.npz"] and place.read_text() == "old"
 
 
 def test_a_rank_that_is_no_number_is_named(

@@ -246,8 +246,8 @@ def test_whole_shards_are_kept_and_the_rest_is_drawn(tmp_path: Path) -> None:
     files[1].unlink()
     files[2].write_bytes(files[2].read_bytes()[:-40])
     files[3].write_bytes(files[0].read_bytes())  # whole, but of other samples
-    (tmp_path / ".shard-000004.npz.tmp").write_bytes(b"half")
-    (tmp_path / ".sampling.json.0a1b2c3d.tmp").write_bytes(b"half")
+    (tmp_path / ".shard-000004.npz.4e5f6a7b.tmp.npz").write_bytes(b"half")
+    (tmp_path / ".sampling.json.0a1b2c3d.tmp.json").write_bytes(b"half")
     with pytest.warns(UserWarning, match="half-written|is damaged") as caught:
         done = write(tmp_path)
     texts = [str(w.message) for w in caught]

@@ -359,10 +359,10 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def truthful(path: Path) -> None:
     """Make config.json true of the weights' file, whatever it is now."""
-    from scoresde.training.files import _sha256
+    from scoresde._io import sha256
 
     file = path / "model.safetensors"
-    entry = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+    entry = {"bytes": file.stat().st_size, "sha256": sha256(file)}
     edit(path, lambda c: c["files"].update({"model.safetensors": entry}))
 
 

@@ -194,7 +194,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("call", range(12))
+@pytest.mark.parametrize("call", range(19))
 def test_death_at_any_call_of_the_system_while_saving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
@@ -204,7 +204,7 @@ def test_death_at_any_call_of_the_system_while_saving(
 
     def dying(real: Callable[..., Any]) -> Callable[..., Any]:
         def act(*arguments: Any, **options: Any) -> Any:
-            if next(count) >= 14 + call:  # from the second checkpoint on
+            if next(count) >= 18 + call:  # from the second checkpoint on
                 raise Killed
             return real(*arguments, **options)
 
