@@ -21,16 +21,19 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from problems import SPECTRUM, Problem, b1, b4
-from solvers import OURS, RESULTS, Method, Record, measure, methods
 
 from scoresde import Gaussian, ReverseSDE
 from scoresde.calibration.result import Calibration
 from scoresde.calibration.search import METHODS, calibrate
 from scoresde.noise import Independent
+
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.problems import SPECTRUM, Problem, b1, b4
+from benchmarks.solvers import OURS, RESULTS, Method, Record, measure, methods
 
 BUDGETS = (5, 10, 20, 50)
 GRIDS = ("log_snr", "quadratic", "karras", "uniform")

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from problems import Drawn, drawn
 from torch import Tensor
 
 from scoresde import VPSDE, Adams, FunctionScore, Grid, ReverseSampler, ReverseSDE
@@ -31,6 +30,9 @@ from scoresde.sampler import SOLVERS
 from scoresde.sampler.plan import AUTO, choose
 from scoresde.schedule.grid import GRIDS, make_grid, tapered
 from scoresde.solvers.base import nodes
+
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.problems import Drawn, drawn
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "choosing.json"

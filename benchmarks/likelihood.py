@@ -24,6 +24,7 @@ import importlib
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,13 +33,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from peers import k_sampling
-from problems import Denoiser
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from scoresde import VPSDE, Gaussian, GaussianMixture, ScoreModel
 from scoresde.likelihood import log_prob
+
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.peers import k_sampling
+from benchmarks.problems import Denoiser
 
 RESULTS = Path(__file__).parent / "results"
 SDE, T_END, D = VPSDE(), 1e-5, torch.float64

@@ -18,6 +18,7 @@ import importlib
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import installed, k_sampling
 from torch import Tensor, nn
 
 from scoresde import VPSDE, Preconditioned, ReverseSampler
@@ -33,6 +33,9 @@ from scoresde.node import Node
 from scoresde.noise import Independent, Noise
 from scoresde.sampler import SOLVERS
 from scoresde.solvers import StepSolver
+
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.peers import installed, k_sampling
 
 RESULTS = Path(__file__).parent / "results"
 

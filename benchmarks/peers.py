@@ -27,8 +27,9 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from problems import Denoiser, Draws
 from torch import Tensor
+
+from benchmarks.problems import Denoiser, Draws
 
 __all__ = ["LIBRARIES", "Peer", "Task", "installed", "k_sampling", "peers"]
 

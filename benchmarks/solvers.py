@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -21,9 +22,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import peers
 import torch
-from problems import (
+from torch import Tensor
+
+from scoresde import SDE, VPSDE, Adams, Grid, ReverseSDE
+from scoresde.sampler import SOLVERS
+from scoresde.sampler.registry import as_solver
+from scoresde.solvers import Solver, StepSolver
+
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks import peers
+from benchmarks.problems import (
     ANCHORS,
     FAMILIES,
     Denoiser,
@@ -38,12 +47,6 @@ from problems import (
     b4,
     spectral_w2,
 )
-from torch import Tensor
-
-from scoresde import SDE, VPSDE, Adams, Grid, ReverseSDE
-from scoresde.sampler import SOLVERS
-from scoresde.sampler.registry import as_solver
-from scoresde.solvers import Solver, StepSolver
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = (5, 10, 20, 50, 100)

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peers import installed, k_sampling
 from torch import Tensor
 
 from scoresde import VPSDE, Preconditioned, ReverseSampler, ScoreModel, Trainer
@@ -45,6 +44,9 @@ from scoresde.nets import MLP, UNet
 from scoresde.noise import Independent
 from scoresde.plot import save
 from scoresde.plot.style import PALETTE, SOFT, blank, plain_ticks
+
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.peers import installed, k_sampling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

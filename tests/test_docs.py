@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import runpy
 from pathlib import Path
 from typing import Any
 
 import order
 import pytest
 
+from benchmarks import choosing
 from scoresde.data import toy
 from scoresde.metrics import sliced_wasserstein
 
@@ -65,13 +65,9 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
         assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
 
 
-def test_the_page_of_the_automatic_choice_is_that_of_its_figures(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_page_of_the_automatic_choice_is_that_of_its_figures() -> None:
     """docs/choosing.md and `solver="auto"` say what benchmarks/results/choosing.json holds."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    found = runpy.run_path(str(ROOT / "benchmarks/choosing.py"))
-    saved = found["load"]()
-    assert (saved["nodes"], saved["taken"]) == (found["fingerprint"](), found["taken"]())
-    assert {p["seed"] for p in saved["problems"]} >= set(found["HELD_OUT"])
-    assert found["PAGE"].read_text(encoding="utf-8") == found["page"](saved)
+    saved = choosing.load()
+    assert (saved["nodes"], saved["taken"]) == (choosing.fingerprint(), choosing.taken())
+    assert {p["seed"] for p in saved["problems"]} >= set(choosing.HELD_OUT)
+    assert choosing.PAGE.read_text(encoding="utf-8") == choosing.page(saved)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from benchmarks import fashion, page
 from scoresde import Trainer
 from scoresde.data import Data
 
@@ -20,22 +17,12 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/results.md"
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    yield
-    for name in ("page", "fashion"):
-        sys.modules.pop(name, None)
-
-
 @pytest.mark.skipif(not PAGE.exists(), reason="no results in this checkout")
 def test_the_page_is_that_of_the_files() -> None:
-    page = importlib.import_module("page")
     assert PAGE.read_text(encoding="utf-8") == page.page()
 
 
 def test_the_numbers_of_samples_are_those_of_the_run() -> None:
-    page = importlib.import_module("page")
     measured = {"value": 0.0123, "floor_mean": 0.0045, "floor_std": 0.0001, "count": 777}
     judged = {
         "bits": {k: [3.25, 0.01] for k in ("bound", "bound_of_the_32", "flow_of_the_32")},
@@ -66,7 +53,6 @@ def test_the_numbers_of_samples_are_those_of_the_run() -> None:
 def test_the_time_of_a_run_in_parts_is_their_sum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fashion: Any = importlib.import_module("fashion")
     clock = iter([0.0, 100.0, 1000.0, 1030.0])
     monkeypatch.setattr(fashion.time, "perf_counter", lambda: next(clock))
 

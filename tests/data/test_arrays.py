@@ -1,7 +1,5 @@
 """.npy and .npz files in every layout, also larger than memory."""
 
-import importlib
-import importlib.util
 import io
 import subprocess
 import sys
@@ -16,6 +14,7 @@ from data_files import BYTES, decoded, file_of, levels, refuses
 from numpy.lib.format import write_array_header_1_0
 from torch import Tensor
 
+from benchmarks import loading
 from scoresde.data import Rows, load_data, npy, npz
 from scoresde.quantisation import Quantisation
 from scoresde.training.stream import Stream
@@ -192,11 +191,10 @@ def test_a_file_larger_than_memory_is_not_loaded(tmp_path: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(("case", "gigabytes"), [("images", 2), ("columns", 2), ("moments", 0.2)])
 def test_training_on_a_large_file_takes_little_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, gigabytes: float
+    tmp_path: Path, case: str, gigabytes: float
 ) -> None:
     """Of 2 GB of narrow rows the order of an epoch would take as much again."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    found = importlib.import_module("loading").measure(case, gigabytes, 5, tmp_path)
+    found = loading.measure(case, gigabytes, 5, tmp_path)
     assert found["grown_mb"] < 300, found
 
 

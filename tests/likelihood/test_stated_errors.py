@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import stated_errors
 from scoresde import (
     EDMSDE,
     VESDE,
@@ -46,16 +45,6 @@ VP = VPSDE()
 TWO = GaussianMixture(torch.tensor([[-1.0], [1.0]], dtype=D), torch.tensor([0.01, 0.04], dtype=D))
 
 
-@pytest.fixture(scope="module")
-def battery() -> Any:
-    folder = str(Path(__file__).parents[2] / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        yield importlib.import_module("stated_errors")
-    finally:
-        sys.path.remove(folder)
-
-
 class Double(ScoreModel):
     """A model that takes two network evaluations for a prediction, as a guided one does."""
 
@@ -80,14 +69,14 @@ def unit(dim: int, std: float) -> Gaussian:
 
 @pytest.mark.parametrize("what", ["log_prob", "encode"])
 @pytest.mark.parametrize("name", ["std 1e-3, 1-D", "condition 1e4, 8-D", "ring of 8"])
-def test_stated_errors_are_true(battery: Any, what: str, name: str) -> None:
+def test_stated_errors_are_true(what: str, name: str) -> None:
     """Of 24 samples none is off by more than 5 times its stated error."""
-    problem = next(p for p in battery.problems() if p.name.startswith(name))
+    problem = next(p for p in stated_errors.problems() if p.name.startswith(name))
     modes = name == "ring of 8"  # the flow of a mixture is found by a reference
     for family in ("VP",) if modes else ("sub-VP", "VE", "cosine", "EDM", "flow"):
-        sde = battery.families()[family]
+        sde = stated_errors.families()[family]
         for tol in (1e-3, 1e-5):
-            found = battery.cell(what, family, sde, problem, tol, 24)
+            found = stated_errors.cell(what, family, sde, problem, tol, 24)
             assert found.off == 0.0, found
 
 
@@ -95,11 +84,11 @@ def test_stated_errors_are_true(battery: Any, what: str, name: str) -> None:
 @pytest.mark.parametrize(
     "family", ["VP", "sub-VP", "VE", "cosine", "EDM", "flow", "linear", "chain"]
 )
-def test_stated_errors_are_true_for_every_kind_of_data(battery: Any, family: str) -> None:
-    sde = battery.families()[family]
-    for problem in battery.problems():
+def test_stated_errors_are_true_for_every_kind_of_data(family: str) -> None:
+    sde = stated_errors.families()[family]
+    for problem in stated_errors.problems():
         for tol in (1e-4, 1e-6, 1e-8):
-            found = battery.cell("log_prob", family, sde, problem, tol, 64)
+            found = stated_errors.cell("log_prob", family, sde, problem, tol, 64)
             assert found.off <= 0.02, found
 
 
@@ -419,15 +408,16 @@ def test_grids_of_several_segments_start_anew_with_care() -> None:
     assert float(out.x.var()) == pytest.approx(float(exact.mean()), rel=0.15)
 
 
-def test_the_page_of_the_battery_counts_cells_and_calls(battery: Any) -> None:
+def test_the_page_of_the_battery_counts_cells_and_calls() -> None:
     known = {"what": "log_prob", "family": "VP", "data": "ring", "smooth": True, "worst": 9.0}
     known |= {"error": 1.0, "stated": 2.0}
     now = [
-        battery.Cell(**known, tolerance=t, off=o, calls=40.0) for t, o in ((1e-3, 0.5), (1e-5, 0))
+        stated_errors.Cell(**known, tolerance=t, off=o, calls=40.0)
+        for t, o in ((1e-3, 0.5), (1e-5, 0))
     ]
-    before = [battery.Cell(**known, tolerance=t, off=1.0, calls=50.0) for t in (1e-3, 1e-5)]
+    before = [stated_errors.Cell(**known, tolerance=t, off=1.0, calls=50.0) for t in (1e-3, 1e-5)]
     about = {"command": "run", "what": "16 samples", "reference": {"VP": 2e-12}}
-    page = battery.page(about, now, {battery.key(c): c for c in before})
+    page = stated_errors.page(about, now, {stated_errors.key(c): c for c in before})
     assert "| VP | 2 | 1 | 25.00% | 9 | 100.00% | 9 | -20.0% |" in page
     assert "-20.0% on smooth data" in page and "at most 2.0e-12" in page
     assert "| VP | ring | 0.001 | 50.0% | 9 | 1.0e+00 | 2.0e+00 |" in page

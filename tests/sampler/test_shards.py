@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import resource
@@ -10,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks import kill_sampling, memory
 from scoresde import (
     VPSDE,
     Gaussian,
@@ -217,25 +217,16 @@ def test_death_at_any_call_of_the_system(
 
 @POSIX
 @pytest.mark.parametrize("format", ["npz", "png"])
-def test_one_sigkill(kill_sampling: Any, tmp_path: Path, format: str) -> None:
+def test_one_sigkill(tmp_path: Path, format: str) -> None:
     kill_sampling.survive(tmp_path, 1, {"n": 3 * 20, "shard": 3, "format": format}, seed=1)
 
 
 @pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("format", ["npz", "png"])
-def test_five_sigkills(kill_sampling: Any, tmp_path: Path, format: str) -> None:
+def test_five_sigkills(tmp_path: Path, format: str) -> None:
     found = kill_sampling.survive(tmp_path, 5, {"n": 3 * 60, "shard": 3, "format": format})
     assert found["kills"] == 5 and found["equal_to_the_bit"]
-
-
-@pytest.fixture
-def kill_sampling() -> Iterator[Any]:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        yield importlib.import_module("kill_sampling")
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
 
 
 def test_whole_shards_are_kept_and_the_rest_is_drawn(tmp_path: Path) -> None:
@@ -545,10 +536,5 @@ def test_pictures_of_few_levels_use_all_of_the_grey(tmp_path: Path, low: float) 
 @POSIX
 def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None:
     """20,000 images, 63 MB as floats; the script benchmarks/memory.py takes 50,000."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        memory = importlib.import_module("memory")
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
     one, many = (memory.measured(n, "npz")[0] for n in (500, 20_000))
     assert many - one < 30

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-FOLDER = str(Path(__file__).parents[2] / "benchmarks")
+from benchmarks import kills
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 
 
-@pytest.fixture(scope="module")
-def kills() -> Any:
-    sys.path.insert(0, FOLDER)
-    try:
-        yield importlib.import_module("kills")
-    finally:
-        sys.path.remove(FOLDER)
-
-
-def test_one_kill_between_the_two_renames(kills: Any, tmp_path: Path) -> None:
+def test_one_kill_between_the_two_renames(tmp_path: Path) -> None:
     (life,) = kills.survive(tmp_path, 1)
     assert life.swapped and life.half == ["checkpoint: complete, not renamed"]
     assert life.step > 0 and life.lost <= kills.EVERY
 
 
 @pytest.mark.slow
-def test_five_kills_of_every_kind(kills: Any, tmp_path: Path) -> None:
+def test_five_kills_of_every_kind(tmp_path: Path) -> None:
     """With accumulated gradients; at most the steps since the last checkpoint are lost."""
     lives = kills.survive(tmp_path, 5, accumulate=3, seed=1)
     assert {life.aim for life in lives} == {"any", "write", "call", "between"}
@@ -40,7 +28,7 @@ def test_five_kills_of_every_kind(kills: Any, tmp_path: Path) -> None:
     assert lives[-1].step > lives[0].step
 
 
-def test_the_comparison_sees_a_byte_and_a_file(kills: Any, tmp_path: Path) -> None:
+def test_the_comparison_sees_a_byte_and_a_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / "x").write_bytes(b"same")
