@@ -1,42 +1,47 @@
-"""CSV files as people have them: their encoding, delimiter, decimal mark and line of names."""
+"""CSV files as people have them: their encoding, delimiter, decimal mark and line of names.
+
+pyarrow parses the cells. The options that it needs are detected here first.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from functools import reduce
+from io import StringIO
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from scoresde._check import fail, wrong_type
+from scoresde._check import fail, need
 
-__all__ = [
-    "Column",
-    "checked_decimal",
-    "checked_delimiter",
-    "checked_names",
-    "numbered_rows",
-    "read_csv",
-    "thousands",
-]
+__all__ = ["Column", "read_csv", "thousands"]
 
 Column = np.ndarray[Any, Any]
 
-PIECE = 4096
-"""Rows that are parsed at a time."""
-
 LOOK = 50
-"""Lines from which the delimiter is told."""
+"""Rows from which the delimiter is told."""
 
+BLOCK = 2**26
+"""Bytes that are cut at a time; no row may be longer."""
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 DELIMITERS = (",", ";", "\t", "|")
-MARKS = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff", b"\xff\xfe", b"\xfe\xff")
-"""Byte-order marks of UTF-32 and UTF-16."""
-
+COMMENT = re.compile(r"^[ \t]*#.*\n?", re.MULTILINE)
 COMMA = re.compile(r"[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?")
+COMMAS = r"^([+-]?\d*),(\d*(?:[eE][+-]?\d+)?)\s*$"
+POINT = r"^[+-]?[\d,]*\.[\d.,]*\s*$"
 GROUPED = re.compile(r"[+-]?\d{1,3}([.,' \u00a0\u202f]\d{3})+([.,]\d+)?")
 
 
@@ -59,97 +64,77 @@ def read_csv(
 
     Raises:
         FileNotFoundError: there is no such file.
+        ImportError: pyarrow is not installed.
         ValueError: it is empty, is no text, or a row has another number of cells.
     """
-    try:
-        encoding = _encoding(path)
-        try:
-            return _read(path, encoding, pick, label, delimiter, decimal, header)
-        except UnicodeDecodeError:
-            if encoding != "utf-8-sig":
-                raise
-            warnings.warn(
-                f"{path.name}: is not in UTF-8, and is read as latin-1 (Windows-1252)",
-                stacklevel=4,
-            )
-            return _read(path, "cp1252", pick, label, delimiter, decimal, header)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no file {path}") from None
-    except (csv.Error, UnicodeError) as error:
-        raise fail(str(path), "a CSV file of text", str(error), "convert it to UTF-8") from error
-
-
-def _encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith(MARKS):
-        return "utf-32" if start in MARKS[:2] else "utf-16"
-    if b"\0" in start:  # UTF-16 without a mark
-        return "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
-    return "utf-8-sig"
-
-
-def _read(
-    path: Path,
-    encoding: str,
-    pick: Callable[[list[str]], list[str]],
-    label: str | None,
-    delimiter: str | None,
-    decimal: str | None,
-    header: bool | None,
-) -> dict[str, Column]:
-    with path.open(newline="", encoding=encoding) as file:
-        mark = delimiter or _delimiter(path, file)
-        file.seek(0)
-        lines = _lines(file, mark)
-        first = next(lines, None)
-        if first is None:
-            raise fail(str(path), "a line of names and rows", "an empty file", "check it")
-        names, rows = _headed(first, lines, header, path)
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise fail(str(path), "different names", twice, "rename the columns")
-        picked = pick(names)
-        place = {name: i for i, name in enumerate(names)}
-        pieces: dict[str, list[Column]] = {name: [] for name in picked}
-        count = 0
-        while piece := list(islice(rows, PIECE)):
-            _rectangular(piece, len(names), count, path, mark)
-            for name in picked:
-                text = name == label or decimal == ","
-                pieces[name].append(_compact([line[place[name]] for line in piece], text))
-            count += len(piece)
-    if count == 0:
-        raise fail(str(path), "rows below the names", "none", "check the file")
-    columns = {name: _joined(parts) for name, parts in pieces.items()}
-    if decimal == ",":
-        return {k: v if k == label else _with_commas(v, k) for k, v in columns.items()}
-    commas = [k for k, v in columns.items() if k != label and mark != "," and _has_commas(v)]
+    if delimiter is not None and (not isinstance(delimiter, str) or len(delimiter) != 1):
+        raise fail("delimiter", "one character", delimiter, "pass e.g. ';'")
+    if decimal not in (None, ".", ","):
+        raise fail("decimal", "'.' or ','", decimal, "leave it out to tell it from the file")
+    text = COMMENT.sub("", _text(path))
+    mark = delimiter or _delimiter(path, text)
+    text = text.replace(f'{mark} "', f'{mark}"')
+    rows = list(islice(_rows(text, mark), LOOK))
+    if not rows:
+        raise fail(str(path), "a line of names and rows", "an empty file", "check it")
+    names, named = _names(rows[0], header, path)
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise fail(str(path), "different names", twice, "rename the columns")
+    picked = pick(names)
+    below = rows[1:] if named else rows
+    if any(len(row) == len(names) + 1 and not row[-1].strip() for row in below):
+        text = re.sub(rf"{re.escape(mark)}[ \t]*$", "", text, flags=re.MULTILINE)  # ends the rows
+    cells = _cells(path, text, mark, names, named)
+    columns = {k: cells[k].to_numpy() if k == label else _floats(cells[k]) for k in picked}
+    numbers = [name for name in picked if name != label]
+    commas = [name for name in numbers if mark != "," and _has_commas(columns[name])]
     if decimal is None and commas:
         warnings.warn(
             f"{path.name}: the numbers of {', '.join(map(repr, commas))} have decimal commas and "
             "are read so (decimal='.' refuses them)",
-            stacklevel=5,
+            stacklevel=3,
         )
-        return _read(path, encoding, pick, label, mark, ",", header)
+        decimal = ","
+    if decimal == ",":
+        columns |= {name: _with_commas(cells[name], name) for name in numbers}
     return columns
 
 
-def _lines(file: IO[str], delimiter: str) -> Iterator[list[str]]:
-    """The rows, without comments and lines in which every cell is empty."""
-    text = (line for line in file if not line.lstrip().startswith("#"))
-    for line in csv.reader(text, delimiter=delimiter, skipinitialspace=delimiter != "\t"):
-        if any(cell.strip() for cell in line):
-            yield line
+def _text(path: Path) -> str:
+    """The whole file, decoded by its byte-order mark, or else as UTF-8 or latin-1."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {path}") from None
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in content[:4]:  # UTF-16 without a mark
+        encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        remedy = "convert it to UTF-8"
+        try:
+            text = content.decode("cp1252" if encoding == "utf-8" else encoding)
+        except UnicodeDecodeError:
+            raise fail(str(path), "a CSV file of text", str(error), remedy) from error
+        said = f"{path.name}: is not in UTF-8, and is read as latin-1 (Windows-1252)"
+        warnings.warn(said, stacklevel=4)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _delimiter(path: Path, file: IO[str]) -> str:
+def _rows(text: str, mark: str) -> Iterator[list[str]]:
+    """The rows of which any cell is filled, by the reader of Python."""
+    rows = csv.reader(StringIO(text, newline=""), delimiter=mark, skipinitialspace=mark != "\t")
+    return (row for row in rows if any(cell.strip() for cell in row))
+
+
+def _delimiter(path: Path, text: str) -> str:
     """The delimiter that cuts the first lines into most numbers, in rows of one length."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     best, chosen = 0.0, usual
     for mark in (usual, *(other for other in DELIMITERS if other != usual)):
-        file.seek(0)
-        rows = list(islice(_lines(file, mark), LOOK))
+        rows = list(islice(_rows(text, mark), LOOK))
         widths = {len(row) for row in rows[1:]}
         if len(rows) < 2 or len(widths) != 1 or max(widths) < 2:
             continue
@@ -174,10 +159,8 @@ def _number(cell: str, *, comma: bool) -> bool:
     return True
 
 
-def _headed(
-    first: list[str], lines: Iterator[list[str]], header: bool | None, path: Path
-) -> tuple[list[str], Iterator[list[str]]]:
-    """The names, and the rows; a first line of numbers is a row, but for 0, 1, 2, ..."""
+def _names(first: Sequence[str], header: bool | None, path: Path) -> tuple[list[str], bool]:
+    """The names of the columns, and whether the first row holds them; numbers are data."""
     cells = [cell.strip() for cell in first]
     if header is None:
         header = not all(_number(cell, comma=True) or not cell for cell in cells)
@@ -185,62 +168,73 @@ def _headed(
             warnings.warn(
                 f"{path.name}: the first line, {','.join(cells[:4])}..., is taken as names of the "
                 "columns, as pandas writes them (header=False takes it as data)",
-                stacklevel=6,
+                stacklevel=4,
             )
             header = True
     if header:
-        return cells, lines
+        return cells, True
     width = len(cells) - (not cells[-1])  # a delimiter may end the row
-    return [str(i) for i in range(width)], chain([first], lines)
+    return [str(i) for i in range(width)], False
 
 
-def _rectangular(
-    piece: list[list[str]], width: int, start: int, path: Path, delimiter: str
-) -> None:
-    for place, line in enumerate(piece):
-        if len(line) == width + 1 and not line[-1].strip():
-            del line[-1]  # a delimiter ends the row
-        if len(line) != width:
-            got = f"{len(line)} in row {start + place + 1}"
-            remedy = f"repair the row, or pass the right delimiter in place of {delimiter!r}"
-            raise fail(str(path), f"{width} cells in every row", got, remedy)
+def _cells(path: Path, text: str, mark: str, names: list[str], named: bool) -> dict[str, Any]:
+    """Arrays of texts by the names of the columns, without rows in which every cell is empty."""
+    arrow, library = need("pyarrow", "data"), need("pyarrow.csv", "tables")
+    compute = need("pyarrow.compute", "data")
+    parse = library.ParseOptions(
+        delimiter=mark,
+        newlines_in_values=True,
+        invalid_row_handler=lambda row: "error" if row.text.strip(f'{mark}" \t') else "skip",
+    )
+    kinds = library.ConvertOptions(column_types=dict.fromkeys(names, arrow.string()))
+    lines = library.ReadOptions(column_names=names, block_size=BLOCK)
+    try:
+        read = library.read_csv(arrow.BufferReader(text.encode()), lines, parse, kinds)
+    except arrow.ArrowInvalid as error:
+        for number, row in enumerate(islice(_rows(text, mark), int(named), None), 1):
+            if len(row) != len(names):
+                got = f"{len(row)} in row {number}"
+                remedy = f"repair the row, or pass the right delimiter in place of {mark!r}"
+                raise fail(str(path), f"{len(names)} cells in every row", got, remedy) from None
+        raise fail(str(path), "a CSV file of text", str(error), "repair the file") from error
+    columns = [compute.utf8_ltrim_whitespace(column) for column in read.columns]
+    filled = reduce(compute.or_, (compute.not_equal(column, "") for column in columns))
+    kept = arrow.table(columns, names).filter(filled).slice(int(named))
+    if len(kept) == 0:
+        raise fail(str(path), "rows below the names", "none", "check the file")
+    return dict(zip(names, kept.columns, strict=True))
 
 
-def _compact(cells: list[str], text: bool) -> Column:
-    """Floats if all cells are, at the speed of numpy; else the texts, for the message."""
-    if not text:
-        try:
-            return np.array(cells).astype(np.float64)
-        except ValueError:
-            pass
-    return np.array(cells, dtype=object)
-
-
-def _joined(parts: list[Column]) -> Column:
-    if any(part.dtype == object for part in parts):
-        return np.concatenate([part.astype(object) for part in parts])
-    return np.concatenate(parts)
+def _floats(cells: Any) -> Column:
+    """Floats if all cells are, else the texts, for the message."""
+    try:
+        return np.asarray(cells.cast("float64").to_numpy())
+    except ValueError:  # of pyarrow, which reads fewer texts as numbers than Python
+        texts: Column = cells.to_numpy()
+    try:
+        return texts.astype(np.float64)
+    except ValueError:
+        return texts
 
 
 def _has_commas(column: Column) -> bool:
     """Whether texts are numbers with decimal commas."""
     if column.dtype != object:
         return False
-    cells = [str(cell).strip() for cell in column.tolist()]
-    filled = [cell for cell in cells if cell]
-    commas = sum("," in cell for cell in filled)
-    return commas > 0 and all(COMMA.fullmatch(c) or _number(c, comma=False) for c in filled)
+    cells = [cell.strip() for cell in column.tolist() if cell.strip()]
+    commas = any("," in cell for cell in cells)
+    return commas and all(COMMA.fullmatch(c) or _number(c, comma=False) for c in cells)
 
 
-def _with_commas(column: Column, name: str) -> Column:
-    """Floats of texts with decimal commas; other texts stay, but for points."""
-    cells = [str(cell).strip() for cell in column.tolist()]
-    for row, cell in enumerate(cells):
-        if "." in cell and re.fullmatch(r"[+-]?[\d.,]+", cell):
-            got = f"{cell!r} in row {row + 1}"
-            raise fail(f"column {name!r}", "numbers with decimal commas", got, thousands(cell))
-    return _compact([cell.replace(",", ".") if COMMA.fullmatch(cell) else cell for cell in cells],
-                    False)  # fmt: skip
+def _with_commas(cells: Any, name: str) -> Column:
+    """Floats of texts with decimal commas; a point in one would be of thousands."""
+    compute = need("pyarrow.compute", "data")
+    row = compute.index(compute.match_substring_regex(cells, POINT), True).as_py()
+    if row >= 0:
+        cell = cells[row].as_py()
+        got = f"{cell!r} in row {row + 1}"
+        raise fail(f"column {name!r}", "numbers with decimal commas", got, thousands(cell))
+    return _floats(compute.replace_substring_regex(cells, COMMAS, r"\1.\2"))
 
 
 def thousands(cell: object) -> str:
@@ -252,33 +246,3 @@ def thousands(cell: object) -> str:
         "remove the separators of thousands from the file; or, if that is a decimal comma, pass "
         "decimal=','"
     )
-
-
-def numbered_rows(values: Column) -> bool:
-    """Whether a column counts its rows, from 0 or from 1."""
-    try:
-        numbers = values.astype(np.float64)
-    except (TypeError, ValueError):
-        return False
-    return len(numbers) > 1 and any(
-        bool((numbers == np.arange(start, start + len(numbers))).all()) for start in (0, 1)
-    )
-
-
-def checked_delimiter(delimiter: str | None) -> None:
-    """Raise unless it is one character, or None."""
-    if delimiter is not None and (not isinstance(delimiter, str) or len(delimiter) != 1):
-        raise fail("delimiter", "one character", delimiter, "pass e.g. ';'")
-
-
-def checked_decimal(decimal: str | None) -> None:
-    """Raise unless it is a point, a comma or None."""
-    if decimal not in (None, ".", ","):
-        raise fail("decimal", "'.' or ','", decimal, "leave it out to tell it from the file")
-
-
-def checked_names(argument: str, names: Sequence[str] | None) -> list[str]:
-    """Names as a list; a bare text is an error."""
-    if isinstance(names, str):
-        raise wrong_type(argument, "a list of names", names, f"pass [{names!r}]")
-    return list(names or [])

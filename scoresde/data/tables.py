@@ -16,15 +16,7 @@ from torch import Tensor
 
 from scoresde._check import fail, need, path_of, wrong_type
 from scoresde.data.base import Data
-from scoresde.data.csv_file import (
-    Column,
-    checked_decimal,
-    checked_delimiter,
-    checked_names,
-    numbered_rows,
-    read_csv,
-    thousands,
-)
+from scoresde.data.csv_file import Column, read_csv, thousands
 from scoresde.data.labels import Labels, numbered
 from scoresde.data.scaling import scaling_of
 from scoresde.data.units import checked_standardise
@@ -78,6 +70,7 @@ def csv_table(
 
     Raises:
         FileNotFoundError: there is no such file.
+        ImportError: pyarrow is not installed.
         ValueError: a column is not of numbers, is constant, or is not in the table; a value is
             missing; a row has another number of cells. The column, and the row, are named.
 
@@ -92,8 +85,6 @@ def csv_table(
         tensor([ 1.8000, 80.0000])
     """
     path = path_of("path", path)
-    checked_delimiter(delimiter)
-    checked_decimal(decimal)
     pick = _picker(columns, label, drop)
     found = read_csv(path, pick, label, delimiter=delimiter, decimal=decimal, header=header)
     found = _without_index(found, columns, path.name)
@@ -111,8 +102,6 @@ def parquet_table(
 ) -> Data:
     """A table of numbers in a parquet file, each column standardised; as `csv_table`.
 
-    It is read by pyarrow, or by pandas with whatever reader that has.
-
     Args:
         path: the file.
         columns, label, drop, standardise, dtype: as of `csv_table`.
@@ -122,7 +111,7 @@ def parquet_table(
 
     Raises:
         FileNotFoundError, ValueError: as `csv_table`.
-        ImportError: neither pyarrow nor pandas is installed.
+        ImportError: pyarrow is not installed.
 
     Example:
         >>> parquet_table("heights.parquet", label="sex")  # doctest: +SKIP
@@ -216,7 +205,7 @@ def _without_index(
             continue
         if all(_is_missing(value) for value in found[key].tolist()):
             del left[key]
-        elif numbered_rows(found[key]):
+        elif _numbers_rows(found[key]):
             del left[key]
             warnings.warn(
                 f"{name}: the column {key!r} counts the rows and has no name, so it is left out "
@@ -232,7 +221,7 @@ def _warn_of_numbering(numbers: Mapping[str, Column], name: str) -> None:
         key
         for key, value in numbers.items()
         if len(value) >= 5
-        and (numbered_rows(value) or NUMBERING.fullmatch(key))
+        and (_numbers_rows(value) or NUMBERING.fullmatch(key))
         and (value == value.round()).all()
         and len(np.unique(value)) == len(value)
     ]
@@ -304,6 +293,22 @@ def _classes(values: Column, column: str) -> Labels:
     return numbered(values, len(values), f"column {column!r}")
 
 
+def _numbers_rows(values: Column) -> bool:
+    """Whether a column counts its rows, from 0 or from 1."""
+    try:
+        offset = np.unique(values.astype(np.float64) - np.arange(len(values)))
+    except (TypeError, ValueError):
+        return False
+    return len(values) > 1 and offset.tolist() in ([0.0], [1.0])
+
+
+def _listed(argument: str, names: Sequence[str] | None) -> list[str]:
+    """Names as a list; a bare text is an error."""
+    if isinstance(names, str):
+        raise wrong_type(argument, "a list of names", names, f"pass [{names!r}]")
+    return list(names or [])
+
+
 def _known(argument: str, names: Sequence[str], known: Iterable[str]) -> None:
     listed = list(known)
     for name in names:
@@ -316,7 +321,7 @@ def _picker(
     wanted: Sequence[str] | None, label: str | None, drop: Sequence[str] | None
 ) -> Callable[[list[str]], list[str]]:
     """From the names of all columns to those to read, the label's among them."""
-    columns, dropped = checked_names("columns", wanted), checked_names("drop", drop)
+    columns, dropped = _listed("columns", wanted), _listed("drop", drop)
     if wanted is not None and drop:
         raise fail("drop", "None beside columns", drop, "pass one of the two")
 
@@ -335,24 +340,14 @@ def _picker(
 
 
 def _read_parquet(path: Path, pick: Callable[[list[str]], list[str]]) -> dict[str, Column]:
-    try:
-        library = need("pyarrow.parquet", "tables")
-    except ImportError:
-        pandas = need("pandas", "tables")
-        frame = pandas.read_parquet(path)
-        picked = pick([str(name) for name in frame.columns])
-        return {name: frame[name].to_numpy() for name in picked}
-    errors = need("pyarrow", "tables").ArrowException
+    library = need("pyarrow.parquet", "data")
     try:
         picked = pick(list(library.read_schema(path).names))
         read = library.read_table(path, columns=picked)
-    except (errors, OSError) as error:
+    except (need("pyarrow", "data").ArrowException, OSError) as error:
         raise fail(str(path), "a parquet file", str(error), "write it again") from error
-    return {name: _from_arrow(read.column(name), name) for name in picked}
-
-
-def _from_arrow(column: Any, name: str) -> Column:
-    if column.null_count:
-        row = int(np.argmax(np.asarray(column.is_null())))
-        raise _missing(name, row, column.null_count, len(column))
-    return np.asarray(column.to_numpy())
+    for name, column in zip(read.column_names, read.columns, strict=True):
+        if column.null_count:
+            row = int(np.argmax(np.asarray(column.is_null())))
+            raise _missing(name, row, column.null_count, len(column))
+    return {name: np.asarray(read.column(name).to_numpy()) for name in picked}

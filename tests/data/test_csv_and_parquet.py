@@ -1,8 +1,8 @@
 """Tables from CSV and Parquet files and from memory."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,31 +131,11 @@ def test_parquet_comes_back_and_is_refused_as_csv(tmp_path: Path) -> None:
     refuses(lambda: parquet_table(file), ["a parquet file"])
 
 
-def test_parquet_is_read_by_pandas_where_there_is_no_pyarrow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("read", [csv_table, parquet_table])
+def test_tables_without_pyarrow_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], Any]
 ) -> None:
-    class Frame(dict[str, Any]):
-        columns = ("a", "b")
-
-    class Column(list[Any]):
-        def to_numpy(self) -> np.ndarray[Any, Any]:
-            return np.asarray(list(self))
-
-    frame = Frame(a=Column([1.0, 2.0]), b=Column(["u", "v"]))
-    for name in ("pyarrow", "pyarrow.parquet"):
+    for name in ("pyarrow", "pyarrow.csv", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, name, None)
-    pandas: Any = SimpleNamespace(read_parquet=lambda path: frame)
-    monkeypatch.setitem(sys.modules, "pandas", pandas)
-    file = written(tmp_path, "x", "t.parquet")
-    data = parquet_table(file, label="b")
-    assert data.x.tolist() == [[-1.0], [1.0]]
-    assert data.class_names == ("u", "v")
-
-
-def test_parquet_without_a_reader_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("pyarrow", "pyarrow.parquet", "pandas"):
-        monkeypatch.setitem(sys.modules, name, None)
-    file = written(tmp_path, "x", "t.parquet")
-    refuses(lambda: parquet_table(file), ["pip install", "scoresde[tables]"], ImportError)
+    file = written(tmp_path, "a,b\n1,2\n3,4\n")
+    refuses(lambda: read(file), ["pip install", "scoresde[data]"], ImportError)
