@@ -29,6 +29,7 @@ from scoresde.data import Data, digits
 from scoresde.losses import ImportanceTime, LogNormalTime, TimeSampler, UniformTime
 from scoresde.metrics import Judge, frechet_distance
 from scoresde.nets import UNet
+from scoresde.options import Loss, Optim
 
 RESULTS = Path(__file__).parent / "results"
 PREDICTIONS = ("eps", "x0", "v", "edm")
@@ -36,7 +37,7 @@ WEIGHTINGS = ("eps", "v", "likelihood")
 TIMES: dict[str, TimeSampler] = {
     "even": UniformTime(low_discrepancy=True),
     "importance": ImportanceTime(low_discrepancy=True),
-    "log-normal": LogNormalTime(mean=-1.2, std=1.2, uniform=0.0, scale=1.0),
+    "log-normal": LogNormalTime(mean=-1.2, std=1.2, uniform=0.0, scale=1.0, low_discrepancy=False),
 }
 Cell = tuple[str, str, str]
 
@@ -52,11 +53,8 @@ def one(cell: Cell, seed: int, steps: int, train: Data, test: Data, judge: Judge
         model,
         train.x,
         steps=steps,
-        batch_size=64,
-        lr=2e-3,
-        ema=0.99,
-        weighting=weighting,
-        time=TIMES[time_name],
+        optim=Optim(batch_size=64, lr=2e-3, ema=0.99),
+        loss=Loss(weighting=weighting, time=TIMES[time_name]),
         seed=seed,
     ).fit()
     seconds = time.process_time() - began

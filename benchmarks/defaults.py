@@ -36,6 +36,7 @@ from scoresde.data import Data, digits, toy
 from scoresde.losses import UniformTime
 from scoresde.metrics import Judge, frechet_distance, sliced_wasserstein
 from scoresde.nets import MLP, UNet
+from scoresde.options import Optim
 
 RESULTS = Path(__file__).parent / "results"
 SDES = {s.__name__: s() for s in (VPSDE, SubVPSDE, CosineSDE, FlowSDE, VESDE, EDMSDE)}
@@ -59,9 +60,9 @@ class Problem:
             else (toy(name, 4000, seed=0), toy(name, 4000, seed=1))
         )
         self.judge = Judge.fit(self.train.x, self.train.cond["label"]) if self.image else None
-        self.options = {"steps": 300, "batch_size": 64, "lr": 2e-3, "ema": 0.99}
+        self.options = {"steps": 300, "optim": Optim(batch_size=64, lr=2e-3, ema=0.99)}
         if not self.image:
-            self.options = {"steps": 1500, "batch_size": 128, "lr": 2e-3}
+            self.options = {"steps": 1500, "optim": Optim(lr=2e-3)}
 
     def distance(self, x: torch.Tensor) -> float:
         if self.judge is None:

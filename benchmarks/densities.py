@@ -50,6 +50,7 @@ from scoresde.data import eight_gaussians, eight_gaussians_parameters, load_data
 from scoresde.losses import UniformTime
 from scoresde.metrics import compare_sets
 from scoresde.nets import MLP
+from scoresde.options import Loss, Optim
 
 RESULTS = Path(__file__).parent / "results"
 END = 0.01
@@ -110,9 +111,8 @@ def toy(seeds: int, steps: int, cells: int) -> dict[str, Any]:
             Preconditioned(net, sde, predicts="eps"),
             x,
             steps=steps,
-            batch_size=512,
-            lr=2e-3,
-            time=EVEN,
+            optim=Optim(batch_size=512, lr=2e-3),
+            loss=Loss(time=EVEN),
             seed=seed,
         ).fit()
         for name, eta in (("flow", 0.0), ("sde", 1.0)):
@@ -178,14 +178,10 @@ def table(seeds: int, steps: int) -> dict[str, Any]:
         trainer = Trainer(
             Preconditioned(net, sde, predicts="edm", sigma_data=1.0),
             train.x,
-            time=EVEN,
             steps=steps // 2,
-            batch_size=128,
-            lr=2e-3,
+            optim=Optim(lr=2e-3, ema=0.99, weight_decay=0.1),
+            loss=Loss(time=EVEN, weighting="v"),
             seed=seed,
-            ema=0.99,
-            weighting="v",
-            weight_decay=0.1,
         )
         model = trainer.fit()
         noisy = test.x.double() + NOISE * torch.randn(

@@ -49,6 +49,7 @@ from scoresde.data import Data, load_data, split
 from scoresde.losses import UniformTime
 from scoresde.metrics import ImageClassifier, compare_sets
 from scoresde.nets import UNet, UViT
+from scoresde.options import Loss, Optim, Records
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = {"unet": 4500, "uvit": 3000}
@@ -70,17 +71,16 @@ def train(args: argparse.Namespace, out: Path, data: Data) -> None:
         model,
         rest,
         steps=args.steps or STEPS[args.net],
-        batch_size=64,
-        lr=1e-3 if args.net == "unet" else 5e-4,
-        ema=0.999,
-        time=UniformTime(low_discrepancy=True),
-        cond_dropout=0.1,
-        weight_decay=0.01 if args.net == "uvit" else 0.0,
+        optim=Optim(
+            batch_size=64,
+            lr=1e-3 if args.net == "unet" else 5e-4,
+            weight_decay=0.01 if args.net == "uvit" else 0.0,
+        ),
+        loss=Loss(time=UniformTime(low_discrepancy=True), cond_dropout=0.1),
         seed=args.seed,
         out=out,
         validation=holdout,
-        validate_every=1000,
-        checkpoint_every=500,
+        records=Records(validate_every=1000, checkpoint_every=500),
         progress=True,
     )
     notes = out / "training.json"
@@ -94,7 +94,7 @@ def train(args: argparse.Namespace, out: Path, data: Data) -> None:
         made = {
             "parameters": sum(p.numel() for p in model.parameters()),
             "steps": trainer.steps,
-            "batch_size": trainer.batch_size,
+            "batch_size": trainer.optim.batch_size,
             "seed": args.seed,
             "seconds": spent["seconds"] + time.perf_counter() - began,
             "core_seconds": spent["core_seconds"] + time.process_time() - cpu,

@@ -43,6 +43,7 @@ import torch
 
 from scoresde import VPSDE, Preconditioned
 from scoresde.nets import MLP
+from scoresde.options import Optim, Records
 from scoresde.training import Trainer, load, read_config
 
 ROOT = Path(__file__).parents[1]
@@ -89,17 +90,18 @@ def work(out: Path, steps: int, accumulate: int, aim: str, after: int) -> None:
         Preconditioned(MLP(2, width=128), VPSDE()),
         x,
         steps=steps,
-        batch_size=8,
-        accumulate=accumulate,
+        optim=Optim(batch_size=8, accumulate=accumulate),
+        records=Records(
+            checkpoint_every=EVERY,
+            log_every=1,
+            tensorboard=False,
+            keep=3,
+            snapshot_every=2 * EVERY,
+            validate_every=2 * EVERY,
+            buckets=2,
+        ),
         out=out,
-        checkpoint_every=EVERY,
-        log_every=1,
-        tensorboard=False,
-        keep=3,
-        snapshot_every=2 * EVERY,
         validation=x[:8],
-        validate_every=2 * EVERY,
-        buckets=2,
     )
     if aim in ("call", "between"):
         _end_at(aim, after)

@@ -31,6 +31,7 @@ import torch
 from scoresde import VPSDE, Preconditioned, Trainer
 from scoresde.data import LazyData, moments, npy
 from scoresde.nets import MLP, UNet
+from scoresde.options import Optim
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -64,11 +65,11 @@ def work(case: str, file: str, steps: int) -> dict[str, float]:
         assert moments(data.take(slice(0, rows))).count == rows
     else:
         net = UNet(3, width=8) if len(shape) == 3 else MLP(shape[0], width=32)
-        model = Preconditioned(net, VPSDE())
+        model, optim = Preconditioned(net, VPSDE()), Optim(batch_size=64)
         batch = data[torch.arange(0, len(data), len(data) // 64)[:64]]
-        Trainer(model, (batch.x + torch.randn_like(batch.x), {}), steps=2, batch_size=64).fit()
+        Trainer(model, (batch.x + torch.randn_like(batch.x), {}), steps=2, optim=optim).fit()
         before, began, rows = peak(), time.perf_counter(), len(data)
-        Trainer(model, data, steps=steps, batch_size=64).fit()
+        Trainer(model, data, steps=steps, optim=optim).fit()
     seconds = time.perf_counter() - began
     return {"rows": rows, "before_mb": before, "grown_mb": peak() - before, "seconds": seconds}
 

@@ -42,6 +42,7 @@ from scoresde.losses import UniformTime
 from scoresde.metrics import Judge, frechet_distance, nearest_distance, sliced_wasserstein
 from scoresde.nets import MLP, UNet
 from scoresde.noise import Independent
+from scoresde.options import Loss, Optim, Records
 from scoresde.plot import save
 from scoresde.plot.style import PALETTE, SOFT, blank, plain_ticks
 
@@ -149,16 +150,13 @@ class Case:
             self.train.x,
             quantisation=self.train.quantisation,
             steps=steps,
-            batch_size=64 if self.image else 512,
-            lr=2e-3,
-            ema=0.995,
-            time=UniformTime(low_discrepancy=True),
+            optim=Optim(batch_size=64 if self.image else 512, lr=2e-3, ema=0.995),
+            loss=Loss(time=UniformTime(low_discrepancy=True)),
             seed=0,
             out=out,
             device="cpu",
             progress=True,
-            tensorboard=False,
-            checkpoint_every=500,
+            records=Records(tensorboard=False, checkpoint_every=500),
         )
         model = trainer.fit(resume=(out / "checkpoint").exists())
         size = sum(p.numel() for p in net.parameters())

@@ -50,6 +50,8 @@ from scoresde.losses import (
 )
 from scoresde.model import ScoreModel
 from scoresde.nets import UNet
+from scoresde.options import Loss as Losses
+from scoresde.options import Optim
 from scoresde.sde import SDE
 from scoresde.training import Update
 from scoresde.training.stream import Stream
@@ -121,8 +123,8 @@ def cost(width: int, size: int, batch: int, steps: int) -> dict[str, float]:
         extra.append(time.process_time() - mark - (model.net.seconds - before))
         return each
 
-    options = {"batch_size": batch, "loss": timed, "lr": LR, "time": EVEN, "log_every": 50}
-    Trainer(model, x, steps=steps + 1, **options).fit()  # type: ignore[arg-type]
+    optim, loss = Optim(batch_size=batch, lr=LR), Losses(function=timed, time=EVEN)
+    Trainer(model, x, steps=steps + 1, optim=optim, loss=loss).fit()
     stream, loads = Stream(len(x), batch, 0), []
     for k in range(50):
         began = time.process_time()
@@ -182,11 +184,11 @@ def ours(time: TimeSampler | None, weighting: str) -> Loss:
 
 
 EVEN = UniformTime(low_discrepancy=True)
-EDM_TIME = LogNormalTime(mean=-1.2, std=1.2, uniform=0.0, scale=1.0)
+EDM_TIME = LogNormalTime(mean=-1.2, std=1.2, uniform=0.0, scale=1.0, low_discrepancy=False)
 PEERS: dict[str, tuple[str, Loss]] = {
     "diffusers-style: eps, whole t": ("eps", unit(WholeTimes())),
     "k-diffusion-style: F, log-normal": ("edm", unit(EDM_TIME)),
-    "azula-style: F, uniform t": ("v", unit(UniformTime())),
+    "azula-style: F, uniform t": ("v", unit(UniformTime(low_discrepancy=False))),
 }
 OURS: dict[str, tuple[str, Loss]] = {
     "eps, even t": ("eps", ours(EVEN, "eps")),
@@ -213,9 +215,8 @@ def curve(
     """(step, validation loss of the averaged model) of one run, and the `bound` at its end."""
     data, held_out = digits("train"), Data.of(digits("test").x[:450])
     model = Preconditioned(net(width, seed), VPSDE(), predicts=predicts)
-    options = {"weighting": "eps"}
-    judge = Validation(held_out, loss=dsm_loss, options=options, parts=4, batch_size=450, seed=99)
-    update = Update(model, lr=2e-3, ema=0.98)
+    judge = Validation(held_out, Losses(), parts=4, batch_size=450, seed=99)
+    update = Update(model, Optim(lr=2e-3, ema=0.98))
     stream, rows = Stream(len(data), batch, seed), []
     for step in range(steps):
         update.set_lr(2e-3 * min(1.0, (step + 1) / 20))

@@ -19,6 +19,7 @@ from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer, plot
 from scoresde.data import TOYS, Data, digits, toy
 from scoresde.metrics import Judge, nearest_distance, sliced_wasserstein
 from scoresde.nets import MLP, UNet
+from scoresde.options import Optim
 from scoresde.solvers import SciPySolver
 
 RUNS = {  # solvers, and the numbers of steps to run each with; the last one is shown
@@ -91,9 +92,7 @@ def main() -> None:
         train.x,  # without labels: the digits are to come out balanced by themselves
         quantisation=train.quantisation,
         steps=args.steps or (2000 if image else 3000),
-        batch_size=64 if image else 512,
-        lr=2e-3,
-        ema=0.995,
+        optim=Optim(batch_size=64 if image else 512, lr=2e-3, ema=0.995),
         seed=args.seed,
         out=out,
         device=device,

@@ -6,17 +6,24 @@ import difflib
 import importlib
 import math
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
 
 __all__ = [
+    "Diverged",
+    "about",
+    "argument_of",
     "brief",
     "choice",
+    "diverged",
     "fail",
     "finite",
     "floating",
@@ -33,10 +40,16 @@ __all__ = [
     "wrong_type",
 ]
 
+E = TypeVar("E", bound=Exception)
+
+
+class Diverged(FloatingPointError):
+    """A training run has left the finite numbers: its loss, its gradient or its weights."""
+
 
 def show(value: object) -> str:
     """A value as an error prints it: a tensor by dtype and shape, all else by a short repr."""
-    if isinstance(value, Tensor):
+    if _is_tensor(value):
         if value.ndim == 0 and value.device.type == "cpu":
             return f"{value.item()!r}"
         name = str(value.dtype).removeprefix("torch.")
@@ -61,14 +74,30 @@ def brief(thing: object) -> str:
     return f"{type(thing).__name__}({', '.join(parts)})"
 
 
+def about(error: E, argument: str) -> E:
+    """The error with the argument that it is about, which `argument_of` reads."""
+    error.argument = argument  # type: ignore[attr-defined]  # exceptions take attributes
+    return error
+
+
+def argument_of(error: BaseException) -> str | None:
+    """The name of the argument that an error of this library is about."""
+    return getattr(error, "argument", None)
+
+
 def fail(argument: str, expected: str, got: object, remedy: str) -> ValueError:
     """A ValueError that says which argument, what was expected, what came, and the remedy."""
-    return ValueError(_message(argument, expected, got, remedy))
+    return about(ValueError(_message(argument, expected, got, remedy)), argument)
 
 
 def wrong_type(argument: str, expected: str, got: object, remedy: str) -> TypeError:
     """As `fail`, for an argument of the wrong type."""
-    return TypeError(_message(argument, expected, got, remedy))
+    return about(TypeError(_message(argument, expected, got, remedy)), argument)
+
+
+def diverged(argument: str, expected: str, got: str, remedy: str) -> Diverged:
+    """As `fail`, for a run that has left the finite numbers; `got` is told in full."""
+    return about(Diverged(f"{argument}: expected {expected}, got {got}; {remedy}"), argument)
 
 
 def _number(name: str, value: object, expected: str, remedy: str) -> float:
@@ -87,7 +116,13 @@ def _number(name: str, value: object, expected: str, remedy: str) -> float:
 
 
 def _scalar(value: object) -> bool:
-    return isinstance(value, Tensor) and value.numel() == 1
+    return _is_tensor(value) and value.numel() == 1
+
+
+def _is_tensor(value: object) -> TypeIs[Tensor]:
+    """Whether this is a tensor, which nothing is before torch is loaded."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _boolean(value: object) -> bool:
@@ -174,15 +209,13 @@ def instance(name: str, value: object, kind: type | tuple[type, ...], remedy: st
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = " or ".join(k.__name__ for k in kinds)
-        got: object = (
-            value if isinstance(value, Tensor) else f"{type(value).__name__}: {show(value)}"
-        )
+        got: object = value if _is_tensor(value) else f"{type(value).__name__}: {show(value)}"
         raise wrong_type(name, f"a {names}", got, remedy)
 
 
 def floating(name: str, value: object, remedy: str = "convert it with .float()") -> Tensor:
     """`value` if it is a floating-point tensor."""
-    if not isinstance(value, Tensor):
+    if not _is_tensor(value):
         raise wrong_type(name, "a floating-point torch.Tensor", value, "use torch.as_tensor")
     if not value.is_floating_point():
         raise wrong_type(name, "a floating-point torch.Tensor", value, remedy)
@@ -191,7 +224,7 @@ def floating(name: str, value: object, remedy: str = "convert it with .float()")
 
 def same_shape(name: str, value: Tensor, like: Tensor, remedy: str) -> None:
     """Raise unless `value` has the shape of `like`; shapes only, so no synchronisation."""
-    if not isinstance(value, Tensor):
+    if not _is_tensor(value):
         raise wrong_type(name, f"a tensor of shape {tuple(like.shape)}", value, remedy)
     if value.shape != like.shape:
         raise fail(name, f"shape {tuple(like.shape)}", value, remedy)

@@ -16,6 +16,7 @@ from scoresde._check import choice, fail, finite, floating, instance, positive, 
 from scoresde._tensor import Scalar, expand, lincomb, state_dtype, wide
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.node import Node
+from scoresde.options import Loss
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.schedule.grid import SoftLogSNR
 from scoresde.sde import SDE, AffineSDE
@@ -99,7 +100,7 @@ class UniformTime(TimeSampler):
             app. I.1).
     """
 
-    low_discrepancy: bool = False
+    low_discrepancy: bool = True
 
     def sample(
         self, sde: SDE, n: int, generator: torch.Generator | None = None
@@ -123,7 +124,7 @@ class ImportanceTime(TimeSampler):
         low_discrepancy: see `UniformTime`.
     """
 
-    low_discrepancy: bool = False
+    low_discrepancy: bool = True
 
     def sample(
         self, sde: SDE, n: int, generator: torch.Generator | None = None
@@ -167,7 +168,7 @@ class LossTime(TimeSampler):
     weighting: str = "eps"
     std: float | None = None
     uniform: float = 0.2
-    low_discrepancy: bool = False
+    low_discrepancy: bool = True
 
     def __post_init__(self) -> None:
         choice("weighting", self.weighting, WEIGHTINGS)
@@ -241,7 +242,7 @@ class LogNormalTime(TimeSampler):
     std: float = 1.2
     uniform: float = 0.1
     scale: float | None = None
-    low_discrepancy: bool = False
+    low_discrepancy: bool = True
 
     def __post_init__(self) -> None:
         finite("mean", self.mean, "EDM takes -1.2 with scale=1.0")
@@ -279,10 +280,10 @@ def _normal_cdf(z: float) -> float:
     return 0.5 * math.erfc(-z / math.sqrt(2.0))
 
 
-TIME = LogNormalTime(low_discrepancy=True)
+TIME = LogNormalTime()
 """The default distribution of the times of a loss."""
 
-WEIGHTING = "eps"
+WEIGHTING = Loss.weighting
 """The default weighting of a loss, a key of `WEIGHTINGS`."""
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from groups import grouped
 from torch import Tensor, nn
 
 from scoresde import (
@@ -105,7 +106,7 @@ def solve(solver: Any = None, **changes: Any) -> Any:
 def train(**changes: Any) -> Trainer:
     data = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     given = {"model": MODEL, "data": data, "steps": 2, **changes}
-    return Trainer(given.pop("model"), given.pop("data"), **given)
+    return Trainer(given.pop("model"), given.pop("data"), **grouped(**given))
 
 
 class Row(NamedTuple):

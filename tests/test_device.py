@@ -39,7 +39,7 @@ from scoresde.sampler import SOLVERS
 from scoresde.sampler.registry import as_solver
 from scoresde.schedule.grid import log_snr
 from scoresde.solvers import Solver, StepSolver
-from scoresde.training.trainer import Update
+from scoresde.training import Update
 
 NATIVE = [name for name, (solver, _) in SOLVERS.items() if isinstance(solver, StepSolver)]
 NETS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
@@ -105,7 +105,7 @@ def test_a_training_step(net: str, weighting: str) -> None:
     with fake(), torch.device("lazy"):
         made, shape = NETS[net]()
         model = Preconditioned(made, VPSDE(), "v")
-        update = Update(model, lr=1e-3, ema=0.999)
+        update = Update(model)
         x = torch.empty(6, *shape, device="lazy")
         label = torch.zeros(6, dtype=torch.int64, device="lazy")
         for _ in range(2):

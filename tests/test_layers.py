@@ -15,7 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
         "_check _progress",
-        "_tensor _io",
+        "_tensor _io options",
         "node quantisation nets metrics plot",
         "summary",
         "sde prediction noise data",

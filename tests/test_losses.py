@@ -140,7 +140,7 @@ def test_the_oracle_has_the_irreducible_loss(sde: AffineSDE) -> None:
 @pytest.mark.parametrize("kind", ["eps", "x0", "v", "score"])
 def test_weightings_by_definition_through_every_coordinate(sde: AffineSDE, kind: str) -> None:
     """Draw what the loss draws, and compute every weighting from x_0hat alone, by hand."""
-    x0, time = data(64, 3), UniformTime()
+    x0, time = data(64, 3), UniformTime(low_discrepancy=False)
     again = seeded(5)
     t, _ = time.sample(sde, 64, again)
     eps = torch.randn(x0.shape, generator=again, dtype=torch.float64)
@@ -259,7 +259,7 @@ def test_the_weights_in_float32_are_those_of_float64(sde: AffineSDE, weighting: 
 def test_randomness_comes_from_the_generator_alone() -> None:
     model, x0 = oracle(VPSDE(), 2), data(16, 2)
     before = torch.get_rng_state()
-    for time in (UniformTime(), UniformTime(True), ImportanceTime(), LossTime(), LogNormalTime()):
+    for time in (UniformTime(), UniformTime(False), ImportanceTime(), LossTime(), LogNormalTime()):
         first = dsm_loss(model, x0, time=time, generator=seeded(4))
         assert torch.equal(first, dsm_loss(model, x0, time=time, generator=seeded(4)))
         assert not torch.equal(first, dsm_loss(model, x0, time=time, generator=seeded(5)))
@@ -304,7 +304,7 @@ def test_importance_times_have_the_density_g2_over_sigma2(sde: AffineSDE) -> Non
     grid = np.append(start + left[:-1], sde.T - left[::-1])
     rate = (sde.g(grid) / sde.sigma(grid)) ** 2
     cumulative = integrate.cumulative_trapezoid(rate, grid, initial=0.0)
-    t, weight = ImportanceTime().sample(sde, 4000, seeded(11))
+    t, weight = ImportanceTime(low_discrepancy=False).sample(sde, 4000, seeded(11))
     assert t.dtype == torch.float64 and bool((t >= sde.t_min).all() and (t <= sde.T).all())
     ks = stats.kstest(t.numpy(), lambda u: np.interp(u, grid, cumulative / cumulative[-1]))
     assert ks.pvalue > 1e-3
@@ -325,13 +325,14 @@ def test_importance_sampling_keeps_the_mean_and_lowers_the_variance(name: str) -
     pieces = [integrate.quad(likelihood, a, b)[0] for a, b in pairwise(edges)]
     expected = sum(pieces) / (sde.T - sde.t_min)
     x0, model, spread = data(40_000, 4), oracle(sde, 4), {}
-    for time in (UniformTime(), ImportanceTime(), ImportanceTime(low_discrepancy=True)):
+    one_by_one, by_importance = UniformTime(False), ImportanceTime(False)
+    for time in (one_by_one, by_importance, ImportanceTime()):
         losses = dsm_loss(model, x0, weighting="likelihood", time=time, generator=seeded(2))
         spread[time] = float(losses.std())
         error = spread[time] / math.sqrt(len(losses))
         assert abs(float(losses.mean()) - expected) < 4 * error
-    assert spread[ImportanceTime()] < 0.2 * spread[UniformTime()]
-    assert spread[ImportanceTime()] / math.sqrt(len(x0)) < 0.01 * expected
+    assert spread[by_importance] < 0.2 * spread[one_by_one]
+    assert spread[by_importance] / math.sqrt(len(x0)) < 0.01 * expected
 
 
 @every_sde
@@ -394,7 +395,7 @@ def test_loss_times_keep_the_mean_and_lower_the_variance(name: str) -> None:
     sde, n, spread = SDES[name], 40_000, []
     losses = [
         dsm_loss(oracle(sde, 4), data(n, 4), time=time, generator=seeded(3))
-        for time in (UniformTime(), LossTime(std=S), LossTime(std=S, low_discrepancy=True))
+        for time in (UniformTime(False), LossTime(std=S, low_discrepancy=False), LossTime(std=S))
     ]
     for found in losses:
         spread.append(float(found.std()))
@@ -461,7 +462,8 @@ def test_log_normal_times_have_their_density(sde: AffineSDE, scale: float | None
 
 
 def test_the_times_of_edm_are_a_case_of_log_normal_times() -> None:
-    t, _ = LogNormalTime(-1.2, 1.2, uniform=0.0, scale=1.0).sample(EDMSDE(), 20_000, seeded())
+    edm = LogNormalTime(-1.2, 1.2, uniform=0.0, scale=1.0, low_discrepancy=False)
+    t, _ = edm.sample(EDMSDE(), 20_000, seeded())
     assert stats.kstest(t.log().numpy(), stats.norm(-1.2, 1.2).cdf).pvalue > 1e-3
     own, theirs = (
         LogNormalTime(mean, scale=s).sample(EDMSDE(), 100, seeded())[0]
@@ -512,7 +514,7 @@ def test_default_times_and_weighting_are_the_documented_ones() -> None:
     assert torch.equal(dsm_loss(model, x0, generator=seeded()), told)
 
 
-@pytest.mark.parametrize("time", [LogNormalTime(), LossTime(), TIME])
+@pytest.mark.parametrize("time", [LogNormalTime(low_discrepancy=False), LossTime(), TIME])
 def test_times_take_the_scale_that_the_model_knows_unless_they_have_their_own(time: Any) -> None:
     probe, x0 = Probe(EDMSDE()), torch.zeros(512, 2)
     dsm_loss(probe, x0, time=time, generator=seeded())

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from groups import grouped
 from torch import Tensor, nn
 
 from scoresde import (
@@ -36,6 +37,7 @@ from scoresde.data import Data, load_data, moons, samples, split
 from scoresde.fokker_planck import score_fpe_residual
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.noise import BrownianPath, Independent
+from scoresde.options import Optim
 from scoresde.sampler import sample_to
 from scoresde.sde import FunctionSDE
 from scoresde.training import posthoc_ema, read_config
@@ -147,7 +149,9 @@ def test_training_keeps_the_precision_of_the_weights(
     weights: torch.dtype, data: torch.dtype
 ) -> None:
     x = some_data(16).to(data)
-    model = Trainer(a_model().to(weights), x, steps=2, batch_size=8, validation=x).fit()
+    model = Trainer(
+        a_model().to(weights), x, steps=2, optim=Optim(batch_size=8), validation=x
+    ).fit()
     assert {p.dtype for p in model.parameters()} == {weights}
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
@@ -207,8 +211,9 @@ def test_sizes_and_numbers_of_numpy_and_torch(kind: Any) -> None:
         sampler.sample((kind(3), kind(2)), seed=0, batch_size=kind(2)),
         ReverseSampler(SDE, lambda t, x: -x, "ddim", steps=4).sample((3, 2), seed=0),
     )
-    trainer = Trainer(a_model(), some_data(9), steps=kind(2), batch_size=kind(4), lr=kind(1))
-    assert (trainer.steps, trainer.batch_size, trainer.lr) == (2, 4, 1.0)
+    optim = Optim(batch_size=kind(4), lr=kind(1))
+    trainer = Trainer(a_model(), some_data(9), steps=kind(2), optim=optim)
+    assert (trainer.steps, optim.batch_size, optim.lr) == (2, 4, 1.0)
 
 
 @pytest.mark.parametrize("steps", [True, np.True_, torch.tensor(True), 4.0, np.ones(2, int)])
@@ -557,7 +562,7 @@ def test_a_score_that_differentiates_an_energy(kind: str, mode: Any) -> None:
 
 def test_an_energy_network_is_trained() -> None:
     model = Preconditioned(Energy(), SDE, "eps")
-    trained = Trainer(model, some_data(9), steps=3, lr=0.1).fit()
+    trained = Trainer(model, some_data(9), steps=3, optim=Optim(lr=0.1)).fit()
     assert isinstance(trained, Preconditioned) and trained.net.scale != 1
 
 
@@ -696,13 +701,14 @@ class Spectral(nn.Module):
 
 def test_complex_weights_are_trained_saved_and_scored(tmp_path: Path) -> None:
     model, x = Preconditioned(Spectral(), SDE), torch.randn(20, 1, 16)
-    trained = Trainer(model, x, steps=3, batch_size=8, out=tmp_path / "run").fit()
+    trained = Trainer(model, x, steps=3, optim=Optim(batch_size=8), out=tmp_path / "run").fit()
     assert isinstance(trained, Preconditioned)
     again = load(tmp_path / "run", net=Spectral())
     assert torch.equal(again(0.5, x).eps, trained(0.5, x).eps)
     assert ReverseSampler(SDE, trained, steps=3).sample((2, 1, 16), seed=0).dtype == torch.float32
     assert log_prob(trained, x[:2], rtol=0.1, atol=0.1).nats.isfinite().all()
-    Trainer(model, x, steps=4, batch_size=8, out=tmp_path / "run").fit(resume=True)
+    again = Trainer(model, x, steps=4, optim=Optim(batch_size=8), out=tmp_path / "run")
+    again.fit(resume=True)
 
 
 # Paths
@@ -720,7 +726,7 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_taken(
     save(model, kind("~/model"))
     assert isinstance(load(kind("~/model")), Preconditioned)
     assert read_config(kind("~/model"))["format"] == "scoresde checkpoint"
-    Trainer(model, some_data(9), steps=2, out=kind("~/run"), snapshot_every=1).fit()
+    Trainer(model, some_data(9), **grouped(steps=2, out=kind("~/run"), snapshot_every=1)).fit()
     assert isinstance(load(kind("~/run")), Preconditioned)
     posthoc_ema(kind("~/run"), 0.1)
     sample_to(ReverseSampler(SDE, model, "ddim", steps=2), kind("~/drawn"), 4, (2,))

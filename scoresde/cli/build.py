@@ -80,7 +80,7 @@ def build_sde(name: str, options: Sequence[str] | None) -> AffineSDE:
 
 
 def build_time(name: str | None, options: Sequence[str] | None) -> TimeSampler:
-    """The time sampler of that name, spread evenly over a batch unless an option says no."""
+    """The time sampler of that name, by default that of the loss."""
     import scoresde.losses as module
     from scoresde._check import choice
 
@@ -88,12 +88,7 @@ def build_time(name: str | None, options: Sequence[str] | None) -> TimeSampler:
         made = type(module.TIME)
     else:
         made = getattr(module, TIMES[choice("time", name, TIMES)])
-    given = list(options or ())
-    if "low_discrepancy" in inspect.signature(made).parameters and not any(
-        pair.replace("-", "_").startswith("low_discrepancy") for pair in given
-    ):
-        given.append("low_discrepancy=true")
-    return with_options("time-option", made, given)  # type: ignore[no-any-return]
+    return with_options("time-option", made, options)  # type: ignore[no-any-return]
 
 
 def count_classes(data: Data | LazyData) -> int:

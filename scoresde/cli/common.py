@@ -36,7 +36,6 @@ __all__ = [
     "Json",
     "Model",
     "Overwrite",
-    "RunFailed",
     "Seed",
     "SolverName",
     "Steps",
@@ -63,10 +62,6 @@ TRACEBACK = "SCORESDE_TRACEBACK"
 
 FLAGS: ContextVar[Flags] = ContextVar("FLAGS")
 """How the arguments of the command that runs are written; see `scoresde.cli.flags`."""
-
-
-class RunFailed(RuntimeError):
-    """A run that went wrong though its input was good: exit code 1, the message and no more."""
 
 
 # Options that mean the same in every command
@@ -173,7 +168,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
                 raise
             if _wants_traceback() or isinstance(error, BrokenPipeError):
                 raise
-            if isinstance(error, (*BAD_INPUT, OSError, RuntimeError)) and str(error):
+            if isinstance(error, (*BAD_INPUT, OSError, RuntimeError, FloatingPointError)) and str(
+                error
+            ):
                 _complain(spelled(str(error), FLAGS.get(flags)))
             else:
                 name = type(error).__name__

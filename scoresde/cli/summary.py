@@ -19,7 +19,7 @@ def beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], o
     model, net = trainer.model, trainer.model.net
     sizes = ", ".join(f"{k}={v}" for k, v in getattr(net, "config", {}).items())
     labels = f", {about['classes']} classes" if about["classes"] else ""
-    per_step = trainer.batch_size * trainer.accumulate
+    per_step = trainer.optim.batch_size * trainer.optim.accumulate
     lines = {
         "data": f"{whole!r}{labels}",
         "split": f"{about['samples']} to train on, {about['held_out']} held out",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 import time as clock
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,6 @@ from scoresde.cli.common import (
     Device,
     Json,
     Overwrite,
-    RunFailed,
     Seed,
     check_folder,
     claim_folder,
@@ -326,7 +323,8 @@ def train(
     import torch
 
     from scoresde.losses import WEIGHTING
-    from scoresde.training import Trainer
+    from scoresde.options import Loss, Optim, Records
+    from scoresde.training import RunFolder, Trainer
 
     say_where(ctx)
     resume = _goes_on(out, resume, auto_resume)
@@ -358,39 +356,46 @@ def train(
         model,
         seen,
         steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        ema=ema or None,
+        optim=Optim(
+            batch_size=batch_size,
+            accumulate=accumulate,
+            lr=lr,
+            warmup=warmup,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            clip=clip or None,
+            ema=ema or None,
+            precision=precision,
+            compile=compile,
+            max_nonfinite=max_nonfinite,
+        ),
+        loss=Loss(
+            weighting=WEIGHTING if weighting is None else weighting,
+            time=build_time(time, time_option),
+            cond_dropout=cond_dropout,
+        ),
+        records=Records(
+            log_every=log_every,
+            checkpoint_every=checkpoint_every,
+            keep=keep,
+            validate_every=validate_every,
+            buckets=buckets,
+            snapshot_every=snapshot_every,
+            widths=_widths(widths),  # type: ignore[arg-type]  # two, or an error
+            tensorboard=tensorboard,
+        ),
+        validation=held_out,
         seed=seed,
         out=out,
-        weighting=WEIGHTING if weighting is None else weighting,
-        time=build_time(time, time_option),
-        cond_dropout=(0.1 if classes else 0.0) if cond_dropout is None else cond_dropout,
-        warmup=warmup,
-        schedule=schedule,
-        clip=clip or None,
-        weight_decay=weight_decay,
-        accumulate=accumulate,
-        precision=precision,
         device=device,
         progress=watched(as_json),
-        log_every=log_every,
-        checkpoint_every=checkpoint_every,
-        tensorboard=tensorboard,
-        keep=keep,
-        max_nonfinite=max_nonfinite,
-        compile=compile,
-        validation=held_out,
-        validate_every=validate_every or min(checkpoint_every, math.ceil(steps / 10)),
-        buckets=buckets,
-        snapshot_every=snapshot_every,
-        widths=_widths(widths),
         callback=pictures if each and pictures.possible else None,
         callback_every=each or 1,
         workers=workers,
         any_scale=any_scale,
     )
-    claim_folder(out, overwrite or auto_resume, STALE, resume=resume)
+    folder = RunFolder(out)
+    claim_folder(out, overwrite or auto_resume, folder.stale, resume=resume)
     about = {
         "shape": shape,
         "classes": classes,
@@ -400,13 +405,12 @@ def train(
         "predicts": model.predicts,
         "time": model.time,
         "sigma_data": model.sigma_data or trainer.summary.std,
-        "loss": trainer.options["weighting"],
-        "drawn": repr(trainer.options["time"]),
+        "loss": trainer.loss.weighting,
+        "drawn": repr(trainer.loss.time),
         "samples": len(seen),
         "held_out": 0 if held_out is None else len(held_out),
     }
-    earlier = out / "config.json"
-    before = earlier.read_bytes() if resume and earlier.is_file() else None
+    before = folder.config.read_bytes() if resume and folder.config.is_file() else None
     if is_first():
         write_config(ctx, out, about)
     say(beginning(trainer, whole, about, out))
@@ -415,27 +419,10 @@ def train(
         _fit(trainer, out, resume)
     except (TypeError, ValueError):  # bad input: the run stays as it was, its options too
         if is_first() and before is not None:
-            write(earlier, before)
+            write(folder.config, before)
         raise
     result = result_of(trainer, out, clock.perf_counter() - began, about)
     emit(result, ending(result), as_json)
-
-
-STALE = (
-    "checkpoint",
-    ".checkpoint.*",
-    "checkpoints",
-    "best",
-    "snapshots",
-    "samples",
-    "tensorboard",
-    "history.csv",
-    "validation.csv",
-    "loss.png",
-)
-"""What a run writes and another one in its place would leave."""
-
-DIVERGED = re.compile(r"^(loss|gradient|model): expected finite (values|weights)")
 
 
 def _goes_on(out: Path, resume: bool, auto_resume: bool) -> bool:
@@ -444,8 +431,9 @@ def _goes_on(out: Path, resume: bool, auto_resume: bool) -> bool:
     Raises:
         FileNotFoundError: there is none, and it was asked for.
     """
-    names = ("checkpoint", ".checkpoint.previous", "checkpoints")
-    found = any((out / name).is_dir() for name in names)
+    from scoresde.training import RunFolder
+
+    found = RunFolder(out).resumable
     if resume and not found:
         near = [p.parent for p in sorted(out.absolute().parent.glob("*/checkpoint"))[:4]]
         hint = f"; runs beside it: {', '.join(p.name for p in near)}" if near else ""
@@ -461,20 +449,18 @@ def _goes_on(out: Path, resume: bool, auto_resume: bool) -> bool:
 
 def _fit(trainer: Trainer, out: Path, resume: bool) -> None:
     """Train; what went wrong on the way is a run that failed, not bad input."""
+    from scoresde.training import RunFolder
+
     again = f"scoresde train --config {out / 'config.json'} --resume"
     try:
         trainer.fit(resume=resume)
     except (KeyboardInterrupt, SystemExit):
         say(f"stopped; to go on: {again}")
         raise
-    except ValueError as error:
-        if DIVERGED.match(str(error)):
-            raise RunFailed(str(error)) from error
-        raise
     finally:
         _leave_group()
     if is_first():
-        draw_losses(trainer, out / "loss.png")
+        draw_losses(trainer, RunFolder(out).curves)
 
 
 def _leave_group() -> None:

@@ -1,13 +1,18 @@
 """Training: the `Trainer`, the average of the weights, and checkpoints."""
 
+from scoresde._check import Diverged
 from scoresde.training.checkpoint import load, load_calibration, read_config, save
 from scoresde.training.ema import EMA
 from scoresde.training.posthoc_ema import PowerEMA, posthoc_ema
-from scoresde.training.trainer import Trainer, Update
+from scoresde.training.run_folder import RunFolder
+from scoresde.training.trainer import Trainer
+from scoresde.training.update import Update
 
 __all__ = [
     "EMA",
+    "Diverged",
     "PowerEMA",
+    "RunFolder",
     "Trainer",
     "Update",
     "load",

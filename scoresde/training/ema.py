@@ -8,10 +8,11 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, instance, nonnegative
+from scoresde._check import instance
 from scoresde.model import ScoreModel
+from scoresde.options import check_decay
 
-__all__ = ["EMA", "Held", "check_decay", "replica"]
+__all__ = ["EMA", "Held", "replica"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -92,14 +93,6 @@ class Held:
     def buffers(self) -> list[Tensor]:
         """The buffers that the module has now."""
         return [getattr(owner, name) for owner, name in self._places]
-
-
-def check_decay(name: str, decay: object) -> float:
-    """`decay` as a float in [0, 1)."""
-    number = nonnegative(name, decay)
-    if number >= 1.0:
-        raise fail(name, "a number in [0, 1)", decay, "0.999 averages some 1000 steps")
-    return number
 
 
 def replica(model: Module) -> Module:

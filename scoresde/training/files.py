@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scoresde._check import fail, instance, path_of
+from scoresde._check import about, fail, instance, path_of
 from scoresde._io import digest, explained, link_folder, previous, read_json, replacing, sha256
 
 __all__ = [
@@ -39,7 +39,7 @@ class Damaged(ValueError):
 
 def refuse(argument: str, expected: str, got: object, remedy: str) -> ValueError:
     """As `fail`, with all of `got`, however long."""
-    return ValueError(f"{argument}: expected {expected}, got {got}; {remedy}")
+    return about(ValueError(f"{argument}: expected {expected}, got {got}; {remedy}"), argument)
 
 
 def damaged(file: Path, why: str) -> ValueError:

@@ -47,7 +47,6 @@ class Loader:
         data: Data | LazyData,
         stream: Stream,
         device: torch.device,
-        *,
         workers: int = 0,
         stride: int = 1,
         stop: int | None = None,

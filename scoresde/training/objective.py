@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, need, wrong_type
-from scoresde.losses import TimeSampler
+from scoresde._check import wrong_type
+from scoresde.losses import dsm_loss
 from scoresde.model import Preconditioned, ScoreModel, suited
-from scoresde.training.files import listed, refuse
+from scoresde.options import Loss
+from scoresde.training.files import listed
+from scoresde.training.loader import Loader
+from scoresde.training.stream import seed_global
 
-__all__ = [
-    "Loss",
-    "Objective",
-    "accelerated",
-    "compiled",
-    "culprits",
-    "misfit",
-    "own_modes",
-    "times_of",
-]
-
-Loss: TypeAlias = Callable[..., Tensor]
-"""loss(model, x0, *, weighting, time, cond, cond_dropout, generator) -> (B,), as `dsm_loss`."""
+__all__ = ["Objective", "compiled", "culprits", "explained", "own_modes"]
 
 
 @final
 class Objective(nn.Module):
-    """The mean loss as the forward pass of a module."""
+    """The mean loss as the forward pass of a module.
 
-    def __init__(
-        self, model: ScoreModel, loss: Loss, options: Mapping[str, Any], bf16: bool
-    ) -> None:
+    Args:
+        model: the score model.
+        loss: with its `time` and `cond_dropout` filled in.
+        bf16: compute under autocast.
+    """
+
+    def __init__(self, model: ScoreModel, loss: Loss, bf16: bool = False) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
-        self.options = options
         self.bf16 = bf16
 
     def forward(self, x: Tensor, cond: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
@@ -52,45 +45,17 @@ class Objective(nn.Module):
 
     def each(self, x: Tensor, cond: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
         """The losses before the mean, (B,)."""
+        loss = self.loss
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            x = suited(self.model, x)
-            return self.loss(self.model, x, cond=cond, generator=generator, **self.options)
-
-
-def accelerated(accumulate: int) -> Any:
-    """An `accelerate.Accelerator` that leaves precision and devices to the `Trainer`.
-
-    Raises:
-        ImportError: accelerate is not installed.
-        ValueError: it would scale gradients; the processes that were started do not find each
-            other, or would each train by itself.
-    """
-    library = need("accelerate", "train")
-    # accelerate keeps one precision for the process; ours is the Trainer's own, see Objective.
-    known = need("accelerate.state", "train").is_initialized()
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    # Without being told, it leaves the processes that torchrun starts on CPUs to themselves.
-    spread_over_cpus = not known and started > 1 and not torch.accelerator.is_available()
-    try:
-        made = library.Accelerator(
-            mixed_precision=None if known else "no",
-            gradient_accumulation_steps=accumulate,
-            device_placement=False,
-            cpu=spread_over_cpus,
-        )
-    except torch.distributed.DistNetworkError as error:
-        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        remedy = "pass the address of the first process and a free port, or torchrun --standalone"
-        expected = "a port where the processes meet"
-        raise refuse("MASTER_PORT", expected, f"{place} ({error})", remedy) from error
-    if made.scaler is not None:
-        remedy = "start it with --mixed_precision no and pass precision='bf16' to the Trainer"
-        raise fail("accelerate", "no gradient scaling", made.mixed_precision, remedy)
-    if started > 1 and made.num_processes == 1:
-        remedy = "make no Accelerator before, or set ACCELERATE_USE_CPU=1 to train on CPUs"
-        expected = f"{started} processes that train together, as WORLD_SIZE says"
-        raise fail("accelerate", expected, "one that trains by itself", remedy)
-    return made
+            return (loss.function or dsm_loss)(
+                self.model,
+                suited(self.model, x),
+                cond=cond,
+                generator=generator,
+                weighting=loss.weighting,
+                time=loss.time,
+                cond_dropout=loss.cond_dropout or 0.0,
+            )
 
 
 @contextmanager
@@ -117,26 +82,44 @@ def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
         net._compiled_call_impl = before
 
 
-def misfit(x: Tensor, cond: Mapping[str, Tensor], error: Exception) -> Exception:
-    """The error of the first batch, said of the data and the model."""
-    dtype = str(x.dtype).removeprefix("torch.")
-    got = f"x: {tuple(x.shape)} {dtype}" + "".join(
-        f", {name}: {tuple(value.shape)}" for name, value in cond.items()
-    )
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(
-        f"data: expected a batch that model and loss take, got {got}, on which they raised "
-        f"{type(error).__name__}: {error}; build the network for this data, or reshape it"
-    )
+@contextmanager
+def explained(x: Tensor, cond: Mapping[str, Tensor], first: bool) -> Iterator[None]:
+    """Raise the error of the first batch of a run in terms of the data and the model."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if not first or isinstance(error, torch.OutOfMemoryError):
+            raise
+        dtype = str(x.dtype).removeprefix("torch.")
+        got = f"x: {tuple(x.shape)} {dtype}" + "".join(
+            f", {name}: {tuple(value.shape)}" for name, value in cond.items()
+        )
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"data: expected a batch that model and loss take, got {got}, on which they raised "
+            f"{type(error).__name__}: {error}; build the network for this data, or reshape it"
+        ) from error
 
 
-def culprits(pieces: Iterable[tuple[Tensor, Tensor, Tensor]]) -> str:
-    """Which rows and times gave a loss that is not finite, or all if none does by itself.
+def culprits(objective: Objective, loader: Loader, numbers: Iterable[int]) -> str:
+    """The rows and times that gave a loss that is not finite, or all if none does by itself.
 
     Args:
-        pieces: (rows, times, losses), each (B,), of the forward passes of a step.
+        objective: the loss of one process.
+        loader: reads the batches again.
+        numbers: the numbers of the batches of a step.
     """
-    parts = [[part.detach().cpu().flatten() for part in piece] for piece in pieces]
+    stream, device, model = loader.stream, loader.device, objective.model
+    parts = []
+    for number in numbers:
+        rows = stream.rows(number)
+        x, cond = loader.read(number)
+        # A loss draws its times first, so the same generator gives them again.
+        times = objective.loss.time.sample(model.sde, len(rows), stream.generator(number))[0]
+        seed_global(device, stream.key(number))
+        with torch.no_grad():
+            each = objective.each(x, cond, stream.generator(number)).expand(len(rows))
+        parts.append([part.detach().cpu().flatten() for part in (rows, times, each)])
     bad = [~losses.isfinite() for *_, losses in parts]
     if not any(bool(b.any()) for b in bad):
         bad = [torch.ones_like(b) for b in bad]
@@ -144,8 +127,3 @@ def culprits(pieces: Iterable[tuple[Tensor, Tensor, Tensor]]) -> str:
     times = torch.cat([t[b] for (_, t, _), b in zip(parts, bad, strict=True)])
     names = listed([str(row) for row in rows.tolist()])
     return f"rows {names} of the data, t in [{float(times.min()):.4g}, {float(times.max()):.4g}]"
-
-
-def times_of(time: TimeSampler, model: ScoreModel, n: int, generator: torch.Generator) -> Tensor:
-    """The times that `dsm_loss` draws, which it does first."""
-    return time.sample(model.sde, n, generator)[0]

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, instance, path_of, positive, positive_int
+from scoresde._check import instance, path_of, positive_int
 from scoresde.model import ScoreModel
+from scoresde.options import check_width
 from scoresde.sde import SDE
 from scoresde.training.checkpoint import load
 from scoresde.training.files import (
@@ -26,7 +27,7 @@ from scoresde.training.files import (
     write,
 )
 
-__all__ = ["PowerEMA", "check_width", "exponent", "posthoc_ema", "snapshot", "weights_of"]
+__all__ = ["PowerEMA", "exponent", "posthoc_ema", "snapshot", "weights_of"]
 
 FORMAT, TRACK = "scoresde snapshot", "track{}.safetensors"
 
@@ -97,14 +98,6 @@ class PowerEMA:
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def check_width(name: str, width: object) -> float:
-    """`width` as a float in (0, 1/sqrt(12))."""
-    number = positive(name, width, "0.05 and 0.10 are usual")
-    if number >= 1 / math.sqrt(12):
-        raise fail(name, "a width below 0.2886, that of the plain mean", width, "take 0.1")
-    return number
 
 
 def exponent(width: float) -> float:

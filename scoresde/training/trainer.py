@@ -1,58 +1,56 @@
-"""The training run: batches, steps, schedule."""
+"""The training run: batches, steps, records."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import (
     choice,
+    diverged,
     fail,
     instance,
-    nonnegative,
     path_of,
-    positive,
     positive_int,
-    wrong_type,
 )
 from scoresde._check import seed as check_seed
 from scoresde._tensor import as_device
-from scoresde.data import Data, summarise, unit_fault
-from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, TimeSampler, dsm_loss
+from scoresde.data import Data, LazyData, summarise, unit_fault
+from scoresde.losses import TIME, WEIGHTINGS, TimeSampler
 from scoresde.model import Preconditioned, ScoreModel, bare, check_cond, check_weights
+from scoresde.options import Loss, Optim, Records
 from scoresde.quantisation import Quantisation
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary
 from scoresde.training.checkpoint import describe
-from scoresde.training.ema import check_decay
 from scoresde.training.files import refuse
-from scoresde.training.log import Metrics, Row, writing
-from scoresde.training.objective import Loss, accelerated, misfit
-from scoresde.training.posthoc_ema import check_width
-from scoresde.training.run import Run
-from scoresde.training.stream import Stream, digest, seed_global
+from scoresde.training.interrupt import Interrupts
+from scoresde.training.loader import Loader
+from scoresde.training.log import Log, writing
+from scoresde.training.objective import Objective, compiled, culprits, explained, own_modes
+from scoresde.training.processes import Processes
+from scoresde.training.run_folder import RunFolder
+from scoresde.training.state import Metrics, Row, State, ValidationRow
+from scoresde.training.stream import Stream, digest, own_randomness, seed_global
 from scoresde.training.update import Update
-from scoresde.training.validation import Validation, ValidationRow
+from scoresde.training.validation import Validation
 
-__all__ = ["SCHEDULES", "Trainer", "Update"]
+__all__ = ["Trainer", "TrainingData"]
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
-}
-"""The learning rate after the warm-up, as a share of `lr` at a progress from 0 to 1."""
+TrainingData: TypeAlias = Tensor | tuple[Tensor, Mapping[str, Tensor]] | Data | LazyData
+"""(N, *D) in model units, a pair (x, cond), or `scoresde.data.Data`."""
 
 
 @final
 class Trainer:
-    """Trains a score model on data in memory by denoising score matching, on accelerate.
+    """Trains a score model by denoising score matching, on accelerate.
 
     The model passed in is trained in place and ends with the raw weights of the last step, on the
     device of the run and in the mode (train or eval) it came in. `fit` returns a model of its own,
@@ -66,7 +64,7 @@ class Trainer:
     then come back with other noise.
 
     A step whose loss or gradient is not finite changes nothing and is counted; after
-    `max_nonfinite` of them in a row the run stops, and the error names rows and times.
+    `optim.max_nonfinite` of them in a row the run stops, and the error names rows and times.
 
     With `out`, the run writes `history.csv`, TensorBoard files (if installed) and `checkpoint/`,
     which `scoresde.load` reads. A checkpoint is written as a whole or not at all, so a process
@@ -82,55 +80,29 @@ class Trainer:
 
     `accelerate launch` does it as well. The script is the same; gradients are averaged, all
     processes hold all of the weights, and the first one writes. Sharded weights (FSDP) are not
-    for this class: a network larger than one device is trained in one's own loop, with the loss as
-    the forward pass of the sharded module, `accelerate launch --use_fsdp --fsdp_version 2
+    for this class: train a network larger than one device in a loop that you write, with the loss
+    as the forward pass of the sharded module, `accelerate launch --use_fsdp --fsdp_version 2
     --num_processes 8 train.py` and `dsm_loss(Preconditioned(net, sde), x0)`.
 
     Args:
         model: the score model.
         data: (N, *D) in model units, a pair (x, cond), or `scoresde.data.Data`.
         steps: number of optimiser steps.
-        loss: as `dsm_loss`, which see for `weighting`, `time` and `cond_dropout`.
-        batch_size: samples in one forward pass of one process; a step takes batch_size x
-            accumulate x processes of them.
-        lr: the highest learning rate of AdamW.
-        ema: the decay of the average of the weights (see `EMA`), or None for none.
+        optim: batch size, learning rate, average of the weights, precision; see `Optim`.
+        loss: the loss, its weighting, times and dropout of conditions; see `Loss`.
+        records: when to log, to save and to validate; see `Records`.
+        validation: data as `data`, on which the averaged model is judged; see `Validation`.
         seed: an integer of at least 0.
         out: the folder of the run, or None to write nothing.
-        weighting: of the loss.
-        time: how times are drawn; by default log-normal around the scale of the data, spread
-            evenly over each batch (`scoresde.losses.TIME`).
-        cond_dropout: probability with which the conditions of a sample are dropped in training.
-        warmup: steps in which the learning rate rises from 0; by default a twentieth of `steps`,
-            at most 1000.
-        schedule: "cosine" (falls to 0 at the last step) or "constant".
-        clip: largest norm of the gradient, or None.
-        weight_decay: of AdamW.
-        accumulate: number of forward passes whose gradients are averaged for one step.
-        precision: "no" or "bf16" (autocast; weights stay as they are).
         device: None for the accelerator if there is one, else the CPU.
         progress: show a bar with the loss and samples per second.
-        log_every: steps between two rows of `history`, where the device is waited for.
-        checkpoint_every: steps between two checkpoints; one is always written at the end.
-        quantisation: which integers the data stand for, for the checkpoint; that of `data` by
-            default.
-        tensorboard: write its files into `out`; by default if it is installed.
-        keep: number of checkpoints; with more than one, the last ones are in `checkpoints/<step>`,
-            and where `checkpoint/` is damaged a run resumes from the one before it.
-        max_nonfinite: steps in a row without a finite loss and gradient that end the run.
-        compile: send the network through `torch.compile`.
-        validation: data as `data`, on which the averaged model is judged; see `Validation`.
-        validate_every: steps between two validations; `checkpoint_every` by default.
-        buckets: equal parts of [t_min, T] in which the validation loss is taken.
-        snapshot_every: steps between two snapshots of the averages from which `posthoc_ema` makes
-            one of any length, in `snapshots/`; None for none.
-        widths: of the two profiles of these averages (see `PowerEMA`).
         callback: called as callback(step, averaged model in eval mode) every `callback_every`
             steps by the first process, for example to sample; it must not change the model.
-        callback_every: see `callback`.
-        workers: threads that read batches ahead, of data that are read as they are needed; 0 to
-            read them in the step, as it is done with `Rows` of one's own that are not `parallel`.
-            The batches are the same.
+        callback_every: number of steps between two calls of `callback`.
+        quantisation: which integers the data stand for, for the checkpoint; that of `data` by
+            default.
+        workers: number of threads that read batches ahead, for data that are read lazily. 0 reads
+            in the step, as do `Rows` that are not `parallel`. The batches are the same.
         any_scale: take the data as they are also where they are plainly not in model units, such
             as temperatures in kelvin or floats of 0 to 255, which is an error otherwise. VE and
             EDM schedules are judged by their own range of sigma.
@@ -143,8 +115,8 @@ class Trainer:
 
     Raises:
         TypeError, ValueError: an argument is out of range; the data hold NaN, are empty or have a
-            constant channel; the network does not take them (at the first batch); the loss is
-            not finite (the step, rows and times are named).
+            constant channel; the network does not take them (at the first batch).
+        Diverged: the loss is not finite (the step, rows and times are named), or the weights.
         OSError: a checkpoint cannot be written; the one before it is intact.
 
     Example:
@@ -159,140 +131,78 @@ class Trainer:
     def __init__(
         self,
         model: ScoreModel,
-        data: Any,
+        data: TrainingData,
         *,
         steps: int,
-        loss: Loss = dsm_loss,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        ema: float | None = 0.999,
+        optim: Optim = Optim(),
+        loss: Loss = Loss(),
+        records: Records = Records(),
+        validation: TrainingData | None = None,
         seed: int = 0,
         out: str | os.PathLike[str] | None = None,
-        weighting: str | Callable[..., Any] = WEIGHTING,
-        time: TimeSampler | None = None,
-        cond_dropout: float = 0.0,
-        warmup: int | None = None,
-        schedule: str = "cosine",
-        clip: float | None = 1.0,
-        weight_decay: float = 0.0,
-        accumulate: int = 1,
-        precision: str = "no",
         device: str | torch.device | None = None,
         progress: bool = False,
-        log_every: int = 50,
-        checkpoint_every: int = 1000,
-        quantisation: Quantisation | None = None,
-        tensorboard: bool | None = None,
-        keep: int = 1,
-        max_nonfinite: int = 10,
-        compile: bool = False,
-        validation: Any = None,
-        validate_every: int | None = None,
-        buckets: int = 8,
-        snapshot_every: int | None = None,
-        widths: Sequence[float] = (0.05, 0.10),
-        callback: Callable[[int, ScoreModel], Any] | None = None,
+        callback: Callable[[int, ScoreModel], object] | None = None,
         callback_every: int = 1000,
+        quantisation: Quantisation | None = None,
         workers: int = 2,
         any_scale: bool = False,
     ) -> None:
         instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
+        instance("optim", optim, Optim, "pass e.g. Optim(lr=1e-3)")
+        instance("loss", loss, Loss, "pass e.g. Loss(weighting='v') or Loss(function=dsm_loss)")
+        instance("records", records, Records, "pass e.g. Records(keep=3)")
+        if not any(p.requires_grad for p in model.parameters()):
+            raise fail("model", "parameters to train", "none", "wrap a network, not a function")
         self.model = model
         self.data = Data.of(data)
         check_cond(model, self.data.cond, len(self.data))
         self.steps = positive_int("steps", steps)
-        if not callable(loss):
-            raise wrong_type("loss", "a function like dsm_loss", loss, "pass dsm_loss")
-        if not callable(weighting):
-            choice("weighting", weighting, WEIGHTINGS)
-        time = TIME if time is None else time
-        instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
-        if not 0.0 <= nonnegative("cond_dropout", cond_dropout) <= 1.0:
-            raise fail("cond_dropout", "a probability in [0, 1]", cond_dropout, "pass e.g. 0.1")
-        self.loss = loss
         self.quantisation = self.data.quantisation if quantisation is None else quantisation
         self.summary = replace(summarise(self.data), quantisation=self.quantisation)
         if not any_scale:
             _check_units(self.summary, model.sde)
-        self.options: dict[str, Any] = dict(
-            weighting=weighting,
-            time=time.scaled(self.summary.std or 1.0),
-            cond_dropout=cond_dropout,
-        )
-        self.batch_size = positive_int("batch_size", batch_size)
-        self.accumulate = positive_int("accumulate", accumulate)
-        self.lr = positive("lr", lr)
-        self.warmup = min(self.steps // 20, 1000) if warmup is None else warmup
-        nonnegative("warmup", self.warmup)
-        self.schedule = choice("schedule", schedule, SCHEDULES)
-        self.clip = None if clip is None else positive("clip", clip, "pass None for no clipping")
-        self.ema = None if ema is None else check_decay("ema", ema)
-        self.weight_decay = nonnegative("weight_decay", weight_decay)
+        self.optim, self.records = optim, records
+        self.loss = _filled_in(loss, self.summary, self.data.cond, model)
         self.seed = check_seed(seed)
-        self.stream = Stream(len(self.data), self.batch_size, self.seed)
-        self.bf16 = choice("precision", precision, ("no", "bf16")) == "bf16"
+        self.stream = Stream(len(self.data), optim.batch_size, self.seed)
         self.device = None if device is None else as_device(device, "None for what there is")
-        self.progress = progress
-        self.log_every = positive_int("log_every", log_every)
-        self.checkpoint_every = positive_int("checkpoint_every", checkpoint_every)
-        self.tensorboard = tensorboard
-        self.out = None if out is None else path_of("out", out)
-        if self.out is not None:
-            with writing(self.out):  # in a folder that is closed to this user, not even asked
-                taken = self.out.exists() and not self.out.is_dir()
-            if taken:
-                raise fail("out", "a folder", str(out), "choose another name")
-            describe(model, self.quantisation)  # fails before the training, not after it
-        if not any(p.requires_grad for p in model.parameters()):
-            raise fail("model", "parameters to train", "none", "wrap a network, not a function")
-        if tensorboard and self.out is None:
-            raise fail("tensorboard", "a folder to write to", tensorboard, "pass out='runs/name'")
-        self.keep = positive_int("keep", keep)
-        self.max_nonfinite = positive_int("max_nonfinite", max_nonfinite)
-        self.compile = compile
-        self.callback = callback
-        self.callback_every = positive_int("callback_every", callback_every)
-        self.workers = 0 if workers == 0 else positive_int("workers", workers)
-        self._validated(validation, validate_every, positive_int("buckets", buckets))
-        self._snapshots(snapshot_every, widths)
-        self.history: list[Row] = []
-        self.metrics: list[Metrics] = []
-        self.validations: list[ValidationRow] = []
-
-    def _inform(self, model: ScoreModel) -> None:
-        """Tell a model what it is about to be trained on."""
-        model.data = self.summary
-        for part in model.modules():
-            if isinstance(part, Preconditioned) and part.predicts == "edm":
-                part.sigma_data = part.sigma_data or self.summary.std or 1.0
-
-    def _validated(self, validation: Any, every: int | None, buckets: int) -> None:
-        self.validate_every = positive_int("validate_every", every or self.checkpoint_every)
+        self.folder = None
+        if out is not None:
+            self.folder = _folder(out, records.keep, model, self.quantisation)
+        elif records.tensorboard:
+            raise fail("tensorboard", "a folder to write to", True, "pass out='runs/name'")
+        elif records.snapshot_every is not None:
+            got = records.snapshot_every
+            raise fail("snapshot_every", "a folder to write to", got, "pass out='runs/name'")
         self.validation = None
         if validation is not None:
             self.validation = Validation(
                 Data.of(validation),
-                loss=self.loss,
-                options=self.options,
-                parts=buckets,
-                batch_size=self.batch_size,
+                self.loss,
+                parts=records.buckets,
+                batch_size=optim.batch_size,
                 seed=self.seed,
-                table=None if self.out is None else self.out / "validation.csv",
+                table=None if self.folder is None else self.folder.validation,
             )
-
-    def _snapshots(self, every: int | None, widths: Sequence[float]) -> None:
-        self.snapshot_every = None if every is None else positive_int("snapshot_every", every)
-        if every is not None and self.out is None:
-            raise fail("snapshot_every", "a folder to write to", every, "pass out='runs/name'")
-        self.widths = [check_width("widths", width) for width in widths]
-        if len(self.widths) != 2 or self.widths[0] == self.widths[1]:
-            raise fail("widths", "two different widths", widths, "pass (0.05, 0.10)")
+        self.progress = progress
+        self.callback = callback
+        self.callback_every = positive_int("callback_every", callback_every)
+        self.workers = 0 if workers == 0 else positive_int("workers", workers)
+        self.history: list[Row] = []
+        self.metrics: list[Metrics] = []
+        self.validations: list[ValidationRow] = []
 
     def __repr__(self) -> str:
         net = type(bare(getattr(self.model, "net", self.model))).__name__
-        out = "" if self.out is None else f", out={str(self.out)!r}"
-        told = f"steps={self.steps}, batch_size={self.batch_size}, lr={self.lr:g}"
+        out = "" if self.folder is None else f", out={str(self.folder.path)!r}"
+        size, lr = self.optim.batch_size, self.optim.lr
+        told = f"steps={self.steps}, batch_size={size}, lr={lr:g}"
         return f"Trainer({net} on {self.data!r}, {told}, seed={self.seed}{out})"
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of step number `step`, from 0: warm-up, then the schedule."""
+        return self.optim.lr_at(step, self.steps)
 
     def fit(self, resume: bool = False) -> ScoreModel:
         """Train, and return the averaged model in eval mode.
@@ -313,76 +223,201 @@ class Trainer:
             return self._fit(resume)
 
     def _fit(self, resume: bool) -> ScoreModel:
-        accelerator = accelerated(self.accumulate)
-        self._inform(self.model)
-        self.model.to(self._device_of(accelerator))
-        update = Update(
-            self.model,
-            lr=self.lr,
-            clip=self.clip,
-            ema=self.ema,
-            weight_decay=self.weight_decay,
-            widths=self.widths if self.snapshot_every is not None else (),
-        )
-        run = Run(self, accelerator, update, resume)
+        model, optim, records, stream = self.model, self.optim, self.records, self.stream
+        processes = Processes(optim.accumulate)
+        self._inform(model)
+        device = processes.device(self.device)
+        model.to(device)
+        tracked = records.widths if records.snapshot_every is not None else ()
+        update = Update(model, optim, tracked)
+        settings = self._settings(processes.count)
+        state = self._begin(update, settings, processes.first, resume)
+        folder = self.folder if processes.first else None  # the other processes only read
+        plain = Objective(model, self.loss, bf16=optim.precision == "bf16")
+        objective = processes.wrapped(plain)
         with ExitStack() as stack:
-            run.enter(stack)
-            self.model.train()
-            for step in range(run.start, self.steps):
-                lr = self.lr_at(step)
-                update.set_lr(lr)
-                loss = self._gradients(run, step)
-                run.finish(step, loss, lr)
-        accelerator.wait_for_everyone()
-        return update.result()  # type: ignore[return-value]  # a copy of the model
+            stack.enter_context(own_modes(model))
+            stack.enter_context(compiled(model, optim.compile))
+            stack.enter_context(own_randomness(device))
+            interrupts = stack.enter_context(Interrupts(active=self.folder is not None))
+            log = stack.enter_context(self._log(state, folder, processes))
+            if folder is not None and self.validation is not None:
+                self.validation.write(state.validations, model.sde)
+            stop = processes.number(self.steps, 0)
+            loader = stack.enter_context(
+                Loader(self.data, stream, device, self.workers, processes.count, stop)
+            )
+            model.train()
+            for step in range(state.step, self.steps):
+                update.set_lr(lr := self.lr_at(step))
+                numbers = [processes.number(step, piece) for piece in range(optim.accumulate)]
+                losses = []
+                for piece, number in enumerate(numbers):
+                    x, cond = loader.batch(number)
+                    seed_global(device, stream.key(number))
+                    with processes.averaging(objective, piece):
+                        with explained(x, cond, first=step == state.step):
+                            loss = objective(x, cond, stream.generator(number))
+                        processes.backward(loss)
+                    losses.append(loss.detach() / optim.accumulate)
+                norm = update.gradient_norm()
+                mean = sum(losses[1:], start=losses[0])
+                value, size, caught = processes.agree(mean, norm, interrupts.caught)
+                if state.add(value, size):
+                    update.apply(norm)
+                else:
+                    update.discard()
+                log.step()
+                if state.in_row >= optim.max_nonfinite:
+                    name, bad = ("gradient", size) if math.isfinite(value) else ("loss", value)
+                    skipped = (
+                        f"{bad} at step {step + 1} ({state.in_row} of them in a row were skipped)"
+                    )
+                    got = f"{skipped}, from {culprits(plain, loader, numbers)}"
+                    remedy = (
+                        f"look at these rows, lower lr (now {lr:.3g}), lengthen warmup or clip"
+                    )
+                    raise diverged(name, "finite values", got, remedy)
+                done, last = step + 1, step + 1 == self.steps
+                saves = self.folder is not None and (last or done % records.checkpoint_every == 0)
+                if saves or last or done % records.log_every == 0:
+                    log.row(done, lr)
+                if processes.first:
+                    self._judge(update, state, log, done, settings)
+                if folder is not None and (saves or caught is not None):
+                    log.sync()
+                    info = {"step": done, "run": settings, **state.to_dict(), **update.info()}
+                    folder.save(update, info, self._extra(done))
+                if last and caught is None:
+                    caught = interrupts.caught  # it came in the last validation or write
+                if caught is not None:
+                    processes.wait()
+                    interrupts.obey(caught)
+        processes.wait()
+        return update.result()
 
-    def lr_at(self, step: int) -> float:
-        """The learning rate of step number `step`, from 0: warm-up, then the schedule."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / (self.warmup + 1)
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * SCHEDULES[self.schedule](progress)
+    def _inform(self, model: ScoreModel) -> None:
+        """Tell a model what it is about to be trained on."""
+        model.data = self.summary
+        for part in model.modules():
+            if isinstance(part, Preconditioned) and part.predicts == "edm":
+                part.sigma_data = part.sigma_data or self.summary.std or 1.0
 
-    def _gradients(self, run: Run, step: int) -> Tensor:
-        """Accumulate the gradients of one step; the mean loss, still on the device."""
-        total: Tensor | None = None
-        for piece in range(self.accumulate):
-            number = run.number(step, piece)
-            last = piece == self.accumulate - 1
-            x, cond = run.loader.batch(number)
-            generator = self.stream.generator(number)
-            seed_global(run.device, self.stream.key(number))
-            with nullcontext() if last else run.accelerator.no_sync(run.objective):
-                try:
-                    loss = run.objective(x, cond, generator)
-                except (RuntimeError, TypeError, ValueError, IndexError) as error:
-                    if step != run.start or isinstance(error, torch.OutOfMemoryError):
-                        raise
-                    raise misfit(x, cond, error) from error
-                run.accelerator.backward(loss)
-            share = loss.detach() / self.accumulate
-            total = share if total is None else total + share
-        return total  # type: ignore[return-value]  # accumulate >= 1
+    def _begin(
+        self, update: Update, settings: Mapping[str, Any], first: bool, resume: bool
+    ) -> State:
+        """The state to start from: a new one, or that of the last intact checkpoint."""
+        state = State()
+        if self.folder is not None and first:
+            self.folder.start(fresh=not resume)
+        if resume:
+            if self.folder is None:
+                raise fail("resume", "a folder to resume from", None, "pass out='runs/name'")
+            place, averaged, saved = self.folder.find(self.model)
+            self._check_same_run(saved.info, settings, str(place))
+            update.restore(saved.tensors, averaged, saved.info, str(place))
+            state = State.from_dict(saved.info)
+            if first:
+                self.folder.go_on(place, state.step)
+        self.history, self.metrics = state.history, state.metrics
+        self.validations = state.validations
+        return state
 
-    def _device_of(self, accelerator: Any) -> torch.device:
-        if self.device is None:
-            return accelerator.device  # type: ignore[no-any-return]
-        if accelerator.num_processes > 1:
-            remedy = "several processes get their devices from accelerate: leave it out"
-            raise fail("device", "None", str(self.device), remedy)
-        return self.device
+    def _check_same_run(
+        self, info: Mapping[str, Any], settings: Mapping[str, Any], place: str
+    ) -> None:
+        for name, value in settings.items():
+            saved = info["run"].get(name)
+            if saved != value:
+                remedy = "resume with it, or start another run"
+                raise fail(name, f"{saved!r}, as in {place}", value, remedy)
+        if info["step"] > self.steps:
+            expected = f"at least the {info['step']} steps already made in {place}"
+            raise fail("steps", expected, self.steps, "ask for more, or scoresde.load the model")
 
     def _settings(self, processes: int) -> dict[str, Any]:
         """What must not change between the parts of a run."""
         return {
             "seed": self.seed,
-            "batch_size": self.batch_size,
-            "accumulate": self.accumulate,
+            "batch_size": self.optim.batch_size,
+            "accumulate": self.optim.accumulate,
             "processes": processes,
             "samples": len(self.data),
-            "data": digest(self.data) if self.out is not None else "",
-            "ema": self.ema is not None,
+            "data": digest(self.data) if self.folder is not None else "",
+            "ema": self.optim.ema is not None,
         }
+
+    def _extra(self, done: int) -> dict[str, Any]:
+        """What a checkpoint says of its run to people."""
+        shape = list(self.data.x.shape[1:])  # a network may take images of any size
+        loss = self.history[-1][1] if self.history else None
+        return {"step": done, "loss": loss, "shape": shape}
+
+    def _log(self, state: State, folder: RunFolder | None, processes: Processes) -> Log:
+        return Log(
+            state,
+            steps=self.steps,
+            batch=self.optim.batch_size * self.optim.accumulate * processes.count,
+            table=None if folder is None else folder.history,
+            events=None if folder is None else folder.tensorboard,
+            wanted=self.records.tensorboard,
+            progress=self.progress and processes.first,
+        )
+
+    def _judge(
+        self, update: Update, state: State, log: Log, done: int, settings: Mapping[str, Any]
+    ) -> None:
+        """Snapshots, validation and the callback, where they are due."""
+        records, last, folder = self.records, done == self.steps, self.folder
+
+        def due(every: int | None) -> bool:
+            return every is not None and (last or done % every == 0)
+
+        if folder is not None and due(records.snapshot_every):
+            folder.snapshot(update, done, settings)
+        validates = self.validation is not None and due(records.validates_every(self.steps))
+        calls = self.callback is not None and due(self.callback_every)
+        if not validates and not calls:
+            return
+        with own_modes(self.model):
+            averaged = update.result()
+            if self.validation is not None and validates:
+                losses = self.validation(averaged, update.parameters[0].device)
+                mean, lowest = state.judge(done, losses)
+                self.validation.write(state.validations, averaged.sde)
+                parts = {f"validation/{i}": loss for i, loss in enumerate(losses)}
+                log.scalars(done, {"validation": mean, **parts})
+                if lowest and folder is not None:
+                    folder.save_best(update, {"step": done, "validation": mean})
+            if self.callback is not None and calls:
+                self.callback(done, averaged)
+
+
+def _filled_in(
+    loss: Loss, summary: DataSummary, cond: Mapping[str, Any], model: ScoreModel
+) -> Loss:
+    """The options of the loss with those that depend on the data."""
+    if not callable(loss.weighting):
+        choice("weighting", loss.weighting, WEIGHTINGS)
+    time = TIME if loss.time is None else loss.time
+    instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
+    dropout = loss.cond_dropout
+    if dropout is None:
+        dropout = 0.1 if cond and set(cond) <= set(getattr(model, "null", ())) else 0.0
+    return replace(loss, time=time.scaled(summary.std or 1.0), cond_dropout=dropout)
+
+
+def _folder(
+    out: str | os.PathLike[str], keep: int, model: ScoreModel, quantisation: Quantisation | None
+) -> RunFolder:
+    """The folder of a run that can save its model there; what cannot is found before training."""
+    place = path_of("out", out)
+    with writing(place):  # in a folder that is closed to this user, not even asked
+        taken = place.exists() and not place.is_dir()
+    if taken:
+        raise fail("out", "a folder", str(out), "choose another name")
+    describe(model, quantisation)
+    return RunFolder(place, keep=keep, quantisation=quantisation)
 
 
 def _check_units(summary: DataSummary, sde: SDE) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, nonnegative, positive
+from scoresde._check import fail
+from scoresde.model import ScoreModel
+from scoresde.options import Optim
 from scoresde.training.checkpoint import fill
 from scoresde.training.ema import EMA, replica
 from scoresde.training.posthoc_ema import PowerEMA
@@ -26,10 +28,7 @@ class Update:
 
     Args:
         model: the model, on its device.
-        lr: learning rate.
-        clip: largest norm of the gradient, or None.
-        ema: decay of the average of the weights, or None for none.
-        weight_decay: of AdamW.
+        optim: `lr`, `weight_decay`, `clip` and `ema` are used here.
         widths: of the profiles of further averages (see `PowerEMA`).
 
     Attributes:
@@ -38,23 +37,16 @@ class Update:
         tracks: the `PowerEMA`s.
 
     Raises:
-        ValueError: a number out of range; the model has nothing to train.
+        ValueError: the model has nothing to train.
 
     Example:
         >>> net = nn.Linear(2, 1)
-        >>> update = Update(net, lr=0.1, ema=0.99)
+        >>> update = Update(net, Optim(lr=0.1, ema=0.99))
         >>> norm = update.step(net(torch.ones(4, 2)).square().mean())
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        lr: float,
-        clip: float | None = 1.0,
-        ema: float | None = 0.999,
-        weight_decay: float = 0.0,
-        widths: Sequence[float] = (),
+        self, model: nn.Module, optim: Optim = Optim(), widths: Sequence[float] = ()
     ) -> None:
         self.model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -65,12 +57,12 @@ class Update:
         )
         self.optimizer = torch.optim.AdamW(
             self.parameters,
-            lr=positive("lr", lr),
-            weight_decay=nonnegative("weight_decay", weight_decay),
+            lr=optim.lr,
+            weight_decay=optim.weight_decay,
             fused=self.fused or None,
         )
-        self.clip = None if clip is None else positive("clip", clip, "pass None for no clipping")
-        self.ema = None if ema is None else EMA(model, ema)
+        self.clip = optim.clip
+        self.ema = None if optim.ema is None else EMA(model, optim.ema)
         self.tracks = [PowerEMA(model, width) for width in widths]
 
     def step(self, loss: Tensor) -> Tensor:
@@ -114,12 +106,25 @@ class Update:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
-    def result(self) -> nn.Module:
+    @property
+    def averaged(self) -> ScoreModel:
+        """The model with the averaged weights, or the model itself without an average."""
+        found = self.model if self.ema is None else self.ema.module
+        return found  # type: ignore[return-value]  # the copy of a model is a model
+
+    def result(self) -> ScoreModel:
         """The averaged model, or a copy of the raw one without EMA, in eval mode."""
-        return replica(self.model).eval() if self.ema is None else self.ema.module.eval()
+        return replica(self.averaged).eval() if self.ema is None else self.averaged.eval()
+
+    def info(self) -> dict[str, Any]:
+        """The counts of the averages, as json holds them."""
+        return {
+            "ema_updates": 0 if self.ema is None else self.ema.updates,
+            "tracks": [[track.width, track.updates] for track in self.tracks],
+        }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Raw weights and the optimiser's state, by flat names."""
+        """Raw weights, the optimiser's state and the power-function averages, by flat names."""
         state = self.optimizer.state_dict()["state"]
         raw = {f"raw.{k}": v for k, v in self.model.state_dict().items()}
         moments = {
@@ -134,10 +139,36 @@ class Update:
         }
         return raw | moments | means
 
-    def restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """The inverse of `tensors`."""
+    def restore(
+        self,
+        tensors: Mapping[str, Tensor],
+        averaged: Mapping[str, Tensor],
+        info: Mapping[str, Any],
+        where: str,
+    ) -> None:
+        """Continue from a checkpoint: the inverse of `tensors`, `averaged` and `info`.
+
+        Raises:
+            ValueError: they are of other parameters or of other averages.
+        """
         raw = {k[4:]: v for k, v in tensors.items() if k.startswith("raw.")}
         fill(self.model, raw, where)
+        self._restore_optimizer(tensors, where)
+        if self.ema is not None:
+            fill(self.averaged.net, averaged, where)  # type: ignore[arg-type]
+            self.ema.restore(info["ema_updates"])
+        saved = info.get("tracks", [])
+        widths = [track.width for track in self.tracks]
+        if [width for width, _ in saved] != widths:
+            expected = f"{[width for width, _ in saved]}, as in {where}"
+            remedy = "resume with the same snapshot_every and widths"
+            raise fail("widths", expected, widths, remedy)
+        for i, (track, (_, updates)) in enumerate(zip(self.tracks, saved, strict=True)):
+            head = f"track{i}."
+            own = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
+            track.restore(own, updates, where)
+
+    def _restore_optimizer(self, tensors: Mapping[str, Tensor], where: str) -> None:
         state: dict[int, dict[str, Tensor]] = {}
         count = len(self.parameters)
         for name, value in tensors.items():

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import final
 
 import torch
 from torch import Tensor
 
+from scoresde.data import Data, LazyData
 from scoresde.losses import TimeSampler
-from scoresde.model import ScoreModel, suited
+from scoresde.model import ScoreModel
+from scoresde.options import Loss
 from scoresde.sde import SDE
 from scoresde.training.log import writing
+from scoresde.training.objective import Objective
+from scoresde.training.state import ValidationRow
 from scoresde.training.stream import Stream, take
 
-__all__ = ["BucketTime", "Validation", "ValidationRow"]
-
-ValidationRow: TypeAlias = tuple[int, tuple[float, ...]]
-"""(step, the mean loss in each of the intervals of time)."""
+__all__ = ["BucketTime", "Validation"]
 
 
 @final
@@ -54,9 +54,8 @@ class Validation:
     mean and bad in one interval (near t = 0, mostly) shows here.
 
     Args:
-        data: `Data` or `LazyData`; all of it is used in every interval.
-        loss: as `dsm_loss`.
-        options: of the loss, without `time`.
+        data: all of it is used in every interval.
+        loss: with its `time` filled in, in whose place the intervals stand.
         parts: number of intervals.
         batch_size: samples in one forward pass.
         seed: of times and noise.
@@ -65,18 +64,16 @@ class Validation:
 
     def __init__(
         self,
-        data: Any,
+        data: Data | LazyData,
+        loss: Loss,
         *,
-        loss: Callable[..., Tensor],
-        options: Mapping[str, Any],
         parts: int,
         batch_size: int,
         seed: int,
         table: Path | None = None,
     ) -> None:
         self.data = data
-        self.loss = loss
-        self.options = {**options, "cond_dropout": 0.0}
+        self.loss = replace(loss, cond_dropout=0.0)
         self.parts = parts
         self.batch_size = batch_size
         self.stream = Stream(len(data), batch_size, seed)
@@ -87,15 +84,15 @@ class Validation:
         return tuple(self._interval(model, device, index) for index in range(self.parts))
 
     def _interval(self, model: ScoreModel, device: torch.device, index: int) -> float:
+        loss = replace(self.loss, time=BucketTime(index, self.parts))
+        objective = Objective(model, loss)
         total = torch.zeros((), dtype=torch.float64, device="cpu")
         for start in range(0, len(self.data), self.batch_size):
             rows = torch.arange(start, min(start + self.batch_size, len(self.data)), device="cpu")
-            x = suited(model, take(self.data.x, rows, device))
+            x = take(self.data.x, rows, device)
             cond = {k: take(v, rows, device) for k, v in self.data.cond.items()}
             generator = self.stream.generator(start * self.parts + index)
-            options = {**self.options, "time": BucketTime(index, self.parts)}
-            each = self.loss(model, x, cond=cond, generator=generator, **options)
-            total += each.double().sum().cpu()
+            total += objective.each(x, cond, generator).double().sum().cpu()
         return float(total) / len(self.data)
 
     def write(self, rows: list[ValidationRow], sde: SDE) -> None:

@@ -3,11 +3,13 @@
 import inspect
 import math
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from groups import grouped
 from torch import Tensor, nn
 
 from scoresde import (
@@ -33,6 +35,7 @@ from scoresde.metrics import sliced_wasserstein
 from scoresde.model import Cond, ScoreModel, default_prediction, summary_of
 from scoresde.nets import MLP
 from scoresde.node import Node
+from scoresde.options import Loss, Optim, Records
 from scoresde.prediction import Prediction
 from scoresde.quantisation import Quantisation
 from scoresde.summary import DataRangeWarning, DataSummary
@@ -46,16 +49,16 @@ def drawn(n: int, dim: int = 2, seed: int = 0) -> Tensor:
 
 
 def test_the_defaults_of_trainer_loss_and_command_line_are_one() -> None:
-    options = Trainer(Preconditioned(MLP(2, width=8), VPSDE()), drawn(64), steps=1).options
-    assert options["time"] == TIME.scaled(summarise(drawn(64)).std)
-    assert options["weighting"] == WEIGHTING
+    loss = Trainer(Preconditioned(MLP(2, width=8), VPSDE()), drawn(64), steps=1).loss
+    assert loss.time == TIME.scaled(summarise(drawn(64)).std)
+    assert loss.weighting == WEIGHTING == Loss().weighting
     assert inspect.signature(dsm_loss).parameters["weighting"].default == WEIGHTING
-    own = inspect.signature(Trainer).parameters
+    own = {f.name: f.default for group in (Optim, Records) for f in fields(group)}
     flags = inspect.signature(train).parameters
     for name in ("weighting", "time", "predicts", "sigma_data"):
         assert flags[name].default is None, "the command line has defaults of its own"
-    for name in ("batch_size", "lr", "ema", "clip", "schedule", "weight_decay", "warmup", "seed"):
-        assert flags[name].default == own[name].default, name
+    for name in own.keys() - {"widths"}:
+        assert flags[name].default == own[name], name
 
 
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()])
@@ -84,7 +87,9 @@ def test_moons_by_the_defaults_are_moons(sde: SDE) -> None:
     data, other = toy("moons", 4000, seed=0).x, toy("moons", 2000, seed=1).x
     torch.manual_seed(0)
     net = MLP(2, width=64, depth=2)
-    model = Trainer(Preconditioned(net, sde), data, steps=400, batch_size=256, lr=4e-3).fit()
+    model = Trainer(
+        Preconditioned(net, sde), data, steps=400, optim=Optim(batch_size=256, lr=4e-3)
+    ).fit()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         x = ReverseSampler(sde, model, steps=30).sample((2000, 2), seed=0)
@@ -99,7 +104,7 @@ def test_moons_by_the_defaults_are_moons(sde: SDE) -> None:
 def trainer(x: Any, sde: SDE | None = None, **options: Any) -> Trainer:
     shape = tuple(Data.of(x).x.shape[1:])
     net = MLP(shape[0], width=8) if len(shape) == 1 else nn.Conv2d(shape[0], shape[0], 1)
-    return Trainer(Preconditioned(net, sde or VPSDE()), x, steps=1, **options)
+    return Trainer(Preconditioned(net, sde or VPSDE()), x, **grouped(steps=1, **options))
 
 
 FOREIGN: dict[str, tuple[Any, SDE]] = {

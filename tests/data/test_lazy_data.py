@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from data_files import BYTES, file_of, refuses
+from groups import grouped
 from torch import Tensor
 
 from scoresde import VPSDE, Preconditioned, Trainer
@@ -110,7 +111,9 @@ def test_the_trainer_takes_lazy_data_and_ends_with_the_weights_of_data(tmp_path:
         torch.manual_seed(0)
         model = Preconditioned(MLP(2, width=8), VPSDE())
         out = tmp_path / type(data).__name__
-        fitted = Trainer(model, data, steps=3, batch_size=16, out=out, tensorboard=False).fit()
+        fitted = Trainer(
+            model, data, **grouped(steps=3, batch_size=16, out=out, tensorboard=False)
+        ).fit()
         weights.append(torch.cat([p.flatten() for p in fitted.parameters()]))
     assert torch.equal(*weights)
 

@@ -48,9 +48,9 @@ STATED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "restart": (schedule.grid.restart, {"times": 1, "steps": 5}),
     "Langevin": (solvers.Langevin, {"snr": 0.16, "steps": 1}),
     "LogNormalTime": (losses.LogNormalTime, {"mean": -0.5, "std": 1.2, "uniform": 0.1}),
-    "LossTime": (losses.LossTime, {"uniform": 0.2, "low_discrepancy": False}),
-    "ImportanceTime": (losses.ImportanceTime, {"low_discrepancy": False}),
-    "UniformTime": (losses.UniformTime, {"low_discrepancy": False}),
+    "LossTime": (losses.LossTime, {"uniform": 0.2, "low_discrepancy": True}),
+    "ImportanceTime": (losses.ImportanceTime, {"low_discrepancy": True}),
+    "UniformTime": (losses.UniformTime, {"low_discrepancy": True}),
     "Quantisation": (Quantisation, {"levels": 256, "low": -1.0, "high": 1.0}),
     # the docstrings of the solvers
     "Adams": (

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from groups import grouped
 from PIL import Image
 from torch import Tensor
 
@@ -83,7 +84,8 @@ def test_the_weights_are_the_same_with_and_without() -> None:
     found = []
     for workers, data in ((0, lazy()), (2, lazy()), (2, lazy().load())):
         net = model()
-        Trainer(net, data, steps=5, batch_size=6, accumulate=2, workers=workers, loss=plain).fit()
+        options = grouped(steps=5, batch_size=6, accumulate=2, workers=workers, loss=plain)
+        Trainer(net, data, **options).fit()
         found.append(net.state_dict())
     for other in found[1:]:
         assert all(torch.equal(found[0][k], other[k]) for k in found[0])
@@ -106,7 +108,7 @@ def test_the_next_batches_are_read_while_a_step_computes() -> None:
         seen.append(len(rows.readers))
         return plain(model, x0, **options)
 
-    trainer = Trainer(model(), data, steps=4, batch_size=6, loss=patient, workers=2)
+    trainer = Trainer(model(), data, **grouped(steps=4, batch_size=6, loss=patient))
     rows.readers.clear()  # the trainer has looked at the data, for their range and spread
     rows.reads = threading.Semaphore(0)
     trainer.fit()
@@ -216,7 +218,7 @@ def test_a_damaged_row_is_told_in_the_step_that_takes_it() -> None:
         steps.append(len(x0))
         return plain(model, x0, **options)
 
-    trainer = Trainer(model(), data, steps=6, batch_size=5, loss=counting, workers=2, seed=0)
+    trainer = Trainer(model(), data, **grouped(steps=6, batch_size=5, loss=counting))
     data.x.damaged = damaged  # type: ignore[attr-defined]  # after the trainer has looked
     with pytest.raises(ValueError, match=f"row {damaged} is damaged"):
         trainer.fit()

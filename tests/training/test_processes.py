@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from groups import grouped
 from torch import Tensor
 
 from scoresde.data import Data
@@ -45,7 +46,9 @@ def trainer(loss: Callable[..., Tensor], batch: int, out: Path | None = None, **
     data = Data(x, {"label": torch.arange(64) % 3}, classes=3)
     model = Preconditioned(MLP(2, width=8, depth=1, classes=3).double(), VPSDE())
     options = {"checkpoint_every": 3, "tensorboard": False, "cond_dropout": 0.3} | more
-    return Trainer(model, data, steps=STEPS, batch_size=batch, loss=loss, out=out, **options)
+    return Trainer(
+        model, data, **grouped(steps=STEPS, batch_size=batch, loss=loss, out=out, **options)
+    )
 
 
 def result(made: Trainer, first: int = 0) -> dict[str, Tensor]:
@@ -112,7 +115,7 @@ def alone(loss: Callable[..., Tensor], batch: int, accumulate: int) -> dict[str,
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
 
 
 def pair(kind: str, out: Path) -> list[tuple[int, str]]:

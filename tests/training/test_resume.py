@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from groups import grouped
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -27,12 +28,13 @@ from scoresde.losses import UniformTime, dsm_loss
 from scoresde.model import Preconditioned, ScoreModel
 from scoresde.nets import MLP
 from scoresde.sde import VPSDE
-from scoresde.training import PowerEMA, Trainer, load, posthoc_ema, read_config
+from scoresde.training import Diverged, PowerEMA, Trainer, load, posthoc_ema, read_config
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.posthoc_ema import exponent, weights_of
 from scoresde.training.update import Update
 
 ROOT = Path(__file__).parents[2]
+TESTS = [str(ROOT / "tests"), str(ROOT / "tests/training")]
 
 
 def points(n: int = 64) -> Tensor:
@@ -51,7 +53,7 @@ def small(seed: int = 0, width: int = 8) -> ScoreModel:
 def run(out: Path | None, model: ScoreModel | None = None, **changes: Any) -> Trainer:
     options: dict[str, Any] = {"steps": 12, "batch_size": 10, "log_every": 4, "out": out}
     options |= {"tensorboard": False, "checkpoint_every": 5} | changes
-    return Trainer(model or small(), options.pop("data", points()), **options)
+    return Trainer(model or small(), options.pop("data", points()), **grouped(**options))
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -347,7 +349,7 @@ def test_a_full_disk_is_a_clear_error(
 
 LIMITED = """
 import resource, sys, torch
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_resume import run, small
 from pathlib import Path
 out = Path({out!r})
@@ -362,7 +364,7 @@ except OSError as error:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE")
 def test_a_quota_is_a_clear_error(tmp_path: Path) -> None:
-    code = LIMITED.format(tests=str(ROOT / "tests/training"), out=str(tmp_path))
+    code = LIMITED.format(tests=TESTS, out=str(tmp_path))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
@@ -375,7 +377,7 @@ def test_a_quota_is_a_clear_error(tmp_path: Path) -> None:
 
 ELSEWHERE = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_resume import run, small
 from pathlib import Path
 run(None, small(), steps=1).fit()  # imports what the other user may not read
@@ -402,7 +404,7 @@ def refused_elsewhere(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(mode)
     before = (tmp_path / "run" / "history.csv").read_bytes()
-    code = ELSEWHERE.format(tests=str(ROOT / "tests/training"), out=str(tmp_path))
+    code = ELSEWHERE.format(tests=TESTS, out=str(tmp_path))
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -476,7 +478,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path) -> Non
     assert [m["skipped"] for m in trainer.metrics] == [1, 0, 1]  # rows 4, 5 (checkpoint), 8
     assert all(math.isfinite(row[1]) for row in trainer.history)
     assert read_config(tmp_path / "checkpoint")["training"]["ema_updates"] == 6
-    by_hand = Update(other := small(), lr=1e-3, ema=0.999)
+    by_hand = Update(other := small())
     for step in (0, 1, 3, 4, 6, 7):
         stream = trainer.stream
         by_hand.set_lr(trainer.lr_at(step))
@@ -484,7 +486,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path) -> Non
             other,
             points()[stream.rows(step)],
             generator=stream.generator(step),
-            time=trainer.options["time"],
+            time=trainer.loss.time,
         )
         by_hand.step(each.mean())
         updates.append(step)
@@ -498,7 +500,7 @@ def test_too_many_in_a_row_name_step_rows_and_times(accumulate: int) -> None:
     loss = poisoned(bad, everywhere, accumulate)
     options = {"batch_size": 64, "accumulate": accumulate, "max_nonfinite": 3, "steps": 20}
     trainer = run(None, loss=loss, **options)
-    with pytest.raises(ValueError, match=r"loss: expected finite values, got nan at step 7") as e:
+    with pytest.raises(Diverged, match=r"loss: expected finite values, got nan at step 7") as e:
         trainer.fit()
     text = str(e.value)
     assert "(3 of them in a row were skipped)" in text and "lower lr" in text
@@ -509,7 +511,7 @@ def test_too_many_in_a_row_name_step_rows_and_times(accumulate: int) -> None:
     for piece in range(accumulate):
         number = 6 * accumulate + piece
         rows = trainer.stream.rows(number)
-        drawn, _ = trainer.options["time"].sample(VPSDE(), 64, trainer.stream.generator(number))
+        drawn, _ = trainer.loss.time.sample(VPSDE(), 64, trainer.stream.generator(number))
         times += drawn[(rows == 11) | (rows == 40)].tolist()
     assert f"t in [{min(times):.4g}, {max(times):.4g}]" in text
     # With a finite step in between, nothing stops.
@@ -654,7 +656,7 @@ def test_validation_by_time(tmp_path: Path) -> None:
 
 def test_validation_is_the_loss_of_the_averaged_model() -> None:
     """The mean over the intervals is that of uniform times, and conditions come along."""
-    trainer = run(None, validation=points(400), steps=3, buckets=5)
+    trainer = run(None, validation=points(400), steps=3, validate_every=3, buckets=5)
     model = trainer.fit()
     ((_, losses),) = trainer.validations
     draws = torch.Generator().manual_seed(5)

@@ -10,19 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from groups import grouped
 from torch import Tensor, nn
 
 from scoresde.data import Data, summarise
 from scoresde.losses import TIME, WEIGHTING, ImportanceTime, UniformTime, dsm_loss
 from scoresde.model import FunctionScore, Preconditioned, ScoreModel
 from scoresde.nets import MLP, UNet
+from scoresde.options import SCHEDULES, Optim
 from scoresde.oracles import Gaussian
 from scoresde.quantisation import Quantisation
 from scoresde.sde import SDE, VPSDE, LinearSDE
-from scoresde.training import EMA, PowerEMA, Trainer, Update, load, read_config, save
+from scoresde.training import EMA, Diverged, PowerEMA, Trainer, Update, load, read_config, save
 from scoresde.training.posthoc_ema import weights_of
 from scoresde.training.stream import Stream
-from scoresde.training.trainer import SCHEDULES
 
 
 def points(n: int = 64, dim: int = 2, seed: int = 0) -> Tensor:
@@ -58,7 +59,7 @@ def trained(
     options: dict[str, Any] = {"steps": 12, "batch_size": 10, "log_every": 4, "out": out}
     options |= {"tensorboard": False} | changes
     data = options.pop("data", points())
-    return Trainer(small() if model is None else model, data, **options).fit()
+    return Trainer(small() if model is None else model, data, **grouped(**options)).fit()
 
 
 # The average of the weights
@@ -182,7 +183,7 @@ def test_profiles_combine_on_a_known_trajectory(schedule: str) -> None:
 def test_update_clips_the_global_norm() -> None:
     net = nn.Linear(3, 2)
     for clip, scale in ((1.0, 1e3), (0.5, 1.0), (None, 1.0)):
-        update = Update(net, lr=1e-3, clip=clip, ema=None)
+        update = Update(net, Optim(clip=clip, ema=None))
         loss = scale * (net.weight.sum() + 2 * net.bias.sum())
         norm = update.step(loss)
         raw = scale * math.sqrt(6 + 4 * 2)
@@ -197,7 +198,7 @@ def test_update_clips_the_global_norm() -> None:
 def test_update_is_adamw_and_averages() -> None:
     net = nn.Linear(2, 1)
     other = copy.deepcopy(net)
-    update = Update(net, lr=0.1, clip=None, ema=0.0, weight_decay=0.3)
+    update = Update(net, Optim(lr=0.1, clip=None, ema=0.0, weight_decay=0.3))
     adamw = torch.optim.AdamW(other.parameters(), lr=0.1, weight_decay=0.3, foreach=False)
     for _ in range(3):
         update.step(net(torch.ones(1, 2)).square().sum())
@@ -213,11 +214,11 @@ def test_update_does_not_train_what_is_frozen() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     net[0].requires_grad_(False)
     before = weights(net[0])
-    update = Update(net, lr=0.1)
+    update = Update(net, Optim(lr=0.1))
     update.step(net(torch.ones(1, 2)).sum())
     assert all(torch.equal(v, before[k]) for k, v in net[0].state_dict().items())
     with pytest.raises(ValueError, match=r"model: expected parameters to train, got 'none'"):
-        Update(net.requires_grad_(False), lr=0.1)
+        Update(net.requires_grad_(False))
 
 
 # The order of the data
@@ -251,7 +252,7 @@ def test_it_learns_a_gaussian() -> None:
     mean, std = torch.tensor([1.0, -0.5]), torch.tensor([0.5, 1.5])
     x = mean + std * points(4096)
     model = Preconditioned(MLP(2, width=32, depth=2), VPSDE())
-    found = Trainer(model, x, steps=400, batch_size=128, lr=5e-3).fit()
+    found = Trainer(model, x, steps=400, optim=Optim(lr=5e-3)).fit()
     exact = Gaussian(mean, std**2).under(VPSDE())
     t = torch.linspace(0.05, 1.0, 50).repeat(40)
     x_t = VPSDE().perturb(t, mean + std * points(2000, seed=1), points(2000, seed=2))
@@ -347,8 +348,9 @@ def test_accumulated_gradients_are_the_mean(monkeypatch: pytest.MonkeyPatch) -> 
         return (model(t, x0).eps - x0).square().mean(1)
 
     options = {"loss": plain, "steps": 5, "log_every": 1}
-    first = Trainer(whole := small(), points(), batch_size=12, **options)
-    second = Trainer(pieces := small(), points(), batch_size=3, accumulate=4, **options)
+    first = Trainer(whole := small(), points(), **grouped(batch_size=12, **options))
+    parts = grouped(batch_size=3, accumulate=4, **options)
+    second = Trainer(pieces := small(), points(), **parts)
     first.fit(), second.fit()
     torch.testing.assert_close(norms[:5], norms[5:])
     for a, b in zip(first.history, second.history, strict=True):
@@ -360,7 +362,7 @@ def test_accumulated_gradients_are_the_mean(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_first_loss_by_hand() -> None:
     """Rows, noise and mean of a step are those that its number stands for."""
     model = small()
-    trainer = Trainer(model, points(), steps=1, batch_size=20, seed=9)
+    trainer = Trainer(model, points(), steps=1, optim=Optim(batch_size=20), seed=9)
     stream = Stream(64, 20, seed=9)
     losses = dsm_loss(
         copy.deepcopy(model),
@@ -383,11 +385,13 @@ def test_the_learning_rate_is_that_of_the_schedule() -> None:
 
 
 def test_schedule_and_warm_up() -> None:
-    rates = Trainer(small(), points(), steps=100, lr=0.5, warmup=4, schedule="cosine").lr_at
+    optim = Optim(lr=0.5, warmup=4, schedule="cosine")
+    rates = Trainer(small(), points(), steps=100, optim=optim).lr_at
     assert [rates(k) for k in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert rates(52) == pytest.approx(0.25)
     assert 0 < rates(99) < 1e-3 and all(rates(k) > rates(k + 1) for k in range(4, 99))
-    rates = Trainer(small(), points(), steps=100, lr=0.5, schedule="constant").lr_at
+    optim = Optim(lr=0.5, schedule="constant")
+    rates = Trainer(small(), points(), steps=100, optim=optim).lr_at
     assert rates(4) < rates(5) == rates(99) == 0.5  # a twentieth of the steps by default
 
 
@@ -443,9 +447,8 @@ def test_options_reach_the_loss() -> None:
 
 
 def test_history_and_its_files(tmp_path: Path) -> None:
-    trainer = Trainer(
-        small(), points(), steps=10, batch_size=8, log_every=4, out=tmp_path, tensorboard=True
-    )
+    options = grouped(steps=10, batch_size=8, log_every=4, out=tmp_path, tensorboard=True)
+    trainer = Trainer(small(), points(), **options)
     trainer.fit()
     assert [row[0] for row in trainer.history] == [4, 8, 10]
     assert [row[2] for row in trainer.history] == [trainer.lr_at(k) for k in (3, 7, 9)]
@@ -462,7 +465,7 @@ def test_history_and_its_files(tmp_path: Path) -> None:
         "tensorboard",
     ]
     # A row is the mean of the losses since the last one.
-    each = Trainer(small(), points(), steps=10, batch_size=8, log_every=1)
+    each = Trainer(small(), points(), **grouped(steps=10, batch_size=8, log_every=1))
     each.fit()
     means = [sum(r[1] for r in each.history[a:b]) / (b - a) for a, b in ((0, 4), (4, 8), (8, 10))]
     assert [row[1] for row in trainer.history] == pytest.approx(means)
@@ -543,7 +546,7 @@ def test_resumption_to_the_bit(tmp_path: Path, name: str) -> None:
     trainer = Trainer(
         fresh,
         data,
-        **({"steps": 12, "batch_size": 10, "tensorboard": False} | changes),
+        **grouped(**{"steps": 12, "batch_size": 10, "tensorboard": False} | changes),
         out=tmp_path / "parts",
     )
     resumed = trainer.fit(resume=True)
@@ -554,7 +557,7 @@ def test_resumption_to_the_bit(tmp_path: Path, name: str) -> None:
 
 def test_resuming_a_finished_run_trains_no_further(tmp_path: Path) -> None:
     whole = trained(tmp_path)
-    options = {"batch_size": 10, "out": tmp_path, "tensorboard": False}
+    options = grouped(batch_size=10, out=tmp_path, tensorboard=False)
     again = Trainer(small(seed=3), points(), steps=12, **options).fit(resume=True)
     assert same(again, whole)
     longer = Trainer(small(seed=3), points(), steps=15, **options)
@@ -583,14 +586,14 @@ def test_another_run_is_not_resumed(tmp_path: Path, changes: dict[str, Any], mes
     options = {"steps": 6, "batch_size": 10, "out": tmp_path} | changes
     model, data = options.pop("model", small()), options.pop("data", points())
     with pytest.raises(ValueError, match=message):
-        Trainer(model, data, **options).fit(resume=True)
+        Trainer(model, data, **grouped(**options)).fit(resume=True)
 
 
 def test_an_optimizer_of_other_parameters_is_not_resumed(tmp_path: Path) -> None:
     trained(tmp_path, steps=6)
     model = small()
     model.net.enter.requires_grad_(False)
-    trainer = Trainer(model, points(), steps=6, batch_size=10, out=tmp_path)
+    trainer = Trainer(model, points(), steps=6, optim=Optim(batch_size=10), out=tmp_path)
     with pytest.raises(ValueError, match=r"optimizer\.\d+\.\w+ in .*train the same parameters"):
         trainer.fit(resume=True)
 
@@ -631,7 +634,7 @@ def spoiled(step: int, how: Callable[[Tensor, Tensor], Tensor]) -> Callable[...,
 def test_what_is_not_finite_is_named_and_never_saved(
     tmp_path: Path, how: Callable[[Tensor, Tensor], Tensor], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Diverged, match=message):
         trained(tmp_path, loss=spoiled(7, how), checkpoint_every=5, max_nonfinite=1)
     assert read_config(tmp_path / "checkpoint")["extra"]["step"] == 5
     assert all(p.isfinite().all() for p in load(tmp_path / "checkpoint").parameters())
@@ -650,9 +653,7 @@ def test_weights_that_are_not_finite_are_never_saved(
         return norm
 
     monkeypatch.setattr(Update, "apply", spoiling)
-    with pytest.raises(
-        ValueError, match=r"model: expected finite weights, .* after step 5'; lower"
-    ):
+    with pytest.raises(Diverged, match=r"model: expected finite weights, .* after step 5; lower"):
         trained(tmp_path, checkpoint_every=5)
     assert not (tmp_path / "checkpoint").exists()
 
@@ -757,7 +758,7 @@ def test_bad_arguments_are_refused_at_once(
 ) -> None:
     options = {"model": small(), "data": points(), "steps": 3} | changes
     with pytest.raises(kind, match=message):
-        Trainer(options.pop("model"), options.pop("data"), **options)
+        Trainer(options.pop("model"), options.pop("data"), **grouped(**options))
     assert not Path("x").exists()
 
 
@@ -765,7 +766,7 @@ def test_a_clipped_step_is_that_of_clipped_gradients() -> None:
     """Small gradients stay as they are, large ones lose length: AdamW tells mixed sizes apart."""
     ours, plain = (nn.Linear(3, 1) for _ in range(2))
     plain.load_state_dict(ours.state_dict())
-    update = Update(ours, lr=0.1, clip=1.0, ema=None)
+    update = Update(ours, Optim(lr=0.1, ema=None))
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.0)
     for size in (0.01, 30.0, 0.2, 5.0):
         for net in (ours, plain):

@@ -1,0 +1,229 @@
+"""Options in groups: the functions, the command line and config.json share these dataclasses.
+
+Each default stands here and nowhere else. A field of a plain type (a number, a string, a switch)
+is at the same time a flag of the command line, with the docstring below it as its help, so a new
+option is one line and its docstring. This module does not load torch, which `--help` can do
+without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from scoresde._check import (
+    choice,
+    fail,
+    finite,
+    nonnegative,
+    positive,
+    positive_int,
+    wrong_type,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SCHEDULES", "Loss", "Optim", "Records", "check_decay", "check_width"]
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+}
+"""The learning rate after the warm-up, as a share of `lr` at a progress from 0 to 1."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """Options of the optimiser, which is AdamW.
+
+    A step takes `batch_size` x `accumulate` x processes samples.
+
+    Raises:
+        TypeError, ValueError: a value is of another type or out of range.
+
+    Example:
+        >>> Optim(lr=2e-3).clip
+        1.0
+        >>> Optim(lr=0.0)
+        Traceback (most recent call last):
+        ValueError: lr: expected a finite number > 0, got 0.0; pass a number above 0
+    """
+
+    batch_size: int = 128
+    """Number of samples in one forward pass of one process."""
+
+    accumulate: int = 1
+    """Number of forward passes whose gradients are averaged for one step."""
+
+    lr: float = 1e-3
+    """The highest learning rate of AdamW."""
+
+    warmup: int | None = None
+    """Number of steps in which the learning rate rises from 0. By default a twentieth of all
+    steps, at most 1000."""
+
+    schedule: str = "cosine"
+    """The learning rate after the warm-up: cosine (it falls to 0 at the last step) or constant."""
+
+    weight_decay: float = 0.0
+    """The weight decay of AdamW."""
+
+    clip: float | None = 1.0
+    """The largest norm of the gradient. None, on the command line also 0, disables the limit."""
+
+    ema: float | None = 0.999
+    """The decay of the exponential moving average of the weights, in [0, 1). With None, on the
+    command line also 0, no average is kept."""
+
+    precision: str = "no"
+    """The precision of the network: no, or bf16 for autocast. The weights stay as they are."""
+
+    compile: bool = False
+    """Send the network through torch.compile."""
+
+    max_nonfinite: int = 10
+    """Number of steps in a row without a finite loss and gradient that ends the run."""
+
+    def __post_init__(self) -> None:
+        _whole_numbers(self, "batch_size", "accumulate", "max_nonfinite")
+        _set(self, "lr", positive("lr", self.lr))
+        if self.warmup is not None:
+            nonnegative("warmup", self.warmup)
+        choice("schedule", self.schedule, SCHEDULES)
+        _set(self, "weight_decay", nonnegative("weight_decay", self.weight_decay))
+        if self.clip is not None:
+            _set(self, "clip", positive("clip", self.clip, "pass None for no clipping"))
+        if self.ema is not None:
+            _set(self, "ema", check_decay("ema", self.ema))
+        choice("precision", self.precision, ("no", "bf16"))
+
+    def warmup_of(self, steps: int) -> float:
+        """The number of warm-up steps in a run of so many steps."""
+        return min(steps // 20, 1000) if self.warmup is None else self.warmup
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of step number `step`, from 0, of so many: warm-up, then schedule."""
+        warmup = self.warmup_of(steps)
+        if step < warmup:
+            return self.lr * (step + 1) / (warmup + 1)
+        progress = (step - warmup) / max(1, steps - warmup)
+        return self.lr * SCHEDULES[self.schedule](progress)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Options of the loss.
+
+    Raises:
+        TypeError, ValueError: a value is of another type or out of range.
+    """
+
+    function: Callable[..., Tensor] | None = None
+    """The loss(model, x0, *, weighting, time, cond, cond_dropout, generator) -> (B,). By default
+    `scoresde.dsm_loss`."""
+
+    weighting: str | Callable[..., Any] = "eps"  # Any: the number or tensor w(node)
+    """The weighting of the loss: eps, x0, v, likelihood, min_snr or edm."""
+
+    time: Any = None  # a TimeSampler, which stands in a higher layer
+    """How times are drawn. By default log-normally around the scale of the data, spread evenly
+    over each batch (`scoresde.losses.TIME`)."""
+
+    cond_dropout: float | None = None
+    """Probability of training a sample without its conditions. By default 0.1 where the model has
+    a null value for each condition of the data, such as class labels, else 0."""
+
+    def __post_init__(self) -> None:
+        if self.function is not None and not callable(self.function):
+            raise wrong_type("loss", "a function like dsm_loss", self.function, "pass dsm_loss")
+        if (
+            self.cond_dropout is not None
+            and not 0.0 <= finite("cond_dropout", self.cond_dropout, "pass e.g. 0.1") <= 1.0
+        ):
+            raise fail(
+                "cond_dropout", "a probability in [0, 1]", self.cond_dropout, "pass e.g. 0.1"
+            )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Options of what a run writes down, and when.
+
+    Raises:
+        TypeError, ValueError: a value is of another type or out of range.
+    """
+
+    log_every: int = 50
+    """Number of steps between two rows of history.csv, where the device is waited for."""
+
+    checkpoint_every: int = 1000
+    """Number of steps between two checkpoints. One is always written at the end."""
+
+    keep: int = 1
+    """Number of checkpoints to keep. With more than one, the last ones are in checkpoints/STEP,
+    and where checkpoint/ is damaged a run resumes from the one before it."""
+
+    validate_every: int | None = None
+    """Number of steps between two validations. By default that between two checkpoints, or a
+    tenth of all steps if that is less."""
+
+    buckets: int = 8
+    """Number of equal parts of the time interval in each of which the validation loss is taken."""
+
+    snapshot_every: int | None = None
+    """Number of steps between two snapshots of two averages of the weights, from which
+    `posthoc_ema` makes an average of any length. By default none is written."""
+
+    widths: tuple[float, float] = (0.05, 0.10)
+    """The widths of the profiles of these two averages (see `PowerEMA`)."""
+
+    tensorboard: bool | None = None
+    """Write the files of TensorBoard too. By default they are written if it is installed."""
+
+    def __post_init__(self) -> None:
+        _whole_numbers(self, "log_every", "checkpoint_every", "keep", "buckets")
+        for name in ("validate_every", "snapshot_every"):
+            if getattr(self, name) is not None:
+                _whole_numbers(self, name)
+        if not isinstance(self.widths, Sequence) or isinstance(self.widths, str):
+            raise wrong_type("widths", "two widths", self.widths, "pass (0.05, 0.10)")
+        checked = tuple(check_width("widths", width) for width in self.widths)
+        if len(checked) != 2 or checked[0] == checked[1]:
+            raise fail("widths", "two different widths", self.widths, "pass (0.05, 0.10)")
+        _set(self, "widths", checked)
+
+    def validates_every(self, steps: int) -> int:
+        """The number of steps between two validations in a run of so many steps."""
+        return self.validate_every or min(self.checkpoint_every, math.ceil(steps / 10))
+
+
+def check_decay(name: str, decay: object) -> float:
+    """`decay` as a float in [0, 1)."""
+    number = nonnegative(name, decay)
+    if number >= 1.0:
+        raise fail(name, "a number in [0, 1)", decay, "0.999 averages some 1000 steps")
+    return number
+
+
+def check_width(name: str, width: object) -> float:
+    """`width` of a power-function profile as a float in (0, 1/sqrt(12))."""
+    number = positive(name, width, "0.05 and 0.10 are usual")
+    if number >= 1 / math.sqrt(12):
+        raise fail(name, "a width below 0.2886, that of the plain mean", width, "take 0.1")
+    return number
+
+
+def _whole_numbers(group: object, *names: str) -> None:
+    for name in names:
+        _set(group, name, positive_int(name, getattr(group, name)))
+
+
+def _set(group: object, name: str, value: object) -> None:
+    """Set the field of a frozen dataclass, in its `__post_init__`, to the value as it is kept."""
+    object.__setattr__(group, name, value)

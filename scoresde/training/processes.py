@@ -1,0 +1,120 @@
+"""The processes that train together: `accelerate`, and what they have to agree on in a step."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from scoresde._check import fail, need
+from scoresde.training.files import refuse
+from scoresde.training.interrupt import SIGNALS
+
+__all__ = ["Processes"]
+
+
+@final
+class Processes:
+    """The processes of a run, of which this is one.
+
+    Args:
+        accumulate: number of forward passes in a step.
+
+    Attributes:
+        count, index: their number, and the number of this one.
+        first: whether this one writes and prints.
+
+    Raises:
+        ImportError: accelerate is not installed.
+        ValueError: it would scale gradients; the processes that were started do not find each
+            other, or would each train by itself.
+    """
+
+    def __init__(self, accumulate: int) -> None:
+        self._accelerator = _accelerator(accumulate)
+        self._accumulate = accumulate
+        self.count: int = self._accelerator.num_processes
+        self.index: int = self._accelerator.process_index
+        self.first: bool = self._accelerator.is_main_process
+
+    def device(self, wanted: torch.device | None) -> torch.device:
+        """The device of this process.
+
+        Raises:
+            ValueError: one is wanted by name, though several processes share the devices.
+        """
+        if wanted is not None and self.count > 1:
+            remedy = "several processes get their devices from accelerate: leave it out"
+            raise fail("device", "None", str(wanted), remedy)
+        found: torch.device = self._accelerator.device
+        return found if wanted is None else wanted
+
+    def number(self, step: int, piece: int) -> int:
+        """The number, in the stream of batches, of this process's batch in a part of a step."""
+        return (step * self._accumulate + piece) * self.count + self.index
+
+    def wrapped(self, module: nn.Module) -> nn.Module:
+        """The module with its gradients averaged over the processes."""
+        found: nn.Module = self._accelerator.prepare_model(module, device_placement=False)
+        return found
+
+    def averaging(self, module: nn.Module, piece: int) -> AbstractContextManager[object]:
+        """Average the gradients over the processes in the last part of a step alone."""
+        if piece == self._accumulate - 1:
+            return nullcontext()
+        found: AbstractContextManager[object] = self._accelerator.no_sync(module)
+        return found
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, as a share of the step's, to those that are there."""
+        self._accelerator.backward(loss)
+
+    def agree(
+        self, loss: Tensor, norm: Tensor, caught: int | None
+    ) -> tuple[float, float, int | None]:
+        """Loss, gradient norm and signal, the same in all processes; waits for the device once."""
+        values = torch.stack((loss, norm.to(loss.dtype)))
+        if self.count == 1:
+            value, size = values.tolist()
+            return value, size, caught
+        flag = values.new_tensor([float(caught == number) for number in SIGNALS])
+        total = self._accelerator.reduce(torch.cat((values, flag)), "sum").tolist()
+        heard = [number for number, n in zip(SIGNALS, total[2:], strict=True) if n > 0]
+        return total[0] / self.count, total[1] / self.count, heard[0] if heard else None
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self._accelerator.wait_for_everyone()
+
+
+def _accelerator(accumulate: int) -> Any:  # of accelerate, which has no types
+    """An `accelerate.Accelerator` that leaves precision and devices to the `Trainer`."""
+    library = need("accelerate", "train")
+    # accelerate keeps one precision for the process; ours is the Trainer's own, see Objective.
+    known = need("accelerate.state", "train").is_initialized()
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    # Unless told to use the CPU, accelerate does not connect processes that torchrun starts there.
+    spread_over_cpus = not known and started > 1 and not torch.accelerator.is_available()
+    try:
+        made = library.Accelerator(
+            mixed_precision=None if known else "no",
+            gradient_accumulation_steps=accumulate,
+            device_placement=False,
+            cpu=spread_over_cpus,
+        )
+    except torch.distributed.DistNetworkError as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        remedy = "pass the address of the first process and a free port, or torchrun --standalone"
+        expected = "a port where the processes meet"
+        raise refuse("MASTER_PORT", expected, f"{place} ({error})", remedy) from error
+    if made.scaler is not None:
+        remedy = "start it with --mixed_precision no and pass precision='bf16' to the Trainer"
+        raise fail("accelerate", "no gradient scaling", made.mixed_precision, remedy)
+    if started > 1 and made.num_processes == 1:
+        remedy = "make no Accelerator before, or set ACCELERATE_USE_CPU=1 to train on CPUs"
+        expected = f"{started} processes that train together, as WORLD_SIZE says"
+        raise fail("accelerate", expected, "one that trains by itself", remedy)
+    return made

@@ -1,0 +1,167 @@
+"""The folder of a run: the names of all that is written there, the checkpoints that are kept."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from scoresde._check import diverged, fail
+from scoresde._io import previous, remove, sweep
+from scoresde.model import ScoreModel
+from scoresde.quantisation import Quantisation
+from scoresde.training.checkpoint import Training, load_training, save
+from scoresde.training.files import CONFIG, Damaged, link
+from scoresde.training.posthoc_ema import snapshot
+from scoresde.training.update import Update
+
+__all__ = ["RunFolder"]
+
+
+@final
+class RunFolder:
+    """The folder of a run, which knows the name of everything in it.
+
+    `checkpoint/` is the last checkpoint. With keep > 1, `checkpoints/<step>/` are the last `keep`,
+    which share its files; `best/` is the model of the lowest validation loss, `snapshots/<step>/`
+    are the averages for `posthoc_ema`. Each is whole or not there.
+
+    Args:
+        path: the folder.
+        keep: number of checkpoints.
+        quantisation: of the data, for the checkpoints.
+
+    Attributes:
+        checkpoint, checkpoints, best, snapshots, samples, tensorboard: folders in it.
+        history, validation, curves, config: files in it.
+    """
+
+    def __init__(
+        self, path: Path, *, keep: int = 1, quantisation: Quantisation | None = None
+    ) -> None:
+        self.path = path
+        self.keep = keep
+        self.quantisation = quantisation
+        self.checkpoint, self.checkpoints = path / "checkpoint", path / "checkpoints"
+        self.best, self.snapshots = path / "best", path / "snapshots"
+        self.samples, self.tensorboard = path / "samples", path / "tensorboard"
+        self.history, self.validation = path / "history.csv", path / "validation.csv"
+        self.curves, self.config = path / "loss.png", path / CONFIG
+        self._fresh = False
+
+    @property
+    def stale(self) -> list[str]:
+        """What a run writes and another run in its place would leave, as patterns of names.
+
+        The config is not among them: the next run replaces it.
+        """
+        folders = (self.checkpoint, self.checkpoints, self.best, self.snapshots, self.samples)
+        files = (self.tensorboard, self.history, self.validation, self.curves)
+        return [f".{self.checkpoint.name}.*", *(place.name for place in folders + files)]
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint, or what a killed process left of one, to go on from."""
+        places = (self.checkpoint, previous(self.checkpoint), self.checkpoints)
+        return any(place.is_dir() for place in places)
+
+    def start(self, fresh: bool) -> None:
+        """Begin to write: remove what a killed process left half-written, and say so.
+
+        Args:
+            fresh: a new run, which removes what another one left at its first write.
+        """
+        self._fresh = fresh
+        halves = sweep(self.path, (self.checkpoint.name, self.best.name))
+        for half in halves + sweep(self.checkpoints) + sweep(self.snapshots):
+            warnings.warn(
+                f"{half} is a half-written checkpoint of a process that was killed: ignored "
+                "and removed",
+                stacklevel=4,
+            )
+
+    def save(self, update: Update, info: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+        """Write the checkpoint of the step that `info` names.
+
+        Raises:
+            Diverged: the weights hold NaN or infinity.
+            OSError: it cannot be written; the one before it is intact.
+        """
+        _check_weights(update, info["step"])
+        self._clear()
+        state = Training(update.tensors(), info)
+        model = update.averaged
+        save(model, self.checkpoint, quantisation=self.quantisation, extra=extra, training=state)
+        self._keep(info["step"])
+
+    def save_best(self, update: Update, extra: Mapping[str, Any]) -> None:
+        """Write the model as the best one so far."""
+        self._clear()
+        save(update.averaged, self.best, quantisation=self.quantisation, extra=extra)
+
+    def snapshot(self, update: Update, step: int, run: Mapping[str, Any]) -> None:
+        """Write the averages of power-function profiles."""
+        self._clear()
+        snapshot(self.snapshots, step, update.tracks, run)
+
+    def find(self, model: ScoreModel) -> tuple[Path, dict[str, Tensor], Training]:
+        """The last checkpoint that is intact; a damaged one is named in a warning.
+
+        Raises:
+            FileNotFoundError, ValueError: there is none, or it is of another model.
+        """
+        places = [self.checkpoint, *self._kept()]
+        for place, other in zip(places, [*places[1:], None], strict=True):
+            try:
+                return (place, *load_training(place, model))
+            except (Damaged, FileNotFoundError) as error:
+                if other is None:
+                    raise
+                warnings.warn(f"{error}; resuming from {other} instead", stacklevel=5)
+        raise fail("resume", "a checkpoint", str(self.path), "train anew")
+
+    def go_on(self, place: Path, step: int) -> None:
+        """Bring what is kept in order for a run that goes on from a step, found at `place`."""
+        self._forget(step)
+        if place == self.checkpoint and place.is_dir():
+            self._keep(step)  # a process may have been killed before it did
+
+    def _keep(self, step: int) -> None:
+        """Give the checkpoint of this step its name among the last ones, and remove the oldest."""
+        if self.keep > 1:
+            link(self.checkpoint, self.checkpoints / f"{step:09d}")
+            for old in self._kept()[self.keep :]:
+                remove(old)
+
+    def _forget(self, step: int) -> None:
+        """Remove checkpoints and snapshots of later steps, which the run will make anew."""
+        for place in [*self._kept(), *_numbered(self.snapshots)]:
+            if int(place.name) > step:
+                remove(place)
+
+    def _kept(self) -> list[Path]:
+        return _numbered(self.checkpoints)[::-1]
+
+    def _clear(self) -> None:
+        """Remove what another run left, before the first write of a new one."""
+        if self._fresh:
+            self._forget(-1)
+            shutil.rmtree(self.best, ignore_errors=True)
+            self._fresh = False
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*") if p.name.isdigit())
+
+
+def _check_weights(update: Update, step: int) -> None:
+    """Refuse weights that hold NaN or infinity."""
+    if not all(bool(p.detach().isfinite().all()) for p in update.parameters):
+        lr = update.optimizer.param_groups[0]["lr"]
+        remedy = f"lower lr, now {lr:.3g}, or clip; the checkpoint before this one is intact"
+        got = f"NaN or infinity after step {step}"
+        raise diverged("model", "finite weights", got, remedy)

@@ -1,0 +1,99 @@
+"""The state of a run: what it has measured so far, and what a checkpoint stores of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, final
+
+__all__ = ["Metrics", "Row", "State", "ValidationRow"]
+
+Row: TypeAlias = tuple[int, float, float]
+"""(step, mean loss since the last row, learning rate)."""
+
+Metrics: TypeAlias = dict[str, float]
+"""Of one row: "gradient_norm", the mean before clipping, and "skipped", the number of steps."""
+
+ValidationRow: TypeAlias = tuple[int, tuple[float, ...]]
+"""(step, the mean loss in each of the intervals of time)."""
+
+
+@final
+@dataclass
+class State:
+    """The state of a run beside the weights, the optimiser and the averages.
+
+    Attributes:
+        step: number of steps made before this call of `fit`.
+        history, metrics, validations: the rows so far.
+        losses, norms: of the steps since the last row of the history.
+        in_row: number of steps in a row without a finite loss and gradient, up to now.
+        best: the lowest validation loss.
+    """
+
+    step: int = 0
+    history: list[Row] = field(default_factory=list)
+    metrics: list[Metrics] = field(default_factory=list)
+    validations: list[ValidationRow] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    in_row: int = 0
+    best: float = math.inf
+
+    def add(self, loss: float, norm: float) -> bool:
+        """Note a step; whether its loss and gradient are finite, so that it may be applied."""
+        self.losses.append(loss)
+        self.norms.append(norm)
+        good = math.isfinite(loss) and math.isfinite(norm)
+        self.in_row = 0 if good else self.in_row + 1
+        return good
+
+    def close_row(self, step: int, lr: float) -> bool:
+        """Make a row of the steps since the last one; False if none of them was finite."""
+        pairs = list(zip(self.losses, self.norms, strict=True))
+        good = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+        if not good:  # nothing since the last row, or a run of skipped steps, which goes on
+            return False
+        self.losses.clear()
+        self.norms.clear()
+        loss, norm = (math.fsum(values) / len(good) for values in zip(*good, strict=True))
+        self.history.append((step, loss, lr))
+        self.metrics.append({"gradient_norm": norm, "skipped": len(pairs) - len(good)})
+        return True
+
+    def judge(self, step: int, losses: tuple[float, ...]) -> tuple[float, bool]:
+        """Note a validation; the mean of its losses, and whether it is the lowest so far."""
+        self.validations.append((step, losses))
+        mean = math.fsum(losses) / len(losses)
+        lowest = mean < self.best
+        self.best = min(mean, self.best)
+        return mean, lowest
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content as json holds it, without `step`, which is that of the checkpoint."""
+        return {
+            "history": self.history,
+            "metrics": self.metrics,
+            "validations": self.validations,
+            "best": self.best if math.isfinite(self.best) else None,
+            "pending": {"losses": self.losses, "norms": self.norms},
+            "in_row": self.in_row,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> State:
+        """The inverse of `to_dict`, with the step of the checkpoint."""
+        history: list[Row] = [(int(s), float(loss), float(lr)) for s, loss, lr in saved["history"]]
+        empty: Metrics = {"gradient_norm": math.nan, "skipped": 0}
+        pending, best = saved.get("pending", {}), saved.get("best")
+        return cls(
+            step=int(saved["step"]),
+            history=history,
+            metrics=list(saved.get("metrics", [empty for _ in history])),
+            validations=[(s, tuple(v)) for s, v in saved.get("validations", [])],
+            losses=list(pending.get("losses", ())),
+            norms=list(pending.get("norms", ())),
+            in_row=saved.get("in_row", 0),
+            best=math.inf if best is None else best,
+        )
