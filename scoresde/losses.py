@@ -23,6 +23,7 @@ from scoresde.sde import SDE, AffineSDE
 
 __all__ = [
     "TIME",
+    "TIMES",
     "WEIGHTING",
     "WEIGHTINGS",
     "ImportanceTime",
@@ -272,6 +273,14 @@ class LogNormalTime(TimeSampler):
         noise = torch.where(u < self.uniform, flat, (centre + self.std * z).clamp(low, high))
         return affine.time_of(-noise).clamp(affine.t_min, affine.T), None
 
+
+TIMES: dict[str, type[TimeSampler]] = {
+    "log_normal": LogNormalTime,
+    "uniform": UniformTime,
+    "importance": ImportanceTime,
+    "loss": LossTime,
+}
+"""Name -> distribution of the times, as the command line builds it."""
 
 REACH = 12.0  # how far `LogNormalTime` extends from its centre where the log-SNR is unbounded
 

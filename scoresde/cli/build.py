@@ -26,21 +26,6 @@ __all__ = [
     "with_options",
 ]
 
-SDES = {
-    "vp": "VPSDE",
-    "sub_vp": "SubVPSDE",
-    "ve": "VESDE",
-    "cosine": "CosineSDE",
-    "edm": "EDMSDE",
-    "flow": "FlowSDE",
-}
-NETS = {"mlp": "MLP", "unet": "UNet", "uvit": "UViT"}
-TIMES = {
-    "uniform": "UniformTime",
-    "importance": "ImportanceTime",
-    "loss": "LossTime",
-    "log_normal": "LogNormalTime",
-}
 INFERRED = ("dim", "channels", "size", "classes")
 """Arguments of the networks that come from the data."""
 
@@ -71,11 +56,11 @@ def with_options(
 
 
 def build_sde(name: str, options: Sequence[str] | None) -> AffineSDE:
-    """The SDE of that name, a key of `SDES`."""
-    import scoresde.sde as module
+    """The SDE of that name, a key of `scoresde.sde.SDES`."""
     from scoresde._check import choice
+    from scoresde.sde import SDES
 
-    made = getattr(module, SDES[choice("sde", name, SDES)])
+    made = SDES[choice("sde", name, SDES)]
     return with_options("sde-option", made, options)  # type: ignore[no-any-return]
 
 
@@ -84,10 +69,8 @@ def build_time(name: str | None, options: Sequence[str] | None) -> TimeSampler:
     import scoresde.losses as module
     from scoresde._check import choice
 
-    if name is None:
-        made = type(module.TIME)
-    else:
-        made = getattr(module, TIMES[choice("time", name, TIMES)])
+    times = module.TIMES
+    made = type(module.TIME) if name is None else times[choice("time", name, times)]
     return with_options("time-option", made, options)  # type: ignore[no-any-return]
 
 
@@ -107,16 +90,14 @@ def build_net(
     name: str, shape: Sequence[int], classes: int, options: Sequence[str] | None
 ) -> nn.Module:
     """The network for samples of that shape; "auto" is an MLP for vectors, a U-Net for images."""
-    import scoresde.nets as module
     from scoresde._check import choice, fail
+    from scoresde.nets import NETS
 
     choice("net", name, ["auto", *NETS])
+    takes = {key: set(inspect.signature(made).parameters) for key, made in NETS.items()}
     vector = len(shape) == 1
-    if (
-        len(shape) not in (1, 3)
-        or (name == "mlp" and not vector)
-        or (name in ("unet", "uvit") and vector)
-    ):
+    key = ("mlp" if vector else "unet") if name == "auto" else name
+    if len(shape) not in (1, 3) or ("dim" in takes[key]) != vector:
         remedy = "choose the other kind of network, or reshape the data to (N, D) or (N, C, H, W)"
         if len(shape) == 2:
             remedy = (
@@ -126,16 +107,15 @@ def build_net(
             )
         elif len(shape) > 3:
             remedy = "there is no network for volumes yet: write one and use scoresde.Trainer"
-        raise fail("net", "mlp for (D,), unet or uvit for (C, H, W)", (name, shape), remedy)
-    kind = NETS[("mlp" if vector else "unet") if name == "auto" else name]
-    fixed: dict[str, Any] = {"classes": classes}
-    if vector:
-        fixed["dim"] = shape[0]
-    else:
-        fixed["channels"] = shape[0]
-    if kind == "UViT":
-        fixed["size"] = (shape[1], shape[2])
-    return with_options("net-option", getattr(module, kind), options, fixed)  # type: ignore[no-any-return]
+        kinds = [[k for k in NETS if ("dim" in takes[k]) == flat] for flat in (True, False)]
+        expected = f"{' or '.join(kinds[0])} for (D,), {' or '.join(kinds[1])} for (C, H, W)"
+        raise fail("net", expected, (name, shape), remedy)
+    if classes and "classes" not in takes[key]:
+        remedy = "--unconditional leaves the labels out"
+        raise fail("net", "a network that takes `classes`", name, remedy)
+    known = {"dim": shape[0], "channels": shape[0], "size": tuple(shape[1:]), "classes": classes}
+    fixed = {k: known[k] for k in INFERRED if k in takes[key]}
+    return with_options("net-option", NETS[key], options, fixed)  # type: ignore[no-any-return]
 
 
 def build_model(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scoresde.cli.build import INFERRED, NETS, SDES, build_sde, count_classes
+from scoresde.cli.build import INFERRED, build_sde, count_classes
 from scoresde.cli.common import key_values, say
 from scoresde.cli.config import given
 
@@ -44,13 +44,16 @@ def initial(
 
 def _options(model: Preconditioned) -> dict[str, Any]:
     """The options of `train` that build such a model."""
+    from scoresde.nets import NETS
+    from scoresde.sde import SDES
+
     sde, net = model.sde, model.net
     fields: Mapping[str, Any] = {n: getattr(sde, n) for n in sde.__dataclass_fields__}  # type: ignore[attr-defined]
     config: Mapping[str, Any] = net.config  # type: ignore[assignment]
     return {
-        "sde": next((name for name, kind in SDES.items() if kind == type(sde).__name__), None),
+        "sde": next((name for name, kind in SDES.items() if kind is type(sde)), None),
         "sde_option": [f"{name}={json.dumps(value)}" for name, value in fields.items()],
-        "net": next((name for name, kind in NETS.items() if kind == type(net).__name__), None),
+        "net": next((name for name, kind in NETS.items() if kind is type(net)), None),
         "net_option": [f"{k}={json.dumps(v)}" for k, v in config.items() if k not in INFERRED],
         "predicts": model.predicts,
         "net_time": model.time if isinstance(model.time, str) else None,

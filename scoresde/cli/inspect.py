@@ -50,13 +50,15 @@ def report(folder: Path) -> dict[str, Any]:
             network, or the weights hold NaN.
     """
     from scoresde.training import read_config
-    from scoresde.training.checkpoint import NETS, SDES
+    from scoresde.training.checkpoint import families, networks
 
     config = read_config(folder)
     weights = _verified(folder, config["files"])
     net, sde, settings = config["net"], config["sde"], config["model"]
     count = sum(value.numel() for value in weights.values())
-    if net["class"] in NETS and sde["class"] in SDES:  # do the tensors fit, and which are trained?
+    if (
+        net["class"] in networks() and sde["class"] in families()
+    ):  # do the tensors fit, and which are trained?
         count = sum(p.numel() for p in open_checkpoint(folder, "cpu").model.net.parameters())
     training, extra = config.get("training") or {}, config.get("extra") or {}
     about, options = run_about(folder), net.get("config") or {}
@@ -66,7 +68,7 @@ def report(folder: Path) -> dict[str, Any]:
         "version": config.get("library"),
         "sde": sde["class"],
         "sde_options": sde.get("fields"),
-        **_times(SDES.get(sde["class"]), sde.get("fields")),
+        **_times(families().get(sde["class"]), sde.get("fields")),
         "schedule": digest(config["schedule"])[:16],
         "network": net["class"],
         "network_options": options,

@@ -8,7 +8,7 @@ number for real data against real data: `compare_sets` returns both for any of t
 
 from scoresde.metrics.balance import Balance, class_balance
 from scoresde.metrics.classifier import ImageClassifier
-from scoresde.metrics.compare import COMPARABLE, Comparison, Measured, compare_sets
+from scoresde.metrics.compare import Comparison, Measured, compare_sets
 from scoresde.metrics.features import features_of
 from scoresde.metrics.frechet import (
     FeatureMoments,
@@ -26,11 +26,12 @@ from scoresde.metrics.kernels import (
     mmd,
 )
 from scoresde.metrics.neighbours import PRDC, nearest_distance, prdc
+from scoresde.metrics.registry import METRICS, Metric, Pair
 from scoresde.metrics.two_sample import TwoSampleTest, two_sample_test
 from scoresde.metrics.wasserstein import sliced_wasserstein, wasserstein
 
 __all__ = [
-    "COMPARABLE",
+    "METRICS",
     "PRDC",
     "Balance",
     "Comparison",
@@ -39,6 +40,8 @@ __all__ = [
     "ImageClassifier",
     "Judge",
     "Measured",
+    "Metric",
+    "Pair",
     "Quality",
     "SubsetMean",
     "TwoSampleTest",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,33 +14,11 @@ from scoresde._check import choice, fail, positive_int
 from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, draw, rows_of, same_width
 from scoresde.metrics.features import Features, features_of
-from scoresde.metrics.frechet import frechet_distance
-from scoresde.metrics.kernels import energy_distance, kernel_distance, median_bandwidth, mmd
-from scoresde.metrics.neighbours import PRDC, nearest_distance, prdc
-from scoresde.metrics.two_sample import two_sample_test
-from scoresde.metrics.wasserstein import sliced_wasserstein, wasserstein
+from scoresde.metrics.kernels import median_bandwidth
+from scoresde.metrics.neighbours import nearest_distance
+from scoresde.metrics.registry import METRICS, Pair
 
-__all__ = ["COMPARABLE", "Comparison", "Measured", "compare_sets"]
-
-# What `compare_sets` can measure, and whether a good model has a low or a high value.
-COMPARABLE = {
-    "sliced_wasserstein": "low",
-    "wasserstein": "low",
-    "mmd": "low",
-    "energy": "low",
-    "frechet": "low",
-    "kernel": "low",
-    "two_sample": "low",
-    "two_sample_mlp": "low",
-    "precision": "high",
-    "recall": "high",
-    "density": "high",
-    "coverage": "high",
-    "nearest": "high",
-}
-USUAL = tuple(
-    name for name in COMPARABLE if name not in ("wasserstein", "two_sample_mlp", "nearest")
-)
+__all__ = ["Comparison", "Measured", "compare_sets"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +92,7 @@ def compare_sets(
     held_out: Array,
     train: Array | None = None,
     *,
-    metrics: Sequence[str] = USUAL,
+    metrics: Sequence[str] | None = None,
     features: Features | None = None,
     k: int = 5,
     repeats: int = 10,
@@ -139,7 +117,7 @@ def compare_sets(
         train: (L, *D) what the model was trained on: adds to the real data for the floor, and
             "nearest" needs it. Leave it out if `features` was trained on it, and "nearest" is not
             asked for: features of images that the network has seen are not of the same law.
-        metrics: names among `COMPARABLE`. "mmd" and "energy" are those functions' values;
+        metrics: names among `METRICS`. "mmd" and "energy" are those functions' values;
             "frechet" and "kernel" the squared distances in the space given, of which 20 subsets
             are taken for "kernel"; "two_sample" and "two_sample_mlp" accuracies; "nearest" the
             median distance to the nearest point of `train`, whose floor is that of `held_out`.
@@ -164,7 +142,9 @@ def compare_sets(
         >>> compare_sets(good, real, metrics=("energy",))["energy"].within_floor
         True
     """
-    names = tuple(dict.fromkeys(choice("metrics", name, COMPARABLE) for name in metrics))
+    if metrics is None:
+        metrics = [name for name, metric in METRICS.items() if metric.usual]
+    names = tuple(dict.fromkeys(choice("metrics", name, METRICS) for name in metrics))
     repeats = positive_int("repeats", repeats)
     if repeats < 2:
         raise fail("repeats", "at least 2", repeats, "a spread needs two numbers")
@@ -187,14 +167,14 @@ def compare_sets(
     for repeat in range(repeats):
         order = torch.randperm(len(pool), generator=generator, device="cpu")
         halves = pool[order[:count]], pool[order[-count:]]
-        _append(found, 1, _numbers(names, *halves, width, k, seed))
+        _append(found, 1, Pair(*halves, width, k, seed))
         if repeat == 0 or count < max(len(made), len(real)):  # else every draw is the same
             drawn = draw(made, count, generator), draw(real, count, generator)
-            _append(found, 0, _numbers(names, *drawn, width, k, seed))
+            _append(found, 0, Pair(*drawn, width, k, seed))
     if "nearest" in names and train is not None:
         found["nearest"] = _nearest(samples, held_out, train, count, repeats, generator)
     measured = {
-        name: Measured(*_moments(values), *_moments(floors), count, COMPARABLE[name])
+        name: Measured(*_moments(values), *_moments(floors), count, METRICS[name].good)
         for name, (values, floors) in found.items()
     }
     return Comparison(measured, count, repeats, _notes(sizes, count, repeats))
@@ -212,33 +192,11 @@ def _spaces(
     return {name: features_of(x, features, batch_size=batch_size) for name, x in points.items()}
 
 
-def _numbers(
-    names: Sequence[str], a: Tensor, b: Tensor, width: float, k: int, seed: int
-) -> dict[str, float]:
-    """Every metric of `names` but "nearest", of a against real data b."""
-    single: dict[str, Callable[[], float]] = {
-        "sliced_wasserstein": lambda: sliced_wasserstein(a, b, seed=seed),
-        "wasserstein": lambda: wasserstein(a, b),
-        "mmd": lambda: mmd(a, b, bandwidth=width).value,
-        "energy": lambda: energy_distance(a, b).value,
-        "frechet": lambda: frechet_distance(a, b),
-        "kernel": lambda: kernel_distance(a, b, subsets=20, seed=seed).mean,
-        "two_sample": lambda: two_sample_test(a, b, seed=seed).accuracy,
-        "two_sample_mlp": lambda: two_sample_test(a, b, classifier="mlp", seed=seed).accuracy,
-    }
-    found = {name: single[name]() for name in names if name in single}
-    shares = [name for name in names if name in PRDC.__dataclass_fields__]
-    if shares:
-        balls = prdc(a, b, k=k)
-        found |= {name: getattr(balls, name) for name in shares}
-    return found
-
-
-def _append(
-    found: dict[str, tuple[list[float], list[float]]], which: int, numbers: dict[str, float]
-) -> None:
-    for name, number in numbers.items():
-        found[name][which].append(number)
+def _append(found: dict[str, tuple[list[float], list[float]]], which: int, pair: Pair) -> None:
+    """Measure a pair of sets by every metric but "nearest", which has a bootstrap of its own."""
+    for name, numbers in found.items():
+        if name != "nearest":
+            numbers[which].append(METRICS[name].measure(pair))
 
 
 def _nearest(

@@ -1,8 +1,18 @@
 """Networks called ``net(x, t, label=None)``: MLP for vectors, U-Net and U-ViT for images."""
 
+from torch import nn
+
 from scoresde.nets.embed import FourierFeatures, TimeEmbedding
 from scoresde.nets.mlp import MLP
 from scoresde.nets.unet import UNet
 from scoresde.nets.uvit import UViT
 
-__all__ = ["MLP", "FourierFeatures", "TimeEmbedding", "UNet", "UViT"]
+__all__ = ["MLP", "NETS", "FourierFeatures", "TimeEmbedding", "UNet", "UViT"]
+
+NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "uvit": UViT}
+"""Name -> network with a `config` of its arguments: what checkpoints and the command line build.
+
+The command line passes `dim` for vectors (D,), `channels` and `size` for images (C, H, W), and
+`classes`, as far as a network takes them. One that takes `dim` is for vectors, any other for
+images.
+"""

@@ -8,6 +8,7 @@ from scoresde.sde.linear import LinearSDE
 __all__ = [
     "EDMSDE",
     "SDE",
+    "SDES",
     "VESDE",
     "VPSDE",
     "AffineSDE",
@@ -20,3 +21,13 @@ __all__ = [
     "same_schedule",
     "same_sde",
 ]
+
+SDES: dict[str, type[AffineSDE]] = {
+    "vp": VPSDE,
+    "sub_vp": SubVPSDE,
+    "ve": VESDE,
+    "cosine": CosineSDE,
+    "edm": EDMSDE,
+    "flow": FlowSDE,
+}
+"""Name -> family, a dataclass of numbers: what checkpoints and the command line build by name."""

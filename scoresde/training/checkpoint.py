@@ -17,19 +17,9 @@ from scoresde._tensor import as_device, ordinary
 from scoresde.calibration import Calibration
 from scoresde.ddpm import ChainSDE, ChainTime
 from scoresde.model import Preconditioned, ScoreModel, bare
-from scoresde.nets import MLP, UNet, UViT
+from scoresde.nets import NETS
 from scoresde.quantisation import Quantisation
-from scoresde.sde import (
-    EDMSDE,
-    SDE,
-    VESDE,
-    VPSDE,
-    CosineSDE,
-    FlowSDE,
-    SubVPSDE,
-    fingerprint,
-    same_schedule,
-)
+from scoresde.sde import SDE, SDES, fingerprint, same_schedule
 from scoresde.summary import DataSummary
 from scoresde.training.files import (
     CONFIG,
@@ -44,12 +34,12 @@ from scoresde.training.files import (
 )
 
 __all__ = [
-    "NETS",
-    "SDES",
     "Training",
+    "families",
     "load",
     "load_calibration",
     "load_training",
+    "networks",
     "read_config",
     "save",
 ]
@@ -57,12 +47,19 @@ __all__ = [
 FORMAT, VERSION = "scoresde checkpoint", 1
 WEIGHTS, TRAINING = "model.safetensors", "training.safetensors"
 
-_FAMILIES = (VPSDE, SubVPSDE, VESDE, CosineSDE, EDMSDE, FlowSDE, ChainSDE)
-SDES: dict[str, Any] = {c.__name__: c for c in _FAMILIES}
-"""The SDEs that a checkpoint can rebuild from their fields."""
 
-NETS: dict[str, Any] = {c.__name__: c for c in (MLP, UNet, UViT)}
-"""The networks that a checkpoint can rebuild from their `config`."""
+def families() -> dict[str, type[SDE]]:
+    """The SDEs that a checkpoint rebuilds from their fields, by the name of the class.
+
+    These are the registered ones (`scoresde.sde.SDES`) and that of a DDPM chain.
+    """
+    known: list[type[SDE]] = [*SDES.values(), ChainSDE]
+    return {c.__name__: c for c in known}
+
+
+def networks() -> dict[str, type[nn.Module]]:
+    """The networks of `NETS`, which a checkpoint rebuilds from their `config`, by class."""
+    return {c.__name__: c for c in NETS.values()}
 
 
 @final
@@ -94,9 +91,9 @@ def save(
     checkpoint that stands there is first renamed to `.<name>.previous`, where `load` finds it if
     the process dies between the two renames, and removed in the end.
 
-    Networks of `scoresde.nets` and the SDE families are rebuilt by `load`; of a network or an SDE
-    of your own (`LinearSDE`, `SDE(f, g)`) the weights and the values of the schedule are stored,
-    and `load` is given the object.
+    Registered networks and SDEs (`scoresde.nets.NETS`, `scoresde.sde.SDES`) are rebuilt by `load`.
+    Of any other network or SDE (`LinearSDE`, `SDE(f, g)`) the weights and the values of the
+    schedule are stored, and `load` is given the object.
 
     Args:
         model: a `Preconditioned` model, its `time` one of the named conventions.
@@ -296,8 +293,8 @@ def describe(
     if quantisation is not None:
         instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
     net, sde = bare(model.net), model.sde
-    known = NETS.get(type(net).__name__) is type(net)
-    family = SDES.get(type(sde).__name__) is type(sde)
+    known = networks().get(type(net).__name__) is type(net)
+    family = families().get(type(sde).__name__) is type(sde)
     null = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in model.null.items()}
     return {
         "format": FORMAT,
@@ -357,12 +354,12 @@ def _same_schedule(sde: SDE, saved: Mapping[str, list[float]], argument: str) ->
 
 
 def _rebuild_sde(config: Mapping[str, Any], folder: Path) -> SDE:
-    return _rebuild(config["sde"], "fields", SDES, "sde", folder)  # type: ignore[no-any-return]
+    return _rebuild(config["sde"], "fields", families(), "sde", folder)  # type: ignore[no-any-return]
 
 
 def _rebuild_net(config: Mapping[str, Any], folder: Path) -> nn.Module:
     with torch.device("meta"):  # no initial weights are drawn; all tensors come from the file
-        return _rebuild(config["net"], "config", NETS, "net", folder)  # type: ignore[no-any-return]
+        return _rebuild(config["net"], "config", networks(), "net", folder)  # type: ignore[no-any-return]
 
 
 def _rebuild(

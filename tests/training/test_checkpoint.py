@@ -29,7 +29,7 @@ from scoresde.sde import (
     SubVPSDE,
 )
 from scoresde.training import load, read_config, save
-from scoresde.training.checkpoint import NETS, SDES, Training, load_training
+from scoresde.training.checkpoint import Training, families, load_training, networks
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (lambda: MLP(3, width=8, depth=1, classes=4), (3,)),
@@ -104,8 +104,8 @@ def test_round_trip_to_the_bit(tmp_path: Path, net: str, sde: str) -> None:
 
 
 def test_every_family_and_network_is_in_the_tables() -> None:
-    assert {type(s) for s in SCHEDULES.values()} == set(SDES.values())
-    assert {type(build()) for build, _ in NETWORKS.values()} == set(NETS.values())
+    assert {type(s) for s in SCHEDULES.values()} == set(families().values())
+    assert {type(build()) for build, _ in NETWORKS.values()} == set(networks().values())
 
 
 def test_settings_quantisation_and_extra(tmp_path: Path) -> None:
