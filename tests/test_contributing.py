@@ -15,7 +15,8 @@ from torch import Tensor
 
 from scoresde import VPSDE, Preconditioned, ReverseSampler, dsm_loss, load, save
 from scoresde.cli import main
-from scoresde.losses import WEIGHTINGS
+from scoresde.cli.build import registered
+from scoresde.losses import TIMES, WEIGHTINGS
 from scoresde.metrics import METRICS, compare_sets
 from scoresde.nets import MLP, NETS
 from scoresde.sampler import SOLVERS
@@ -114,6 +115,18 @@ def test_the_command_line_lists_what_is_registered(
         main(f"train moons --sde powr --out {tmp_path / 'run'}".split())
     assert ended.value.code == 2
     assert "did you mean 'power'" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("room", "table", "keys"),
+    [
+        ("sde", "SDES", SDES), ("nets", "NETS", NETS), ("losses", "WEIGHTINGS", WEIGHTINGS),
+        ("losses", "TIMES", TIMES),
+    ],
+)  # fmt: skip
+def test_the_help_lists_what_is_registered(room: str, table: str, keys: dict[str, Any]) -> None:
+    """Read from the source, without importing torch."""
+    assert re.split(", | or ", registered(room, table)) == list(keys)
 
 
 def test_the_solver_is_short_and_of_its_order(made: dict[str, Any]) -> None:

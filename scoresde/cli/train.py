@@ -17,6 +17,7 @@ from scoresde.cli.build import (
     build_time,
     count_classes,
     present,
+    registered,
 )
 from scoresde.cli.common import (
     Device,
@@ -91,9 +92,7 @@ def train(
             "--any-scale",
         ),
     ] = False,
-    sde: Annotated[
-        str, _panel("vp, sub_vp, ve, cosine, edm or flow.", "Model", metavar="NAME")
-    ] = "vp",
+    sde: Annotated[str, _panel(f"{registered('sde', 'SDES')}.", "Model", metavar="NAME")] = "vp",
     sde_option: Annotated[
         list[str] | None,
         _panel(
@@ -105,7 +104,7 @@ def train(
     net: Annotated[
         str,
         _panel(
-            "mlp, unet or uvit; by default an MLP for vectors, a U-Net for images.",
+            f"{registered('nets', 'NETS')}; by default an MLP for vectors, a U-Net for images.",
             "Model",
             metavar="NAME",
         ),
@@ -143,7 +142,7 @@ def train(
     weighting: Annotated[
         str | None,
         _panel(
-            "The weighting of the loss: eps, x0, v, likelihood, min_snr or edm; eps by default.",
+            f"The weighting of the loss: {registered('losses', 'WEIGHTINGS')}; eps by default.",
             "Loss",
             metavar="NAME",
         ),
@@ -151,8 +150,8 @@ def train(
     time: Annotated[
         str | None,
         _panel(
-            "How times are drawn: log_normal, around the scale of the data (the default), "
-            "uniform, importance or loss.",
+            f"How times are drawn: {registered('losses', 'TIMES')}; by default log_normal, "
+            "around the scale of the data.",
             "Loss",
             metavar="NAME",
         ),
