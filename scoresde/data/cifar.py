@@ -24,8 +24,11 @@ FILES = {
     100: {"train": ["train"], "test": ["test"]},
 }
 META = {10: "batches.meta", 100: "meta"}
-NAMES = {"labels": "label_names", "fine_labels": "fine_label_names",
-         "coarse_labels": "coarse_label_names"}  # fmt: skip
+CLASSES = {
+    "labels": ("label_names", 10),
+    "fine_labels": ("fine_label_names", 100),
+    "coarse_labels": ("coarse_label_names", 20),
+}
 
 
 def cifar(folder: str | os.PathLike[str], split: str = "train", *, labels: str = "fine") -> Data:
@@ -58,28 +61,22 @@ def cifar(folder: str | os.PathLike[str], split: str = "train", *, labels: str =
     choice("labels", labels, ("fine", "coarse"))
     home, kind = find_cifar(path_of("folder", folder))
     key = "labels" if kind == 10 else f"{labels}_labels"
-    pixels, label = [], []
     for name in FILES[kind][split]:
         if not (home / name).is_file():
             raise FileNotFoundError(f"no file {name} in {home}; unpack the archive again")
-        batch = _mapping(home / name, ("data", key))
-        pixels.append(_pixels(batch["data"], home / name))
-        label.append(_integers(batch[key], home / name))
-    images = np.concatenate(pixels).reshape(-1, 3, 32, 32)
-    names = tuple(_text(name) for name in _names(home / META[kind], NAMES[key]))
-    classes = len(names) or {"labels": 10, "fine_labels": 100, "coarse_labels": 20}[key]
+    batches = [_batch(home / name, key) for name in FILES[kind][split]]
+    images = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
+    label = np.concatenate([label for _, label in batches])
+    meta, (words, classes) = home / META[kind], CLASSES[key]
+    names = [_text(name) for name in _mapping(meta, words)[words]] if meta.is_file() else None
     known = numbered(
-        np.concatenate(label),
-        len(images),
-        f"{key} of {home}",
-        classes=classes,
-        names=names or None,
+        label, len(images), f"{key} of {home}", classes=len(names or ()) or classes, names=names
     )
     quantisation = Quantisation(256)
     rows = ArrayRows(images, "NCHW", quantisation, name=str(home))
     title = f"cifar{kind}-{split}"
     cond = {"label": known.label}
-    return LazyData(rows, cond, quantisation, title, classes, known.names).load()
+    return LazyData(rows, cond, quantisation, title, known.classes, known.names).load()
 
 
 def find_cifar(folder: Path) -> tuple[Path, int]:
@@ -124,84 +121,71 @@ class _Refused(Exception):
     """A pickle names something that is not on the list."""
 
 
-@final
-class _Type:
-    """A numpy dtype as a pickle describes it: inert until it is found to be a plain number."""
+class _Named:
+    """What a pickle makes of a name: it holds its arguments and its state, and does nothing.
 
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code = code.decode("latin1") if isinstance(code, bytes) else code
-        self.order = "="
+    BUILD, the instruction that could set attributes of anything that a pickle can name, and so
+    change the reader for the files after it, finds `__setstate__` here and sets the state alone.
+    """
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order = state[1]
-        self.order = order.decode("latin1") if isinstance(order, bytes) else order
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = ()
 
-    def made(self) -> np.dtype[Any]:
-        plain = isinstance(self.code, str) and self.code[:1] in "biuf" and self.code[1:].isdigit()
-        if not plain or self.order not in ("<", ">", "=", "|"):
-            raise _Refused(f"an array of {self.code!r}")
-        return np.dtype(self.order.replace("|", "=") + self.code)
-
-
-@final
-class _Array:
-    """A numpy array as a pickle describes it, likewise."""
-
-    def __init__(self, *_: Any) -> None:
-        self.state: tuple[Any, ...] = ()
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def made(self) -> np.ndarray[Any, Any]:
-        if len(self.state) != 5 or not isinstance(self.state[2], _Type):
-            raise _Refused("an array without its type")
-        _, shape, kind, fortran, content = self.state
-        if not isinstance(content, bytes | bytearray):
+
+@final
+class _Type(_Named):
+    """A numpy dtype, of which only plain numbers are taken."""
+
+    def value(self) -> np.dtype[Any]:
+        code = _text(self.arguments[0])
+        order = _text(self.state[1]) if self.state else "="
+        plain = isinstance(code, str) and code[:1] in "biuf" and code[1:].isdigit()
+        if not plain or order not in ("<", ">", "=", "|"):
+            raise _Refused(f"an array of {code!r}")
+        kind: np.dtype[Any] = np.dtype(order.replace("|", "=") + code)
+        return kind
+
+
+@final
+class _Array(_Named):
+    """A numpy array, by its state or, as protocol 5 has it, by its arguments."""
+
+    def value(self) -> np.ndarray[Any, Any]:
+        if self.state:
+            _, shape, kind, fortran, content = self.state
+        else:
+            content, kind, shape, order = self.arguments
+            fortran = order == "F"
+        content = content.value() if isinstance(content, _Latin1) else content
+        if not isinstance(kind, _Type) or not isinstance(content, bytes | bytearray):
             raise _Refused(f"an array of {type(content).__name__}")
-        flat = np.frombuffer(content, kind.made())
+        flat = np.frombuffer(content, kind.value())
         return flat.reshape(tuple(map(int, shape)), order="F" if fortran else "C")
 
 
 @final
-class _Buffer:
-    """How pickle's protocol 5 writes an array: calling it gives an `_Array`."""
+class _Latin1(_Named):
+    """Bytes as Python 3 writes them for Python 2; another encoding is not even looked up."""
 
-    def __new__(cls, content: Any, kind: Any, shape: Any, order: Any) -> Any:
-        made = _Array()
-        made.state = (1, shape, kind, order == "F", content)
-        return made
-
-    def __setstate__(self, state: Any) -> None:
-        raise _Refused("a change of the reader")
-
-
-@final
-class _Latin1:
-    """How Python 3 writes bytes for Python 2; another encoding is not even looked up."""
-
-    def __new__(cls, text: Any, encoding: Any = "latin1") -> Any:
-        if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+    def value(self) -> bytes:
+        text, encoding = (*self.arguments, "latin1")[:2]
+        if not isinstance(text, str) or _text(encoding) != "latin1":
             raise _Refused(f"the encoding {encoding!r}")
         return text.encode("latin1")
 
-    def __setstate__(self, state: Any) -> None:
-        raise _Refused("a change of the reader")
 
-
-# Classes that define __setstate__, and no functions: a pickle's BUILD could set attributes of any
-# other object that it can name, and so change the reader for the files after it.
-_KNOWN: dict[tuple[str, str], Any] = {
+_KNOWN: dict[tuple[str, str], type[_Named]] = {
     ("numpy", "dtype"): _Type,
     ("numpy", "ndarray"): _Array,
     ("_codecs", "encode"): _Latin1,
-} | {
-    (f"numpy.{core}.{module}", name): made
-    for core in ("core", "_core")
-    for module, name, made in (
-        ("multiarray", "_reconstruct", _Array),
-        ("numeric", "_frombuffer", _Buffer),
-    )
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.numeric", "_frombuffer"): _Array,
+    ("numpy._core.numeric", "_frombuffer"): _Array,
 }
 """Stand-ins for what numpy writes: not one function of numpy is called by a pickle."""
 
@@ -219,10 +203,10 @@ class _Reader(pickle.Unpickler):
 
 def _opened(value: Any) -> Any:
     """The value with its arrays made; keys that are bytes become text."""
-    if isinstance(value, _Array):
-        return value.made()
+    if isinstance(value, _Type | _Array | _Latin1):
+        return value.value()
     if isinstance(value, dict):
-        return {_text(key): _opened(item) for key, item in value.items()}
+        return {_text(_opened(key)): _opened(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_opened(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str | bytes | bytearray):
@@ -234,30 +218,20 @@ def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _mapping(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
+def _batch(path: Path, key: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Bytes of pixels (N, 3072) and integers (N,) of one file."""
+    held = _mapping(path, "data", key)
+    pixels, label = np.asarray(held["data"]), np.asarray(held[key])
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
+        raise fail(f"data of {path}", "bytes of shape (N, 3072)", pixels, "copy the file again")
+    if label.ndim != 1 or label.dtype.kind not in "iu":
+        raise fail(f"labels of {path}", "a list of integers", label, "copy the file again")
+    return pixels, label
+
+
+def _mapping(path: Path, *keys: str) -> Mapping[str, Any]:
     content = read_pickle(path)
     if not isinstance(content, Mapping) or not set(keys) <= set(content):
         got = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise fail(str(path), f"a mapping with {', '.join(keys)}", got, "check what the file is")
     return content
-
-
-def _names(path: Path, key: str) -> list[Any]:
-    if not path.is_file():
-        return []
-    names = _mapping(path, (key,))[key]
-    return names if isinstance(names, list) else []
-
-
-def _pixels(value: Any, path: Path) -> np.ndarray[Any, Any]:
-    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.shape[1:] != (3072,):
-        got = value if isinstance(value, np.ndarray) else type(value).__name__
-        raise fail(f"data of {path}", "bytes of shape (N, 3072)", got, "copy the file again")
-    return value
-
-
-def _integers(value: Any, path: Path) -> np.ndarray[Any, Any]:
-    array = np.asarray(value)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise fail(f"labels of {path}", "a list of integers", array, "copy the file again")
-    return array

@@ -25,7 +25,6 @@ FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
            "Bag", "Ankle boot")  # fmt: skip
 SPLITS = {"train": "train", "test": "t10k"}
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-PIECE = 2**24
 
 
 def fashion_mnist(folder: str | os.PathLike[str] | None = None, split: str = "train") -> Data:
@@ -70,16 +69,8 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None, split: str = "tr
 def idx_folder(folder: str | os.PathLike[str], split: str = "train") -> Data:
     """A folder of IDX files named as those of MNIST: train-images-idx3-ubyte and so on, or .gz.
 
-    Args:
-        folder: with images and labels of "train" and "t10k" (the test set).
-        split: "train" or "test".
-
-    Returns:
-        Data with x (N, 1, H, W), its labels and the quantisation of 256 levels.
-
-    Raises:
-        FileNotFoundError: the files are not there.
-        ValueError: unknown `split`, or a file is damaged.
+    The test set is that of the names with "t10k". Returns and raises as `fashion_mnist`, with the
+    labels that occur as classes.
     """
     choice("split", split, SPLITS)
     place = path_of("folder", folder)
@@ -134,37 +125,36 @@ def _idx(
     class_names: tuple[str, ...] | None = None,
 ) -> Data:
     array = read_idx(images)
-    quantisation = None
-    if array.dtype.kind in "iu":
-        if array.dtype != np.uint8:
-            remedy = "convert it to .npy and use scoresde.data.npy(path, levels=...)"
-            raise fail(str(images), "unsigned bytes or floats", array, remedy)
-        quantisation = Quantisation(256)
+    if array.dtype.kind in "iu" and array.dtype != np.uint8:
+        remedy = "convert it to .npy and use scoresde.data.npy(path, levels=...)"
+        raise fail(str(images), "unsigned bytes or floats", array, remedy)
+    quantisation = Quantisation(256) if array.dtype == np.uint8 else None
     layout = "NHW" if array.ndim == 3 else "auto"
     data = replace(array_data(array, array, images.name, layout, None, quantisation), name=name)
-    if labels is None:
-        return data.load()
-    found = read_idx(labels)
-    known = numbered(found, len(data), str(labels), classes=classes, names=class_names)
-    cond = {"label": known.label}
-    return replace(data, cond=cond, classes=known.classes, class_names=known.names).load()
+    if labels is not None:
+        known = numbered(
+            read_idx(labels), len(data), str(labels), classes=classes, names=class_names
+        )
+        cond = {"label": known.label}
+        data = replace(data, cond=cond, classes=known.classes, class_names=known.names)
+    return data.load()
 
 
 def find_idx(folder: Path, split: str = "train") -> tuple[Path, Path]:
     """The files of images and labels of a split, in a folder.
 
     Raises:
-        FileNotFoundError: one is missing; the message lists the names.
+        FileNotFoundError: one is missing; the message names it.
     """
-    stem = SPLITS[split]
     found = []
     for kind in ("images-idx3", "labels-idx1"):
-        names = [f"{stem}-{kind}-ubyte", f"{stem}-{kind.replace('-', '.')}-ubyte"]
+        name = f"{SPLITS[split]}-{kind}-ubyte"
+        names = [name, name.replace("-idx", ".idx")]
         names += [f"{name}.gz" for name in names]
-        paths = [folder / name for name in names if (folder / name).is_file()]
-        if not paths:
-            raise FileNotFoundError(f"no {names[0]} or {names[0]}.gz in {folder}")
-        found.append(paths[0])
+        path = next((folder / n for n in names if (folder / n).is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f"no {name} or {name}.gz in {folder}")
+        found.append(path)
     return found[0], found[1]
 
 
@@ -172,10 +162,9 @@ def is_idx(path: Path) -> bool:
     """Whether a file starts as an IDX file does."""
     try:
         with _opened(path) as file:
-            magic = file.read(4)
+            return _starts(file.read(4))
     except (OSError, EOFError, zlib.error):
         return False
-    return len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in TYPES and magic[3] > 0
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
@@ -188,41 +177,34 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
     path = path_of("path", path)
     try:
         with _opened(path) as file:
-            return _parsed(file, path)
+            content = file.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"no file {path}; nothing is downloaded") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         got = f"{type(error).__name__}: {error}"
         raise fail(str(path), "a whole gzip file", got, "copy the file again") from error
+    if not _starts(content):
+        expected = "an IDX file, which starts with 0, 0, a type and a number of axes"
+        raise fail(str(path), expected, content[:4], "check what the file is")
+    dtype, axes = np.dtype(TYPES[content[2]]), content[3]
+    header, values = content[4 : 4 + 4 * axes], memoryview(content)[4 + 4 * axes :]
+    if len(header) < 4 * axes:
+        raise fail(str(path), f"{axes} sizes", f"{len(header)} bytes", "copy the file again")
+    shape = np.frombuffer(header, ">u4").tolist()
+    wanted = math.prod(shape) * dtype.itemsize
+    if len(values) != wanted:
+        got = "more" if len(values) > wanted else f"{len(values)} bytes"
+        expected = f"{wanted} bytes of values, for the shape {tuple(shape)} of its header"
+        raise fail(str(path), expected, got, "the file is damaged: copy it again")
+    array: np.ndarray[Any, Any] = np.frombuffer(values, dtype).reshape(shape)
+    return array.astype(dtype.newbyteorder("="))
+
+
+def _starts(content: bytes) -> bool:
+    return content[:2] == b"\0\0" and len(content) > 3 and content[2] in TYPES and content[3] > 0
 
 
 def _opened(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
-
-
-def _parsed(file: IO[bytes], path: Path) -> np.ndarray[Any, Any]:
-    magic = file.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in TYPES or magic[3] == 0:
-        expected = "an IDX file, which starts with 0, 0, a type and a number of axes"
-        raise fail(str(path), expected, magic, "check what the file is")
-    header = file.read(4 * magic[3])
-    if len(header) < 4 * magic[3]:
-        raise fail(str(path), f"{magic[3]} sizes", f"{len(header)} bytes", "copy the file again")
-    shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
-    dtype = np.dtype(TYPES[magic[2]])
-    wanted = math.prod(shape) * dtype.itemsize
-    # In pieces: a damaged header must not make this reserve what the file does not hold.
-    content = bytearray()
-    while len(content) < wanted + 1:
-        piece = file.read(min(PIECE, wanted + 1 - len(content)))
-        if not piece:
-            break
-        content += piece
-    if len(content) != wanted:
-        got = "more" if len(content) > wanted else f"{len(content)} bytes"
-        expected = f"{wanted} bytes of values, for the shape {shape} of its header"
-        raise fail(str(path), expected, got, "the file is damaged: copy it again")
-    array = np.frombuffer(content, dtype).reshape(shape)
-    return array.astype(dtype.newbyteorder("="))
