@@ -3,9 +3,9 @@
 from scoresde.data.arrays import npy, npz
 from scoresde.data.base import Data, LazyData
 from scoresde.data.cifar import cifar, read_pickle
+from scoresde.data.dataset import from_dataset
 from scoresde.data.digits import digits
 from scoresde.data.files import array_folder
-from scoresde.data.hugging_face import hugging_face
 from scoresde.data.idx import fashion_mnist, idx, idx_folder, read_idx
 from scoresde.data.images import image_folder
 from scoresde.data.load import NAMED, load_data
@@ -47,8 +47,8 @@ __all__ = [
     "eight_gaussians",
     "eight_gaussians_parameters",
     "fashion_mnist",
+    "from_dataset",
     "hold_out",
-    "hugging_face",
     "idx",
     "idx_folder",
     "image_folder",
