@@ -143,7 +143,7 @@ def test_one_trains_on_a_data_set_as_on_its_tensors() -> None:
     for data in (from_dataset(TensorDataset(X, LABEL)), Data(X, {"label": LABEL}, classes=3)):
         torch.manual_seed(0)
         model = Preconditioned(MLP(2, width=8, classes=3), VPSDE())
-        trained.append(Trainer(model, data, steps=3, batch_size=8).fit().state_dict())
+        trained.append(Trainer(model, data, steps=3).fit().state_dict())
     first, second = trained
     assert all(torch.equal(first[name], second[name]) for name in first)
 
