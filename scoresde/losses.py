@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from scoresde._check import choice, fail, finite, floating, instance, positive, wrong_type
+from scoresde._check import choice, fail, finite, floating, instance, positive
 from scoresde._tensor import Scalar, expand, lincomb, state_dtype, wide
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.node import Node
 from scoresde.options import Loss
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.schedule.grid import SoftLogSNR
-from scoresde.sde import SDE, AffineSDE
+from scoresde.sde import SDE, AffineSDE, as_affine
 
 __all__ = [
     "TIME",
@@ -131,8 +131,7 @@ class ImportanceTime(TimeSampler):
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
         affine = _affine(sde)
-        if not math.isfinite(affine.log_snr(affine.t_min)):
-            raise fail("t_min", "a time with a finite log-SNR", affine.t_min, "take t_min > 0")
+        affine.check_finite("t_min", affine.t_min, "take t_min > 0")
         u = _uniforms(n, self.low_discrepancy, generator)
         t, slope = SoftLogSNR.between(affine, affine.t_min).drawn(u, affine.t_min)
         density = (affine.g(t) / affine.sigma(t)) ** 2 / (2 * slope)
@@ -297,10 +296,8 @@ WEIGHTING = Loss.weighting
 
 
 def _affine(sde: SDE) -> AffineSDE:
-    if not isinstance(sde, AffineSDE):
-        remedy = "denoising score matching needs x_t given x_0 in closed form; see LinearSDE"
-        raise wrong_type("model.sde", "an AffineSDE", sde, remedy)
-    return sde
+    remedy = "denoising score matching needs x_t given x_0 in closed form; see LinearSDE"
+    return as_affine("model.sde", sde, remedy)
 
 
 def dsm_loss(

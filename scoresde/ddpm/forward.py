@@ -11,11 +11,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, positive_int, same_shape, wrong_type
+from scoresde._check import fail, floating, positive_int, same_shape
 from scoresde._tensor import Scalar, check_data, expand, lincomb, wide
 from scoresde.ddpm.schedule import ChainSDE, as_betas, level_gap
 from scoresde.node import Node
-from scoresde.sde import SDE, AffineSDE
+from scoresde.sde import SDE, AffineSDE, as_affine
 
 __all__ = ["ForwardChain", "Steps"]
 
@@ -148,10 +148,8 @@ class ForwardChain:
             TypeError: the SDE is not affine.
             ValueError: there is a step whose marginal is not among those of the SDE.
         """
-        if not isinstance(sde, AffineSDE):
-            remedy = "a chain asks for x_t given x_0 in closed form; see LinearSDE"
-            raise wrong_type("model.sde", "an AffineSDE", sde, remedy)
-        return _nodes(self.betas, sde)
+        remedy = "a chain needs x_t given x_0 in closed form; see LinearSDE"
+        return _nodes(self.betas, as_affine("model.sde", sde, remedy))
 
     def times(self, sde: SDE) -> tuple[float, ...]:
         """The times of these nodes from step N down to 1: a grid for `ReverseSampler`."""

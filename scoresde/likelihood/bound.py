@@ -1,4 +1,4 @@
-"""The variational bound on the likelihood: of a chain, and in continuous time."""
+"""The variational bound on the likelihood of a chain and in continuous time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import brief, choice, fail, instance, positive, positive_int, wrong_type
+from scoresde._check import brief, choice, fail, instance, positive, positive_int
 from scoresde._tensor import check_data, lincomb, ordinary, seeded, wide
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
@@ -20,14 +20,14 @@ from scoresde.noise.base import check_seed
 from scoresde.prediction import Prediction
 from scoresde.quantisation import Quantisation, check_levels
 from scoresde.schedule.grid import SoftLogSNR
-from scoresde.sde import AffineSDE
+from scoresde.sde import AffineSDE, as_affine
 
 __all__ = ["PROPOSALS", "Bound", "elbo"]
 
 PROPOSALS = ("log_snr", "uniform")
-"""How times are drawn: uniform in the log-SNR, or in time (in the number of the step).
+"""The distribution of times: uniform in the log-SNR, or in time (in the number of the step).
 
-Near pure noise, where the log-SNR has no end, it is `scoresde.schedule.grid.SoftLogSNR`.
+Near pure noise, where the log-SNR is unbounded, `scoresde.schedule.grid.SoftLogSNR` replaces it.
 """
 
 STEPS = 128
@@ -44,8 +44,8 @@ class Bound:
         diffusion: (B,), the sum or the integral over the steps.
         reconstruction: (B,), the decoder's term.
         draws: (S, B), independent estimates of the whole bound.
-        dim: D, the entries of a sample.
-        decoder: what it is a bound of: a key of `scoresde.ddpm.DECODERS`.
+        dim: D, the number of entries of a sample.
+        decoder: the quantity that is bounded, a key of `scoresde.ddpm.DECODERS`.
         quantisation: the levels, for the decoder "bins".
         nfe: network evaluations per sample.
     """
@@ -69,17 +69,17 @@ class Bound:
 
     @property
     def standard_error(self) -> Tensor:
-        """Of the bound of each sample, from the scatter of the draws, in nats: (B,).
+        """Standard error of the bound of each sample over the draws, in nats: (B,).
 
-        NaN for a single draw.
+        It is NaN for a single draw.
         """
         return _error(self.draws)
 
     def estimate(self, quantisation: Quantisation | None = None) -> tuple[float, float]:
         """Mean over the batch and its standard error: in nats, or in bits/dim of a quantisation.
 
-        The error is that of the Monte-Carlo draws for these samples, from the scatter of the
-        batch's mean; how the samples stand for the data is another matter.
+        The error is that of the Monte-Carlo draws for these samples, from the variance of the
+        batch's mean over the draws; it does not include the choice of the samples.
         """
         means = self.draws.mean(1)
         error = float(_error(means))
@@ -91,11 +91,11 @@ class Bound:
     def bits_per_dim(self, quantisation: Quantisation) -> Tensor:
         """The bound in bits per dimension of discrete data, (B,).
 
-        For the decoder "bins" nats / (D log 2). For "gaussian", a density in model units, that
-        of uniformly dequantised data: nats / (D log 2) - log2(bin width).
+        For the decoder "bins" it is nats / (D log 2). For "gaussian", a density in model units,
+        it is the bound for uniformly dequantised data: nats / (D log 2) - log2(bin width).
 
         Raises:
-            TypeError: no quantisation.
+            TypeError: `quantisation` is not a `Quantisation`.
             ValueError: another quantisation than the decoder's, or the decoder "noised", whose
                 density is that of noisy states.
         """
@@ -139,46 +139,49 @@ def elbo(
 ) -> Bound:
     """The evidence lower bound, as an upper bound on -log p of each sample, in nats.
 
-    With a chain, its L_T + sum of L_{i-1} + L_0 (Ho et al. 2020, eq. 5), the sum in full or
-    over steps drawn in proportion to their length in the log-SNR. Without, in continuous time,
+    With a chain it is L_T + sum of L_{i-1} + L_0 (Ho et al. 2020, eq. 5), where the sum is exact
+    or over steps drawn in proportion to their length in the log-SNR. Without a chain it is, in
+    continuous time,
 
     -log p(x_0) <= KL(q(x_T | x_0), p(x_T)) + 1/2 int (-dSNR/dt) E|x_0 - x_0hat|^2 dt
     + E[-log p(x_0 | x_{t_end})],
 
     the integral from t_end to T (Kingma et al. 2021, VDM, arXiv 2107.00630, eq. 11 and 17),
-    under any affine SDE. It equals int g^2/2 E(|score error|^2) dt, the likelihood-weighted
-    loss of Song et al. 2021 (arXiv 2101.09258), and int E|eps - eps_hat|^2 dlambda; times are
-    uniform in the log-SNR lambda, or in t for proposal="uniform". Each sample takes the times
-    (u + k/K) mod 1 of VDM's low-discrepancy rule, u shifted by the golden ratio from sample to
-    sample, so the batch does not matter.
+    under any affine SDE. The integral equals int g^2/2 E(|score error|^2) dt, the
+    likelihood-weighted loss of Song et al. 2021 (arXiv 2101.09258), and int E|eps - eps_hat|^2
+    dlambda; times are uniform in the log-SNR lambda, or in t for proposal="uniform". Each sample
+    has the times (u + k/K) mod 1 of VDM's low-discrepancy rule, with u shifted by the golden
+    ratio from sample to sample, so the bound of a sample does not depend on its batch.
 
-    What is bounded depends on the decoder: "bins", -log P of discrete data; "gaussian", -log of
-    a density on x_0, p(x_0 | x_{t_end}) = N(x_0hat, decoder_variance); "noised",
+    The bounded quantity depends on the decoder: "bins", -log P of discrete data; "gaussian", -log
+    of a density on x_0, p(x_0 | x_{t_end}) = N(x_0hat, decoder_variance); "noised",
     E[-log p_{t_end}(x_{t_end}) | x_0], the cross-entropy of the data noised to t_end, without a
-    decoder. It is a bound for the *generative SDE* (or chain) that starts at the SDE's prior
-    (N(0, I) for a chain), for any model; its mean over data bounds their entropy. The
+    decoder. The bound holds for the *generative SDE* (or chain) that starts at the SDE's prior
+    (N(0, I) for a chain), with any model; its mean over data bounds their entropy. The
     probability-flow ODE has another density unless the score is exact.
 
     Args:
-        model: a score model; put it in eval mode first, if it has dropout.
+        model: a score model; call `model.eval()` first if it has dropout.
         x: (B, *D) data in model units; for the decoder "bins" exactly the quantisation's levels.
-        quantisation: the levels; needed by the decoder "bins".
+        quantisation: the levels; required by the decoder "bins".
         chain: a discrete chain; None for continuous time.
         decoder: "bins", "gaussian" or "noised".
-        steps: K, the times of each draw; 128 by default in continuous time, all for a chain.
-        samples: S, independent draws of the whole; two or more give standard errors.
+        steps: K, the number of times of a draw; by default 128 in continuous time and all steps
+            of a chain.
+        samples: S, independent draws of the whole bound; two or more give standard errors.
         proposal: "log_snr" or "uniform".
-        t_end: where the integral stops, the SDE's t_min by default; continuous time only.
-        decoder_variance: of p(x_0 | x_{t_end}); by default sigma^2 / alpha^2 at t_end, that of
-            x_0 given x_{t_end} under a flat prior. A chain has its own, Sigma_1.
+        t_end: the end of the integral, the SDE's t_min by default; continuous time only.
+        decoder_variance: the variance of p(x_0 | x_{t_end}); by default sigma^2 / alpha^2 at
+            t_end, that of x_0 given x_{t_end} under a flat prior. A chain uses Sigma_1.
         cond: conditions, name -> (B, ...).
-        seed, first: of the noise, which depends on (seed, number of the sample, draw) alone.
-        batch_size: samples at a time.
+        seed, first: the noise depends on (seed, number of the sample, draw) alone; `first` is the
+            number of the first sample.
+        batch_size: number of samples in one call of the model.
 
     Raises:
-        TypeError, ValueError: no quantisation for "bins"; data that are integers, not finite, out
-            of the quantisation's range or between its levels; an SDE that is not affine, or whose
-            log-SNR at t_end is infinite.
+        TypeError, ValueError: "bins" without a quantisation; data that are integers, not finite,
+            out of the quantisation's range or between its levels; an SDE that is not affine or
+            has an infinite log-SNR at t_end.
 
     Example:
         >>> from scoresde import Empirical, VPSDE
@@ -219,7 +222,7 @@ def elbo(
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """The part of a batch that is worked on, and the source of its noise."""
+    """One batch with its conditions and the seed of its noise."""
 
     model: ScoreModel
     x: Tensor
@@ -236,7 +239,7 @@ class _Job:
         )
 
     def uniforms(self, shift: float, k: int, steps: int) -> Tensor:
-        """One number in [0, 1) for each sample: place k of the low-discrepancy rule."""
+        """One number in [0, 1) for each sample: point k of the low-discrepancy rule."""
         number = torch.arange(len(self.x), dtype=torch.float64, device="cpu") + self.first
         return (shift + number * _GOLDEN + k / steps) % 1.0
 
@@ -251,13 +254,13 @@ def _shifts(seed: int, count: int) -> list[float]:
 
 
 def _last_draws(steps: int) -> int:
-    """Draws of the reconstruction, which varies most: one for every eight of the diffusion."""
+    """The number of draws of the reconstruction, which varies most: one for every eight steps."""
     return max(1, steps // 8)
 
 
 @dataclass(frozen=True)
 class _Chain:
-    """Draws of a chain's bound: every step once, or K of them by importance."""
+    """Draws of a chain's bound: every step once, or K steps by importance sampling."""
 
     chain: DDPM
     steps: int | None
@@ -294,7 +297,7 @@ class _Chain:
         return total, last
 
     def _steps(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps from 2 to N by the inverse of their distribution, and 1 / probability."""
+        """Steps from 2 to N by inverse transform sampling, and 1 / probability."""
         soft = SoftLogSNR(self.chain.to_sde())  # the last gap may be infinite
         levels = [soft.of(value) for value in self.chain.log_snr[1:]]
         gaps = -torch.tensor(levels, dtype=torch.float64, device="cpu").diff()
@@ -345,7 +348,7 @@ class _Continuous:
         return job.model.predict(node, x, job.cond)
 
     def _times(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Times in [t_end, T], and |dlambda| / density: the weight of |eps error|^2."""
+        """Times in [t_end, T], and the weight |dlambda| / density of |eps error|^2."""
         if self.proposal == "log_snr":
             return SoftLogSNR.between(self.sde, self.t_end).drawn(u, self.t_end)
         t = self.t_end + (self.sde.T - self.t_end) * u
@@ -370,15 +373,11 @@ def _source(
                 raise fail(name, "None with a chain", value, remedy)
         chain.nodes(model.sde)
         return _Chain(chain, count, proposal)
-    sde = model.sde
-    if not isinstance(sde, AffineSDE):
-        remedy = "the bound needs x_t given x_0 in closed form; see LinearSDE"
-        raise wrong_type("model.sde", "an AffineSDE", sde, remedy)
-    end = sde.t_min if t_end is None else sde.check_time("t_end", t_end)
-    if end >= sde.T or not math.isfinite(sde.log_snr(end)):
-        remedy = "stop where a little noise is left, e.g. at sde.t_end"
-        raise fail("t_end", f"a time below T = {sde.T:g} with a finite log-SNR", end, remedy)
+    remedy = "the bound needs x_t given x_0 in closed form; see LinearSDE"
+    sde = as_affine("model.sde", model.sde, remedy)
+    remedy = "stop where a little noise is left, e.g. at sde.t_end"
+    end = sde.check_finite("t_end", sde.t_min if t_end is None else t_end, remedy, below_T=True)
     if variance is None:
         variance = math.exp(-2 * sde.log_snr(end))
-    spread = positive("decoder_variance", variance, "leave it out for sigma^2 / alpha^2")
-    return _Continuous(sde, end, spread, STEPS if count is None else count, proposal)
+    variance = positive("decoder_variance", variance, "leave it out for sigma^2 / alpha^2")
+    return _Continuous(sde, end, variance, STEPS if count is None else count, proposal)

@@ -1,4 +1,4 @@
-"""The log-density of the probability flow of any score model."""
+"""Log-likelihoods along the probability flow of a score model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, cast, final
+from typing import Protocol, TypeAlias, cast, final
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from scoresde.noise import Independent
 from scoresde.noise.base import check_seed
 from scoresde.oracles import Gaussian
 from scoresde.process import ReverseSDE
-from scoresde.sde import AffineSDE
+from scoresde.sde import AffineSDE, as_affine
 from scoresde.solvers.adaptive.base import Caller, Tally
 from scoresde.solvers.adaptive.ode import AdaptiveODE, Angle
 from scoresde.solvers.base import UnfinishedWarning
@@ -37,14 +37,14 @@ from scoresde.solvers.base import UnfinishedWarning
 __all__ = ["TRUNCATIONS", "Prior", "log_prob", "span_of"]
 
 TRUNCATIONS = ("none", "scaled", "jensen")
-"""What is done about the noise left at t_end, where sigma is not 0.
+"""The treatment of the noise left at t_end, where sigma is not 0.
 
 - "none": x is a state, and the density is that of x_{t_end} at x;
-- "scaled": x is data, and the density is that of x_{t_end}/alpha, of x_0 with noise of standard
-  deviation sigma/alpha added, at x;
+- "scaled": x is data, and the density at x is that of x_{t_end}/alpha, which is x_0 plus noise of
+  standard deviation sigma/alpha;
 - "jensen": x is data; a lower bound on log p_0(x), E[log p(x_e) + log p(x | x_e) - log q(x_e | x)]
-  with x_e = alpha x + sigma eps and p(x | x_e) = N(x_0hat(x_e), sigma^2/alpha^2), by one draw of
-  eps for each sample (Song et al. 2021, arXiv 2101.09258, sec. 4).
+  with x_e = alpha x + sigma eps and p(x | x_e) = N(x_0hat(x_e), sigma^2/alpha^2), estimated with
+  one draw of eps per sample (Song et al. 2021, arXiv 2101.09258, sec. 4).
 """
 
 JENSEN_SEGMENT = -3
@@ -56,7 +56,7 @@ class _Distribution(Protocol):
 
 
 Prior: TypeAlias = _Distribution | Callable[[Tensor], Tensor] | None
-"""What has the density of x_T: `.log_prob(x)`, or a function; None for the SDE's own prior."""
+"""The density of x_T: an object with `.log_prob(x)`, a function, or None for the SDE's prior."""
 
 
 @uncompiled()
@@ -85,56 +85,57 @@ def log_prob(
     """The log-likelihood along the probability flow, in nats, with its error budget.
 
     log p(x) = log p_T(x_T) + int div(dx/dt) dt from t_end to T (Chen et al. 2018; Song et al.
-    2021, arXiv 2011.13456, eq. 39). It is integrated in the angle u = atan(sigma / (s alpha))
-    with y = x/m, m^2 = s^2 alpha^2 + sigma^2, in which the slope is of unit size at both ends of
-    the log-SNR (see `AdaptiveODE`), s = 0.5 or the control's standard deviation; D log m and the
-    expansion of the control come in closed form. Steps are chosen for each sample by the error
-    that they make in y and in log p itself. One call of the network gives the slope and,
-    through products with its Jacobian from the left, the divergence.
+    2021, arXiv 2011.13456, eq. 39). The integration variable is the angle u = atan(sigma /
+    (s alpha)) and the state y = x/m, m^2 = s^2 alpha^2 + sigma^2, for which the slope has unit
+    size at both ends of the log-SNR (see `AdaptiveODE`); s is 0.5 or the control's standard
+    deviation. D log m and the expansion of the control have closed forms. The steps of each
+    sample are controlled by their errors in y and in log p itself. One call of the network gives
+    the slope and, through vector-Jacobian products, the divergence.
 
     A `control`, a Gaussian with about the moments of the data, is a control variate: tr J =
     tr J_G + E[v^T (J - J_G) v], with tr J_G known (Hutchinson's variance is that of J - J_G).
-    Probes are frozen within a solve and depend on (seed, number of the sample) alone; a sample's
-    value is bitwise the same whatever the other samples of its batch. Dropout and batch
-    normalisation would spoil that: call `model.eval()` first.
+    Probes are fixed within a solve and depend on (seed, number of the sample) alone; the value of
+    a sample does not depend, to the bit, on the other samples of its batch. Dropout and batch
+    normalisation would break this: call `model.eval()` first.
 
-    It is the likelihood of the flow, a model of its own: that of the generative SDE, which `elbo`
-    bounds, differs unless the score is exact.
+    The result is the likelihood of the flow, which is another model than the generative SDE,
+    whose likelihood `elbo` bounds; the two differ unless the score is exact.
 
     Args:
-        model: a score model of an affine SDE. It is called in the precision of its weights (of
-            its constants, of x); the state is float64.
-        x: (B, *D), floats; see `truncation` for what they stand for.
+        model: a score model of an affine SDE. It is called in the precision of its weights (or of
+            its buffers, or of x); the state is float64.
+        x: (B, *D), floats; `truncation` defines their meaning.
         cond: conditions, name -> (B, ...).
-        prior: the density of x at t_start: `.log_prob(x)`, such as the exact
-            `data.marginal(sde, sde.T)`, or a function. By default the prior that a sampler
-            starts from, `sde.prior_log_prob`; at a t_start below T, N(0, sigma^2 I).
-        divergence: "hutchinson", "exact" (D products) or "hutch++" (K // 2 of the probes are
-            spent on a span).
+        prior: the density of x at t_start: an object with `.log_prob(x)`, such as the exact
+            `data.marginal(sde, sde.T)`, or a function. The default is the prior that a sampler
+            starts from, `sde.prior_log_prob`; at a t_start below T it is N(0, sigma^2 I).
+        divergence: "hutchinson", "exact" (D products) or "hutch++" (K // 2 of the probes
+            define a subspace).
         probes: K vectors; two or more (four for "hutch++") give standard errors.
         probe: "rademacher" or "gaussian".
         control: the control variate, e.g. `Gaussian.fit(data)`, from many more samples than
-            dimensions. It pays for correlated data that are near to Gaussian; for data in narrow
-            clusters it can add variance: compare the standard errors.
-        seed, first: of the probes; `first` is the number of the first sample.
-        rtol, atol: tolerances of a step, of y and, in nats per dimension, of log p.
-        t_end: where to begin; the SDE's t_min by default, or its t_end if sigma(t_min) is 0.
-        t_start: where the prior stands; T by default.
-        truncation: "none", "scaled" or "jensen": what is done about the noise left at t_end.
-        batch_size: samples at a time.
-        create_graph: keep the graph, so that `nats` can be differentiated in the parameters and
-            in x. The steps are held fixed.
-        max_nfe: calls that a sample may use; samples that would need more are NaN.
+            dimensions. It reduces the variance for correlated data that are nearly Gaussian; for
+            data in narrow clusters it can increase the variance: compare the standard errors.
+        seed, first: seed of the probes and number of the first sample.
+        rtol, atol: tolerances of a step, for y and, in nats per dimension, for log p.
+        t_end: where the integration starts; the SDE's t_min by default, or its t_end if
+            sigma(t_min) is 0.
+        t_start: the time of the prior; T by default.
+        truncation: "none", "scaled" or "jensen": the treatment of the noise left at t_end.
+        batch_size: number of samples in one solve.
+        create_graph: keep the graph, so that `nats` can be differentiated with respect to the
+            parameters and x. The steps are treated as constants.
+        max_nfe: the most calls for a sample; samples that would need more are NaN.
 
     Warns:
-        UnfinishedWarning: samples were stopped and are NaN, for want of calls or of a step short
-            enough; `LogLikelihood.status` says why.
+        UnfinishedWarning: samples were stopped and are NaN, since they would have needed more
+            calls or shorter steps; `LogLikelihood.status` gives the reason.
 
     Raises:
-        TypeError: integers for x, an SDE that is not affine, a control that is no Gaussian.
-        ValueError: no probes, a tolerance below the rounding of the model's precision, scores
-            that are not finite (with the time), a model that cannot be differentiated in x, or
-            x not finite.
+        TypeError: x has integers, the SDE is not affine, or the control is not a Gaussian.
+        ValueError: there are no probes, a tolerance is below the rounding of the model's
+            precision, scores are not finite (the message gives the time), the model cannot be
+            differentiated in x, or x is not finite.
 
     Example:
         >>> from scoresde import VPSDE, Gaussian
@@ -212,28 +213,23 @@ def _warn(stopped: Tensor, reached: Tensor, status: str, end: float) -> None:
 def span_of(
     model: ScoreModel, t_end: float | None, t_start: float | None
 ) -> tuple[AffineSDE, tuple[float, float]]:
-    """The SDE of a model and the ends of the flow, or an error that says what is amiss."""
-    sde = model.sde
-    if not isinstance(sde, AffineSDE):
-        remedy = "the flow is integrated in the log-SNR; see LinearSDE for the user's own"
-        raise wrong_type("model.sde", "an AffineSDE", sde, remedy)
+    """Check and return the SDE of a model and the ends (t_end, t_start) of the flow."""
+    remedy = "the flow is integrated in the log-SNR; use LinearSDE for a linear drift"
+    sde = as_affine("model.sde", model.sde, remedy)
     if t_end is None:
         t_end = sde.t_min if math.isfinite(sde.log_snr(sde.t_min)) else sde.t_end
-    end = sde.check_time("t_end", t_end)
     start = sde.T if t_start is None else sde.check_time("t_start", t_start)
-    if not math.isfinite(sde.log_snr(end)):
-        remedy = "stop where a little noise is left, e.g. at sde.t_end"
-        raise fail("t_end", "a time with a finite log-SNR", end, remedy)
+    remedy = "stop where a little noise is left, e.g. at sde.t_end"
+    end = sde.check_finite("t_end", t_end, remedy)
     if end >= start:
         raise fail("t_end", f"a time below t_start = {start:g}", end, "data come before noise")
     return sde, (end, start)
 
 
-def _scale(control: object) -> float:
+def _scale(control: Gaussian) -> float:
     """The standard deviation of a Gaussian, per dimension."""
     instance("control", control, Gaussian, "pass e.g. Gaussian.fit(data)")
-    known: Gaussian = control  # type: ignore[assignment]
-    return math.sqrt(max(float(known.mixture.variances.mean()), 1e-12))
+    return math.sqrt(max(float(control.mixture.variances.mean()), 1e-12))
 
 
 def _check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:
@@ -248,7 +244,7 @@ def _check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:
 @final
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """All that is the same for every batch."""
+    """The arguments that all batches share."""
 
     model: ScoreModel
     solver: AdaptiveODE
@@ -281,28 +277,28 @@ class _Job:
         caller = Caller(ReverseSDE(self.sde, field, 0.0, cond), len(x))
         augmented = torch.cat([flat, flat.new_zeros(len(flat), field.trace.columns)], 1)
         start = Density.start(self.solver, angle, caller, augmented, self.ends, tally)
-        walk = cast(Density, start)
-        walk.dim, walk.nats = flat.shape[1], torch.zeros_like(tally.t)
-        off = self._truncation(walk, flat, control)
-        walk.run(1, self.solver.max_nfe, compact=False)
+        flow = cast(Density, start)
+        flow.dim, flow.nats = flat.shape[1], torch.zeros_like(tally.t)
+        off = self._truncation(flow, flat, control)
+        flow.run(1, self.solver.max_nfe, compact=False)
 
         dim, last = flat.shape[1], self.sde.at(self.ends[1])
-        z = (walk.y[:, :dim] * angle.size(last)).reshape(x.shape)
+        z = (flow.y[:, :dim] * angle.size(last)).reshape(x.shape)
         prior = self._prior(z)
-        known = dim * math.log(angle.size(last) / angle.size(self.sde.at(self.ends[0])))
+        exact = dim * math.log(angle.size(last) / angle.size(self.sde.at(self.ends[0])))
         if control is not None:
-            known += control.integral(*(angle.of(t) for t in self.ends))
-        lost = torch.where(tally.alive, 0.0, math.nan).to(flat)
-        draws = (prior + offset + known + lost)[:, None] + walk.y[:, dim:]
-        columns = {"solver_error": walk.nats, "truncation": off}
+            exact += control.integral(*(angle.of(t) for t in self.ends))
+        stopped = torch.where(tally.alive, 0.0, math.nan).to(flat)
+        draws = (prior + offset + exact + stopped)[:, None] + flow.y[:, dim:]
+        columns = {"solver_error": flow.nats, "truncation": off}
         columns["prior_mismatch"] = self._mismatch(z.detach(), prior.detach())
         counts = {name: getattr(tally, name) for name in ("nfe", "accepted", "rejected")}
-        counts |= {"stopped": ~tally.alive, "reached": walk.times}
+        counts |= {"stopped": ~tally.alive, "reached": flow.times}
         moved = {k: v.to(x.device) for k, v in (columns | counts).items()}
         return {"draws": draws.T, "prior": prior.detach(), "z": z.detach(), **moved}, tally.status
 
     def _entry(self, x: Tensor, cond: Cond, first: int) -> tuple[Tensor, Tensor, int]:
-        """The state at t_end, what is to be added to its log p, and calls made for it."""
+        """The state at t_end, the term to add to its log p, and the calls it took."""
         node, zero = self.sde.at(self.ends[0]), x.new_zeros(len(x))
         dim = x[0].numel()
         if self.truncation == "none":
@@ -316,7 +312,7 @@ class _Job:
         called = noisy.to(self.dtype)
         x0 = self.model.predict(times.fitted(called), called, cond).x0.to(x)
         std = node.sigma / node.alpha
-        # log N(x; x0hat, std^2) - log N(x_e; alpha x, sigma^2), whose constants leave D log alpha
+        # log N(x; x0hat, std^2) - log N(x_e; alpha x, sigma^2); their constants give D log alpha
         square = ((x - x0) / std).flatten(1).square().sum(1) - eps.flatten(1).square().sum(1)
         calls = self.model.calls(times)
         return noisy, zero + dim * math.log(node.alpha) - 0.5 * square, calls
@@ -324,7 +320,7 @@ class _Job:
     def _trace(
         self, field: Augmented, flat: Tensor, cond: Cond, control: Expansion | None, first: int
     ) -> tuple[Trace, int]:
-        """How the trace is found, and network evaluations made to find that out."""
+        """The estimator of the trace, and the network evaluations that it took to set it up."""
         if self.divergence == "exact":
             return Trace(None, control=control), 0
         vectors = draw_probes(self.seed, first, flat.detach(), self.count, self.probe)
@@ -335,15 +331,15 @@ class _Job:
         at = field.linearise(node, flat, cond)[1]
         return Trace.by_probes(vectors, control, at), field.calls(node)
 
-    def _truncation(self, walk: Density, flat: Tensor, control: Expansion | None) -> Tensor:
+    def _truncation(self, flow: Density, flat: Tensor, control: Expansion | None) -> Tensor:
         """log p_{t_end}(x) - log p_0(x) to first order, from the slope at the start."""
         node, dim = self.sde.at(self.ends[0]), flat.shape[1]
         if self.truncation == "jensen":
-            return torch.full_like(walk.nats, math.nan).to(flat)
-        u, m = walk.u.to(flat)[:, None], walk.angle.size(node)
-        y, slope = (v[:, :dim].detach() for v in (walk.y, walk.slope))
+            return torch.full_like(flow.nats, math.nan).to(flat)
+        u, m = flow.u.to(flat)[:, None], flow.angle.size(node)
+        y, slope = (v[:, :dim].detach() for v in (flow.y, flow.slope))
         score = score_of_slope(u, y, slope) / m
-        trace = walk.slope[:, dim:].detach().mean(1)
+        trace = flow.slope[:, dim:].detach().mean(1)
         if control is not None:
             trace = trace + control.rates(u).sum(1)
         curvature = -(dim + trace / torch.tan(u[:, 0])) / m**2
@@ -356,13 +352,11 @@ class _Job:
         return both
 
     def _prior(self, z: Tensor) -> Tensor:
-        if self.prior is None and self.ends[1] == self.sde.T:
-            return self.sde.prior_log_prob(z)
+        start = self.ends[1]
         if self.prior is None:
-            std = float(self.sde.sigma(self.ends[1]))
-            square = (z / std).flatten(1).square().sum(1)
-            return -0.5 * square - z[0].numel() * math.log(std * math.sqrt(2 * math.pi))
-        density: Any = getattr(self.prior, "log_prob", self.prior)
+            std = None if start == self.sde.T else self.sde.sigma(start)
+            return self.sde.prior_log_prob(z, std)
+        density: object = getattr(self.prior, "log_prob", self.prior)
         if not callable(density):
             remedy = "pass e.g. data.marginal(sde, sde.T)"
             raise wrong_type("prior", "a distribution with log_prob", self.prior, remedy)

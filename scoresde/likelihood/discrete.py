@@ -1,4 +1,4 @@
-"""The probability of discrete data under a density, by dequantisation."""
+"""Bounds on the probability of discrete data under a density, by dequantisation."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ DEQUANTISERS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor]]] = {
     "uniform": _uniform,
     "truncated_normal": _truncated_normal,
 }
-"""Name -> function of uniforms u and tau that gives z in (-tau, tau) and its log density.
+"""Name -> function of uniforms u and tau that returns z in (-tau, tau) and its log density.
 
-- "uniform": all over the bin (Theis et al. 2016, arXiv 1511.01844);
-- "truncated_normal": as the noise of the SDE at t_end, cut off at the bin's edges (Zheng et al.
-  2023, i-DODE, arXiv 2305.03935, sec. 4.2), for a model of discrete data: tight where tau, half a
-  bin over sigma/alpha, is about 4 or more. On a density that is smooth across the bin, as that of
-  dequantised data, a large tau is far from tight; see the bound at two t_end.
+- "uniform": uniform over the bin (Theis et al. 2016, arXiv 1511.01844);
+- "truncated_normal": the noise of the SDE at t_end, truncated to the bin (Zheng et al. 2023,
+  i-DODE, arXiv 2305.03935, sec. 4.2), for a model of discrete data: tight if tau, half a bin over
+  sigma/alpha, is about 4 or more. For a density that is smooth across the bin, such as that of
+  dequantised data, a large tau is far from tight; compare the bound at two t_end.
 """
 
 
@@ -60,11 +60,11 @@ class DiscreteLogLikelihood:
         draws: (S, B), independent estimates of the bound.
         tau: half a bin in units of the noise at t_end, sigma/alpha.
         solver_error: (B,), as in `LogLikelihood`, the mean over the solves.
-        nfe: (B,), network evaluations of each sample, in all.
+        nfe: (B,), network evaluations of each sample over all solves.
         quantisation: the levels.
         dim: D.
-        dequantise, importance: what was asked for.
-        status: as in `LogLikelihood`; the values of samples that were stopped are NaN.
+        dequantise, importance: the arguments of that name.
+        status: as in `LogLikelihood`; samples that were stopped have the value NaN.
     """
 
     draws: Tensor
@@ -87,14 +87,14 @@ class DiscreteLogLikelihood:
 
     @property
     def standard_error(self) -> Tensor:
-        """That of each sample's bound, over dequantisation and probes, in nats: (B,)."""
+        """Standard error of each sample's bound over dequantisation and probes, in nats: (B,)."""
         return self.draws.std(0) / math.sqrt(len(self.draws))
 
     def bits_per_dim(self, quantisation: Quantisation | None = None) -> Tensor:
-        """The bound in bits per dimension, -nats / (D log 2): (B,); no bin width enters again.
+        """The bound in bits per dimension, -nats / (D log 2), already of bins: (B,).
 
         Raises:
-            ValueError: another quantisation than that of the data.
+            ValueError: the quantisation is not that of the data.
         """
         if quantisation is not None and quantisation != self.quantisation:
             remedy = "the levels are those that discrete_log_prob was given"
@@ -137,26 +137,26 @@ def discrete_log_prob(
         log P(k) >= E log (1/K) sum_k p_e(x_e) / q(x_e | k),   x_e = alpha x + sigma z,
 
     with z from a `dequantise` distribution and K the `importance` (Burda et al. 2016, arXiv
-    1509.00519): states at t_end, so nothing is lost by stopping there, and with log K counted.
-    Each draw has its own probes, and its solve costs the calls of one `log_prob`.
+    1509.00519). x_e is a state at t_end, so stopping there causes no error, and log K is
+    included. Each draw has its own probes, and its solve costs the calls of one `log_prob`.
 
     Args:
         model: a score model of an affine SDE.
         x: (B, *D), exactly the quantisation's levels in model units, `quantisation.encode(k)`.
         quantisation: the levels.
         dequantise: "uniform" or "truncated_normal".
-        draws: S >= 5 independent draws, from which the standard error comes.
-        importance: K; above 1 the bound is tighter. With probes their noise gets into the weights
-            and the bound is lost: take divergence="exact" then.
+        draws: S >= 5 independent draws, which give the standard error.
+        importance: K; above 1 the bound is tighter. The noise of probes would enter the weights
+            and invalidate the bound, so K > 1 requires divergence="exact".
         cond ... max_nfe: as in `log_prob`.
 
     Warns:
         UnfinishedWarning: as in `log_prob`.
 
     Raises:
-        TypeError: no quantisation, integers.
-        ValueError: x is not on the levels; fewer than 5 draws; importance > 1 with probes; all
-            that `log_prob` raises.
+        TypeError: the quantisation is missing, or x has integers.
+        ValueError: x is not on the levels, there are fewer than 5 draws, importance > 1 with
+            probes, and every error of `log_prob`.
 
     Example:
         >>> from scoresde import VPSDE, Empirical
@@ -208,7 +208,7 @@ def discrete_log_prob(
             batch_size=batch_size,
             max_nfe=max_nfe,
         )
-        # the density of x_e is that of z over sigma, in each entry
+        # in each entry the density of x_e is that of z divided by sigma
         values.append(result.nats - log_q.flatten(1).sum(1) + dim * math.log(node.sigma))
         errors.append(result.solver_error)
         calls.append(result.nfe)

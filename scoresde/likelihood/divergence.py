@@ -1,10 +1,10 @@
-"""The divergence of a vector field from products with its Jacobian, less what is known."""
+"""The divergence of a vector field from vector-Jacobian products, with a control variate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -17,14 +17,14 @@ from scoresde.oracles import Gaussian
 __all__ = ["DIVERGENCES", "PROBES", "Expansion", "Linearised", "Trace", "draw_probes"]
 
 DIVERGENCES = ("hutchinson", "exact", "hutch++")
-"""How tr J is found.
+"""Estimators of tr J.
 
 - "hutchinson": the mean of v^T J v over probes v with E v v^T = I (Hutchinson 1990), as in
   Grathwohl et al. 2019 (FFJORD, arXiv 1810.01367);
 - "exact": one product for each dimension;
 - "hutch++": half of the vectors span J S for a random S, on which the trace is exact, and the
-  others probe its complement (Meyer et al. 2021, arXiv 2010.09649). The span is found once, at
-  the data, so that the field stays one function throughout the solve.
+  others probe its complement (Meyer et al. 2021, arXiv 2010.09649). The span is computed once, at
+  the data, so that the field is one fixed function throughout the solve.
 """
 
 PROBES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -37,11 +37,11 @@ PROBE_SEGMENT = -2
 """The segment of the noise under which probes are drawn; -1 is the prior's."""
 
 ENTRIES = 1 << 23
-"""Numbers that a batch of products may hold at once: 64 MB in float64."""
+"""The most numbers in a batch of products: 64 MB in float64."""
 
 
 def draw_probes(seed: int, first: int, like: Tensor, count: int, kind: str) -> Tensor:
-    """(K, B, D) probes for flat states: a sample's own depend on (seed, its number) alone."""
+    """(K, B, D) probes for flat states; those of a sample depend on (seed, its number) alone."""
     start, noise = Node(0.0, 0.0), Independent(seed, first).on_segment(PROBE_SEGMENT)
     draws = [noise.normal(like, start, start, stage=k) for k in range(count)]
     return torch.stack([PROBES[kind](z) for z in draws])
@@ -50,7 +50,7 @@ def draw_probes(seed: int, first: int, like: Tensor, count: int, kind: str) -> T
 @final
 @dataclass(frozen=True, eq=False)
 class Expansion:
-    """How Gaussian data of covariance Q diag(Lambda) Q^T expand along the flow in the angle u.
+    """The expansion of Gaussian data of covariance Q diag(Lambda) Q^T along the flow in u.
 
     With y = x/m and m^2 = s^2 alpha^2 + sigma^2 the variances of y are r = Lambda/s^2 cos^2 u +
     sin^2 u, so the slope dy/du has the Jacobian Q diag(dr/du / 2r) Q^T, and the integral of its
@@ -62,7 +62,7 @@ class Expansion:
 
     @classmethod
     def of(cls, control: Gaussian, s: float, like: Tensor) -> Expansion:
-        """That of a Gaussian; like: flat states (B, D)."""
+        """The expansion of a Gaussian; like: flat states (B, D)."""
         instance("control", control, Gaussian, "pass e.g. Gaussian.fit(data)")
         mixture, dim = control.mixture, like.shape[1]
         if mixture.dim != dim:
@@ -75,38 +75,35 @@ class Expansion:
     def rates(self, u: Tensor) -> Tensor:
         """dr/du / 2r for angles (B, 1) in each principal direction, (B, D)."""
         sin, cos = u.sin(), u.cos()
-        # r = 1 + excess cos^2: sin^2 is kept apart, for a variance of 0 at a small angle
-        spread = (1.0 + self.excess) * cos**2 + sin**2
-        rates: Tensor = -self.excess * sin * cos / spread
+        # r = 1 + excess cos^2, written with sin^2, which is exact for a variance of 0 at small u
+        r = (1.0 + self.excess) * cos**2 + sin**2
+        rates: Tensor = -self.excess * sin * cos / r
         return rates
 
     def integral(self, begin: float, end: float) -> float:
         """The integral of the trace between two angles, in nats."""
         ends = torch.tensor([[begin], [end]], dtype=torch.float64).to(self.excess)
-        spread = (1.0 + self.excess) * ends.cos() ** 2 + ends.sin() ** 2
-        return float((spread[1] / spread[0]).log().sum()) / 2
+        r = (1.0 + self.excess) * ends.cos() ** 2 + ends.sin() ** 2
+        return float((r[1] / r[0]).log().sum()) / 2
 
     def rotated(self, vectors: Tensor) -> Tensor:
         """Vectors (..., D) in the principal directions."""
         return vectors if self.basis is None else vectors @ self.basis
 
     def apply(self, u: Tensor, vectors: Tensor) -> Tensor:
-        """The Jacobian's products with vectors (K, B, D)."""
+        """Products of the Jacobian with vectors (K, B, D)."""
         scaled = self.rotated(vectors) * self.rates(u)
         return scaled if self.basis is None else scaled @ self.basis.T
-
-
-Pull: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Linearised:
-    """The slope dy/du = a x + b value(x), x = m y, at one state: its Jacobian from the left.
+    """The slope dy/du = a x + b value(x), x = m y, at one state, with vector-Jacobian products.
 
     Attributes:
-        value: what the network said, as it said it, with its graph; (B, *D).
-        entry: its argument.
+        value: the output of the network with its graph; (B, *D).
+        entry: the input of the network.
         a, b, m, u: (B, 1) columns in float64.
         graph: keep a graph through the products.
     """
@@ -119,8 +116,8 @@ class Linearised:
     u: Tensor
     graph: bool
 
-    def pull(self, vectors: Tensor) -> Tensor:
-        """v^T J of the slope, for v: (K, B, D), all by one pass back through the network."""
+    def vjp(self, vectors: Tensor) -> Tensor:
+        """v^T J of the slope for v: (K, B, D), in one backward pass through the network."""
         shaped = vectors.to(self.value).reshape(len(vectors), *self.value.shape)
         if len(shaped) == 1:
             rows = self._back(shaped[0], False)[None]
@@ -129,8 +126,8 @@ class Linearised:
                 rows = self._back(shaped, True)
             except RuntimeError:  # a layer that vmap cannot batch
                 rows = torch.stack([self._back(v, False) for v in shaped])
-        wide = rows.reshape(vectors.shape).to(vectors)
-        return self.m * (self.a * vectors + self.b * wide)
+        products = rows.reshape(vectors.shape).to(vectors)
+        return self.m * (self.a * vectors + self.b * products)
 
     def _back(self, vectors: Tensor, batched: bool) -> Tensor:
         (rows,) = torch.autograd.grad(
@@ -147,11 +144,11 @@ class Linearised:
 @final
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """tr(J - J_G) of the slope, exactly or by probes; J_G is the control's Jacobian.
+    """tr(J - J_G) of the slope, exact or estimated by probes; J_G is the control's Jacobian.
 
     Attributes:
         vectors: (K, B, D), or None for the exact trace.
-        span: how many of the vectors, the first ones, span the space on which it is exact.
+        span: the number of leading vectors that span the space on which the trace is exact.
         squares: (K, B, D), the squared entries of the vectors in the control's directions.
         control: the control variate.
     """
@@ -165,11 +162,11 @@ class Trace:
     def by_probes(
         cls, vectors: Tensor, control: Expansion | None, at: Linearised | None = None
     ) -> Trace:
-        """By probes; given the field `at` the data, half of them become a span (Hutch++)."""
+        """The estimate by probes; with the field `at` the data, half define a span (Hutch++)."""
         span = 0
         if at is not None:
             span = min(len(vectors) // 2, vectors.shape[2])
-            sketch = at.pull(vectors[:span])
+            sketch = at.vjp(vectors[:span])
             if control is not None:
                 sketch = sketch - control.apply(at.u, vectors[:span])
             basis = torch.linalg.qr(sketch.detach().permute(1, 2, 0))[0]  # (B, D, span)
@@ -181,7 +178,7 @@ class Trace:
 
     @property
     def columns(self) -> int:
-        """Independent estimates that it makes."""
+        """The number of independent estimates."""
         return 1 if self.vectors is None else len(self.vectors) - self.span
 
     def __call__(self, at: Linearised) -> Tensor:
@@ -192,7 +189,7 @@ class Trace:
             return (total if rates is None else total - rates.sum(1))[:, None]
         size = max(1, ENTRIES // self.vectors[0].numel())
         parts = torch.split(self.vectors, size)
-        products = torch.cat([(at.pull(some) * some).sum(2) for some in parts])
+        products = torch.cat([(at.vjp(some) * some).sum(2) for some in parts])
         if self.squares is not None and rates is not None:
             products = products - (self.squares * rates).sum(2)
         return (products[: self.span].sum(0) + products[self.span :]).T
@@ -205,6 +202,6 @@ class Trace:
         for start in range(0, dim, size):
             axes = torch.arange(start, min(start + size, dim), device=at.m.device)
             unit = torch.nn.functional.one_hot(axes, dim).to(at.m)
-            rows = at.pull(unit[:, None].expand(-1, batch, -1))
+            rows = at.vjp(unit[:, None].expand(-1, batch, -1))
             total = total + rows.gather(2, axes[:, None, None].expand(-1, batch, 1)).sum((0, 2))
         return total

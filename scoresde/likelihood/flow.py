@@ -1,15 +1,15 @@
-"""The probability flow with its log-determinant riding along, through the step-control loop."""
+"""The probability flow augmented by its log-determinant, with control of the steps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import fail
-from scoresde._tensor import lincomb
+from scoresde._tensor import Scalar, lincomb
 from scoresde.likelihood.divergence import Linearised, Trace
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
@@ -21,10 +21,10 @@ __all__ = ["Augmented", "Density", "call_dtype", "score_of_slope"]
 
 
 def call_dtype(model: ScoreModel, x: Tensor) -> torch.dtype:
-    """The precision a model is called in: that of its weights, or its constants, or of x."""
-    for held in (*model.parameters(), *model.buffers()):
-        if held.is_floating_point():
-            return held.dtype
+    """The precision in which a model is called: that of its weights, its buffers or of x."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
     return x.dtype
 
 
@@ -32,10 +32,10 @@ def call_dtype(model: ScoreModel, x: Tensor) -> torch.dtype:
 class Augmented(ScoreModel):
     """A model on states (x, l): (B, D + K), whose last K entries are log-determinants.
 
-    The flow's slope in the angle u, dy/du = own x + c v, is that of x for the first entries and
-    an estimate of its own divergence for the others, from one call of the network and products
-    with its Jacobian. An augmented model is a model, so the loop that controls the steps needs
-    to know nothing of it. State and sums are in float64, the network is called in its precision.
+    The slope of the flow in the angle u, dy/du = state_coef x + v_coef v, is that of x for the
+    first entries and an estimate of its divergence for the others, from one call of the network
+    and vector-Jacobian products. An augmented model is a model, so the adaptive solver applies to
+    it unchanged. State and sums are in float64; the network is called in its own precision.
     """
 
     def __init__(
@@ -55,33 +55,35 @@ class Augmented(ScoreModel):
     def linearise(
         self, node: Node, flat: Tensor, cond: Cond
     ) -> tuple[Prediction, Linearised, Tensor, Tensor]:
-        """What the model says at flat states (B, D), its Jacobian, and `own` and `c`."""
+        """The prediction at flat states (B, D), its Jacobian, `state_coef` and `v_coef`."""
         batch = len(flat)
-        own_shape = self._shaped(node, batch)
+        shaped = self._shaped(node, batch)
         state = flat.reshape(batch, *self.shape)
         with torch.enable_grad():
             entry = state.to(self.dtype)
-            cast_node = own_shape.fitted(entry)
+            cast_node = shaped.fitted(entry)
             if not (self.graph and entry.requires_grad):
                 entry = entry.detach().requires_grad_()
-            told = self.model.predict(cast_node, entry, cond)
-            if not told.value.requires_grad:
+            prediction = self.model.predict(cast_node, entry, cond)
+            if not prediction.value.requires_grad:
                 got = "a prediction without a graph"
                 remedy = (
                     "take out no_grad, detach or a trip through numpy, and give "
                     "torch.autograd.grad create_graph=True"
                 )
                 raise fail("model", "one that is differentiable in x", got, remedy)
-        value = told.value if self.graph else told.value.detach()
-        exact = Prediction(state, own_shape, value.to(flat), told.kind)
+        value = prediction.value if self.graph else prediction.value.detach()
+        exact = Prediction(state, shaped, value.to(flat), prediction.kind)
         exact.check_signal()
         s, m = self.angle.s, self.angle.size(node)
         square = node.alpha**2 + node.sigma**2
-        own, c = node.alpha * node.sigma * (s - 1.0 / s) / (square * m), m / (s * square)
-        to_x, to_value = (self._column(k, flat) for k in exact.coefficients("v"))
+        state_coef = node.alpha * node.sigma * (s - 1.0 / s) / (square * m)
+        v_coef = m / (s * square)
+        to_x, to_value = map(self._column, exact.coefficients("v"))
         u = torch.atan2(node.sigma, s * node.alpha)
-        at = Linearised(told.value, entry, own + c * to_x, c * to_value, m, u, self.graph)
-        return exact, at, own, c
+        a, b = state_coef + v_coef * to_x, v_coef * to_value
+        at = Linearised(prediction.value, entry, a, b, m, u, self.graph)
+        return exact, at, state_coef, v_coef
 
     def calls(self, node: Node) -> int:
         return self.model.calls(self._shaped(node, len(node.t)))
@@ -92,18 +94,18 @@ class Augmented(ScoreModel):
         return node.map(lambda c: c if c.ndim == 1 else c.reshape(column))
 
     @staticmethod
-    def _column(value: Any, like: Tensor) -> Any:
+    def _column(value: Scalar) -> Scalar:
         return value.reshape(-1, 1) if isinstance(value, Tensor) else value
 
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
         columns = self.trace.columns
-        exact, at, own, c = self.linearise(node, x[:, :-columns], cond)
+        exact, at, state_coef, v_coef = self.linearise(node, x[:, :-columns], cond)
         rates = self.trace(at)
         if not self.graph:
             rates = rates.detach()
-        # v of the last entries, such that own x + c v is their rate
-        more = (rates - own * x[:, -columns:]) / c
-        return Prediction(x, node, torch.cat([exact.v.flatten(1), more], 1), "v")
+        # v of the last entries is such that state_coef x + v_coef v is their rate
+        v = (rates - state_coef * x[:, -columns:]) / v_coef
+        return Prediction(x, node, torch.cat([exact.v.flatten(1), v], 1), "v")
 
 
 def score_of_slope(u: Tensor, y: Tensor, slope: Tensor) -> Tensor:
@@ -113,16 +115,16 @@ def score_of_slope(u: Tensor, y: Tensor, slope: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class Density(Flow):
-    """The augmented flow: a step is held to the error of log p that it makes, besides that of y.
+    """The augmented flow, whose steps are controlled by the errors of y and of log p.
 
-    A step's error e_y in the state and e_l in the log-determinant, of the embedded pair, change
-    the final log p by e_l + e_y . score, to first order: the score at the state carries what
-    follows. It may be rtol + atol nats in each dimension.
+    The errors e_y in the state and e_l in the log-determinant of a step, by the embedded pair,
+    change the final log p by e_l + e_y . score to first order, since the score is the gradient of
+    the final log p in the state. At most rtol + atol nats are allowed per dimension.
 
-    What a step adds to the stated error is more than that: where steps are long the estimate can
-    be small by chance, its terms cancelling. The coarse error of the pair, of order h^4, has a
-    like effect c on log p; where it is below a nat, c sqrt(c) is of the true error's order, h^6.
-    It is added: c min(1, sqrt(c)).
+    A step contributes more than that to the stated error, because the terms of the estimate can
+    cancel by chance in long steps. The coarse error of the pair, of order h^4, has a similar
+    effect c on log p; below one nat c sqrt(c) is of the order h^6 of the true error. So
+    c min(1, sqrt(c)) is added.
 
     Attributes:
         dim: D.

@@ -1,4 +1,4 @@
-"""A log-likelihood and what is known of its errors."""
+"""Log-likelihoods and estimates of their errors."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ __all__ = ["LogLikelihood"]
 class LogLikelihood:
     """Log-likelihoods of samples in nats, each with its error budget.
 
-    What is not known is NaN, never 0. A sample that the solver had to stop (see `status`) has
-    the value NaN.
+    Unknown values are NaN, never 0. A sample that the solver stopped (see `status`) has the value
+    NaN.
 
     Attributes:
-        draws: (K, B), one independent estimate for each probe; (1, B) for the exact divergence.
-        prior: (B,), log p_T(x_T), the share of the prior.
+        draws: (K, B), one independent estimate per probe; (1, B) for the exact divergence.
+        prior: (B,), log p_T(x_T), the contribution of the prior.
         z: (B, *D), x_T: the latent code.
-        solver_error: (B,), how much log p may be off by the steps: the effects on it of the
-            embedded errors and of a coarser estimate, to first order, summed by absolute value.
-            It is meant to be too large rather than too small: as a rule by some 10 to 100 times,
-            more at tight tolerances. What was measured, by family, data and tolerance, is in
-            benchmarks/results/stated_errors-quick.md.
-        truncation: (B,), an estimate of the reported log p less log p_0(x), for the stop at t_end
-            instead of 0: first order in sigma^2, so good where p_0 is smooth on the scale of the
-            noise there, else a warning; NaN for "jensen", which is a bound instead.
-        prior_mismatch: (B,), log p(x_T) of the Gaussian with the control's moments less that of
+        solver_error: (B,), the estimated discretisation error of log p: the embedded errors and a
+            coarser estimate, propagated to first order, their absolute values summed. It is
+            pessimistic, usually by a factor of 10 to 100 and more at tight tolerances.
+            benchmarks/results/stated_errors-quick.md has measurements by family, data and
+            tolerance.
+        truncation: (B,), an estimate of the reported log p minus log p_0(x), the effect of
+            stopping at t_end instead of 0. It is of first order in sigma^2: accurate if p_0 is
+            smooth on the scale of the noise there, otherwise only a warning. NaN for "jensen",
+            which is a bound.
+        prior_mismatch: (B,), log p(x_T) of the Gaussian with the control's moments minus that of
             the prior; NaN without a control.
         nfe: (B,), network evaluations of each sample.
-        accepted, rejected: (B,), steps.
-        status: "done"; "budget" or "underflow" if a sample was stopped.
-        t_end: the time whose density it is.
-        noise: sigma/alpha at t_end, the noise left, in units of the data.
-        divergence, truncated: how the trace was found, and what was done about t_end.
-        dim: D, the entries of a sample.
+        accepted, rejected: (B,), numbers of steps.
+        status: "done", or "budget" or "underflow" if a sample was stopped.
+        t_end: the time of the density.
+        noise: sigma/alpha at t_end, the remaining noise in units of the data.
+        divergence, truncated: the estimator of the trace and the treatment of t_end.
+        dim: D, the number of entries of a sample.
         extent: least and greatest entry of x.
     """
 
@@ -74,9 +75,9 @@ class LogLikelihood:
 
     @property
     def standard_error(self) -> Tensor:
-        """That of each sample's log p over the probes, (B,), in nats.
+        """The standard error of each sample's log p over the probes, (B,), in nats.
 
-        0 for the exact divergence; NaN, unknown, for a single probe.
+        It is 0 for the exact divergence and NaN, unknown, for a single probe.
         """
         draws = self.draws.detach()
         if self.divergence == "exact":
@@ -86,11 +87,10 @@ class LogLikelihood:
         return draws.std(0) / math.sqrt(len(draws))
 
     def estimate(self, quantisation: Quantisation | None = None) -> tuple[float, float]:
-        """Mean over the batch and its standard error: log p in nats, or bits/dim of a
-        quantisation.
+        """Mean over the batch and its standard error, in nats or, with a quantisation, bits/dim.
 
-        The error is that of the probes, which are independent between samples; how the samples
-        stand for the data is another matter.
+        The error is that of the probes, which are independent between samples; it does not
+        include the choice of the samples.
         """
         error = float(self.standard_error.square().sum().sqrt()) / self.draws.shape[1]
         if quantisation is None:
@@ -99,7 +99,7 @@ class LogLikelihood:
         return float(bits.mean()), error / (self.dim * math.log(2))
 
     def budget(self) -> dict[str, float]:
-        """The error budget, in nats: means over the batch, all but the standard error's RMS.
+        """The error budget in nats: means over the batch, for the standard error the RMS.
 
         Keys: "log_prob", "standard_error" (of one sample), "solver_error", "truncation",
         "prior_mismatch".
@@ -115,13 +115,13 @@ class LogLikelihood:
     def bits_per_dim(self, quantisation: Quantisation) -> Tensor:
         """-log2 of a bin's probability, by the density at x, per dimension: (B,).
 
-        -nats / (D log 2) - log2(bin width). For x = level + uniform noise of one bin its mean is
-        an upper bound on the code length of the levels; `discrete_log_prob` draws that noise.
-        At levels without noise it is no bound of anything.
+        It is -nats / (D log 2) - log2(bin width). For x = level + uniform noise of one bin its
+        mean is an upper bound on the code length of the levels; `discrete_log_prob` draws this
+        noise. For levels without noise it is not a bound.
 
         Raises:
-            TypeError: no quantisation.
-            ValueError: x reaches beyond the quantisation's range by more than half a bin.
+            TypeError: `quantisation` is not a `Quantisation`.
+            ValueError: x exceeds the range of the quantisation by more than half a bin.
         """
         remedy = "bits per dimension are defined by the levels: pass e.g. Quantisation(256)"
         instance("quantisation", quantisation, Quantisation, remedy)
@@ -132,5 +132,5 @@ class LogLikelihood:
                 f"values in the quantisation's range [{quantisation.low:g}, {quantisation.high:g}]"
             )
             got = f"values from {low:g} to {high:g}"
-            raise fail("x", expected, got, "rescale x, or mend the quantisation")
+            raise fail("x", expected, got, "rescale x, or correct the quantisation")
         return -self.nats / (self.dim * math.log(2)) - math.log2(quantisation.bin_width)

@@ -1,6 +1,6 @@
 """Stochastic differential equations that turn data into noise: dx = f(t, x) dt + g(t) dw."""
 
-from scoresde.sde.base import SDE, AffineSDE, FunctionSDE
+from scoresde.sde.base import SDE, AffineSDE, FunctionSDE, as_affine
 from scoresde.sde.families import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.sde.fingerprint import fingerprint, same_schedule, same_sde
 from scoresde.sde.linear import LinearSDE
@@ -17,6 +17,7 @@ __all__ = [
     "FunctionSDE",
     "LinearSDE",
     "SubVPSDE",
+    "as_affine",
     "fingerprint",
     "same_schedule",
     "same_sde",

@@ -16,7 +16,7 @@ from scoresde._check import fail, floating, positive, same_shape, wrong_type
 from scoresde._tensor import Scalar, Time, exp, expand, lincomb, user_time, wide
 from scoresde.node import Node
 
-__all__ = ["SDE", "AffineSDE", "FunctionSDE", "check_interval"]
+__all__ = ["SDE", "AffineSDE", "FunctionSDE", "as_affine", "check_interval"]
 
 
 class SDE(ABC):
@@ -165,6 +165,13 @@ def check_interval(sde: SDE) -> None:
         raise fail("t_min, t_end, T", "0 <= t_min <= t_end < T", got, "reorder the times")
 
 
+def as_affine(name: str, sde: object, remedy: str, expected: str = "an AffineSDE") -> AffineSDE:
+    """Return the SDE if it is affine, or raise a TypeError."""
+    if not isinstance(sde, AffineSDE):
+        raise wrong_type(name, expected, sde, remedy)
+    return sde
+
+
 PRIOR_GAP = 0.005
 """The largest gap between x_T and the prior, in nats a dimension, that causes no warning."""
 
@@ -210,6 +217,14 @@ class AffineSDE(SDE):
         fields = self.g(t), self.alpha(t), self.sigma(t), self.log_snr(t), self.rate(t)
         return Node(time, *fields)
 
+    def check_finite(self, name: str, t: object, remedy: str, below_T: bool = False) -> float:
+        """Return `t` as a float if its log-SNR is finite and, where asked for, it is below T."""
+        time = self.check_time(name, t)
+        if not math.isfinite(self.log_snr(time)) or (below_T and time >= self.T):
+            place = f"a time below T = {self.T:g}" if below_T else "a time"
+            raise fail(name, f"{place} with a finite log-SNR", time, remedy)
+        return time
+
     def marginal(self, t: Scalar, x0: Tensor) -> tuple[Tensor, Scalar]:
         """Mean alpha x_0, of shape (B, *D), and standard deviation sigma of x_t given x_0."""
         node = self.at(t, like=x0)
@@ -245,9 +260,9 @@ class AffineSDE(SDE):
         """
         return float(self.sigma(self.T))
 
-    def prior_log_prob(self, x: Tensor) -> Tensor:
-        """Log density of N(0, prior_std^2 I) at x: (B, *D) -> (B,), in nats."""
-        std = self.prior_std
+    def prior_log_prob(self, x: Tensor, std: float | None = None) -> Tensor:
+        """Log density of N(0, std^2 I) at x: (B, *D) -> (B,), in nats; std is `prior_std`."""
+        std = self.prior_std if std is None else std
         square = (x / std).flatten(1).square().sum(1)
         return -0.5 * square - x[0].numel() * (math.log(std) + 0.5 * math.log(2 * math.pi))
 

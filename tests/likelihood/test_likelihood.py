@@ -323,6 +323,20 @@ def test_prior_mismatch() -> None:
     assert (half.nats - exact.nats).abs().max() < 1e-3
 
 
+def test_the_prior_that_is_scored_is_the_prior_that_is_sampled() -> None:
+    chain = DDPM([0.1, 0.2, 0.5, 0.6]).to_sde()  # sigma(T) is 0.92, but its prior is N(0, I)
+    x, one = TILTED.sample(3), torch.ones(1, dtype=D)
+    cases = ((chain, chain.T, 1.0), (VP, 1.0, VP.sigma(1.0)), (VP, 0.4, VP.sigma(0.4)))
+    for sde, start, std in cases:
+        found = log_prob(TILTED.under(sde), x, divergence="exact", t_start=start)
+        normal = torch.distributions.Normal(0 * one, std * one)
+        wanted = normal.log_prob(found.z).flatten(1).sum(1)
+        assert (found.prior - wanted).abs().max() < 1e-9
+        if start == sde.T:
+            assert float(sde.sample_prior(one)) == pytest.approx(std, rel=1e-12)
+            assert (sde.prior_log_prob(found.z) - wanted).abs().max() < 1e-9
+
+
 def test_bits_per_dimension() -> None:
     quantisation = Quantisation(17, -1.0, 1.0)
     uniform = FunctionScore(VP, lambda t, x: -x)
