@@ -13,7 +13,7 @@ Judged on the 10,000 test images, with labels, by the averaged weights:
   8-bit bins; t_end is the best of three for the first 500 images of the *training* set;
 - the likelihood of the probability flow of the first 32, dequantised, in bits/dim;
 - 5,000 samples, 500 of each class, against the test images: Frechet and kernel distance,
-  precision, recall, density and coverage in the features of `ImageClassifier`, trained on the
+  precision, recall, density and coverage in the features of `Judge`, trained on the
   training images, each beside the same number for two halves of the test set. They are not an FID;
 - the classification accuracy score (Ravuri and Vinyals 2019): the accuracy on the test images of
   a classifier that was trained on the samples alone, beside one trained on as many real images.
@@ -47,7 +47,7 @@ from scoresde import (
 )
 from scoresde.data import Data, load_data, split
 from scoresde.losses import UniformTime
-from scoresde.metrics import ImageClassifier, compare_sets
+from scoresde.metrics import Judge, compare_sets
 from scoresde.nets import UNet, UViT
 from scoresde.options import Loss, Optim, Records
 
@@ -170,13 +170,13 @@ def bits(model: ScoreModel, train: Data, test: Data) -> dict[str, Any]:
     }
 
 
-def classifier(data: Data, test: Data, file: Path) -> ImageClassifier:
+def classifier(data: Data, test: Data, file: Path) -> Judge:
     """The judge, trained once and kept."""
     if file.exists():
-        made = ImageClassifier(1, 10)
+        made = Judge.convolutional(1, 10)
         load_model(made, file)
         return made.eval()
-    made = ImageClassifier.fit(data.x, data.cond["label"], epochs=3, seed=0)
+    made = Judge.fit_convolutional(data.x, data.cond["label"], epochs=3, seed=0)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_model(made, file)
     print(f"classifier: test accuracy {made.accuracy(test.x, test.cond['label']):.4f}")
@@ -207,7 +207,7 @@ def judge(model: ScoreModel, data: Data, test: Data, out: Path, count: int) -> d
         ("trained_on_samples", x, label),
         ("trained_on_as_many_real", real.x, real.cond["label"]),
     ):
-        net = ImageClassifier.fit(images, labels, epochs=10, seed=3)
+        net = Judge.fit_convolutional(images, labels, epochs=10, seed=3)
         found[name] = net.accuracy(test.x, test.cond["label"])
     return found | {"seconds": time.perf_counter() - began}
 

@@ -7,7 +7,6 @@ number for real data against real data: `compare_sets` returns both for any of t
 """
 
 from scoresde.metrics.balance import Balance, class_balance
-from scoresde.metrics.classifier import ImageClassifier
 from scoresde.metrics.compare import Comparison, Measured, compare_sets
 from scoresde.metrics.features import features_of
 from scoresde.metrics.frechet import (
@@ -37,7 +36,6 @@ __all__ = [
     "Comparison",
     "Estimate",
     "FeatureMoments",
-    "ImageClassifier",
     "Judge",
     "Measured",
     "Metric",

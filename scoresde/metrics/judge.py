@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from scoresde._check import fail, need, same_shape
+from scoresde._check import fail, floating, instance, need, positive, positive_int, same_shape
 from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, labels_of, rows_of
 from scoresde.metrics.balance import class_balance
@@ -44,14 +48,15 @@ class Quality:
     count: int
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Judge:
-    """A quality judge for small labelled images: a classifier whose last hidden layer is a
-    feature space.
+@final
+class Judge(nn.Module):
+    """A classifier of small labelled images whose last hidden layer is a feature space.
 
-    A multilayer perceptron on flattened pixels, built with `Judge.fit`; the features are its last
-    hidden activations, scaled so that their total variance over the training set is 1 (a Frechet
-    distance of 0.01 is then 1 % of the variance of real data).
+    `Judge.fit` trains a multilayer perceptron on flattened pixels, in half a second for 900
+    digits; `Judge.fit_convolutional` a convolutional network, in minutes for 60,000 images of
+    28 x 28 pixels on two cores. Weights go through safetensors as those of any module. The
+    features are scaled so that their total variance over the training set is 1: a Frechet
+    distance of 0.01 is then 1 % of the variance of real data.
 
     What it cannot do. It is trained on the training half, the very images a generative model is
     trained on, so training features are those of images it has seen; on the digits that does not
@@ -61,9 +66,8 @@ class Judge:
     defined by the Inception network and would mean nothing on such images.
 
     Args:
-        weights: the layers' matrices (in, out), float64; `biases` likewise (out,).
-        biases: the layers' biases.
-        scale: factor applied to the last hidden activation.
+        body: from images to their hidden activations (B, F).
+        head: from these to the logits (B, K), K >= 2.
 
     Example:
         >>> from sklearn.datasets import load_digits
@@ -77,15 +81,19 @@ class Judge:
         torch.Size([897, 32])
     """
 
-    weights: tuple[Tensor, ...]
-    biases: tuple[Tensor, ...]
-    scale: float
+    scale: Tensor
+
+    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+        self.register_buffer("scale", torch.ones_like(head.weight[0, 0]))
 
     @classmethod
     def fit(cls, x: Array, labels: Array, *, seed: int = 0) -> Judge:
-        """Train a judge on images and labels: 128 and 32 hidden units, L-BFGS on all of the data.
+        """Train a perceptron in float64: 128 and 32 hidden units, L-BFGS on all of the data.
 
-        Half a second for 900 digits. Deterministic for a seed on one machine.
+        Deterministic for a seed on one machine.
 
         Args:
             x: (N, *D) images in model units, better the training half than all of the data.
@@ -107,53 +115,187 @@ class Judge:
             (128, 32), solver="lbfgs", alpha=0.1, max_iter=1000, random_state=seed
         )
         network.fit(rows.numpy(), label.numpy())
-        weights = tuple(torch.as_tensor(matrix).double() for matrix in network.coefs_)
-        biases = tuple(torch.as_tensor(vector).double() for vector in network.intercepts_)
-        variance = cls(weights, biases, 1.0).features(rows).var(dim=0).sum()
-        if variance == 0:
-            raise fail("x", "images that differ", rows, "check what was loaded")
-        return cls(weights, biases, float(variance.rsqrt()))
+        weights = [torch.as_tensor(matrix).double().T for matrix in network.coefs_]
+        biases = [torch.as_tensor(vector).double() for vector in network.intercepts_]
+        if len(present) == 2:  # scikit-learn keeps one logit then, against 0
+            weights[-1] = torch.cat([torch.zeros_like(weights[-1]), weights[-1]])
+            biases[-1] = torch.cat([torch.zeros_like(biases[-1]), biases[-1]])
+        layers = list(map(_linear, weights, biases))
+        body = nn.Sequential(*(part for layer in layers[:-1] for part in (layer, nn.ReLU())))
+        return cls(body, layers[-1])._scaled(rows)
 
-    def __repr__(self) -> str:
-        sizes = [len(weight) for weight in self.weights] + [self.weights[-1].shape[1]]
-        return f"Judge({' -> '.join(map(str, sizes))})"
+    @classmethod
+    def convolutional(
+        cls, channels: int, classes: int, *, width: int = 32, features: int = 128
+    ) -> Judge:
+        """An untrained convolutional judge of images from 8 x 8 pixels on, to load weights into.
 
-    def features(self, x: Array) -> Tensor:
-        """Last hidden activations (N, F) of images (N, *D), float64.
+        Three 3 x 3 convolutions with batch normalisation, halved twice, the mean over 2 x 2
+        regions, and a hidden layer.
+
+        Args:
+            channels: channels of the images.
+            classes: number of classes, at least 2.
+            width: channels of the first convolution.
+            features: length of the feature vector.
 
         Raises:
-            ValueError: images of another size than the judge was trained on, or not finite.
+            TypeError, ValueError: a size that is no positive integer, fewer than two classes.
         """
-        rows = rows_of("x", x)
-        if rows.shape[1] != len(self.weights[0]):
-            expected = f"{len(self.weights[0])} values an image, as in training"
-            raise fail("x", expected, rows, "use images of the size the judge was trained on")
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            rows = (rows @ weight + bias).relu()
-        return rows * self.scale
+        if positive_int("classes", classes) < 2:
+            raise fail("classes", "at least 2", classes, "there is nothing to tell apart")
+        positive_int("channels", channels)
+        positive_int("width", width)
+        body = nn.Sequential(
+            *_convolution(channels, width),
+            nn.MaxPool2d(2),
+            *_convolution(width, 2 * width),
+            nn.MaxPool2d(2),
+            *_convolution(2 * width, 2 * width),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(8 * width, positive_int("features", features)),
+            nn.ReLU(),
+        )
+        return cls(body, nn.Linear(features, classes))
 
-    def probabilities(self, x: Array) -> Tensor:
-        """Probability (N, K) of every class for images (N, *D), float64."""
-        logits = self.features(x) / self.scale @ self.weights[-1] + self.biases[-1]
-        # Of two classes scikit-learn keeps one logit, against 0.
-        if logits.shape[1] == 1:
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        return logits.softmax(dim=1)
+    @classmethod
+    def fit_convolutional(
+        cls,
+        x: Tensor,
+        labels: Array,
+        *,
+        classes: int | None = None,
+        epochs: int = 4,
+        batch_size: int = 128,
+        lr: float = 2e-3,
+        width: int = 32,
+        features: int = 128,
+        seed: int = 0,
+    ) -> Judge:
+        """Train a convolutional judge: AdamW, a learning rate that rises and falls once.
 
-    def classify(self, x: Array) -> Tensor:
-        """The most probable class (N,), int64, of images (N, *D)."""
-        return self.probabilities(x).argmax(dim=1)
+        Args:
+            x: (N, C, H, W) images in model units, on the device where it is to be trained.
+            labels: (N,) integers 0 ... K - 1.
+            classes: K; the largest label + 1 by default.
+            epochs: passes over the images.
+            batch_size: images a step.
+            lr: the highest learning rate.
+            width, features: as of `convolutional`.
+            seed: of the initial weights and of the order; the global random state stays as it is.
+
+        Raises:
+            TypeError: labels that are not integers, images that are not floats.
+            ValueError: no images (N, C, H, W), lengths differ, a label out of range.
+        """
+        _images(x)
+        label = labels_of(labels).to(x.device)
+        same_shape("labels", label, x[:, 0, 0, 0], "pass one label per image")
+        count = int(label.max()) + 1 if classes is None else positive_int("classes", classes)
+        if int(label.min()) < 0 or int(label.max()) >= count:
+            got = f"{int(label.min())} to {int(label.max())}"
+            raise fail("labels", f"integers from 0 to {count - 1}", got, "check classes")
+        steps = positive_int("epochs", epochs) * -(
+            -len(x) // positive_int("batch_size", batch_size)
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            judge = cls.convolutional(x.shape[1], count, width=width, features=features)
+        judge.to(x.device).train()
+        optimizer = torch.optim.AdamW(judge.parameters(), lr=positive("lr", lr), weight_decay=0.01)
+        for step, rows in enumerate(_batches(len(x), batch_size, epochs, seed)):
+            for group in optimizer.param_groups:  # up over a tenth of the steps, down to 0
+                rise, fall = (step + 1) / (0.1 * steps), (steps - step) / (0.9 * steps)
+                group["lr"] = lr * min(1.0, rise, fall)
+            where = rows.to(x.device)
+            loss = cross_entropy(judge(x[where]), label[where], label_smoothing=0.05)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return judge._scaled(x)
+
+    def _scaled(self, x: Tensor) -> Judge:
+        """This judge in evaluation mode, with features of total variance 1 on its images."""
+        self.eval()
+        variance = float(self.features(x).var(0).sum())
+        if not math.isfinite(variance) or variance == 0 or bool((x == x[:1]).all()):
+            raise fail("x", "images that differ", x, "check what was loaded")
+        self.scale.fill_(variance**-0.5)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of a batch of images."""
+        out: Tensor = self.head(self.body(x))
+        return out
+
+    def __repr__(self) -> str:
+        layers = [layer for layer in self.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        if any(isinstance(layer, nn.Conv2d) for layer in layers):
+            return f"Judge(convolutional, {self.head.in_features} -> {self.head.out_features})"
+        sizes = [layer.weight.shape[1] for layer in layers] + [self.head.out_features]
+        return f"Judge({' -> '.join(map(str, sizes))})"
+
+    @torch.no_grad()
+    def features(self, x: Array, batch_size: int = 1000) -> Tensor:
+        """Last hidden activations (N, F) of images, scaled, float64 on the CPU.
+
+        Args:
+            x: (N, *D) images as in training, in model units.
+            batch_size: images at a time.
+
+        Raises:
+            ValueError: images of another size than the judge was trained on, or not finite; the
+                judge is in training mode, where one image changes what is said of another.
+        """
+        return self._hidden(x, batch_size).double().cpu() * self.scale.double().cpu()
+
+    @torch.no_grad()
+    def probabilities(self, x: Array, batch_size: int = 1000) -> Tensor:
+        """Probability (N, K) of every class for images (N, *D), float64 on the CPU.
+
+        Raises:
+            ValueError: as `features`.
+        """
+        logits: Tensor = self.head(self._hidden(x, batch_size))
+        return logits.double().softmax(dim=1).cpu()
+
+    def classify(self, x: Array, batch_size: int = 1000) -> Tensor:
+        """The most probable class (N,), int64 on the CPU, of images (N, *D).
+
+        Raises:
+            ValueError: as `features`.
+        """
+        return self.probabilities(x, batch_size).argmax(dim=1)
 
     def accuracy(self, x: Array, labels: Array) -> float:
         """Share of images (N, *D) whose label (N,) the judge finds.
 
         Raises:
             TypeError: labels that are not integers.
-            ValueError: lengths differ, or images the judge cannot read.
+            ValueError: lengths differ; as `features`.
         """
         found, label = self.classify(x), labels_of(labels)
         same_shape("labels", label, found, "pass one label per image")
         return float((found == label).double().mean())
+
+    def _hidden(self, x: Array, batch_size: int) -> Tensor:
+        """Hidden activations (N, F) of images (N, *D), before they are scaled."""
+        if self.training:
+            got = "one in training mode, as it is made and before its weights are loaded"
+            raise fail("self", "a judge in evaluation mode", got, "call .eval() on it")
+        layers = (m for m in self.body.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+        first = next(layers)
+        if isinstance(first, nn.Linear):
+            images = rows_of("x", x)
+            if images.shape[1] != first.in_features:
+                expected = f"{first.in_features} values an image, as in training"
+                remedy = "use images of the size the judge was trained on"
+                raise fail("x", expected, images, remedy)
+        else:
+            images = _images(torch.as_tensor(x))
+        parts = torch.split(images, batch_size)
+        return torch.cat([self.body(part.to(first.weight)) for part in parts])
 
     def compare(self, samples: Array, held_out: Array, train: Array, *, seed: int = 0) -> Quality:
         """Samples against held-out data, beside the training half against the same held-out data.
@@ -175,9 +317,10 @@ class Judge:
         rows = {name: rows_of(name, value, least=2) for name, value in sets.items()}
         count = min(map(len, rows.values()))
         generator = seeded(seed)
+        order = [torch.randperm(len(x), generator=generator, device="cpu") for x in rows.values()]
         made, real, seen = (
-            x[torch.randperm(len(x), generator=generator, device="cpu")[:count]]
-            for x in rows.values()
+            torch.as_tensor(x)[chosen[:count]]
+            for x, chosen in zip(sets.values(), order, strict=True)
         )
         target = self.features(real)
         belief, belief_real = self.probabilities(made), self.probabilities(real)
@@ -193,3 +336,28 @@ class Judge:
             confidence_real=float(belief_real.amax(dim=1).mean()),
             count=count,
         )
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], len(weight), device="meta")  # where no numbers are drawn
+    layer.load_state_dict({"weight": weight.contiguous(), "bias": bias}, assign=True)
+    return layer
+
+
+def _convolution(ins: int, outs: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(ins, outs, 3, padding=1, bias=False)
+    return convolution, nn.BatchNorm2d(outs), nn.ReLU()
+
+
+def _batches(samples: int, size: int, epochs: int, seed: int) -> Iterator[Tensor]:
+    """Rows of batches, in a new order at every epoch."""
+    generator = seeded(seed)
+    for _ in range(epochs):
+        yield from torch.split(torch.randperm(samples, generator=generator, device="cpu"), size)
+
+
+def _images(x: Tensor) -> Tensor:
+    instance("x", x, Tensor, "convert it with torch.as_tensor")
+    if floating("x", x).ndim != 4 or x.shape[0] == 0:
+        raise fail("x", "images (N, C, H, W), N >= 1", x, "add the axis of channels: x[:, None]")
+    return x

@@ -173,6 +173,27 @@ def test_the_judge_knows_held_out_digits(judge: Judge, halves: tuple[Data, Data]
     assert (found == held_out.cond["label"]).double().mean().item() == accuracy
 
 
+def test_the_global_random_state_stays(halves: tuple[Data, Data]) -> None:
+    before = torch.random.get_rng_state()
+    Judge.fit(halves[0].x[:50], halves[0].cond["label"][:50], seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_convolutional_judge_compares_as_well(halves: tuple[Data, Data]) -> None:
+    train, held_out = halves
+    label = train.cond["label"]
+    judge = Judge.fit_convolutional(train.x, label, epochs=6, batch_size=32, width=8)
+    assert repr(judge) == "Judge(convolutional, 128 -> 10)"
+    fresh, rest = held_out.split(0.5, seed=0)
+    good = judge.compare(fresh.x, rest.x, train.x)
+    noise = judge.compare(normal(449, 1, 8, 8).float(), rest.x, train.x)
+    assert good.frechet < 3 * good.frechet_real < noise.frechet / 5
+    assert good.nearest == pytest.approx(good.nearest_real, rel=0.1)
+    again = Judge.convolutional(1, 10, width=8)
+    again.load_state_dict(judge.state_dict())
+    assert again.eval().compare(fresh.x, rest.x, train.x) == good
+
+
 def test_the_judge_shows_its_sizes(judge: Judge) -> None:
     assert repr(judge) == "Judge(64 -> 128 -> 32 -> 10)"
 

@@ -1,17 +1,17 @@
-"""The convolutional classifier: what it learns, that it repeats itself, and what it refuses."""
+"""The convolutional judge: what it learns, that it repeats itself, and what it refuses."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from scoresde.data import digits
-from scoresde.metrics import ImageClassifier
+from scoresde.metrics import Judge
 
 
 @pytest.fixture(scope="module")
-def judge() -> ImageClassifier:
+def judge() -> Judge:
     train = digits("train")
-    return ImageClassifier.fit(train.x, train.cond["label"], epochs=12, batch_size=32, width=8)
+    return Judge.fit_convolutional(train.x, train.cond["label"], epochs=12, batch_size=32, width=8)
 
 
 def stripes(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -28,7 +28,7 @@ def stripes(n: int, seed: int) -> tuple[Tensor, Tensor]:
 def test_it_learns_classes_that_no_linear_map_tells_apart() -> None:
     x, label = stripes(400, 0)
     unseen, truth = stripes(400, 1)
-    made = ImageClassifier.fit(x, label, epochs=4, batch_size=32, width=8)
+    made = Judge.fit_convolutional(x, label, epochs=4, batch_size=32, width=8)
     assert made.accuracy(unseen, truth) > 0.97
     # a least-squares hyperplane of the same pixels is at chance
     design = torch.cat([x.flatten(1), torch.ones(len(x), 1)], 1)
@@ -37,11 +37,11 @@ def test_it_learns_classes_that_no_linear_map_tells_apart() -> None:
     assert abs(float(((seen[:, 0] > 0).long() == truth).double().mean()) - 0.5) < 0.1
     # labels that say nothing of the images are not learned either
     shuffled = label[torch.randperm(400, generator=torch.Generator().manual_seed(2))]
-    blind = ImageClassifier.fit(x, shuffled, epochs=4, batch_size=32, width=8)
+    blind = Judge.fit_convolutional(x, shuffled, epochs=4, batch_size=32, width=8)
     assert abs(blind.accuracy(unseen, truth) - 0.5) < 0.15
 
 
-def test_digits_unseen(judge: ImageClassifier) -> None:
+def test_digits_unseen(judge: Judge) -> None:
     test = digits("test")
     assert judge.accuracy(test.x, test.cond["label"]) > 0.9
     assert torch.equal(judge.classify(test.x), judge(test.x).argmax(1))
@@ -50,7 +50,7 @@ def test_digits_unseen(judge: ImageClassifier) -> None:
 
 
 def test_features_have_unit_total_variance_and_do_not_depend_on_the_batch(
-    judge: ImageClassifier,
+    judge: Judge,
 ) -> None:
     x = digits("train").x
     features = judge.features(x)
@@ -65,7 +65,8 @@ def test_the_seed_rules_and_the_global_state_stays() -> None:
     x, label = stripes(64, 0)
     before = torch.random.get_rng_state()
     first, again, other = (
-        ImageClassifier.fit(x, label, epochs=1, batch_size=16, width=4, seed=s) for s in (1, 1, 2)
+        Judge.fit_convolutional(x, label, epochs=1, batch_size=16, width=4, seed=s)
+        for s in (1, 1, 2)
     )
     assert torch.equal(torch.random.get_rng_state(), before)
     one, two, three = (net.state_dict() for net in (first, again, other))
@@ -75,7 +76,7 @@ def test_the_seed_rules_and_the_global_state_stays() -> None:
 
 def test_in_training_mode_it_says_nothing() -> None:
     """As one is made to take saved weights: batches would be normalised by themselves."""
-    made, (x, label) = ImageClassifier(1, 2, width=4), stripes(8, 0)
+    made, (x, label) = Judge.convolutional(1, 2, width=4), stripes(8, 0)
     before = {name: value.clone() for name, value in made.state_dict().items()}
     for ask in (made.features, made.classify, lambda x: made.accuracy(x, label)):
         with pytest.raises(ValueError, match=r"evaluation mode, got .* call \.eval\(\)"):
@@ -87,16 +88,16 @@ def test_in_training_mode_it_says_nothing() -> None:
 def test_bad_input() -> None:
     x, label = stripes(8, 0)
     with pytest.raises(ValueError, match=r"classes: expected at least 2, got 1"):
-        ImageClassifier(1, 1)
+        Judge.convolutional(1, 1)
     with pytest.raises(ValueError, match=r"x: expected images \(N, C, H, W\).*x\[:, None\]"):
-        ImageClassifier.fit(x[:, 0], label)
+        Judge.fit_convolutional(x[:, 0], label)
     with pytest.raises(ValueError, match=r"labels: expected shape"):
-        ImageClassifier.fit(x, label[:-1])
+        Judge.fit_convolutional(x, label[:-1])
     with pytest.raises(ValueError, match=r"labels: expected integers from 0 to 1, got '0 to 5'"):
-        ImageClassifier.fit(x, label * 5, classes=2)
+        Judge.fit_convolutional(x, label * 5, classes=2)
     with pytest.raises(TypeError, match="integers"):
-        ImageClassifier.fit(x, label.float())
+        Judge.fit_convolutional(x, label.float())
     with pytest.raises(ValueError, match="epochs"):
-        ImageClassifier.fit(x, label, epochs=0)
+        Judge.fit_convolutional(x, label, epochs=0)
     with pytest.raises(ValueError, match="images that differ"):
-        ImageClassifier.fit(torch.zeros_like(x), label, epochs=1)
+        Judge.fit_convolutional(torch.zeros_like(x), label, epochs=1)
