@@ -30,7 +30,7 @@ Class-conditional, 28 x 28 pixels, 256 grey levels, trained on the training imag
 of 1 %, judged on the 10,000 test images; one seed each. The bound and the likelihood of the flow
 are of the discrete data, in bits per dimension, with labels, ± the standard error over images.
 Distances are those of {count:,} samples, as many of each class, to {against:,} test images, in the
-features of a convolutional `Judge`, a small convolutional network trained on the training images, which
+features of a convolutional `Judge`, a small network trained on the training images, which
 is right on {accuracy:.1%} of the test images; beside them stands the same number for two halves of
 the test set. They are not an FID. The last rows are the classification accuracy score: how much of
 the test set a classifier gets right that has seen nothing but the samples.
