@@ -1,4 +1,4 @@
-"""What a checkpoint knows of its data: their range and spread, their classes and their units."""
+"""Summaries of data for checkpoints: range, standard deviation, classes and units."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["DataRangeWarning", "DataSummary", "Scaling"]
 
 
 class DataRangeWarning(UserWarning):
-    """Samples have left the range or the spread of the data that their model was trained on."""
+    """Samples are far outside the range, or far wider, than the data of their model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """How raw values became model units: x = (raw - mean) / std.
+    """The map from raw values to model units: x = (raw - mean) / std.
 
     Args:
         mean: float64 of any shape that broadcasts against one sample (*D): (D,) for the columns
@@ -31,9 +31,9 @@ class Scaling:
         columns: the D names of a table's columns; () if they have none.
 
     Raises:
-        TypeError: `mean` or `std` is no floating-point tensor.
-        ValueError: their shapes differ, `std` is not above 0, or there is not one name for each
-            of D columns.
+        TypeError: `mean` or `std` is not a floating-point tensor.
+        ValueError: the shapes differ, `std` is not above 0, or the number of names is not that of
+            the columns.
 
     Example:
         >>> scaling = Scaling(torch.tensor([10.0]), torch.tensor([2.0]), ("height",))
@@ -66,7 +66,7 @@ class Scaling:
         return ((value - self.mean.to(value)) / self.std.to(value)).to(raw.dtype)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Model units (..., *D), for example samples, back to raw values."""
+        """Model units (..., *D), such as samples, to raw values."""
         value = self._checked("x", x)
         return (value * self.std.to(value) + self.mean.to(value)).to(x.dtype)
 
@@ -74,10 +74,10 @@ class Scaling:
         if not isinstance(value, Tensor):
             raise wrong_type(name, "a torch.Tensor", value, "use torch.as_tensor")
         axes = self.mean.ndim
-        own, its = tuple(self.mean.shape), tuple(value.shape[max(0, value.ndim - axes) :])
-        fits = len(its) == axes and all(a in (1, b) for a, b in zip(own, its, strict=True))
+        shape, last = tuple(self.mean.shape), tuple(value.shape[max(0, value.ndim - axes) :])
+        fits = len(last) == axes and all(a in (1, b) for a, b in zip(shape, last, strict=True))
         if not floating(name, value).ndim or not fits:
-            expected = f"shape (..., {', '.join(map(str, own))})"
+            expected = f"shape (..., {', '.join(map(str, shape))})"
             remedy = (
                 f"the columns are {', '.join(self.columns)}"
                 if self.columns
@@ -87,7 +87,7 @@ class Scaling:
         return value.double()
 
     def to_dict(self) -> dict[str, Any]:
-        """What json can hold, for a checkpoint."""
+        """The fields as plain values of JSON, for a checkpoint."""
         return {
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
@@ -105,31 +105,31 @@ class Scaling:
 
 @dataclass(frozen=True, eq=False)
 class DataSummary:
-    """What a trained model knows of the data that it was trained on, all in model units.
+    """A summary of the training data of a model, in model units.
 
-    A `Trainer` measures it and puts it on its model as `model.data`, `save` and `load` keep it.
-    It is what takes samples back to the user's units, gives classes their names, and tells a
-    sampler that its result has left the range of the data.
+    A `Trainer` measures it and stores it as `model.data`; `save` and `load` preserve it. It
+    converts samples to the user's units, names the classes, and lets a sampler detect results
+    outside the range of the data.
 
     Args:
         count: number of samples.
-        shape: (*D) of a sample.
-        mean: of all values of all samples.
+        shape: (*D), the shape of a sample.
+        mean: the mean of all values of all samples.
         std: root mean squared deviation of all values from the mean of their own entry, which is
             sigma_data of Karras et al. 2022 (arXiv 2206.00364) for centred data.
         low: the smallest value.
         high: the largest value.
-        name: of the data set, for messages.
+        name: the name of the data set, for messages.
         classes: number of classes of "label"; 0 if there are none.
-        class_names: what they are called, in their order; () if that is not known.
-        class_counts: number of samples of each class; () if that is not known.
-        scaling: how the user's values became model units; None if they were used as they are.
-        quantisation: which integers the values stand for; None for data that is not quantised.
-        offset: the mean of an entry that is farthest from 0.
+        class_names: the names of the classes in order; () if unknown.
+        class_counts: number of samples of each class; () if unknown.
+        scaling: the map from the user's values to model units; None if it is the identity.
+        quantisation: the levels of quantised data; None for any other.
+        offset: of the means of the entries, the one that is farthest from 0.
 
     Raises:
-        ValueError: `high` is below `low`, a number is not finite, or there is not one name or one
-            count for each class.
+        ValueError: `high` is below `low`, a number is not finite, or the number of names or
+            counts is not that of the classes.
 
     Example:
         >>> summary = DataSummary(100, (2,), mean=0.0, std=1.0, low=-3.0, high=2.5)
@@ -169,28 +169,29 @@ class DataSummary:
         return math.hypot(self.mean, self.std)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Samples (B, *D) in model units, back in the units that the data came in.
+        """Convert samples (B, *D) from model units to the original units of the data.
 
-        Quantised data become whole levels (int64), scaled data the values before the scaling, and
-        any other data stay as they are.
+        Quantised data become whole levels (int64), scaled data the values before the scaling;
+        any other data are returned unchanged.
         """
         if self.quantisation is not None:
             return self.quantisation.decode(x)
         return x if self.scaling is None else self.scaling.decode(x)
 
     def departure(self, x: Tensor, *, wider: float = 1.0) -> str | None:
-        """What is plainly off about samples (B, *D) in model units, in words; None if nothing is.
+        """Describe an obvious fault of samples (B, *D) in model units; None if there is none.
 
-        Either of two things is. More than 2 % of the samples have more than 5 % of their values
-        beyond [low, high] by over a quarter of its length. Or their variance is above 1.5^2 times
-        the data's. Few samples say little: the first must not be chance (one in a hundred if 2 %
-        of all were like that), and the second asks for 16 samples and allows the variance
-        12/sqrt(B) of itself on top, for data with heavy tails. Nothing is said of data with fewer
-        than 10 samples, whose range is not known. The device is waited for once.
+        There are two faults: more than 2 % of the samples have more than 5 % of their values
+        outside [low, high] by over a quarter of its length, or the variance is above 1.5^2 times
+        that of the data. Few samples are weak evidence: the first fault must not be chance (at
+        one in a hundred, if 2 % of all samples had it), and the second requires 16 samples and
+        tolerates a further 12/sqrt(B) of the variance, for data with heavy tails. There is no
+        verdict for data with fewer than 10 samples, whose range is not known. The check
+        synchronises with the device once.
 
         Args:
             x: the samples.
-            wider: by which factor the variance may be larger, for a part of the classes, say.
+            wider: a factor by which the variance may be larger, e.g. for some of the classes.
 
         Example:
             >>> summary = DataSummary(100, (2,), mean=0.0, std=1.0, low=-3.0, high=2.5)
@@ -209,8 +210,8 @@ class DataSummary:
         outside = (beyond.float().mean(1) > 0.05).sum()
         least, most = flat.aminmax()
         variance = flat.var(dim=0, correction=min(1, n - 1)).mean()
-        found = torch.stack([v.double() for v in (outside, least, most, variance)]).tolist()
-        count, farthest = int(found[0]), max(found[1:3], key=lambda v: abs(v - self.mean))
+        numbers = torch.stack([v.double() for v in (outside, least, most, variance)]).tolist()
+        count, farthest = int(numbers[0]), max(numbers[1:3], key=lambda v: abs(v - self.mean))
         if count > 0.02 * n and _chance(count, n, 0.02) < 0.01:
             return (
                 f"{100 * count / n:.3g} % of {n} samples have values beyond the range of the "
@@ -218,16 +219,16 @@ class DataSummary:
                 f"as {farthest:.4g})"
             )
         limit = 1.5 * self.std * math.sqrt((1.0 + 12.0 / math.sqrt(n)) * wider)
-        spread = math.sqrt(found[3])
-        if n >= 16 and self.std > 0.0 and spread > limit:
+        std = math.sqrt(numbers[3])
+        if n >= 16 and self.std > 0.0 and std > limit:
             return (
-                f"{n} samples have a standard deviation of {spread:.4g}, {spread / self.std:.3g} "
+                f"{n} samples have a standard deviation of {std:.4g}, {std / self.std:.3g} "
                 f"times the {self.std:.4g} of the data"
             )
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """What json can hold, for a checkpoint."""
+        """The fields as plain values of JSON, for a checkpoint."""
         return {
             "count": self.count,
             "shape": list(self.shape),
@@ -260,7 +261,7 @@ class DataSummary:
 
 
 def _chance(count: int, n: int, share: float) -> float:
-    """The probability that at least `count` of n fall into a part that has this share of all."""
+    """The probability of at least `count` successes in n trials of probability `share`."""
     below = range(min(count, n))
     logs = (
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

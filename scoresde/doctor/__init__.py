@@ -1,4 +1,4 @@
-"""Checks of a trained model: whether its samples, scores and likelihoods agree."""
+"""Diagnostics of trained models."""
 
 from scoresde.doctor.transport import TransportGap, transport_gap
 

@@ -1,4 +1,4 @@
-"""What a trained model did, measured: how far its map from noise to data is from optimal."""
+"""The gap between a model's map from noise to data and the optimal-transport map."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ __all__ = ["TransportGap", "transport_gap"]
 
 Source: TypeAlias = "ReverseSampler | ScoreModel | Callable[[Tensor], Tensor] | Sequence[Tensor]"
 
-LARGEST = 8192  # points an assignment is solved for: 512 MB, and minutes
+LARGEST = 8192  # the most points of an assignment problem: 512 MB, and minutes
 KINDS = "pass a sampler, a score model, a function of z, or a pair of tensors (z, x)"
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class TransportGap:
-    """What a coupling of noise and data costs beyond the cheapest one of the same points.
+    """The cost of a coupling of noise and data in excess of the optimal one of the same points.
 
-    All in the squared unit of the data, summed over the dimensions.
+    All values are in the squared unit of the data, summed over the dimensions.
 
     Attributes:
         couplings: (K,), the mean of |x - z|^2 in each batch.
-        gaps: (K,), that less the cost of the optimal pairing of the batch's points; >= 0.
-        ceiling: the mean of |x - z|^2 over all points less Gelbrich's lower bound on any
-            coupling's, from their means and covariances; at least the mean of `gaps`.
+        gaps: (K,), `couplings` minus the cost of the optimal pairing of the batch's points; >= 0.
+        ceiling: the mean of |x - z|^2 over all points minus Gelbrich's lower bound on the cost of
+            any coupling, from means and covariances; at least the mean of `gaps`.
         ceiling_error: its standard error, by the jackknife over batches; NaN for one batch.
-        points: n, the points in a batch.
-        dim: D, the entries of a point.
+        points: n, the number of points in a batch.
+        dim: D, the number of entries of a point.
     """
 
     couplings: Tensor
@@ -57,7 +57,7 @@ class TransportGap:
 
     @property
     def gap(self) -> float:
-        """What the coupling costs beyond the optimal one, the mean over batches."""
+        """The cost of the coupling minus that of the optimal one, the mean over batches."""
         return float(self.gaps.mean())
 
     @property
@@ -67,7 +67,7 @@ class TransportGap:
 
     @property
     def standard_error(self) -> float:
-        """Of `gap`, from the scatter of the batches; NaN for one batch."""
+        """The standard error of `gap` over the batches; NaN for one batch."""
         count = len(self.gaps)
         return float(self.gaps.std()) / math.sqrt(count) if count > 1 else math.nan
 
@@ -95,40 +95,40 @@ def transport_gap(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> TransportGap:
-    """How far a map from noise to data is from the optimal-transport map.
+    """The gap between a map from noise to data and the optimal-transport map.
 
     For x = T(z), z ~ N(0, I), the gap is E|T(z) - z|^2 - W_2^2, with W_2^2 the least E|x' - z|^2
-    over all couplings of the laws of z and x. It is 2 max E<z, x'> - 2 E<z, T(z)>, so shifting
-    the points leaves it alone and scaling z only scales it: whether a map is optimal does not
-    depend on that the prior is brought to unit variance. The probability flow is optimal in one
-    dimension (it is monotone) and for a Gaussian (its covariances at all times commute), in
-    general not; the paths of a stochastic sampler are judged by their two ends.
+    over all couplings of the laws of z and x. It is 2 max E<z, x'> - 2 E<z, T(z)>, so it is
+    invariant to shifts of the points and scales with z: the optimality of a map is unaffected by
+    normalising the prior to unit variance. The probability flow is optimal in one dimension (it
+    is monotone) and for a Gaussian (its covariances at all times commute), but not in general;
+    for a stochastic sampler only the two ends of its paths count.
 
-    W_2^2 is computed between the n points z and the n points x of a batch, exactly: by sorting
-    if D = 1, else as an assignment (1600 points take seconds). Few points allow few pairings, so
-    the gap of a batch is biased: its expectation is below the true gap and rises to it with n
-    (W_2^2 is convex in the two laws). In high dimension, where points are far apart, it may see
-    nothing. `ceiling` bounds the gap from above: no coupling costs less than |m_z - m_x|^2 +
-    tr(C_z + C_x - 2 (C_z C_x)^(1/2)). It is the gap itself where T is linear; otherwise it may be
-    far above. For the same reason its estimate is low unless all batches together have many more
+    W_2^2 between the n points z and the n points x of a batch is computed exactly: by sorting if
+    D = 1, otherwise as an assignment problem (1600 points take seconds). Few points allow few
+    pairings, so the gap of a batch is biased: its expectation is below the true gap and
+    increases to it with n (W_2^2 is convex in the two laws). In high dimension, where points are
+    far apart, it may be 0. `ceiling` is an upper bound: no coupling costs less than
+    |m_z - m_x|^2 + tr(C_z + C_x - 2 (C_z C_x)^(1/2)). It equals the gap if T is linear and may
+    otherwise be far above. Its estimate is too low unless all batches together have many more
     points than D.
 
     Args:
         source: one of
-            a `ReverseSampler` under an affine SDE: z is the start of a sample over sigma(T), x
-            its end, as `sample` makes them of this seed;
+            a `ReverseSampler` under an affine SDE: z is the start of a sample divided by
+            sigma(T), x its end, as in `sample` with this seed;
             a `ScoreModel`: the same with `ReverseSampler(model.sde, model)`, the probability flow;
             a function T(z: (n, *D)) -> (n, *D);
-            pairs (z, x), each (N, *D), cut into batches in their order.
-        shape: (n, *D) of one batch; for pairs left out, n is N / batches.
-        batches: how many, K; several give the standard error.
-        seed: of z, and of the sampler's noise.
-        dtype, device: of z; by default those of the sampler's model, or torch's.
+            pairs (z, x), each (N, *D), which are divided into batches in their order.
+        shape: (n, *D) of one batch; omitted for pairs, where n is N / batches.
+        batches: K, the number of batches; several give the standard error.
+        seed: the seed of z and of the sampler's noise.
+        dtype, device: those of z; by default those of the sampler's model, or torch's.
 
     Raises:
-        TypeError: another source, or a sampler under an SDE that is not affine.
-        ValueError: a shape that is missing, or not wanted; points that do not pair up or are not
-            finite; N that batches do not divide; n < 2, or above 8192 where D > 1.
+        TypeError: the source is none of these, or the SDE of a sampler is not affine.
+        ValueError: the shape is missing or superfluous, points do not pair up or are not finite,
+            the batches do not divide N, or n is below 2, or above 8192 with D > 1.
 
     Source: Khrulkov et al. 2022 (arXiv 2202.07477) compare the two maps; Lavenant and
     Santambrogio 2022 (Appl. Math. Lett. 133) show that they differ; Gelbrich 1990 (Math. Nachr.
@@ -136,8 +136,8 @@ def transport_gap(
 
     Example:
         >>> quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
-        >>> found = transport_gap(lambda z: z @ quarter.T, (400, 2), batches=4)
-        >>> 3.0 < found.gap < found.ceiling < 4.5  # the truth is 4
+        >>> result = transport_gap(lambda z: z @ quarter.T, (400, 2), batches=4)
+        >>> 3.0 < result.gap < result.ceiling < 4.5  # the exact gap is 4
         True
         >>> transport_gap(lambda z: z**3, (400, 1), batches=4).gap
         0.0
@@ -157,7 +157,7 @@ def transport_gap(
 def _given(
     source: Sequence[Tensor], shape: Sequence[int] | None, batches: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Batches of the user's own pairs."""
+    """Batches of given pairs."""
     if len(source) != 2:
         raise fail("source", "two tensors (z, x)", f"{len(source)} of them", KINDS)
     if shape is not None:
@@ -179,7 +179,7 @@ def _made(
     dtype: torch.dtype | None,
     device: torch.device | str | None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Batches of z and what the map or sampler makes of them."""
+    """Batches of z with their images under the map or sampler."""
     if isinstance(source, ScoreModel):
         source = ReverseSampler(source.sde, source)
     if not isinstance(source, ReverseSampler) and not callable(source):
@@ -222,13 +222,13 @@ def _rows(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _gap(z: Tensor, x: Tensor) -> Tensor:
     """Mean of |x_i - z_i|^2 less that of the optimal pairing: 2 mean <z_i, x_pi(i) - x_i>."""
-    z = z - z.mean(0)  # changes no pairing, and spares the products a common shift's rounding
+    z = z - z.mean(0)  # leaves the pairing unchanged and reduces rounding in the products
     if z.shape[1] == 1:
         better, z = x.sort(0).values - x[z.argsort(0)[:, 0]], z.sort(0).values
     else:
         solve = need("scipy.optimize", "").linear_sum_assignment
         better = x[torch.as_tensor(solve((z @ x.T).numpy(), maximize=True)[1])] - x
-    # The identity is one of the pairings, so below 0 there is rounding alone.
+    # The identity is one of the pairings, so a negative value is rounding.
     return (2 * (z * better).sum(1).mean()).clamp_min(0.0)
 
 

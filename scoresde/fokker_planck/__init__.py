@@ -1,4 +1,4 @@
-"""The Fokker-Planck equation: densities on a grid without sampling, and its score form."""
+"""The Fokker-Planck equation: densities on cells without sampling, and its form for scores."""
 
 from scoresde.fokker_planck.box import Density
 from scoresde.fokker_planck.evolve import FokkerPlanck

@@ -1,4 +1,4 @@
-"""The box of cells on which a density lives, and the density itself."""
+"""Boxes of cells, and densities on them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Box", "Density", "Numbers", "make_box"]
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-FEWEST = 4  # cells along an axis
-RIM = 0.02  # of the box's length: the zone at each end that should be empty
-FLOOR = 1e-300  # the density below which log_prob does not distinguish
+FEWEST = 4  # the least number of cells along an axis
+RIM = 0.02  # the share of the length, at each end of an axis, that should be empty
+FLOOR = 1e-300  # log_prob treats smaller densities as this one
 HOW = "pass [(low, high, cells)] or [edges] in 1-D, a list of two of them in 2-D"
 
 
@@ -30,7 +30,7 @@ class Box:
     """Cells by their edges along one or two axes.
 
     Attributes:
-        edges: per axis (n + 1,), rising.
+        edges: per axis (n + 1,), increasing.
         centres, widths: per axis (n,).
         volume: the volume of every cell, of the shape of a density.
     """
@@ -51,7 +51,7 @@ class Box:
         return tuple(len(w) for w in self.widths)
 
     def points(self) -> Tensor:
-        """The centres of all cells, (cells, D), the last axis fastest."""
+        """The centres of all cells, (cells, D); the index of the last axis varies fastest."""
         grids = np.meshgrid(*self.centres, indexing="ij")
         return torch.as_tensor(np.stack([g.ravel() for g in grids], axis=1))
 
@@ -61,7 +61,7 @@ class Box:
         return self.dim == other.dim and all(np.array_equal(a, b) for a, b in pairs)
 
     def rim(self, axis: int) -> tuple[int, int]:
-        """(low, high): the cells before low and from high on are in the rim of this axis."""
+        """Return (low, high); cells before low and from high on are in the rim of this axis."""
         edges, centres = self.edges[axis], self.centres[axis]
         reach = RIM * (edges[-1] - edges[0])
         low = max(1, int(np.searchsorted(centres, edges[0] + reach)))
@@ -79,8 +79,8 @@ class Box:
         return shares
 
 
-def make_box(axes: Any) -> Box:
-    """The box of `axes`, one or two of (low, high, cells) or an array of rising edges."""
+def make_box(axes: object) -> Box:
+    """The box of one or two axes, each (low, high, cells) or an array of increasing edges."""
     if not isinstance(axes, Sequence) or isinstance(axes, str):
         raise wrong_type("axes", "a list of one or two axes", axes, HOW)
     if len(axes) not in (1, 2):
@@ -91,7 +91,7 @@ def make_box(axes: Any) -> Box:
     return Box(edges, tuple((e[1:] + e[:-1]) / 2 for e in edges), widths, volume)
 
 
-def _edges(name: str, axis: Any) -> Numbers:
+def _edges(name: str, axis: Any) -> Numbers:  # any array, or a tuple: checked here
     if isinstance(axis, tuple) and len(axis) == 3:
         low, high = finite(f"{name}[0]", axis[0]), finite(f"{name}[1]", axis[1])
         cells = positive_int(f"{name}[2]", axis[2], "the number of cells, for example 200")
@@ -117,15 +117,15 @@ def _edges(name: str, axis: Any) -> Numbers:
 @final
 @dataclass(frozen=True, eq=False)
 class Density:
-    """A density on cells, at one time: what `FokkerPlanck.evolve` returns.
+    """A density on cells at one time, the result of `FokkerPlanck.evolve`.
 
     Attributes:
-        p: its value per unit of volume, float64 of shape (n,) or (n, m), axis 0 first.
+        p: the density per unit of volume, float64 of shape (n,) or (n, m), axis 0 first.
         t: the time.
         box: the cells.
-        path: the densities at the times asked for, in the order of the walk.
-        stats: `steps` taken, `rejected` ones, `evaluations` of the drift (each on the faces of
-            all cells), `error`, the estimate of the time error in total mass, and `clipped`, the
+        path: the densities at the requested times, in the order of integration.
+        stats: accepted `steps`, `rejected` ones, `evaluations` of the drift (each on the faces of
+            all cells), `error`, the estimated time error in total mass, and `clipped`, the
             negative mass that was set to zero.
     """
 
@@ -170,7 +170,7 @@ class Density:
         """Log density in nats at x: (B, D) -> (B,); -inf outside the box.
 
         Between the centres of cells log p is interpolated linearly in each coordinate (second
-        order; values below 1e-300 count as that); in the outer half cells it is constant.
+        order; smaller densities are replaced by 1e-300); in the outer half cells it is constant.
         """
         floating("x", x)
         if x.ndim != 2 or x.shape[1] != self.box.dim:

@@ -1,4 +1,4 @@
-"""The Fokker-Planck equation on a box, forward and along the reverse of a score model."""
+"""The Fokker-Planck equation on a box, forward and along the reverse process of a model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from scoresde.sde import SDE
 
 __all__ = ["FokkerPlanck"]
 
-P0: TypeAlias = Any
+P0: TypeAlias = Any  # an array, a function or a distribution: checked in `_initial`
 FLUXES = ("auto", "centred", "fitted")
 CHUNK = 1 << 15  # points in one call of a model
-LEAST = 1e-4  # of tol, allowed to any step: one over a jump of the drift errs by as much as dt
-COARSE = 0.01  # the share of the mass that may be clipped before the cells count as too coarse
+LEAST = 1e-4  # the share of tol that any step may use, since the error at a jump is of order dt
+COARSE = 0.01  # with a larger share of the mass clipped, the cells are too coarse
 
-# TR-BDF2 as a Runge-Kutta scheme of three stages, the first explicit, and its companion of order 3
-# (Bank et al. 1985; Hosea and Shampine 1996).
+# TR-BDF2 as a Runge-Kutta scheme of three stages, of which the first is explicit, and its
+# companion of order 3 (Bank et al. 1985; Hosea and Shampine 1996).
 C = 2 - math.sqrt(2)
 DIAGONAL = C / 2
 W = math.sqrt(2) / 4
@@ -37,40 +37,41 @@ ERROR = (W - (1 - W) / 3, W - (3 * W + 1) / 3, DIAGONAL - DIAGONAL / 3)
 class FokkerPlanck:
     """The density of a diffusion by finite volumes, in one or two dimensions.
 
-    Along dx = b dt + s dw it solves dp/dt = -div(b p) + s^2/2 laplacian p with no flux through
-    the walls of the box. Given an SDE that is the forward process; given `ReverseSDE(sde, model,
-    eta)` it is the density that the model generates by the reverse SDE (eta = 1) or the
-    probability flow (eta = 0: pure transport), free of sampling noise.
+    For dx = b dt + s dw it solves dp/dt = -div(b p) + s^2/2 laplacian p with no flux through the
+    walls of the box. For an SDE that is the forward process; for `ReverseSDE(sde, model, eta)` it
+    is the density that the model generates by the reverse SDE (eta = 1) or the probability flow
+    (eta = 0: pure transport), without sampling noise.
 
-    - Mass is conserved to rounding: what leaves a cell enters its neighbour, and rounding is
-      scaled away after every step.
-    - p >= 0, exactly. A step can leave negative values, at most as large in mass as its local
-      error in time, and in space with the centred flux (the fitted one alone keeps the sign);
-      they are set to zero and the rest scaled to keep the mass. Their sum is
-      `stats["clipped"]`; if it passes 1 % of the mass the cells are too coarse, an error.
-    - Second order in space. The fitted flux keeps exp(int b / (s^2/2)) still to rounding in every
-      drift that is the gradient of a polynomial of degree <= 4. The centred one adds no diffusion
-      where the drift outweighs the noise, as in reverse processes, whose densities are smooth on
-      the scale of the score; choose it too for drifts that spread the mass faster than the noise
-      does. Where noise starts from zero (sub-VP) the fitted flux loses a fifth of an order.
-    - Second order and L-stable in time, the step controlled so that the errors of all steps,
-      measured in total mass, sum to at most about `tol`; the equation itself enlarges no
-      difference in mass, so that is the error at the end too.
+    - Mass is conserved to rounding: the flux out of a cell enters its neighbour, and the mass is
+      rescaled after every step.
+    - p >= 0, exactly. A step can produce negative values, whose mass is at most its local error
+      in time, and in space with the centred flux (the fitted flux preserves the sign). They are
+      set to zero and the other values are rescaled to conserve the mass. Their sum is
+      `stats["clipped"]`; above 1 % of the mass the cells are too coarse, which is an error.
+    - Second order in space. The fitted flux preserves exp(int b / (s^2/2)) to rounding under
+      every drift that is the gradient of a polynomial of degree <= 4. The centred flux adds no
+      diffusion where the drift dominates the noise, as in reverse processes, whose densities are
+      smooth on the scale of the score; choose it also for drifts that spread the mass faster than
+      the noise does. If the noise starts from zero (sub-VP), the fitted flux loses a fifth of an
+      order.
+    - Second order and L-stable in time. The steps are controlled so that their errors, measured
+      in total mass, sum to at most about `tol`; the equation does not amplify differences in
+      mass, so this also bounds the error at the end.
 
     Args:
         sde: an `SDE`, affine or not, a `ForwardSDE`, or a `ReverseSDE`; a condition of the latter
-            has one entry, for every cell.
+            has one entry, which applies to every cell.
         axes: a list of one or two axes, each `(low, high, cells)` or an array of the edges of
-            the cells, which may widen smoothly. 2-D costs a sparse factorisation for each of the
-            two stages of a step: 100 x 100 cells are comfortable.
+            the cells, whose widths may vary smoothly. 2-D costs a sparse factorisation for each
+            of the two stages of a step: 100 x 100 cells are comfortable.
         flux: "fitted", "centred" or "auto": fitted for a forward process with noise, centred
             for a reverse process and for one without noise.
         edge: the share of the mass allowed in the outermost fiftieth of the box at each end;
-            1 for walls that are meant.
+            1 if the walls are meant to reflect.
 
     Raises:
         TypeError: sde is none of these.
-        ValueError: axes that do not rise, three of them, an unknown flux.
+        ValueError: axes do not increase, there are three of them, or the flux is unknown.
 
     References: Chang and Cooper 1970 (J. Comput. Phys. 6); Song et al. 2021 (arXiv 2011.13456),
     eq. 13 and appendix D.1; Maoutsa et al. 2020 (arXiv 2006.00702).
@@ -111,33 +112,36 @@ class FokkerPlanck:
         tol: float = 1e-4,
         max_steps: int = 100_000,
     ) -> Density:
-        """The density at t1 of what has density p0 at t0.
+        """The density at time t1 if it is p0 at time t0.
 
         Args:
             p0: values per unit of volume at the centres of the cells, of shape (n,) or (n, m);
-                or a density p0(x: (N, D)) -> (N,); or whatever has `log_prob`: a `Gaussian`, a
-                `GaussianMixture`, a torch distribution, a `Density`. A function has mass 1; an
-                array has any, and so has a `Density`, which other cells interpolate.
-            t0, t1: times in [0, T]; t0 < t1 forward, t0 > t1 in reverse, either way for eta = 0.
-            at: times between, in the order of the walk, whose densities are kept in `path`.
+                or a density p0(x: (N, D)) -> (N,); or an object with `log_prob`: a `Gaussian`, a
+                `GaussianMixture`, a torch distribution, a `Density`. A function must have mass 1;
+                an array may have any mass, and so may a `Density`, which is interpolated if its
+                cells are different.
+            t0, t1: times in [0, T]; t0 < t1 forward, t0 > t1 in reverse, any order for eta = 0.
+            at: times between, in the order of integration, whose densities become `path`.
             tol: bound on the time error at t1, as a share of the mass.
-            max_steps: steps, rejected ones included, after which to give up.
+            max_steps: the most steps, rejected ones included.
 
         Raises:
-            ValueError: p0 negative, not finite or of another shape; times that run the wrong
-                way; a box that does not hold the mass, at any time; cells that are too coarse; a
-                drift or score that is not finite (the message says when and where).
+            ValueError: p0 is negative, not finite or of another shape, times are in the wrong
+                order, the box does not contain the mass at some time, cells are too coarse, or a
+                drift or score is not finite (the message gives the time and place).
         """
-        walk = _Walk(self, t0, t1, positive("tol", tol), positive_int("max_steps", max_steps))
-        stops = walk.stops(at)
+        run = _Integration(
+            self, t0, t1, positive("tol", tol), positive_int("max_steps", max_steps)
+        )
+        stops = run.stops(at)
         p = _initial(p0, self.box, self.edge)
-        self._check_rims(p, walk.t0)
+        self._check_rims(p, run.t0)
         mass, path = float(p @ self._mesh.volume), []
         for stop in stops:
-            p = walk.to(stop, p, mass)
+            p = run.to(stop, p, mass)
             path.append(Density(self._shaped(p), stop, self.box))
-        keep = tuple(path) if len(at) == len(stops) else tuple(path[:-1])
-        return Density(path[-1].p, walk.t1, self.box, keep, walk.stats())
+        kept = tuple(path) if len(at) == len(stops) else tuple(path[:-1])
+        return Density(path[-1].p, run.t1, self.box, kept, run.stats())
 
     def _shaped(self, p: Numbers) -> Tensor:
         return torch.as_tensor(p.reshape(self.box.shape).copy())
@@ -155,8 +159,8 @@ class FokkerPlanck:
 
 
 @final
-class _Walk:
-    """One run of the step-size control, from t0 to t1; u >= 0 is the time walked."""
+class _Integration:
+    """One integration with step-size control from t0 to t1; u >= 0 is the elapsed time."""
 
     def __init__(
         self, equation: FokkerPlanck, t0: float, t1: float, tol: float, max_steps: int
@@ -190,16 +194,16 @@ class _Walk:
     def stops(self, at: Sequence[float]) -> list[float]:
         """The times at which to stop, t1 the last."""
         times = [self.equation.process.sde.check_time(f"at[{i}]", t) for i, t in enumerate(at)]
-        walked = [self.sign * (t - self.t0) for t in times]
-        if any(b <= a for a, b in zip([0.0, *walked], [*walked, math.inf], strict=True)) or any(
-            u > self.span for u in walked
+        elapsed = [self.sign * (t - self.t0) for t in times]
+        if any(b <= a for a, b in zip([0.0, *elapsed], [*elapsed, math.inf], strict=True)) or any(
+            u > self.span for u in elapsed
         ):
-            expected = f"times after {self.t0:g}, up to {self.t1:g}, in the order of the walk"
-            raise fail("at", expected, list(at), "sort them along the walk, without t0")
+            expected = f"times after {self.t0:g}, up to {self.t1:g}, in the order of integration"
+            raise fail("at", expected, list(at), "sort them in that order, without t0")
         return times if times and times[-1] == self.t1 else [*times, self.t1]
 
     def noisy(self) -> bool:
-        """Whether there is noise on the way. One flux for all of it: a switch is a jump."""
+        """Whether there is noise anywhere; one flux is used throughout, as a switch would jump."""
         process, times = self.equation.process, [self.time(k / 8 * self.span) for k in range(9)]
         return any(process.diffusion(process.sde.at(t)) != 0 for t in times)
 
@@ -208,11 +212,11 @@ class _Walk:
 
     def operator(self, u: float) -> Operator:
         t = self.time(u)
-        drift, spread = self.drift(t)
-        return Operator(self.mesh, self.mesh.velocities(self.sign * drift), spread, self.fitted)
+        drift, D = self.drift(t)
+        return Operator(self.mesh, self.mesh.velocities(self.sign * drift), D, self.fitted)
 
     def to(self, stop: float, p: Numbers, mass: float) -> Numbers:
-        """Walk to the time `stop`."""
+        """Integrate to the time `stop`."""
         end = self.span if stop == self.t1 else self.sign * (stop - self.t0)
         while self.u < end:
             if self.count["steps"] + self.count["rejected"] >= self.max_steps:
@@ -235,12 +239,12 @@ class _Walk:
                 self.dt = min(proposed, 0.9 * dt)
                 self.check_step()
                 continue
-            # a step cut short to land on a stop says nothing against the longer one
+            # a step that was shortened to end at a stop does not shorten the next one
             self.dt = max(proposed, self.dt) if dt < self.dt else proposed
             self.u = end if last else self.u + dt
             self.last, self.error = operator, self.error + error / mass
             self.count["steps"] += 1
-            p = self.mended(new, mass)
+            p = self.corrected(new, mass)
             self.equation._check_rims(p, self.time(self.u))
         return p
 
@@ -255,12 +259,12 @@ class _Walk:
         k2 = K2.apply(middle)
         new = K3.solve(DIAGONAL * dt, V * p + W * dt * (k1 + k2))
         k3 = K3.apply(new)
-        # one more solve damps the parts of the estimate that the scheme itself would damp
+        # a further solve damps the components of the estimate that the scheme damps as well
         raw = dt * (ERROR[0] * k1 + ERROR[1] * k2 + ERROR[2] * k3)
         return new, float(np.abs(V * K3.solve(DIAGONAL * dt, raw)).sum()), K3
 
-    def mended(self, p: Numbers, mass: float) -> Numbers:
-        """p without negative values, and of the mass that it had to keep."""
+    def corrected(self, p: Numbers, mass: float) -> Numbers:
+        """p with its negative values set to zero, rescaled to the given mass."""
         V = self.mesh.volume
         self.clipped += float(-(p.clip(max=0.0) @ V)) / mass
         if self.clipped > COARSE:
@@ -268,7 +272,7 @@ class _Walk:
                 "axes",
                 f"cells fine enough that at most {COARSE:g} of the mass is clipped",
                 f"{self.clipped:.3g} of it negative by t = {self.time(self.u):g}",
-                "take smaller cells, or end the walk before the density is so narrow",
+                "take smaller cells, or end before the density is so narrow",
             )
         p = p.clip(0.0)
         return p * (mass / float(p @ V))
@@ -289,8 +293,8 @@ class _Drift:
     def __init__(self, process: Process, points: Tensor) -> None:
         self.process, self.points, self.calls = process, points, 0
         model = process.model if isinstance(process, ReverseSDE) else None
-        held = [] if model is None else [*model.parameters(), *model.buffers()]
-        device = held[0].device if held else torch.device("cpu")
+        tensors = [] if model is None else [*model.parameters(), *model.buffers()]
+        device = tensors[0].device if tensors else torch.device("cpu")
         kinds = [] if model is None else [q.dtype for q in model.parameters()]
         dtype = next((k for k in kinds if k.is_floating_point), torch.float64)
         self.x = [chunk.to(device, dtype) for chunk in torch.split(points, CHUNK)]
@@ -322,16 +326,16 @@ class _Drift:
             where = self.points[bad][0].tolist() if bool(bad.any()) else "any x"
             what = "score or drift" if isinstance(self.process, ReverseSDE) else "f(t, x) or g(t)"
             got = f"NaN or infinity at t = {t:g}, x = {where}, at {int(bad.sum())} of {len(bad)}"
-            remedy = "keep away from a singular time, or narrow the axes to where it is defined"
+            remedy = "avoid singular times, or narrow the axes to where it is defined"
             raise fail(what, "finite values on all cells", got, remedy)
         return drift.numpy(), diffusion**2 / 2
 
 
 def _initial(p0: P0, box: Box, edge: float) -> Numbers:
-    """p0 at the centres of the cells, flat, checked."""
+    """Check p0 and return it at the centres of the cells, flat."""
     if isinstance(p0, Density):
-        p0 = p0.p if p0.box.same_as(box) else _moved(p0, box)
-    of_points: Callable[[Tensor], Any] | None = None
+        p0 = p0.p if p0.box.same_as(box) else _interpolated(p0, box)
+    of_points: Callable[[Tensor], object] | None = None
     if hasattr(p0, "log_prob"):
         of_points = _exp_of(p0.log_prob, box)
     elif callable(p0):
@@ -343,7 +347,7 @@ def _initial(p0: P0, box: Box, edge: float) -> Numbers:
             values = values.detach().cpu().double().numpy()
         p = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
-        remedy = "pass values on cells, a density p(x), or what has log_prob"
+        remedy = "pass values on cells, a density p(x), or an object with log_prob"
         raise wrong_type("p0", "numbers", values, remedy) from None
     shape = box.shape if of_points is None else (box.volume.size,)
     if p.shape != shape:
@@ -361,8 +365,8 @@ def _initial(p0: P0, box: Box, edge: float) -> Numbers:
     return p
 
 
-def _moved(density: Density, box: Box) -> Numbers:
-    """A density on other cells; interpolation changes its mass a little, which is scaled back."""
+def _interpolated(density: Density, box: Box) -> Numbers:
+    """A density on other cells, rescaled since interpolation changes its mass slightly."""
     p = density.log_prob(box.points()).exp().numpy().reshape(box.shape)
     share = float((p * box.volume).sum()) / density.mass
     if abs(share - 1) > COARSE:

@@ -4,11 +4,11 @@ J = v p - D dp/dx between neighbouring centres at distance d, with the Peclet nu
 z = int v / D dx = v d / D and B(z) = z / (e^z - 1):
 
 - fitted:  J = D/d (B(-z) p_i - B(z) p_{i+1}), the flux of the two-point problem J' = 0 with
-  constant v (Scharfetter and Gummel 1969; Chang and Cooper 1970). It vanishes on p = exp(int
-  v / D), whatever the size of the cells, and is the upwind flux as D -> 0;
+  constant v (Scharfetter and Gummel 1969; Chang and Cooper 1970). It vanishes for p = exp(int
+  v / D) with cells of any size, and tends to the upwind flux as D -> 0;
 - centred: J = v (p_i + p_{i+1})/2 - D/d (p_{i+1} - p_i), which adds no diffusion at any z. In
-  the rim of the box, which should be empty, it gives way to the fitted flux: a wall on which
-  mass runs up would send waves of the size of a cell back into the box.
+  the rim of the box, which should be empty, the fitted flux replaces it: where mass accumulates
+  at a wall, the centred flux would send oscillations of the size of a cell back into the box.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Face:
         left, right: (faces,) the flat indices of the cells on either side.
         gap: (faces,) the distance of their centres.
         area: (faces,) the area of the face; 1 in 1-D.
-        rim: (faces,) whether it lies at either end of the axis.
+        rim: (faces,) whether the face is at either end of the axis.
     """
 
     axis: int
@@ -71,9 +71,9 @@ def coefficients(v: Numbers, D: float, face: Face, fitted: bool) -> tuple[Number
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z = np.abs(v) / slope
         bernoulli = np.where(z > 0, z / np.expm1(z), 1.0)
-    # B(-z) = B(z) + z, and slope z = |v|: finite also where D = 0
-    spread = slope * np.where(np.isfinite(z), np.nan_to_num(bernoulli), 0.0)
-    left, right = spread + v.clip(0.0), -spread - (-v).clip(0.0)
+    # B(-z) = B(z) + z, and slope z = |v|: finite even where D = 0
+    diffusive = slope * np.where(np.isfinite(z), np.nan_to_num(bernoulli), 0.0)
+    left, right = diffusive + v.clip(0.0), -diffusive - (-v).clip(0.0)
     if not fitted:
         left = np.where(face.rim, left, v / 2 + slope)
         right = np.where(face.rim, right, v / 2 - slope)
@@ -82,7 +82,7 @@ def coefficients(v: Numbers, D: float, face: Face, fitted: bool) -> tuple[Number
 
 @final
 class Mesh:
-    """What all operators on a box share: faces, the points of their drift, the sparsity."""
+    """The data shared by all operators on a box: faces, points of the drift, the sparsity."""
 
     def __init__(self, box: Box) -> None:
         self.box = box
@@ -92,7 +92,7 @@ class Mesh:
         self._pattern()
 
     def _gauss(self, face: Face) -> Tensor:
-        """Two Gauss points between the centres: the integral of a cubic drift is exact."""
+        """Two Gauss points between the centres, which integrate a cubic drift exactly."""
         centres = self.box.points()
         reach = torch.as_tensor(face.gap) / (2 * math.sqrt(3))
         middle = (centres[face.left] + centres[face.right]) / 2
@@ -111,7 +111,7 @@ class Mesh:
         return out
 
     def _pattern(self) -> None:
-        """Where each coefficient goes in the compressed columns of the matrix."""
+        """Compute the place of each coefficient in the compressed columns of the matrix."""
         n = len(self.volume)
         rows, cols = [np.arange(n)], [np.arange(n)]
         for face in self.faces:  # -l and -r to the left cell, +l and +r to the right one
@@ -132,13 +132,13 @@ class Mesh:
         out: Numbers = np.bincount(self._slots, entries, len(self._indices)).astype(np.float64)
         return out
 
-    def matrix(self, data: Numbers) -> Any:
+    def matrix(self, data: Numbers) -> Any:  # scipy has no types
         """The sparse matrix with these entries."""
         n = len(self.volume)
         sparse = need("scipy.sparse", "")
         return sparse.csc_array((data, self._indices, self._indptr), shape=(n, n))
 
-    def shifted(self, data: Numbers, c: float) -> Any:
+    def shifted(self, data: Numbers, c: float) -> Any:  # scipy has no types
         """V - c K."""
         shifted = -c * data
         shifted[self._diagonal] += self.volume
@@ -147,14 +147,14 @@ class Mesh:
 
 @final
 class Operator:
-    """K at one time, with V dp/dt = K p; its columns sum to zero, so mass stays."""
+    """K at one time, with V dp/dt = K p; its columns sum to zero, which conserves mass."""
 
     def __init__(self, mesh: Mesh, velocities: list[Numbers], D: float, fitted: bool) -> None:
         pairs = zip(velocities, mesh.faces, strict=True)
         self._data = mesh.data([coefficients(v, D, face, fitted) for v, face in pairs])
         self._mesh = mesh
         self._matrix = mesh.matrix(self._data)
-        self._factor: tuple[float, Any] | None = None
+        self._factor: tuple[float, Any] | None = None  # c and scipy's factorisation
 
     def apply(self, p: Numbers) -> Numbers:
         """K p: (cells,) -> (cells,), mass per unit of time."""
@@ -162,7 +162,7 @@ class Operator:
         return out
 
     def solve(self, c: float, b: Numbers) -> Numbers:
-        """The solution of (V - c K) u = b; the last factorisation is kept."""
+        """The solution of (V - c K) u = b; the last factorisation is cached."""
         if self._factor is None or self._factor[0] != c:
             linalg = need("scipy.sparse.linalg", "")
             order = "NATURAL" if self._mesh.box.dim == 1 else "MMD_AT_PLUS_A"

@@ -1,4 +1,4 @@
-"""The Fokker-Planck equation of the score, and how far a model is from satisfying it."""
+"""The residual of a score model in the Fokker-Planck equation of the score."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ def score_fpe_residual(
     seed: int = 0,
     create_graph: bool = False,
 ) -> Tensor:
-    """How far a score model is from the Fokker-Planck equation of the score, at points.
+    """The residual of a score model in the Fokker-Planck equation of the score, at points.
 
-    The logarithm of the Fokker-Planck equation, differentiated in x, says of the scores of all
-    marginals of one diffusion
+    The gradient in x of the logarithm of the Fokker-Planck equation states that the scores of all
+    marginals of one diffusion satisfy
 
         d s/dt = grad [g^2/2 (div s + |s|^2) - <f, s> - div f],
 
     and the residual is the left side minus the right, per unit of time and of x. It is zero for
-    the exact score of any data, whatever they are; a network's tells where in (t, x) its scores
-    belong to no diffusion. All derivatives are automatic, in the precision of x and the model
-    (`model.double()` for small residuals).
+    the exact score of any data; for a network it shows where in (t, x) its scores are not those of
+    a diffusion. All derivatives are automatic, in the precision of x and the model
+    (use `model.double()` for small residuals).
 
     Args:
         model: a score model of any SDE, smooth in t and x.
         t: a time, or one per sample (B,).
         x: (B, *D).
-        cond: conditions handed to the model.
+        cond: conditions for the model.
         divergence: "exact", D derivatives of the score; "hutchinson" estimates both divergences
-            by probes of signs, without bias, at a cost that does not depend on D.
+            by Rademacher probes, without bias, at a cost that does not depend on D.
         probes: the number of Hutchinson probes that are averaged.
-        seed: of the probes.
+        seed: the seed of the probes.
         create_graph: keep the graph, to train with the residual as a regulariser.
 
     Returns:
         The residual, (B, *D).
 
     Raises:
-        TypeError: not a score model, or x not of floating point.
-        ValueError: unknown divergence, an empty x, a result that is not finite.
+        TypeError: the model is not a score model, or x is not of floating point.
+        ValueError: the divergence is unknown, x is empty, or the result is not finite.
 
     References: Lai et al. 2023 (arXiv 2210.04296), the score FPE.
 
@@ -109,7 +109,7 @@ def _directions(x: Tensor, divergence: str, probes: int, seed: int) -> Tensor:
         eye = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
         return eye.reshape(-1, 1, *x.shape[1:])
     generator = seeded(seed)
-    size = (len(x), probes, *x.shape[1:])  # a sample's probes do not depend on the later samples
+    size = (len(x), probes, *x.shape[1:])  # probes of a sample do not depend on later samples
     signs = 2.0 * torch.randint(2, size, generator=generator, device="cpu") - 1.0
     directions: Tensor = signs.transpose(0, 1).to(x) / math.sqrt(probes)
     return directions
@@ -122,13 +122,13 @@ def _divergence(field: Tensor, x: Tensor, directions: Tensor) -> Tensor:
         return total
     for v in directions:
         v = v.expand_as(x)
-        pulled = _gradient((field * v).sum(), x, True)
-        total = total + (pulled * v).flatten(1).sum(1)
+        product = _gradient((field * v).sum(), x, True)
+        total = total + (product * v).flatten(1).sum(1)
     return total
 
 
 def _gradient(value: Tensor, x: Tensor, create_graph: bool) -> Tensor:
-    """The gradient, zeros where `value` does not depend on x."""
+    """The gradient of `value`, or zeros if it does not depend on x."""
     if not value.requires_grad:
         return torch.zeros_like(x)
     (out,) = torch.autograd.grad(
@@ -138,6 +138,6 @@ def _gradient(value: Tensor, x: Tensor, create_graph: bool) -> Tensor:
 
 
 def _in_time(s: Tensor, time: Tensor, create_graph: bool) -> Tensor:
-    """ds/dt, every sample in its own time: the derivative in u of sum_b d<u_b, s_b>/dt_b."""
+    """ds/dt for the time of each sample: the derivative in u of sum_b d<u_b, s_b>/dt_b."""
     u = torch.zeros_like(s, requires_grad=True)
     return _gradient(_gradient((s * u).sum(), time, True).sum(), u, create_graph).to(s)

@@ -1,9 +1,9 @@
-"""How far samples are from held-out data, and how far real data are from real data.
+"""Distances of samples from held-out data, beside those of real data from real data.
 
-Every number here depends on how many samples it is computed from, and most are above zero even for
-two halves of the same data. So none is worth quoting without the number of samples and the same
-number for real data against real data: `compare_sets` returns both for any of the measures, and
-`Judge.compare` for those of a small classifier.
+Every value here depends on the number of samples, and most are above zero even for two halves of
+the same data. So quote none without the number of samples and the same value for real data
+against real data: `compare_sets` returns both for any of the metrics, and `Judge.compare` for
+those of a small classifier.
 """
 
 from scoresde.metrics.balance import Balance, class_balance

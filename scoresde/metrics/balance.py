@@ -14,10 +14,10 @@ __all__ = ["Balance", "class_balance"]
 
 @dataclass(frozen=True)
 class Balance:
-    """Counts of every class, and how far their shares are from the reference.
+    """Counts of every class, and the distance of their shares from the reference.
 
-    `total_variation` is half the sum of |share - reference share|: 0 if equal, 1 if disjoint, and
-    near ((K - 1) / (2 pi n))^(1/2) for n perfect samples of K equal classes.
+    `total_variation` is half the sum of |share - reference share|: 0 if they are equal, 1 if they
+    are disjoint, and about ((K - 1) / (2 pi n))^(1/2) for n perfect samples of K equal classes.
     """
 
     counts: tuple[int, ...]
@@ -33,8 +33,9 @@ def class_balance(labels: Array, classes: int, reference: Array | None = None) -
         reference: (K,) shares or counts to compare with; None is the uniform distribution.
 
     Raises:
-        TypeError: labels that are not integers.
-        ValueError: no labels, a label out of range, or a reference that is no distribution.
+        TypeError: labels are not integers.
+        ValueError: there are no labels, a label is out of range, or the reference is not a
+            distribution.
 
     Example:
         >>> class_balance(torch.tensor([0, 0, 0, 1]), 2)

@@ -1,4 +1,4 @@
-"""Samples against held-out data, every number beside its finite-sample noise floor."""
+"""Comparison of samples with held-out data, every value beside its noise floor."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ __all__ = ["Comparison", "Measured", "compare_sets"]
 
 @dataclass(frozen=True)
 class Measured:
-    """A number beside the same number for real data against real data.
+    """The value of a metric beside its value for real data against real data.
 
     Attributes:
-        value: of samples against held-out data, the mean over the draws.
-        value_std: standard deviation over the draws; 0 where all points were used.
-        floor_mean: of real data against real data at the same size, the mean over random splits.
+        value: the metric of samples against held-out data, the mean over the draws.
+        value_std: standard deviation over the draws; 0 if all points were used.
+        floor_mean: the metric of real data against real data at the same size, the mean over
+            random splits.
         floor_std: standard deviation over the splits.
-        count: points of each of the two sets.
-        good: "low" or "high", where a good model is.
+        count: number of points in each of the two sets.
+        good: "low" or "high", the value of a good model.
     """
 
     value: float
@@ -43,7 +44,7 @@ class Measured:
 
     @property
     def excess(self) -> float:
-        """By how many `floor_std` the value is on the bad side of the floor; below 0 if better."""
+        """The distance from the floor in `floor_std`, positive on the bad side."""
         gap = self.value - self.floor_mean if self.good == "low" else self.floor_mean - self.value
         if gap == 0 or self.floor_std == 0:
             return 0.0 if gap == 0 else math.copysign(math.inf, gap)
@@ -51,15 +52,15 @@ class Measured:
 
     @property
     def within_floor(self) -> bool:
-        """Whether the samples cannot be told from fresh real data here: `excess` at most 2."""
+        """Whether this metric cannot distinguish the samples from real data: `excess` <= 2."""
         return self.excess <= 2
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare_sets` finds: a `Measured` for each metric, by name, and what was cut.
+    """The result of `compare_sets`: a `Measured` for each metric, by name, and notes.
 
-    `str` gives a table in Markdown, the notes below it.
+    `str` gives a table in Markdown with the notes below it.
     """
 
     measured: dict[str, Measured]
@@ -101,43 +102,43 @@ def compare_sets(
 ) -> Comparison:
     """Compare samples with held-out data, and real data with real data at the same size.
 
-    Every metric depends on the number of points, and most are above zero for two sets of one law;
-    so each value stands beside its floor: the same metric between two disjoint random halves of
-    real data with the same number of points, `repeats` times. All real data is `held_out` and,
-    if given, `train`, so the number of points is
+    Every metric depends on the number of points, and most are above zero for two sets of one law.
+    So each value is accompanied by its floor: the same metric between two disjoint random halves
+    of real data with the same number of points, `repeats` times. The real data are `held_out`
+    and, if given, `train`, so the number of points is
 
         n = min(len(samples), len(held_out), len(real data) // 2)
 
-    and larger sets are cut to n at random, anew in each repeat; `notes` of the result say so.
-    MMD takes the median heuristic on real data as its bandwidth, one for all.
+    Larger sets are reduced to n random points in each repeat, which `notes` of the result state.
+    The bandwidth of the MMD is the median heuristic on real data in all comparisons.
 
     Args:
         samples: (N, *D) samples of the model, in model units.
-        held_out: (M, *D) real data that the model has not seen.
-        train: (L, *D) what the model was trained on: adds to the real data for the floor, and
-            "nearest" needs it. Leave it out if `features` was trained on it, and "nearest" is not
-            asked for: features of images that the network has seen are not of the same law.
-        metrics: names among `METRICS`. "mmd" and "energy" are those functions' values;
-            "frechet" and "kernel" the squared distances in the space given, of which 20 subsets
-            are taken for "kernel"; "two_sample" and "two_sample_mlp" accuracies; "nearest" the
-            median distance to the nearest point of `train`, whose floor is that of `held_out`.
-        features: callable (B, *D) -> (B, F) in whose space everything but "nearest" is measured;
-            None is the space of the points themselves.
-        k: neighbours of precision, recall, density and coverage.
-        repeats: random splits and draws, at least 2.
-        seed: of all draws.
-        batch_size: rows of one call of `features`.
+        held_out: (M, *D) real data that were not used for training.
+        train: (L, *D) the training data, which enlarge the real data for the floor and are
+            required by "nearest". Omit them if `features` was trained on them, unless you need
+            "nearest": features of a network's training images do not have the same law.
+        metrics: names from `METRICS`. "mmd" and "energy" are the values of these functions;
+            "frechet" and "kernel" are squared distances, with 20 subsets for "kernel";
+            "two_sample" and "two_sample_mlp" are accuracies; "nearest" is the median distance to
+            the nearest point of `train`, and its floor that of `held_out`.
+        features: callable (B, *D) -> (B, F), the space of every metric except "nearest"; None
+            is the space of the points themselves.
+        k: the number of neighbours for precision, recall, density and coverage.
+        repeats: the number of random splits and draws, at least 2.
+        seed: the seed of all draws.
+        batch_size: rows in one call of `features`.
 
     Raises:
-        TypeError, ValueError: unequal D, fewer than 8 points of real data or 4 samples, an unknown
-            metric, "nearest" without `train`, or numbers that are not finite.
+        TypeError, ValueError: D differs, there are fewer than 8 points of real data or 4 samples,
+            a metric is unknown, "nearest" is requested without `train`, or numbers are not finite.
         ImportError: a metric needs a library that is not installed.
 
     Example:
         >>> g = torch.Generator().manual_seed(1)
         >>> real, good = torch.randn(400, 2, generator=g), torch.randn(200, 2, generator=g)
-        >>> found = compare_sets(good + 1, real, metrics=("energy", "recall"))
-        >>> found["energy"].within_floor, found.count
+        >>> result = compare_sets(good + 1, real, metrics=("energy", "recall"))
+        >>> result["energy"].within_floor, result.count
         (False, 200)
         >>> compare_sets(good, real, metrics=("energy",))["energy"].within_floor
         True
@@ -161,21 +162,21 @@ def compare_sets(
         raise fail("samples, held_out", expected, f"{count} of {sizes}", "pass more points")
 
     generator = seeded(seed)
-    made, real = spaces["samples"], spaces["held_out"]
+    generated, real = spaces["samples"], spaces["held_out"]
     width = median_bandwidth(pool, pool, seed=seed) if "mmd" in names else 1.0
-    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
+    values: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
     for repeat in range(repeats):
         order = torch.randperm(len(pool), generator=generator, device="cpu")
         halves = pool[order[:count]], pool[order[-count:]]
-        _append(found, 1, Pair(*halves, width, k, seed))
-        if repeat == 0 or count < max(len(made), len(real)):  # else every draw is the same
-            drawn = draw(made, count, generator), draw(real, count, generator)
-            _append(found, 0, Pair(*drawn, width, k, seed))
+        _append(values, 1, Pair(*halves, width, k, seed))
+        if repeat == 0 or count < max(len(generated), len(real)):  # otherwise draws are identical
+            drawn = draw(generated, count, generator), draw(real, count, generator)
+            _append(values, 0, Pair(*drawn, width, k, seed))
     if "nearest" in names and train is not None:
-        found["nearest"] = _nearest(samples, held_out, train, count, repeats, generator)
+        values["nearest"] = _nearest(samples, held_out, train, count, repeats, generator)
     measured = {
-        name: Measured(*_moments(values), *_moments(floors), count, METRICS[name].good)
-        for name, (values, floors) in found.items()
+        name: Measured(*_moments(own), *_moments(floors), count, METRICS[name].good)
+        for name, (own, floors) in values.items()
     }
     return Comparison(measured, count, repeats, _notes(sizes, count, repeats))
 
@@ -183,7 +184,7 @@ def compare_sets(
 def _spaces(
     points: dict[str, Array], features: Features | None, batch_size: int
 ) -> dict[str, Tensor]:
-    """The rows that are compared, each set checked under its own name."""
+    """The rows of each set in the space of the comparison, checked under its name."""
     rows = {name: rows_of(name, value, least=4) for name, value in points.items()}
     for name, x in rows.items():
         same_width(("samples", name), rows["samples"], x)
@@ -192,9 +193,9 @@ def _spaces(
     return {name: features_of(x, features, batch_size=batch_size) for name, x in points.items()}
 
 
-def _append(found: dict[str, tuple[list[float], list[float]]], which: int, pair: Pair) -> None:
-    """Measure a pair of sets by every metric but "nearest", which has a bootstrap of its own."""
-    for name, numbers in found.items():
+def _append(values: dict[str, tuple[list[float], list[float]]], which: int, pair: Pair) -> None:
+    """Measure a pair of sets by every metric except "nearest", which uses a bootstrap."""
+    for name, numbers in values.items():
         if name != "nearest":
             numbers[which].append(METRICS[name].measure(pair))
 
@@ -207,7 +208,7 @@ def _nearest(
     repeats: int,
     generator: torch.Generator,
 ) -> tuple[list[float], list[float]]:
-    """Median distances to the training set of samples and of held-out data, by the bootstrap."""
+    """Median distances to the training set of samples and of held-out data, bootstrapped."""
     medians: tuple[list[float], list[float]] = ([], [])
     for x, row in zip((samples, held_out), medians, strict=True):
         distance = nearest_distance(x, train)

@@ -1,4 +1,4 @@
-"""Features of samples, a batch at a time: any callable from samples to rows is a feature space."""
+"""Features of samples, computed in batches by any callable from samples to rows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Batches: TypeAlias = Array | Iterable[Array]
 
 
 def features_of(x: Batches, features: Features, *, batch_size: int = 256) -> Tensor:
-    """Features (N, F), float64 on the CPU, of samples; the rows of all batches in order.
+    """Features (N, F) of samples, float64 on the CPU, with the rows of all batches in order.
 
     Args:
         x: (N, *D) samples, or an iterable of batches (B, *D).
         features: callable (B, *D) -> (B, F): a network, or a method of one. It is called without
             gradients, on the device and in the dtype of `x`.
-        batch_size: rows of one call, if `x` is one array.
+        batch_size: rows in one call, if `x` is one array.
 
     Raises:
-        TypeError: `features` is not callable, or gives no tensor.
-        ValueError: another number of rows comes back, numbers that are not finite, or a network
-            in training mode whose batch normalisation or dropout would tie rows together.
+        TypeError: `features` is not callable, or does not return a tensor.
+        ValueError: the number of rows changes, numbers are not finite, or a network is in
+            training mode, where batch normalisation or dropout would make rows depend on others.
 
     Example:
         >>> features_of(torch.ones(3, 2, 2), lambda x: x.flatten(1)[:, :1])
@@ -42,7 +42,7 @@ def features_of(x: Batches, features: Features, *, batch_size: int = 256) -> Ten
 
 
 def feature_batches(x: Batches, features: Features, *, batch_size: int = 256) -> Iterator[Tensor]:
-    """As `features_of`, but yields the features (B, F) batch after batch and keeps none."""
+    """Yield the features (B, F) of one batch after another; see `features_of`."""
     if not callable(features):
         raise wrong_type("features", "a callable (B, *D) -> (B, F)", features, "pass a network")
     _refuse_training(features)
@@ -75,8 +75,8 @@ def _refuse_training(features: object) -> None:
     module = features if isinstance(features, nn.Module) else getattr(features, "__self__", None)
     if not isinstance(module, nn.Module):
         return
-    ties = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
+    layers = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
     for part in module.modules():
-        if part.training and isinstance(part, ties):
+        if part.training and isinstance(part, layers):
             got = f"{type(part).__name__} in training mode"
             raise fail("features", "a network in evaluation mode", got, "call .eval() on it")

@@ -1,4 +1,4 @@
-"""Frechet distance between Gaussians fitted to two sets of features, held whole or streamed."""
+"""Frechet distance between Gaussians fitted to two sets of features, in memory or streamed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def frechet_distance(a: Array, b: Array) -> float:
 
     d^2 = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), with unbiased covariances, in the
     squared unit of the features. With C = R^T R for the triangular factor R of the centred data,
-    the last trace is the sum of the singular values of R_a R_b^T, so no covariance is formed, no
-    matrix root is taken, and singular covariances (fewer samples than features) lose no digits.
+    the last trace is the sum of the singular values of R_a R_b^T. So neither a covariance nor a
+    matrix root is computed, and singular covariances (fewer samples than features) lose no digits.
 
-    The estimate is biased upwards, roughly in proportion to 1/N: compare only distances computed
-    from the same numbers of samples. It is the FID only on that metric's Inception features.
+    The estimate has an upward bias of about 1/N: compare only distances computed from the same
+    numbers of samples. It is the FID only with the Inception features of that metric.
 
     Args:
         a: (N, F) features, N >= 2.
         b: (M, F) features, M >= 2.
 
     Raises:
-        ValueError: fewer than two rows, unequal F, or numbers that are not finite.
+        ValueError: there are fewer than two rows, F differs, or numbers are not finite.
 
     Source: Dowson and Landau, J. Multivariate Analysis 12 (1982), eq. (4).
 
@@ -46,11 +46,11 @@ def frechet_distance(a: Array, b: Array) -> float:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMoments:
-    """Mean and covariance of features, which is all that a Frechet distance needs of a set.
+    """Mean and covariance of features, which determine a Frechet distance.
 
-    Kept as a triangular factor R of the scatter sum (x - mean)(x - mean)^T = R^T R, so that
-    merging batches loses no digits: sums of squares, from which the squared mean is subtracted at
-    the end, lose those that mean and spread differ by.
+    The covariance is stored as a triangular factor R of the scatter sum (x - mean)(x - mean)^T =
+    R^T R, so merging batches loses no digits. Sums of squares, from which the squared mean is
+    subtracted at the end, would lose as many digits as mean and standard deviation differ by.
 
     Args:
         count: number of rows N.
@@ -70,13 +70,13 @@ class FeatureMoments:
 
     @classmethod
     def of(cls, features: Array) -> FeatureMoments:
-        """Of rows (N, F), N >= 1."""
+        """The moments of rows (N, F), N >= 1."""
         x = rows_of("features", features)
         mean = x.mean(dim=0)
         return cls(len(x), mean, _triangle(x - mean))
 
     def merge(self, other: FeatureMoments) -> FeatureMoments:
-        """Of both sets of rows together.
+        """The moments of both sets of rows together.
 
         Source: Chan, Golub and LeVeque, The American Statistician 37 (1983).
         """
@@ -90,24 +90,24 @@ class FeatureMoments:
 
     @property
     def covariance(self) -> Tensor:
-        """(F, F), divided by N - 1."""
+        """The unbiased covariance, (F, F)."""
         root = self._root()
         return root.T @ root
 
     def frechet(self, other: FeatureMoments) -> float:
-        """Squared Frechet distance to another set, as `frechet_distance`.
+        """Squared Frechet distance to another set; see `frechet_distance`.
 
         Raises:
-            ValueError: fewer than two rows, or unequal F.
+            ValueError: there are fewer than two rows, or F differs.
         """
         if len(self.mean) != len(other.mean):
             expected = f"{len(self.mean)} features"
             raise fail("other", expected, f"{len(other.mean)}", "use one feature network")
         root_a, root_b = self._root(), other._root()
         shift = (self.mean - other.mean).square().sum()
-        spread = root_a.square().sum() + root_b.square().sum()
+        traces = root_a.square().sum() + root_b.square().sum()
         overlap = torch.linalg.svdvals(root_a @ root_b.T).sum()
-        return max(0.0, float(shift + spread - 2 * overlap))
+        return max(0.0, float(shift + traces - 2 * overlap))
 
     def _root(self) -> Tensor:
         if self.count < 2:
@@ -127,10 +127,10 @@ def feature_moments(x: Batches, features: Features, *, batch_size: int = 256) ->
     Args:
         x: (N, *D) samples, or an iterable of batches (B, *D), for example of files.
         features: callable (B, *D) -> (B, F); see `features_of`.
-        batch_size: rows of one call, if `x` is one array.
+        batch_size: rows in one call, if `x` is one array.
 
     Raises:
-        TypeError, ValueError: as `features_of`.
+        TypeError, ValueError: see `features_of`.
 
     Example:
         >>> stream = (torch.full((2, 3), float(i)) for i in range(4))
@@ -147,7 +147,7 @@ def feature_moments(x: Batches, features: Features, *, batch_size: int = 256) ->
 
     for rows in feature_batches(x, features, batch_size=batch_size):
         waiting.append(rows)
-        # A merge costs as much as 2 F rows, so it waits for 4 F of them.
+        # A merge costs as much as 2 F rows, so rows are collected until there are 4 F.
         if sum(map(len, waiting)) >= max(4 * rows.shape[1], 1024):
             moments = fold()
     if waiting or moments is None:
@@ -166,14 +166,14 @@ def feature_frechet(
 
     Args:
         samples: (N, *D) samples of the model, an iterable of batches, or their `feature_moments`.
-        reference: (M, *D) real data likewise; moments computed once serve many comparisons.
+        reference: the same for (M, *D) real data; moments can be reused in many comparisons.
         features: callable (B, *D) -> (B, F); see `features_of`.
-        batch_size: rows of one call.
+        batch_size: rows in one call.
 
     Raises:
-        TypeError, ValueError: as `features_of` and `frechet_distance`.
+        TypeError, ValueError: see `features_of` and `frechet_distance`.
 
-    Source: Heusel et al., NeurIPS 2017, eq. (6), there with Inception features, the FID.
+    Source: Heusel et al., NeurIPS 2017, eq. (6), with Inception features (the FID).
 
     Example:
         >>> x = torch.arange(12.0).reshape(6, 2)

@@ -25,14 +25,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Estimate:
-    """An unbiased estimate of a squared distance; below 0 by chance where the truth is near 0.
+    """An unbiased estimate of a squared distance, which may be negative if the distance is small.
 
     Attributes:
         value: the estimate.
-        std_error: its standard error; for equal laws it is some 1.2 times too large, because one
-            sample cannot tell a small distance from none.
-        null_std: its standard deviation if the laws are equal, in which case `value` is within
-            twice of it, mostly.
+        std_error: its standard error; for equal laws it is about 1.2 times too large, because one
+            sample cannot distinguish a small distance from 0.
+        null_std: its standard deviation if the laws are equal; then |value| is usually below
+            twice this number.
     """
 
     value: float
@@ -46,21 +46,21 @@ def mmd(
     """Squared maximum mean discrepancy with a Gaussian kernel: the unbiased U-statistic.
 
     MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) with k(x, y) = exp(-|x - y|^2 / (2 h^2)), or the
-    mean of such kernels over several h. It lies between 0 and 2, is 0 only for equal laws, and its
-    scale is that of the kernel alone: compare values of one bandwidth only. The estimate has mean
-    exactly MMD^2 for a fixed h. Memory is constant in N and M, time is of order (N + M)^2.
+    mean of such kernels over several h. It is between 0 and 2, is 0 only for equal laws, and its
+    scale depends on the kernel: compare only values of the same bandwidth. The estimate is
+    unbiased for a fixed h. Memory is constant in N and M, time is of order (N + M)^2.
 
     Args:
         a: (N, *D) points, N >= 4.
         b: (M, *D) points, M >= 4.
         bandwidth: h in the unit of the points, or several; None is `median_bandwidth(a, b)`.
-        seed: of the points that the median is taken of, if there are many.
+        seed: the seed of the random points for the median, if there are many.
 
     Returns:
         MMD^2, its standard error, and its standard deviation if the laws are equal.
 
     Raises:
-        ValueError: unequal D, fewer than four rows, or a bandwidth that is not above 0.
+        ValueError: D differs, there are fewer than four rows, or a bandwidth is not above 0.
 
     Source: Gretton et al., J. Machine Learning Research 13 (2012), eq. (3).
 
@@ -93,11 +93,11 @@ def median_bandwidth(a: Array, b: Array, *, points: int = 2000, seed: int = 0) -
     Args:
         a: (N, *D) points.
         b: (M, *D) points.
-        points: at most so many of the N + M are looked at, drawn at random.
-        seed: of that draw.
+        points: the most points used; if N + M is larger, a random subset of this size is used.
+        seed: the seed of the subset.
 
     Raises:
-        ValueError: unequal D, or more than half of the pairs coincide.
+        ValueError: D differs, or more than half of the pairs coincide.
 
     Source: Gretton et al., J. Machine Learning Research 13 (2012), section 8.
 
@@ -116,17 +116,17 @@ def median_bandwidth(a: Array, b: Array, *, points: int = 2000, seed: int = 0) -
 def energy_distance(a: Array, b: Array) -> Estimate:
     """Energy distance 2 E|x - y| - E|x - x'| - E|y - y'|: the unbiased U-statistic.
 
-    In the unit of the points, not its square: it is 2 |d| for two single points at distance d. It
-    is 0 only for equal laws, and it is MMD^2 with the kernel -|x - y|, so it has no bandwidth. On
-    a line it is twice the integral of the squared gap of the distribution functions, which is the
-    square of `scipy.stats.energy_distance`. Memory is constant in N and M.
+    It is in the unit of the points, not its square: 2 |d| for two single points at distance d. It
+    is 0 only for equal laws. It is MMD^2 with the kernel -|x - y|, so it has no bandwidth. In one
+    dimension it is twice the integral of the squared difference of the distribution functions,
+    the square of `scipy.stats.energy_distance`. Memory is constant in N and M.
 
     Args:
         a: (N, *D) points, N >= 4.
         b: (M, *D) points, M >= 4.
 
     Raises:
-        ValueError: unequal D, fewer than four rows, or numbers that are not finite.
+        ValueError: D differs, there are fewer than four rows, or numbers are not finite.
 
     Source: Szekely and Rizzo, J. Statistical Planning and Inference 143 (2013); Sejdinovic et al.,
         Annals of Statistics 41 (2013), for the kernel.
@@ -141,7 +141,7 @@ def energy_distance(a: Array, b: Array) -> Estimate:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Row sums, column sums and sum of squares of a kernel matrix that is never held whole."""
+    """Row sums, column sums and sum of squares of a kernel matrix, computed in blocks."""
 
     rows: Tensor
     columns: Tensor
@@ -149,7 +149,7 @@ class _Sums:
 
     @classmethod
     def of(cls, kernel: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> _Sums:
-        """Of kernel(|a_i - b_j|); if b is a itself, of the matrix without its diagonal."""
+        """The sums of kernel(|a_i - b_j|), without the diagonal if b is a itself."""
         rows, columns, squares = [], torch.zeros(len(b), dtype=torch.float64), 0.0
         for start, distance in blocks(a, b):
             value = kernel(distance)
@@ -169,35 +169,35 @@ def _discrepancy(kernel: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Es
         4 Var g / n + 4 Var h / m + 2 V_aa / (n (n - 1)) + 2 V_bb / (m (m - 1)) + 4 V_ab / (n m)
 
     with g(x) = E k(x, x') - E k(x, y), h likewise, and V the mean square of the doubly centred
-    kernel. For equal laws g and h vanish and the last three terms are all there is; the usual
-    asymptotic formula lacks them. V is estimated without bias by U-centring (Szekely and Rizzo,
-    Annals of Statistics 42 (2014)), and so are Var g and Var h, from which the
-    scatter of the row means is taken off; where that leaves less than 0 they are put to 0.
+    kernel. For equal laws g and h vanish and only the last three terms remain, which the usual
+    asymptotic formula omits. V is estimated without bias by U-centring (Szekely and Rizzo, Annals
+    of Statistics 42 (2014)), and so are Var g and Var h, by subtracting the variance of the row
+    means; negative estimates become 0.
     """
     n, m = len(a), len(b)
     within_a, within_b, across = (_Sums.of(kernel, *ab) for ab in ((a, a), (b, b), (a, b)))
     total_a, total_b, total = (float(s.rows.sum()) for s in (within_a, within_b, across))
     value = total_a / (n * (n - 1)) + total_b / (m * (m - 1)) - 2 * total / (n * m)
-    v_a, v_b, v = _spread_within(within_a), _spread_within(within_b), _spread_across(across)
+    v_a, v_b, v = _square_within(within_a), _square_within(within_b), _square_across(across)
     g = within_a.rows / (n - 2) - across.rows / m
     h = within_b.rows / (m - 2) - across.columns / n
     var_g = float(g.var()) - v_a / (n - 2) - v / m
     var_h = float(h.var()) - v_b / (m - 2) - v / n
     null = 2 * v_a / (n * (n - 1)) + 2 * v_b / (m * (m - 1)) + 4 * v / (n * m)
     variance = null + max(0.0, 4 * var_g / n + 4 * var_h / m)
-    # V is an unbiased estimate, which for hardly differing points may fall below 0.
+    # V is unbiased, so its estimate may be negative if the points are almost equal.
     return Estimate(value, max(0.0, variance) ** 0.5, max(0.0, null) ** 0.5)
 
 
-def _spread_within(sums: _Sums) -> float:
+def _square_within(sums: _Sums) -> float:
     """Mean square of the centred kernel between two independent points of one law, unbiased."""
     n, rows = len(sums.rows), sums.rows
     squares = sums.squares - 2 * float(rows.square().sum()) / (n - 2)
     return (squares + float(rows.sum()) ** 2 / ((n - 1) * (n - 2))) / (n * (n - 3))
 
 
-def _spread_across(sums: _Sums) -> float:
-    """The same between points of two laws: the residual of a table without its row and column."""
+def _square_across(sums: _Sums) -> float:
+    """The same between points of two laws: the residual of a two-way table."""
     n, m = len(sums.rows), len(sums.columns)
     squares = sums.squares - float(sums.rows.square().sum()) / m
     squares += float(sums.rows.sum()) ** 2 / (n * m) - float(sums.columns.square().sum()) / n
@@ -208,8 +208,8 @@ def _spread_across(sums: _Sums) -> float:
 class SubsetMean:
     """Mean and standard deviation of a statistic over random subsets of `size` points each.
 
-    The subsets share points when there are few, so `std` is the spread of one of them, and
-    std / subsets^(1/2) is no standard error of the mean.
+    The subsets share points when there are few, so `std` is the standard deviation of one subset,
+    and std / subsets^(1/2) is not the standard error of the mean.
     """
 
     mean: float
@@ -231,23 +231,23 @@ def kernel_distance(
 ) -> SubsetMean:
     """Kernel distance: squared MMD of features with a polynomial kernel, over random subsets.
 
-    k(x, y) = (gamma x.y + coef)^degree; the sums over kernel matrices are torchmetrics' own, and
-    unbiased, so that subsets of any size have the same mean and equal laws have mean 0. It sees
-    the first `degree` moments of the features, and its scale is theirs. It is the KID only on
-    that metric's Inception features.
+    k(x, y) = (gamma x.y + coef)^degree; torchmetrics computes the sums over kernel matrices, which
+    are unbiased, so that subsets of any size have the same mean and equal laws have mean 0. It
+    depends on the first `degree` moments of the features and on their scale. It is the KID only
+    with the Inception features of that metric.
 
     Args:
         a: (N, F) features.
         b: (M, F) features.
-        subsets: how many pairs of subsets.
-        subset_size: points of each, at least 2; None is 1000, or as many as the smaller set has.
-        degree: of the polynomial.
+        subsets: number of pairs of subsets.
+        subset_size: points of a subset, at least 2; None is 1000, or the size of the smaller set.
+        degree: degree of the polynomial.
         gamma: factor of the inner product; None is 1 / F.
         coef: constant of the polynomial.
-        seed: of the subsets.
+        seed: seed of the subsets.
 
     Raises:
-        ValueError: unequal F, fewer rows than `subset_size`, or numbers that are not finite.
+        ValueError: F differs, there are fewer rows than `subset_size`, or numbers are not finite.
         ImportError: torchmetrics is not installed.
 
     Source: Binkowski et al., ICLR 2018.

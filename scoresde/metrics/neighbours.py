@@ -1,4 +1,4 @@
-"""Nearest neighbours: memorisation, and precision, recall, density and coverage."""
+"""Metrics by nearest neighbours: memorisation, precision, recall, density and coverage."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["PRDC", "nearest_distance", "prdc"]
 def nearest_distance(samples: Array, reference: Array) -> Tensor:
     """Euclidean distance of every sample to its nearest reference point.
 
-    A model that memorised gives distances near 0 to its training set, well below those of held-out
-    data. Differences are taken before squaring, so copies are at exactly 0.
+    A model that memorised its training set has distances near 0 to it, well below those of
+    held-out data. Differences are computed before squaring, so copies have distance 0.
 
     Args:
         samples: (N, *D) points.
@@ -27,7 +27,7 @@ def nearest_distance(samples: Array, reference: Array) -> Tensor:
         (N,) float64 distances.
 
     Raises:
-        ValueError: unequal D, no rows, or numbers that are not finite.
+        ValueError: D differs, there are no rows, or numbers are not finite.
 
     Example:
         >>> nearest_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [6.0, 8.0]]))
@@ -39,16 +39,16 @@ def nearest_distance(samples: Array, reference: Array) -> Tensor:
 
 @dataclass(frozen=True)
 class PRDC:
-    """What `prdc` finds; each is a share, but for `density`, which may exceed 1.
+    """The result of `prdc`; all values are shares except `density`, which may exceed 1.
 
     Attributes:
         precision: share of samples inside the union of the reference's balls: fidelity.
         recall: share of reference points inside the union of the samples' balls: variety.
-        density: how many reference balls hold a sample, over k, on average: fidelity that an
-            outlier of the reference cannot raise by much. Its mean is 1 for equal laws.
-        coverage: share of reference balls that hold a sample: variety that outliers among the
-            samples cannot raise.
-        k: the neighbour that sets the radius of the balls.
+        density: the average number of reference balls that contain a sample, divided by k:
+            fidelity, hardly affected by an outlier of the reference. Its mean is 1 for equal laws.
+        coverage: share of reference balls that contain a sample: variety, not affected by
+            outliers among the samples.
+        k: the number of the neighbour that defines the radius of the balls.
     """
 
     precision: float
@@ -64,21 +64,22 @@ class PRDC:
 
 
 def prdc(samples: Array, reference: Array, *, k: int = 5) -> PRDC:
-    """Precision, recall, density and coverage by nearest neighbours in the space given.
+    """Precision, recall, density and coverage by nearest neighbours in the space of the points.
 
-    The ball of a point has the radius of its k-th nearest neighbour in its own set, itself not
-    counted, and is closed. Equal laws do not score 1 in precision and recall, whose values depend
-    on N, M, k and the dimension; the mean of the coverage is then
-    1 - prod_{i=1..k} (N - i) / (N + M - i) for N reference points and M samples, whatever the
-    law, and that of the density is 1. Compare with two real halves of the same size.
+    The ball of a point is closed, and its radius is the distance to the k-th nearest other point
+    of its own set. For equal laws precision and recall are not 1 but depend on N, M, k and the
+    dimension; the mean of the coverage is 1 - prod_{i=1..k} (N - i) / (N + M - i) for N reference
+    points and M samples of any law, and that of the density is 1. Compare with two real halves of
+    the same size.
 
     Args:
         samples: (M, *D) points or features of the model, M > k.
         reference: (N, *D) points or features of real data, N > k.
-        k: 3 in the paper of precision and recall, 5 in that of density and coverage.
+        k: the number of the neighbour; 3 in the paper of precision and recall, 5 in that of
+            density and coverage.
 
     Raises:
-        ValueError: unequal D, too few rows for `k`, or numbers that are not finite.
+        ValueError: D differs, there are too few rows for `k`, or numbers are not finite.
 
     Source: Kynkaanniemi et al., NeurIPS 2019, section 2; Naeem et al., ICML 2020, section 3.
 
@@ -93,7 +94,7 @@ def prdc(samples: Array, reference: Array, *, k: int = 5) -> PRDC:
         if len(rows) <= k:
             raise fail(name, f"more than k = {k} rows", rows, "pass more points or a smaller k")
     radius_fake, radius_real = _radii(fake, k), _radii(real, k)
-    balls = torch.zeros(len(fake), dtype=torch.long)  # real balls that hold each sample
+    balls = torch.zeros(len(fake), dtype=torch.long)  # real balls that contain each sample
     recalled, covered = torch.zeros(2, len(real), dtype=torch.bool)
     for start, distance in blocks(fake, real, exact=True):
         inside = distance <= radius_real
@@ -102,11 +103,11 @@ def prdc(samples: Array, reference: Array, *, k: int = 5) -> PRDC:
         radius = radius_fake[start : start + len(distance), None]
         recalled |= (distance <= radius).any(dim=0)
     precision, recall, coverage = (
-        float(found.double().mean()) for found in (balls > 0, recalled, covered)
+        float(hits.double().mean()) for hits in (balls > 0, recalled, covered)
     )
     return PRDC(precision, recall, float(balls.double().mean()) / k, coverage, k)
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
-    """Distance of every row to its k-th nearest other row; the nearest of all is itself, at 0."""
+    """Distance of every row to its k-th nearest other row; its nearest row is itself."""
     return torch.cat([d.kthvalue(k + 1, dim=1).values for _, d in blocks(x, x, exact=True)])

@@ -1,4 +1,4 @@
-"""Classifier two-sample test: can a classifier tell samples from real data?"""
+"""Classifier two-sample test: the accuracy of a classifier of samples and real data."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["TwoSampleTest", "two_sample_test"]
 
 @dataclass(frozen=True)
 class TwoSampleTest:
-    """What `two_sample_test` finds.
+    """The result of `two_sample_test`.
 
     Attributes:
-        accuracy: share of points whose set is found by a classifier that has not seen them; 0.5 if
+        accuracy: share of held-out points that the classifier assigns to the right set; 0.5 if
             the laws are equal, 1 if they are disjoint.
-        std_error: (accuracy (1 - accuracy) / points)^(1/2), the binomial one over all 2 `count`
-            points.
-        p_value: probability of an accuracy as high or higher for equal laws, normal approximation.
-        count: points of each set.
+        std_error: (accuracy (1 - accuracy) / points)^(1/2), the binomial standard error over all
+            2 `count` points.
+        p_value: probability of at least this accuracy for equal laws, in normal approximation.
+        count: number of points of each set.
         classifier: "logistic" or "mlp".
     """
 
@@ -40,23 +40,24 @@ class TwoSampleTest:
 def two_sample_test(
     a: Array, b: Array, *, classifier: str = "logistic", folds: int = 5, seed: int = 0
 ) -> TwoSampleTest:
-    """Cross-validated accuracy of a classifier that tells two sets of points apart.
+    """Cross-validated accuracy of a classifier that distinguishes two sets of points.
 
-    For a perfect classifier it is (1 + TV) / 2 with the total variation TV of the laws. A real
-    one gives a lower bound of that: "logistic" sees a difference of means (for Gaussians of equal
-    covariance at Mahalanobis distance d it nears Bayes' Phi(d / 2)), "mlp" also of shapes, and
-    wants more points. The coordinates are standardised on each training fold. The larger set is
-    cut to the size of the smaller at random, so that guessing scores 0.5.
+    For a perfect classifier it is (1 + TV) / 2 with the total variation TV of the laws; for any
+    other it is a lower bound of that. "logistic" detects a difference of means (for Gaussians of
+    equal covariance at Mahalanobis distance d it tends to the Bayes accuracy Phi(d / 2)), "mlp"
+    also of shapes, with more points. The coordinates are standardised on each training fold. The
+    larger set is reduced to the size of the smaller at random, so that guessing scores 0.5.
 
     Args:
-        a: (N, *D) points, N >= `folds` + 1 (10 at least for "mlp").
+        a: (N, *D) points, N >= `folds` + 1 (at least 10 for "mlp").
         b: (M, *D) points.
         classifier: "logistic" (regression) or "mlp" (64 and 64 hidden units, Adam, early stop).
-        folds: of the cross-validation, stratified, at least 2.
-        seed: of the cut, the folds and the network's weights.
+        folds: number of folds of the stratified cross-validation, at least 2.
+        seed: seed of the reduction, the folds and the weights of the network.
 
     Raises:
-        ValueError: unequal D, too few rows, an unknown classifier, numbers that are not finite.
+        ValueError: D differs, there are too few rows, the classifier is unknown, or numbers are
+            not finite.
         ImportError: scikit-learn is not installed.
 
     Source: Lopez-Paz and Oquab, ICLR 2017, section 3.
@@ -76,15 +77,15 @@ def two_sample_test(
     label = np.repeat([0, 1], count)
     selection = need("sklearn.model_selection", "data")
     splits = selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
-    found = selection.cross_val_predict(_pipeline(classifier, seed), x, label, cv=splits)
-    accuracy = float((found == label).mean())
+    predicted = selection.cross_val_predict(_pipeline(classifier, seed), x, label, cv=splits)
+    accuracy = float((predicted == label).mean())
     points = 2 * count
     z = (accuracy - 0.5) / (0.25 / points) ** 0.5
     std_error = (accuracy * (1 - accuracy) / points) ** 0.5
     return TwoSampleTest(accuracy, std_error, math.erfc(z / 2**0.5) / 2, count, classifier)
 
 
-def _pipeline(classifier: str, seed: int) -> Any:
+def _pipeline(classifier: str, seed: int) -> Any:  # scikit-learn has no types
     if classifier == "logistic":
         model = need("sklearn.linear_model", "data").LogisticRegression(max_iter=2000)
     else:

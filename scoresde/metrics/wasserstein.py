@@ -15,24 +15,24 @@ __all__ = ["sliced_wasserstein", "wasserstein"]
 def wasserstein(a: Array, b: Array, *, order: int = 2, limit: int = 5000) -> float:
     """Exact Wasserstein distance W_1 or W_2 between two sets of points, without mini-batches.
 
-    W_p = (min over plans of E |a_i - b_j|^p)^(1/p), every point of a set with the same weight. The
-    linear program is solved by POT's network simplex. A translation by d alone gives exactly |d|.
-    Two samples of one law are at a distance of order N^(-1/D) for D > 4, from above: in high
-    dimension it is mostly that, so compare with two real halves of the same size.
+    W_p = (min over plans of E |a_i - b_j|^p)^(1/p), where all points of a set have the same
+    weight. The network simplex of POT solves the linear program. A translation by d gives exactly
+    |d|. The distance of two samples of one law is of order N^(-1/D) for D > 4, which dominates in
+    high dimension, so compare with two real halves of the same size.
 
     Args:
         a: (N, *D) points, flattened to rows.
         b: (M, *D) points.
         order: p, 1 or 2.
-        limit: the largest N and M allowed. The cost matrix has N M numbers and the time grows like
-            N^2 to N^3: 0.2 s for 1,000 points in 64 dimensions, 1.2 s for 2,000.
+        limit: the largest N and M allowed. The cost matrix has N M numbers and the time is of
+            order N^2 to N^3: 0.2 s for 1,000 points in 64 dimensions, 1.2 s for 2,000.
 
     Returns:
         The distance, in the unit of the points.
 
     Raises:
-        ValueError: unequal D, another order, more than `limit` points, or numbers that are not
-            finite.
+        ValueError: D differs, the order is not 1 or 2, there are more than `limit` points, or
+            numbers are not finite.
         RuntimeError: the network simplex did not reach the optimum.
         ImportError: POT is not installed.
 
@@ -63,23 +63,23 @@ def wasserstein(a: Array, b: Array, *, order: int = 2, limit: int = 5000) -> flo
 def sliced_wasserstein(a: Array, b: Array, *, projections: int = 256, seed: int = 0) -> float:
     """Sliced 2-Wasserstein distance between two sets of points.
 
-    SW_2 = (E_u W_2(u.a, u.b)^2)^(1/2), u uniform on the unit sphere: on a line the optimal plan
-    pairs quantiles, so each term is exact, also for unequal sizes. The mean over u is estimated
-    from `projections` directions, with a relative error of about (2 / projections)^(1/2) in SW_2^2
-    at worst; a shift by d alone gives |d| / D^(1/2). Two samples of one law are not at distance 0
-    but at one of order N^(-1/2): compare at equal sizes.
+    SW_2 = (E_u W_2(u.a, u.b)^2)^(1/2), u uniform on the unit sphere. In one dimension the optimal
+    plan pairs quantiles, so each term is exact, even for unequal sizes. The mean over u is
+    estimated from `projections` directions, with a relative error of at most about
+    (2 / projections)^(1/2) in SW_2^2; a shift by d gives |d| / D^(1/2). The distance of two
+    samples of one law is not 0 but of order N^(-1/2): compare at equal sizes.
 
     Args:
         a: (N, *D) points, flattened to rows.
         b: (M, *D) points.
         projections: number of directions.
-        seed: of the directions; the same seed gives the same directions.
+        seed: seed of the directions.
 
     Returns:
         The distance, in the unit of the points.
 
     Raises:
-        ValueError: unequal D, no rows, numbers that are not finite, `projections` < 1.
+        ValueError: D differs, there are no rows, numbers are not finite, or `projections` < 1.
 
     Source: Bonneel et al., J. Math. Imaging and Vision 51 (2015).
 
@@ -100,9 +100,10 @@ def sliced_wasserstein(a: Array, b: Array, *, projections: int = 256, seed: int 
 
 
 def _line_cost(a: Tensor, b: Tensor) -> Tensor:
-    """W_2^2 on a line for each row of sorted a (P, N) and b (P, M).
+    """W_2^2 in one dimension for each row of sorted a (P, N) and b (P, M).
 
-    The quantile functions are constant between the steps i/N and j/M, here integers over N M.
+    The quantile functions are constant between the points i/N and j/M, stored as integers over
+    N M.
     """
     n, m = a.shape[1], b.shape[1]
     starts = torch.cat([torch.arange(n) * m, torch.arange(m) * n]).sort().values

@@ -1,4 +1,4 @@
-"""Embeddings of time and class label, and the check every network makes of its inputs."""
+"""Embeddings of time and class label, and the check of every network's inputs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ __all__ = ["FourierFeatures", "LabelEmbedding", "TimeEmbedding", "check_call"]
 class FourierFeatures(nn.Module):
     """Sinusoidal features of time, sin(w_k t) and cos(w_k t) at fixed geometric frequencies.
 
-    The ``dim / 2`` frequencies run from 1 to ``max_frequency`` (radians per unit of t): the slow
-    ones are monotone on [0, 1], the fast ones tell t = 0.001 from t = 0.01. A network with faster
-    ones fits no better and is rougher in t, which solvers feel: with 1000 in place of 100 a U-Net
-    on the digits has the same loss, and an adaptive ODE takes twice the calls.
-    Phases are taken in float32 at least, also in a bfloat16 network.
+    The ``dim / 2`` frequencies range from 1 to ``max_frequency`` (radians per unit of t): the slow
+    features are monotone on [0, 1], the fast ones distinguish t = 0.001 from t = 0.01. Higher
+    frequencies do not improve the fit and make the network rougher in t, which costs solvers
+    steps: with 1000 instead of 100 a U-Net on the digits has the same loss, and an adaptive ODE
+    solver needs twice the calls. Phases are computed in float32 or wider even in a bfloat16
+    network.
 
     Args:
         dim: number of features, even.
@@ -30,7 +31,7 @@ class FourierFeatures(nn.Module):
     Shapes: ``t: (B,)`` -> ``(B, dim)``, in the dtype of t or float32, whichever is wider.
 
     Raises:
-        ValueError: ``dim`` odd or not positive, ``max_frequency`` below 1 or infinite.
+        ValueError: ``dim`` is odd or not positive, or ``max_frequency`` below 1 or infinite.
 
     Source: Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B (there t is an integer
     below 1000, so its fastest feature is ours at ``max_frequency=1000``).
@@ -52,7 +53,7 @@ class FourierFeatures(nn.Module):
             remedy = "pass about 1 / (the smallest time that matters)"
             raise fail("max_frequency", "a finite number >= 1", max_frequency, remedy)
         frequency = torch.logspace(0.0, math.log10(max_frequency), dim // 2, dtype=torch.float64)
-        # Rounded to bfloat16, so that casting the whole network to half precision changes none.
+        # Rounded to bfloat16, so that a cast of the network to half precision changes nothing.
         self.register_buffer("frequency", frequency.to(torch.bfloat16).to(torch.float32))
 
     def forward(self, t: Tensor) -> Tensor:
@@ -65,16 +66,16 @@ class FourierFeatures(nn.Module):
 class LabelEmbedding(nn.Module):
     """Learned vector per class, with one more row for "no label" (label < 0).
 
-    The null row is what classifier-free guidance calls unconditional.
+    The last row is the unconditional input of classifier-free guidance.
 
     Args:
         width: length of the vectors.
         classes: number of classes, at least 1.
 
-    Shapes: ``label: (B,)`` int64 or None, which means no label for all -> ``(B, width)``.
+    Shapes: ``label: (B,)`` int64, or None for no labels -> ``(B, width)``.
 
     Raises:
-        ValueError: ``width`` or ``classes`` not a positive integer.
+        ValueError: ``width`` or ``classes`` is not a positive integer.
 
     Source: Ho and Salimans 2022, "Classifier-free diffusion guidance", section 3.2.
 
@@ -95,7 +96,7 @@ class LabelEmbedding(nn.Module):
     def forward(self, label: Tensor | None, batch: int) -> Tensor:
         if label is None:
             return self.table.weight[self.null].expand(batch, -1)
-        # a label beyond the classes fails, and is not taken for the row of "no label"
+        # a label beyond the classes must fail and not read the row of "no label"
         known = torch.where(label < self.null, label, label + 1)
         row: Tensor = self.table(torch.where(label < 0, self.null, known))
         return row
@@ -103,20 +104,20 @@ class LabelEmbedding(nn.Module):
 
 @final
 class TimeEmbedding(nn.Module):
-    """What conditions a network: a small MLP of the Fourier features of t, plus the label's row.
+    """Embedding of time and label: a small MLP of the Fourier features of t, plus a label vector.
 
         emb(t, label) = W_2 silu(W_1 fourier(t)) + table[label]
 
     Args:
         width: length of the embedding.
         classes: number of classes, 0 for an unconditional network.
-        max_frequency: of the Fourier features.
+        max_frequency: that of the Fourier features.
 
     Shapes: ``t: (B,)``, ``label: (B,)`` int64, -1 or None for no label -> ``(B, width)``, in the
     dtype of the weights.
 
     Raises:
-        ValueError: ``width`` not a positive integer, ``classes`` negative.
+        ValueError: ``width`` is not a positive integer, or ``classes`` is negative.
 
     Source: Ho et al. 2020, appendix B; Dhariwal and Nichol 2021, section 3 (labels).
 
@@ -143,7 +144,7 @@ class TimeEmbedding(nn.Module):
 
 
 def class_count(classes: int) -> int:
-    """The number of classes, checked: 0 for none, or a positive integer."""
+    """Check and return the number of classes: 0 for none, or a positive integer."""
     remedy = "pass the number of classes, or 0 for none"
     return 0 if classes == 0 else positive_int("classes", classes, remedy)
 
@@ -151,18 +152,18 @@ def class_count(classes: int) -> int:
 def check_call(
     x: Tensor, t: Tensor, label: Tensor | None, event: tuple[int | str, ...], classes: int
 ) -> None:
-    """Check the arguments of ``net(x, t, label)`` by shape and dtype alone, so without a sync.
+    """Check shapes and dtypes of the arguments of ``net(x, t, label)``, without synchronisation.
 
     Args:
-        x: the state, to be of shape ``(B, *event)`` and floating point.
-        t: the times, to be of shape ``(B,)`` and floating point.
-        label: the labels, to be of shape ``(B,)`` and int64, or None.
-        event: shape of one sample; a string in it, such as "H", stands for any size.
+        x: the state, which must be floating point of shape ``(B, *event)``.
+        t: the times, which must be floating point of shape ``(B,)``.
+        label: the labels, which must be int64 of shape ``(B,)``, or None.
+        event: shape of one sample; a string in it, such as "H", allows any size.
         classes: the number of classes of the network, 0 if it takes no label.
 
     Raises:
-        ValueError: a wrong shape.
-        TypeError: a wrong dtype, or labels for a network without classes.
+        ValueError: a shape is wrong.
+        TypeError: a dtype is wrong, or labels are given to a network without classes.
 
     Example:
         >>> import torch
@@ -174,7 +175,7 @@ def check_call(
         want = f"shape (B, {', '.join(map(str, event))})"
         raise fail("x", want, x, "reshape it, or build the network for this shape")
     if floating("t", t).shape != x.shape[:1]:
-        remedy = "give one time per sample, as t.expand(len(x)) of a single one"
+        remedy = "pass one time per sample, e.g. t.expand(len(x)) of a single one"
         raise fail("t", f"shape ({len(x)},)", t, remedy)
     if label is None:
         return

@@ -15,7 +15,7 @@ __all__ = ["MLP"]
 
 @final
 class MLP(nn.Module):
-    """Residual multilayer perceptron for vectors, the time added in every block.
+    """Residual multilayer perceptron for vectors, with the time added in every block.
 
         h_0     = W_in x
         h_{k+1} = h_k + V_k silu(W_k norm(h_k) + U_k silu(emb(t, label)))
@@ -35,8 +35,8 @@ class MLP(nn.Module):
     for no label at all -> ``(B, dim)``.
 
     Raises:
-        ValueError: a size that is not a positive integer, x or t or label of another shape.
-        TypeError: labels for a network without classes.
+        ValueError: a size is not a positive integer, or x, t or label has the wrong shape.
+        TypeError: labels are given to a network without classes.
 
     Source: He et al. 2016, "Identity mappings in deep residual networks"; Ho et al. 2020,
     appendix B (time added in every block).
@@ -59,7 +59,7 @@ class MLP(nn.Module):
         max_frequency: float = 100.0,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = dict(
+        self.config: dict[str, Any] = dict(  # values of JSON, for checkpoints
             dim=positive_int("dim", dim),
             width=positive_int("width", width),
             depth=positive_int("depth", depth),
@@ -86,7 +86,7 @@ class MLP(nn.Module):
 
 @final
 class Block(nn.Module):
-    """One residual block: ``h + V silu(W norm(h) + U emb)``, all of them ``(B, width)``."""
+    """One residual block: ``h + V silu(W norm(h) + U emb)`` of states ``(B, width)``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

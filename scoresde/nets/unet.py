@@ -23,21 +23,21 @@ class UNet(nn.Module):
 
     Level l has ``width * multipliers[l]`` channels at 1 / 2^l of the image's size. Each residual
     block is modulated by time and label (a scale and shift after its second group norm), some
-    levels and the middle have self-attention, and the way up reads every feature map of the way
-    down by concatenation. Any H and W will do, odd and non-square ones too: a map of odd size is
-    halved upwards and enlarged again to the size of its skip. The last convolution of every
-    block and of the network starts at zero, so an untrained network returns exactly 0.
+    levels and the middle have self-attention, and the decoder reads every feature map of the
+    encoder by concatenation. H and W are arbitrary, also odd or unequal: an odd size is halved
+    with rounding up, and enlarged to the size of its skip on the way back. The last convolution
+    of every block and of the network starts at zero, so an untrained network returns exactly 0.
 
-    The fused attention kernels of PyTorch have no forward mode and no second derivative; for those
-    run the network under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    The fused attention kernels of PyTorch have no forward mode and no second derivative; if you
+    need them, run the network under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 
     Args:
         channels: channels of the image.
         width: channels at the first level.
-        multipliers: one for each level; their number is the number of resolutions.
-        blocks: residual blocks for each level on the way down (one more on the way up).
-        attention: the levels with self-attention, negative ones counted from the last; ``()``
-            leaves it to the middle alone.
+        multipliers: one per level; their number is the number of resolutions.
+        blocks: residual blocks per level of the encoder (one more in the decoder).
+        attention: the levels with self-attention, where negative numbers count from the last;
+            with ``()`` only the middle has it.
         heads: attention heads, a divisor of the channels wherever there is attention.
         classes: number of classes, 0 for an unconditional network.
         max_frequency: the fastest feature of time, in radians per unit of t; see
@@ -48,10 +48,10 @@ class UNet(nn.Module):
     label, or None for no label at all -> ``(B, channels, H, W)``.
 
     Raises:
-        ValueError: a size that is not a positive integer, no multipliers, a level that does not
-            exist, heads that do not divide the channels, dropout outside [0, 1), x or t or label
-            of another shape.
-        TypeError: labels for a network without classes.
+        ValueError: a size is not a positive integer, multipliers are empty, a level does not
+            exist, the heads do not divide the channels, dropout is outside [0, 1), or x, t or
+            label has the wrong shape.
+        TypeError: labels are given to a network without classes.
 
     Source: Ho et al. 2020, appendix B; Dhariwal and Nichol 2021, section 3 (scale and shift).
 
@@ -77,7 +77,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = dict(
+        self.config: dict[str, Any] = dict(  # values of JSON, for checkpoints
             channels=positive_int("channels", channels),
             width=positive_int("width", width),
             multipliers=[positive_int("multipliers", m) for m in multipliers],
@@ -168,7 +168,7 @@ class Block(nn.Module):
 
 @final
 class Halve(nn.Module):
-    """Halves height and width, rounding up; takes emb, unused, so as to be called like a Block."""
+    """Halves height and width, rounding up; it ignores emb, which a Block takes."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class Attention(nn.Module):
 
 
 def heads_by_level(attention: Sequence[int], widths: list[int], heads: int) -> list[int]:
-    """Attention heads at every level, 0 for none, checked to divide the channels there."""
+    """Attention heads of every level, 0 for none; raise if they do not divide the channels."""
     n = len(widths)
     if any(isinstance(level, bool) or level not in range(-n, n) for level in attention):
         remedy = f"name the levels by index, from {-n} to {n - 1}"
@@ -219,7 +219,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def zeroed(layer: Layer) -> Layer:
-    """The layer, its weights started at zero."""
+    """Return the layer with its weights set to zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

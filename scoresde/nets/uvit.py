@@ -17,27 +17,27 @@ __all__ = ["UViT"]
 
 @final
 class UViT(nn.Module):
-    """U-ViT: a transformer that takes patches, time and label all as tokens, with long skips.
+    """U-ViT: a transformer whose tokens are patches, time and label, with long skips.
 
-    The first ``n = (depth - 1) // 2`` blocks each send their tokens to a late block, the last
-    sender to the first receiver, where they enter by concatenation and a linear map:
+    The output of each of the first ``n = (depth - 1) // 2`` blocks is an input of a late block
+    (the first of them of the last block), by concatenation and a linear map:
 
         h <- block(W [h; skip])
 
     The one or two blocks between have no skip. The final 3 x 3 convolution starts at zero, so an
     untrained network returns exactly 0.
 
-    The fused attention kernels of PyTorch have no forward mode and no second derivative; for those
-    run the network under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    The fused attention kernels of PyTorch have no forward mode and no second derivative; if you
+    need them, run the network under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 
     Args:
         channels: channels of the image.
         size: height and width of the image, an int if equal, divisible by ``patch``.
         patch: side of the square patches.
         width: length of the tokens.
-        depth: number of transformer blocks; from 3 on there are long skips.
+        depth: number of transformer blocks; with 3 or more there are long skips.
         heads: attention heads, a divisor of ``width``.
-        mlp_ratio: hidden units of a block's MLP, in units of ``width``.
+        mlp_ratio: hidden units of a block's MLP divided by ``width``.
         classes: number of classes, 0 for an unconditional network.
         max_frequency: the fastest feature of time, in radians per unit of t; see
             ``FourierFeatures``.
@@ -46,9 +46,9 @@ class UViT(nn.Module):
     label, or None for no label at all -> ``(B, channels, H, W)``.
 
     Raises:
-        ValueError: a size that is not a positive integer, a patch that does not divide the size,
-            heads that do not divide the width, x or t or label of another shape.
-        TypeError: labels for a network without classes.
+        ValueError: a size is not a positive integer, the patch does not divide the size, the
+            heads do not divide the width, or x, t or label has the wrong shape.
+        TypeError: labels are given to a network without classes.
 
     Source: Bao et al. 2023, "All are worth words: a ViT backbone for diffusion models".
 
@@ -75,7 +75,7 @@ class UViT(nn.Module):
     ) -> None:
         super().__init__()
         height, breadth = image_size(size, positive_int("patch", patch))
-        self.config: dict[str, Any] = dict(
+        self.config: dict[str, Any] = dict(  # values of JSON, for checkpoints
             channels=positive_int("channels", channels),
             size=[height, breadth],
             patch=patch,
@@ -148,7 +148,7 @@ class Block(nn.Module):
 
 
 def image_size(size: int | tuple[int, int], patch: int) -> tuple[int, int]:
-    """Height and width of the image, checked to be whole numbers of patches."""
+    """Height and width of the image; raise unless they are whole numbers of patches."""
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2:
         raise fail("size", "an int or (height, width)", size, "pass the image's own size")
@@ -160,7 +160,7 @@ def image_size(size: int | tuple[int, int], patch: int) -> tuple[int, int]:
 
 
 def start(net: UViT) -> None:
-    """The initial weights: normals of std 0.02, and zeros in the last convolution."""
+    """Set the initial weights: normals of std 0.02, and zeros in the last convolution."""
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)

@@ -292,7 +292,7 @@ def test_mass_is_kept_by_the_scheme_itself(monkeypatch: pytest.MonkeyPatch) -> N
     """Without the rescaling of every step the mass drifts by rounding alone."""
     from scoresde.fokker_planck import evolve
 
-    monkeypatch.setattr(evolve._Walk, "mended", lambda self, p, mass: p)
+    monkeypatch.setattr(evolve._Integration, "corrected", lambda self, p, mass: p)
     for axes, data in (([(-5, 5, 100)], DATA), ([(-5, 5, 30)] * 2, TILTED)):
         equation = FokkerPlanck(VP, axes)
         first = float(

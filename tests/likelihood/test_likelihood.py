@@ -274,7 +274,7 @@ def test_images_and_single_precision() -> None:
 
 
 @pytest.mark.parametrize("sde", [VP, VESDE()], ids=["vp", "ve"])
-def test_truncation_is_estimated_and_mended(sde: AffineSDE) -> None:
+def test_truncation_is_estimated_and_corrected(sde: AffineSDE) -> None:
     x, t = TILTED.sample(2000, seed=6), 1e-3
     options = {"prior": TILTED.marginal(sde, sde.T), "divergence": "exact", "t_end": t}
     clean, node = TILTED.log_prob(x), sde.at(t)
