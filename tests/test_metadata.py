@@ -56,3 +56,13 @@ def test_the_nightly_run_takes_the_newest_of_all_and_runs_every_test() -> None:
     assert "--upgrade-strategy eager" in workflow
     assert "-c constraints.txt" not in workflow
     assert re.findall(r"tests: \[(.*)\]", workflow) == ['"not slow", "slow"']
+
+
+def test_all_files_of_the_package_that_are_no_code_are_installed() -> None:
+    package = ROOT / "scoresde"
+    files = {
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    }
+    assert files == set(setup()["options.package_data"]["scoresde"].split())
