@@ -9,8 +9,8 @@ without.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 from scoresde._check import (
@@ -33,6 +33,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
 }
 """The learning rate after the warm-up, as a share of `lr` at a progress from 0 to 1."""
+
+ZERO_IS_NONE: Mapping[str, object] = {"off": 0}
+"""Metadata of a field that the command line sets to None by the value 0."""
 
 
 @final
@@ -72,10 +75,10 @@ class Optim:
     weight_decay: float = 0.0
     """The weight decay of AdamW."""
 
-    clip: float | None = 1.0
+    clip: float | None = field(default=1.0, metadata=ZERO_IS_NONE)
     """The largest norm of the gradient. None, on the command line also 0, disables the limit."""
 
-    ema: float | None = 0.999
+    ema: float | None = field(default=0.999, metadata=ZERO_IS_NONE)
     """The decay of the exponential moving average of the weights, in [0, 1). With None, on the
     command line also 0, no average is kept."""
 
@@ -128,7 +131,8 @@ class Loss:
     `scoresde.dsm_loss`."""
 
     weighting: str | Callable[..., Any] = "eps"  # Any: the number or tensor w(node)
-    """The weighting of the loss: eps, x0, v, likelihood, min_snr or edm."""
+    """The weighting of the loss: a key of `scoresde.losses.WEIGHTINGS`, or in Python a function
+    w(node) on the squared error of eps."""
 
     time: Any = None  # a TimeSampler, which stands in a higher layer
     """How times are drawn. By default log-normally around the scale of the data, spread evenly

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scoresde import VPSDE, Preconditioned, ReverseSampler, dsm_loss, load, save
 from scoresde.cli import main
-from scoresde.cli.build import registered
+from scoresde.cli.flags import registered
 from scoresde.losses import TIMES, WEIGHTINGS
 from scoresde.metrics import METRICS, compare_sets
 from scoresde.nets import MLP, NETS

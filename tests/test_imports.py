@@ -36,7 +36,7 @@ HEAVY = frozenset(
         "torchsde",
         "torchvision",
         "tqdm",
-        "typer",
+        "tyro",
     }
 )
 BUDGET_MS = 150.0

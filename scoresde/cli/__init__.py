@@ -26,16 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: 0
     """
     try:
-        import typer  # noqa: F401
+        import tyro  # noqa: F401
     except ImportError:
         print(
-            "scoresde: the command line needs typer, which is not installed; run: "
+            "scoresde: the command line needs tyro, which is not installed; run: "
             "pip install 'scoresde[cli]'",
             file=sys.stderr,
         )
         raise SystemExit(2) from None
-    from scoresde.cli.app import app
+    from scoresde.cli.app import run
     from scoresde.cli.common import as_program
 
     with as_program():
-        app(args=None if arguments is None else list(arguments), prog_name="scoresde")
+        run(sys.argv[1:] if arguments is None else arguments)
+    raise SystemExit(0)

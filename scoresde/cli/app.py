@@ -1,79 +1,99 @@
-"""The table of the commands."""
+"""The table of the commands, and how one of them is found and run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from inspect import getdoc, signature
-from typing import Annotated, Any
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
 
-import typer
-from typer.core import TyperCommand
+from scoresde.cli.common import guarded, say
+from scoresde.cli.config import Call, written
+from scoresde.cli.flags import flags_of
+from scoresde.cli.loaders import loader_help
 
-from scoresde.cli import compare, encode, export, inspect, interpolate, likelihood, sample, train
-from scoresde.cli.common import TRACEBACK, guarded
-from scoresde.cli.loaders import WithLoaders
+__all__ = ["COMMANDS", "command", "run"]
 
-__all__ = ["COMMANDS", "app"]
+COMMANDS = {
+    "train": "train.Train",
+    "sample": "sample.Sample",
+    "likelihood": "likelihood.Likelihood",
+    "encode": "encode.Encode",
+    "decode": "encode.Decode",
+    "interpolate": "interpolate.Interpolate",
+    "compare": "compare.Compare",
+    "inspect": "inspect.Inspect",
+    "export": "export.Export",
+}
+"""Each command, and its dataclass: the fields are its options, `run` is what it does."""
 
-COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = (
-    (train.train, train.EXAMPLES),
-    (sample.sample, sample.EXAMPLES),
-    (likelihood.likelihood, likelihood.EXAMPLES),
-    (encode.encode, encode.EXAMPLES),
-    (encode.decode, encode.DECODE_EXAMPLES),
-    (interpolate.interpolate, interpolate.EXAMPLES),
-    (compare.compare, compare.EXAMPLES),
-    (inspect.inspect, inspect.EXAMPLES),
-    (export.export, export.EXAMPLES),
-)
-"""A command, and the examples below its help."""
+USAGE = """usage: scoresde [-h] [--version] [--traceback] COMMAND ...
 
-app = typer.Typer(
-    name="scoresde",
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+Score-based generative models: train them, sample from them, judge them, look into them.
+
+{commands}
+
+  -h, --help    Show this text; behind a command, the help of that command.
+  --version     Print the version.
+  --traceback   Show where an error comes from.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 ended by a signal."""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def command(name: str) -> Any:
+    """The dataclass of a command, with `EXAMPLES` and a method `run`."""
+    module, _, kind = COMMANDS[name].partition(".")
+    return getattr(import_module(f"scoresde.cli.{module}"), kind)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a command line.
+
+    Raises:
+        SystemExit: after a help text, and after an error with its exit code.
+    """
+    words = list(arguments)
+    traceback = "--traceback" in words
+    words = [word for word in words if word != "--traceback"]
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE.format(commands=_summaries()))
+        raise SystemExit(0 if words else 2)
+    if words[0] == "--version":
         from importlib.metadata import version
 
         print(f"scoresde {version('scoresde')}")
-        raise typer.Exit
+        raise SystemExit(0)
+    name = words.pop(0)
+    if name not in COMMANDS:
+        _unknown(name)
+    kind = command(name)
+    with guarded(written(flags_of(kind)), traceback):
+        try:
+            call = Call.read(kind, name, words)
+        except SystemExit as end:
+            if end.code == 0:  # behind the help, which tyro has printed
+                print(_examples(kind))
+            raise
+        if call.moved:
+            where = call.values["out"]
+            say(f"--out: {where}, where its config.json is, and no longer {call.moved}")
+        call.command(kind).run(call)
 
 
-@app.callback(epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 by signals.")
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print it.", is_eager=True, callback=_version)
-    ] = False,
-    traceback: Annotated[
-        bool,
-        typer.Option("--traceback", envvar=TRACEBACK, help="Show where an error comes from."),
-    ] = False,
-) -> None:
-    """Score-based generative models: train them, sample from them, judge them, look into them."""
+def _unknown(name: str) -> NoReturn:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else "scoresde --help lists them"
+    print(f"scoresde: no such command: {name!r}; {remedy}", file=sys.stderr)
+    raise SystemExit(2)
 
 
-def _unwrapped(function: Callable[..., Any]) -> str:
-    """The docstring with each paragraph in one line, for the terminal to wrap."""
-    paragraphs = (getdoc(function) or "").split("\n\n")
-    return _literal("\n\n".join(" ".join(part.split()) for part in paragraphs))
+def _summaries() -> str:
+    first = {name: (command(name).__doc__ or "").partition("\n")[0] for name in COMMANDS}
+    return "\n".join(f"  {name:13} {text}" for name, text in first.items())
 
 
-def _literal(text: str) -> str:
-    """The text as typer shows it to the letter: rich takes scoresde[export] for a style."""
-    try:
-        from rich.markup import escape
-    except ImportError:
-        return text
-    return escape(text)
-
-
-for function, examples in COMMANDS:
-    kind = WithLoaders if "data_option" in signature(function).parameters else TyperCommand
-    command = app.command(cls=kind, help=_unwrapped(function), epilog=_literal(examples))
-    command(guarded(function))
+def _examples(kind: Any) -> str:
+    """What stands below the flags in the help of a command."""
+    loaders = f"{loader_help()}\n\n" if "data_option" in flags_of(kind) else ""
+    return f"{loaders}Examples:\n\n{kind.EXAMPLES.strip()}"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoresde.cli.common import key_values
@@ -26,27 +23,11 @@ __all__ = [
     "build_time",
     "count_classes",
     "present",
-    "registered",
     "with_options",
 ]
 
 INFERRED = ("dim", "channels", "size", "classes")
 """Arguments of the networks that come from the data."""
-
-
-def registered(room: str, table: str) -> str:
-    """The names in a registry, for a help text, e.g. "mlp, unet or uvit".
-
-    They are read from the source, for to import a room is to import torch, which takes seconds.
-    """
-    spec = find_spec(f"scoresde.{room}")
-    source = "" if spec is None or spec.origin is None else Path(spec.origin).read_text("utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table:
-            keys = node.value.keys if isinstance(node.value, ast.Dict) else []
-            *names, last = [ast.literal_eval(key) for key in keys if key is not None]
-            return f"{', '.join(names)} or {last}"
-    raise LookupError(f"there is no dictionary {table} in scoresde.{room}")
 
 
 def with_options(

@@ -1,8 +1,7 @@
-"""What the commands share: options, checkpoints, samplers, output, errors as exit codes."""
+"""What the commands share: errors as exit codes, output, folders, samplers."""
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -10,16 +9,13 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from scoresde.cli.flags import Flags, flags_of, spelled
+from scoresde.cli.messages import FLAGS, Flags, spelled
 
 if TYPE_CHECKING:
     import torch
@@ -29,16 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TRACEBACK",
-    "BatchSize",
-    "Device",
-    "Eta",
-    "GridName",
-    "Json",
-    "Model",
-    "Overwrite",
-    "Seed",
-    "SolverName",
-    "Steps",
     "as_program",
     "check_file",
     "check_folder",
@@ -51,133 +37,14 @@ __all__ = [
     "pick_device",
     "progress",
     "say",
+    "watched",
 ]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 TRACEBACK = "SCORESDE_TRACEBACK"
 """The environment variable that, set to 1, has errors show where they come from."""
 
 
-FLAGS: ContextVar[Flags] = ContextVar("FLAGS")
-"""How the arguments of the command that runs are written; see `scoresde.cli.flags`."""
-
-
-# Options that mean the same in every command
-
-Model = Annotated[
-    Path,
-    typer.Argument(
-        help="A run's folder, or a checkpoint: runs/x, runs/x/checkpoint, runs/x/best.",
-        metavar="MODEL",
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        help="cpu, cuda, mps ...; by default the accelerator if there is one.",
-        rich_help_panel="This call",
-    ),
-]
-Json = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        help="Print one JSON object on stdout, and no progress bars.",
-        rich_help_panel="This call",
-    ),
-]
-Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite",
-        help="Replace what stands at --out; without it nothing is ever overwritten.",
-        rich_help_panel="This call",
-    ),
-]
-Seed = Annotated[
-    int,
-    typer.Option(
-        help="The seed of all random numbers.", min=0, metavar="N", rich_help_panel="This call"
-    ),
-]
-BatchSize = Annotated[
-    int,
-    typer.Option(
-        help="Samples at a time, which bounds the memory.",
-        min=1,
-        metavar="N",
-        rich_help_panel="This call",
-    ),
-]
-SolverName = Annotated[
-    str,
-    typer.Option(
-        "--solver",
-        help='A solver by name; "auto" is what was measured to do best with this many steps, '
-        '"calibration:NAME" one that was saved with the model.',
-        rich_help_panel="Solver",
-    ),
-]
-Steps = Annotated[
-    int | None,
-    typer.Option(help="Steps of the solver; 50 by default.", min=1, rich_help_panel="Solver"),
-]
-GridName = Annotated[
-    str | None,
-    typer.Option(
-        "--grid",
-        help="log_snr, uniform, quadratic, karras, sigmoid, or times: 1.0,0.5,0.1,0.001.",
-        rich_help_panel="Solver",
-    ),
-]
-Eta = Annotated[
-    float | None,
-    typer.Option(
-        help="Stochasticity: 0 the probability flow, 1 the reverse SDE; the solver's own if "
-        "not given.",
-        min=0.0,
-        rich_help_panel="Solver",
-    ),
-]
-
-
 # Errors
-
-
-def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """The command with errors as exit codes: a message on stderr, no traceback.
-
-    2 for bad input (ValueError, TypeError, a missing file, folder, package or permission), 1 for a
-    run that failed, 130 for Ctrl-C. `--traceback` or SCORESDE_TRACEBACK=1 shows the traceback.
-    Arguments of the library are named by the flags that they come from.
-    """
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        flags = flags_of(command)
-        FLAGS.set(flags)
-        try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            _complain("interrupted")
-            raise typer.Exit(128 + signal.SIGINT) from None
-        except Exception as error:
-            if isinstance(error, typer.Exit | typer.Abort | typer.BadParameter):
-                raise
-            if _wants_traceback() or isinstance(error, BrokenPipeError):
-                raise
-            if isinstance(error, (*BAD_INPUT, OSError, RuntimeError, FloatingPointError)) and str(
-                error
-            ):
-                _complain(spelled(str(error), FLAGS.get(flags)))
-            else:
-                name = type(error).__name__
-                _complain(f"{name}: {error}; `scoresde --traceback ...` shows where")
-            raise typer.Exit(2 if isinstance(error, BAD_INPUT) else 1) from None
-
-    return run
 
 
 BAD_INPUT = (
@@ -190,11 +57,41 @@ BAD_INPUT = (
     IsADirectoryError,
     PermissionError,
 )
-"""What a user can mend by another command line; all else is a run that failed."""
+"""What a user can correct by another command line; all else is a run that failed."""
+
+TOLD = (*BAD_INPUT, OSError, RuntimeError, FloatingPointError)
+"""Errors whose message says all that there is to say."""
 
 
-def _wants_traceback() -> bool:
-    return os.environ.get(TRACEBACK, "") not in ("", "0") or "--traceback" in sys.argv
+@contextmanager
+def guarded(flags: Flags, traceback: bool = False) -> Iterator[None]:
+    """Errors as exit codes: a message on stderr, no traceback.
+
+    2 for bad input (ValueError, TypeError, a missing file, folder, package or permission), 1 for a
+    run that failed, 130 for Ctrl-C. Arguments of the library are named by the flags that they come
+    from.
+
+    Args:
+        flags: how the arguments of the command are written.
+        traceback: show where the error comes from, in place of the message.
+    """
+    FLAGS.set(flags)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        raise SystemExit(128 + signal.SIGINT) from None
+    except Exception as error:
+        if traceback or os.environ.get(TRACEBACK, "") not in ("", "0"):
+            raise
+        if isinstance(error, BrokenPipeError):
+            raise
+        if isinstance(error, TOLD) and str(error):
+            _complain(spelled(str(error), FLAGS.get()))
+        else:
+            name = type(error).__name__
+            _complain(f"{name}: {error}; `scoresde --traceback ...` shows where")
+        raise SystemExit(2 if isinstance(error, BAD_INPUT) else 1) from None
 
 
 def _complain(message: str) -> None:
@@ -216,7 +113,7 @@ def _write(line: str) -> None:
 def as_program() -> Iterator[None]:
     """SIGTERM as an orderly exit (143), a reader that left as 141, warnings in one line."""
 
-    def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    def warn(message: Warning | str, *_: Any, **__: Any) -> None:  # as warnings calls it
         _complain(f"warning: {spelled(str(message), FLAGS.get({}))}")
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -258,7 +155,7 @@ def say(message: str) -> None:
 def emit(result: Mapping[str, Any], text: str, as_json: bool) -> None:
     """The result on stdout, by the first process: one JSON object, or the text.
 
-    Numbers that are not finite become null, which JSON has and NaN it has not.
+    Numbers that are not finite become null, since JSON has no NaN.
     """
     if is_first():
         print(json.dumps(_plain(result), allow_nan=False) if as_json else text, flush=True)

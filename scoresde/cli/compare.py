@@ -3,110 +3,27 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-import typer
-
-from scoresde.cli.common import (
-    BatchSize,
-    Device,
-    Json,
-    Model,
-    Overwrite,
-    check_folder,
-    claim_folder,
-    emit,
-    watched,
-)
-from scoresde.cli.config import ConfigFile, write_config
+from scoresde.cli.common import check_folder, claim_folder, emit, watched
+from scoresde.cli.config import OF_THE_CALL, Call
+from scoresde.cli.flags import argument, flag
 from scoresde.cli.opened import open_checkpoint
-from scoresde.cli.samples import Holdout, Samples, open_samples
-from scoresde.cli.source import DataOptions
+from scoresde.cli.samples import Samples, open_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EXAMPLES", "compare"]
+__all__ = ["Compare"]
 
-EXAMPLES = """Examples:
-
-scoresde compare runs/moons --out report
-
-scoresde compare runs/digits --solvers ddim,unipc_3,auto --steps 5,10,20 --n 256 --data digits
---data-option split=test --label all --out report
-
-scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --out grids --json
-"""
-
-OF_THE_CALL = ("overwrite", "as_json", "config")
 PAGE, NUMBERS = "index.html", "comparison.json"
 
 
-def _panel(help: str, *names: str, panel: str = "Comparison", **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
-
-
-def compare(
-    ctx: typer.Context,
-    model: Model,
-    out: Annotated[
-        Path, _panel("The folder of the report.", "--out", panel="This call", metavar="FOLDER")
-    ],
-    solvers: Annotated[
-        str, _panel("Names with commas between them.", metavar="NAMES")
-    ] = "ddim,dpmpp_2m,unipc_3,auto",
-    steps: Annotated[
-        str, _panel("Numbers of steps with commas between them.", metavar="NUMBERS")
-    ] = "5,10,20,50",
-    grids: Annotated[
-        str | None, _panel("Grids by name, each tried; the solver's own if not given.")
-    ] = None,
-    n: Annotated[int, _panel("Samples that each solver makes of a seed.", "--n", min=2)] = 256,
-    seeds: Annotated[str, _panel("Numbers with commas between them.", metavar="NUMBERS")] = "0",
-    label: Annotated[
-        str | None,
-        _panel(
-            "Class of the samples by name or number; several that take turns, dog,cat; all of "
-            "them, or none, the default. Of --data with labels the same classes are taken.",
-            panel="Samples",
-            metavar="CLASS",
-        ),
-    ] = None,
-    shape: Annotated[
-        str | None,
-        _panel(
-            "The shape of one sample, for example 1x28x28, if the checkpoint does not say it.",
-            panel="Samples",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        _panel(
-            "Data that sets of samples are compared with, by name or path; at least 2 N of them.",
-            panel="Data",
-            metavar="DATA",
-        ),
-    ] = None,
-    data_option: DataOptions = None,
-    holdout: Holdout = 0.0,
-    tolerance: Annotated[
-        float | None,
-        _panel("Relative and absolute tolerance of the reference; 2e-6 by default.", metavar="X"),
-    ] = None,
-    fine_steps: Annotated[
-        int, _panel("Steps of the reference for stochastic solvers, without --data.", min=1)
-    ] = 200,
-    rounds: Annotated[int, _panel("How often each solver is timed, in turns.", min=1)] = 3,
-    t_end: Annotated[
-        float | None, _panel("Where sampling stops; the SDE's own by default.", metavar="X")
-    ] = None,
-    batch_size: BatchSize = 256,
-    device: Device = None,
-    config: ConfigFile = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+@final
+@dataclass(frozen=True, kw_only=True)
+class Compare:
     """Find the solver that suits a model: error, network calls and seconds, in one report.
 
     Deterministic solvers are judged by the distance of every sample from that of an adaptive
@@ -115,51 +32,98 @@ def compare(
     of its measure. The folder gets index.html (figures, tables, samples; one file that needs no
     other), comparison.json (all numbers) and config.json, with which --config repeats it.
     """
-    from scoresde.comparison import compare as run
-    from scoresde.solvers import AdaptiveODE
 
-    check_folder(out, overwrite)
-    opened = open_checkpoint(model, device)
-    low, high = -1.0, 1.0
-    if opened.quantisation is not None:
-        low, high = opened.quantisation.low, opened.quantisation.high
-    real = None
-    if data is not None:
-        turns = opened.turns(label)
-        samples = open_samples(
-            opened,
-            data,
-            data_option,
-            holdout=holdout,
-            unconditional=turns is None,
-            without="leave --label out",
+    EXAMPLES: ClassVar[str] = """
+scoresde compare runs/moons --out report
+scoresde compare runs/digits --solvers ddim,unipc_3,auto --steps 5,10,20 --n 256 --data digits
+    --data-option split=test --label all --out report
+scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --out grids --json
+"""
+
+    model: Path = argument("MODEL")
+    out: Path = flag(metavar="FOLDER")
+    """The folder of the report."""
+    solvers: tuple[str, ...] = ("ddim", "dpmpp_2m", "unipc_3", "auto")
+    """The names of the solvers, with commas between them."""
+    steps: tuple[int, ...] = (5, 10, 20, 50)
+    """The numbers of steps, with commas between them."""
+    grids: tuple[str, ...] | None = None
+    """The names of the grids, each of which is tried. By default it is the solver's own."""
+    n: int = 256
+    """The number of samples that each solver draws with one seed."""
+    seeds: tuple[int, ...] = (0,)
+    """The seeds, with commas between them."""
+    label: str | None = flag(None, metavar="CLASS")
+    """The class of the samples by name or number; several that take turns, such as dog,cat; all
+    of them; or none, the default. Of --data with labels the same classes are taken."""
+    shape: str | None = flag(None, metavar="CxHxW")
+    data: str | None = flag(None, metavar="DATA")
+    """Data that sets of samples are compared with, by name or path. At least 2 N are needed."""
+    data_option: list[str] = field(default_factory=list)
+    holdout: float = 0.0
+    tolerance: float | None = None
+    """The relative and absolute tolerance of the reference, 2e-6 by default."""
+    fine_steps: int = 200
+    """The number of steps of the reference for stochastic solvers, without --data."""
+    rounds: int = 3
+    """How often each solver is timed, in turns."""
+    t_end: float | None = None
+    batch_size: int = 256
+    device: str | None = None
+    config: Path | None = None
+    overwrite: bool = False
+    json: bool = False
+
+    def run(self, call: Call) -> None:
+        """Compare."""
+        from scoresde.comparison import compare
+        from scoresde.solvers import AdaptiveODE
+
+        check_folder(self.out, self.overwrite)
+        opened = open_checkpoint(self.model, self.device)
+        low, high = -1.0, 1.0
+        if opened.quantisation is not None:
+            low, high = opened.quantisation.low, opened.quantisation.high
+        real = None
+        if self.data is not None:
+            turns = opened.turns(self.label)
+            samples = open_samples(
+                opened,
+                self.data,
+                self.data_option,
+                holdout=self.holdout,
+                unconditional=turns is None,
+                without="leave --label out",
+            )
+            real = samples.take(_rows_of(samples, turns))[0]
+        reference = None
+        if self.tolerance is not None:
+            reference = AdaptiveODE("dopri5", self.tolerance, self.tolerance)
+        about = _about(opened, self.label, self.data) | {"command": _command(call)}
+        found = compare(
+            opened.model.sde,
+            opened.model,
+            (self.n, *opened.shape(self.shape)),
+            solvers=self.solvers,
+            steps=self.steps,
+            grids=self.grids,
+            seeds=self.seeds,
+            reference=reference,
+            cond=opened.labels(self.label, self.n) or None,
+            reference_data=real,
+            fine_steps=self.fine_steps,
+            rounds=self.rounds,
+            t_end=self.t_end,
+            batch_size=self.batch_size,
+            about=about,
+            progress=watched(self.json),
         )
-        real = samples.take(_rows_of(samples, turns))[0]
-    reference = None if tolerance is None else AdaptiveODE("dopri5", tolerance, tolerance)
-    found = run(
-        opened.model.sde,
-        opened.model,
-        (n, *opened.shape(shape)),
-        solvers=solvers.split(","),
-        steps=_numbers("steps", steps),
-        grids=None if grids is None else grids.split(","),
-        seeds=_numbers("seeds", seeds),
-        reference=reference,
-        cond=opened.labels(label, n) or None,
-        reference_data=real,
-        fine_steps=fine_steps,
-        rounds=rounds,
-        t_end=t_end,
-        batch_size=batch_size,
-        about=_about(opened, label, data) | {"command": _command(ctx)},
-        progress=watched(as_json),
-    )
-    place = claim_folder(out, overwrite, (PAGE, NUMBERS))
-    found.html(place / PAGE, title=f"Solvers on {model.name}", low=low, high=high)
-    (place / NUMBERS).write_text(found.to_json() + "\n", encoding="utf-8")
-    write_config(ctx, place)
-    result = found.to_dict() | {"out": str(place), "page": str(place / PAGE)}
-    emit(result, f"{found.table()}\n\n{place / PAGE}", as_json)
+        place = claim_folder(self.out, self.overwrite, (PAGE, NUMBERS))
+        found.html(place / PAGE, title=f"Solvers on {self.model.name}", low=low, high=high)
+        (place / NUMBERS).write_text(found.to_json() + "\n", encoding="utf-8")
+        call.write(place)
+        result = found.to_dict() | {"out": str(place), "page": str(place / PAGE)}
+        emit(result, f"{found.table()}\n\n{place / PAGE}", self.json)
 
 
 def _rows_of(samples: Samples, turns: list[int] | None) -> Tensor:
@@ -183,23 +147,16 @@ def _about(opened: Any, label: str | None, data: str | None) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _command(ctx: typer.Context) -> str:
+def _command(call: Call) -> str:
     """The command line that repeats the comparison, options at their defaults left out."""
-    words = ["scoresde", str(ctx.info_name)]
-    for option in ctx.command.params:
-        value = ctx.params.get(str(option.name))
-        if option.param_type_name == "argument":
+    words = ["scoresde", call.name]
+    for name, option in call.options.items():
+        value = call.values[name]
+        if option.metadata.get("positional"):
             words.append(str(value))
-        elif value not in (None, option.default, [], ()) and option.name not in OF_THE_CALL:
-            several = value if isinstance(value, list | tuple) else [value]
-            words += [word for each in several for word in (option.opts[0], str(each))]
+        elif option.default is MISSING or value not in (None, option.default):
+            several = value if isinstance(value, list) else [value]
+            commas = [",".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in several]
+            if name not in OF_THE_CALL:
+                words += [word for text in commas for word in (option.written[:-3], text)]
     return shlex.join(words)
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"{option}: expected whole numbers with commas between them, got {text!r}"
-        ) from None

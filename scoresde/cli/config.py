@@ -2,36 +2,104 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any, TypeVar, final
 
 from scoresde._io import write
-from scoresde.cli.common import say
+from scoresde.cli.flags import Flag, build, flags_of, parse
+from scoresde.cli.messages import ALIASES
 
-__all__ = [
-    "ABOUT",
-    "ConfigFile",
-    "given",
-    "read_file",
-    "say_where",
-    "settings",
-    "write_config",
-]
+__all__ = ["ABOUT", "Call", "read_file", "written"]
+
+T = TypeVar("T")
 
 ABOUT = "about"
 """The key under which a run's config.json says what it is; not an option."""
 
-MOVED = " moved from"
-"""The key, of no option, under which the former place of a moved folder is kept."""
-
-OF_THE_CALL = frozenset({"config", "as_json", "overwrite", "resume", "auto_resume"})
+OF_THE_CALL = frozenset({"config", "json", "overwrite", "resume", "auto_resume"})
 """Options that say how a command is called and not what it does: not in a file."""
+
+
+@final
+@dataclass
+class Call:
+    """A command line that has been read.
+
+    Attributes:
+        name: of the command.
+        options: its flags by name.
+        values: of all flags by name, defaults included.
+        given: names of those that a flag or the file gave.
+        moved: the --out of a config.json that lies elsewhere now, or None.
+    """
+
+    name: str
+    options: Mapping[str, Flag]
+    values: dict[str, Any]
+    given: frozenset[str]
+    moved: str | None = None
+
+    @classmethod
+    def read(cls, kind: type, name: str, arguments: Sequence[str]) -> Call:
+        """Read a command line, and the file that --config names.
+
+        Raises:
+            SystemExit: after the help, and after an error of the command line.
+            OSError, TypeError, ValueError: the file is not there, or an option in it is wrong.
+        """
+        options = flags_of(kind)
+        below: dict[str, Any] = {}
+        moved = None
+        if path := _config_of(arguments):
+            table = read_file(path)
+            below = _defaults(name, options, table, str(path))
+            if (own := _place(path, table, below)) is not None and not options["out"].is_in(
+                arguments
+            ):
+                moved, below["out"] = below["out"], own
+        values = parse(
+            kind,
+            arguments,
+            below,
+            prog=f"scoresde {name}",
+            about=inspect.cleandoc(kind.__doc__ or ""),
+        )
+        given = {n for n, option in options.items() if option.is_in(arguments)} | below.keys()
+        return cls(name, options, values, frozenset(given), moved and str(moved))
+
+    def command(self, kind: type[T]) -> T:
+        """The command with its values."""
+        return build(kind, self.values)
+
+    def settings(self) -> dict[str, Any]:
+        """All options by name, defaults included, as a config file holds them."""
+        found = {k: v for k, v in sorted(self.values.items()) if k not in OF_THE_CALL}
+        return {k: str(v) if isinstance(v, os.PathLike) else v for k, v in found.items()}
+
+    def write(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+        """Write `config.json` into a run's folder: `scoresde COMMAND --config` repeats the run.
+
+        Args:
+            folder: of the run; made if it is not there.
+            about: anything that json holds, to be read by people and by other commands.
+        """
+        from importlib.metadata import version
+
+        head = {"command": self.name, "version": version("scoresde"), **(about or {})}
+        text = json.dumps({**self.settings(), ABOUT: head}, indent=1, default=str)
+        write(folder / "config.json", f"{text}\n".encode())
+
+
+def written(options: Mapping[str, Flag]) -> dict[str, str]:
+    """How each argument of the library is written, by the flags of a command."""
+    found = {name: option.written for name, option in options.items()}
+    return found | {name: found[own] for name, own in ALIASES.items() if own in found}
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -62,111 +130,40 @@ def _toml(path: Path) -> dict[str, Any]:
     return table
 
 
-def _read(ctx: typer.Context, path: Path | None) -> Path | None:
-    """The callback of --config: the file's values become the defaults of the flags."""
-    if path is None or ctx.resilient_parsing:
-        return path
-    try:
-        table = read_file(path)
-        ctx.default_map = _placed(_defaults(ctx, table, str(path)), table, path)
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from error
-    return path
+def _config_of(arguments: Sequence[str]) -> Path | None:
+    """The value of --config, which is read before the other flags."""
+    words = list(arguments)
+    for place, word in enumerate(words):
+        if word == "--config" and place + 1 < len(words):
+            return Path(words[place + 1])
+        if word.startswith("--config="):
+            return Path(word.partition("=")[2])
+    return None
 
 
-def _defaults(ctx: typer.Context, table: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _defaults(
+    name: str, options: Mapping[str, Flag], table: Mapping[str, Any], path: str
+) -> dict[str, Any]:
     from scoresde._check import choice
 
-    name, about = str(ctx.info_name), table.get(ABOUT, {})
+    about = table.get(ABOUT, {})
     made_by = about.get("command", name) if isinstance(about, dict) else name
     if made_by != name:
         raise ValueError(f"config: {path} is of `scoresde {made_by}`, not of `scoresde {name}`")
-    options = {p.name: p for p in ctx.command.params if p.name not in (None, *OF_THE_CALL)}
+    known = [key for key in options if key not in OF_THE_CALL]
     found: dict[str, Any] = {}
     for key, value in table.items():
-        if key == ABOUT:
-            continue
-        option = choice(f"config: {path}", key.replace("-", "_"), [str(k) for k in options])
-        if value is not None:
-            several = bool(getattr(options[option], "multiple", False))
-            found[option] = _listed(option, value) if several else _single(option, value)
+        if key != ABOUT and value is not None:
+            option = choice(f"config: {path}", key.replace("-", "_"), known)
+            found[option] = options[option].of_file(value, path)
     return found
 
 
-def _placed(found: dict[str, Any], table: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The options of a folder's own config.json, with the folder where it is now for its --out.
+def _place(path: Path, table: Mapping[str, Any], values: Mapping[str, Any]) -> Path | None:
+    """The folder of a config.json that was written for another place, else None.
 
-    A folder may have been moved or renamed since it was written.
+    A folder may have been moved or renamed since it was written, and its own --out with it.
     """
-    own, stored = path.parent, found.get("out")
-    if path.name != "config.json" or ABOUT not in table or stored is None:
-        return found
-    if Path(stored).resolve() != own.resolve():
-        found["out"] = str(own)
-        found[MOVED] = stored
-    return found
-
-
-def say_where(ctx: typer.Context) -> None:
-    """Say that --out is where the config.json lies, if it was written for another place."""
-    stored = (ctx.default_map or {}).get(MOVED)
-    if stored is not None and _source(ctx, "out") == "DEFAULT_MAP":
-        say(f"--out: {ctx.params['out']}, where its config.json is, and no longer {stored}")
-
-
-def given(ctx: typer.Context, name: str) -> bool:
-    """Was this option given, by a flag or in a file?"""
-    return ctx.params.get(name) is not None and _source(ctx, name) != "DEFAULT"
-
-
-def _source(ctx: typer.Context, name: str) -> str:
-    """Where the value of an option comes from: "COMMANDLINE", "DEFAULT_MAP" or "DEFAULT"."""
-    return getattr(ctx.get_parameter_source(name), "name", "DEFAULT")
-
-
-def _listed(name: str, value: Any) -> list[str]:
-    """A table {"width": 64} or a list, as the flags that say the same: ["width=64"]."""
-    if isinstance(value, dict):
-        return [f"{key}={json.dumps(item)}" for key, item in value.items()]
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
-
-
-def _single(name: str, value: Any) -> Any:
-    if isinstance(value, dict | list):
-        raise ValueError(f"config: {name}: expected one value, got {value!r}")
-    return value
-
-
-def settings(ctx: typer.Context) -> dict[str, Any]:
-    """All options of this call by name, defaults included, as a config file holds them."""
-    found = {k: v for k, v in sorted(ctx.params.items()) if k not in OF_THE_CALL}
-    return {k: str(v) if isinstance(v, os.PathLike) else v for k, v in found.items()}
-
-
-def write_config(ctx: typer.Context, folder: Path, about: Mapping[str, Any] | None = None) -> Path:
-    """Write `config.json` into a run's folder: `scoresde COMMAND --config` repeats the run.
-
-    Args:
-        ctx: of the command.
-        folder: of the run; made if it is not there.
-        about: anything that json holds, to be read by people and by other commands.
-    """
-    from importlib.metadata import version
-
-    head = {"command": ctx.info_name, "version": version("scoresde"), **(about or {})}
-    text = json.dumps({**settings(ctx), ABOUT: head}, indent=1, default=str)
-    write(folder / "config.json", f"{text}\n".encode())
-    return folder / "config.json"
-
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="A TOML or JSON file of options, by the names of the flags (batch_size = 64); flags "
-        "go before it. The config.json of a run repeats the run.",
-        is_eager=True,
-        callback=_read,
-        metavar="FILE",
-        rich_help_panel="This call",
-    ),
-]
+    if path.name != "config.json" or ABOUT not in table or values.get("out") is None:
+        return None
+    return None if Path(values["out"]).resolve() == path.parent.resolve() else path.parent

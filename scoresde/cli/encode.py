@@ -3,67 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from scoresde._io import replacing
-from scoresde.cli.common import (
-    BatchSize,
-    Device,
-    Json,
-    Model,
-    Overwrite,
-    Seed,
-    check_file,
-    emit,
-    is_first,
-    progress,
-)
-from scoresde.cli.config import ConfigFile
+from scoresde.cli.common import check_file, emit, is_first, progress
+from scoresde.cli.config import Call
+from scoresde.cli.flags import argument, flag
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable
-from scoresde.cli.samples import Holdout, Unconditional, open_samples
-from scoresde.cli.source import DataOptions, Source
+from scoresde.cli.samples import open_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from scoresde.solvers import AdaptiveODE
 
-__all__ = [
-    "DECODE_EXAMPLES",
-    "EXAMPLES",
-    "Tolerance",
-    "decode",
-    "encode",
-    "flow_solver",
-    "raw_values",
-]
-
-EXAMPLES = """Examples:
-
-scoresde encode runs/moons moons --limit 1000 --out latents.npz --check
-
-scoresde encode runs/digits digits --data-option split=test --tolerance 1e-4 --out latents.npz
-"""
-
-DECODE_EXAMPLES = """Examples:
-
-scoresde decode runs/moons latents.npz --out back.npz
-
-scoresde decode runs/digits latents.npz --label 3 --out threes.npz     (as another class)
-
-scoresde decode runs/table latents.npz --out back.csv
-"""
-
-Tolerance = Annotated[
-    float,
-    typer.Option(
-        help="Relative and absolute tolerance of the adaptive solver.", rich_help_panel="Solver"
-    ),
-]
+__all__ = ["Decode", "Encode", "flow_solver", "raw_values"]
 
 
 def flow_solver(tolerance: float) -> AdaptiveODE:
@@ -73,90 +30,85 @@ def flow_solver(tolerance: float) -> AdaptiveODE:
     return AdaptiveODE(rtol=tolerance, atol=tolerance)
 
 
-def encode(
-    model: Model,
-    data: Source,
-    out: Annotated[
-        Path,
-        typer.Option(help="The .npz file.", metavar="FILE", rich_help_panel="This call"),
-    ],
-    data_option: DataOptions = None,
-    holdout: Holdout = 0.0,
-    unconditional: Unconditional = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            help="This many samples, drawn at random by --seed; all of them by default.",
-            metavar="N",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    tolerance: Tolerance = 1e-5,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Decode again and measure the difference, at twice the calls.",
-            rich_help_panel="Solver",
-        ),
-    ] = False,
-    batch_size: BatchSize = 256,
-    seed: Seed = 0,
-    device: Device = None,
-    config: ConfigFile = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+@final
+@dataclass(frozen=True, kw_only=True)
+class Encode:
     """Encode data as latent codes, by the probability flow from data to noise.
 
     The flow is one to one: `scoresde decode` gives the data back, to the tolerance. The file holds
     z (the codes), row (the number of each sample in the data set), nfe, the labels if the model
     was told them, and with --check round_trip, the RMS error of each sample after decoding.
     """
-    import numpy as np
 
-    place = _place(out, overwrite)
-    opened = open_checkpoint(model, device)
-    samples = open_samples(
-        opened,
-        data,
-        data_option,
-        limit=limit,
-        seed=seed,
-        holdout=holdout,
-        unconditional=unconditional,
-    )
-    columns: dict[str, list[Any]] = {}
-    with progress(len(samples), "encode", as_json) as bar:
-        for _, x, cond in samples.batches(batch_size):
-            found = _codes(opened, x, cond, tolerance, check)
-            for name, value in found.items():
-                columns.setdefault(name, []).append(value.cpu().numpy())
-            bar.update(len(x))
-    arrays = {name: np.concatenate(values) for name, values in columns.items()}
-    arrays["row"] = samples.rows.numpy()
-    _save(place, arrays, opened)
-    result: dict[str, Any] = {
-        "out": str(place),
-        "samples": len(samples),
-        "shape": arrays["z"].shape[1:],
-        "mean_square": float(np.square(arrays["z"], dtype=np.float64).mean()),
-        "prior_mean_square": opened.model.sde.prior_std**2,
-        "nfe": float(arrays["nfe"].mean()),
-    }
-    text = [
-        f"{len(samples)} codes in {place}",
-        f"mean square {result['mean_square']:.4f}, of the prior "
-        f"{result['prior_mean_square']:.4f}; {result['nfe']:.1f} network calls for a sample",
-    ]
-    if check:
-        errors = arrays["round_trip"]
-        result |= {"round_trip": float(errors.mean()), "round_trip_max": float(errors.max())}
-        text.append(
-            f"round trip: RMS error {result['round_trip']:.3g}, at most "
-            f"{result['round_trip_max']:.3g}"
+    EXAMPLES: ClassVar[str] = """
+scoresde encode runs/moons moons --limit 1000 --out latents.npz --check
+scoresde encode runs/digits digits --data-option split=test --tolerance 1e-4 --out latents.npz
+"""
+
+    model: Path = argument("MODEL")
+    data: str = argument("DATA")
+    out: Path = flag()
+    """The .npz file."""
+    data_option: list[str] = field(default_factory=list)
+    holdout: float = 0.0
+    unconditional: bool = False
+    limit: int | None = None
+    tolerance: float = 1e-5
+    check: bool = False
+    """Decode again and measure the difference, at twice the calls."""
+    batch_size: int = 256
+    seed: int = 0
+    device: str | None = None
+    config: Path | None = None
+    overwrite: bool = False
+    json: bool = False
+
+    def run(self, call: Call) -> None:
+        """Encode."""
+        import numpy as np
+
+        place = _place(self.out, self.overwrite)
+        opened = open_checkpoint(self.model, self.device)
+        samples = open_samples(
+            opened,
+            self.data,
+            self.data_option,
+            limit=self.limit,
+            seed=self.seed,
+            holdout=self.holdout,
+            unconditional=self.unconditional,
         )
-    emit(result, "\n".join(text), as_json)
+        columns: dict[str, list[Any]] = {}
+        with progress(len(samples), "encode", self.json) as bar:
+            for _, x, cond in samples.batches(self.batch_size):
+                found = _codes(opened, x, cond, self.tolerance, self.check)
+                for name, value in found.items():
+                    columns.setdefault(name, []).append(value.cpu().numpy())
+                bar.update(len(x))
+        arrays = {name: np.concatenate(values) for name, values in columns.items()}
+        arrays["row"] = samples.rows.numpy()
+        _save(place, arrays, opened)
+        result: dict[str, Any] = {
+            "out": str(place),
+            "samples": len(samples),
+            "shape": arrays["z"].shape[1:],
+            "mean_square": float(np.square(arrays["z"], dtype=np.float64).mean()),
+            "prior_mean_square": opened.model.sde.prior_std**2,
+            "nfe": float(arrays["nfe"].mean()),
+        }
+        text = [
+            f"{len(samples)} codes in {place}",
+            f"mean square {result['mean_square']:.4f}, of the prior "
+            f"{result['prior_mean_square']:.4f}; {result['nfe']:.1f} network calls for a sample",
+        ]
+        if self.check:
+            errors = arrays["round_trip"]
+            result |= {"round_trip": float(errors.mean()), "round_trip_max": float(errors.max())}
+            text.append(
+                f"round trip: RMS error {result['round_trip']:.3g}, at most "
+                f"{result['round_trip_max']:.3g}"
+            )
+        emit(result, "\n".join(text), self.json)
 
 
 def _codes(opened: Opened, x: Any, cond: Any, tolerance: float, check: bool) -> dict[str, Any]:
@@ -171,35 +123,9 @@ def _codes(opened: Opened, x: Any, cond: Any, tolerance: float, check: bool) -> 
     return found | dict(cond)
 
 
-def decode(
-    model: Model,
-    latents: Annotated[
-        Path,
-        typer.Argument(help="A .npz file with codes z, of `scoresde encode`.", metavar="LATENTS"),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="The .npz file, or a .csv table of vectors.",
-            metavar="FILE",
-            rich_help_panel="This call",
-        ),
-    ],
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="Decode as this class, by name or number, or several in turns, dog,cat; by "
-            "default the class each code was encoded with; none for no class.",
-            metavar="CLASS",
-        ),
-    ] = None,
-    tolerance: Tolerance = 1e-5,
-    batch_size: BatchSize = 256,
-    device: Device = None,
-    config: ConfigFile = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+@final
+@dataclass(frozen=True, kw_only=True)
+class Decode:
     """Decode latent codes, by the probability flow from noise to data.
 
     A .npz file holds x in model units, and raw in the units of the training data: of images the
@@ -208,48 +134,75 @@ def decode(
     they are images or points in the plane. With another --label than that of the encoding, the
     codes become the same sample of another class, as far as the model sees one.
     """
-    import numpy as np
-    import torch
 
-    from scoresde.sampler import decode as along
+    EXAMPLES: ClassVar[str] = """
+scoresde decode runs/moons latents.npz --out back.npz
+scoresde decode runs/digits latents.npz --label 3 --out threes.npz     (as another class)
+scoresde decode runs/table latents.npz --out back.csv
+"""
 
-    place = _place(out, overwrite, (".npz", ".csv"))
-    opened = open_checkpoint(model, device)
-    z, labels = _read(latents, opened)
-    if place.suffix == ".csv" and z.ndim != 2:
-        raise ValueError("out: expected a .npz file for samples that are no vectors, got a .csv")
-    turns = opened.turns(label)
-    sde, parts, told = opened.model.sde, [], []
-    with progress(len(z), "decode", as_json) as bar:
-        for start in range(0, len(z), batch_size):
-            part = torch.from_numpy(z[start : start + batch_size]).to(opened.device)
-            chosen = None
-            if turns is not None:
-                numbers = torch.arange(start, start + len(part)) % len(turns)
-                chosen = torch.tensor(turns)[numbers]
-            elif label is None and labels is not None:
-                chosen = torch.from_numpy(labels[start : start + batch_size])
-            cond = None if chosen is None else {"label": chosen.to(opened.device)}
-            x = along(sde, opened.model, part, solver=flow_solver(tolerance), cond=cond)
-            parts.append(x.cpu())
-            told += [] if chosen is None else [chosen]
-            bar.update(len(part))
-    whole = torch.cat(parts)
-    arrays: dict[str, Any] = {"x": whole.numpy()}
-    arrays |= raw_values(opened, whole)
-    if told:
-        arrays["label"] = torch.cat(told).numpy()
-        arrays |= {"class_names": np.array(opened.class_names)} if opened.class_names else {}
-    _save(place, arrays, opened)
-    picture = _picture(whole, place, opened)
-    result = {
-        "out": str(place),
-        "samples": len(whole),
-        "shape": tuple(whole.shape[1:]),
-        "picture": picture,
-    }
-    seen = f"\n{picture}: the first of them" if picture else ""
-    emit(result, f"{len(whole)} samples in {place}{seen}", as_json)
+    model: Path = argument("MODEL")
+    latents: Path = argument("LATENTS")
+    """A .npz file with codes z, of `scoresde encode`."""
+    out: Path = flag()
+    """The .npz file, or a .csv table of vectors."""
+    label: str | None = flag(None, metavar="CLASS")
+    """Decode as this class, by name or number, or as several in turns, such as dog,cat. By default
+    each code is decoded as the class it was encoded with; none takes no class."""
+    tolerance: float = 1e-5
+    batch_size: int = 256
+    device: str | None = None
+    config: Path | None = None
+    overwrite: bool = False
+    json: bool = False
+
+    def run(self, call: Call) -> None:
+        """Decode."""
+        import numpy as np
+        import torch
+
+        from scoresde.sampler import decode
+
+        place = _place(self.out, self.overwrite, (".npz", ".csv"))
+        opened = open_checkpoint(self.model, self.device)
+        z, labels = _read(self.latents, opened)
+        if place.suffix == ".csv" and z.ndim != 2:
+            raise ValueError(
+                "out: expected a .npz file for samples that are no vectors, got a .csv"
+            )
+        turns = opened.turns(self.label)
+        sde, parts, told = opened.model.sde, [], []
+        with progress(len(z), "decode", self.json) as bar:
+            for start in range(0, len(z), self.batch_size):
+                rows = slice(start, start + self.batch_size)
+                part = torch.from_numpy(z[rows]).to(opened.device)
+                chosen = None
+                if turns is not None:
+                    numbers = torch.arange(start, start + len(part)) % len(turns)
+                    chosen = torch.tensor(turns)[numbers]
+                elif self.label is None and labels is not None:
+                    chosen = torch.from_numpy(labels[rows])
+                cond = None if chosen is None else {"label": chosen.to(opened.device)}
+                solver = flow_solver(self.tolerance)
+                parts.append(decode(sde, opened.model, part, solver=solver, cond=cond).cpu())
+                told += [] if chosen is None else [chosen]
+                bar.update(len(part))
+        whole = torch.cat(parts)
+        arrays: dict[str, Any] = {"x": whole.numpy()}
+        arrays |= raw_values(opened, whole)
+        if told:
+            arrays["label"] = torch.cat(told).numpy()
+            arrays |= {"class_names": np.array(opened.class_names)} if opened.class_names else {}
+        _save(place, arrays, opened)
+        picture = _picture(whole, place, opened)
+        result = {
+            "out": str(place),
+            "samples": len(whole),
+            "shape": tuple(whole.shape[1:]),
+            "picture": picture,
+        }
+        seen = f"\n{picture}: the first of them" if picture else ""
+        emit(result, f"{len(whole)} samples in {place}{seen}", self.json)
 
 
 def raw_values(opened: Opened, x: Tensor) -> dict[str, Any]:

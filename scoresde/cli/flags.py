@@ -1,159 +1,364 @@
-"""Messages of the library in the words of the command line: `steps=20` is `--steps 20` there.
+"""Flags from dataclasses: tyro reads the fields of a command and of the groups of options in it.
 
-The library names its arguments as Python does. One table for each place where options become
-arguments (a command, the loader of its data, a network) says how they are written on the command
-line, and every error and warning that passes is put into these words, here and nowhere else.
+A command is a frozen dataclass. Each field of a plain type is a flag, and its docstring is the
+help; a field that is a dataclass is a group of flags, such as `scoresde.options.Optim`. A field
+of another type (a function, a tensor) can be set in Python alone. Defaults are those of the
+dataclass, below those of a `--config` file, below the command line.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-import typing
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import cache
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, final
 
-from typer.models import ArgumentInfo, OptionInfo
+import tyro
 
-__all__ = ["Flags", "flags_of", "in_flags", "options_of", "spelled"]
+__all__ = ["Flag", "argument", "build", "flag", "flags_of", "parse", "registered"]
 
-Flags = Mapping[str, str]
-"""Argument -> how it is given, with {} for the value: "--steps {}", "--data-option size={}"."""
+T = TypeVar("T")
 
-ALIASES = {
-    "rtol": "tolerance",
-    "atol": "tolerance",
-    "labels": "label",
-    "reference_data": "data",
-    "path": "model",
+PLAIN: dict[str, tuple[type, str]] = {
+    "bool": (bool, ""),
+    "int": (int, "N"),
+    "float": (float, "X"),
+    "str": (str, "NAME"),
+    "Path": (Path, "FILE"),
 }
-"""Arguments of the library -> the option of a command from which they come."""
+"""Types that are flags, by name, and what stands for a value of each in the help."""
 
-VALUE = r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\([^)]*\)|-?[\w.+-]*\w(?![\w(\0])|\.\.\.|(?=[,;) ]|$)"
-"""What may follow "name=": a literal, dots for any value, or nothing, which names the option."""
+KEYS = re.compile(r"a key of `scoresde\.(\w+)\.(\w+)`")
+"""What a docstring says of a registry, in whose place the help lists the names."""
 
-CALL = re.compile(r"\w\([^()]*\)")
-"""Code, such as AdaptiveODE(rtol=1e-6), which stays as it is."""
-
-VERBS = "pass|give|lower|raise|lengthen|shorten|loosen|tighten|set|leave|change"
-PYTHON = re.compile(
-    r"\w\.\w+\(|\bData\.of\b|\bdata\.(x|split)\b|\bQuantisation\b|\bimage_folder\b"
-    r"|\btorch\.|\bscoresde\.\w|\[\.\.\.\]|\.float\(\)|\bNone\b"
-)
-"""What can be done in Python alone."""
+LIST = re.compile(r"tuple\[(int|float|str), (?:\.\.\.|\1)\]")
 
 
-def flags_of(command: Callable[..., Any]) -> dict[str, str]:
-    """The flags of a command by the names of its parameters."""
-    found: dict[str, str] = {}
-    for name, hint in typing.get_type_hints(command, include_extras=True).items():
-        for about in getattr(hint, "__metadata__", ()):
-            if isinstance(about, ArgumentInfo):
-                found[name] = about.metavar or name.upper()
-            elif isinstance(about, OptionInfo):
-                # Typer takes the first of the names for a default.
-                names = (about.default, *(about.param_decls or ()))
-                written = [w for w in names if isinstance(w, str) and w.startswith("--")]
-                first = written[0] if written else "--" + name.replace("_", "-")
-                found[name] = f"{first} {{}}"
-    found |= {name: found[own] for name, own in ALIASES.items() if own in found}
+def argument(metavar: str, default: Any = MISSING) -> Any:
+    """A field that is given by its place, not by a flag."""
+    return field(default=default, metadata={"metavar": metavar, "positional": True})
+
+
+def flag(
+    default: Any = MISSING, *, metavar: str | None = None, alias: str = "", many: bool = False
+) -> Any:
+    """A field whose value is called `metavar` in the help, which has a short name, or which is
+    given once for each of several values."""
+    about = {"metavar": metavar, "alias": alias}
+    if many:
+        return field(default_factory=list, metadata=about)
+    return field(default=default, metadata=about)
+
+
+@final
+@dataclass(frozen=True)
+class Flag:
+    """A flag.
+
+    Attributes:
+        name: of the field.
+        kind: the type of a value, or of each of them.
+        several: "" for one value, "," for values with commas between them, "+" for a flag that
+            is given once for each.
+        optional: its default may be None.
+        default: its value, or MISSING.
+        help: the docstring of the field.
+        metadata: of the field.
+    """
+
+    name: str
+    kind: type
+    several: str
+    optional: bool
+    default: Any  # of the field's own type
+    help: str
+    metadata: Mapping[str, Any]
+
+    @property
+    def written(self) -> str:
+        """How it is given, with {} for the value."""
+        if self.metadata.get("positional"):
+            return str(self.metadata["metavar"])
+        return f"--{self.name.replace('_', '-')} {{}}"
+
+    @property
+    def metavar(self) -> str | None:
+        """What stands for its value in the help."""
+        if self.metadata.get("metavar"):
+            return str(self.metadata["metavar"])
+        own = next(m for k, m in PLAIN.values() if k is self.kind)
+        return {",": f"{own},{own}", "+": "KEY=VALUE"}.get(self.several, own) or None
+
+    def is_in(self, arguments: Sequence[str]) -> bool:
+        """Whether the command line gives it."""
+        names = [self.written.removesuffix(" {}"), f"--no-{self.name.replace('_', '-')}"]
+        given = [word.partition("=")[0].replace("_", "-") for word in arguments]
+        return any(name in given for name in (*names, self.metadata.get("alias") or names[0]))
+
+    def hint(self) -> Any:  # a type for tyro
+        """The type of the field, as tyro reads it."""
+        about = tyro.conf.arg(
+            help=self.help,
+            metavar=self.metavar,
+            aliases=[self.metadata["alias"]] if self.metadata.get("alias") else None,
+            help_behavior_hint=_default,
+        )
+        if self.metadata.get("positional"):
+            kind = self.kind | None if self.optional else self.kind
+            return Annotated[kind, tyro.conf.Positional, about]
+        if self.several == "+":
+            return Annotated[tuple[str, ...], tyro.conf.UseAppendAction, about]
+        if self.several == ",":
+            return Annotated[tuple, self._list(), about]
+        if self.kind is bool and not self.optional:
+            return Annotated[bool, tyro.conf.FlagCreatePairsOff, about]
+        optional = self.optional and self.kind is not bool
+        return Annotated[self.kind | None if optional else self.kind, about]
+
+    def _list(self) -> Any:  # of tyro
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=self.metavar or "",
+            instance_from_str=lambda words: tuple(map(self.kind, words[0].split(","))),
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda value: [",".join(map(str, value))],
+        )
+
+    def of_file(self, value: Any, path: str) -> Any:
+        """The value as a config file gives it, of the type of the flag.
+
+        Raises:
+            TypeError, ValueError: it is of another type.
+        """
+        from scoresde._check import wrong_type
+
+        if self.several == "+":
+            return _pairs(value)
+        if self.several == ",":
+            value = value.split(",") if isinstance(value, str) else value
+            items = value if isinstance(value, list) else [value]
+            return tuple(self.kind(item) for item in items)
+        if isinstance(value, dict | list):
+            raise ValueError(f"config: {self.name}: expected one value, got {value!r}")
+        takes = {int: (int,), float: (int, float), bool: (bool,)}.get(self.kind, (object,))
+        if not isinstance(value, takes) or (isinstance(value, bool) and self.kind is not bool):
+            names = {int: "a whole number", float: "a number", bool: "true or false"}
+            remedy = f"correct it in {path}"
+            raise wrong_type(self.name, names.get(self.kind, "a name"), value, remedy)
+        return self.kind(value)
+
+
+def _pairs(value: Any) -> tuple[str, ...]:
+    """A table {"width": 64} or a list, as the flags that say the same: ("width=64",)."""
+    import json
+
+    if isinstance(value, dict):
+        return tuple(f"{key}={json.dumps(item)}" for key, item in value.items())
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+
+
+def _default(text: str) -> str:
+    """What the help says of a default, unless its text says it."""
+    return "" if text in ("None", "False", "()", "") else f"The default is {text}."
+
+
+# The fields of a dataclass
+
+
+def _group(owner: type, own: Field[Any]) -> type | None:
+    """The dataclass of a field that is a group of options."""
+    found = getattr(sys.modules[owner.__module__], str(own.type), None)
+    return found if isinstance(found, type) and is_dataclass(found) else None
+
+
+def _flag(owner: type, own: Field[Any]) -> Flag | None:
+    """The flag of a field, or None if its type is of Python alone."""
+    parts = [part.strip() for part in str(own.type).split(" | ")]
+    several, names = "", [part for part in parts if part in PLAIN]
+    if match := LIST.fullmatch(parts[0]):
+        several, names = ",", [match[1]]
+    elif parts[0] == "list[str]":
+        several, names = "+", ["str"]
+    if not names:
+        return None
+    default = own.default
+    if own.default_factory is not MISSING:
+        default = own.default_factory()
+    help = docs_of(owner).get(own.name) or docs_of(Shared)[own.name]
+    help = KEYS.sub(lambda match: registered(match[1], match[2]), help).replace("`", "")
+    kind = PLAIN[names[0]][0]
+    return Flag(own.name, kind, several, "None" in parts, default, help, own.metadata)
+
+
+@cache
+def docs_of(kind: type) -> dict[str, str]:
+    """The docstrings of the fields of a dataclass, which Python itself does not keep."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    found = {}
+    for one, other in pairwise(tree.body[0].body):  # type: ignore[attr-defined]  # of a class
+        if isinstance(one, ast.AnnAssign) and isinstance(other, ast.Expr):
+            name, text = ast.unparse(one.target), ast.literal_eval(other.value)
+            found[name] = " ".join(text.split())
     return found
 
 
-def options_of(option: str, names: Iterable[str], whole: Iterable[str] = ()) -> dict[str, str]:
-    """KEY=VALUE options of a flag, `--data-option`, and arguments that are all of the data."""
-    return {name: f"--{option} {name}={{}}" for name in names} | dict.fromkeys(whole, "DATA")
+@cache
+def registered(room: str, table: str) -> str:
+    """The names in a registry, for a help text, e.g. "mlp, unet or uvit".
+
+    They are read from the source, because importing a room imports torch, which takes seconds.
+    """
+    spec = find_spec(f"scoresde.{room}")
+    source = "" if spec is None or spec.origin is None else Path(spec.origin).read_text("utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table:
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else []
+            *names, last = [ast.literal_eval(key) for key in keys if key is not None]
+            return f"{', '.join(names)} or {last}"
+    raise LookupError(f"there is no dictionary {table} in scoresde.{room}")
 
 
-@contextmanager
-def in_flags(flags: Flags, *, plain: bool = False) -> Iterator[None]:
-    """Errors and warnings from here with flags for the names of arguments.
+def flags_of(kind: type) -> dict[str, Flag]:
+    """The flags of a command by name, those of its groups among them."""
+    found: dict[str, Flag] = {}
+    for own in fields(kind):
+        group = _group(kind, own)
+        if group is not None:
+            found |= flags_of(group)
+        elif made := _flag(kind, own):
+            found[made.name] = made
+    return found
+
+
+def _mirror(kind: type, defaults: Mapping[str, Any]) -> type:
+    """A dataclass of the same flags for tyro to fill in, which checks types and nothing else."""
+    made: list[tuple[str, Any, Any]] = []
+    for own in fields(kind):
+        group = _group(kind, own)
+        if group is not None:
+            inner = _mirror(group, defaults)
+            made.append((own.name, inner, field(default_factory=inner)))
+        elif found := _flag(kind, own):
+            value = defaults.get(own.name, found.default)
+            if found.kind is bool and value is None:
+                value = False
+            elif found.several and value is not MISSING:
+                value = tuple(value or ())
+            made.append(
+                (own.name, found.hint(), field() if value is MISSING else field(default=value))
+            )
+    title = (kind.__doc__ or "").partition("\n")[0]
+    return make_dataclass(kind.__name__, made, kw_only=True, namespace={"__doc__": title})
+
+
+def parse(
+    kind: type, arguments: Sequence[str], defaults: Mapping[str, Any], *, prog: str, about: str
+) -> dict[str, Any]:
+    """The values of all flags of a command by name.
 
     Args:
-        flags: how each argument is written.
-        plain: also leave out the remedies that only a program in Python can take.
+        kind: the dataclass of the command.
+        arguments: the command line behind the name of the command.
+        defaults: values that stand before those of the dataclass, of a file.
+        prog: the name of the command.
+        about: the text of its help, above the flags.
+
+    Raises:
+        SystemExit: with code 0 after the help, with 2 after an error, which stands on stderr.
     """
-    heard: list[warnings.WarningMessage] = []
-    try:
-        with warnings.catch_warnings(record=True) as heard:
-            yield
-    except Exception as error:
-        if len(error.args) == 1 and isinstance(error.args[0], str):
-            error.args = (spelled(error.args[0], flags, plain=plain),)
-        raise
-    finally:
-        for each in heard:
-            text = spelled(str(each.message), flags, plain=plain)
-            warnings.warn(text, each.category, stacklevel=3)
+    known = flags_of(kind)
+    below = dict(defaults)
+    for own in known.values():
+        if own.several == "+" and own.is_in(arguments):
+            below[own.name] = ()  # a flag replaces the values of a file, it does not add to them
+    found: Any = tyro.cli(
+        _mirror(kind, below),
+        prog=prog,
+        description=about,
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    values = _values(found)
+    for own in known.values():
+        if own.kind is bool and own.optional and not own.is_in(arguments):
+            values[own.name] = defaults.get(own.name)
+        if own.several == "+":
+            values[own.name] = list(values[own.name])
+        elif own.several == "," and own.optional:
+            values[own.name] = values[own.name] or None
+    return values
 
 
-def spelled(message: str, flags: Flags, *, plain: bool = False) -> str:
-    """The message with flags for the names of arguments; see `in_flags`."""
-    if plain:
-        message = _without_python(message)
-    names = "|".join(sorted(map(re.escape, flags), key=len, reverse=True))
-    if not names:
-        return message
-    free = r"(?<![\w.'\"`-])(?<!-option )"
-    held: list[str] = []
-
-    def hold(match: re.Match[str]) -> str:
-        held.append(match[0])
-        return f"\0{len(held) - 1}\0"
-
-    def given(match: re.Match[str]) -> str:
-        return _given(flags[match[1]], match[2])
-
-    def bare(match: re.Match[str]) -> str:
-        return match[1] + _bare(flags[match[2]])
-
-    message = CALL.sub(hold, message)
-    if "rtol" in flags and flags["rtol"] == flags.get("atol"):  # one option for both
-        message = message.replace("rtol and atol", "rtol")
-        if "max_nfe" not in flags:  # no option at all
-            message = message.replace("raise max_nfe, or ", "")
-    message = re.sub(rf"^()({names})(?=: )", bare, message)
-    message = re.sub(rf"{free}({names})=({VALUE})", given, message)
-    # "leave out" and "set to" are English, and model.net is code.
-    after = rf"\b((?i:{VERBS}) )(?!out\b(?! out)|to\b)({names})\b(?![=:'(]|\.\w)"
-    message = re.sub(after, bare, message)
-    snake = "|".join(re.escape(name) for name in flags if "_" in name)
-    if snake:
-        message = re.sub(rf"{free}()({snake})\b(?![=:'\"(])", bare, message)
-    return re.sub("\0(\\d+)\0", lambda match: held[int(match[1])], message)
+def _values(filled: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for own in fields(filled):
+        value = getattr(filled, own.name)
+        found |= _values(value) if is_dataclass(value) else {own.name: value}
+    return found
 
 
-def _bare(flag: str) -> str:
-    return flag.removesuffix("{}").rstrip(" =")
+def build(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A command, or a group of options, from the values of its flags.
+
+    Raises:
+        TypeError, ValueError: as the dataclass itself.
+    """
+    found: dict[str, Any] = {}
+    for own in fields(kind):  # type: ignore[arg-type]  # a dataclass
+        group = _group(kind, own)
+        if group is not None:
+            found[own.name] = build(group, values)
+        elif own.name in values:
+            off = own.metadata.get("off")
+            value = values[own.name]
+            found[own.name] = None if off is not None and value == off else value
+    return kind(**found)
 
 
-def _given(flag: str, value: str) -> str:
-    """A flag with a value as one types it: 32x48 for (32, 48), a,b for ['a', 'b']."""
-    try:
-        read = ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        read = value
-    if value in ("", "..."):
-        return _bare(flag) if flag.endswith(" {}") else flag.format("")
-    alone = flag.endswith(" {}")  # of a switch, --overwrite, there is no value to give
-    if isinstance(read, bool):
-        return _bare(flag) if alone and read else flag.format(str(read).lower())
-    if isinstance(read, tuple | list):
-        sizes = isinstance(read, tuple) and all(isinstance(item, int) for item in read)
-        glue = "x" if sizes else ","
-        read = glue.join(map(str, read))
-    text = str(read)
-    return flag.format(f"'{text}'" if not text or re.search(r"[\s;&|]", text) else text)
+@final
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What fields of these names mean in every command that has them."""
 
-
-def _without_python(message: str) -> str:
-    """The message without the alternatives among its remedies that are code."""
-    head, mark, tail = message.partition("; ")
-    pieces = re.split(r"(; |, or )", tail)
-    kept = ""
-    for link, text in zip(["", *pieces[1::2]], pieces[::2], strict=True):
-        if not PYTHON.search(text):
-            kept += (link if kept else "") + text
-    return head + (mark + kept if kept else "")
+    model: Path = argument("MODEL")
+    """A run's folder, or a checkpoint: runs/x, runs/x/checkpoint, runs/x/best."""
+    data: str = argument("DATA")
+    """A data set: digits, fashion_mnist, a toy (moons, swiss_roll, checkerboard,
+    eight_gaussians), a folder of images, of IDX or of CIFAR files, or a .npy, .npz, .csv, .tsv or
+    .parquet file."""
+    data_option: list[str] = field(default_factory=list)
+    """An option of the loader, such as split=test, n=5000, size=32, mode=L, flip=true,
+    label=COLUMN, labels=FILE, key=NAME, columns=a,b or levels=256. The flag may be repeated."""
+    holdout: float = 0.0
+    """Take only the share of the data that `train --holdout` held out. 0 takes all of them."""
+    unconditional: bool = False
+    """Ask the model without the labels of the data."""
+    limit: int | None = None
+    """Take this many samples, drawn at random by --seed. By default all of them are taken."""
+    shape: str | None = None
+    """The shape of one sample, for example 1x28x28, if the checkpoint does not say it."""
+    tolerance: float = 1e-5
+    """The relative and absolute tolerance of the adaptive solver."""
+    t_end: float | None = None
+    """The time at which sampling stops. By default it is that of the SDE."""
+    batch_size: int = 256
+    """The number of samples at a time, which bounds the memory."""
+    seed: int = 0
+    """The seed of all random numbers."""
+    device: str | None = None
+    """The device: cpu, cuda, mps ... By default it is the accelerator if there is one."""
+    config: Path | None = None
+    """A TOML or JSON file of options, by the names of the flags (batch_size = 64). Flags win over
+    it. The config.json of a run repeats the run."""
+    overwrite: bool = False
+    """Replace the files at --out. Without this flag nothing is ever overwritten."""
+    json: bool = False
+    """Print one JSON object on stdout, and no progress bars."""

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from scoresde.cli.build import INFERRED, build_sde, count_classes
 from scoresde.cli.common import key_values, say
-from scoresde.cli.config import given
+from scoresde.cli.config import Call
 
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
@@ -21,7 +19,7 @@ __all__ = ["initial"]
 
 
 def initial(
-    ctx: typer.Context, run: Path, whole: Data | LazyData
+    call: Call, run: Path, whole: Data | LazyData
 ) -> tuple[Preconditioned, Data | LazyData]:
     """The averaged model of another run, and the data with the classes that it knows.
 
@@ -36,8 +34,8 @@ def initial(
 
     model: Preconditioned = load(run)  # type: ignore[assignment]
     known = _options(model)
-    _agree(ctx, run, known)
-    ctx.params.update({name: value for name, value in known.items() if value is not None})
+    _agree(call, run, known)
+    call.values.update({name: value for name, value in known.items() if value is not None})
     _fits(run, model.net.config, tuple(whole.x.shape[1:]))  # type: ignore[arg-type]
     return model, _classes(run, model, whole)
 
@@ -61,11 +59,11 @@ def _options(model: Preconditioned) -> dict[str, Any]:
     }
 
 
-def _agree(ctx: typer.Context, run: Path, known: Mapping[str, Any]) -> None:
+def _agree(call: Call, run: Path, known: Mapping[str, Any]) -> None:
     """Raise if an option that was given says something else than the run has."""
     for name, own in known.items():
-        asked = ctx.params.get(name)
-        if not given(ctx, name) or asked in ("auto", own):
+        asked = call.values[name]
+        if name not in call.given or asked in ("auto", own):
             continue
         if name == "sde_option":
             same = build_sde(known["sde"], asked) == build_sde(known["sde"], own)

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from scoresde._io import digest
-from scoresde.cli.common import Json, Model, emit
+from scoresde.cli.common import emit
+from scoresde.cli.config import Call
+from scoresde.cli.flags import argument
 from scoresde.cli.opened import known_shape, open_checkpoint, run_about
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EXAMPLES", "inspect", "report"]
-
-EXAMPLES = """Examples:
-
-scoresde inspect runs/moons
-
-scoresde inspect runs/moons/best
-
-scoresde inspect runs/moons --json
-"""
+__all__ = ["Inspect", "report"]
 
 
-def inspect(model: Model, as_json: Json = False) -> None:
+@final
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
     """Say what is in a checkpoint, and verify it.
 
     The SDE and its schedule, the network and its size, what it predicts and how it is told the
@@ -34,10 +30,22 @@ def inspect(model: Model, as_json: Json = False) -> None:
     that is damaged, half-copied or of a newer version is refused with what is wrong and exit
     code 2.
     """
-    from scoresde.training.files import checkpoint_folder
 
-    found = report(checkpoint_folder(model))
-    emit(found, _text(found), as_json)
+    EXAMPLES: ClassVar[str] = """
+scoresde inspect runs/moons
+scoresde inspect runs/moons/best
+scoresde inspect runs/moons --json
+"""
+
+    model: Path = argument("MODEL")
+    json: bool = False
+
+    def run(self, call: Call) -> None:
+        """Inspect."""
+        from scoresde.training.files import checkpoint_folder
+
+        found = report(checkpoint_folder(self.model))
+        emit(found, _text(found), self.json)
 
 
 def report(folder: Path) -> dict[str, Any]:

@@ -2,98 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-import typer
-
-from scoresde.cli.common import (
-    BatchSize,
-    Device,
-    Json,
-    Model,
-    Overwrite,
-    check_folder,
-    claim_folder,
-    emit,
-    is_first,
-)
-from scoresde.cli.config import ConfigFile, write_config
-from scoresde.cli.encode import Tolerance, flow_solver, raw_values
+from scoresde.cli.common import check_folder, claim_folder, emit, is_first
+from scoresde.cli.config import Call
+from scoresde.cli.encode import flow_solver, raw_values
+from scoresde.cli.flags import argument, flag
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable, why_not
-from scoresde.cli.samples import Unconditional, open_samples
-from scoresde.cli.source import DataOptions
+from scoresde.cli.samples import open_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EXAMPLES", "interpolate"]
-
-EXAMPLES = """Examples:
-
-scoresde interpolate runs/digits digits --between 3,17 --out runs/between
-
-scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/seeds
-"""
+__all__ = ["Interpolate"]
 
 
-def interpolate(
-    ctx: typer.Context,
-    model: Model,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="The folder of the results.", rich_help_panel="This call", metavar="FOLDER"
-        ),
-    ],
-    data: Annotated[
-        str | None,
-        typer.Argument(help="A data set, as of `train`, for --between.", metavar="DATA"),
-    ] = None,
-    data_option: DataOptions = None,
-    between: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The numbers of two samples of DATA, from 0; again for another row.",
-            metavar="I,J",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    seeds: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The seeds of two codes of the prior; again for another row.",
-            metavar="A,B",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    unconditional: Unconditional = False,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="Decode as this class, by name or number; by default as that of the first sample "
-            "of a pair, or no class for --seeds; none for no class.",
-            metavar="CLASS",
-        ),
-    ] = None,
-    frames: Annotated[
-        int, typer.Option(help="Samples from one end to the other, both included.", metavar="N")
-    ] = 9,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            help="The shape of one sample, e.g. 1x28x28, if the checkpoint does not say it.",
-            metavar="CxHxW",
-        ),
-    ] = None,
-    tolerance: Tolerance = 1e-5,
-    batch_size: BatchSize = 256,
-    device: Device = None,
-    config: ConfigFile = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+@final
+@dataclass(frozen=True, kw_only=True)
+class Interpolate:
     """Walk from one sample to another through the latent space of the probability flow.
 
     Both ends are encoded, the codes between them lie on the great circle that joins them (slerp),
@@ -102,48 +31,99 @@ def interpolate(
     interpolation.npz with x (rows, frames, ...), z and, as of `scoresde decode`, raw in the units
     of the training data, and config.json.
     """
-    import numpy as np
 
-    from scoresde._check import fail
+    EXAMPLES: ClassVar[str] = """
+scoresde interpolate runs/digits digits --between 3,17 --out runs/between
+scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/seeds
+"""
 
-    if bool(between) == bool(seeds) or bool(between) != (data is not None):
-        got = {"data": data, "between": between, "seeds": seeds}
-        remedy = "pass digits --between 3,17, or --seeds 0,1"
-        raise fail(
-            "between, seeds", "a data set and two of its samples, or two seeds", got, remedy
-        )
-    if frames < 2:
-        raise fail("frames", "at least 2, the two ends", frames, "pass e.g. --frames 9")
-    check_folder(out, overwrite)
-    opened = open_checkpoint(model, device)
-    pairs = [_pair("between" if between else "seeds", text) for text in between or seeds or ()]
-    if data is not None:
-        ends = _encoded(opened, data, data_option, pairs, tolerance, unconditional)
-    else:
-        ends = _drawn(opened, pairs, opened.shape(shape))
-    wanted = ends[2] if label is None else opened.labels(label, len(pairs))
-    x, z = _walk(opened, ends[0], ends[1], wanted, frames, (tolerance, batch_size))
-    claim_folder(out, overwrite, ("interpolation.*",))
-    result: dict[str, Any] = {
-        "out": str(out),
-        "pairs": pairs,
-        "frames": frames,
-        "shape": tuple(x.shape[2:]),
-        "picture": None,
-        "arrays": str(out / "interpolation.npz"),
-    }
-    if is_first():
-        write_config(ctx, out)
-        np.savez(out / "interpolation.npz", x=x.numpy(), z=z.numpy(), **raw_values(opened, x))
-        if drawable(x.shape[2:]):
-            result["picture"] = str(out / "interpolation.png")
-            _draw(x, out / "interpolation.png", opened)
-    text = f"{len(pairs)} x {frames} samples in {out}: " + ", ".join(
-        name for name in ("interpolation.npz", result["picture"] and "interpolation.png") if name
-    )
-    if not drawable(x.shape[2:]):
-        text += f"\nno picture: {why_not(x.shape[2:])}"
-    emit(result, text, as_json)
+    model: Path = argument("MODEL")
+    data: str | None = argument("DATA", None)
+    """A data set, as of `train`, for --between."""
+    out: Path = flag(metavar="FOLDER")
+    """The folder of the results."""
+    data_option: list[str] = field(default_factory=list)
+    between: list[str] = flag(metavar="I,J", many=True)
+    """The numbers of two samples of DATA, from 0. The flag may be repeated for further rows."""
+    seeds: list[str] = flag(metavar="A,B", many=True)
+    """The seeds of two codes of the prior. The flag may be repeated for further rows."""
+    unconditional: bool = False
+    label: str | None = flag(None, metavar="CLASS")
+    """Decode as this class, by name or number. By default it is that of the first sample of a
+    pair, or no class for --seeds; none takes no class."""
+    frames: int = 9
+    """The number of samples from one end to the other, both included."""
+    shape: str | None = flag(None, metavar="CxHxW")
+    tolerance: float = 1e-5
+    batch_size: int = 256
+    device: str | None = None
+    config: Path | None = None
+    overwrite: bool = False
+    json: bool = False
+
+    def run(self, call: Call) -> None:
+        """Interpolate."""
+        import numpy as np
+
+        from scoresde._check import fail
+
+        out, between, seeds = self.out, self.between, self.seeds
+        if bool(between) == bool(seeds) or bool(between) != (self.data is not None):
+            got = {"data": self.data, "between": between, "seeds": seeds}
+            remedy = "pass digits --between 3,17, or --seeds 0,1"
+            expected = "a data set and two of its samples, or two seeds"
+            raise fail("between, seeds", expected, got, remedy)
+        if self.frames < 2:
+            raise fail("frames", "at least 2, the two ends", self.frames, "pass e.g. --frames 9")
+        check_folder(out, self.overwrite)
+        opened = open_checkpoint(self.model, self.device)
+        pairs = [_pair("between" if between else "seeds", text) for text in between or seeds]
+        if self.data is not None:
+            ends = self._encoded(opened, self.data, pairs)
+        else:
+            ends = _drawn(opened, pairs, opened.shape(self.shape))
+        wanted = ends[2] if self.label is None else opened.labels(self.label, len(pairs))
+        work = (self.tolerance, self.batch_size)
+        x, z = _walk(opened, ends[0], ends[1], wanted, self.frames, work)
+        claim_folder(out, self.overwrite, ("interpolation.*",))
+        result: dict[str, Any] = {
+            "out": str(out),
+            "pairs": pairs,
+            "frames": self.frames,
+            "shape": tuple(x.shape[2:]),
+            "picture": None,
+            "arrays": str(out / "interpolation.npz"),
+        }
+        if is_first():
+            call.write(out)
+            np.savez(out / "interpolation.npz", x=x.numpy(), z=z.numpy(), **raw_values(opened, x))
+            if drawable(x.shape[2:]):
+                result["picture"] = str(out / "interpolation.png")
+                _draw(x, out / "interpolation.png", opened)
+        names = ("interpolation.npz", result["picture"] and "interpolation.png")
+        text = f"{len(pairs)} x {self.frames} samples in {out}: "
+        text += ", ".join(name for name in names if name)
+        if not drawable(x.shape[2:]):
+            text += f"\nno picture: {why_not(x.shape[2:])}"
+        emit(result, text, self.json)
+
+    def _encoded(self, opened: Opened, data: str, pairs: list[tuple[int, int]]) -> Ends:
+        import torch
+
+        from scoresde._check import fail
+        from scoresde.sampler import encode
+
+        samples = open_samples(opened, data, self.data_option, unconditional=self.unconditional)
+        highest = max(max(pair) for pair in pairs)
+        if highest >= len(samples):
+            expected = f"numbers below {len(samples)}, as many samples"
+            raise fail("between", expected, highest, "count from 0")
+        sde, solver, codes, conds = opened.model.sde, flow_solver(self.tolerance), [], []
+        for end in (0, 1):
+            x, cond = samples.take(torch.tensor([pair[end] for pair in pairs]))
+            codes.append(encode(sde, opened.model, x, solver=solver, cond=cond or None).z)
+            conds.append(cond)
+        return codes[0], codes[1], conds[0]
 
 
 def _draw(x: Tensor, file: Path, opened: Opened) -> None:
@@ -168,32 +148,6 @@ def _pair(option: str, text: str) -> tuple[int, int]:
 
 Ends = tuple["Tensor", "Tensor", dict[str, "Tensor"]]
 """Codes of the two ends of each pair, and the conditions to decode with."""
-
-
-def _encoded(
-    opened: Opened,
-    data: str,
-    options: list[str] | None,
-    pairs: list[tuple[int, int]],
-    tolerance: float,
-    unconditional: bool,
-) -> Ends:
-    import torch
-
-    from scoresde._check import fail
-    from scoresde.sampler import encode
-
-    samples = open_samples(opened, data, options, unconditional=unconditional)
-    highest = max(max(pair) for pair in pairs)
-    if highest >= len(samples):
-        remedy = "count from 0"
-        raise fail("between", f"numbers below {len(samples)}, as many samples", highest, remedy)
-    sde, solver, codes, conds = opened.model.sde, flow_solver(tolerance), [], []
-    for end in (0, 1):
-        x, cond = samples.take(torch.tensor([pair[end] for pair in pairs]))
-        codes.append(encode(sde, opened.model, x, solver=solver, cond=cond or None).z)
-        conds.append(cond)
-    return codes[0], codes[1], conds[0]
 
 
 def _drawn(opened: Opened, pairs: list[tuple[int, int]], shape: tuple[int, ...]) -> Ends:

@@ -6,158 +6,43 @@ import csv
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, final
-
-import typer
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from scoresde._io import replacing
-from scoresde.cli.common import (
-    BatchSize,
-    Device,
-    Json,
-    Model,
-    Overwrite,
-    Seed,
-    check_file,
-    emit,
-    is_first,
-    progress,
-)
-from scoresde.cli.config import ConfigFile
+from scoresde.cli.common import check_file, emit, is_first, progress
+from scoresde.cli.config import Call
+from scoresde.cli.flags import argument
 from scoresde.cli.opened import Opened, open_checkpoint
-from scoresde.cli.samples import Holdout, Samples, Unconditional, open_samples
-from scoresde.cli.source import DataOptions, Source
+from scoresde.cli.samples import Samples, open_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EXAMPLES", "likelihood"]
-
-EXAMPLES = """Examples:
-
-scoresde likelihood runs/moons moons --limit 500
-
-scoresde likelihood runs/digits digits --data-option split=test --limit 100
-
-scoresde likelihood runs/digits digits --data-option split=test --bound --out bound.csv
-"""
-
-
-def _panel(help: str, *names: str, metavar: str | None = None) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel="Estimate")
-
-
-def likelihood(
-    model: Model,
-    data: Source,
-    data_option: DataOptions = None,
-    holdout: Holdout = 0.0,
-    unconditional: Unconditional = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            help="This many samples, drawn at random by --seed; all of them by default.",
-            metavar="N",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    bound: Annotated[
-        bool, _panel("The variational bound (ELBO) in place of the flow's likelihood.", "--bound")
-    ] = False,
-    divergence: Annotated[
-        str,
-        _panel(
-            "How the divergence of the flow is computed: hutchinson, exact (one product a "
-            "dimension) or hutch++.",
-            metavar="NAME",
-        ),
-    ] = "hutchinson",
-    probes: Annotated[int, _panel("Random vectors of the divergence.", metavar="N")] = 1,
-    draws: Annotated[
-        int,
-        _panel(
-            "Draws of the dequantisation of discrete data (at least 5), or of the whole bound.",
-            metavar="N",
-        ),
-    ] = 5,
-    dequantise: Annotated[str, _panel("uniform or truncated_normal.", metavar="NAME")] = "uniform",
-    times: Annotated[int, _panel("Times in each draw of the bound.", metavar="N")] = 128,
-    t_end: Annotated[
-        float | None, _panel("Where the flow begins; the SDE's t_min by default.", metavar="X")
-    ] = None,
-    tolerance: Annotated[
-        float, _panel("Relative and absolute tolerance of the solver.", metavar="X")
-    ] = 1e-5,
-    batch_size: BatchSize = 256,
-    seed: Seed = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the value of every sample there: a .csv or .npz file.",
-            metavar="FILE",
-            rich_help_panel="This call",
-        ),
-    ] = None,
-    device: Device = None,
-    config: ConfigFile = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Measure how probable data are under a model: bits/dim, or nats, with standard errors.
-
-    For discrete data (images with levels) it is a bound on the log probability of the levels along
-    the probability flow, with uniform or variational dequantisation, in bits per dimension; for
-    others the log density in nats, with its error budget: probes, solver, the noise left at t_end.
-    With --bound it is the evidence lower bound of the generative SDE. The standard error says how
-    well these samples stand for the data; the Monte-Carlo error is the share of the estimator.
-    """
-    place = None if out is None else _place(out, overwrite)
-    opened = open_checkpoint(model, device)
-    samples = open_samples(
-        opened,
-        data,
-        data_option,
-        limit=limit,
-        seed=seed,
-        holdout=holdout,
-        unconditional=unconditional,
-    )
-    options = _Options(bound, divergence, probes, draws, dequantise, times, t_end, tolerance, seed)
-    found = _Found(samples, options.kind(opened))
-    with progress(len(samples), found.kind, as_json) as bar:
-        for first, x, cond in samples.batches(batch_size):
-            found.add(*options.measure(opened, x, cond or None, first))
-            bar.update(len(x))
-    result = found.summary()
-    if place is not None:
-        if is_first():
-            with replacing(place) as half:
-                found.write(half)
-        result["out"] = str(place)
-    emit(result, _text(result), as_json)
-
-
-def _place(out: Path, overwrite: bool) -> Path:
-    if out.suffix not in (".csv", ".npz"):
-        raise ValueError(f"out: expected a name that ends in .csv or .npz, got {str(out)!r}")
-    check_file(out, overwrite)
-    return out
+__all__ = ["Likelihood"]
 
 
 @final
-@dataclass(frozen=True)
-class _Options:
-    """How the values are estimated."""
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Options of the estimate."""
 
-    bound: bool
-    divergence: str
-    probes: int
-    draws: int
-    dequantise: str
-    times: int
-    t_end: float | None
-    tolerance: float
-    seed: int
+    bound: bool = False
+    """Estimate the variational bound (ELBO) in place of the likelihood of the flow."""
+    divergence: str = "hutchinson"
+    """How the divergence of the flow is computed: hutchinson, exact (one product a dimension) or
+    hutch++."""
+    probes: int = 1
+    """The number of random vectors of the divergence."""
+    draws: int = 5
+    """The number of draws of the dequantisation of discrete data (at least 5), or of the whole
+    bound."""
+    dequantise: str = "uniform"
+    """The dequantisation: uniform or truncated_normal."""
+    times: int = 128
+    """The number of times in each draw of the bound."""
+    t_end: float | None = None
+    """The time at which the flow begins. By default it is t_min of the SDE."""
+    tolerance: float = 1e-5
 
     def kind(self, opened: Opened) -> str:
         """What is estimated."""
@@ -167,13 +52,13 @@ class _Options:
         return "log probability of the flow" if discrete else "log density of the flow"
 
     def measure(
-        self, opened: Opened, x: Tensor, cond: Any, first: int
+        self, opened: Opened, x: Tensor, cond: Any, first: int, seed: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Columns (B,) of the samples, and independent draws (S, B) of the log-likelihood."""
         if self.bound:
-            return self._elbo(opened, x, cond, first)
+            return self._elbo(opened, x, cond, first, seed)
         if opened.quantisation is not None:
-            return self._discrete(opened, x, cond, first)
+            return self._discrete(opened, x, cond, first, seed)
         from scoresde.likelihood import log_prob
 
         got = log_prob(
@@ -182,7 +67,7 @@ class _Options:
             cond=cond,
             divergence=self.divergence,
             probes=self.probes,
-            seed=self.seed,
+            seed=seed,
             first=first,
             rtol=self.tolerance,
             atol=self.tolerance,
@@ -192,7 +77,7 @@ class _Options:
         return {"nats": got.nats, **columns, "nfe": got.nfe}, got.draws
 
     def _discrete(
-        self, opened: Opened, x: Tensor, cond: Any, first: int
+        self, opened: Opened, x: Tensor, cond: Any, first: int, seed: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         from scoresde.likelihood import discrete_log_prob
 
@@ -205,7 +90,7 @@ class _Options:
             cond=cond,
             divergence=self.divergence,
             probes=self.probes,
-            seed=self.seed,
+            seed=seed,
             first=first,
             rtol=self.tolerance,
             atol=self.tolerance,
@@ -215,7 +100,7 @@ class _Options:
         return {"nats": got.nats, **columns, "nfe": got.nfe}, got.draws
 
     def _elbo(
-        self, opened: Opened, x: Tensor, cond: Any, first: int
+        self, opened: Opened, x: Tensor, cond: Any, first: int, seed: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         from scoresde.likelihood.bound import elbo
 
@@ -229,7 +114,7 @@ class _Options:
             samples=self.draws,
             t_end=self.t_end,
             cond=cond,
-            seed=self.seed,
+            seed=seed,
             first=first,
         )
         columns = {"nats": -got.nats, "prior": got.prior, "diffusion": got.diffusion}
@@ -238,6 +123,74 @@ class _Options:
             columns["bits_per_dim"] = got.bits_per_dim(quantisation)
         columns["nfe"] = got.nats.new_full((len(x),), got.nfe)
         return columns, -got.draws
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """Measure how probable data are under a model: bits/dim, or nats, with standard errors.
+
+    For discrete data (images with levels) it is a bound on the log probability of the levels along
+    the probability flow, with uniform or variational dequantisation, in bits per dimension; for
+    others the log density in nats, with its error budget: probes, solver, the noise left at t_end.
+    With --bound it is the evidence lower bound of the generative SDE. The standard error says how
+    well these samples stand for the data; the Monte-Carlo error is the share of the estimator.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+scoresde likelihood runs/moons moons --limit 500
+scoresde likelihood runs/digits digits --data-option split=test --limit 100
+scoresde likelihood runs/digits digits --data-option split=test --bound --out bound.csv
+"""
+
+    model: Path = argument("MODEL")
+    data: str = argument("DATA")
+    data_option: list[str] = field(default_factory=list)
+    holdout: float = 0.0
+    unconditional: bool = False
+    limit: int | None = None
+    batch_size: int = 256
+    seed: int = 0
+    out: Path | None = None
+    """Write the value of every sample into this .csv or .npz file."""
+    device: str | None = None
+    config: Path | None = None
+    overwrite: bool = False
+    json: bool = False
+    estimate: Estimate = Estimate()
+
+    def run(self, call: Call) -> None:
+        """Measure."""
+        place = None if self.out is None else _place(self.out, self.overwrite)
+        opened = open_checkpoint(self.model, self.device)
+        samples = open_samples(
+            opened,
+            self.data,
+            self.data_option,
+            limit=self.limit,
+            seed=self.seed,
+            holdout=self.holdout,
+            unconditional=self.unconditional,
+        )
+        found = _Found(samples, self.estimate.kind(opened))
+        with progress(len(samples), found.kind, self.json) as bar:
+            for first, x, cond in samples.batches(self.batch_size):
+                found.add(*self.estimate.measure(opened, x, cond or None, first, self.seed))
+                bar.update(len(x))
+        result = found.summary()
+        if place is not None:
+            if is_first():
+                with replacing(place) as half:
+                    found.write(half)
+            result["out"] = str(place)
+        emit(result, _text(result), self.json)
+
+
+def _place(out: Path, overwrite: bool) -> Path:
+    if out.suffix not in (".csv", ".npz"):
+        raise ValueError(f"out: expected a name that ends in .csv or .npz, got {str(out)!r}")
+    check_file(out, overwrite)
+    return out
 
 
 @final

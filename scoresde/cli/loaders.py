@@ -7,12 +7,8 @@ import re
 import shutil
 import textwrap
 from pathlib import Path
-from typing import Any
 
-import typer
-from typer.core import TyperCommand
-
-__all__ = ["WithLoaders", "loader_options"]
+__all__ = ["loader_help", "loader_options"]
 
 TITLE = "Options of the loader, each given as --data-option KEY=VALUE:"
 
@@ -57,16 +53,11 @@ def _arguments(function: ast.FunctionDef) -> dict[str, str]:
     return {names: text for names, _, text in pairs}
 
 
-class WithLoaders(TyperCommand):
-    """A command that reads data, whose help ends with the options of the loaders."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        super().format_help(ctx, formatter)
-        width = max(40, min(100, shutil.get_terminal_size().columns))
-        typer.echo(f"\n{TITLE}\n")
-        for names, text in loader_options().items():
-            typer.echo(_wrapped(names, text, width))
-        typer.echo("")
+def loader_help() -> str:
+    """The options of the loaders as a part of a help text."""
+    width = max(40, min(100, shutil.get_terminal_size().columns))
+    entries = (_wrapped(names, text, width) for names, text in loader_options().items())
+    return f"{TITLE}\n\n" + "\n".join(entries)
 
 
 def _wrapped(names: str, text: str, width: int) -> str:

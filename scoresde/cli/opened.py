@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from scoresde.cli.common import pick_device, say
-from scoresde.cli.flags import in_flags
+from scoresde.cli.messages import in_flags
 
 if TYPE_CHECKING:
     import torch

@@ -3,129 +3,40 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import ClassVar, final
 
-import typer
-
-from scoresde.cli.common import (
-    BatchSize,
-    Device,
-    Eta,
-    GridName,
-    Json,
-    Model,
-    Overwrite,
-    Seed,
-    SolverName,
-    Steps,
-    emit,
-    is_first,
-    make_sampler,
-    watched,
-)
-from scoresde.cli.config import ConfigFile, say_where, write_config
+from scoresde.cli.common import emit, is_first, make_sampler, watched
+from scoresde.cli.config import Call
+from scoresde.cli.flags import argument, flag
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable
 
-__all__ = ["EXAMPLES", "sample"]
-
-EXAMPLES = """Examples:
-
-scoresde sample runs/digits --n 1000 --out samples
-
-scoresde sample runs/digits --n 50000 --label 3 --solver dpmpp_2m --steps 20 --out threes
-
-scoresde sample runs/table --n 500 --label dog,cat --format csv --out rows
-
-scoresde sample runs/images --n 50000 --format png --shard 250 --out pictures
-
-torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000 --out many
-"""
+__all__ = ["Sample", "SolverChoice"]
 
 
-def _panel(help: str, panel: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+@final
+@dataclass(frozen=True, kw_only=True)
+class SolverChoice:
+    """Options of the solver."""
+
+    solver: str = "auto"
+    """The solver by name. The name auto takes what was measured to be best with this many steps,
+    and calibration:NAME takes one that was saved with the model."""
+    steps: int | None = None
+    """The number of steps of the solver, 50 by default."""
+    grid: str | None = None
+    """The grid: log_snr, uniform, quadratic, karras, sigmoid, or times such as
+    1.0,0.5,0.1,0.001. By default it is that of the solver."""
+    eta: float | None = None
+    """The stochasticity: 0 is the probability flow, 1 the reverse SDE. By default it is that of
+    the solver."""
 
 
-def sample(
-    ctx: typer.Context,
-    model: Model,
-    out: Annotated[
-        Path, _panel("The folder of the samples.", "This call", "--out", metavar="FOLDER")
-    ],
-    n: Annotated[
-        int,
-        _panel(
-            "Number of samples; -n under torchrun, which has a --n of its own.",
-            "Samples",
-            "--n",
-            "-n",
-            min=1,
-        ),
-    ] = 64,
-    label: Annotated[
-        str | None,
-        _panel(
-            "Class by name or number: dog, 3; several that take turns: dog,cat or 0,1,7; all (or "
-            "balanced), as many of each that occurs in the training data; none. A name goes "
-            "before a number. By default all, if the model has classes.",
-            "Samples",
-            metavar="CLASS",
-        ),
-    ] = None,
-    seed: Seed = 0,
-    first: Annotated[
-        int, _panel("Number of the first sample; N goes on where a run of N ended.", "Samples")
-    ] = 0,
-    shape: Annotated[
-        str | None,
-        _panel(
-            "The shape of one sample, for example 1x28x28, if the checkpoint does not say it.",
-            "Samples",
-            metavar="CxHxW",
-        ),
-    ] = None,
-    solver: SolverName = "auto",
-    steps: Steps = None,
-    grid: GridName = None,
-    eta: Eta = None,
-    format: Annotated[
-        str,
-        _panel(
-            "npz: arrays x, index and label, and of a table raw, in its units, and columns. csv: "
-            "a table in the units of the training data. png: pictures, named by their number.",
-            "Files",
-            metavar="npz|csv|png",
-        ),
-    ] = "npz",
-    shard: Annotated[
-        int | None,
-        _panel(
-            "Samples in a file, or in a folder of pictures; 500 by default, of csv 100,000.",
-            "Files",
-            min=1,
-            metavar="N",
-        ),
-    ] = None,
-    floats: Annotated[
-        bool,
-        _panel("Store floats in model units, not levels or raw units.", "Files", "--floats"),
-    ] = False,
-    batch_size: BatchSize = 100,
-    threads: Annotated[
-        int | None,
-        _panel(
-            "CPU threads of each process; by default those of the run that is resumed.",
-            "This call",
-            min=1,
-        ),
-    ] = None,
-    device: Device = None,
-    config: ConfigFile = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+@final
+@dataclass(frozen=True, kw_only=True)
+class Sample:
     """Draw samples by the ten thousand, into shards, in memory that does not grow with --n.
 
     After a kill or an error the same call goes on with the shards that are missing; whole ones are
@@ -133,75 +44,125 @@ def sample(
     shards, and the samples are the same whatever their number: the noise of sample i depends on
     --seed and i alone. Written are shard-000000.npz (or .csv, or folders of pictures) and so on,
     sampling.json, which says what they are, config.json, with which --config repeats the call,
-    and grid.png, a look at the first samples, of images and of points in the plane.
+    and grid.png, which shows the first samples, of images and of points in the plane.
     `scoresde.data.samples`, or the folder in the place of a data set, reads them back.
     """
-    from scoresde._check import fail
-    from scoresde.sampler import sample_to
 
-    began = time.monotonic()
-    say_where(ctx)
-    opened = open_checkpoint(model, device)
-    size = shard or (TABLE if format == "csv" else SHARD)
-    turns = opened.turns("all" if label is None and opened.classes else label)
-    sampler = make_sampler(
-        opened.model, solver=solver, steps=steps, grid=grid, eta=eta, folder=opened.folder
-    )
-    sizes, quantisation = opened.shape(shape), None if floats else opened.quantisation
-    if format == "png" and quantisation is None:
-        raise fail("format", "npz, as the samples are floats", format, "pictures hold levels")
-    if format == "csv" and len(sizes) != 1:
-        raise fail("format", f"npz, for samples of shape {sizes}", format, "tables hold vectors")
-    done = sample_to(
-        sampler,
-        out,
-        n,
-        sizes,
-        seed=seed,
-        first=first,
-        labels=turns,
-        quantisation=quantisation,
-        data=opened.data,
-        format=format,
-        floats=floats,
-        shard=size,
-        batch_size=min(batch_size, size),
-        device=opened.device,
-        threads=threads,
-        overwrite=overwrite,
-        progress=watched(as_json),
-    )
-    picture = None
-    if is_first():
-        write_config(ctx, done.folder)
-        if not done.missing:
-            picture = _sheet(opened, done.folder, turns)
-    seconds = time.monotonic() - began
-    result = {
-        "out": str(done.folder),
-        "n": n,
-        "shards": done.total,
-        "drawn": done.drawn,
-        "kept": done.kept,
-        "missing": done.missing,
-        "classes": None if turns is None else [opened.class_name(k) for k in turns],
-        "picture": picture,
-        "solver": repr(sampler.solver),
-        "steps": sampler.steps,
-        "nfe": done.nfe,
-        "seconds": seconds,
-    }
-    text = (
-        f"{done.folder}: {n} samples in {done.total} shards, {done.drawn} drawn in {seconds:.1f} s"
-    )
-    text += f", {done.kept} kept" if done.kept else ""
-    text += f"; {done.missing} of other processes are not there yet" if done.missing else ""
-    if turns is not None:
-        names = ", ".join(opened.class_name(k) for k in turns)
-        text += f"\nclasses in turns: {names if len(names) < 80 else f'{len(turns)} of them'}"
-    if picture:
-        text += f"\n{picture}: the first of them"
-    emit(result, text, as_json)
+    EXAMPLES: ClassVar[str] = """
+scoresde sample runs/digits --n 1000 --out samples
+scoresde sample runs/digits --n 50000 --label 3 --solver dpmpp_2m --steps 20 --out threes
+scoresde sample runs/table --n 500 --label dog,cat --format csv --out rows
+scoresde sample runs/images --n 50000 --format png --shard 250 --out pictures
+torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000 --out many
+"""
+
+    model: Path = argument("MODEL")
+    out: Path = flag(metavar="FOLDER")
+    """The folder of the samples."""
+    n: int = flag(64, alias="-n")
+    """The number of samples. Write -n under torchrun, which has a --n of its own."""
+    label: str | None = flag(None, metavar="CLASS")
+    """The class by name or number, such as dog or 3; several that take turns, such as dog,cat or
+    0,1,7; all (or balanced), as many of each that occurs in the training data; or none. A name
+    goes before a number. By default it is all, if the model has classes."""
+    seed: int = 0
+    first: int = 0
+    """The number of the first sample. N continues a run of N samples."""
+    shape: str | None = flag(None, metavar="CxHxW")
+    format: str = flag("npz", metavar="npz|csv|png")
+    """The format of the files. npz: arrays x, index and label, and of a table raw, in its units,
+    and columns. csv: a table in the units of the training data. png: pictures, named by their
+    number."""
+    shard: int | None = None
+    """The number of samples in a file, or in a folder of pictures. The default is 500, and
+    100,000 for csv."""
+    floats: bool = False
+    """Store floats in model units, in place of levels or raw units."""
+    batch_size: int = 100
+    threads: int | None = None
+    """The number of CPU threads of each process. By default a run that is resumed takes its own
+    number again."""
+    device: str | None = None
+    config: Path | None = None
+    overwrite: bool = False
+    json: bool = False
+    solving: SolverChoice = SolverChoice()
+
+    def run(self, call: Call) -> None:
+        """Draw."""
+        from scoresde._check import fail
+        from scoresde.sampler import sample_to
+
+        began = time.monotonic()
+        opened, how = open_checkpoint(self.model, self.device), self.solving
+        size = self.shard or (TABLE if self.format == "csv" else SHARD)
+        label = "all" if self.label is None and opened.classes else self.label
+        turns = opened.turns(label)
+        sampler = make_sampler(
+            opened.model,
+            solver=how.solver,
+            steps=how.steps,
+            grid=how.grid,
+            eta=how.eta,
+            folder=opened.folder,
+        )
+        sizes = opened.shape(self.shape)
+        quantisation = None if self.floats else opened.quantisation
+        if self.format == "png" and quantisation is None:
+            remedy = "pictures hold levels"
+            raise fail("format", "npz, as the samples are floats", self.format, remedy)
+        if self.format == "csv" and len(sizes) != 1:
+            expected, remedy = f"npz, for samples of shape {sizes}", "tables hold vectors"
+            raise fail("format", expected, self.format, remedy)
+        done = sample_to(
+            sampler,
+            self.out,
+            self.n,
+            sizes,
+            seed=self.seed,
+            first=self.first,
+            labels=turns,
+            quantisation=quantisation,
+            data=opened.data,
+            format=self.format,
+            floats=self.floats,
+            shard=size,
+            batch_size=min(self.batch_size, size),
+            device=opened.device,
+            threads=self.threads,
+            overwrite=self.overwrite,
+            progress=watched(self.json),
+        )
+        picture = None
+        if is_first():
+            call.write(done.folder)
+            if not done.missing:
+                picture = _sheet(opened, done.folder, turns)
+        seconds = time.monotonic() - began
+        result = {
+            "out": str(done.folder),
+            "n": self.n,
+            "shards": done.total,
+            "drawn": done.drawn,
+            "kept": done.kept,
+            "missing": done.missing,
+            "classes": None if turns is None else [opened.class_name(k) for k in turns],
+            "picture": picture,
+            "solver": repr(sampler.solver),
+            "steps": sampler.steps,
+            "nfe": done.nfe,
+            "seconds": seconds,
+        }
+        text = f"{done.folder}: {self.n} samples in {done.total} shards, "
+        text += f"{done.drawn} drawn in {seconds:.1f} s"
+        text += f", {done.kept} kept" if done.kept else ""
+        text += f"; {done.missing} of other processes are not there yet" if done.missing else ""
+        if turns is not None:
+            names = ", ".join(opened.class_name(k) for k in turns)
+            text += f"\nclasses in turns: {names if len(names) < 80 else f'{len(turns)} of them'}"
+        if picture:
+            text += f"\n{picture}: the first of them"
+        emit(result, text, self.json)
 
 
 SHARD, TABLE = 500, 100_000

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, final
-
-import typer
+from typing import TYPE_CHECKING, final
 
 from scoresde.cli.common import key_values, say
 from scoresde.cli.opened import Opened, run_of
@@ -20,23 +18,7 @@ if TYPE_CHECKING:
 
     from scoresde.data import Data, LazyData, Scaling
 
-__all__ = ["Holdout", "Samples", "Unconditional", "open_samples"]
-
-Holdout = Annotated[
-    float,
-    typer.Option(
-        help="Take only the share that `train --holdout` held out; 0 for all of the data.",
-        rich_help_panel="Data",
-    ),
-]
-Unconditional = Annotated[
-    bool,
-    typer.Option(
-        "--unconditional",
-        help="Ask the model without the labels of the data.",
-        rich_help_panel="Data",
-    ),
-]
+__all__ = ["Samples", "open_samples"]
 
 
 @final

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from scoresde.cli.common import FLAGS, key_values
-from scoresde.cli.flags import in_flags, options_of
+from scoresde.cli.common import key_values
+from scoresde.cli.messages import FLAGS, in_flags, options_of
 
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
 
-__all__ = ["DataOptions", "Source", "load_source", "parts"]
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        help="digits, fashion_mnist, a toy (moons, swiss_roll, checkerboard, eight_gaussians), "
-        "a folder of images, of IDX or of CIFAR files, or a .npy, .npz, .csv, .tsv or .parquet "
-        "file.",
-        metavar="DATA",
-    ),
-]
-DataOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data-option",
-        help="An option of the loader; repeat it for several: split=test, n=5000, size=32, "
-        "mode=L, flip=true, label=COLUMN, labels=FILE, key=NAME, columns=a,b, levels=256 ...",
-        metavar="KEY=VALUE",
-        rich_help_panel="Data",
-    ),
-]
+__all__ = ["load_source", "parts"]
 
 TEXTS = ("split", "mode", "layout", "key", "label", "labels", "delimiter", "decimal")
 WHOLE = ("source", "folder", "path", "images", "x", "data")

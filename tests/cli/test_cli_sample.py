@@ -14,26 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-typer = pytest.importorskip("typer")
-from typer.testing import CliRunner  # noqa: E402
+pytest.importorskip("tyro")
+from command_line import answer, call
 
-from scoresde import VPSDE, Preconditioned, Quantisation, ReverseSampler, load, sample_to, save  # noqa: E402  # noqa: E402
-from scoresde.cli.app import app  # noqa: E402
-from scoresde.data import samples  # noqa: E402
-from scoresde.nets import MLP, UNet  # noqa: E402
+from scoresde import VPSDE, Preconditioned, Quantisation, ReverseSampler, load, sample_to, save
+from scoresde.data import samples
+from scoresde.nets import MLP, UNet
 
 ROOT = Path(__file__).parents[2]
-
-
-def call(line: str, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, shlex.split(line), env={"COLUMNS": "200"})
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
-def answer(line: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(call(f"{line} --json").stdout)
-    return found
 
 
 def contents(out: Path) -> dict[str, bytes]:

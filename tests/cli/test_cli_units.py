@@ -18,40 +18,27 @@ import numpy as np
 import pytest
 import torch
 
-typer = pytest.importorskip("typer")
-from PIL import Image  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+pytest.importorskip("tyro")
+from command_line import call, refused
+from PIL import Image
 
-from scoresde import VPSDE, Preconditioned, _progress, load, save  # noqa: E402
-from scoresde._progress import Lines  # noqa: E402
-from scoresde.cli.app import app  # noqa: E402
-from scoresde.cli.flags import flags_of, options_of, spelled  # noqa: E402
-from scoresde.cli.likelihood import likelihood  # noqa: E402
-from scoresde.cli.loaders import loader_options  # noqa: E402
-from scoresde.cli.opened import Opened, open_checkpoint  # noqa: E402
-from scoresde.cli.samples import open_samples  # noqa: E402
-from scoresde.cli.source import load_source  # noqa: E402
-from scoresde.cli.train import train  # noqa: E402
-from scoresde.data import load_data, samples  # noqa: E402
-from scoresde.likelihood.bound import elbo  # noqa: E402
-from scoresde.nets import MLP, UNet  # noqa: E402
-from scoresde.summary import DataSummary, Scaling  # noqa: E402
+from scoresde import VPSDE, Preconditioned, _progress, load, save
+from scoresde._progress import Lines
+from scoresde.cli.app import command
+from scoresde.cli.config import written
+from scoresde.cli.flags import flags_of
+from scoresde.cli.loaders import loader_options
+from scoresde.cli.messages import options_of, spelled
+from scoresde.cli.opened import Opened, open_checkpoint
+from scoresde.cli.samples import open_samples
+from scoresde.cli.source import load_source
+from scoresde.data import load_data, samples
+from scoresde.likelihood.bound import elbo
+from scoresde.nets import MLP, UNet
+from scoresde.summary import DataSummary, Scaling
 
 QUICK = "--sample-every 0 --no-tensorboard --log-every 2 --batch-size 16 --net-option width=8"
 NAMES = ("cat", "dog", "grey, small", "3")
-
-
-def call(line: str, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, shlex.split(line), env={"COLUMNS": "200"})
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
-def refused(line: str, *words: str) -> str:
-    text = " ".join(re.sub("[│╭╮╰╯─]", " ", call(line, 2).stderr).split())
-    for word in words:
-        assert word in text, text
-    return text
 
 
 def table(place: Path, name: str = "t.csv", kinds: tuple[str, ...] = ("cat", "dog")) -> Path:
@@ -364,6 +351,8 @@ def test_a_comparison_is_with_data_of_the_classes_that_are_drawn(
     class Enough(Exception):
         pass
 
+    monkeypatch.setenv("SCORESDE_TRACEBACK", "1")
+
     def stop(*_: Any, reference_data: Any, **__: Any) -> Any:
         seen["x"] = reference_data
         raise Enough
@@ -372,8 +361,8 @@ def test_a_comparison_is_with_data_of_the_classes_that_are_drawn(
 
     def compared(options: str) -> Any:
         line = f"compare {run} --data {run.parent}/t.csv {options} --out {tmp_path}/c"
-        result = CliRunner().invoke(app, shlex.split(line), env={"SCORESDE_TRACEBACK": "1"})
-        assert isinstance(result.exception, Enough), result.output
+        with pytest.raises(Enough):
+            call(line)
         return seen["x"]
 
     opened = open_checkpoint(run, "cpu")
@@ -382,6 +371,7 @@ def test_a_comparison_is_with_data_of_the_classes_that_are_drawn(
     assert torch.equal(compared(""), x)
     assert torch.equal(compared("--label dog"), x[cond["label"] == 1])
     other = table(tmp_path, "eels.csv", ("eel", "cat"))
+    monkeypatch.delenv("SCORESDE_TRACEBACK")
     line = f"compare {run} --data {other} --data-option label=kind --out {tmp_path}/c"
     refused(f"{line} --label dog", "'eel'", "leave --label out")
 
@@ -430,8 +420,8 @@ def test_remedies_are_flags() -> None:
 
 
 def test_arguments_are_flags_of_the_command() -> None:
-    flags = flags_of(train)
-    assert flags["as_json"] == "--json {}" and flags["data"] == "DATA"
+    flags = written(flags_of(command("train")))
+    assert flags["json"] == "--json {}" and flags["data"] == "DATA"
     assert spelled("batch_size: expected 1, got 2; pass lr=0.1", flags) == (
         "--batch-size: expected 1, got 2; pass --lr 0.1"
     )
@@ -457,7 +447,9 @@ def test_arguments_are_flags_of_the_command() -> None:
     ],
 )
 def test_code_and_english_words_are_no_flags(said: str, wanted: str | None) -> None:
-    assert spelled(said, flags_of(likelihood)) == (said if wanted is None else wanted)
+    assert spelled(said, written(flags_of(command("likelihood")))) == (
+        said if wanted is None else wanted
+    )
 
 
 @pytest.mark.parametrize(

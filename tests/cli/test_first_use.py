@@ -28,7 +28,8 @@ from scoresde import (
     save,
 )
 from scoresde.analytic_start import AnalyticStart
-from scoresde.cli.train import train
+from scoresde.cli.flags import flags_of
+from scoresde.cli.train import Train
 from scoresde.data import Data, summarise, toy
 from scoresde.losses import TIME, WEIGHTING, dsm_loss
 from scoresde.metrics import sliced_wasserstein
@@ -53,11 +54,11 @@ def test_the_defaults_of_trainer_loss_and_command_line_are_one() -> None:
     assert loss.time == TIME.scaled(summarise(drawn(64)).std)
     assert loss.weighting == WEIGHTING == Loss().weighting
     assert inspect.signature(dsm_loss).parameters["weighting"].default == WEIGHTING
-    own = {f.name: f.default for group in (Optim, Records) for f in fields(group)}
-    flags = inspect.signature(train).parameters
-    for name in ("weighting", "time", "predicts", "sigma_data"):
+    own = {f.name: f.default for group in (Optim, Loss, Records) for f in fields(group)}
+    flags = flags_of(Train)
+    for name in ("time", "predicts", "sigma_data"):
         assert flags[name].default is None, "the command line has defaults of its own"
-    for name in own.keys() - {"widths"}:
+    for name in own.keys() - {"function"}:
         assert flags[name].default == own[name], name
 
 

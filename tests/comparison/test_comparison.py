@@ -353,16 +353,10 @@ def test_a_reference_that_does_not_arrive() -> None:
 # The command
 
 
-def call(line: str, code: int = 0) -> Any:
-    typer = pytest.importorskip("typer.testing")
-    from scoresde.cli.app import app
-
-    result = typer.CliRunner().invoke(app, shlex.split(line))
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
 def test_the_command_writes_a_report_that_repeats_itself(tmp_path: Path) -> None:
+    pytest.importorskip("tyro")
+    from command_line import call
+
     net = MLP(2, width=8, depth=1, classes=3)
     place = save(Preconditioned(net, VP), tmp_path / "model")
     out = tmp_path / "report"

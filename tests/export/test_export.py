@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -312,17 +313,12 @@ def test_a_missing_package_says_how_to_install_it(
 
 
 def test_the_command(tmp_path: Path) -> None:
-    typer = pytest.importorskip("typer.testing")
-    from scoresde.cli.app import app
-
-    def call(*words: str) -> Any:
-        return typer.CliRunner().invoke(app, ["export", *words])
+    pytest.importorskip("tyro")
+    from command_line import answer, refused
 
     model = Preconditioned(filled(MLP(2, width=8)), VPSDE(), "v")
     place, out = str(save(model, tmp_path / "model")), str(tmp_path / "model.pt2")
-    done = call(place, "--out", out, "--output", "eps", "--json")
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
+    found = answer(f"export {place} --out {out} --output eps")
     assert found["kind"] == "program"
     assert found["output"] == "eps"
     assert found["deviation"] <= found["bound"]
@@ -339,9 +335,7 @@ def test_the_command(tmp_path: Path) -> None:
         ((place, "--out", f"{tmp_path}/b.pt2", "--opset", "18"), "opset"),
         ((f"{place}x", "--out", f"{tmp_path}/b.pt2"), "does not exist"),
     ):
-        failed = call(*words)
-        assert failed.exit_code == 2
-        assert piece in failed.stderr
+        refused(shlex.join(["export", *words]), piece)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["model", "model.pt2"]
 
 
