@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, final
 
 import torch
@@ -150,8 +150,8 @@ class GaussianMixture:
     means: Tensor
     covariances: Tensor
     weights: Tensor = None  # type: ignore[assignment]
-    variances: Tensor = None  # type: ignore[assignment]
-    basis: Tensor | None = None
+    variances: Tensor = field(init=False)
+    basis: Tensor | None = field(init=False)
 
     def __repr__(self) -> str:
         return brief(self)

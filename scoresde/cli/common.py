@@ -312,6 +312,7 @@ def make_sampler(
         solver: a name, or "calibration:NAME" for one saved in the checkpoint `folder`.
         steps, eta, t_end, denoise: as of `ReverseSampler`.
         grid: a name, or times with commas between them.
+        folder: the checkpoint that holds the calibrations.
 
     Raises:
         TypeError, ValueError: as `ReverseSampler`.

@@ -206,6 +206,7 @@ class Opened:
 
         Args:
             wanted: as of `turns`.
+            n, first: how many samples, and the number of the first.
 
         Raises:
             ValueError: as `turns`.

@@ -148,7 +148,7 @@ def discrete_log_prob(
         draws: S >= 5 independent draws, which give the standard error.
         importance: K; above 1 the bound is tighter. The noise of probes would enter the weights
             and invalidate the bound, so K > 1 requires divergence="exact".
-        cond ... max_nfe: as in `log_prob`.
+        the others: as in `log_prob`.
 
     Warns:
         UnfinishedWarning: as in `log_prob`.

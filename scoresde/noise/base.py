@@ -145,6 +145,7 @@ class Independent(Noise):
     Args:
         seed: an integer in [0, 2**63).
         first: the number of the first row's sample.
+        segment: the number of the grid's segment.
 
     Example:
         >>> from scoresde import VPSDE

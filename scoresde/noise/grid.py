@@ -40,6 +40,7 @@ class PathOnGrid(Noise):
         eta: the stochasticity of the process.
         clock: "snr" or "t"; by default "snr" where the SDE is affine.
         first: the number of the first row's sample.
+        segment: the number of the grid's segment.
 
     Raises:
         ValueError: a solver asks for a time that is not on the finest grid.

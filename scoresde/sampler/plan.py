@@ -101,6 +101,7 @@ def resolve(
 
     Args:
         spread: standard deviation of the data and number of values of a sample, if known.
+        the others: as of `ReverseSampler`.
     """
     automatic = isinstance(solver, str) and solver in AUTOMATIC
     affine = isinstance(sde, AffineSDE)

@@ -303,6 +303,7 @@ def tapered(
     Args:
         std: standard deviation of the data; a sampler takes it from its model if that knows it.
         dim: the number of values of a sample, D; likewise.
+        the others: as of `uniform`.
     """
     n, start, end = _ends(sde, steps, t_start, t_end)
     affine = _affine(sde, "tapered")

@@ -61,6 +61,11 @@ def lazy(n: int = 20, damaged: int | None = None) -> LazyData:
     return LazyData(Noted(x, damaged), {"label": torch.arange(n)})
 
 
+def reading() -> list[threading.Thread]:
+    """The threads that read data ahead."""
+    return [t for t in threading.enumerate() if t.name.startswith("scoresde-data")]
+
+
 def model() -> Preconditioned:
     torch.manual_seed(0)
     return Preconditioned(MLP(2, width=8, classes=20), VPSDE())
@@ -77,7 +82,7 @@ def test_the_batches_are_those_of_the_stream(workers: int, numbers: Sequence[int
             rows = stream.rows(number)
             assert torch.equal(cond["label"], rows)
             assert torch.equal(x, data.x[rows])
-    assert not loader._coming
+    assert not reading()
 
 
 def test_the_weights_are_the_same_with_and_without() -> None:
@@ -114,13 +119,13 @@ def test_the_next_batches_are_read_while_a_step_computes() -> None:
     trainer.fit()
     assert all(name.startswith("scoresde-data") for name in rows.readers)
     assert len(rows.readers) == 4, "as many reads as batches, none beyond the last"
-    assert not [t for t in threading.enumerate() if t.name.startswith("scoresde-data")]
+    assert not reading()
 
 
 def test_data_in_memory_need_no_thread() -> None:
     with Loader(Data(torch.randn(8, 2)), Stream(8, 2, 0), CPU, workers=2) as loader:
         loader.batch(0)
-        assert loader._pool is None
+        assert not reading()
 
 
 class Seeking(Rows):
@@ -225,7 +230,7 @@ def test_a_damaged_row_is_told_in_the_step_that_takes_it() -> None:
     assert len(steps) == 2
     with pytest.raises(ValueError, match=f"row {damaged} is damaged"):
         Trainer(model(), data, steps=6)
-    assert not [t for t in threading.enumerate() if t.name.startswith("scoresde-data")]
+    assert not reading()
 
 
 def test_bad_workers() -> None:
