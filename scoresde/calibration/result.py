@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
@@ -124,7 +125,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """As what json holds; `from_dict` gives the same back, to the last bit."""
-        return {"format": _FORMAT, "version": _VERSION, **_plain(asdict(self))}
+        return {"format": _FORMAT, "version": _VERSION, **json.loads(json.dumps(asdict(self)))}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Calibration:
@@ -159,13 +160,6 @@ class Calibration:
             self.note,
         )
         return "\n".join(line for line in lines if line)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, as json gives them back."""
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _grid_back(saved: Any) -> Grid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,23 +53,20 @@ def look(rows: Rows) -> Seen:
     width = max(1, math.prod(rows.shape[1:]))
     wanted = min(len(rows), ROWS, max(100, VALUES // width))
     chosen = torch.arange(wanted, device="cpu") * len(rows) // wanted
-    low, high, whole = math.inf, -math.inf, True
-    least = most = torch.zeros(0, device="cpu")
-    pieces = []
-    for part in torch.split(chosen, max(1, CHUNK // width)):
-        x = rows[part].double()
-        low, high = min(low, float(x.min())), max(high, float(x.max()))
-        whole = whole and bool((x == x.round()).all())
-        small, large = x.amin(dim=0), x.amax(dim=0)
-        least = torch.minimum(least, small) if least.numel() else small
-        most = torch.maximum(most, large) if most.numel() else large
-        pieces.append(moments_of([x]))
-    counts = torch.tensor([piece.count for piece in pieces], dtype=torch.float64, device="cpu")
-    share = (counts / counts.sum()).reshape(-1, *[1] * len(rows.shape[1:]))
-    means = torch.stack([piece.mean for piece in pieces])
-    mean = (share * means).sum(dim=0)
-    spread = torch.stack([piece.std.square() for piece in pieces]) + (means - mean).square()
-    return Seen(low, high, whole, mean, (share * spread).sum(dim=0).sqrt(), least, most)
+    lows, highs, wholes = list[Tensor](), list[Tensor](), list[bool]()
+
+    def pieces() -> Iterator[Tensor]:
+        for part in torch.split(chosen, max(1, CHUNK // width)):
+            x = rows[part].double()
+            lows.append(x.amin(dim=0))
+            highs.append(x.amax(dim=0))
+            wholes.append(bool((x == x.round()).all()))
+            yield x
+
+    known = moments_of(pieces())
+    low_of, high_of = torch.stack(lows).amin(dim=0), torch.stack(highs).amax(dim=0)
+    low, high = float(low_of.min()), float(high_of.max())
+    return Seen(low, high, all(wholes), known.mean, known.std, low_of, high_of)
 
 
 def _picture_scaling(seen: Seen) -> Scaling | None:

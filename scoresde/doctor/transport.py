@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scoresde._check import fail, floating, instance, need, positive_int, same_shape, wrong_type
 from scoresde._tensor import ordinary
+from scoresde.metrics.frechet import trace_of_root
 from scoresde.model import ScoreModel
 from scoresde.noise import Independent
 from scoresde.sampler import ReverseSampler
@@ -243,9 +244,9 @@ def _ceiling(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
 
 
 def _linear_gap(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """2 tr (C_z C_x)^(1/2) - 2 tr C_zx, the trace of the root as in `metrics.frechet_distance`."""
+    """2 tr (C_z C_x)^(1/2) - 2 tr C_zx, which is Gelbrich's bound."""
     z, x = (torch.cat(points) for points in zip(*pairs, strict=True))
     z, x = (points - points.mean(0) for points in (z, x))
     factor_z, factor_x = (torch.linalg.qr(points, mode="r").R for points in (z, x))
-    overlap = torch.linalg.svdvals(factor_z @ factor_x.T).sum() - (z * x).sum()
+    overlap = trace_of_root(factor_z, factor_x) - (z * x).sum()
     return max(0.0, float(2 * overlap / len(z)))

@@ -15,7 +15,7 @@ from scoresde.quantisation import Quantisation
 from scoresde.schedule.grid import make_grid
 from scoresde.sde import SDE, AffineSDE
 
-__all__ = ["BOUND", "describe"]
+__all__ = ["BOUND", "about_network"]
 
 BOUND = 256 * torch.finfo(torch.float32).eps
 """The largest deviation of a file from its model that is put down to rounding, 3e-5."""
@@ -32,7 +32,7 @@ MEANING = {
 }
 
 
-def describe(
+def about_network(
     network: Network, inputs: tuple[Tensor, ...], quantisation: Quantisation | None, tools: str
 ) -> dict[str, Any]:
     """The metadata of a file, as plain as JSON; `tools` are the packages that it was made with."""

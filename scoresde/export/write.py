@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scoresde._check import fail, need, path_of
 from scoresde._io import replacing
-from scoresde.export.about import BOUND, describe
+from scoresde.export.about import BOUND, about_network
 from scoresde.export.network import Trial, prepare
 from scoresde.model import ScoreModel
 from scoresde.quantisation import Quantisation
@@ -137,7 +137,7 @@ def export_onnx(
         remedy = "leave it out, or take one that PyTorch can convert to"
         expected = f"one that this model can be written in, as {opsets['ai.onnx']}"
         raise fail("opset", expected, opset, remedy)
-    about = describe(network, example, quantisation, "onnx onnxscript onnxruntime") | {
+    about = about_network(network, example, quantisation, "onnx onnxscript onnxruntime") | {
         "opset": opsets["ai.onnx"]
     }
     need("onnx.helper", "export").set_model_props(proto, {KEY: json.dumps(about)})
@@ -186,7 +186,7 @@ def export_program(
     """
     place = _place(path, ".pt2")
     network, example, trials = prepare(model, shape, output, classes)
-    about = describe(network, example, quantisation, "")
+    about = about_network(network, example, quantisation, "")
     with _quiet(), _explained("torch.export"):
         batch = torch.export.Dim("batch")
         program = torch.export.export(

@@ -209,7 +209,7 @@ def elbo(
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
             part = {k: v[rows] for k, v in cond.items()} if cond else None
-            job = _Job(model, x[rows], quantisation, decoder, part, seed, first + start)
+            job = _Batch(model, x[rows], quantisation, decoder, part, seed, first + start)
             parts.append([source.draw(job, s, shift) for s, shift in enumerate(shifts)])
     # (S, 2, B): the diffusion and the reconstruction of each draw
     drawn = torch.cat([torch.stack([torch.stack(d) for d in part]) for part in parts], 2)
@@ -221,7 +221,7 @@ def elbo(
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class _Batch:
     """One batch with its conditions and the seed of its noise."""
 
     model: ScoreModel
@@ -273,7 +273,7 @@ class _Chain:
         n = self.chain.N if self.steps is None else self.steps + 1
         return n - 1 + (0 if decoder == "noised" else _last_draws(n - 1))
 
-    def draw(self, job: _Job, draw: int, shift: float) -> tuple[Tensor, Tensor]:
+    def draw(self, job: _Batch, draw: int, shift: float) -> tuple[Tensor, Tensor]:
         chain, n = self.chain, self.chain.N
         count = n - 1 if self.steps is None else self.steps
         total = wide(job.x).new_zeros(len(job.x))
@@ -326,7 +326,7 @@ class _Continuous:
     def calls(self, decoder: str) -> int:
         return self.steps + (0 if decoder == "noised" else _last_draws(self.steps))
 
-    def draw(self, job: _Job, draw: int, shift: float) -> tuple[Tensor, Tensor]:
+    def draw(self, job: _Batch, draw: int, shift: float) -> tuple[Tensor, Tensor]:
         total = wide(job.x).new_zeros(len(job.x))
         for k in range(self.steps):
             t, weight = self._times(job.uniforms(shift, k, self.steps))
@@ -343,7 +343,7 @@ class _Continuous:
         last = reconstruction(predict, job.x, draws, job.decoder, self.variance, job.quantisation)
         return total, last
 
-    def _predict(self, job: _Job, node: Node, eps: Tensor) -> Prediction:
+    def _predict(self, job: _Batch, node: Node, eps: Tensor) -> Prediction:
         x = lincomb((node.alpha, job.x), (node.sigma, eps))
         return job.model.predict(node, x, job.cond)
 

@@ -12,7 +12,13 @@ from scoresde._check import fail
 from scoresde.metrics.arrays import Array, pair, rows_of
 from scoresde.metrics.features import Batches, Features, feature_batches
 
-__all__ = ["FeatureMoments", "feature_frechet", "feature_moments", "frechet_distance"]
+__all__ = [
+    "FeatureMoments",
+    "feature_frechet",
+    "feature_moments",
+    "frechet_distance",
+    "trace_of_root",
+]
 
 
 def frechet_distance(a: Array, b: Array) -> float:
@@ -106,13 +112,18 @@ class FeatureMoments:
         root_a, root_b = self._root(), other._root()
         shift = (self.mean - other.mean).square().sum()
         traces = root_a.square().sum() + root_b.square().sum()
-        overlap = torch.linalg.svdvals(root_a @ root_b.T).sum()
-        return max(0.0, float(shift + traces - 2 * overlap))
+        return max(0.0, float(shift + traces - 2 * trace_of_root(root_a, root_b)))
 
     def _root(self) -> Tensor:
         if self.count < 2:
             raise fail("count", "at least 2 rows", self.count, "a covariance needs two samples")
         return self.factor / math.sqrt(self.count - 1)
+
+
+def trace_of_root(a: Tensor, b: Tensor) -> Tensor:
+    """tr (A B)^(1/2) of the covariances A = a^T a and B = b^T b of factors (K, F) and (L, F)."""
+    singular: Tensor = torch.linalg.svdvals(a @ b.T)
+    return singular.sum()
 
 
 def _triangle(x: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ from scoresde.process import eta_value
 from scoresde.sampler.reverse import ReverseSampler
 from scoresde.sde.fingerprint import fingerprint, model_hashes
 
-__all__ = ["claim", "describe", "explained_shard", "mine", "sweep_shards", "turn"]
+__all__ = ["claim", "settings_of", "explained_shard", "mine", "sweep_shards", "turn"]
 
 
-def describe(sampler: ReverseSampler) -> dict[str, Any]:
+def settings_of(sampler: ReverseSampler) -> dict[str, Any]:
     """The settings of a sampler: two that say the same draw the same samples."""
     grid, eta = sampler._nodes, sampler.eta
     return {

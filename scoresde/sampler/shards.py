@@ -30,7 +30,7 @@ from scoresde.data.samples import (
 from scoresde.nets.embed import LabelEmbedding
 from scoresde.noise.base import check_seed
 from scoresde.quantisation import Quantisation
-from scoresde.sampler.manifest import claim, describe, explained_shard, mine, sweep_shards, turn
+from scoresde.sampler.manifest import claim, explained_shard, mine, settings_of, sweep_shards, turn
 from scoresde.sampler.registry import check_shape
 from scoresde.sampler.reverse import ReverseSampler
 from scoresde.solvers.base import Unfinished, UnfinishedWarning
@@ -158,7 +158,7 @@ def sample_to(
             sampler, n, shape, seed, first, labels, quantisation, format, shard, batch_size
         ),
         **_units(known, quantisation, labels is not None, floats),
-        **describe(sampler),
+        **settings_of(sampler),
         "state": str(dtype).removeprefix("torch."),
         "device": device.type,
     }

@@ -35,7 +35,7 @@ from scoresde.data import load_data, npz, samples
 from scoresde.nets import MLP, UNet
 from scoresde.noise import Independent
 from scoresde.sampler import Shards
-from scoresde.sampler.manifest import describe, hash_of
+from scoresde.sampler.manifest import hash_of, settings_of
 
 ROOT = Path(__file__).parents[2]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="forks and locks")
@@ -471,7 +471,7 @@ def test_the_hash_of_a_model_is_of_its_content(tmp_path: Path) -> None:
         next(first.parameters())[0, 0] += 1e-6
     assert hash_of(first) != hash_of(model())
     eta = ReverseSampler(sde, first, "ancestral", grid=[1.0, 0.5, 0.1], eta=lambda t: 0.5 * t)
-    assert describe(eta)["eta"] == [0.5, 0.25, 0.05]
+    assert settings_of(eta)["eta"] == [0.5, 0.25, 0.05]
 
 
 # Reading
