@@ -200,22 +200,6 @@ def test_x_init_and_t_start(name: str) -> None:
         torch.testing.assert_close(again, solution.x, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("batch_size", [None, 2])
-def test_path_has_every_node_and_the_first_and_last_states(name: str, batch_size: Any) -> None:
-    sampler = ReverseSampler(VP, TWO.under(VP), name, steps=6)
-    solution = sampler.solve(
-        (5, 2), seed=3, dtype=torch.float64, keep_path=True, batch_size=batch_size
-    )
-    assert solution.path.shape == (7, 5, 2)
-    prior = Independent(3).prior(solution.x) * VP.sigma(1.0)
-    torch.testing.assert_close(solution.path[0], prior, rtol=1e-14, atol=0)
-    node = VP.at(VP.t_end)
-    denoised = TWO.under(VP).predict(node, solution.path[-1]).x0
-    torch.testing.assert_close(solution.x, denoised, rtol=1e-12, atol=1e-12)
-    assert sampler.solve((5, 2), seed=3).path is None
-
-
 @pytest.mark.parametrize(
     ("name", "per_step"),
     [("euler_maruyama", 1), ("ddim", 1), ("heun", 2), ("predictor_corrector", 2), ("torchsde", 1)],
@@ -277,14 +261,6 @@ def test_dtype_and_device_come_from_the_model() -> None:
     assert sampler.sample((3, 2), seed=0, x_init=x, dtype=torch.float32).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-def test_float32_and_float64_states_follow_the_same_noise(name: str) -> None:
-    sampler = ReverseSampler(VP, TWO.under(VP), name, steps=8)
-    a = sampler.sample((6, 2), seed=0, dtype=torch.float64)
-    b = sampler.sample((6, 2), seed=0, dtype=torch.float32)
-    assert float((a - b).abs().max()) < (1e-3 if name == "scipy" else 1e-4)
-
-
 @pytest.mark.parametrize("shape", [(3, 4), (3, 1, 4), (3, 1, 2, 2)])
 def test_any_shape_of_sample_is_the_same_numbers(shape: tuple[int, ...]) -> None:
     sampler = ReverseSampler(VP, score, "predictor_corrector", steps=3)
@@ -295,35 +271,6 @@ def test_any_shape_of_sample_is_the_same_numbers(shape: tuple[int, ...]) -> None
 
 
 # Hooks, bar, interruption
-
-
-@pytest.mark.parametrize("name", STEPWISE)
-def test_hook_sees_every_node_and_its_state(name: str) -> None:
-    grid = Grid(((1.0, 0.7, 0.5, 0.3, 0.2), (0.4, 0.1)))
-    seen: list[tuple[float, Tensor]] = []
-    sampler = ReverseSampler(VP, score, name, grid=grid)
-    solution = sampler.solve(
-        (3, 2), seed=0, on_step=lambda node, x: seen.append((node.t, x)), keep_path=True
-    )
-    assert [t for t, _ in seen] == [0.7, 0.5, 0.3, 0.2, 0.1]
-    assert all(torch.equal(x, y) for (_, x), y in zip(seen, solution.path[1:], strict=True))
-    assert torch.equal(solution.x, sampler.sample((3, 2), seed=0))
-
-
-@pytest.mark.parametrize("name", STEPWISE)
-def test_hook_replaces_the_state(name: str) -> None:
-    """Held on a plane by the hook, the state is there at the end, and the rest follows from it."""
-
-    def hold(node: Node, x: Tensor) -> Tensor:
-        return torch.stack([x[:, 0], torch.full_like(x[:, 0], node.t)], 1)
-
-    sampler = ReverseSampler(VP, TWO.under(VP), name, steps=5, denoise=False)
-    solution = sampler.solve((3, 2), seed=0, on_step=hold, keep_path=True)
-    times = torch.tensor(solution.grid.times[1:])
-    assert torch.equal(solution.path[1:, :, 1], times[:, None].expand(5, 3))
-    free = sampler.solve((3, 2), seed=0, keep_path=True)
-    assert torch.equal(free.path[1, :, 0], solution.path[1, :, 0])
-    assert not torch.allclose(free.path[2, :, 0], solution.path[2, :, 0])
 
 
 def test_hook_runs_once_per_step_of_every_batch() -> None:
@@ -508,27 +455,6 @@ def test_eta_interpolates_between_the_names() -> None:
         assert torch.equal(
             ReverseSampler(VP, score, solver, steps=5, eta=0.0).sample((3, 2), seed=0), plain
         )
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-def test_a_solver_object_serves_many_samplers(name: str) -> None:
-    """Runs of two samplers, one inside the other, with one solver object: as if alone."""
-    solver, eta = as_solver(name, VP)
-    inner = ReverseSampler(VP, score, solver, steps=4, eta=eta)
-    alone = inner.sample((3, 2), seed=0)
-    seen = []
-
-    def nested(t: Tensor, x: Tensor) -> Tensor:
-        if len(seen) < 3:
-            seen.append(inner.sample((3, 2), seed=0))
-        return -x
-
-    sde = VESDE(0.1, 2.0)
-    eta = as_solver(name, sde)[1]
-    outer = ReverseSampler(sde, nested, solver, steps=5, eta=eta)
-    plain = ReverseSampler(sde, score, solver, steps=5, eta=eta)
-    assert torch.equal(outer.sample((2, 3), seed=1), plain.sample((2, 3), seed=1))
-    assert len(seen) == 3 and all(torch.equal(x, alone) for x in seen)
 
 
 def test_a_model_of_an_equal_sde_is_accepted() -> None:

@@ -35,7 +35,6 @@ from scoresde.sampler.registry import as_solver
 from scoresde.schedule.grid import log_snr, uniform
 from scoresde.solvers import (
     Langevin,
-    Orders,
     PredictorCorrector,
     ReverseDiffusion,
     SciPySolver,
@@ -304,9 +303,6 @@ def test_solvers_are_values() -> None:
     assert Adams(1) == Adams(1) and hash(Heun()) == hash(Heun())
     assert PredictorCorrector(Adams(1)) == PredictorCorrector(Adams(1), Langevin())
     assert SciPySolver("RK45") != SciPySolver("DOP853")
-    for solver, eta in SOLVERS.values():
-        assert isinstance(solver.orders, Orders)
-        assert eta == 0.0 or solver.serves != "ode"
 
 
 @pytest.mark.parametrize("name", [n for n, (s, _) in SOLVERS.items() if isinstance(s, StepSolver)])
@@ -322,36 +318,6 @@ def test_a_step_is_pure(name: str) -> None:
         solver.step(process, x, segment[0], segment[1], carried, Independent(0))[0] for _ in "ab"
     ]
     assert torch.equal(runs[0], runs[1]) and torch.equal(x, before)
-
-
-@pytest.mark.parametrize("name", list(SOLVERS))
-def test_nfe_is_what_a_hook_on_the_network_counts(name: str) -> None:
-    calls = []
-
-    class Net(torch.nn.Module):
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            calls.append(1)
-            return 0.3 * x
-
-    model = scoresde.Preconditioned(Net(), order.SDE)
-    solution = ReverseSampler(order.SDE, model, name, steps=7).solve((3, 2), seed=0)
-    assert solution.nfe == len(calls)
-
-
-@pytest.mark.parametrize("name", list(SOLVERS))
-def test_every_solver_keeps_the_path_if_asked_and_only_then(name: str) -> None:
-    """Along two segments: the start, the states at all nodes that follow, and the end."""
-    segments = ((0.9, 0.6, 0.4, 0.2, 0.1), (0.3, 0.2, 0.15, 0.1, 0.05))
-    solver, eta = as_solver(name, order.SDE)
-    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), eta)
-    told = [
-        solver.solve(process, state(3), Grid(segments), noise=Independent(0), keep_path=keep)
-        for keep in (True, False)
-    ]
-    path = told[0].path
-    assert told[1].path is None and path is not None
-    assert path.shape == (9, 3, 2)
-    assert torch.equal(path[0], state(3)) and torch.equal(path[-1], told[0].x)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
