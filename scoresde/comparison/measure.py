@@ -1,4 +1,4 @@
-"""`compare`: solvers run on a model, against a reference of high accuracy."""
+"""`compare`: runs of solvers on a model against a reference of high accuracy."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from scoresde.summary import DataRangeWarning
 __all__ = ["compare"]
 
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-9}
-"""Of the reference: near the rounding of float32, and where it costs some hundred calls."""
+"""Tolerances of the reference: near the rounding of float32, and at some hundred calls."""
 
-LOOSER = 10.0  # times the tolerance of the reference: how far it moves is its error, at most
-KEPT = {1: 2000}  # samples kept for pictures of points in space; 64 of images
-REPEATS = 8  # random halves of what sets of samples are compared with
+LOOSER = 10.0  # the factor on the tolerance whose effect bounds the error of the reference
+KEPT = {1: 2000}  # samples stored for figures of points; 64 for images
+REPEATS = 8  # random halves of the target set
 
 
 def compare(
@@ -58,57 +58,58 @@ def compare(
     about: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Comparison:
-    """Run solvers on a model: their errors, network evaluations and seconds, and which to take.
+    """Run solvers on a model to compare their errors, network evaluations and seconds.
 
     Along the probability flow every solver starts from the same noise, and `error` is the root
-    mean square over entries and samples of what it makes less what `reference` makes, an adaptive
-    ODE solver at a tight tolerance; both end at t_end with the same final denoising. How far the
-    reference moves when its tolerance is ten times looser bounds its own error: that is the
-    floor, below which rows are not ranked.
+    mean square difference, over entries and samples, from the result of `reference`, an adaptive
+    ODE solver at a tight tolerance; both end at t_end with the same final denoising. The change of
+    the reference at a ten times looser tolerance bounds its own error. It is the floor, below
+    which rows are not ranked.
 
-    A reverse SDE has no such reference, for its samples depend on the noise along the way. Its
-    sets of samples are compared instead, by `distance`: the sliced Wasserstein distance, or the
-    Frechet distance in the space of `features`. They are compared with `reference_data`, if
-    given, and then those of the probability flow are, too. Else with 2 N samples of the reverse
-    SDE at `fine_steps` steps of the automatic solver, from other noise. The floor is the same
-    distance between random halves of that set: its mean and two standard deviations. For a
-    learned model the flow and the SDE are not the same law, whatever the solvers.
+    A reverse SDE has no such reference, since its samples depend on the noise of every step. Its
+    sets of samples are compared by `distance`: the sliced Wasserstein distance, or the Frechet
+    distance in the space of `features`. The target set is `reference_data`, if given, for the
+    probability flow as well; otherwise it is 2 N samples of the reverse SDE at `fine_steps` steps
+    of the automatic solver, from other noise. The floor is the same distance between random
+    halves of the target set: its mean plus two standard deviations. For a learned model the laws
+    of the flow and of the SDE differ for every solver.
 
-    The seconds are the medians over rounds in which all solvers take turns, so that a slow moment
-    of the machine meets them all.
+    The seconds are medians over rounds in which all solvers take turns, so that a temporary load
+    of the machine affects all of them.
 
     Args:
-        sde: the SDE that the model is of.
+        sde: the SDE of the model.
         model: the model, or a function score(t, x).
-        shape: (N, *D), the samples made by each solver for each seed.
-        solvers: names, solvers and calibrations, or a mapping from names of yours. Adaptive
-            solvers and calibrations choose their steps, and are run once.
-        steps: numbers of steps, each tried with each solver.
-        grids: names of grids, each tried; by default that of the solver.
-        seeds: each makes N samples.
+        shape: (N, *D), the shape of the samples of each solver for each seed.
+        solvers: names, solvers and calibrations, or a mapping from names of your choice. Adaptive
+            solvers and calibrations choose their steps and are run once.
+        steps: numbers of steps, each used with each solver.
+        grids: names of grids, each used with each solver; by default that of the solver.
+        seeds: seeds of N samples each.
         reference: `AdaptiveODE("dopri5")` by default, at rtol = atol = 2e-6 in float32, 1e-9 in
             float64.
         cond: conditions, name -> (N, ...), the same for each seed.
-        reference_data: (M, *D) data that the model has not seen; M >= 2 N makes use of all.
-        features: images (B, *D) -> (B, F) in whose space sets are compared, such as
+        reference_data: (M, *D) data that were not used for training; at M >= 2 N all samples are
+            used.
+        features: images (B, *D) -> (B, F), the space of the Frechet distance, such as
             `Judge.features`.
-        fine_steps: of the reverse SDE that stands for its limit.
-        rounds: of timing, at least one for each seed.
-        t_end, batch_size, dtype, device: as of `ReverseSampler` and its `solve`.
-        about: what else a report should say of the model, name -> plain value.
-        progress: show a bar.
+        fine_steps: the number of steps that represents the limit of the reverse SDE.
+        rounds: the number of timed rounds, at least one per seed.
+        t_end, batch_size, dtype, device: see `ReverseSampler` and its `solve`.
+        about: further facts about the model for the report, name -> plain value.
+        progress: show a progress bar.
 
     Raises:
-        TypeError, ValueError: an unknown name or an argument that does not fit, before the
-            network is called; a reference that did not get to its end. A solver that makes no
-            finite samples is listed in `failed`, with the reason.
+        TypeError, ValueError: a name is unknown or an argument is invalid, before the network is
+            called, or the reference did not finish. A solver without finite samples is listed in
+            `failed`, with the reason.
 
     Example:
         >>> from scoresde import VPSDE, GaussianMixture
         >>> sde = VPSDE()
         >>> data = GaussianMixture(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.1]))
-        >>> found = compare(sde, data.under(sde), (16, 1), solvers=["ddim", "unipc_3"], steps=[8])
-        >>> found.best(9).solver
+        >>> result = compare(sde, data.under(sde), (16, 1), solvers=["ddim", "unipc_3"], steps=[8])
+        >>> result.best(9).solver
         'unipc_3'
     """
     instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
@@ -128,14 +129,14 @@ def compare(
     if reference is not None:
         kinds = (AdaptiveODE, SciPySolver)
         instance("reference", reference, kinds, "pass e.g. AdaptiveODE(rtol=1e-6)")
-    # What a network does at its first call alone is not to be timed.
+    # The first call of a network may be slower and is not timed.
     first = "ddim" if isinstance(sde, AffineSDE) else "euler_maruyama"
     warm = ReverseSampler(sde, scores, first, steps=1, t_end=t_end)
     kind = warm.sample(sizes, seed=run.seeds[0], **run.options).dtype
     measured = run.measure(entries, progress)
     flow = [k for k, m in measured.items() if m.xs and not entries[k].stochastic]
-    walks = [k for k, m in measured.items() if m.xs and entries[k].stochastic]
-    if not flow and not walks:
+    reverse = [k for k, m in measured.items() if m.xs and entries[k].stochastic]
+    if not flow and not reverse:
         reasons = "; ".join(f"{entries[k]}: {m.why}" for k, m in measured.items())
         raise fail("model", "a model that some solver samples from", reasons, "see docs/choosing")
     floors: dict[str, Floor] = {}
@@ -145,21 +146,21 @@ def compare(
         tight = _reference(reference, kind)
         exact, floors["error"], facts = run.reference(sde, scores, tight, t_end)
     target = reference_data
-    if target is None and walks:
+    if target is None and reverse:
         target = run.fine(sde, scores, fine_steps, t_end)
         facts["distance from"] = f"the reverse SDE at {fine_steps} steps, {len(target)} samples"
     distances: dict[int, float] = {}
     if target is not None:
-        some = walks if reference_data is None else [*flow, *walks]
+        some = reverse if reference_data is None else [*flow, *reverse]
         best = exact if reference_data is not None else []
         sets = {k: measured[k].xs for k in some}
         distances, floors["distance"] = _distances(sets, best, target, features)
         facts.setdefault("distance from", f"{len(target)} samples of data")
     rows = [
-        _row(entries[k], measured[k], exact, distances.get(k)) for k in sorted([*flow, *walks])
+        _row(entries[k], measured[k], exact, distances.get(k)) for k in sorted([*flow, *reverse])
     ]
     order, kept = ordered(rows), KEPT.get(len(sizes) - 1, 64)
-    firsts = [measured[k].xs[0][:kept].cpu() for k in sorted([*flow, *walks])]
+    firsts = [measured[k].xs[0][:kept].cpu() for k in sorted([*flow, *reverse])]
     return Comparison(
         rows=tuple(rows[k] for k in order),
         floors=floors,
@@ -175,7 +176,7 @@ def compare(
 @final
 @dataclass(eq=False)
 class _Measured:
-    """What a sampler made: a set of samples for each seed, evaluations, and seconds a round."""
+    """The results of a sampler: samples of each seed, evaluations, and seconds of each round."""
 
     xs: list[Tensor] = field(default_factory=list)
     nfe: int = 0
@@ -186,7 +187,7 @@ class _Measured:
 @final
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """How samples are made: their shape, seeds and the options of every solve."""
+    """The settings of all runs: shape and seeds of the samples, and options of every solve."""
 
     shape: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -194,25 +195,25 @@ class _Run:
     rounds: int
 
     def measure(self, entries: Sequence[Entry], progress: bool) -> dict[int, _Measured]:
-        """Rounds in which all samplers take turns; the first ones make the samples."""
-        found = {k: _Measured() for k in range(len(entries))}
+        """Run all samplers in turns, round by round; the first rounds give the samples."""
+        measured = {k: _Measured() for k in range(len(entries))}
         total = self.rounds * len(entries)
         with closing(progress_of(total, "solvers", "runs", shown=progress)) as bar:
             for turn in range(self.rounds):
                 for k, entry in enumerate(entries):
-                    if not found[k].why:
-                        self._solve(entry.sampler, found[k], turn)
+                    if not measured[k].why:
+                        self._solve(entry.sampler, measured[k], turn)
                     bar.update()
-        return found
+        return measured
 
     def _solve(self, sampler: ReverseSampler, into: _Measured, turn: int) -> None:
         seed = self.seeds[turn % len(self.seeds)]
         start = time.perf_counter()
         try:
-            with warnings.catch_warnings():  # of a solver at few steps, which the result shows
+            with warnings.catch_warnings():  # the result shows the errors of few steps
                 warnings.simplefilter("ignore", DataRangeWarning)
                 solution = sampler.solve(self.shape, seed=seed, **self.options)
-        except ValueError as error:  # samples that are not finite: a result, not a fault
+        except ValueError as error:  # samples that are not finite are a result of the comparison
             into.why = str(error)
             into.xs.clear()
             return
@@ -230,7 +231,7 @@ class _Run:
     def reference(
         self, sde: SDE, model: ScoreModel, tight: AdaptiveODE | SciPySolver, t_end: float | None
     ) -> tuple[list[Tensor], Floor, dict[str, Any]]:
-        """Samples of the tight solver for each seed, its floor, and what it cost."""
+        """Samples of the tight solver for each seed, its floor, and its evaluations."""
         loose = replace(tight, rtol=LOOSER * tight.rtol, atol=LOOSER * tight.atol)
         sets: list[list[Tensor]] = []
         calls: list[int] = []
@@ -245,7 +246,7 @@ class _Run:
             calls.append(max(run.nfe for run in runs))
         moved = _per_sample(sets[1], sets[0]).square().mean().sqrt()
         value = max(float(moved), torch.finfo(sets[0][0].dtype).eps)
-        what = f"how far the reference moves at {LOOSER:g} times its tolerance"
+        what = f"the change of the reference at {LOOSER:g} times its tolerance"
         facts = {
             "reference": repr(tight),
             "reference evaluations": calls[0],
@@ -254,7 +255,7 @@ class _Run:
         return sets[0], Floor(value, value, what), facts
 
     def fine(self, sde: SDE, model: ScoreModel, steps: int, t_end: float | None) -> Tensor:
-        """Twice as many samples of the reverse SDE at small steps, from noise of their own."""
+        """2 N samples of the reverse SDE at small steps, from independent noise."""
         count = len(self.seeds) * self.shape[0]
         sampler = ReverseSampler(sde, model, "auto", eta=1.0, steps=steps, t_end=t_end)
         seed = 1 + max(self.seeds)
@@ -309,9 +310,9 @@ def _distances(
     target: Tensor,
     features: Callable[[Tensor], Tensor] | None,
 ) -> tuple[dict[int, float], Floor]:
-    """The distance of each set from the target, and that of the target's halves.
+    """The distance of each set from the target, and the floor from halves of the target.
 
-    Where the target are data, the samples `exact` of the reference have a distance, too.
+    If the target is data, the distance of the samples `exact` of the reference enters the floor.
     """
     metric = "sliced_wasserstein" if features is None else "frechet"
 
@@ -321,21 +322,21 @@ def _distances(
             samples, target.cpu(), metrics=(metric,), features=features, repeats=REPEATS
         )[metric]
 
-    found = {k: measured(xs) for k, xs in sets.items()}
-    one = next(iter(found.values()))
+    results = {k: measured(xs) for k, xs in sets.items()}
+    one = next(iter(results.values()))
     name = metric.replace("_", " ").replace("wasserstein", "Wasserstein")
-    what = f"{name} distance between random halves of what is compared with, {one.count} each"
+    what = f"{name} distance between random halves of the target set, {one.count} each"
     limit = one.floor_mean + 2 * one.floor_std
     if exact:
         own = measured(exact).value
         limit = max(limit, own + 2 * one.floor_std)
         what += f" (the reference itself is at {short(own)})"
-    values = {k: each.value for k, each in found.items()}
+    values = {k: each.value for k, each in results.items()}
     return values, Floor(limit, one.floor_mean, what)
 
 
 def _spread(sets: Sequence[Tensor]) -> float:
-    """The standard deviation of samples about the mean of each entry, root mean square."""
+    """The root mean square over entries of the standard deviations of samples."""
     x = torch.cat([one.flatten(1).double().cpu() for one in sets])
     return float(x.var(0, correction=0).mean().sqrt())
 
@@ -343,7 +344,7 @@ def _spread(sets: Sequence[Tensor]) -> float:
 def _about(
     sde: SDE, model: ScoreModel, run: _Run, kind: torch.dtype, t_end: float | None
 ) -> dict[str, Any]:
-    """What was compared, and where."""
+    """The settings of the comparison."""
     import platform
     from importlib.metadata import version
 

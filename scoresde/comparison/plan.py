@@ -1,4 +1,4 @@
-"""Which solvers are run, on which grids, with how many steps."""
+"""The runs of a comparison: solvers, grids and numbers of steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Solvers: TypeAlias = (
 @final
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A sampler to be run, and the names it goes by."""
+    """A sampler to run, with the names of its solver and grid."""
 
     solver: str
     grid: str
@@ -33,7 +33,7 @@ class Entry:
 
     @property
     def method(self) -> str:
-        """The first name that stands for its solver, or the solver itself."""
+        """The first name of its solver in the registry, or the solver itself."""
         own = self.sampler.solver
         names = (name for name, (solver, _) in SOLVERS.items() if solver == own)
         known = self.solver in SOLVERS and SOLVERS[self.solver][0] == own
@@ -41,12 +41,12 @@ class Entry:
 
     @property
     def stochastic(self) -> bool:
-        """Does it walk a reverse SDE?"""
+        """Whether the sampler integrates a reverse SDE."""
         return self.sampler.eta != 0
 
     @property
     def steps(self) -> int | None:
-        """Of the grid; None if the solver chooses them."""
+        """The number of steps of the grid; None if the solver chooses its steps."""
         return None if _chooses(self.sampler.solver) else self.sampler.steps
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ def plan(
     grids: Sequence[str] | None,
     t_end: float | None,
 ) -> list[Entry]:
-    """One entry for each solver, grid and number of steps; those that choose steps once each."""
+    """One entry per solver, grid and number of steps; one per solver that chooses its steps."""
     if isinstance(steps, int) or not isinstance(steps, Sequence):
         raise wrong_type("steps", "a sequence of numbers of steps", steps, "pass e.g. (5, 10, 20)")
     counts = sorted(
@@ -113,7 +113,7 @@ def _options(
 
 
 def _chooses(solver: object) -> bool:
-    """Does it choose its steps itself?"""
+    """Whether the solver chooses its steps itself."""
     return isinstance(solver, AdaptiveSolver | SciPySolver)
 
 

@@ -1,4 +1,4 @@
-"""The result of a comparison, which can write itself down."""
+"""The result of a comparison, with its report."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Comparison"]
 
 @final
 class Comparison(Results):
-    """What `compare` found; see `Results` for its fields and how it ranks.
+    """The result of `compare`; see `Results` for its fields and the ranking.
 
-    `rows` are the measurements, `best(nfe)` the recommended one for a budget of network
-    evaluations, `front()` the Pareto front, `table()` Markdown, `to_json()` all numbers, and
-    `html(path)` a report of one file.
+    `rows` are the measurements, `best(nfe)` is the recommended row for a budget of network
+    evaluations, `front()` the Pareto front, `table()` a table in Markdown, `to_json()` all
+    numbers, and `html(path)` writes a report.
     """
 
     def html(
@@ -31,18 +31,18 @@ class Comparison(Results):
         low: float = -1.0,
         high: float = 1.0,
     ) -> Path:
-        """Write a report: figures, tables, samples, what the model is, and how it was made.
+        """Write a report: figures, tables, samples, the model, and the settings of the runs.
 
-        One file that refers to no other and runs no script; its figures are embedded. It appears
-        whole or not at all.
+        The report is one HTML file with embedded figures, without scripts or links to other
+        files. It is written atomically.
 
         Args:
-            path: ending in .html; folders are made.
-            title: of the page.
-            low, high: the values that are black and white, if samples are images.
+            path: the file, ending in .html; folders are created.
+            title: title of the page.
+            low, high: the values drawn black and white if samples are images.
 
         Raises:
-            ValueError: another ending.
+            ValueError: the suffix is not .html.
             ImportError: matplotlib is not installed.
         """
         place = path_of("path", path)

@@ -1,4 +1,4 @@
-"""What was measured of solvers on a model, ranked."""
+"""Measurements of solvers on a model, and their ranking."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["NOT_TOLD", "Floor", "Results", "Row", "count", "ordered", "short"]
 
 
 LIMITS = {"error": 0.1, "distance": 0.5}
-"""Floors above this share of the samples' standard deviation give no advice."""
+"""No solver is recommended if the floor exceeds this share of the samples' deviation."""
 
 NOT_TOLD = (
     "≤: at the floor, where so few samples, or this reference, tell no difference; that is no "
@@ -32,21 +32,21 @@ REMEDIES = {
 @final
 @dataclass(frozen=True)
 class Row:
-    """One solver on one grid with one number of steps.
+    """The measurements of one solver on one grid with one number of steps.
 
     Attributes:
-        solver: the name it goes by.
-        method: what it is, as a known name or as an object: that of "auto" depends on the steps.
-        grid: the name of its grid; "own" for times of its own or steps that it chooses itself.
-        steps: of the grid; None for a solver that chooses them itself.
+        solver: the name of the solver in the comparison.
+        method: its name in the registry, or its repr; that of "auto" depends on the steps.
+        grid: the name of its grid; "own" for explicit times or steps chosen by the solver.
+        steps: the number of steps of the grid; None for a solver that chooses its steps.
         process: "ode", the probability flow, or "sde", a reverse SDE.
-        nfe: network evaluations a sample, as counted, the final denoising among them.
-        seconds: for the whole batch, the median over the rounds.
-        error: of the samples, from the reference with the same initial noise: the root mean
-            square over entries and samples, in units of the data; None for an SDE.
+        nfe: counted network evaluations per sample, with the final denoising.
+        seconds: seconds for the whole batch, the median over the rounds.
+        error: root mean square difference, over entries and samples, from the reference with the
+            same initial noise, in units of the data; None for an SDE.
         error_se: its standard error over the samples.
         median: the median over samples of the root mean square over entries.
-        distance: of the set of samples from the set it is compared with.
+        distance: the distance between the set of samples and the target set.
     """
 
     solver: str
@@ -65,15 +65,15 @@ class Row:
 @final
 @dataclass(frozen=True)
 class Floor:
-    """Below `value` a measure tells solvers apart no more.
+    """The level of a measure below which it cannot distinguish solvers.
 
     Attributes:
-        value: of "error", how far the reference moves when its tolerance is ten times looser; of
-            "distance", two standard deviations above the mean between two halves of the set that
-            samples are compared with, or above the distance of the reference itself, if that is
-            more: a solver that comes nearer to data than the model it solves does so by chance.
-        mean: what is drawn in a picture: `value`, or the mean between halves.
-        what: what it is, in words.
+        value: for "error", the change of the reference when its tolerance is ten times looser;
+            for "distance", two standard deviations above the mean distance between two halves of
+            the target set, or above the distance of the reference itself if that is larger, since
+            a solver can be closer to the data than the exact solution only by chance.
+        mean: the value drawn in figures: `value`, or the mean between halves.
+        what: a description.
     """
 
     value: float
@@ -83,18 +83,18 @@ class Floor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Results:
-    """Rows with what is needed to read them.
+    """The rows of a comparison, with their floors and settings.
 
     Attributes:
-        rows: by number of evaluations, then error.
-        floors: measure -> its floor; its keys are the measures there are: "error", "distance".
-        failed: (solver, why) of those that gave no finite samples.
-        about: what was compared, where, and how: plain values.
+        rows: the rows in the order of evaluations, then errors.
+        floors: measure -> its floor, for each of the measures "error" and "distance" in use.
+        failed: (solver, reason) of the solvers without finite samples.
+        about: the settings of the comparison as plain values.
         samples: row number -> its first samples, (K, *D), all from the same noise.
         reference: the same samples of the reference; None if only SDEs were compared.
-        target: some of what "distance" is measured from; None if there is no distance.
-        spread: standard deviation of the samples that the others are compared with, root mean
-            square over their entries; None if it was not measured.
+        target: samples of the target set of "distance"; None if there is no distance.
+        spread: standard deviation of the reference or target samples, root mean square over their
+            entries; None if it was not measured.
     """
 
     rows: tuple[Row, ...]
@@ -112,14 +112,14 @@ class Results:
         return tuple(self.floors)
 
     def measure(self, name: str | None = None) -> str:
-        """The measure of that name; by default "error", or "distance" if that is all."""
+        """The measure of that name; by default "error", or "distance" if there is no error."""
         return self.measures[0] if name is None else choice("measure", name, self.measures)
 
     def no_advice(self, measure: str | None = None) -> str | None:
-        """Why nothing is recommended by this measure, or None where something is.
+        """The reason why this measure recommends no solver, or None if it does.
 
-        A floor of the size of the samples' own spread says nothing about solvers: the limit is
-        a tenth of it for "error" and half of it for "distance".
+        A floor comparable with the standard deviation of the samples cannot distinguish solvers:
+        the limit is a tenth of it for "error" and half of it for "distance".
         """
         name = self.measure(measure)
         floor, limit = self.floors[name].value, LIMITS[name]
@@ -132,7 +132,7 @@ class Results:
         )
 
     def at_floor(self, row: Row, measure: str | None = None) -> bool:
-        """Is this row as good as can be told?"""
+        """Whether the value of this row is at the floor."""
         name = self.measure(measure)
         value = getattr(row, name)
         return value is not None and value <= self.floors[name].value
@@ -140,8 +140,7 @@ class Results:
     def ranked(self, measure: str | None = None) -> list[Row]:
         """The rows that have the measure, the best first.
 
-        Rows at the floor are all alike in it; of those the one with fewest evaluations is first,
-        then the quickest.
+        Rows at the floor count as equal and are sorted by evaluations, then by seconds.
         """
         name = self.measure(measure)
         floor = self.floors[name].value
@@ -152,36 +151,36 @@ class Results:
         """The best row of at most this many network evaluations a sample.
 
         Raises:
-            ValueError: no row is that cheap, there is no such measure, or it has a floor above
-                which there is no advice (see `no_advice`).
+            ValueError: every row needs more evaluations, the measure is unknown, or it
+                recommends no solver (see `no_advice`).
         """
         budget = positive_int("nfe", nfe, "the number of network evaluations is 1 or more")
         why = self.no_advice(measure)
         if why is not None:
             raise ValueError(f"measure: {why}")
         ranked = self.ranked(measure)
-        found = next((row for row in ranked if row.nfe <= budget), None)
-        if found is None:
+        best = next((row for row in ranked if row.nfe <= budget), None)
+        if best is None:
             least = min(row.nfe for row in ranked)
             raise fail("nfe", f"at least {least}, the cheapest that was run", nfe, "raise it")
-        return found
+        return best
 
     def front(self, measure: str | None = None) -> list[Row]:
-        """The Pareto front: rows that none with as few evaluations beats, by rising nfe.
+        """The Pareto front in the order of nfe: no row with as few evaluations is better.
 
-        It is empty where nothing is recommended (see `no_advice`).
+        It is empty if no solver is recommended (see `no_advice`).
         """
-        kept: list[Row] = []
+        front: list[Row] = []
         if self.no_advice(measure) is not None:
-            return kept
+            return front
         for budget in sorted({row.nfe for row in self.ranked(measure)}):
             row = self.best(budget, measure)
-            if row not in kept:
-                kept.append(row)
-        return kept
+            if row not in front:
+                front.append(row)
+        return front
 
     def show(self, row: Row, measure: str) -> str:
-        """The measure of a row as it is printed, no finer than the floor."""
+        """The measure of a row as text, with "≤ floor" for a row at the floor."""
         value = getattr(row, measure)
         if value is None:
             return ""
@@ -192,7 +191,7 @@ class Results:
         )
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Head and body of the table, sorted as the rows are; front rows of a measure have a *."""
+        """Head and body of the table in the order of the rows; * marks rows of the front."""
         several = len({row.grid for row in self.rows}) > 1
         head = ["solver", *(["grid"] if several else []), "steps", "NFE"]
         for name in self.measures:
@@ -224,7 +223,7 @@ class Results:
         return "\n".join([*lines, "", *notes])
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the samples, as plain values."""
+        """Everything except the samples, as plain values."""
         return {
             "about": dict(self.about),
             "floors": {name: asdict(floor) for name, floor in self.floors.items()},
@@ -249,12 +248,12 @@ class Results:
 
 
 def count(row: Row) -> str:
-    """The number of steps as it is printed."""
+    """The number of steps as text."""
     return "own" if row.steps is None else str(row.steps)
 
 
 def short(value: float) -> str:
-    """Three digits; powers of ten where they are needed."""
+    """A number with three digits, in exponential notation if very large or small."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if 100 <= abs(value) < 1e5:
@@ -263,7 +262,7 @@ def short(value: float) -> str:
 
 
 def ordered(rows: Sequence[Row]) -> list[int]:
-    """The numbers of the rows, by evaluations, then by what is measured."""
+    """The numbers of the rows in the order of evaluations, then of the measures."""
     last = math.inf
 
     def key(k: int) -> tuple[float, ...]:

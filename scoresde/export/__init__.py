@@ -1,4 +1,4 @@
-"""Score models for other runtimes: ONNX files and programs of torch.export, verified."""
+"""Export of score models to ONNX files and programs of torch.export, with verification."""
 
 from scoresde.export.write import BOUND, Exported, export_onnx, export_program
 

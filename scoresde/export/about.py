@@ -1,4 +1,4 @@
-"""What an exported file says about itself, so that somebody can sample with it elsewhere."""
+"""Metadata of an exported file, sufficient to sample with it elsewhere."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from scoresde.sde import SDE, AffineSDE
 __all__ = ["BOUND", "about_network"]
 
 BOUND = 256 * torch.finfo(torch.float32).eps
-"""The largest deviation of a file from its model that is put down to rounding, 3e-5."""
+"""The largest deviation of a file from its model that counts as rounding, 3e-5."""
 
 FORMAT, VERSION = "scoresde export", 1
-ROWS = 200  # intervals of the schedule's table: each 200/N-th row is the log-SNR grid of N steps
+ROWS = 200  # intervals of the table: every (200/N)-th row is the log-SNR grid of N steps
 
 MEANING = {
     "x0": "the denoised state E[x_0 | x_t]",
@@ -35,25 +35,25 @@ MEANING = {
 def about_network(
     network: Network, inputs: tuple[Tensor, ...], quantisation: Quantisation | None, tools: str
 ) -> dict[str, Any]:
-    """The metadata of a file, as plain as JSON; `tools` are the packages that it was made with."""
+    """The metadata of a file as values of JSON; `tools` are the packages that produced it."""
     if quantisation is not None:
         instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
     model, sde = network.model, network.model.sde
     net = model.net if isinstance(model, Preconditioned) else model
     x = inputs[0]
-    taken: dict[str, Any] = {
+    inputs_of: dict[str, Any] = {
         "x": {"dtype": "float32", "shape": ["batch", *x.shape[1:]]},
         "t": {"dtype": "float64", "shape": ["batch"], "range": [sde.t_min, sde.T]},
     }
     if network.classes:
         label = {"classes": network.classes, "none": null_label(model)}
-        taken["label"] = {"dtype": "int64", "shape": ["batch"], **label}
+        inputs_of["label"] = {"dtype": "int64", "shape": ["batch"], **label}
     return {
         "format": FORMAT,
         "version": VERSION,
         "output": network.output,
         "meaning": MEANING[network.output],
-        "inputs": taken,
+        "inputs": inputs_of,
         "sde": {"class": type(sde).__name__, "fields": _fields(sde)},
         "time": {"t_min": sde.t_min, "t_end": sde.t_end, "T": sde.T},
         "prior": _prior(sde),
@@ -71,13 +71,13 @@ def about_network(
 
 
 def _fields(sde: SDE) -> dict[str, Any] | None:
-    """The numbers an SDE is made of, if nothing else is needed to make it."""
+    """The fields of an SDE if they are numbers, else None."""
     names = getattr(sde, "__dataclass_fields__", None)
     if names is None:
         return None
-    found = {name: getattr(sde, name) for name in names}
-    plain = all(isinstance(value, int | float | tuple) for value in found.values())
-    return found if plain else None
+    fields = {name: getattr(sde, name) for name in names}
+    plain = all(isinstance(value, int | float | tuple) for value in fields.values())
+    return fields if plain else None
 
 
 def _prior(sde: SDE) -> dict[str, float] | None:
@@ -95,10 +95,10 @@ def _table(sde: SDE) -> dict[str, list[float]] | None:
 def _versions(names: Sequence[str]) -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            versions[name] = "unknown"
+    return versions

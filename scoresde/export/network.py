@@ -1,4 +1,4 @@
-"""The function of tensors that is exported, and the inputs on which it is tried."""
+"""The function of tensors that is exported, and the inputs for its verification."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Network(nn.Module):
         self.classes = classes
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        # As sde.at, whose look at the range of the times no trace can follow.
+        # As in sde.at, without the check of the times, which cannot be traced.
         node = self.model.sde._node(expand(wide(t), x)).fitted(x)
         cond = None if label is None else {"label": label}
         return self.model.predict(node, x, cond).read(self.output)
@@ -40,10 +40,10 @@ class Network(nn.Module):
 @final
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Inputs, what the model says there, and the size of the terms that this is formed of.
+    """Inputs, the output of the model, and the size of the terms of this output.
 
-    With the output A x + B value of a model whose network says `value`, `size` (B,) is the larger
-    of max |A x| and max |B value|: rounding is to be measured by it.
+    For an output A x + B value with the network's output `value`, `size` (B,) is the larger of
+    max |A x| and max |B value|, the scale of rounding errors.
     """
 
     inputs: tuple[Tensor, ...]
@@ -54,27 +54,27 @@ class Trial:
     def of(cls, network: Network, inputs: tuple[Tensor, ...]) -> Trial:
         x, t, *label = inputs
         with torch.no_grad():
-            said = network.model(t, x, {"label": label[0]} if label else None)
-            pairs = zip(said.coefficients(network.output), (said.x, said.value), strict=True)
+            out = network.model(t, x, {"label": label[0]} if label else None)
+            pairs = zip(out.coefficients(network.output), (out.x, out.value), strict=True)
             terms = [(c * m).abs().flatten(1).amax(1) for c, m in pairs]
-            return cls(inputs, said.read(network.output), torch.stack(terms).amax(0))
+            return cls(inputs, out.read(network.output), torch.stack(terms).amax(0))
 
     def deviation(self, got: Tensor) -> float:
-        """The largest difference of the other outputs, relative to `size`.
+        """The largest difference between `got` and the output, relative to `size`.
 
         Raises:
-            ValueError: they have another shape.
+            ValueError: the shapes differ.
         """
         same_shape("model", got, self.wanted, "the file was removed: keep to PyTorch")
         gap = (got - self.wanted).abs().flatten(1).amax(1)
-        # A network that says 0 everywhere is formed of no term: then only 0 will do.
+        # The size is 0 for an output of 0, which must be matched exactly.
         return float(torch.where(gap == 0, gap, gap / self.size).amax())
 
 
 def prepare(
     model: ScoreModel, shape: Sequence[int], output: str | None, classes: int | None
 ) -> tuple[Network, tuple[Tensor, ...], list[Trial]]:
-    """The function to be traced, inputs to trace it with, and what a file must say elsewhere."""
+    """The function to trace, example inputs, and trials that a file must reproduce."""
     instance("model", model, ScoreModel, "wrap a raw network in Preconditioned(net, sde)")
     if isinstance(shape, int) or not isinstance(shape, Sequence) or len(shape) == 0:
         raise wrong_type("shape", "that of one sample, (*D)", shape, "pass e.g. (1, 28, 28)")
@@ -94,12 +94,12 @@ def prepare(
     generator = seeded(0)
     rows = [times[:1], times[1:3], times[3:]]
     trials = [Trial.of(network, _inputs(network, sizes, at, generator)) for at in rows]
-    # Traced with a batch of a size that no network has for its own.
+    # The batch size of the example must differ from every size in the network.
     return network, _inputs(network, sizes, [times[4]] * 11, generator), trials
 
 
 def _single(model: ScoreModel) -> ScoreModel:
-    """The model with weights in float32; an oracle has none, and converts its tables itself."""
+    """The model with weights in float32; an oracle has none and is left as it is."""
     same = all(weight.dtype == torch.float32 for weight in model.parameters())
     return model if same else model.float()
 
@@ -110,7 +110,7 @@ def _classes(model: ScoreModel) -> int:
 
 
 def null_label(model: ScoreModel) -> int | None:
-    """The label that stands for none, if there is one."""
+    """The label that means "no label", if there is one."""
     null = model.null.get("label") if isinstance(model, Preconditioned) else None
     return null if isinstance(null, int) else None
 
@@ -118,7 +118,7 @@ def null_label(model: ScoreModel) -> int | None:
 def _inputs(
     network: Network, shape: tuple[int, ...], times: Sequence[float], draw: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """x of the size that states have at t, t and, with classes, labels."""
+    """x with the size of states at t, t and, for a model with classes, labels."""
     sde, null = network.model.sde, null_label(network.model)
     t = torch.tensor(times, dtype=torch.float64)
     x = torch.randn(len(times), *shape, generator=draw, device="cpu")

@@ -1,4 +1,4 @@
-"""A score model as one file for another runtime: ONNX, or a program of torch.export."""
+"""Export of a score model to one file: ONNX, or a program of torch.export."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scoresde.quantisation import Quantisation
 __all__ = ["BOUND", "Exported", "export_onnx", "export_program"]
 
 KEY = "scoresde"
-LARGEST = 2**31 - 2**24  # bytes of weights that an ONNX file can hold, less room for the graph
+LARGEST = 2**31 - 2**24  # the most bytes of weights in an ONNX file, with room for the graph
 
 Run: TypeAlias = Callable[[tuple[Tensor, ...]], Tensor]
 
@@ -33,16 +33,16 @@ Run: TypeAlias = Callable[[tuple[Tensor, ...]], Tensor]
 @final
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A file that was compared with its model.
+    """An exported file and its verification against the model.
 
     Attributes:
         path: the file.
         kind: "onnx" or "program".
-        output: what it returns: "x0", "eps", "v", "score" or "flow".
-        deviation: the largest difference from the model, relative to the largest term that the
-            output is formed of (see `export_onnx`); at most `BOUND`.
-        checked: the number of samples, each at its own time, that were compared.
-        metadata: what the file holds about itself.
+        output: the coordinate that it returns: "x0", "eps", "v", "score" or "flow".
+        deviation: the largest difference from the model, relative to the largest term of the
+            output (see `export_onnx`); at most `BOUND`.
+        checked: the number of samples, each with its own time, that were compared.
+        metadata: the metadata in the file.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Exported:
     output: str
     deviation: float
     checked: int
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any]  # values of JSON
 
 
 def export_onnx(
@@ -63,42 +63,43 @@ def export_onnx(
     quantisation: Quantisation | None = None,
     opset: int | None = None,
 ) -> Exported:
-    """Write a model, network and preconditioning, as an ONNX file that was verified.
+    """Write a model, network and preconditioning, as a verified ONNX file.
 
-    The graph takes x: (B, *D) float32, the state; t: (B,) float64, the times of the SDE (not of
-    the network; in float64 because 1 - t is what counts near T); and of a model with classes
-    label: (B,) int64, -1 for none. B is free. It returns one coordinate of the prediction,
+    The inputs of the graph are x: (B, *D) float32, the state; t: (B,) float64, the times of the
+    SDE (not of the network; in float64 because 1 - t matters near T); and for a model with classes
+    label: (B,) int64, -1 for none. B is arbitrary. The output is one coordinate of the prediction,
     (B, *D) float32. Weights are stored in float32; a model in another dtype is converted.
 
     Before the file gets its name, onnxruntime runs it on random states at ten times from T to
-    t_end, in batches of 1, 2 and 7. Where the model says A x + B value, with value its network's
-    own answer, the outputs may differ by at most 3e-5 (256 float32 roundings) of the larger of
-    max |A x| and max |B value| in a sample. A graph beyond that is an error and leaves no file.
+    t_end, in batches of 1, 2 and 7. If the output of the model is A x + B value, with value the
+    output of its network, the outputs may differ by at most 3e-5 (256 float32 roundings) of the
+    larger of max |A x| and max |B value| in a sample. A larger deviation is an error and leaves no
+    file.
 
-    The file says what is needed to sample elsewhere, as JSON: in Python
-    `json.loads(session.get_modelmeta().custom_metadata_map["scoresde"])`. There are the output,
+    The metadata suffice to sample elsewhere. They are JSON, in Python
+    `json.loads(session.get_modelmeta().custom_metadata_map["scoresde"])`, and contain the output,
     the inputs, the SDE, the standard deviation of the prior, and `schedule`: t, alpha, sigma and
-    log_snr at 201 nodes from T to t_end, equidistant in log_snr, of which each (200 / N)-th
-    make the "log_snr" grid of N steps. `data` is what the model knows of its training data: range,
-    names of classes and of columns, and `scaling`: a value is mean + std x.
+    log_snr at 201 nodes from T to t_end, equidistant in log_snr, of which every (200 / N)-th is a
+    node of the "log_snr" grid of N steps. `data` is the summary of the training data: range, names
+    of classes and of columns, and `scaling`: a raw value is mean + std x.
 
     Args:
-        model: the model. It is copied, and left as it is.
+        model: the model, which is copied and not changed.
         path: the file, ending in .onnx.
-        shape: of one sample, (*D).
-        output: "x0", "eps", "v", "score" or "flow". By default "x0", the denoised state, which
-            every sampler can start from whatever the network predicts; "score" under an SDE that
-            is not affine.
+        shape: (*D), the shape of one sample.
+        output: "x0", "eps", "v", "score" or "flow". The default is "x0", the denoised state, which
+            fits every sampler and any prediction of the network, or "score" under an SDE that is
+            not affine.
         classes: number of classes of the label input; by default that of a network of
-            `scoresde.nets`, and none for another.
+            `scoresde.nets`, and 0 for any other.
         quantisation: which integers the data stand for; goes into the metadata.
-        opset: of ONNX; by default that of the installed PyTorch.
+        opset: the ONNX opset; by default that of the installed PyTorch.
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is missing; install 'scoresde[export]'.
-        TypeError: the model is no `ScoreModel`.
-        ValueError: a wrong ending, output or shape; a model that cannot be traced; more than 2 GB
-            of weights; a file that deviates from its model.
+        TypeError: the model is not a `ScoreModel`.
+        ValueError: the suffix, output or shape is wrong, the model cannot be traced, the weights
+            exceed 2 GB, or the file deviates from its model.
 
     Example:
         >>> import tempfile
@@ -106,8 +107,8 @@ def export_onnx(
         >>> from scoresde.nets import MLP
         >>> model = Preconditioned(MLP(2, width=8), VPSDE())
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     made = export_onnx(model, f"{folder}/model.onnx", (2,))
-        ...     made.output, made.deviation < BOUND, made.path.exists()
+        ...     exported = export_onnx(model, f"{folder}/model.onnx", (2,))
+        ...     exported.output, exported.deviation < BOUND, exported.path.exists()
         ('x0', True, True)
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
@@ -157,21 +158,21 @@ def export_program(
     classes: int | None = None,
     quantisation: Quantisation | None = None,
 ) -> Exported:
-    """Write a model as a program of torch.export that was verified.
+    """Write a model as a verified program of torch.export.
 
-    Inputs, outputs, the comparison with the model and its bound are those of `export_onnx`.
-    `torch.export.load(path).module()(x, t)` runs it without this library; what the file says
-    about itself is the extra file "scoresde.json":
-    `torch.export.load(path, extra_files=(found := {"scoresde.json": ""}))`. PyTorch does not
-    promise that another version of it reads the file, and opens pickles in it: load only files
-    that you trust.
+    Inputs, output and verification are those of `export_onnx`.
+    `torch.export.load(path).module()(x, t)` runs it without this library; the metadata are the
+    extra file "scoresde.json":
+    `torch.export.load(path, extra_files=(files := {"scoresde.json": ""}))`. PyTorch does not
+    guarantee that other versions of it can read the file, and unpickles parts of it: load only
+    files that you trust.
 
     Args:
-        model, shape, output, classes, quantisation: as of `export_onnx`.
+        model, shape, output, classes, quantisation: see `export_onnx`.
         path: the file, ending in .pt2.
 
     Raises:
-        TypeError, ValueError: as `export_onnx`.
+        TypeError, ValueError: see `export_onnx`.
 
     Example:
         >>> import tempfile
@@ -179,8 +180,8 @@ def export_program(
         >>> from scoresde.nets import MLP
         >>> model = Preconditioned(MLP(2, width=8), VPSDE())
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     made = export_program(model, f"{folder}/model.pt2", (2,), output="eps")
-        ...     program = torch.export.load(made.path).module()
+        ...     exported = export_program(model, f"{folder}/model.pt2", (2,), output="eps")
+        ...     program = torch.export.load(exported.path).module()
         >>> program(torch.zeros(3, 2), torch.full((3,), 0.5, dtype=torch.float64)).shape
         torch.Size([3, 2])
     """
@@ -213,7 +214,7 @@ def _finish(
     write: Callable[[Path], None],
     runner: Callable[[Path], Run],
 ) -> Exported:
-    """Write beside the place, run what was written, compare, rename."""
+    """Write to a temporary file, run it, compare with the model, and rename it."""
     with replacing(place) as half:
         write(half)
         run = runner(half)
@@ -265,7 +266,7 @@ def _place(path: str | os.PathLike[str], suffix: str) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what PyTorch says of its own insides and of packages that are not needed."""
+    """Silence the messages of PyTorch about its internals and about optional packages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -281,14 +282,14 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _explained(tool: str) -> Iterator[None]:
-    """An exporter's error as ours: what it said first, and what can be done."""
+    """Re-raise an exporter's error with its first line and a remedy."""
     try:
         yield
     except Exception as error:  # the exporters raise whatever the traced code raises
-        said = next((line for line in str(error).splitlines() if line.strip()), "")
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
         remedy = (
-            "the network and the SDE must be of torch operations alone, without branches on "
-            "values; its whole answer is this error's cause"
+            "the network and the SDE must consist of torch operations, without branches on "
+            "values; its whole message is the cause of this error"
         )
-        got = f"{type(error).__name__}: {said}"
+        got = f"{type(error).__name__}: {first}"
         raise fail("model", f"a model that {tool} can trace", got, remedy) from error

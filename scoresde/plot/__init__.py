@@ -1,9 +1,9 @@
-"""Figures for samples, paths, densities, bounds, losses and solvers: arrays in, Figure out.
+"""Figures of samples, paths, densities, bounds, losses and solvers, made from arrays.
 
-Nothing global is touched: figures are built with matplotlib's object-oriented API (no pyplot, no
-window, no display needed) under a style that ends with the call. `save` writes them to a file, a
-notebook shows them, and `figure.axes` leads to whatever should look otherwise. `animate` alone
-writes its file itself, a GIF.
+The functions change no global state: they use matplotlib's object-oriented API (no pyplot, no
+window, no display) under a style that ends with the call, and return a Figure. `save` writes it
+to a file, a notebook shows it, and `figure.axes` gives access to its parts. Only `animate` writes
+a file itself, a GIF.
 """
 
 from scoresde.plot.bound import bound_terms

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["bound_terms"]
 
-# prior, steps and reconstruction
+# (prior, steps, reconstruction)
 Terms: TypeAlias = tuple[Array | float, Array, Array | float]
 
 GROUPS = ("prior", "all steps", "reconstruction", "bound")
-DECADES = 6.0  # below the largest term: what is smaller does not count, and hides the rest
+DECADES = 6.0  # the axis ends this far below the largest term; smaller terms are negligible
 
 
 def bound_terms(
@@ -33,25 +33,25 @@ def bound_terms(
     xlabel: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """The bound of chains step by step, and beside it its prior and reconstruction terms.
+    """The variational bounds of chains, with the term of every step.
 
-    At the left L_1 ... L_(N-1), on a logarithmic axis of at most six decades if all are positive,
-    with a band of two standard errors of the mean over samples; at the right the prior's term
-    L_T, the sum over the steps, the reconstruction's L_0, and the whole bound, each with its
-    value. Ho et al. 2020 (arXiv 2006.11239), eq. 5.
+    The left panel shows L_1 ... L_(N-1), on a logarithmic axis of at most six decades if all are
+    positive, with a band of two standard errors of the mean over samples. The right panel shows
+    the prior's term L_T, the sum over the steps, the reconstruction term L_0 and the whole bound,
+    each with its value. Ho et al. 2020 (arXiv 2006.11239), eq. 5.
 
     Args:
         chains: name -> (prior, steps, reconstruction) in nats, in the order of the fields of
             `BoundTerms`: () or (B,), (N - 1,) or (N - 1, B), () or (B,); samples are averaged.
-        dim: the dimensions D of a sample; given, all is in bits/dim, nats / (D log 2).
-        at: name -> (N - 1,), where to draw the steps, for example at their log-SNR; the number of
-            the step if left out.
-        xlabel: below the steps.
-        title: above the figure.
+        dim: the dimension D of a sample; if given, values are in bits/dim, nats / (D log 2).
+        at: name -> (N - 1,), the abscissas of the steps, for example their log-SNR; by default
+            the numbers of the steps.
+        xlabel: label of the axis of the steps.
+        title: title of the figure.
 
     Raises:
         TypeError: `chains` is not a mapping.
-        ValueError: no chain, shapes that do not fit, numbers that are not finite, `dim` < 1.
+        ValueError: there is no chain, shapes do not match, numbers are not finite, or `dim` < 1.
 
     Example:
         >>> steps = 1 / np.arange(1, 100) ** 2
@@ -63,29 +63,29 @@ def bound_terms(
     if not chains:
         raise fail("chains", "at least one", chains, 'pass {"name": (prior, steps, recon)}')
     unit = 1.0 if dim is None else positive_int("dim", dim) * math.log(2)
-    found = {name: _terms(f"chains[{name!r}]", terms, unit) for name, terms in chains.items()}
+    terms_of = {name: _terms(f"chains[{name!r}]", terms, unit) for name, terms in chains.items()}
     where = {} if at is None else at
     for name in where:
-        if name not in found:
-            raise fail("at", f"names of chains, {sorted(found)}", name, "name them alike")
+        if name not in terms_of:
+            raise fail("at", f"names of chains, {sorted(terms_of)}", name, "name them alike")
     with blank(8.6, 3.5 + 0.25 * bool(title)) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-        for (name, (_, steps, _)), color in zip(found.items(), cycle(PALETTE), strict=False):
+        for (name, (_, steps, _)), color in zip(terms_of.items(), cycle(PALETTE), strict=False):
             _steps(left, name, steps, where.get(name), color)
-        _limits(left, np.concatenate([steps.mean(1) for _, steps, _ in found.values()]))
+        _limits(left, np.concatenate([steps.mean(1) for _, steps, _ in terms_of.values()]))
         left.set(xlabel=xlabel or ("step k" if at is None else ""), title="Each step $L_k$")
         left.set_ylabel("nats" if dim is None else "bits/dim")
         left.margins(x=0.02)
-        if len(found) > 1:
+        if len(terms_of) > 1:
             left.legend()
-        _bars(right, {name: [each.mean(1).sum() for each in t] for name, t in found.items()})
+        _bars(right, {name: [each.mean(1).sum() for each in t] for name, t in terms_of.items()})
         if title:
             figure.suptitle(title, size=11.0)
     return figure
 
 
 def _terms(name: str, terms: Terms, unit: float) -> tuple[Numbers, Numbers, Numbers]:
-    """Prior (1, B), steps (N - 1, B) and reconstruction (1, B), B = 1 if averaged already."""
+    """Prior (1, B), steps (N - 1, B) and reconstruction (1, B), with B = 1 for averages."""
     if not isinstance(terms, tuple) or len(terms) != 3:
         raise fail(name, "(prior, steps, reconstruction)", terms, "pass three arrays in nats")
     prior, steps, last = (
@@ -124,7 +124,7 @@ def _limits(axes: Axes, values: Numbers) -> None:
 
 
 def _bars(axes: Axes, terms: Mapping[str, Sequence[float]]) -> None:
-    """The terms and their sum, side by side for every chain, each with its value."""
+    """Draw the terms and their sum as bars for every chain, each with its value."""
     width = 0.8 / len(terms)
     small = 8.0 if len(terms) < 3 else 6.5
     for index, (values, color) in enumerate(zip(terms.values(), cycle(PALETTE), strict=False)):

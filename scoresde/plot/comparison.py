@@ -1,4 +1,4 @@
-"""Solvers against each other."""
+"""Figures that compare solvers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["quality_against_nfe"]
 
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
-# Where a label may stand, best first: points away from its mark, and in which direction.
+# Candidate positions of a label, best first: distances from its mark in points, and directions.
 REACHES = (6, 10, 15)
 TOWARD = np.array([(1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0)])
 
 
 def _by_solver(rows: Sequence[tuple[str, float, float]]) -> dict[str, Numbers]:
-    """Solver -> (K, 2) of (nfe, quality), by rising nfe."""
+    """Solver -> (K, 2) of (nfe, quality), in the order of nfe."""
     if not rows:
         raise fail("rows", "at least one (solver, nfe, quality)", rows, "measure something first")
     solvers: dict[str, list[tuple[float, float]]] = {}
@@ -63,10 +63,10 @@ def _draw_floor(axes: Axes, floor: float, label: str) -> None:
 
 
 def _place_labels(figure: Figure, axes: Axes, solvers: Mapping[str, Numbers]) -> None:
-    """Write each name beside one of its points, at the freest spot, by preference at the last."""
+    """Write each name beside one of its points with the least overlap, preferably the last."""
     from matplotlib.transforms import Bbox
 
-    figure.draw_without_rendering()  # settles the layout: extents in pixels are final after it
+    figure.draw_without_rendering()  # computes the layout, so that extents in pixels are final
     lines = [_along(line.get_transform().transform(line.get_xydata())) for line in axes.lines]
     taken = [text.get_window_extent() for text in axes.texts]
     for index, (name, points) in enumerate(solvers.items()):
@@ -87,13 +87,13 @@ def _place_labels(figure: Figure, axes: Axes, solvers: Mapping[str, Numbers]) ->
 
 
 def _along(points: Numbers) -> Numbers:
-    """Points (J, 2) close together along the line through `points` (K, 2)."""
+    """Closely spaced points (J, 2) on the line through `points` (K, 2)."""
     where = np.linspace(0, len(points) - 1, 24 * len(points))
     return np.stack([np.interp(where, np.arange(len(points)), x) for x in points.T], axis=1)
 
 
 def _cost(box: Bbox, frame: Bbox, taken: Sequence[Bbox], own: Numbers, others: Numbers) -> float:
-    """How bad a label would be there: cut off, on another label, on a line, near a wrong line."""
+    """The cost of a label: cut off, over another label, over a line, or near another line."""
     (low, high), (least, most) = box.get_points(), frame.get_points()
     cut = bool((low < least).any() or (high > most).any())
     overlaps = sum(box.overlaps(other) for other in taken)
@@ -111,21 +111,22 @@ def quality_against_nfe(
     ylabel: str = "Fréchet distance",
     title: str | None = None,
 ) -> Figure:
-    """Quality of samples against the number of network evaluations, solver by solver.
+    """Quality of samples against the number of network evaluations, a line for each solver.
 
-    Both axes are logarithmic; the points of one solver are joined and its name stands beside the
-    last of them, placed where it covers neither a point nor another name.
+    Both axes are logarithmic. The name of a solver is written beside one of its points, preferably
+    the last, where it covers neither a point nor another name.
 
     Args:
-        rows: (solver, nfe, quality) each, in any order; nfe and quality above 0, smaller better.
+        rows: (solver, nfe, quality) each, in any order; nfe and quality are above 0, and a
+            smaller quality is better.
         floor: the quality of real data against real data, drawn as a dashed line.
-        floor_label: what the line is, where it is something else.
-        xlabel: what the cost is, where it is not evaluations but, say, seconds.
-        ylabel: what the quality is.
-        title: above the picture.
+        floor_label: label of that line.
+        xlabel: label of the cost, for example if it is in seconds.
+        ylabel: label of the quality.
+        title: title of the figure.
 
     Raises:
-        ValueError: no rows, or numbers that are not finite and above 0.
+        ValueError: there are no rows, or numbers are not finite and above 0.
 
     Example:
         >>> rows = [("ddim", 10, 0.2), ("ddim", 20, 0.1), ("heun", 19, 0.06)]

@@ -1,4 +1,4 @@
-"""Curves over steps."""
+"""Curves of values over steps."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["curve"]
 
 MANY = 6
-"""With more series than this the legend stands beside the axes."""
+"""With more series than this the legend is beside the axes."""
 
 
 def _smoothed(steps: Numbers, values: Numbers, span: float) -> Numbers:
-    """Exponential moving average over `span` steps, unbiased from the start on.
+    """Exponential moving average over `span` steps, with bias correction.
 
-    m_i = sum_j w_ij v_j / sum_j w_ij with w_ij = exp((s_j - s_i) / span), over j <= i and the v_j
-    that are finite.
+    m_i = sum_j w_ij v_j / sum_j w_ij with w_ij = exp((s_j - s_i) / span), over j <= i with finite
+    v_j.
     """
     total, weight, means = 0.0, 0.0, np.full(len(values), np.nan)
     decays = np.exp(-np.diff(steps, prepend=steps[0]) / span)
@@ -58,16 +58,16 @@ def curve(
 
     Args:
         series: name -> (steps, values), each (K,).
-        logy: logarithmic values.
-        smooth: span of a moving average, in steps, so that series logged at different intervals
-            are smoothed alike; the raw values stay, pale, behind it. 0 for none.
-        xlabel: below the steps.
-        ylabel: beside the values.
-        title: above the picture.
+        logy: use a logarithmic axis of values.
+        smooth: span of a moving average in steps, so that series with different logging
+            intervals are smoothed equally; the raw values are drawn behind it. 0 disables it.
+        xlabel: label of the steps.
+        ylabel: label of the values.
+        title: title of the figure.
 
     Raises:
         TypeError: `series` is not a mapping.
-        ValueError: no series, unequal lengths, steps that fall, `smooth` below 0.
+        ValueError: there is no series, lengths differ, steps decrease, or `smooth` is below 0.
 
     Example:
         >>> steps = np.arange(100)
@@ -82,7 +82,7 @@ def curve(
     many = len(series) > MANY
     with blank(7.2 if many else 5.6, 3.4) as figure:
         axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title or "")
-        looks = product(("-", "--", ":", "-."), PALETTE)  # colours come again with another dash
+        looks = product(("-", "--", ":", "-."), PALETTE)  # colours repeat with another dash
         for (name, pair), (dash, color) in zip(series.items(), cycle(looks), strict=False):
             steps, values = _series(f"series[{name!r}]", *pair)
             if smooth > 0:

@@ -1,11 +1,11 @@
-"""Densities on a line: as they evolve, and beside samples."""
+"""Densities in one dimension: over time, and beside samples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from scoresde.plot.style import FAINT, INK, PALETTE, SOFT, Array, Numbers, as_nu
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
 __all__ = ["density_evolution", "marginals"]
 
-BRIGHT = 0.998  # the share of the cells below the end of the colour scale: a peak must not eat it
-DASHES = ((0, (3, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))  # of the second density and on
+BRIGHT = 0.998  # the quantile at which the colour scale ends, so that a peak does not dominate
+DASHES = ((0, (3, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))  # all densities but the first
 
 
 def as_times(name: str, times: Array) -> Numbers:
@@ -54,15 +55,15 @@ def as_density(name: str, p: Array, times: int, axes: int = 1) -> Numbers:
     return density
 
 
-def as_walks(name: str, paths: Array, times: int) -> Numbers:
-    """Particles (K, B) on a line; (K, B, 1) loses its last axis."""
-    walks = as_numbers(name, paths)
-    if walks.ndim == 3 and walks.shape[-1] == 1:
-        walks = walks[..., 0]
-    if walks.ndim != 2 or len(walks) != times:
+def as_particles(name: str, paths: Array, times: int) -> Numbers:
+    """Particles (K, B) in one dimension, also from (K, B, 1)."""
+    particles = as_numbers(name, paths)
+    if particles.ndim == 3 and particles.shape[-1] == 1:
+        particles = particles[..., 0]
+    if particles.ndim != 2 or len(particles) != times:
         expected = f"shape ({times}, B) or ({times}, B, 1), a row per time"
-        raise fail(name, expected, walks, "project it on one coordinate first")
-    return walks
+        raise fail(name, expected, particles, "project it on one coordinate first")
+    return particles
 
 
 def bright(density: Numbers) -> float:
@@ -81,23 +82,23 @@ def density_evolution(
     limits: tuple[float, float] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """A density on a line as it evolves, a heat map over time, with paths of particles over it.
+    """A density in one dimension as a heat map over time, with paths of particles.
 
-    Time runs to the right in the order given. Colours follow the root of the density, so that
-    tails show, and end at its 99.8 % quantile. At the right stands the last density.
+    Time runs to the right in the given order. Colours show the square root of the density, which
+    makes tails visible, and end at its 99.8 % quantile. The right panel shows the last density.
 
     Args:
-        times: (K,) times that all rise or all fall, K >= 2.
+        times: (K,) increasing or decreasing times, K >= 2.
         x: (n,) centres of the cells or (n + 1,) edges.
         density: (K, n), the density in every cell at every time, per unit of length.
         paths: (J, B) or (J, B, 1), states of B particles.
-        path_times: their J times; `times` if left out.
-        exact: (n,), what the last density should be, dashed over it.
+        path_times: their J times; `times` by default.
+        exact: (n,), the exact last density, drawn as a dashed line.
         limits: (low, high) of x; None shows all cells.
-        title: above the picture.
+        title: title of the figure.
 
     Raises:
-        ValueError: shapes that do not fit, times or cells out of order, a negative density.
+        ValueError: shapes do not match, times or cells are not in order, or a density is negative.
 
     Example:
         >>> t, x = np.linspace(0.1, 1, 30), np.linspace(-3, 3, 60)
@@ -119,9 +120,9 @@ def density_evolution(
         mesh = _heat(heat, t, centres, p)
         if paths is not None:
             at = t if path_times is None else as_times("path_times", path_times)
-            walks = as_walks("paths", paths, len(at))
-            thin = float(np.clip(2.2 / math.sqrt(walks.shape[1]), 0.35, 0.9))
-            heat.plot(at, walks, color=PALETTE[1], linewidth=thin, alpha=0.8)
+            particles = as_particles("paths", paths, len(at))
+            thin = float(np.clip(2.2 / math.sqrt(particles.shape[1]), 0.35, 0.9))
+            heat.plot(at, particles, color=PALETTE[1], linewidth=thin, alpha=0.8)
         heat.set(xlim=(t[0], t[-1]), xlabel="t", ylabel="x", title=title or "")
         low, high = (centres[0], centres[-1]) if limits is None else _span(limits)
         heat.set_ylim(low, high)
@@ -132,7 +133,7 @@ def density_evolution(
     return figure
 
 
-def _heat(axes: Axes, t: Numbers, x: Numbers, p: Numbers) -> Any:
+def _heat(axes: Axes, t: Numbers, x: Numbers, p: Numbers) -> QuadMesh:
     from matplotlib.colors import PowerNorm
 
     norm = PowerNorm(0.5, 0.0, bright(p))
@@ -168,25 +169,25 @@ def marginals(
     columns: int = 3,
     title: str | None = None,
 ) -> Figure:
-    """One marginal from every side, a panel per time: particles as histograms, densities as lines.
+    """Marginals in one dimension, a panel per time: particles as histograms, densities as lines.
 
-    For example particles of the SDE, of the probability flow and of a chain, the solution of the
-    Fokker-Planck equation, and the closed form.
+    It compares, for example, particles of the SDE, of the probability flow and of a chain with
+    the solution of the Fokker-Planck equation and the closed form.
 
     Args:
         times: (K,) times, one panel each, in this order.
         samples: name -> (K, B) or (K, B, 1), the particles at every time; B may differ.
         x: (n,) centres or (n + 1,) edges of the cells of the densities.
         densities: name -> (K, n), per unit of length. The first is filled, the others dashed.
-        bins: of the histograms, equal ones between the limits; they count the particles outside
-            in their normalisation, and the panel says how many those are.
+        bins: number of equal bins of the histograms between the limits. The normalisation
+            includes the particles outside, whose number is written below the panel.
         limits: (low, high) of x; None shows all cells and particles.
-        columns: panels in a row.
-        title: above the figure.
+        columns: number of panels in a row.
+        title: title of the figure.
 
     Raises:
         TypeError: `samples` or `densities` is not a mapping.
-        ValueError: nothing to show, shapes that do not fit, a negative density.
+        ValueError: there is nothing to show, shapes do not match, or a density is negative.
 
     Example:
         >>> x = np.linspace(-4, 4, 100)
@@ -238,7 +239,7 @@ def _marginals(
     instance("densities", densities, Mapping, 'pass {"name": (K, n) values}')
     if not samples and not densities:
         raise fail("samples", "samples, or densities", samples, 'pass {"name": (K, B) particles}')
-    clouds = {n: as_walks(f"samples[{n!r}]", each, times) for n, each in samples.items()}
+    clouds = {n: as_particles(f"samples[{n!r}]", each, times) for n, each in samples.items()}
     curves = {n: as_density(f"densities[{n!r}]", each, times) for n, each in densities.items()}
     return clouds, curves
 

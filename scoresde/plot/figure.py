@@ -1,4 +1,4 @@
-"""A figure that a notebook shows as the last line of a cell, whether pyplot is in use or not."""
+"""Figures that a notebook displays as the last line of a cell, with or without pyplot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ShownFigure"]
 
 @final
 class ShownFigure(Figure):
-    """matplotlib's figure, with the picture that IPython asks an object for."""
+    """A figure of matplotlib with the PNG representation that IPython displays."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

@@ -26,7 +26,7 @@ __all__ = ["image_grid", "trajectories"]
 def _images(name: str, x: Array, low: float, high: float, axes: str = "N") -> Numbers:
     """Images (*axes, C, H, W) or (*axes, H, W) as (*axes, H, W, 3) in [0, 1], NaN in red.
 
-    The fourth channel is opacity, and what it leaves through is white.
+    The fourth channel is opacity over a white background.
     """
     images = as_numbers(name, x)
     lead = len(axes.split(", "))
@@ -79,13 +79,14 @@ def image_grid(
     Args:
         x: (N, C, H, W) with one channel, three, or four of which the last is opacity, or
             (N, H, W), in model units.
-        columns: images in a row; None makes the grid nearly square.
-        title: above the grid.
-        labels: above each column; () for none.
-        low, high: the values drawn black and white; those outside are clipped, NaN is red.
+        columns: number of images in a row; None makes the grid nearly square.
+        title: title of the figure.
+        labels: label of each column; () for none.
+        low, high: the values drawn black and white; values outside are clipped, NaN is red.
 
     Raises:
-        ValueError: another shape, an empty range, `columns` < 1, or not one label a column.
+        ValueError: the shape is wrong, the range is empty, `columns` < 1, or the number of labels
+            is not that of the columns.
 
     Example:
         >>> figure = image_grid(np.zeros((6, 1, 8, 8)), columns=3, title="samples")
@@ -113,17 +114,17 @@ def trajectories(
     low: float = -1.0,
     high: float = 1.0,
 ) -> Figure:
-    """Images on their way from noise to data: one row per sample, one column per time.
+    """Images along sampling paths: one row per sample, one column per time.
 
     Args:
-        path: (K, B, C, H, W) or (K, B, H, W), B samples at K nodes, in walking order.
+        path: (K, B, C, H, W) or (K, B, H, W), B samples at K nodes, in the order of sampling.
         times: the K times, written above the columns; None writes nothing.
-        columns: how many of the K nodes to show, evenly spaced, first and last included.
-        title: above the picture.
-        low, high: the values drawn black and white; those outside are clipped, NaN is red.
+        columns: number of the K nodes to show, evenly spaced, first and last included.
+        title: title of the figure.
+        low, high: the values drawn black and white; values outside are clipped, NaN is red.
 
     Raises:
-        ValueError: another shape, a number of times other than K, or `columns` < 1.
+        ValueError: the shape is wrong, the number of times is not K, or `columns` < 1.
 
     Example:
         >>> path = np.zeros((51, 3, 1, 8, 8))

@@ -1,4 +1,4 @@
-"""Densities and particles in motion."""
+"""Animations of densities and particles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from scoresde._check import fail, need, path_of, positive, positive_int, wrong_type
 from scoresde._io import replacing
-from scoresde.plot.density import as_centres, as_density, as_times, as_walks, bright
+from scoresde.plot.density import as_centres, as_density, as_particles, as_times, bright
 from scoresde.plot.plane import _square_limits
 from scoresde.plot.style import (
     FAINT,
@@ -34,8 +34,8 @@ __all__ = ["animate"]
 Draw: TypeAlias = "Callable[[int], None]"
 
 LARGEST, LONGEST = 1200, 400  # pixels along a side, and frames
-FOLLOWED = 40  # particles on a line that are also drawn one by one
-STEEPEST = 4.0  # times the usual peak: a higher one is cut off
+FOLLOWED = 40  # particles in one dimension that are also drawn as dots
+STEEPEST = 4.0  # the axis ends at this multiple of the median peak
 BINS = 60
 DOTS_PER_INCH = 100
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -55,32 +55,34 @@ def animate(
     hold: float = 1.5,
     title: str | None = None,
 ) -> Path:
-    """An animated GIF of particles and densities on a line or in the plane.
+    """Write an animated GIF of particles and densities in one or two dimensions.
 
-    On a line the density is filled and the particles are a histogram, the first forty also dots
-    below it; in the plane the density is a heat map and the particles are dots. Axes and colours
-    stay the same throughout. The file is bounded by `frames` and `pixels`, has one palette of 124
-    colours, and appears whole or not at all.
+    In one dimension the density is filled and the particles are a histogram, the first forty also
+    dots below it; in two dimensions the density is a heat map and the particles are dots. Axes
+    and colours are the same in all frames. The size of the file is bounded by `frames` and
+    `pixels`, and it has one palette of 124 colours. It is written atomically.
 
     Args:
-        path: ending in .gif; folders are made.
-        times: (K,) times that all rise or all fall, shown in this order.
-        particles: (K, B) or (K, B, 1) on a line, (K, B, 2) in the plane.
-        density: (K, n) on a line, (K, n, m) in the plane with axis 1 along the first coordinate.
-        cells: of the density, centres or edges: (n,) or (n + 1,); in the plane a pair of them.
-        limits: (low, high) of x, in the plane of both coordinates; None fits everything.
-        frames: at most so many of the K times, evenly spaced, first and last included.
-        fps: frames a second.
-        pixels: of the longer side, up to 1200.
-        hold: seconds that the last frame stays; then it starts over.
-        title: beside the time.
+        path: a path that ends in .gif; folders are created.
+        times: (K,) increasing or decreasing times, shown in this order.
+        particles: (K, B) or (K, B, 1) in one dimension, (K, B, 2) in two.
+        density: (K, n) in one dimension, (K, n, m) in two, with axis 1 along the first coordinate.
+        cells: centres or edges of the cells of the density: (n,) or (n + 1,), and in two
+            dimensions a pair of them.
+        limits: (low, high) of every coordinate; None fits everything.
+        frames: the most frames; they are evenly spaced, first and last time included.
+        fps: frames per second.
+        pixels: length of the longer side, at most 1200.
+        hold: seconds for which the last frame is shown before the animation repeats.
+        title: text beside the time.
 
     Returns:
-        The path written.
+        The path of the file.
 
     Raises:
         ImportError: Pillow is not installed; the message says how to install it.
-        ValueError: nothing to show, shapes that do not fit, another suffix, too large a size.
+        ValueError: there is nothing to show, shapes do not match, the suffix is not .gif, or the
+            size is too large.
 
     Example:
         >>> import tempfile
@@ -119,7 +121,7 @@ def animate(
 def _bounded(name: str, value: int, most: int) -> int:
     number = positive_int(name, value)
     if number > most:
-        raise fail(name, f"at most {most}", number, "a GIF of that size serves nobody")
+        raise fail(name, f"at most {most}", number, "larger GIF files are unwieldy")
     return number
 
 
@@ -131,7 +133,7 @@ def _scene(
     cells: Array | tuple[Array, Array] | None,
     limits: tuple[float, float] | None,
 ) -> tuple[Draw, float]:
-    """What draws frame k, and the ratio of height to width."""
+    """The function that draws frame k, and the ratio of height to width."""
     if particles is None and density is None:
         raise fail("particles", "particles, a density, or both", None, "pass what to show")
     if (density is None) != (cells is None):
@@ -140,17 +142,17 @@ def _scene(
     values = None if density is None else as_numbers("density", density)
     flat = cloud is not None and (cloud.ndim == 2 or cloud.shape[-1:] == (1,))
     if flat if values is None else values.ndim == 2:
-        walks = None if cloud is None else as_walks("particles", cloud, count)
-        return _line(figure, walks, values, cells, count, limits), 0.68
-    walks = None if cloud is None else as_points("particles", cloud, "(K, B, 2)")
-    if walks is not None and len(walks) != count:
-        raise fail("particles", f"shape ({count}, B, 2), a row per time", walks, "match times")
-    return _plane(figure, walks, values, cells, count, limits), 1.06
+        points = None if cloud is None else as_particles("particles", cloud, count)
+        return _line(figure, points, values, cells, count, limits), 0.68
+    points = None if cloud is None else as_points("particles", cloud, "(K, B, 2)")
+    if points is not None and len(points) != count:
+        raise fail("particles", f"shape ({count}, B, 2), a row per time", points, "match times")
+    return _plane(figure, points, values, cells, count, limits), 1.06
 
 
 def _line(
     figure: Figure,
-    walks: Numbers | None,
+    points: Numbers | None,
     density: Numbers | None,
     cells: Any,
     count: int,
@@ -158,47 +160,48 @@ def _line(
 ) -> Draw:
     p = None if density is None else as_density("density", density, count)
     x = np.empty(0) if p is None else as_centres("cells", cells, p.shape[1])
-    held = [] if walks is None else [walks]
+    held = [] if points is None else [points]
     if p is not None and limits is None:
         low, high = float(x[0]), float(x[-1])
     else:
         low, high = _square_limits([x, *held], limits)
     edges = np.linspace(low, high, BINS + 1)
-    heights = [] if walks is None else [_heights(edges, each) for each in walks]
+    heights = [] if points is None else [_heights(edges, each) for each in points]
     axes = figure.add_subplot(xlabel="x")
-    # A peak that lasts for a frame or two must not flatten all others.
+    # A peak of one or two frames must not flatten all others.
     peaks = np.array([row.max() for row in (*(() if p is None else p), *heights)])
     top = 1.08 * (float(min(peaks.max(), STEEPEST * np.median(peaks))) or 1.0)
-    floor = -0.13 * top if walks is not None else 0.0
+    floor = -0.13 * top if points is not None else 0.0
     axes.set(xlim=(low, high), ylim=(floor, top), yticks=[])
     axes.spines["left"].set_visible(False)
     axes.grid(False)
     area = None if p is None else axes.fill(x, p[0], color=FAINT, linewidth=0)[0]
-    stairs = None if walks is None else axes.stairs(heights[0], edges, color=PALETTE[0])
+    stairs = None if points is None else axes.stairs(heights[0], edges, color=PALETTE[0])
     dots = None
-    if walks is not None:
+    if points is not None:
         axes.axhline(0.0, color=FAINT, linewidth=0.8)
-        rows = floor * (0.2 + 0.6 * (np.arange(1, min(FOLLOWED, walks.shape[1]) + 1) * GOLDEN % 1))
-        dots = axes.scatter(walks[0, : len(rows)], rows, s=7, color=PALETTE[1], linewidths=0)
+        shown = min(FOLLOWED, points.shape[1])
+        rows = floor * (0.2 + 0.6 * (np.arange(1, shown + 1) * GOLDEN % 1))
+        dots = axes.scatter(points[0, : len(rows)], rows, s=7, color=PALETTE[1], linewidths=0)
 
     def draw(k: int) -> None:
         if area is not None and p is not None:
             area.set_xy(np.column_stack([[x[0], *x, x[-1]], [0.0, *p[k], 0.0]]))
-        if stairs is not None and dots is not None and walks is not None:
+        if stairs is not None and dots is not None and points is not None:
             stairs.set_data(heights[k])
-            dots.set_offsets(np.stack([walks[k, : len(rows)], rows], axis=1))
+            dots.set_offsets(np.stack([points[k, : len(rows)], rows], axis=1))
 
     return draw
 
 
 def _heights(edges: Numbers, cloud: Numbers) -> Numbers:
-    """A histogram in which the particles outside count."""
+    """A histogram whose normalisation includes the particles outside."""
     return np.histogram(cloud, edges)[0] / (cloud.size * np.diff(edges))
 
 
 def _plane(
     figure: Figure,
-    walks: Numbers | None,
+    points: Numbers | None,
     density: Numbers | None,
     cells: Any,
     count: int,
@@ -208,7 +211,7 @@ def _plane(
 
     axes = figure.add_subplot()
     axes.set_aspect("equal")
-    mesh, dots, held = None, None, [] if walks is None else [walks]
+    mesh, dots, held = None, None, [] if points is None else [points]
     p = None
     if density is not None:
         p = as_density("density", density, count, axes=2)
@@ -221,12 +224,12 @@ def _plane(
         low, high = float(min(x[0], y[0])), float(max(x[-1], y[-1]))
     else:
         low, high = _square_limits(held, limits)
-    if walks is not None:
-        size = float(np.clip(2500 / walks.shape[1], 1.0, 10.0))
+    if points is not None:
+        size = float(np.clip(2500 / points.shape[1], 1.0, 10.0))
         color = PALETTE[0] if p is None else PALETTE[1]
-        alpha = float(np.clip(1500 / walks.shape[1], 0.3, 0.9))
+        alpha = float(np.clip(1500 / points.shape[1], 0.3, 0.9))
         dots = axes.scatter(
-            walks[0, :, 0], walks[0, :, 1], s=size, color=color, alpha=alpha, linewidths=0
+            points[0, :, 0], points[0, :, 1], s=size, color=color, alpha=alpha, linewidths=0
         )
     axes.set(xlim=(low, high), ylim=(low, high))
     bare(axes)
@@ -235,14 +238,14 @@ def _plane(
     def draw(k: int) -> None:
         if mesh is not None and p is not None:
             mesh.set_array(p[k].T)
-        if dots is not None and walks is not None:
-            dots.set_offsets(walks[k])
+        if dots is not None and points is not None:
+            dots.set_offsets(points[k])
 
     return draw
 
 
 def _pixels(figure: Figure) -> np.ndarray[Any, Any]:
-    """The figure as (H, W, 3) bytes; the layout is that of the first frame."""
+    """The figure as (H, W, 3) bytes; all frames have the layout of the first."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)
@@ -253,7 +256,7 @@ def _pixels(figure: Figure) -> np.ndarray[Any, Any]:
 
 
 def _colors(image: Any) -> Any:
-    """The palette of all files: with one for each frame, the background would flicker."""
+    """The palette of all frames; with one per frame the background would flicker."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgb
 

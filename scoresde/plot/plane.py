@@ -1,4 +1,4 @@
-"""Points and paths in the plane."""
+"""Points and paths in two dimensions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["paths_2d", "scatter"]
 def _square_limits(
     clouds: Sequence[Numbers], limits: tuple[float, float] | None
 ) -> tuple[float, float]:
-    """The given limits, or the smallest common ones for both coordinates, with 5 % of room."""
+    """The given limits, or common limits of both coordinates with a margin of 5 %."""
     if limits is not None:
         low, high = finite("limits", limits[0]), finite("limits", limits[1])
         if high <= low:
@@ -45,15 +45,15 @@ def _square_limits(
 
 
 def _note_outside(axes: Axes, points: Numbers, limits: tuple[float, float]) -> None:
-    """Say how many points a panel does not show, so that limits cannot hide them."""
+    """Write the number of points outside the limits below the panel."""
     inside = ((points >= limits[0]) & (points <= limits[1])).all(axis=-1)
     if not inside.all():
         note = f"{int((~inside).sum())} of {inside.size} outside"
         axes.set_xlabel(note, size=7.5, color=SOFT)
 
 
-def _dots(axes: Axes, points: Numbers, **look: Any) -> None:
-    """Points (N, 2) without outline, as a bitmap even in a PDF: there may be many."""
+def _dots(axes: Axes, points: Numbers, **look: Any) -> None:  # options of matplotlib
+    """Draw points (N, 2) without outline, as a bitmap even in a PDF, since there may be many."""
     axes.scatter(points[:, 0], points[:, 1], **{"linewidths": 0, "rasterized": True, **look})
 
 
@@ -68,17 +68,17 @@ def _square(axes: Axes, limits: tuple[float, float]) -> None:
 def scatter(
     panels: Mapping[str, Array], *, limits: tuple[float, float] | None = None, columns: int = 4
 ) -> Figure:
-    """Point clouds in the plane, one panel each, all with the same square limits.
+    """Point clouds in two dimensions, one panel each, all with the same square limits.
 
     Args:
         panels: title -> (N, 2) points.
-        limits: (low, high) of both axes; None fits all points of all panels. Points outside are
-            counted below the panel.
-        columns: panels in a row.
+        limits: (low, high) of both axes; None fits all points of all panels. The number of
+            points outside is written below the panel.
+        columns: number of panels in a row.
 
     Raises:
         TypeError: `panels` is not a mapping.
-        ValueError: no panel, points that are not (N, 2), or empty limits.
+        ValueError: there is no panel, points are not (N, 2), or the limits are empty.
 
     Example:
         >>> cloud = np.random.default_rng(0).normal(size=(100, 2))
@@ -111,36 +111,36 @@ def paths_2d(
     limits: tuple[float, float] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Paths of samples in the plane, from a ring at the start to a dot at the end.
+    """Paths of samples in two dimensions, from a ring at the start to a dot at the end.
 
     Args:
-        path: (K, B, 2), the states of B samples at K nodes, in walking order.
+        path: (K, B, 2), the states of B samples at K nodes, in the order of sampling.
         background: (M, 2) points drawn pale behind, for example the data.
         limits: (low, high) of both axes; None fits everything.
-        title: above the picture.
+        title: title of the figure.
 
     Raises:
-        ValueError: another shape, or empty limits.
+        ValueError: the shape is wrong, or the limits are empty.
 
     Example:
         >>> steps = np.random.default_rng(0).normal(size=(20, 5, 2)).cumsum(axis=0)
         >>> len(paths_2d(steps).axes[0].lines)
         5
     """
-    walks = as_points("path", path, "(K, B, 2)")
+    paths = as_points("path", path, "(K, B, 2)")
     cloud = (
         np.empty((0, 2)) if background is None else as_points("background", background, "(M, 2)")
     )
-    span = _square_limits([walks, cloud], limits)
+    span = _square_limits([paths, cloud], limits)
     with blank(4.2, 4.2 + (0.3 if title else 0.0)) as figure:
         axes = figure.add_subplot()
         _dots(axes, cloud, s=4, color=FAINT, zorder=1)
-        thin = float(np.clip(8 / math.sqrt(walks.shape[1]), 0.4, 1.2))
-        for walk in walks.swapaxes(0, 1):
-            axes.plot(*walk.T, color=PALETTE[0], linewidth=thin, alpha=0.55, zorder=2)
+        thin = float(np.clip(8 / math.sqrt(paths.shape[1]), 0.4, 1.2))
+        for one in paths.swapaxes(0, 1):
+            axes.plot(*one.T, color=PALETTE[0], linewidth=thin, alpha=0.55, zorder=2)
         ring = {"facecolors": "white", "edgecolors": SOFT, "linewidths": 0.8}
-        _dots(axes, walks[0], s=14, zorder=3, label="start", **ring)
-        _dots(axes, walks[-1], s=12, zorder=4, label="end", color=PALETTE[1])
+        _dots(axes, paths[0], s=14, zorder=3, label="start", **ring)
+        _dots(axes, paths[-1], s=12, zorder=4, label="end", color=PALETTE[1])
         _square(axes, span)
         figure.legend(
             loc="outside lower center",

@@ -1,4 +1,4 @@
-"""The look of every figure, checked arrays, and saving."""
+"""Style of the figures, checks of arrays, and saving."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 Array: TypeAlias = Tensor | np.ndarray[Any, Any] | Sequence[Any]
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-# Dark enough to print, apart for the colour-blind; after Okabe and Ito (2008).
+# Dark enough to print and distinct for colour-blind readers; after Okabe and Ito (2008).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#8A5FA8", "#B8860B", "#56A0D3", "#555555", "#A0522D")
 INK, SOFT, FAINT = "#222222", "#7A7A7A", "#D9D9D9"
 
@@ -70,7 +70,7 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def blank(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure, in inches, under the house style."""
+    """An empty figure with its size in inches, in the style of this package."""
     import matplotlib
 
     from scoresde.plot.figure import ShownFigure
@@ -80,6 +80,7 @@ def blank(width: float, height: float) -> Iterator[Figure]:
 
 
 def as_numbers(name: str, value: Array) -> Numbers:
+    """Return a non-empty float64 array, or raise."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().double().numpy()
     array = np.asarray(value, dtype=np.float64)
@@ -89,6 +90,7 @@ def as_numbers(name: str, value: Array) -> Numbers:
 
 
 def as_points(name: str, value: Array, shape: str) -> Numbers:
+    """Return an array of points with two coordinates, of the given shape, or raise."""
     points = as_numbers(name, value)
     if points.ndim != shape.count(",") + 1 or points.shape[-1] != 2:
         raise fail(name, f"shape {shape}", points, "project it on two coordinates first")
@@ -96,39 +98,40 @@ def as_points(name: str, value: Array, shape: str) -> Numbers:
 
 
 def bare(axes: Axes) -> None:
+    """Remove grid, ticks and spines."""
     axes.grid(False)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
 def plain_ticks(axis: Axis) -> None:
-    """10, 20, 50 instead of powers, and ticks that are few enough to read."""
+    """Label ticks as 10, 20, 50 instead of powers, and limit their number."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     low, high = sorted(axis.get_view_interval())
-    # 1, 2 and 5 of many decades would be too many, and matplotlib would then show none.
+    # With 1, 2 and 5 in many decades there would be too many, and matplotlib would show none.
     subs = (1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,)
-    narrow = high < 10 * low  # where 1, 2 and 5 of each decade would be two ticks or three
+    narrow = high < 10 * low  # 1, 2 and 5 in each decade would give only two or three ticks
     axis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(base=10, subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 150) -> Path:
-    """Write a figure to a file, in the format of its suffix; folders are made.
+    """Write a figure to a file in the format of its suffix; folders are created.
 
-    The file appears whole or not at all: it is written beside its place and then renamed.
+    The file is written atomically, under a temporary name that is then renamed.
 
     Args:
         figure: any matplotlib figure.
-        path: ending in .png, .pdf, .svg or what else matplotlib writes.
+        path: a path that ends in .png, .pdf, .svg or another suffix of matplotlib.
         dpi: dots per inch of a bitmap.
 
     Returns:
-        The path written.
+        The path of the file.
 
     Raises:
-        ValueError: a suffix matplotlib cannot write; the message lists those it can.
+        ValueError: matplotlib cannot write this suffix; the message lists those it can.
 
     Example:
         >>> import tempfile

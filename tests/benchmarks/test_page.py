@@ -37,9 +37,9 @@ def test_the_numbers_of_samples_are_those_of_the_run() -> None:
     training = {"parameters": 10**6, "steps": 9, "seconds": 120.0, "core_seconds": 240.0}
     text = page.fashion({"unet": {"training": training, "judged": judged, "command": "this one"}})
     for said in (
-        "those of 1,234 samples",
-        "to 777 test images",
-        "right on 87.5% of",
+        "between 1,234 samples",
+        "and 777 test images",
+        "classifies 87.5% of",
         "| accuracy when trained on 1,234 samples | 25.0% |",
         "| accuracy when trained on 1,234 real images | 75.0% |",
         "| frechet distance (two real halves) | 0.0123 (0.0045 ± 0.0001) |",
