@@ -19,26 +19,26 @@ NETS = {"unet": "U-Net", "uvit": "U-ViT"}
 HEAD = """# Results of training
 
 `python benchmarks/page.py` writes this page from the results of the commands named here in
-`benchmarks/results`; a test fails if the page is out of date. All commands ran on two cores of a CPU
-that other work shared, so seconds are upper bounds.
+`benchmarks/results`; a test fails if the page is out of date. All commands ran on two cores of a
+CPU that other work shared, so seconds are upper bounds.
 """
 
 FASHION = """
 ## Fashion-MNIST
 
 The models are class-conditional, for 28 x 28 pixels with 256 grey levels. They are trained on the
-training images except a holdout of 1 % and evaluated on the 10,000 test images, with one seed each.
-The bound and the likelihood of the flow are those of the discrete data given the labels, in bits per
-dimension, ± the standard error over images. Distances are between {count:,} samples, as many of each
-class, and {against:,} test images, in the features of a convolutional `Judge`, a small network
-trained on the training images, which classifies {accuracy:.1%} of the test images correctly. The
-same distance for two halves of the test set is in brackets. They are not an FID. The last rows are
-the classification accuracy score: the share of the test set that a classifier trained only on the
-samples classifies correctly.
+training images except a holdout of 1 % and evaluated on the 10,000 test images, with one seed
+each. The bound and the likelihood of the flow are those of the discrete data given the labels, in
+bits per dimension, ± the standard error over images. Distances are between {count:,} samples, as
+many of each class, and {against:,} test images, in the features of a convolutional `Judge`, a
+small network trained on the training images, which classifies {accuracy:.1%} of the test images
+correctly. The same distance for two halves of the test set is in brackets. They are not an FID.
+The last rows are the classification accuracy score: the share of the test set that a classifier
+trained only on the samples classifies correctly.
 
-The U-Net is near the floor in precision and below it in coverage. The U-ViT, with 4 x 4 patches and
-fewer steps, has not learned to match neighbouring patches: a transformer of this size needs smaller
-patches and longer training than an hour on two cores.
+The U-Net is near the floor in precision and below it in coverage. The U-ViT, with 4 x 4 patches
+and fewer steps, has not learned to match neighbouring patches: a transformer of this size needs
+smaller patches and longer training than an hour on two cores.
 """
 
 
