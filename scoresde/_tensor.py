@@ -18,6 +18,7 @@ from scoresde._check import seed as check_seed
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
 __all__ = [
     "Scalar",
@@ -46,10 +47,10 @@ __all__ = [
     "xp",
 ]
 
-Scalar: TypeAlias = Any
+Scalar: TypeAlias = float | Tensor
 """A coefficient: a Python float along a grid, a `(B, 1, ..., 1)` tensor per sample."""
 
-Time = TypeVar("Time", float, "np.ndarray[Any, np.dtype[np.float64]]", Tensor, "float | Tensor")
+Time = TypeVar("Time", float, "npt.NDArray[np.float64]", Tensor, "float | Tensor")
 """A float, a numpy array or a tensor; a function of time returns the kind that it was given."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -40,7 +40,7 @@ Weighting = tuple[str, Callable[[Node], Scalar]]
 
 
 def _edm(node: Node, sigma_data: float = 1.0) -> Scalar:
-    square = (node.sigma / node.alpha) ** 2
+    square: Scalar = (node.sigma / node.alpha) ** 2
     return (square + sigma_data**2) / (square * sigma_data**2)
 
 
@@ -304,7 +304,7 @@ def dsm_loss(
     model: ScoreModel,
     x0: Tensor,
     *,
-    weighting: str | Callable[[Node], Any] = WEIGHTING,
+    weighting: str | Callable[[Node], Scalar] = WEIGHTING,
     time: TimeSampler | None = None,
     cond: Cond = None,
     cond_dropout: float = 0.0,
@@ -397,7 +397,7 @@ class _Drawn(Node):
         self.alpha = sde.alpha(self._time).to(like)
         self.sigma = sde.sigma(self._time).to(like)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # as in Node
         if name not in ("g", "log_snr", "rate"):
             return super().__getattr__(name)
         value = getattr(self._sde, name)(self._time)
@@ -407,7 +407,7 @@ class _Drawn(Node):
         return value
 
 
-def _weighting(weighting: str | Callable[[Node], Any]) -> Weighting:
+def _weighting(weighting: str | Callable[[Node], Scalar]) -> Weighting:
     if callable(weighting):
         return "eps", weighting
     return WEIGHTINGS[choice("weighting", weighting, WEIGHTINGS)]
@@ -442,7 +442,7 @@ def _drop(
     """Replace all conditions of a sample by the model's `null`, with this probability."""
     if not cond or probability == 0.0:
         return cond
-    null: Any = model.null
+    null: Mapping[str, object] = getattr(model, "null", {})
     n = next(iter(cond.values())).shape[0]
     drop = torch.rand(n, generator=generator, device="cpu") < probability
     dropped = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,12 +34,13 @@ class Node:
 
     __slots__ = ("alpha", "g", "log_snr", "rate", "sigma", "t")
 
-    t: Scalar
-    g: Scalar
-    alpha: Scalar
-    sigma: Scalar
-    log_snr: Scalar
-    rate: Scalar
+    # Scalars, declared as Any: code for grids computes with floats, code for batches with tensors.
+    t: Any
+    g: Any
+    alpha: Any
+    sigma: Any
+    log_snr: Any
+    rate: Any
 
     def __init__(self, t: Scalar, g: Scalar, *affine: Scalar) -> None:
         """`affine` is alpha, sigma, log_snr and rate, or nothing."""
@@ -47,7 +49,7 @@ class Node:
         if affine:
             self.alpha, self.sigma, self.log_snr, self.rate = affine
 
-    def __getattr__(self, name: str) -> Scalar:  # reached only by an unset slot
+    def __getattr__(self, name: str) -> Any:  # reached only by an unset slot
         if name in _AFFINE:
             raise TypeError(
                 f"{name}: this SDE is not affine, so x_t = alpha x_0 + sigma eps has no closed "

@@ -36,7 +36,7 @@ def _column(value: Scalar) -> Scalar:
 
 def _variance_at(alpha: Scalar, sigma: Scalar, variances: Tensor) -> Tensor:
     """alpha^2 Lambda + sigma^2, with a leading batch axis where the schedule has one."""
-    if isinstance(alpha, Tensor):
+    if isinstance(alpha, Tensor) and isinstance(sigma, Tensor):
         lead = (-1,) + (1,) * variances.ndim
         alpha, sigma = alpha.reshape(lead), sigma.reshape(lead)
     total: Tensor = variances * alpha**2 + sigma**2

@@ -86,7 +86,7 @@ class Scaling:
             raise fail(name, expected, value, remedy)
         return value.double()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The fields as plain values of JSON, for a checkpoint."""
         return {
             "mean": self.mean.tolist(),
@@ -227,7 +227,7 @@ class DataSummary:
             )
         return None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The fields as plain values of JSON, for a checkpoint."""
         return {
             "count": self.count,

@@ -55,7 +55,7 @@ def compare(
     batch_size: int | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, object] | None = None,
     progress: bool = False,
 ) -> Comparison:
     """Run solvers on a model to compare their errors, network evaluations and seconds.
@@ -141,7 +141,7 @@ def compare(
         raise fail("model", "a model that some solver samples from", reasons, "see docs/choosing")
     floors: dict[str, Floor] = {}
     exact: list[Tensor] = []
-    facts: dict[str, Any] = {}
+    facts: dict[str, object] = {}
     if flow:
         tight = _reference(reference, kind)
         exact, floors["error"], facts = run.reference(sde, scores, tight, t_end)
@@ -191,7 +191,7 @@ class _Run:
 
     shape: tuple[int, ...]
     seeds: tuple[int, ...]
-    options: Mapping[str, Any]
+    options: Mapping[str, Any]  # keywords of `solve`
     rounds: int
 
     def measure(self, entries: Sequence[Entry], progress: bool) -> dict[int, _Measured]:
@@ -230,7 +230,7 @@ class _Run:
 
     def reference(
         self, sde: SDE, model: ScoreModel, tight: AdaptiveODE | SciPySolver, t_end: float | None
-    ) -> tuple[list[Tensor], Floor, dict[str, Any]]:
+    ) -> tuple[list[Tensor], Floor, dict[str, object]]:
         """Samples of the tight solver for each seed, its floor, and its evaluations."""
         loose = replace(tight, rtol=LOOSER * tight.rtol, atol=LOOSER * tight.atol)
         sets: list[list[Tensor]] = []
@@ -343,7 +343,7 @@ def _spread(sets: Sequence[Tensor]) -> float:
 
 def _about(
     sde: SDE, model: ScoreModel, run: _Run, kind: torch.dtype, t_end: float | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The settings of the comparison."""
     import platform
     from importlib.metadata import version

@@ -99,7 +99,7 @@ def _named(solvers: Solvers) -> dict[str, str | Solver | Calibration]:
 
 def _options(
     solver: str | Solver | Calibration, steps: Sequence[int], grids: Sequence[str] | None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:  # keywords of `ReverseSampler`
     if isinstance(solver, Calibration):  # brings both
         yield {}
         return

@@ -100,7 +100,7 @@ class Results:
     rows: tuple[Row, ...]
     floors: Mapping[str, Floor]
     failed: tuple[tuple[str, str], ...]
-    about: Mapping[str, Any]
+    about: Mapping[str, Any]  # plain values
     samples: Mapping[int, Tensor]
     reference: Tensor | None
     target: Tensor | None
@@ -222,7 +222,7 @@ class Results:
         notes += [f"{solver}: {why}" for solver, why in self.failed]
         return "\n".join([*lines, "", *notes])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything except the samples, as plain values."""
         return {
             "about": dict(self.about),

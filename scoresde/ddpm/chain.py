@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from scoresde._check import (
 )
 from scoresde._tensor import check_data, lincomb, ordinary, state_dtype, wide
 from scoresde.ddpm.decoder import squared_error
-from scoresde.ddpm.reverse import ReverseChain
+from scoresde.ddpm.reverse import ReverseChain, Variance
 from scoresde.ddpm.schedule import ChainTime, betas_of, cosine_betas, linear_betas
 from scoresde.ddpm.terms import BoundTerms
 from scoresde.model import Cond, Preconditioned, ScoreModel, check_cond, summary_of
@@ -75,7 +75,7 @@ class DDPM(ReverseChain):
         first: float | None = None,
         last: float | None = None,
         *,
-        variance: Any = "small",
+        variance: Variance = "small",
     ) -> DDPM:
         """Betas that grow linearly from first to last; Ho et al. 2020.
 
@@ -90,7 +90,7 @@ class DDPM(ReverseChain):
 
     @classmethod
     def cosine(
-        cls, N: int = 1000, s: float = 0.008, most: float = 0.999, *, variance: Any = "small"
+        cls, N: int = 1000, s: float = 0.008, most: float = 0.999, *, variance: Variance = "small"
     ) -> DDPM:
         """abar_i = f(i/N)/f(0), f(t) = cos^2(pi/2 (t + s)/(1 + s)), each beta at most `most`.
 
@@ -106,7 +106,7 @@ class DDPM(ReverseChain):
         *,
         grid: str | Sequence[float] = "uniform",
         t_end: float | None = None,
-        variance: Any = "small",
+        variance: Variance = "small",
     ) -> DDPM:
         """The chain whose step i has the exact marginal of a VP SDE at its time t_i.
 
@@ -124,9 +124,9 @@ class DDPM(ReverseChain):
         """
         return cls(betas_of(sde, N, grid, t_end), variance)
 
-    def with_variance(self, variance: str | float | Sequence[float]) -> DDPM:
+    def with_variance(self, variance: Variance) -> DDPM:
         """The same chain with other reverse variances."""
-        return replace(self, variance=variance)  # type: ignore[arg-type]
+        return replace(self, variance=variance)
 
     def score_model(
         self, net: nn.Module, time: str = "i", *, predicts: str = "eps", whole: bool = False

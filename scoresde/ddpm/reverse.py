@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -18,14 +19,17 @@ from scoresde.model import Cond, ScoreModel
 from scoresde.prediction import Prediction
 from scoresde.quantisation import Quantisation, check_levels
 
-__all__ = ["ReverseChain"]
+__all__ = ["ReverseChain", "Variance"]
+
+Variance: TypeAlias = str | float | Sequence[float]
+"""The choice of the reverse variances; see `DDPM`."""
 
 
 @dataclass(frozen=True)
 class ReverseChain(ForwardChain):
     """p(x_{i-1} | x_i) = N(mu_i, Sigma_i I), i = N ... 1; see `DDPM`."""
 
-    variance: str | float | tuple[float, ...] = "small"
+    variance: Variance = "small"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -306,14 +306,13 @@ class ChainTime:
     def __call__(self, node: Node) -> Scalar:
         """The network's time at a node: a float, or one for each sample."""
         a, b = CONVENTIONS[self.convention](self.steps)
-        at = self.steps * node.t
-        near = at.round() if isinstance(at, Tensor) else float(round(at))
-        if self.whole:
-            at = near
-        elif isinstance(at, Tensor):  # rounding moves times in float32 off the steps
-            at = torch.where((at - near).abs() < 1e-3, near, at)
-        elif abs(at - near) < 1e-3:
-            at = near
+        at: Scalar = self.steps * node.t
+        if isinstance(at, Tensor):
+            # rounding moves times in float32 off the steps
+            near, step = (at - at.round()).abs() < 1e-3, at.round()
+            at = step if self.whole else torch.where(near, step, at)
+        elif self.whole or abs(at - round(at)) < 1e-3:
+            at = float(round(at))
         return a * at / self.steps + b
 
     def to_dict(self) -> dict[str, str | int | bool]:
@@ -321,7 +320,7 @@ class ChainTime:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> ChainTime:
+    def from_dict(cls, fields: Mapping[str, Any]) -> ChainTime:  # values of JSON
         """The inverse of `to_dict`.
 
         Raises:
@@ -406,7 +405,7 @@ def as_variance(variance: object, n: int) -> str | float | tuple[float, ...]:
         if not 0.0 <= v <= 1.0:
             raise fail("variance", "a number in [0, 1]", v, remedy)
         return v
-    values: Any = variance
+    values: Any = variance  # any sequence or array, checked below
     numbers = tuple(positive("variance", v, remedy) for v in values)
     if len(numbers) != n:
         raise fail("variance", f"{n} numbers, one for each step", len(numbers), remedy)

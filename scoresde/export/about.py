@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,14 +33,14 @@ MEANING = {
 
 def about_network(
     network: Network, inputs: tuple[Tensor, ...], quantisation: Quantisation | None, tools: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The metadata of a file as values of JSON; `tools` are the packages that produced it."""
     if quantisation is not None:
         instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
     model, sde = network.model, network.model.sde
     net = model.net if isinstance(model, Preconditioned) else model
     x = inputs[0]
-    inputs_of: dict[str, Any] = {
+    inputs_of: dict[str, object] = {
         "x": {"dtype": "float32", "shape": ["batch", *x.shape[1:]]},
         "t": {"dtype": "float64", "shape": ["batch"], "range": [sde.t_min, sde.T]},
     }
@@ -70,7 +69,7 @@ def about_network(
     }
 
 
-def _fields(sde: SDE) -> dict[str, Any] | None:
+def _fields(sde: SDE) -> dict[str, object] | None:
     """The fields of an SDE if they are numbers, else None."""
     names = getattr(sde, "__dataclass_fields__", None)
     if names is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class Exported:
     output: str
     deviation: float
     checked: int
-    metadata: Mapping[str, Any]  # values of JSON
+    metadata: Mapping[str, object]
 
 
 def export_onnx(
@@ -210,7 +210,7 @@ def _finish(
     kind: str,
     output: str,
     trials: Sequence[Trial],
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
     write: Callable[[Path], None],
     runner: Callable[[Path], Run],
 ) -> Exported:

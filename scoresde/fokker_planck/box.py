@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import numpy as np
 import torch
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from scoresde._check import fail, finite, floating, positive_int, wrong_type
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["Box", "Density", "Numbers", "make_box"]
 
-Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Numbers: TypeAlias = "npt.NDArray[np.float64]"
 
 FEWEST = 4  # the least number of cells along an axis
 RIM = 0.02  # the share of the length, at each end of an axis, that should be empty

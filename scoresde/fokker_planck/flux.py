@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from torch import Tensor
 
 from scoresde._check import need
 from scoresde.fokker_planck.box import Box, Numbers
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Face", "Mesh", "Operator", "coefficients"]
 
@@ -41,11 +44,11 @@ class Face:
     """
 
     axis: int
-    left: np.ndarray[Any, np.dtype[np.int64]]
-    right: np.ndarray[Any, np.dtype[np.int64]]
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
     gap: Numbers
     area: Numbers
-    rim: np.ndarray[Any, np.dtype[np.bool_]]
+    rim: npt.NDArray[np.bool_]
 
 
 def _faces(box: Box, axis: int) -> Face:

@@ -27,6 +27,7 @@ from scoresde.plot.style import (
 )
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from matplotlib.figure import Figure
 
 __all__ = ["animate"]
@@ -105,7 +106,7 @@ def animate(
         figure.set_size_inches(inches, inches * tall)
         label = f"{title},  t" if title else "t"
 
-        def bitmap(k: int) -> Any:
+        def bitmap(k: int) -> Any:  # an image of Pillow, which is optional
             draw(k)
             figure.axes[0].set_title(f"{label} = {t[k]:.3f}")
             return image.fromarray(_pixels(figure))
@@ -154,7 +155,7 @@ def _line(
     figure: Figure,
     points: Numbers | None,
     density: Numbers | None,
-    cells: Any,
+    cells: Any,  # an array; `_scene` checks that it is there
     count: int,
     limits: tuple[float, float] | None,
 ) -> Draw:
@@ -203,7 +204,7 @@ def _plane(
     figure: Figure,
     points: Numbers | None,
     density: Numbers | None,
-    cells: Any,
+    cells: Array | tuple[Array, Array] | None,
     count: int,
     limits: tuple[float, float] | None,
 ) -> Draw:
@@ -244,18 +245,18 @@ def _plane(
     return draw
 
 
-def _pixels(figure: Figure) -> np.ndarray[Any, Any]:
+def _pixels(figure: Figure) -> npt.NDArray[np.uint8]:
     """The figure as (H, W, 3) bytes; all frames have the layout of the first."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas: Any = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
     figure.set_dpi(DOTS_PER_INCH)
     canvas.draw()
     figure.set_layout_engine("none")
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _colors(image: Any) -> Any:
+def _colors(image: Any) -> Any:  # the module and an image of Pillow, which is optional
     """The palette of all frames; with one per frame the background would flicker."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgb
@@ -273,7 +274,7 @@ def _colors(image: Any) -> Any:
 def _write(target: Path, pictures: Sequence[Any], lengths: Sequence[int]) -> None:
     """An endless GIF, beside its place and then renamed."""
     first, *others = pictures
-    duration: Any = list(lengths) if others else lengths[0]
+    duration: list[int] | int = list(lengths) if others else lengths[0]
     with replacing(target) as half:
         first.save(
             half,

@@ -15,6 +15,7 @@ from scoresde._check import choice, fail, path_of
 from scoresde._io import replacing
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -34,14 +35,14 @@ __all__ = [
     "save",
 ]
 
-Array: TypeAlias = Tensor | np.ndarray[Any, Any] | Sequence[Any]
-Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Array: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[Any]"  # of any numbers
+Numbers: TypeAlias = "npt.NDArray[np.float64]"
 
 # Dark enough to print and distinct for colour-blind readers; after Okabe and Ito (2008).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#8A5FA8", "#B8860B", "#56A0D3", "#555555", "#A0522D")
 INK, SOFT, FAINT = "#222222", "#7A7A7A", "#D9D9D9"
 
-STYLE: dict[str, Any] = {
+STYLE: dict[str, object] = {
     "axes.axisbelow": True,
     "axes.edgecolor": SOFT,
     "axes.grid": True,

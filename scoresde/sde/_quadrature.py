@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.polynomial import legendre
 from torch import Tensor
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["LinearMarginals"]
 
-Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Numbers: TypeAlias = "npt.NDArray[np.float64]"
 Function: TypeAlias = Callable[[float], float]
 
 _DEGREE = 16

@@ -152,7 +152,7 @@ class FunctionSDE(SDE):
         check_interval(self)
 
     def f(self, t: Scalar, x: Tensor) -> Tensor:
-        return self.drift_fn(t, x)
+        return self.drift_fn(t, x)  # type: ignore[arg-type]  # `drift` passes a tensor
 
     def g(self, t: Time) -> Time:
         return self.diffusion_fn(t)  # type: ignore[arg-type, no-any-return]  # `_node` as well

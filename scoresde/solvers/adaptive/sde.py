@@ -391,7 +391,8 @@ class _Walk(Track):
         return torch.where(lost, torch.inf, error)
 
     def _size(self, node: Node) -> Scalar:
-        return ((self.solver.sigma_data * node.alpha) ** 2 + node.sigma**2) ** 0.5
+        square: Scalar = (self.solver.sigma_data * node.alpha) ** 2 + node.sigma**2
+        return square**0.5
 
     def resolve(self, rows: Tensor, live: Tensor, error: Tensor) -> Tensor:
         end, new = self.trial

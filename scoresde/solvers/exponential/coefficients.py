@@ -52,7 +52,7 @@ def _gauss() -> tuple[Any, Any, Any]:
     return (y + 1.0) / 2, weights / 2, np.array(tails).T @ fit
 
 
-def _array(values: list[Scalar]) -> Array:
+def _array(values: list[Any]) -> Array:  # floats, or 0-dim tensors
     return torch.stack(values) if isinstance(values[0], Tensor) else np.array(values)
 
 
