@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde._check import fail, wrong_type
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
 __all__ = ["Array", "blocks", "draw", "labels_of", "pair", "rows_of", "same_width"]
 
-Array: TypeAlias = "Tensor | npt.NDArray[Any]"  # of any numbers
+Array: TypeAlias = Tensor | np.ndarray[Any, Any]  # of any numbers
 
 
 def rows_of(name: str, value: Array, least: int = 1) -> Tensor:

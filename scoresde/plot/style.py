@@ -35,7 +35,7 @@ __all__ = [
     "save",
 ]
 
-Array: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[Any]"  # of any numbers
+Array: TypeAlias = Tensor | np.ndarray[Any, Any] | Sequence[Any]  # of any numbers
 Numbers: TypeAlias = "npt.NDArray[np.float64]"
 
 # Dark enough to print and distinct for colour-blind readers; after Okabe and Ito (2008).
