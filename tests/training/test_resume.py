@@ -1,16 +1,11 @@
-"""Runs that are killed, told to end, out of disk, out of numbers, averaged later or spread out."""
+"""Runs that are told to end, die while saving, or lose their numbers."""
 
 import copy
 import csv
-import errno
-import json
 import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -20,45 +15,15 @@ from typing import Any
 
 import pytest
 import torch
-from groups import grouped
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
+from training_models import points, poisoned, run, same, small
 
 from scoresde.losses import UniformTime, dsm_loss
-from scoresde.model import Preconditioned, ScoreModel
-from scoresde.nets import MLP
+from scoresde.model import ScoreModel
 from scoresde.sde import VPSDE
-from scoresde.training import Diverged, PowerEMA, Trainer, load, posthoc_ema, read_config
+from scoresde.training import Diverged, load, read_config
 from scoresde.training.interrupt import Interrupts
-from scoresde.training.posthoc_ema import exponent, weights_of
 from scoresde.training.update import Update
-
-ROOT = Path(__file__).parents[2]
-TESTS = [str(ROOT / "tests"), str(ROOT / "tests/training")]
-
-
-def points(n: int = 64) -> Tensor:
-    return torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
-
-
-def small(seed: int = 0, width: int = 8) -> ScoreModel:
-    model = Preconditioned(MLP(2, width=width, depth=1), VPSDE())
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.3, generator=generator)
-    return model
-
-
-def run(out: Path | None, model: ScoreModel | None = None, **changes: Any) -> Trainer:
-    options: dict[str, Any] = {"steps": 12, "batch_size": 10, "log_every": 4, "out": out}
-    options |= {"tensorboard": False, "checkpoint_every": 5} | changes
-    return Trainer(model or small(), options.pop("data", points()), **grouped(**options))
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    first, second = a.state_dict(), b.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def at_call(number: int, act: Callable[[], Any]) -> Callable[..., Tensor]:
@@ -77,9 +42,6 @@ def equal_folders(a: Path, b: Path) -> bool:
     names = sorted(p.name for p in a.iterdir())
     assert names == sorted(p.name for p in b.iterdir())
     return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
-
-
-# Signals
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -189,9 +151,6 @@ def test_a_run_in_another_thread_or_without_a_folder_leaves_signals_alone() -> N
     assert isinstance(found[1], ScoreModel)
 
 
-# Death while saving; tests/training/test_kills.py kills real processes
-
-
 class Killed(BaseException):
     pass
 
@@ -224,249 +183,6 @@ def test_death_at_any_call_of_the_system_while_saving(
         resumed = run(tmp_path, small(seed=5), checkpoint_every=3, keep=2).fit(resume=True)
     assert same(resumed, whole)
     assert not [p for p in tmp_path.rglob(".*") if p.name.endswith(".tmp")]
-
-
-# What is kept
-
-
-def test_the_last_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
-    whole = run(tmp_path, checkpoint_every=2, keep=3).fit()
-    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
-    assert kept == ["000000008", "000000010", "000000012"]
-    assert same(load(tmp_path / "checkpoints" / "000000012"), whole)
-    weights = tmp_path / "checkpoint" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-3] ^= 1
-    weights.write_bytes(content)  # of both names of the file
-    with pytest.warns(UserWarning, match=r"(?s)intact file.*resuming from .*000000010 instead"):
-        resumed = run(tmp_path, small(seed=5), checkpoint_every=2, keep=3).fit(resume=True)
-    assert same(resumed, whole) and same(load(tmp_path / "checkpoint"), whole)
-    # Another run is no damaged checkpoint: it is refused and not passed over.
-    with pytest.raises(ValueError, match=r"seed: expected 0"):
-        run(tmp_path, seed=3, keep=3).fit(resume=True)
-    shutil.rmtree(tmp_path / "checkpoints")
-    weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"model\.safetensors: expected an intact file.*bytes"):
-        run(tmp_path, keep=3).fit(resume=True)
-
-
-def test_what_is_half_written_is_ignored_with_a_message(tmp_path: Path) -> None:
-    run(tmp_path, steps=5).fit()
-    half = tmp_path / ".checkpoint.0a1b2c3d.tmp"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
-    own = tmp_path / ".checkpoint.mine.tmp"
-    own.mkdir()
-    with pytest.warns(UserWarning, match=r"0a1b2c3d\.tmp is a half-written checkpoint"):
-        run(tmp_path, steps=6).fit(resume=True)
-    assert not half.exists() and own.exists()
-
-
-def test_a_new_run_removes_what_another_left(tmp_path: Path) -> None:
-    changes = {"keep": 3, "checkpoint_every": 2, "snapshot_every": 2, "validation": points(20)}
-    run(tmp_path, steps=10, **changes).fit()
-    run(tmp_path, steps=4, lr=2e-3, **changes).fit()
-    for name in ("checkpoints", "snapshots"):
-        assert sorted(os.listdir(tmp_path / name)) == ["000000002", "000000004"]
-
-
-def test_what_a_kill_left_undone_is_done_by_the_resumed_run(tmp_path: Path) -> None:
-    """Killed before the checkpoint got its second name, or before its predecessor was removed."""
-    changes = {"checkpoint_every": 3, "keep": 2}
-    run(tmp_path / "whole", **changes).fit()
-    run(tmp_path / "parts", **changes, steps=9).fit()
-    shutil.rmtree(tmp_path / "parts" / "checkpoints" / "000000009")
-    shutil.copytree(tmp_path / "parts" / "checkpoint", tmp_path / "parts" / ".checkpoint.previous")
-    run(tmp_path / "parts", small(seed=4), **changes).fit(resume=True)
-    run(tmp_path / "parts", small(seed=4), **changes).fit(resume=True)  # with nothing left to do
-    for name in (".", "checkpoints"):
-        parts = [sorted(os.listdir(tmp_path / part / name)) for part in ("whole", "parts")]
-        assert parts[0] == parts[1]
-    assert parts[1] == ["000000009", "000000012"]
-
-
-def test_logs_of_a_killed_run_have_no_row_twice_and_none_missing(tmp_path: Path) -> None:
-    """TensorBoard's events too: those after the checkpoint are made anew, the one at it is not."""
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    class Gone(BaseException):
-        pass
-
-    options: dict[str, Any] = {"tensorboard": True, "log_every": 2, "checkpoint_every": 4}
-    options |= {"validation": points(10), "validate_every": 2, "buckets": 1, "callback_every": 1}
-
-    def until(last: int) -> Callable[..., None]:
-        def die(step: int, model: ScoreModel) -> None:
-            if step == last:
-                raise Gone
-
-        return die
-
-    for last in (7, 10):
-        trainer = run(tmp_path, **options, callback=until(last))
-        with pytest.raises(Gone):
-            trainer.fit(resume=(tmp_path / "checkpoint").exists())
-    (trainer := run(tmp_path, **options)).fit(resume=True)
-    steps = [2, 4, 6, 8, 10, 12]
-    assert [row[0] for row in trainer.history] == steps
-    for name in ("history.csv", "validation.csv"):
-        with (tmp_path / name).open(newline="") as file:
-            assert [int(row["step"]) for row in csv.DictReader(file)] == steps
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    for name in ("loss", "lr", "gradient_norm", "validation"):
-        assert [event.step for event in events.Scalars(name)] == steps, name
-    losses = [event.value for event in events.Scalars("loss")]
-    assert losses == pytest.approx([row[1] for row in trainer.history], rel=1e-6)
-
-
-# A full disk
-
-
-@pytest.mark.parametrize("kind", [OSError(28, "No space left on device"), None])
-def test_a_full_disk_is_a_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: OSError | None
-) -> None:
-    import safetensors.torch
-
-    with monkeypatch.context() as patch:
-        real, count = safetensors.torch.save_file, iter(range(100))
-
-        def full(*arguments: Any) -> None:
-            if next(count) < 2:  # the first checkpoint
-                real(*arguments)
-            else:
-                raise kind or safetensors.SafetensorError("Error while serializing: I/O error")
-
-        patch.setattr(safetensors.torch, "save_file", full)
-        with pytest.raises(OSError, match=r"path: .*checkpoint, got .*is intact: free some space"):
-            run(tmp_path).fit()
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint", "history.csv"]
-    assert read_config(tmp_path / "checkpoint")["extra"]["step"] == 5
-    assert same(run(tmp_path, small(seed=4)).fit(resume=True), run(None).fit())
-
-
-LIMITED = """
-import resource, sys, torch
-sys.path[:0] = {tests!r}
-from test_resume import run, small
-from pathlib import Path
-out = Path({out!r})
-run(out, small(width=64), steps=5).fit()
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    run(out, small(width=64), steps=10).fit(resume=True)
-except OSError as error:
-    print(error)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE")
-def test_a_quota_is_a_clear_error(tmp_path: Path) -> None:
-    code = LIMITED.format(tests=TESTS, out=str(tmp_path))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
-    )
-    assert "path: expected to write" in done.stdout and "intact" in done.stdout, done
-    assert read_config(tmp_path / "checkpoint")["extra"]["step"] == 5
-    load(tmp_path / "checkpoint")
-    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
-
-
-ELSEWHERE = """
-import os, sys
-sys.path[:0] = {tests!r}
-from test_resume import run, small
-from pathlib import Path
-run(None, small(), steps=1).fit()  # imports what the other user may not read
-os.setgroups([]), os.setgid(65534), os.setuid(65534)
-for name in ("closed/run", "locked/run", "run"):
-    try:
-        run(Path({out!r}) / name, small(), steps=2).fit()
-    except OSError as error:
-        print(type(error).__name__, error)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="becomes another user")
-def test_a_folder_of_somebody_else_is_a_clear_error() -> None:
-    """For a user who may read and not write, before any training."""
-    with tempfile.TemporaryDirectory() as folder:  # pytest closes its own to other users
-        refused_elsewhere(Path(folder))
-
-
-def refused_elsewhere(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    run(tmp_path / "run", steps=2).fit()
-    for name, mode in (("closed", 0o700), ("locked", 0o755)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name).chmod(mode)
-    before = (tmp_path / "run" / "history.csv").read_bytes()
-    code = ELSEWHERE.format(tests=TESTS, out=str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    lines = done.stdout.splitlines()
-    assert len(lines) == 3, done
-    files = ("closed/run", "locked/run/history.csv", "run/history.csv")
-    for line, file in zip(lines, files, strict=True):
-        assert line.startswith("PermissionError") and f"out: expected to write {tmp_path}" in line
-        assert file in line and "may write to" in line and "free some space" not in line
-    assert (tmp_path / "run" / "history.csv").read_bytes() == before
-    load(tmp_path / "run" / "checkpoint")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="mounts a small disk")
-def test_a_disk_that_is_full(tmp_path: Path) -> None:
-    """A real one, of 256 KiB, on which the second checkpoint has no room beside the first."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("no right to mount")
-    try:
-        options: dict[str, Any] = {"schedule": "constant"}
-        run(disk, small(width=32), steps=4, **options).fit()
-        weights = (disk / "checkpoint" / "model.safetensors").read_bytes()
-        free = shutil.disk_usage(disk).free
-        (disk / "other").write_bytes(b"x" * (free - 16384))
-        match = r"No space left.*the one before it is intact: free some space"
-        with pytest.raises(OSError, match=match) as caught:
-            run(disk, small(width=32), steps=8, **options).fit(resume=True)
-        assert caught.value.errno == errno.ENOSPC
-        assert (disk / "checkpoint" / "model.safetensors").read_bytes() == weights
-        (disk / "other").unlink()
-        found = run(disk, small(width=32), steps=8, **options).fit(resume=True)
-        assert same(found, run(None, small(width=32), steps=8, **options).fit())
-        assert sorted(os.listdir(disk)) == ["checkpoint", "history.csv"]
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=False)
-
-
-# Losses that are not finite
-
-
-def poisoned(rows: Tensor, steps: set[int], accumulate: int = 1) -> Callable[..., Tensor]:
-    """dsm_loss, infinite in some rows of the data, in some steps, from 1."""
-    calls = iter(range(10_000))
-
-    def loss(model: ScoreModel, x0: Tensor, **options: Any) -> Tensor:
-        each = dsm_loss(model, x0, **options)
-        bad = (x0[:, None] == rows).all(-1).any(1)
-        step = next(calls) // accumulate + 1
-        return torch.where(bad, math.nan, 1.0) * each if step in steps else each
-
-    return loss
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path) -> None:
@@ -516,118 +232,6 @@ def test_too_many_in_a_row_name_step_rows_and_times(accumulate: int) -> None:
     assert f"t in [{min(times):.4g}, {max(times):.4g}]" in text
     # With a finite step in between, nothing stops.
     run(None, loss=poisoned(points(), {3, 4, 6, 7}), steps=9, max_nonfinite=3).fit()
-
-
-# Averages whose length is chosen afterwards
-
-
-@pytest.mark.parametrize(("width", "gamma"), [(0.05, 16.97), (0.10, 6.94), (1 / 12**0.5, 0.0)])
-def test_the_exponents_of_the_paper(width: float, gamma: float) -> None:
-    found = exponent(width)
-    assert found == pytest.approx(gamma, abs=0.006)
-    assert math.sqrt(found + 1) / (found + 2) / math.sqrt(found + 3) == pytest.approx(width)
-
-
-def test_the_profile_is_that_of_the_power() -> None:
-    """The weights of the steps are the integrals of (gamma + 1) s^gamma / t^(gamma + 1)."""
-    steps, net = 30, nn.Linear(30, 1, bias=False).double()
-    mean = PowerEMA(net, 0.1)
-    for s in range(steps):
-        with torch.no_grad():
-            net.weight.copy_(torch.eye(steps, dtype=torch.float64)[s : s + 1])
-        mean.update(net)
-    s = torch.arange(steps + 1, dtype=torch.float64) / steps
-    expected = (s ** (mean.gamma + 1)).diff()
-    torch.testing.assert_close(mean.tensors["weight"][0], expected, rtol=1e-12, atol=1e-14)
-
-
-def test_weights_of_a_profile_that_is_there() -> None:
-    steps = [float(s) for s in range(10, 101, 10)]
-    times, gammas = [s for s in steps for _ in range(2)], [16.97, 6.94] * 10
-    found, missed = weights_of(times, gammas, 100.0, 6.94)
-    assert missed < 1e-6
-    expected = torch.zeros(20, dtype=torch.float64)
-    expected[-1] = 1.0
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    # Against quadrature on a fine grid: the best combination of sampled profiles.
-    s = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 2000
-    wanted = 11.0 * s**10.0 / 100**11.0
-    columns = [(g + 1) * (s / t) ** g / t * (s <= t) for t, g in zip(times, gammas, strict=True)]
-    a = torch.stack(columns, 1)
-    solved = torch.linalg.lstsq(a, wanted[:, None]).solution[:, 0]
-    found, missed = weights_of(times, gammas, 100.0, 10.0)
-    residual = (a @ found - wanted).norm() / wanted.norm()
-    assert missed == pytest.approx(float(residual), rel=1e-3)
-    assert float(residual) == pytest.approx(
-        float((a @ solved - wanted).norm() / wanted.norm()), rel=1e-3
-    )
-
-
-def test_any_length_after_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against averages of these lengths that were tracked all along: error / norm of weights."""
-    bounds = {0.05: 1e-6, 0.06: 1e-3, 0.08: 1e-3, 0.10: 1e-6, 0.15: 1e-2}
-    tracked: list[PowerEMA] = []
-    apply = Update.apply
-
-    def tracking(self: Update, norm: Tensor | None = None) -> Tensor:
-        norm = apply(self, norm)
-        if not tracked:
-            tracked.extend(PowerEMA(self.model, width) for width in bounds)
-        for mean in tracked:
-            mean.update(self.model)
-        return norm
-
-    monkeypatch.setattr(Update, "apply", tracking)
-    options = {"steps": 200, "lr": 3e-2, "schedule": "constant", "checkpoint_every": 1000}
-    trainer = run(tmp_path, model := small(), snapshot_every=10, **options)
-    trainer.fit()
-
-    def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-        return math.sqrt(sum(float((a[k] - b[k]).detach().square().sum()) for k in b))
-
-    raw = dict(model.named_parameters())
-    for mean in tracked:
-        found = dict(posthoc_ema(tmp_path, mean.width).named_parameters())
-        wrong = distance(found, mean.tensors) / distance(raw, mean.tensors)
-        assert wrong < bounds[mean.width]
-
-
-def test_a_snapshot_before_the_first_update_has_no_say(tmp_path: Path) -> None:
-    loss = poisoned(points(), {1, 2, 3, 4})
-    trainer = run(tmp_path, loss=loss, steps=24, snapshot_every=3, batch_size=64)
-    trainer.fit()
-    with pytest.raises(ValueError, match=r"step: expected one after the first update, got 3"):
-        posthoc_ema(tmp_path, 0.1, step=3)
-    found = posthoc_ema(tmp_path, 0.10)
-    kept = load_file(tmp_path / "snapshots" / "000000024" / "track1.safetensors")
-    for name, value in found.named_parameters():
-        torch.testing.assert_close(value.detach(), kept[name], rtol=1e-5, atol=1e-6)
-
-
-def test_what_cannot_be_averaged_afterwards(tmp_path: Path) -> None:
-    run(tmp_path, steps=4).fit()
-    with pytest.raises(FileNotFoundError, match=r"out: expected snapshots.*snapshot_every"):
-        posthoc_ema(tmp_path, 0.1)
-    with pytest.raises(FileNotFoundError, match=r"path: expected a checkpoint folder"):
-        posthoc_ema(tmp_path / "none", 0.1)
-    run(tmp_path, steps=20, snapshot_every=5).fit()
-    assert same(posthoc_ema(tmp_path, 0.1, step=20), posthoc_ema(tmp_path, 0.1))
-    assert not same(posthoc_ema(tmp_path, 0.1, step=10), posthoc_ema(tmp_path, 0.1))
-    with pytest.raises(ValueError, match=r"step: expected one of 5, 10, 15, 20, got 7"):
-        posthoc_ema(tmp_path, 0.1, step=7)
-    with pytest.raises(ValueError, match=r"width: expected a width below 0\.2886"):
-        posthoc_ema(tmp_path, 0.3)
-    with pytest.raises(ValueError, match=r"width: expected one in reach, got 0\.01, .* miss by"):
-        posthoc_ema(tmp_path, 0.01)
-    with pytest.raises(ValueError, match=r"widths: expected \[0\.05, 0\.1\], as in .* got \[\]"):
-        run(tmp_path, steps=30).fit(resume=True)
-    config = tmp_path / "snapshots" / "000000010" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"updates": 3}))
-    with pytest.raises(ValueError, match=r"config\.json: expected an intact file.*no snapshot"):
-        posthoc_ema(tmp_path, 0.1)
-
-
-# Validation, callback, compilation
 
 
 def test_validation_by_time(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The average of the weights, the update, the order of the data, and the Trainer."""
+"""The Trainer: what it learns, records, resumes and refuses."""
 
 import copy
 import csv
@@ -12,240 +12,18 @@ import pytest
 import torch
 from groups import grouped
 from torch import Tensor, nn
+from training_models import filled, points, same, small, trained, weights
 
 from scoresde.data import Data, summarise
 from scoresde.losses import TIME, WEIGHTING, ImportanceTime, UniformTime, dsm_loss
 from scoresde.model import FunctionScore, Preconditioned, ScoreModel
 from scoresde.nets import MLP, UNet
-from scoresde.options import SCHEDULES, Optim
+from scoresde.options import Optim
 from scoresde.oracles import Gaussian
 from scoresde.quantisation import Quantisation
-from scoresde.sde import SDE, VPSDE, LinearSDE
-from scoresde.training import EMA, Diverged, PowerEMA, Trainer, Update, load, read_config, save
-from scoresde.training.posthoc_ema import weights_of
+from scoresde.sde import VPSDE
+from scoresde.training import Diverged, Trainer, Update, load, read_config, save
 from scoresde.training.stream import Stream
-
-
-def points(n: int = 64, dim: int = 2, seed: int = 0) -> Tensor:
-    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
-
-
-def small(seed: int = 0, sde: SDE | None = None, **config: Any) -> ScoreModel:
-    """A small model whose weights depend on the seed alone."""
-    model = Preconditioned(MLP(2, width=8, depth=1, **config), sde or VPSDE())
-    return filled(model, seed)
-
-
-def filled(model: ScoreModel, seed: int) -> ScoreModel:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.3, generator=generator)
-    return model
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in model.state_dict().items()}
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    first, second = weights(a), weights(b)
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-def trained(
-    out: Path | None = None, model: ScoreModel | None = None, **changes: Any
-) -> ScoreModel:
-    options: dict[str, Any] = {"steps": 12, "batch_size": 10, "log_every": 4, "out": out}
-    options |= {"tensorboard": False} | changes
-    data = options.pop("data", points())
-    return Trainer(small() if model is None else model, data, **grouped(**options)).fit()
-
-
-# The average of the weights
-
-
-class Counting(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(3, dtype=torch.float64))
-        self.single = nn.Parameter(torch.zeros(2, dtype=torch.float32))
-        self.register_buffer("table", torch.zeros(2))
-        self.register_buffer("count", torch.tensor(0))
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.3, 0.9999])
-def test_ema_by_hand(decay: float) -> None:
-    model = Counting()
-    ema = EMA(model, decay)
-    assert ema.module is not model
-    values = [3.0, -1.0, 4.0, 1.0, 5.0, 9.0]
-    expected = 0.0
-    for n, value in enumerate(values):
-        with torch.no_grad():
-            model.weight.fill_(value)
-            model.single.fill_(value)
-            model.table.fill_(value)
-            model.count += 1
-        ema.update(model)
-        d = min(decay, (1 + n) / (10 + n)) if n else 0.0
-        expected = d * expected + (1 - d) * value
-        assert ema.updates == n + 1
-        torch.testing.assert_close(
-            ema.module.weight.detach(), torch.full((3,), expected).double(), rtol=1e-7, atol=0
-        )
-        assert ema.module.single.tolist() == pytest.approx([expected] * 2, rel=1e-6)
-        # buffers are copied, never averaged
-        assert torch.equal(ema.module.table, model.table)
-        assert ema.module.count.item() == n + 1
-    assert model.weight.tolist() == [9.0] * 3  # the model itself is left alone
-
-
-def test_the_warm_up_ends_at_the_decay() -> None:
-    model = Counting()
-    ema = EMA(model, 0.5)
-    for _ in range(20):  # (1 + n)/(10 + n) > 1/2 from n = 8 on
-        ema.update(model)
-    with torch.no_grad():
-        model.weight.fill_(1.0)
-    for k in range(1, 5):
-        ema.update(model)
-        assert ema.module.weight[0].item() == pytest.approx(1 - 0.5**k, rel=1e-12)
-
-
-def test_ema_continues_after_restore() -> None:
-    model, other = Counting(), Counting()
-    first = EMA(model, 0.9)
-    for value in (1.0, 2.0, 3.0):
-        with torch.no_grad():
-            model.weight.fill_(value)
-        first.update(model)
-    second = EMA(other, 0.9)
-    second.module.load_state_dict(first.module.state_dict())
-    second.restore(first.updates)
-    with torch.no_grad():
-        model.weight.fill_(7.0)
-    for ema in (first, second):
-        ema.update(model)
-    assert same(first.module, second.module)
-
-
-def test_the_copy_keeps_the_very_sde() -> None:
-    """One made of the user's functions equals itself alone, and samplers compare."""
-    sde = LinearSDE(lambda t: -1.0, lambda t: 2.0)
-    model = small(sde=sde)
-    assert EMA(model).module.sde is sde
-    assert trained(model=model, steps=2).sde is sde
-    assert trained(model=model, steps=2, ema=None).sde is sde
-
-
-@pytest.mark.parametrize("decay", [1.0, -0.1, math.nan, "0.9"])
-def test_bad_decays(decay: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match=r"decay: .*pass|decay: .*0\.999"):
-        EMA(nn.Linear(1, 1), decay)
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_profiles_combine_on_a_known_trajectory(schedule: str) -> None:
-    """Steps in proportion to the learning rate, far from 0: error / distance to the last weights.
-
-    With weights that do not sum to 1 the cosine schedule misses its bounds by a factor of 4.
-    """
-    steps, widths, model = 400, (0.05, 0.10), nn.Linear(30, 1, bias=False).double()
-    walk = torch.randn(steps, 30, generator=torch.Generator().manual_seed(0)).double()
-    walk += 1.0  # a drift
-    rate = torch.tensor([SCHEDULES[schedule](s / steps) for s in range(steps)]).double()
-    path = 30.0 + (rate[:, None] * walk).cumsum(0)
-    tracks = [PowerEMA(model, width) for width in widths]
-    exact = PowerEMA(model, 0.07)
-    kept: list[list[Tensor]] = []
-    for theta in path:
-        with torch.no_grad():
-            model.weight.copy_(theta[None])
-        for mean in (*tracks, exact):
-            mean.update(model)
-        kept.append([mean.tensors["weight"][0].clone() for mean in tracks])
-    bounds = {"constant": (2.5e-3, 2e-4, 2e-5), "cosine": (5e-2, 5e-3, 4e-4)}[schedule]
-    truth = exact.tensors["weight"][0]
-    for count, bound in zip((10, 20, 40), bounds, strict=True):
-        at = [steps * (k + 1) // count for k in range(count) for _ in widths]
-        gammas = [mean.gamma for mean in tracks] * count
-        weights, _ = weights_of(at, gammas, steps, exact.gamma)
-        assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12)
-        found = weights @ torch.stack([kept[t - 1][k % 2] for k, t in enumerate(at)])
-        wrong = float((found - truth).norm() / (path[-1] - truth).norm())
-        assert wrong < bound
-
-
-# One update
-
-
-def test_update_clips_the_global_norm() -> None:
-    net = nn.Linear(3, 2)
-    for clip, scale in ((1.0, 1e3), (0.5, 1.0), (None, 1.0)):
-        update = Update(net, Optim(clip=clip, ema=None))
-        loss = scale * (net.weight.sum() + 2 * net.bias.sum())
-        norm = update.step(loss)
-        raw = scale * math.sqrt(6 + 4 * 2)
-        moments = [update.optimizer.state[p]["exp_avg"] for p in net.parameters()]
-        # Adam's first moment after one step is 0.1 of the gradient that came to it.
-        seen = 10 * torch.cat([m.flatten() for m in moments]).norm().item()
-        assert seen == pytest.approx(raw if clip is None else min(clip, raw), rel=1e-4)
-        assert norm.item() == pytest.approx(raw, rel=1e-5)
-        assert all(p.grad is None for p in net.parameters())
-
-
-def test_update_is_adamw_and_averages() -> None:
-    net = nn.Linear(2, 1)
-    other = copy.deepcopy(net)
-    update = Update(net, Optim(lr=0.1, clip=None, ema=0.0, weight_decay=0.3))
-    adamw = torch.optim.AdamW(other.parameters(), lr=0.1, weight_decay=0.3, foreach=False)
-    for _ in range(3):
-        update.step(net(torch.ones(1, 2)).square().sum())
-        other(torch.ones(1, 2)).square().sum().backward()
-        adamw.step()
-        adamw.zero_grad()
-        assert same(update.ema.module, net)
-    for a, b in zip(net.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_update_does_not_train_what_is_frozen() -> None:
-    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    net[0].requires_grad_(False)
-    before = weights(net[0])
-    update = Update(net, Optim(lr=0.1))
-    update.step(net(torch.ones(1, 2)).sum())
-    assert all(torch.equal(v, before[k]) for k, v in net[0].state_dict().items())
-    with pytest.raises(ValueError, match=r"model: expected parameters to train, got 'none'"):
-        Update(net.requires_grad_(False))
-
-
-# The order of the data
-
-
-@pytest.mark.parametrize(("samples", "batch"), [(10, 3), (10, 10), (4, 11), (1, 3), (7, 1)])
-def test_every_row_is_seen_once_per_epoch(samples: int, batch: int) -> None:
-    stream = Stream(samples, batch, seed=3)
-    batches = [stream.rows(k) for k in range(5 * samples)]
-    assert all(b.shape == (batch,) for b in batches)
-    rows = torch.cat(batches)
-    epochs = rows[: len(rows) // samples * samples].view(-1, samples)
-    assert (epochs.sort(dim=1).values == torch.arange(samples)).all()
-    # The position is a number: in any order, from a new object, the same rows.
-    again = Stream(samples, batch, seed=3)
-    assert all(torch.equal(again.rows(k), batches[k]) for k in reversed(range(len(batches))))
-
-
-def test_orders_and_keys_differ_between_epochs_and_seeds() -> None:
-    first, other = Stream(50, 50, 0), Stream(50, 50, 1)
-    orders = {tuple(s.rows(k).tolist()) for s in (first, other) for k in range(10)}
-    assert len(orders) == 20
-    keys = [s.key(k) for s in (first, other) for k in range(1000)]
-    assert len(set(keys)) == 2000 and all(0 <= key < 2**32 for key in keys)
-
-
-# The Trainer
 
 
 def test_it_learns_a_gaussian() -> None:
@@ -499,9 +277,6 @@ def test_nothing_is_written_without_out(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-# Interruption and resumption
-
-
 def interrupting(calls: int) -> Callable[..., Tensor]:
     """dsm_loss, until the user loses patience at call number `calls`."""
     count = iter(range(1, 1000))
@@ -606,9 +381,6 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         Trainer(small(), points(), steps=3, out=tmp_path).fit(resume=True)
 
 
-# What goes wrong in training
-
-
 def spoiled(step: int, how: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     count = iter(range(1, 1000))
 
@@ -700,8 +472,14 @@ def test_accelerate_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 NAN = points().index_fill(0, torch.tensor(3), math.nan)
+
+
 CONSTANT = points().index_fill(1, torch.tensor(1), 2.0)
+
+
 LINEAR = FunctionScore(VPSDE(), lambda t, x: -x)
+
+
 TIMED = Preconditioned(MLP(2), VPSDE(), time=lambda n: n.t)
 
 
