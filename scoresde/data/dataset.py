@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, final
 
@@ -14,18 +14,17 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 from scoresde._check import choice, fail, need, wrong_type
 from scoresde.data.base import LazyData
 from scoresde.data.images import as_size
+from scoresde.data.items import BYTES, PictureItems, arrays_of
 from scoresde.data.labels import Labels, numbered
-from scoresde.data.pictures import CHANNELS, checked_background, checked_mode, pixels
-from scoresde.data.rows import ArrayRows, Rows, ScaledRows, layout_of
-from scoresde.data.units import checked_standardise, meaning_of
+from scoresde.data.pictures import CHANNELS, checked_background, checked_mode
+from scoresde.data.units import checked_standardise
 from scoresde.quantisation import Quantisation
 
-__all__ = ["DatasetRows", "from_dataset"]
+__all__ = ["Parts", "from_dataset"]
 
 Part: TypeAlias = str | int | None
 """A part of an item: the key of a mapping, the place in a tuple, or None for the item itself."""
 
-LEVELS = Quantisation(256)
 SAMPLES = ("x", "image", "img", "images", "pixel_values", "data", "sample")
 LABELS = ("label", "labels", "fine_label", "y", "target", "class")
 LOOKED_AT = 16
@@ -90,110 +89,48 @@ def from_dataset(
     part, classes = _parts(dataset, x, label)
     checked_standardise(standardise)
     _check_repeats(dataset, part)
-    rows = _rows(dataset, part, size, mode, checked_background(background), layout, quantisation)
-    known = LEVELS if rows.image else quantisation
-    data = LazyData(rows, {}, known, type(dataset).__name__)
-    if classes is not None:
-        found = _labels(dataset, classes)
-        cond = {"label": found.label}
-        data = replace(data, cond=cond, classes=found.classes, class_names=found.names)
-    if known is not None:
+    source, title = Parts(dataset, part), type(dataset).__name__
+    rows = _pictures(source, size, mode, checked_background(background), quantisation)
+    found = None if classes is None else _labels(dataset, classes)
+    if rows is None:
+        data = arrays_of(source, title, layout, quantisation, standardise)
+    else:
+        data = LazyData(rows, {}, BYTES, title)
+    if found is None:
         return data
-    exact = DatasetRows(dataset, part, layout=layout, dtype=torch.float64)
-    levels, scaling = meaning_of(exact, exact.layout, standardise, _called(part))
-    if levels is not None:
-        whole = DatasetRows(dataset, part, layout=layout, quantisation=levels, whole=True)
-        return replace(data, x=whole, quantisation=levels)
-    if scaling is not None:
-        return replace(data, x=ScaledRows(exact, scaling, torch.float32), scaling=scaling)
-    return data
+    cond = {"label": found.label}
+    return replace(data, cond=cond, classes=found.classes, class_names=found.names)
 
 
 @final
-class DatasetRows(Rows):
-    """One part of the items of a data set: pictures, or numbers and arrays of them.
+class Parts:
+    """A source of items that are one part of the items of a data set.
 
     Args:
         dataset: the data set.
         part: of its items.
-        size: of pictures (H, W), or None for arrays.
-        resize: whether pictures of another size are resized and cut, or else refused.
-        mode: of pictures.
-        background: of pictures.
-        layout: of arrays.
-        quantisation: of arrays.
-        whole: whether floats are whole numbers, which stand for levels.
-        dtype: of arrays; pictures are float32.
     """
 
-    dtype = torch.float32
+    names: Sequence[str] | None = None
+    opened = False
 
-    def __init__(
-        self,
-        dataset: Any,
-        part: Part,
-        size: tuple[int, int] | None = None,
-        resize: bool = True,
-        mode: str = "RGB",
-        background: int | None = None,
-        layout: str = "auto",
-        quantisation: Quantisation | None = None,
-        whole: bool = False,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def __init__(self, dataset: Any, part: Part) -> None:
         # Hugging Face decodes a row as a whole, so leave its other columns out.
         narrow = getattr(dataset, "select_columns", None)
         self.dataset = dataset if narrow is None else narrow([part])
         self.part = part
-        self.size = size
-        self.resize = resize
-        self.mode = mode
-        self.background = background
-        self.quantisation = quantisation
-        self.layout = layout
-        self.whole = whole
-        self.dtype = dtype
-        self.image = size is not None
-        if size is not None:
-            self._one: tuple[int, ...] = (CHANNELS[mode], *size)
-        else:
-            shape = (len(dataset), *_array(_part(dataset[0], part)).shape)
-            self.layout = layout_of(shape, layout, _called(part))
-            self._one = self._arrays([0]).shape[1:]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.dataset), *self._one)
+    def __len__(self) -> int:
+        return len(self.dataset)
 
-    def read(self, rows: Tensor) -> Tensor:
-        if not self.image:
-            return self._arrays(rows.tolist())
-        levels = torch.empty((len(rows), *self._one), dtype=torch.uint8, device="cpu")
-        for place, row in enumerate(rows.tolist()):
-            picture, name = (
-                _part(self.dataset[row], self.part),
-                f"row {row} of {_called(self.part)}",
-            )
-            if not _is_picture(picture):
-                raise fail(name, "an image", picture, "drop the row")
-            size = self.size if self.resize else None
-            made = pixels(picture, size, self.mode, self.background, name)
-            if made.shape != self._one:
-                expected = f"levels of shape {self._one}, as in row 0"
-                raise fail(name, expected, made, "pass size=, e.g. size=64")
-            levels[place] = made
-        return LEVELS.encode(levels)
+    def item(self, number: int) -> Any:
+        """The part of an item: a picture as it is, all else as an array."""
+        value = _part(self.dataset[number], self.part)
+        return value if _is_picture(value) else _array(value)
 
-    def _arrays(self, rows: list[int]) -> Tensor:
-        values = [_array(_part(self.dataset[row], self.part)) for row in rows]
-        for row, value in zip(rows, values, strict=True):
-            if value.shape != values[0].shape or value.dtype.kind not in "iubf":
-                expected = f"numbers of shape {values[0].shape} in every row"
-                name = f"row {row} of {_called(self.part)}"
-                raise fail(name, expected, value, "name another part, or drop the row")
-        array = np.stack(values) if values else np.zeros((0, *self._one))
-        name = _called(self.part)
-        return ArrayRows(array, self.layout, self.quantisation, self.dtype, name, self.whole)[:]
+    def called(self, number: int) -> str:
+        """The row, and the part if there are several."""
+        return f"row {number}" if self.part is None else f"row {number} of part {self.part!r}"
 
 
 def _check(dataset: Any) -> None:
@@ -244,10 +181,6 @@ def _part(item: Any, part: Part) -> Any:
     return item if part is None else item[part]
 
 
-def _called(part: Part) -> str:
-    return "the items" if part is None else f"part {part!r}"
-
-
 def _is_picture(value: Any) -> bool:
     return hasattr(value, "getchannel")  # of Pillow, which is not imported for that
 
@@ -265,38 +198,36 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
     return np.asarray(value)
 
 
-def _rows(
-    dataset: Any,
-    part: Part,
+def _pictures(
+    source: Parts,
     size: int | tuple[int, int] | None,
     mode: str | None,
     background: int | None,
-    layout: str,
     quantisation: Quantisation | None,
-) -> DatasetRows:
-    first = _part(dataset[0], part)
+) -> PictureItems | None:
+    """The rows of items that are pictures; None for arrays, of which the options are checked."""
+    first = source.item(0)
     if not _is_picture(first):
         for name, value in (("size", size), ("mode", mode), ("background", background)):
             if value is not None:
                 raise fail(name, "None for items that are arrays", value, "leave it out")
-        array = _array(first)
-        if array.dtype.kind not in "iubf":
+        if first.dtype.kind not in "iubf":
             remedy = "name the part that holds images or arrays"
-            raise fail(_called(part), "images or numbers", first, remedy)
-        if array.dtype.kind in "iub" and quantisation is None:
+            raise fail(source.called(0), "images or numbers", first, remedy)
+        if first.dtype.kind in "iub" and quantisation is None:
             remedy = "pass e.g. quantisation=Quantisation(256)"
             raise fail("quantisation", "the levels that integers stand for", None, remedy)
-        return DatasetRows(dataset, part, layout=layout, quantisation=quantisation)
+        return None
     if quantisation is not None:
         remedy = "images have 256 levels in [-1, 1]: leave it out"
         raise fail("quantisation", "None for items that are images", quantisation, remedy)
-    checked_mode(first.mode, _called(part))
+    checked_mode(first.mode, source.called(0))
     if mode is None:
         mode = "L" if first.mode in ("1", "L", "LA") else "RGB"
     upright = need("PIL.ImageOps", "data").exif_transpose(first)
     shape = (upright.height, upright.width) if size is None else as_size(size)
     choice("mode", mode, CHANNELS)
-    return DatasetRows(dataset, part, shape, size is not None, mode, background)
+    return PictureItems(source, shape, mode, False, background, size is not None)
 
 
 def _check_repeats(dataset: Any, part: Part) -> None:

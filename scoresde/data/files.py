@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -13,19 +14,10 @@ from torch import Tensor
 
 from scoresde._check import fail, need, path_of, wrong_type
 from scoresde.data.base import LazyData
-from scoresde.data.rows import IMAGES, ArrayRows, Rows, ScaledRows, layout_of
-from scoresde.data.scaling import ends_of
-from scoresde.data.units import levels_up_to, meaning_of
+from scoresde.data.items import arrays_of
 from scoresde.quantisation import Quantisation
 
-__all__ = [
-    "FileRows",
-    "array_folder",
-    "classes_of_folders",
-    "deep_picture",
-    "file_data",
-    "files_below",
-]
+__all__ = ["Files", "array_folder", "deep_picture", "files_below", "with_classes_of_folders"]
 
 PASSED_OVER = frozenset({"__MACOSX", "__pycache__"})
 
@@ -133,139 +125,69 @@ def array_folder(
     names = files_below(place, {".npy"})
     if not names:
         raise fail("folder", "a folder with .npy files", str(place), "check the path")
-    return file_data(place, names, _npy, labels, layout, levels, quantisation, standardise)
+    if levels is not None:
+        if quantisation is not None:
+            raise fail("levels", "None beside a quantisation", levels, "pass one of the two")
+        quantisation = Quantisation(levels)
+    files = Files(place, names, numpy_file)
+    data = arrays_of(files, place.name, layout, quantisation, standardise)
+    return with_classes_of_folders(data, files, labels)
 
 
-def _npy(path: Path) -> Any:
-    return np.load(path, allow_pickle=False)
+def numpy_file(path: Path) -> Any:
+    """The array of a .npy file."""
+    return _array(path, lambda: np.load(path, allow_pickle=False))
 
 
 def deep_picture(path: Path) -> Any:
     """The values of a grey picture of more than 8 bits, as they are stored."""
     library, operations = need("PIL.Image", "data"), need("PIL.ImageOps", "data")
-    with library.open(path) as image:
-        return np.asarray(operations.exif_transpose(image))
+
+    def read() -> Any:
+        with library.open(path) as image:
+            return np.asarray(operations.exif_transpose(image))
+
+    return _array(path, read)
+
+
+def _array(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise fail(str(path), "a whole file of one array", got, "repair or delete it") from error
 
 
 @final
-class FileRows(Rows):
-    """Files of one array each, opened at each access.
+@dataclass(frozen=True, eq=False)
+class Files:
+    """A source of items that are files.
 
     Args:
         folder: where they are.
-        names: of the files, below it.
-        opener: from a path to the array of one sample.
-        layout, quantisation, dtype, whole, numbers: as of `ArrayRows`.
+        names: of the files, below it, with forward slashes.
+        opener: from the path of a file to its array or picture.
     """
 
-    parallel = True
+    folder: Path
+    names: Sequence[str]
+    opener: Callable[[Path], Any]
+    opened = True
 
-    def __init__(
-        self,
-        folder: Path,
-        names: Sequence[str],
-        opener: Callable[[Path], Any],
-        layout: str,
-        quantisation: Quantisation | None = None,
-        dtype: torch.dtype = torch.float32,
-        whole: bool = False,
-        numbers: bool = False,
-    ) -> None:
-        self.folder = folder
-        self.names = tuple(names)
-        self.opener = opener
-        first = self.opened(0)
-        self.kind, self.byte = first.dtype.kind, first.dtype == np.uint8
-        self.axes = first.ndim
-        self.layout = layout_of((len(names), *first.shape), layout, "layout", byte=self.byte)
-        self.quantisation = quantisation
-        self.whole, self.plain = whole, numbers
-        self._dtype = dtype
-        self._one = self._made(first, 0).shape[1:]
+    def __len__(self) -> int:
+        return len(self.names)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.names), *self._one)
+    def item(self, number: int) -> Any:
+        """The array or picture of a file."""
+        return self.opener(self.folder / self.names[number])
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._dtype
-
-    def opened(self, number: int) -> np.ndarray[Any, Any]:
-        """The array of one file."""
-        path = self.folder / self.names[number]
-        try:
-            array = self.opener(path)
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            got = f"{type(error).__name__}: {error}"
-            raise fail(
-                str(path), "a whole file of one array", got, "repair or delete it"
-            ) from error
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iubf" or not array.size:
-            raise fail(str(path), "an array of integers or floats", array, "repair or delete it")
-        return array
-
-    def _made(self, array: np.ndarray[Any, Any], number: int) -> Tensor:
-        name = str(self.folder / self.names[number])
-        rows = ArrayRows(
-            array[None], self.layout, self.quantisation, self._dtype, name, self.whole, self.plain
-        )
-        return rows[:]
-
-    def read(self, rows: Tensor) -> Tensor:
-        x = torch.empty((len(rows), *self._one), dtype=self._dtype, device="cpu")
-        for place, number in enumerate(rows.tolist()):
-            array = self.opened(number)
-            made = self._made(array, number) if array.ndim == self.axes else None
-            if made is None or made.shape[1:] != self._one:
-                expected = f"a sample of the shape of {self.names[0]}, {tuple(self._one)}"
-                path = self.folder / self.names[number]
-                raise fail(str(path), expected, array, "cut, pad or delete it")
-            x[place] = made[0]
-        return x
-
-    def identity(self, rows: Tensor) -> list[bytes]:
-        return [self.names[row].encode() for row in rows.tolist()]
+    def called(self, number: int) -> str:
+        """The path of a file."""
+        return str(self.folder / self.names[number])
 
 
-def file_data(
-    place: Path,
-    names: Sequence[str],
-    opener: Callable[[Path], Any],
-    labels: bool | None = None,
-    layout: str = "auto",
-    levels: int | None = None,
-    quantisation: Quantisation | None = None,
-    standardise: bool | str = "auto",
-) -> LazyData:
-    """Data of files of one array each; see `array_folder`, of which this is the inside."""
-    if levels is not None:
-        if quantisation is not None:
-            raise fail("levels", "None beside a quantisation", levels, "pass one of the two")
-        quantisation = Quantisation(levels)
-    label, classes = classes_of_folders(names, labels)
-    exact = FileRows(place, names, opener, layout, None, torch.float64, numbers=True)
-    floats, whole, scaling = exact.kind == "f", False, None
-    if quantisation is None and (floats or standardise is True):
-        quantisation, scaling = meaning_of(
-            exact, exact.layout, standardise, place.name, floats=floats
-        )
-        whole = quantisation is not None
-    elif quantisation is None:
-        quantisation = Quantisation(_levels(exact, place.name))
-    rows: Rows = FileRows(place, names, opener, layout, quantisation, whole=whole)
-    if scaling is not None:
-        rows = ScaledRows(exact, scaling, torch.float32)
-    cond = {} if label is None else {"label": label}
-    return LazyData(rows, cond, quantisation, place.name, len(classes), classes, scaling)
-
-
-def _levels(exact: FileRows, name: str) -> int:
-    """The number of levels that the values of integers show."""
-    if exact.kind == "b":
-        return 2
-    low, high = ends_of(exact)
-    if float(low.min()) < 0:
-        remedy = "shift them to start at 0, or pass standardise=True, which takes them as numbers"
-        raise fail(name, "levels from 0", float(low.min()), remedy)
-    return levels_up_to(int(high.max()), image=exact.layout in IMAGES, byte=exact.byte)
+def with_classes_of_folders(data: LazyData, files: Files, labels: bool | None) -> LazyData:
+    """The data of files with the classes that their sub-folders name."""
+    label, classes = classes_of_folders(files.names, labels)
+    cond = {} if label is None else {"label": label.repeat(len(data) // len(label))}
+    return replace(data, cond=cond, classes=len(classes), class_names=classes)

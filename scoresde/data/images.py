@@ -7,21 +7,15 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, final
-
-import torch
-from torch import Tensor
+from typing import Any, NamedTuple
 
 from scoresde._check import choice, fail, need, path_of, positive_int
 from scoresde.data.base import LazyData
-from scoresde.data.files import classes_of_folders, deep_picture, file_data, files_below
-from scoresde.data.pictures import CHANNELS, DEEP, checked_background, checked_mode, pixels
-from scoresde.data.rows import Rows
-from scoresde.quantisation import Quantisation
+from scoresde.data.files import Files, deep_picture, files_below, with_classes_of_folders
+from scoresde.data.items import BYTES, PictureItems, arrays_of
+from scoresde.data.pictures import CHANNELS, DEEP, checked_background, checked_mode
 
-__all__ = ["ImageRows", "as_size", "image_folder", "picture_endings", "subfolders"]
-
-QUANTISATION = Quantisation(256)
+__all__ = ["as_size", "image_folder", "picture_endings", "subfolders"]
 
 
 class _File(NamedTuple):
@@ -120,77 +114,18 @@ def image_folder(
                 raise fail(argument, "None for pictures of more than 8 bits", value, remedy)
         if flip:
             raise fail("flip", "False for pictures of more than 8 bits", flip, "leave it out")
-        found = [file.name for file in good]
-        return file_data(place, found, deep_picture, labels, "NHW", None, None, standardise)
+        files = Files(place, [file.name for file in good], deep_picture)
+        data = arrays_of(files, place.name, "NHW", None, standardise)
+        return with_classes_of_folders(data, files, labels)
     if mode is None:
         mode = "L" if all(file.mode in ("1", "L", "LA") for file in good) else "RGB"
     for file in good:
         checked_mode(file.mode, str(place / file.name))
-    height, width = wanted or _common_size(good)
-    rows = ImageRows(
-        place, [f.name for f in good], (height, width), mode, flip, background, tuple(skipped)
+    files = Files(place, [file.name for file in good], need("PIL.Image", "data").open)
+    rows = PictureItems(
+        files, wanted or _common_size(good), mode, flip, background, skipped=tuple(skipped)
     )
-    label, classes = classes_of_folders([file.name for file in good], labels)
-    cond = {} if label is None else {"label": label.repeat(2) if flip else label}
-    return LazyData(rows, cond, QUANTISATION, place.name, len(classes), classes)
-
-
-@final
-class ImageRows(Rows):
-    """Image files, each decoded at each access; with `flip`, all of them and then all mirrored.
-
-    A `quantisation` of fewer than 256 levels is that of pictures whose greys 0 ... 255 hold them
-    evenly spread.
-    """
-
-    dtype = torch.float32
-    parallel = True
-
-    def __init__(
-        self,
-        folder: Path,
-        names: Sequence[str],
-        size: tuple[int, int],
-        mode: str,
-        flip: bool = False,
-        background: int | None = None,
-        skipped: tuple[str, ...] = (),
-        quantisation: Quantisation = QUANTISATION,
-    ) -> None:
-        self.folder = folder
-        self.names = tuple(names)
-        self.size = size
-        self.mode = mode
-        self.flip = flip
-        self.background = background
-        self.skipped = skipped
-        self.quantisation = quantisation
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.names) * (1 + self.flip), CHANNELS[self.mode], *self.size)
-
-    def read(self, rows: Tensor) -> Tensor:
-        library = need("PIL.Image", "data")
-        levels = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8, device="cpu")
-        for place, row in enumerate(rows.tolist()):
-            mirrored, number = divmod(row, len(self.names))
-            path = self.folder / self.names[number]
-            try:
-                with library.open(path) as image:
-                    made = pixels(image, self.size, self.mode, self.background, str(path))
-            except (OSError, SyntaxError) as error:
-                remedy = "delete it; image_folder(verify=True) skips such files"
-                raise fail(str(path), "an image", f"{error}", remedy) from error
-            levels[place] = made.flip(-1) if mirrored else made
-        if (
-            self.quantisation.levels != QUANTISATION.levels
-        ):  # fewer, which were spread over 0 ... 255
-            levels = levels.double().mul((self.quantisation.levels - 1) / 255).round()
-        return self.quantisation.encode(levels)
-
-    def identity(self, rows: Tensor) -> list[bytes]:
-        return [self.names[row % len(self.names)].encode() for row in rows.tolist()]
+    return with_classes_of_folders(LazyData(rows, {}, BYTES, place.name), files, labels)
 
 
 def as_size(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, path_of
+from scoresde._check import fail, need, path_of
 from scoresde._io import read_json
 from scoresde.data.base import LazyData
-from scoresde.data.images import ImageRows
+from scoresde.data.files import Files
+from scoresde.data.items import PictureItems
 from scoresde.data.pictures import CHANNELS
 from scoresde.data.rows import ArrayRows, Rows
 from scoresde.quantisation import Quantisation
@@ -89,7 +90,8 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
             for k, numbers in enumerate(shards_of(settings))
             for i in numbers
         ]
-        rows = ImageRows(place, files, tuple(size), MODES[channels], quantisation=quantisation)
+        pictures = Files(place, files, need("PIL.Image", "data").open)
+        rows = PictureItems(pictures, tuple(size), MODES[channels], quantisation=quantisation)
     first, n = settings["first"], settings["n"]
     label = labels_of(settings, range(first, first + n))
     classes = tuple(settings.get("class_names", ()))
