@@ -1,18 +1,15 @@
-"""The discrete chain: schedules, closed forms, the decoder, sampling and terms of the bound."""
+"""The chain with an exact model: bits, samples, and what is refused."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import scipy.integrate
-import scipy.stats
 import torch
+from chains import BETAS, CHAINS, VARIANCES, D, Linear, normal
 from torch import Tensor, nn
 
 from scoresde import (
@@ -24,36 +21,10 @@ from scoresde import (
     ScoreModel,
     dsm_loss,
 )
-from scoresde.ddpm import DDPM, ChainSDE, ChainTime, discretized_gaussian
+from scoresde.ddpm import DDPM, ChainSDE, ChainTime
 from scoresde.losses import ImportanceTime, UniformTime
 from scoresde.prediction import Prediction
-from scoresde.sde import SDE, VESDE, VPSDE, CosineSDE, FlowSDE, LinearSDE, SubVPSDE
-
-D = torch.float64
-BETAS = (0.02, 0.05, 0.3, 0.1, 0.6)
-CHAINS = {
-    "linear": DDPM.linear(),
-    "cosine": DDPM.cosine(100),
-    "own": DDPM(BETAS),
-    "vp": DDPM.from_sde(VPSDE(), 50),
-    "vp, log-SNR": DDPM.from_sde(VPSDE(), 50, grid="log_snr"),
-}
-VARIANCES = ("small", "large", 0.3)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=D, generator=torch.Generator().manual_seed(seed))
-
-
-class Linear(ScoreModel):
-    """x_0hat = gain x + shift: a model whose reverse chain is affine, right or wrong."""
-
-    def __init__(self, sde: SDE, gain: float = 0.4, shift: float = 0.1) -> None:
-        super().__init__()
-        self.sde, self.gain, self.shift = sde, gain, shift
-
-    def predict(self, node, x, cond=None):
-        return Prediction(x, node, self.gain * x + self.shift, "x0")
+from scoresde.sde import SDE, VESDE, VPSDE, FlowSDE, LinearSDE, SubVPSDE
 
 
 class Levels(ScoreModel):
@@ -70,433 +41,6 @@ class Levels(ScoreModel):
         square = (x[..., None] - alpha * self.levels).square() / sigma**2
         posterior = torch.softmax(self.log_p - square / 2, -1)
         return Prediction(x, node, posterior @ self.levels, "x0")
-
-
-# Schedules
-
-
-@pytest.mark.parametrize("name", CHAINS)
-def test_abar_is_the_exact_product(name: str) -> None:
-    chain, exact = CHAINS[name], Fraction(1)
-    for i, beta in enumerate(chain.betas, 1):
-        exact *= 1 - Fraction(beta)
-        assert chain.abar[i] == pytest.approx(float(exact), rel=1e-12)
-        assert chain.bbar[i] == pytest.approx(float(1 - exact), rel=1e-12)
-        assert chain.log_snr[i] == pytest.approx(
-            0.5 * (math.log(exact) - math.log(1 - exact)), abs=1e-12
-        )
-
-
-@pytest.mark.parametrize("name", CHAINS)
-def test_the_sde_of_a_chain_is_exact_at_the_nodes(name: str) -> None:
-    chain = CHAINS[name]
-    sde, n = chain.to_sde(), chain.N
-    for i in range(1, n + 1):
-        node = sde.at(i / n)
-        assert node.alpha**2 == pytest.approx(chain.abar[i], rel=1e-12)
-        assert node.sigma**2 == pytest.approx(chain.bbar[i], rel=1e-12)
-        assert sde.time_of(node.log_snr) == pytest.approx(i / n, rel=1e-9)
-        scale, std = sde.transition((i - 1) / n, i / n)  # which is q_step
-        assert scale**2 == pytest.approx(1 - chain.betas[i - 1], rel=1e-12)
-        assert std**2 == pytest.approx(chain.betas[i - 1], rel=1e-10)
-        # the rate of the step that ends there
-        assert node.g**2 == pytest.approx(-n * math.log1p(-chain.betas[i - 1]), rel=1e-12)
-    assert math.isinf(sde.log_snr(0.0)) and sde.sigma(0.0) == 0.0
-
-
-def test_the_sde_of_a_chain_is_one_sde_for_every_kind_of_time() -> None:
-    sde = ChainSDE(BETAS)
-    times = np.linspace(0.013, 0.987, 41)  # between the nodes
-    for name in ("log_alpha", "alpha", "sigma", "log_snr", "rate", "g"):
-        fn = getattr(sde, name)
-        floats = np.array([fn(float(t)) for t in times])
-        assert np.abs(fn(times) - floats).max() < 1e-12
-        assert (fn(torch.tensor(times)) - torch.tensor(floats)).abs().max() < 1e-12
-        assert fn(torch.tensor(times).float()).dtype == torch.float32
-    lam = sde.log_snr(times)
-    assert np.abs(sde.time_of(lam) - times).max() < 1e-12
-    assert (sde.time_of(torch.tensor(lam)) - torch.tensor(times)).abs().max() < 1e-12
-    t = torch.tensor(times, requires_grad=True)
-    (slope,) = torch.autograd.grad(sde.log_alpha(t).sum(), t)
-    assert (slope - sde.rate(t)).abs().max() < 1e-12
-    (slope,) = torch.autograd.grad(sde.sigma(t).square().sum(), t)
-    g2 = slope - 2 * sde.rate(t) * sde.sigma(t) ** 2
-    assert (g2 - sde.g(t) ** 2).abs().max() < 1e-10
-    x = normal(41, 3)
-    batch = sde.at(torch.tensor(times), like=x)
-    for k, time in enumerate(times):
-        node = sde.at(float(time))
-        for name in ("t", "g", "alpha", "sigma", "log_snr", "rate"):
-            assert float(getattr(batch, name)[k]) == pytest.approx(getattr(node, name), rel=1e-12)
-
-
-def test_at_its_nodes_a_chain_s_rate_is_that_of_the_step_that_ends_there() -> None:
-    for n in (3, 5, 49, 1000):
-        betas = [0.001 + 0.3 * ((7 * i) % n) / n for i in range(n)]
-        sde, x = ChainSDE(betas), torch.zeros(n, 1, dtype=D)
-        times = [i / n for i in range(1, n + 1)]
-        exact = torch.tensor([-n * math.log1p(-b) for b in betas], dtype=D)
-        node = sde.at(torch.tensor(times, dtype=D), like=x)
-        for g in (node.g[:, 0], sde.g(torch.tensor(times, dtype=D))):
-            assert (g.square() / exact - 1).abs().max() < 1e-12
-        assert (node.rate[:, 0] / exact + 0.5).abs().max() < 1e-12
-        arrays = sde.g(np.array(times)) ** 2, -2 * sde.rate(np.array(times))
-        assert max(np.abs(a / exact.numpy() - 1).max() for a in arrays) < 1e-12
-        floats = [sde.g(t) ** 2 for t in times]
-        assert floats == pytest.approx(exact.tolist(), rel=1e-12)
-
-
-def test_the_sde_of_a_chain_is_a_value_with_the_prior_of_the_chain() -> None:
-    sde, x = ChainSDE(torch.tensor(BETAS, dtype=D)), normal(4, 3)
-    assert sde == DDPM(BETAS).to_sde() and hash(sde) == hash(ChainSDE(list(BETAS)))
-    assert sde != ChainSDE(BETAS[::-1])
-    assert sde.t_min == sde.t_end == 0.2
-    assert torch.equal(sde.sample_prior(x), x)
-    exact = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
-    assert (sde.prior_log_prob(x) - exact).abs().max() < 1e-12
-    assert (sde.prior_kl(x) - DDPM(BETAS).prior_kl(x)).abs().max() < 1e-12
-
-
-def test_the_schedules_of_the_papers() -> None:
-    linear = DDPM.linear()
-    assert linear.betas[0] == 1e-4 and linear.betas[-1] == pytest.approx(0.02, rel=1e-12)
-    assert linear.abar[-1] == pytest.approx(4.04e-5, rel=1e-2)  # Ho et al. 2020, sec. 4
-    cosine = DDPM.cosine(100)
-    f = [math.cos(math.pi / 2 * (i / 100 + 0.008) / 1.008) ** 2 for i in range(101)]
-    for i in range(100):
-        assert cosine.abar[i] == pytest.approx(f[i] / f[0], rel=1e-10)
-    assert cosine.betas[-1] == 0.999
-    assert DDPM(np.array(BETAS)) == DDPM(torch.tensor(BETAS, dtype=D)) == DDPM(list(BETAS))
-
-
-@pytest.mark.parametrize("sde", [VPSDE(), CosineSDE()], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("grid", ["uniform", "log_snr", "times"])
-def test_a_chain_of_an_sde_has_its_marginals(sde, grid) -> None:
-    times = [0.001, 0.01, 0.1, 0.5, 0.9] if grid == "times" else grid
-    chain = DDPM.from_sde(sde, 5, grid=times)
-    nodes = chain.nodes(sde)
-    for i, node in enumerate(nodes, 1):
-        assert node.alpha**2 == pytest.approx(chain.abar[i], rel=1e-12)
-        assert node.sigma**2 == pytest.approx(chain.bbar[i], rel=1e-12)
-    if grid == "uniform":
-        assert [n.t for n in nodes] == pytest.approx([sde.T * i / 5 for i in range(1, 6)])
-    if grid == "log_snr":
-        gaps = np.diff(chain.log_snr[1:])
-        assert gaps == pytest.approx(gaps[0], rel=1e-9)
-        assert nodes[0].t == pytest.approx(sde.t_end)
-    if grid == "times":
-        assert [n.t for n in nodes] == pytest.approx(times, rel=1e-12)
-    # the marginals of the chain's own SDE are the same ones
-    own = chain.nodes(chain.to_sde())
-    assert [n.log_snr for n in own] == pytest.approx([n.log_snr for n in nodes], abs=1e-12)
-
-
-# What a network is told
-
-
-@pytest.mark.parametrize(
-    ("convention", "told"),
-    [
-        ("i", lambda i, n: i),
-        ("i-1", lambda i, n: i - 1),
-        ("i/N", lambda i, n: i / n),
-        ("(N-1)t", lambda i, n: i / n * (n - 1)),
-        ("999t", lambda i, n: i / n * 999),
-        ("1000(t-1/N)", lambda i, n: (i / n - 1 / n) * 1000),
-    ],
-)
-@pytest.mark.parametrize("dtype", [torch.float32, D])
-def test_a_network_is_told_its_own_time(convention, told, dtype) -> None:
-    class Net(nn.Module):
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            self.seen = t
-            return x
-
-    chain, net = DDPM.linear(300), Net()
-    model = chain.score_model(net, convention)
-    assert isinstance(model, Preconditioned) and model.sde == chain.to_sde()
-    steps = torch.tensor([1, 2, 150, 299, 300])
-    x = torch.zeros(5, 2, dtype=dtype)
-    chain.p_mean_variance(model, steps, x)
-    whole = convention in ("i", "i-1")
-    expected = [told(int(i), 300) for i in steps]
-    assert net.seen.tolist() == (
-        expected if whole else pytest.approx(expected, rel=1e-6 if dtype != D else 1e-12)
-    )
-    for i in range(1, 301):
-        chain.p_mean_variance(model, i, x)
-        seen = float(net.seen[0])
-        assert seen == told(i, 300) if whole else math.isclose(seen, told(i, 300), rel_tol=1e-6)
-    model.predict(model.sde.at(150.4 / 300), x)  # between the steps: a fraction
-    assert float(net.seen[0]) == pytest.approx(told(150.4, 300), rel=1e-6)
-    time = ChainTime(convention, 300, whole=True)
-    assert time(model.sde.at(150.4 / 300)) == pytest.approx(told(150, 300), rel=1e-12)
-    assert ChainTime.from_dict(json.loads(json.dumps(time.to_dict()))) == time
-
-
-# Closed forms of the forward chain
-
-
-@pytest.mark.parametrize("name", CHAINS)
-def test_q_sample_composes_q_steps(name: str) -> None:
-    chain, x0 = CHAINS[name], normal(3, 2)
-    mean, variance = x0, 0.0
-    for i in range(1, chain.N + 1):
-        mean, beta = chain.q_step(i, mean)
-        variance = (1 - chain.betas[i - 1]) * variance + beta
-        if i in (1, 2, chain.N // 2, chain.N):
-            assert (chain.q_sample(i, x0, torch.zeros_like(x0)) - mean).abs().max() < 1e-12
-            spread = chain.q_sample(i, torch.zeros_like(x0), torch.ones_like(x0))
-            assert (spread.square() - variance).abs().max() < 1e-12
-
-
-@pytest.mark.parametrize("name", CHAINS)
-def test_q_posterior_is_bayes_rule(name: str) -> None:
-    chain, x0, x = CHAINS[name], normal(4, 3), normal(4, 3, seed=1)
-    for i in {2, 3, chain.N // 2, chain.N}:
-        beta, a, b = chain.betas[i - 1], chain.abar[i - 1], chain.bbar[i - 1]
-        precision = (1 - beta) / beta + 1 / b
-        mean = (math.sqrt(1 - beta) / beta * x + math.sqrt(a) / b * x0) / precision
-        got, variance = chain.q_posterior(i, x, x0)
-        assert (got - mean).abs().max() < 1e-11
-        assert variance == pytest.approx(1 / precision, rel=1e-11)
-    first, variance = chain.q_posterior(1, x, x0)
-    assert (first - x0).abs().max() < 1e-12 and variance == 0.0
-
-
-def test_a_step_for_each_sample_is_that_step() -> None:
-    chain = CHAINS["own"].with_variance("large")
-    model = Linear(chain.to_sde())
-    steps = torch.tensor([5, 1, 3, 5, 2])  # as many as dimensions, where broadcasting may hide
-    x0, x, eps = normal(5, 5), normal(5, 5, seed=1), normal(5, 5, seed=2)
-
-    def parts(i, rows) -> list[Tensor]:
-        found = [chain.q_sample(i, x0[rows], eps[rows])]
-        for mean, variance in (
-            chain.q_step(i, x[rows]),
-            chain.q_posterior(i, x[rows], x0[rows]),
-            chain.p_mean_variance(model, i, x[rows]),
-        ):
-            found += [mean, torch.as_tensor(variance, dtype=D) + torch.zeros_like(mean)]
-        return found
-
-    batch = parts(steps, slice(None))
-    for row, i in enumerate(steps.tolist()):
-        for one, many in zip(parts(i, slice(row, row + 1)), batch, strict=True):
-            assert (one[0] - many[row]).abs().max() < 1e-12
-    late = steps.clamp_min(2)
-    batch = chain.step_kl(model, late, x0, eps)
-    for row, i in enumerate(late.tolist()):
-        one = chain.step_kl(model, i, x0[row : row + 1], eps[row : row + 1])
-        assert float(one) == pytest.approx(float(batch[row]), rel=1e-12)
-
-
-def test_the_mean_of_the_reverse_step_is_that_of_eps() -> None:
-    """mu = (x_i - beta_i / sqrt(1 - abar_i) eps_hat) / sqrt(1 - beta_i): Ho et al., eq. 11."""
-    for chain in CHAINS.values():
-        model, x = Linear(chain.to_sde()), normal(4, 3)
-        for i in (1, 2, chain.N):
-            eps = model.predict(model.sde.at(i / chain.N), x).eps
-            beta = chain.betas[i - 1]
-            mean = (x - beta / math.sqrt(chain.bbar[i]) * eps) / math.sqrt(1 - beta)
-            assert (chain.p_mean_variance(model, i, x)[0] - mean).abs().max() < 1e-9
-
-
-def test_fixed_variances() -> None:
-    chain = CHAINS["own"]
-    tilde = chain.posterior_variances
-    assert tilde[0] == 0.0
-    assert chain.variances == (BETAS[0], *tilde[1:])
-    large, middle = chain.with_variance("large"), chain.with_variance(0.25)
-    assert large.variances == BETAS
-    for a, b, c in zip(large.variances, chain.variances, middle.variances, strict=True):
-        assert c == pytest.approx(a**0.25 * b**0.75, rel=1e-12)
-        assert b <= c * (1 + 1e-12) and c <= a * (1 + 1e-12)
-    assert chain.with_variance(0.0).variances == chain.variances
-    assert chain.with_variance(1).variances == large.variances
-    own = chain.with_variance(torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]))
-    assert own.variances == pytest.approx((0.1, 0.2, 0.3, 0.4, 0.5))
-
-
-# The terms of the bound
-
-
-def test_prior_kl_is_the_closed_form_and_the_integral() -> None:
-    for chain in CHAINS.values():
-        x0 = normal(6, 4)
-        mean, std = math.sqrt(chain.abar[-1]) * x0, math.sqrt(chain.bbar[-1])
-        q = torch.distributions.Normal(mean, std)
-        p = torch.distributions.Normal(torch.zeros(4, dtype=D), 1.0)
-        exact = torch.distributions.kl_divergence(q, p).sum(1)
-        assert (chain.prior_kl(x0) - exact).abs().max() < 1e-10
-
-
-def integral_kl(m0: float, s0: float, m1: float, s1: float) -> float:
-    q, p = scipy.stats.norm(m0, s0), scipy.stats.norm(m1, s1)
-    value, _ = scipy.integrate.quad(
-        lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)),
-        m0 - 12 * s0,
-        m0 + 12 * s0,
-        epsabs=1e-13,
-        epsrel=1e-12,
-        points=[m0],
-        limit=200,
-    )
-    return float(value)
-
-
-@pytest.mark.parametrize("variance", VARIANCES)
-@pytest.mark.parametrize("name", ["own", "cosine", "vp, log-SNR"])
-def test_each_step_is_the_kl_of_its_two_gaussians(name: str, variance) -> None:
-    chain = CHAINS[name].with_variance(variance)
-    model, x0, eps = Linear(chain.to_sde()), normal(3, 2), normal(3, 2, seed=1)
-    for i in (2, 3, chain.N // 2 + 1, chain.N):
-        x = chain.q_sample(i, x0, eps)
-        (m0, v0), (m1, v1) = chain.q_posterior(i, x, x0), chain.p_mean_variance(model, i, x)
-        q = torch.distributions.Normal(m0, math.sqrt(v0))
-        p = torch.distributions.Normal(m1, math.sqrt(v1))
-        exact = torch.distributions.kl_divergence(q, p).sum(1)
-        got = chain.step_kl(model, i, x0, eps)
-        assert torch.allclose(got, exact, rtol=1e-9, atol=1e-12)
-        by_quadrature = sum(
-            integral_kl(float(m0[0, d]), math.sqrt(v0), float(m1[0, d]), math.sqrt(v1))
-            for d in range(2)
-        )
-        assert float(got[0]) == pytest.approx(by_quadrature, rel=1e-10, abs=1e-10)
-
-
-def test_a_fixed_step_is_the_weighted_error_of_eps() -> None:
-    """beta^2 / (2 Sigma alpha (1 - abar)) |eps - eps_hat|^2: Ho et al., eq. 12."""
-    chain = CHAINS["own"]
-    model, x0, eps = Linear(chain.to_sde()), normal(3, 2), normal(3, 2, seed=1)
-    for i in (2, 5):
-        x = chain.q_sample(i, x0, eps)
-        beta = chain.betas[i - 1]
-        wrong = (eps - model.predict(model.sde.at(i / 5), x).eps).square().sum(1)
-        weight = beta**2 / (2 * chain.variances[i - 1] * (1 - beta) * chain.bbar[i])
-        assert torch.allclose(chain.step_kl(model, i, x0, eps), weight * wrong, rtol=1e-11)
-
-
-@pytest.mark.parametrize(("N", "last"), [(5, 1), (32, 4)])
-def test_no_term_takes_the_noise_of_another(N: int, last: int) -> None:
-    """One draw at every step from 2 to N, and one for L_0 for every eight, at least one."""
-    x0, chain, seen = normal(3, 2), DDPM.from_sde(VPSDE(), N, grid="log_snr"), []
-
-    class Asked(Linear):
-        def predict(self, node, x, cond=None):
-            seen.append((x - node.alpha * x0) / node.sigma)
-            return super().predict(node, x, cond)
-
-    model = Asked(chain.to_sde())
-    for draw in (0, 1):
-        chain.bound_terms(model, x0, decoder="gaussian", seed=3, draw=draw)
-    assert len(seen) == 2 * (N - 1 + last)
-    assert float(torch.stack(seen)[:, 0, 0].sort().values.diff().min()) > 1e-9
-
-
-def test_the_terms_are_those_of_each_step() -> None:
-    chain = CHAINS["own"]
-    model, x0 = Linear(chain.to_sde()), normal(6, 2)
-    terms = chain.bound_terms(model, x0, decoder="gaussian", seed=3)
-    assert terms.steps.shape == (4, 6)
-    parts = terms.prior + terms.steps.sum(0) + terms.reconstruction
-    assert torch.equal(terms.total, parts)
-    again = chain.bound_terms(model, x0[2:4], decoder="gaussian", seed=3, first=2)
-    assert (again.total - terms.total[2:4]).abs().max() < 1e-12  # the noise is the sample's own
-    other = chain.bound_terms(model, x0, decoder="gaussian", seed=3, draw=1)
-    assert (other.steps - terms.steps).abs().min() > 0
-    # row k is L_{k+1}: with a model that is right at one step alone, all other rows are large
-    for i in (2, 4):
-
-        class RightAt(Linear):
-            def predict(self, node, x, cond=None, i=i):
-                value = x0 if abs(node.t - i / 5) < 1e-9 else x0 + 1.0
-                return Prediction(x, node, value, "x0")
-
-        rows = chain.bound_terms(RightAt(chain.to_sde()), x0, decoder="noised").steps.sum(1)
-        assert rows.argmin() == i - 2 and float(rows[i - 2]) < 1e-20 < float(rows.sum())
-
-
-# The decoder
-
-
-def exact_log_mass(k: int, mean: float, std: float, quantisation: Quantisation) -> float:
-    import mpmath
-
-    with mpmath.workdps(80):
-        level = mpmath.mpf(quantisation.low) + mpmath.mpf(
-            quantisation.high - quantisation.low
-        ) * k / (quantisation.levels - 1)
-        half = mpmath.mpf(quantisation.high - quantisation.low) / (2 * (quantisation.levels - 1))
-        lo, hi = ((level + s * half - mean) / mpmath.mpf(std) for s in (-1, 1))
-
-        def above(z):
-            return mpmath.erfc(z / mpmath.sqrt(2)) / 2
-
-        if k == 0:
-            return float(mpmath.log(above(-hi)))
-        if k == quantisation.levels - 1:
-            return float(mpmath.log(above(lo)))
-        mass = above(lo) - above(hi) if lo > 0 else above(-hi) - above(-lo)
-        return float(mpmath.log(mass))
-
-
-@pytest.mark.parametrize("std", [1e-4, 1e-3, 0.0029, 0.01, 0.03, 0.1, 1.0, 50.0])
-def test_the_log_mass_of_bins_is_exact_far_into_the_tails(std: float) -> None:
-    pytest.importorskip("mpmath")
-    quantisation = Quantisation(256)
-    k = torch.tensor([[0, 1, 100, 128, 254, 255]])
-    x = quantisation.encode(k, dtype=D)
-    for mean in (0.0, 0.3, -0.99, -5.0, 30.0):
-        got = discretized_gaussian(x, torch.full_like(x, mean), std, quantisation)[0]
-        for level, value in zip(k[0].tolist(), got.tolist(), strict=True):
-            exact = exact_log_mass(level, mean, std, quantisation)
-            assert value == pytest.approx(exact, rel=1e-12, abs=1e-13), (level, mean)
-
-
-@pytest.mark.parametrize("centre", [0.0, 0.7, 3.0])
-def test_the_mass_of_a_narrow_bin_keeps_its_digits(centre: float) -> None:
-    """log(2 r phi(c)) up to r^2: a difference of error functions would lose eps / r."""
-    from scoresde.ddpm.decoder import _log_mass
-
-    for radius in (1e-11, 1e-9):
-        exact = math.log(2 * radius) - centre**2 / 2 - 0.5 * math.log(2 * math.pi)
-        found = _log_mass(*torch.tensor([centre, radius], dtype=D))
-        assert float(found) == pytest.approx(exact, abs=1e-13)
-
-
-@pytest.mark.parametrize(
-    "quantisation", [Quantisation(2), Quantisation(256), Quantisation(17, 0, 5)]
-)
-def test_the_masses_of_all_levels_sum_to_one(quantisation: Quantisation) -> None:
-    x = quantisation.encode(torch.arange(quantisation.levels)[None], dtype=D)
-    for mean, std in ((0.1, 0.02), (-3.0, 1.0), (2.0, 1e-3), (0.5, 40.0)):
-        p = discretized_gaussian(x, torch.full_like(x, mean), std, quantisation).exp()
-        assert float(p.sum()) == pytest.approx(1.0, abs=1e-12)
-        cdf = scipy.stats.norm(mean, std).cdf
-        edge = float(x[0, 0]) + quantisation.bin_width / 2
-        assert float(p[0, 0]) == pytest.approx(cdf(edge), abs=1e-12)
-    column = torch.tensor([[0.02], [0.5]], dtype=D)
-    zeros = torch.zeros(2, quantisation.levels, dtype=D)
-    both = discretized_gaussian(x.expand(2, -1), zeros, column, quantisation)
-    for row, std in zip(both, (0.02, 0.5), strict=True):
-        one = discretized_gaussian(x, torch.zeros_like(x), std, quantisation)[0]
-        assert (row - one).abs().max() < 1e-12
-
-
-def test_discrete_data_in_the_field_s_two_scalings() -> None:
-    """Half bins of 1/255 for 2k/255 - 1, of 1/256 for 2(k + 1/2)/256 - 1."""
-    centred = Quantisation(256, -255 / 256, 255 / 256)
-    for quantisation, half in ((Quantisation(256), 1 / 255), (centred, 1 / 256)):
-        x = quantisation.encode(torch.tensor([[100]]), dtype=D)
-        (level,) = x[0].tolist()
-        normal = scipy.stats.norm(0.0, 0.5)
-        mass = normal.cdf(level + half) - normal.cdf(level - half)
-        got = discretized_gaussian(x, torch.zeros_like(x), 0.5, quantisation).exp()
-        assert float(got) == pytest.approx(mass, rel=1e-11)
-
-
-# The exact model
 
 
 def exact_terms(chain: DDPM, s2: float) -> dict[str, float]:
@@ -657,9 +201,6 @@ def test_the_optimal_variance_is_the_least_of_the_bound_and_is_estimated(seed: i
     assert by_error < by_score
 
 
-# 8-bit data
-
-
 def eight_bit() -> tuple[Quantisation, Tensor, Tensor]:
     """A quantised mixture of two Gaussians: the levels that occur and their exact masses."""
     quantisation = Quantisation(256)
@@ -727,9 +268,6 @@ def test_the_bound_of_quantised_data_is_their_entropy_to_a_thousandth_bit() -> N
     assert 0 < gaps[1] < 1e-3, gaps
     assert gaps[0] / gaps[1] == pytest.approx(4.0, rel=0.15), gaps  # 1 / N
     assert gaps[0] < gap(fine_chain(2500))  # of the variance "small"
-
-
-# Sampling
 
 
 @pytest.mark.parametrize("name", ["own", "cosine", "vp, log-SNR"])
@@ -802,9 +340,6 @@ def test_a_chain_serves_every_solver_and_the_loss() -> None:
     assert loss.shape == (500,) and bool(loss.isfinite().all())
 
 
-# Bad input
-
-
 @pytest.mark.parametrize(
     ("make", "kind", "words"),
     [
@@ -840,7 +375,11 @@ def test_a_bad_chain_is_refused(make, kind, words) -> None:
 
 
 CHAIN = DDPM(BETAS)
+
+
 MODEL = Linear(CHAIN.to_sde())
+
+
 X = normal(4, 3)
 
 
