@@ -20,7 +20,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -235,17 +235,26 @@ EXPECTED = {
 
 
 class Replayed(Noise):
-    """The default noise, drawn once for each interval and from then on looked up."""
+    """The default noise, drawn once for each interval or counter and from then on looked up."""
 
-    def __init__(self) -> None:
-        self.inner, self.seed = Independent(0), 0
-        self.drawn: dict[tuple[float, float, int], Tensor] = {}
+    def __init__(self, name: str = "steps", drawn: dict[Hashable, Tensor] | None = None) -> None:
+        self.inner, self.seed, self.first, self.segment = Independent(0, name=name), 0, 0, 0
+        self.drawn = {} if drawn is None else drawn
 
-    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
-        key = now.t, nxt.t, stage
+    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
+        key = self.inner.name, now.t, nxt.t
         if key not in self.drawn:
-            self.drawn[key] = self.inner.normal(like, now, nxt, stage)
+            self.drawn[key] = self.inner.normal(like, now, nxt)
         return self.drawn[key]
+
+    def draw(self, like: Tensor, *number: int, at: float = 0.0) -> Tensor:
+        key = self.inner.name, at, at, *number
+        if key not in self.drawn:
+            self.drawn[key] = self.inner.draw(like, *number, at=at)
+        return self.drawn[key]
+
+    def stream(self, name: str) -> Noise:
+        return Replayed(name, self.drawn)
 
     def on_segment(self, segment: int) -> Noise:
         return self

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -181,14 +181,22 @@ class FromDraws(Noise):
     """Draws as a noise source of scoresde: independent increments, one key per interval."""
 
     draws: Draws
+    name: str = "steps"
     segment: int = 0
     seed: int = 0
+    first: int = 0
 
-    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
-        return self.draws(like, (self.segment, now.t, nxt.t, stage))
+    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
+        return self.draws(like, (self.name, self.segment, now.t, nxt.t))
+
+    def draw(self, like: Tensor, *number: int, at: float = 0.0) -> Tensor:
+        return self.draws(like, (self.name, self.segment, at, at, *number))
+
+    def stream(self, name: str) -> FromDraws:
+        return replace(self, name=name)
 
     def on_segment(self, segment: int) -> FromDraws:
-        return FromDraws(self.draws, segment)
+        return replace(self, segment=segment)
 
     def from_sample(self, first: int) -> FromDraws:
         return self

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
+    "Eta",
     "Scalar",
     "Time",
     "as_device",
@@ -52,6 +53,10 @@ Scalar: TypeAlias = float | Tensor
 
 Time = TypeVar("Time", float, "npt.NDArray[np.float64]", Tensor, "float | Tensor")
 """A float, a numpy array or a tensor; a function of time returns the kind that it was given."""
+
+
+Eta: TypeAlias = float | Callable[[Tensor], Any]
+"""The stochasticity of a reverse process: a number, or a function of time."""
 
 
 class Unary(Protocol):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, nonnegative
-from scoresde._tensor import Scalar, lincomb
+from scoresde._tensor import Eta, Scalar, lincomb
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
@@ -20,10 +19,6 @@ from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE, AffineSDE, same_sde
 
 __all__ = ["Eta", "ExtendedReverse", "ForwardSDE", "Process", "ReverseSDE", "eta_value"]
-
-
-Eta: TypeAlias = float | Callable[[Tensor], Any]
-"""The stochasticity of a reverse process: a number or a function of time."""
 
 
 def eta_value(eta: Eta, t: float) -> float:

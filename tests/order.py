@@ -101,6 +101,8 @@ class Impulses(Noise):
     clock: str = "snr"
     eta: float = 1.0
     seed: int = 0
+    first: int = 0
+    segment: int = 0
 
     def on_segment(self, segment: int) -> Impulses:
         return self
@@ -132,7 +134,7 @@ class Impulses(Noise):
             h[1 + self.leaves + k] = part**1.5
         return w, h
 
-    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
+    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
         return self.levy(like, now, nxt)[0]
 
 
@@ -145,6 +147,8 @@ class Asked(Noise):
 
     times: set[float] = field(default_factory=set)
     seed: int = 0
+    first: int = 0
+    segment: int = 0
 
     def on_segment(self, segment: int) -> Asked:
         return self
@@ -152,7 +156,7 @@ class Asked(Noise):
     def from_sample(self, first: int) -> Asked:
         return self
 
-    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
+    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
         self.times.update((now.t, nxt.t))
         return torch.zeros_like(like)
 

@@ -18,8 +18,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "_tensor _io options",
         "node quantisation nets metrics plot",
         "summary",
-        "sde prediction noise data",
-        "schedule model",
+        "sde prediction data",
+        "schedule noise model",
         "process oracles analytic_start losses ddpm",
         "solvers",
         "calibration",
@@ -149,7 +149,12 @@ def test_a_clean_tree_passes(tmp_path: Path) -> None:
         pytest.param(
             "sde.py", "from . import node, schedule", "sde imports sched", id="second-name"
         ),
-        pytest.param("sde.py", "from .noise import Noise", "sde imports noise", id="same-layer"),
+        pytest.param(
+            "sde.py",
+            "from .prediction import Prediction",
+            "sde imports prediction",
+            id="same-layer",
+        ),
         pytest.param("sde.py", "from scoresde import VPSDE", "sde imports __init__", id="top"),
         pytest.param("sde.py", "import scoresde", "sde imports __init__", id="package"),
         pytest.param("sde.py", "from . import *", "sde imports __init__", id="star"),
@@ -210,7 +215,7 @@ def test_a_clean_tree_passes(tmp_path: Path) -> None:
     ],
 )
 def test_a_planted_fault_is_seen(tmp_path: Path, file: str, source: str, complaint: str) -> None:
-    extra = dict.fromkeys(("noise.py", "quantisation.py"), "")
+    extra = dict.fromkeys(("prediction.py", "quantisation.py"), "")
     (fault,) = plant(tmp_path, extra | {file: source})
     assert complaint in fault
 

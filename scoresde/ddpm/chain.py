@@ -26,7 +26,6 @@ from scoresde.ddpm.reverse import ReverseChain, Variance
 from scoresde.ddpm.schedule import ChainTime, betas_of, cosine_betas, linear_betas
 from scoresde.ddpm.terms import BoundTerms
 from scoresde.model import Cond, Preconditioned, ScoreModel, check_cond, summary_of
-from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.quantisation import Quantisation
 from scoresde.sde import AffineSDE
@@ -321,9 +320,9 @@ class DDPM(ReverseChain):
         cond = check_cond(model, cond, len(x0), x0.device)
         middle = wide(x0).mean(0)
         variance = float((wide(x0) - middle).square().mean())
-        unknown = []
+        noise, unknown = Independent(seed, first).stream("chain"), []
         for i in range(1, self.N + 1):
-            eps = self._noise(x0, seed, first, 0, i)
+            eps = noise.draw(x0, 0, i)
             with torch.no_grad():
                 x = self.q_sample(i, x0, eps)
                 prediction = model.predict(self._node(model.sde, i, x), x, cond)
@@ -342,10 +341,6 @@ class DDPM(ReverseChain):
         return self._optimal(unknown, quantisation)
 
     # The bound
-
-    def _noise(self, like: Tensor, seed: int, first: int, draw: int, stage: int) -> Tensor:
-        start = Node(0.0, 0.0)
-        return Independent(seed, first).on_segment(draw).normal(like, start, start, stage)
 
     def bound_terms(
         self,
@@ -391,14 +386,13 @@ class DDPM(ReverseChain):
         instance("model", model, ScoreModel, "wrap the network: DDPM.score_model(net)")
         x0 = check_data(x0)
         cond = check_cond(model, cond, len(x0), x0.device)
-        n = self.N
+        n, noise = self.N, Independent(seed, first).stream("chain")
         with torch.no_grad():
-            draws = [self._noise(x0, seed, first, draw, n + 1 + k) for k in range(max(1, n // 8))]
+            draws = [noise.draw(x0, draw, n + 1 + k) for k in range(max(1, n // 8))]
             last = self.decode(
                 model, x0, draws, quantisation=quantisation, decoder=decoder, cond=cond
             )
             steps = [
-                self.step_kl(model, i, x0, self._noise(x0, seed, first, draw, i), cond)
-                for i in range(2, n + 1)
+                self.step_kl(model, i, x0, noise.draw(x0, draw, i), cond) for i in range(2, n + 1)
             ]
         return BoundTerms(self.prior_kl(x0), torch.stack(steps), last)

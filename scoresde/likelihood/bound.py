@@ -15,8 +15,7 @@ from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
-from scoresde.noise import Independent
-from scoresde.noise.base import check_seed
+from scoresde.noise import Independent, Noise
 from scoresde.prediction import Prediction
 from scoresde.quantisation import Quantisation, check_levels
 from scoresde.schedule.grid import SoftLogSNR
@@ -202,14 +201,16 @@ def elbo(
         check_levels(x, quantisation)
     source = _source(model, chain, t_end, decoder_variance, steps, proposal)
     size = len(x) if batch_size is None else positive_int("batch_size", batch_size)
-    seed, first = check_seed(seed, first)
-    shifts = _shifts(seed, count)
+    noise = Independent(seed, first).stream("bound")
+    shifts = _shifts(noise.seed, count)
     parts = []
     with torch.no_grad():
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
             part = {k: v[rows] for k, v in cond.items()} if cond else None
-            job = _Batch(model, x[rows], quantisation, decoder, part, seed, first + start)
+            job = _Batch(
+                model, x[rows], quantisation, decoder, part, noise.from_sample(noise.first + start)
+            )
             parts.append([source.draw(job, s, shift) for s, shift in enumerate(shifts)])
     # (S, 2, B): the diffusion and the reconstruction of each draw
     drawn = torch.cat([torch.stack([torch.stack(d) for d in part]) for part in parts], 2)
@@ -229,18 +230,11 @@ class _Batch:
     quantisation: Quantisation | None
     decoder: str
     cond: Cond
-    seed: int
-    first: int
-
-    def noise(self, draw: int, stage: int) -> Tensor:
-        start = Node(0.0, 0.0)
-        return (
-            Independent(self.seed, self.first).on_segment(draw).normal(self.x, start, start, stage)
-        )
+    noise: Noise
 
     def uniforms(self, shift: float, k: int, steps: int) -> Tensor:
         """One number in [0, 1) for each sample: point k of the low-discrepancy rule."""
-        number = torch.arange(len(self.x), dtype=torch.float64, device="cpu") + self.first
+        number = torch.arange(len(self.x), dtype=torch.float64, device="cpu") + self.noise.first
         return (shift + number * _GOLDEN + k / steps) % 1.0
 
 
@@ -278,14 +272,14 @@ class _Chain:
         count = n - 1 if self.steps is None else self.steps
         total = wide(job.x).new_zeros(len(job.x))
         for k in range(count):
-            eps = job.noise(draw, k)
+            eps = job.noise.draw(job.x, draw, k)
             if self.steps is None:
                 total += chain.step_kl(job.model, k + 2, job.x, eps, job.cond)
                 continue
             i, weight = self._steps(job.uniforms(shift, k, count))
             kl = chain.step_kl(job.model, i, job.x, eps, job.cond)
             total += kl * weight.to(kl) / count
-        draws = [job.noise(draw, count + k) for k in range(_last_draws(count))]
+        draws = [job.noise.draw(job.x, draw, count + k) for k in range(_last_draws(count))]
         last = chain.decode(
             job.model,
             job.x,
@@ -331,11 +325,11 @@ class _Continuous:
         for k in range(self.steps):
             t, weight = self._times(job.uniforms(shift, k, self.steps))
             node = self.sde.at(t, like=job.x)
-            eps = job.noise(draw, k)
+            eps = job.noise.draw(job.x, draw, k)
             error = squared_error(self._predict(job, node, eps), job.x, eps, "eps")
             total += error * weight.to(error) / self.steps
         node, count = self.sde.at(self.t_end), _last_draws(self.steps)
-        draws = [job.noise(draw, self.steps + k) for k in range(count)]
+        draws = [job.noise.draw(job.x, draw, self.steps + k) for k in range(count)]
 
         def predict(eps: Tensor) -> Prediction:
             return self._predict(job, node, eps)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
+from scoresde._check import seed as as_seed
 from scoresde._tensor import check_data, ordinary, uncompiled, wide
 from scoresde.likelihood.divergence import (
     DIVERGENCES,
@@ -24,9 +25,7 @@ from scoresde.likelihood.divergence import (
 from scoresde.likelihood.flow import Augmented, Density, call_dtype, score_of_slope
 from scoresde.likelihood.result import LogLikelihood
 from scoresde.model import Cond, ScoreModel, check_cond, check_weights
-from scoresde.node import Node
 from scoresde.noise import Independent
-from scoresde.noise.base import check_seed
 from scoresde.oracles import Gaussian
 from scoresde.process import ReverseSDE
 from scoresde.sde import AffineSDE, as_affine
@@ -46,9 +45,6 @@ TRUNCATIONS = ("none", "scaled", "jensen")
   with x_e = alpha x + sigma eps and p(x | x_e) = N(x_0hat(x_e), sigma^2/alpha^2), estimated with
   one draw of eps per sample (Song et al. 2021, arXiv 2101.09258, sec. 4).
 """
-
-JENSEN_SEGMENT = -3
-"""The segment of the noise under which the draws of "jensen" are made."""
 
 
 class _Distribution(Protocol):
@@ -157,7 +153,7 @@ def log_prob(
     count = positive_int("probes", probes, "pass at least one, or divergence='exact'")
     if divergence == "hutch++" and count < 2:
         raise fail("probes", "at least 2 for hutch++", count, "half of them make the span")
-    seed, first = check_seed(seed, first)
+    seed, first = as_seed(seed), as_seed(first, "first")
     dtype = call_dtype(model, x)
     _check_tolerances(rtol, atol, dtype)
     s = 0.5 if control is None else _scale(control)
@@ -305,8 +301,7 @@ class _Job:
             return x, zero, 0
         if self.truncation == "scaled":
             return node.alpha * x, zero + dim * math.log(node.alpha), 0
-        like, start = x.detach(), Node(0.0, 0.0)
-        eps = Independent(self.seed, first).on_segment(JENSEN_SEGMENT).normal(like, start, start)
+        eps = Independent(self.seed, first).stream("jensen").draw(x.detach())
         noisy = node.alpha * x + node.sigma * eps
         times = self.sde.at(torch.full((len(x),), self.ends[0], dtype=torch.float64), like=noisy)
         called = noisy.to(self.dtype)

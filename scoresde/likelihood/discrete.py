@@ -14,16 +14,11 @@ from scoresde._check import brief, choice, fail, instance, positive_int
 from scoresde._tensor import check_data, ordinary, wide
 from scoresde.likelihood.density import Prior, log_prob, span_of
 from scoresde.model import Cond, ScoreModel
-from scoresde.node import Node
 from scoresde.noise import Independent
-from scoresde.noise.base import check_seed, key
 from scoresde.oracles import Gaussian
 from scoresde.quantisation import Quantisation, check_levels
 
 __all__ = ["DEQUANTISERS", "DiscreteLogLikelihood", "discrete_log_prob"]
-
-DEQUANTISE_SEGMENT = -4
-"""The segment of the noise under which the dequantisation is drawn."""
 
 
 def _uniform(u: Tensor, half: float) -> tuple[Tensor, Tensor]:
@@ -183,13 +178,13 @@ def discrete_log_prob(
         remedy = "pass divergence='exact', or importance=1 and more draws"
         raise fail("importance", "1 with an estimated divergence", importance, remedy)
     instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
-    seed, first = check_seed(seed, first)
+    noise = Independent(seed, first).stream("dequantise")
     sde, (end, _) = span_of(model, t_end, None)
     node, dim = sde.at(end), x[0].numel()
     tau = quantisation.bin_width * math.exp(sde.log_snr(end)) / 2
     values, errors, calls, status = [], [], [], "done"
     for number in range(count * weights):
-        u = _uniforms(wide(x), seed, first, number)
+        u: Tensor = torch.special.ndtr(noise.draw(wide(x), number))  # uniform in (0, 1)
         z, log_q = DEQUANTISERS[dequantise](u, tau)
         result = log_prob(
             model,
@@ -200,7 +195,7 @@ def discrete_log_prob(
             probes=probes,
             probe=probe,
             control=control,
-            seed=key(seed, DEQUANTISE_SEGMENT, 0.0, 0.0, number) >> 1,
+            seed=noise.seed_of(number),
             first=first,
             rtol=rtol,
             atol=atol,
@@ -225,13 +220,3 @@ def discrete_log_prob(
         importance=weights,
         status=status,
     )
-
-
-def _uniforms(like: Tensor, seed: int, first: int, number: int) -> Tensor:
-    """Uniforms in (0, 1), a function of (seed, number of the sample, number of the draw)."""
-    start = Node(0.0, 0.0)
-    normal = (
-        Independent(seed, first).on_segment(DEQUANTISE_SEGMENT).normal(like, start, start, number)
-    )
-    uniform: Tensor = torch.special.ndtr(normal)
-    return uniform

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance
-from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.oracles import Gaussian
 
@@ -33,18 +32,14 @@ PROBES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Distributions of the probes, as functions of standard normals."""
 
-PROBE_SEGMENT = -2
-"""The segment of the noise under which probes are drawn; -1 is the prior's."""
-
 ENTRIES = 1 << 23
 """The most numbers in a batch of products: 64 MB in float64."""
 
 
 def draw_probes(seed: int, first: int, like: Tensor, count: int, kind: str) -> Tensor:
     """(K, B, D) probes for flat states; those of a sample depend on (seed, its number) alone."""
-    start, noise = Node(0.0, 0.0), Independent(seed, first).on_segment(PROBE_SEGMENT)
-    draws = [noise.normal(like, start, start, stage=k) for k in range(count)]
-    return torch.stack([PROBES[kind](z) for z in draws])
+    noise = Independent(seed, first).stream("probe")
+    return torch.stack([PROBES[kind](noise.draw(like, k)) for k in range(count)])
 
 
 @final

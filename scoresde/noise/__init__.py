@@ -1,7 +1,8 @@
-"""Reproducible noise: a pure function of (seed, sample, segment, interval, stage)."""
+"""Reproducible noise: a pure function of seed, stream, sample, and interval or counter."""
 
-from scoresde.noise.base import PRIOR, RENOISE, Independent, Noise
+from scoresde.noise.base import Independent, Noise
 from scoresde.noise.grid import PathOnGrid
 from scoresde.noise.path import BrownianPath
+from scoresde.noise.streams import SCHEME, STREAMS
 
-__all__ = ["PRIOR", "RENOISE", "BrownianPath", "Independent", "Noise", "PathOnGrid"]
+__all__ = ["SCHEME", "STREAMS", "BrownianPath", "Independent", "Noise", "PathOnGrid"]

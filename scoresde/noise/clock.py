@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import final
 
 from torch import Tensor
 
 from scoresde._check import choice, fail, nonnegative, wrong_type
-from scoresde.node import Node
+from scoresde._tensor import Eta
+from scoresde.sde import SDE
 
-__all__ = ["Clock", "Eta", "Part", "Schedule", "check_eta", "merge"]
-
-Eta = float | Callable[[Any], Any]
-
-
-class Schedule(Protocol):
-    """Anything that tells the schedule at a time: an SDE."""
-
-    T: float
-    t_min: float
-    t_end: float
-
-    def at(self, t: float) -> Node:
-        """The schedule at time t."""
+__all__ = ["Clock", "Part", "check_eta", "merge"]
 
 
 @final
@@ -33,24 +21,24 @@ class Schedule(Protocol):
 class Clock:
     """c = exp(2 eta^2 lambda), in which the noise of the reverse SDE is a Brownian motion, or -t.
 
-    Both run from noise to data. Times are told by their position u, which is log c ("snr") or
-    -t ("t"); lengths of c only ever as ratios, since c itself may span more than a float holds.
+    Both run from noise to data. A time has a position u, which is log c ("snr") or -t ("t").
+    Lengths of c are computed as ratios only, since c itself may span more than a float holds.
 
     Args:
         sde: the SDE on whose schedule the solver runs.
         strength: 2 eta^2, or 0 for the clock -t.
     """
 
-    sde: Schedule
+    sde: SDE
     strength: float
 
     @classmethod
-    def of(cls, sde: Schedule, eta: Eta, name: str, t: float) -> Clock:
+    def of(cls, sde: SDE, eta: Eta, name: str, t: float) -> Clock:
         """The clock of this name, by default ("") "snr" where the SDE is affine at time t.
 
         Without noise (eta = 0) it is "t"; for eta a function of time that of eta = 1.
         """
-        if not hasattr(sde, "at"):
+        if not isinstance(sde, SDE):
             raise wrong_type("sde", "an SDE", sde, "pass the SDE that the solver walks")
         affine = sde.at(t).affine
         name = choice("clock", name or ("snr" if affine else "t"), ("snr", "t"))
@@ -63,7 +51,7 @@ class Clock:
 
     def position(self, t: float) -> float:
         """Where on the clock a time lies: log c or -t; infinite where the log-SNR is."""
-        return self.strength * self.sde.at(t).log_snr if self.strength else -t
+        return float(self.strength * self.sde.at(t).log_snr) if self.strength else -t
 
     def share(self, u: float, v: float, a: float, b: float) -> float:
         """(c_v - c_u) / (c_b - c_a), for positions a <= u <= v <= b."""

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, finite, nonnegative
+from scoresde._check import seed as as_seed
 from scoresde.node import Node
-from scoresde.noise.base import LEVY, PRIOR, Noise, check_seed, draw, key
-from scoresde.noise.clock import Clock, Part, Schedule, merge
+from scoresde.noise.base import Independent, Noise
+from scoresde.noise.clock import Clock, Part, merge
+from scoresde.sde import SDE
 
 __all__ = ["PathOnGrid"]
 
@@ -56,7 +58,7 @@ class PathOnGrid(Noise):
     """
 
     seed: int
-    sde: Schedule
+    sde: SDE
     times: Sequence[float]
     eta: float = 1.0
     clock: str = ""
@@ -67,8 +69,8 @@ class PathOnGrid(Noise):
     _at: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value in zip(("seed", "first"), check_seed(self.seed, self.first), strict=True):
-            object.__setattr__(self, name, value)
+        for name in ("seed", "first", "segment"):
+            object.__setattr__(self, name, as_seed(getattr(self, name), name))
         nonnegative("eta", self.eta, "the stochasticity of the process, a number")
         times = tuple(finite("times", t, "remove it from the grid") for t in self.times)
         up = times[::-1] if times and times[0] > times[-1] else times
@@ -94,34 +96,32 @@ class PathOnGrid(Noise):
             raise fail("times", "a grid that holds every node asked for", t, remedy)
         return i
 
-    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
-        if now.t == nxt.t or self.segment == PRIOR:
-            return draw(key(self.seed, self.segment, now.t, nxt.t, stage), self.first, like)
-        return merge(self._parts(like, now.t, nxt.t, stage, levy=False))[0].to(like.dtype)
+    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
+        if now.t == nxt.t:
+            return self.draw(like, at=now.t)
+        return merge(self._parts(like, now.t, nxt.t, levy=False))[0].to(like.dtype)
 
     def levy(self, like: Tensor, now: Node, nxt: Node) -> tuple[Tensor, Tensor]:
-        if now.t == nxt.t or self.segment == PRIOR:
+        if now.t == nxt.t:
             return super().levy(like, now, nxt)
-        w, h = merge(self._parts(like, now.t, nxt.t, 0, levy=True))
+        w, h = merge(self._parts(like, now.t, nxt.t, levy=True))
         h = torch.zeros_like(w) if h is None else h
         return w.to(like.dtype), (h if now.t > nxt.t else h.neg_()).to(like.dtype)
 
-    def _parts(
-        self, like: Tensor, now: float, nxt: float, stage: int, levy: bool
-    ) -> Iterator[Part]:
-        """The leaves on the way, in one order whichever way it runs: the same bits."""
+    def _parts(self, like: Tensor, now: float, nxt: float, levy: bool) -> Iterator[Part]:
+        """The intervals of the finest grid in between, in the same order in both directions."""
         (i, j), clock = sorted((self._index(now), self._index(nxt))), self._clock
         start, end = self._at[j], self._at[i]
         wide = torch.empty_like(like, dtype=torch.float64)
+        increments = Independent(self.seed, self.first, self.segment)
+        areas = increments.stream("levy")
+        nodes = [Node(t, 0.0) for t in self._up[i : j + 1]]
         for k in range(i, j):
             share = clock.share(self._at[k + 1], self._at[k], start, end)
             rest = clock.share(self._at[k + 1], end, start, end)
-            area = self._leaf(k, wide, LEVY) if levy else None
-            yield share, rest, self._leaf(k, wide, stage), area
-
-    def _leaf(self, k: int, like: Tensor, stage: int) -> Tensor:
-        number = key(self.seed, self.segment, self._up[k], self._up[k + 1], stage)
-        return draw(number, self.first, like)
+            ends = nodes[k - i], nodes[k - i + 1]
+            area = areas.normal(wide, *ends) if levy else None
+            yield share, rest, increments.normal(wide, *ends), area
 
     def on_segment(self, segment: int) -> PathOnGrid:
         return replace(self, segment=segment)

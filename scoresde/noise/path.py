@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import final
 
-import torch
 from torch import Tensor
 
 from scoresde._check import fail, whole, wrong_type
+from scoresde._check import seed as as_seed
+from scoresde._tensor import Eta
 from scoresde.node import Node
-from scoresde.noise.base import PRIOR, Noise, Rows, check_seed, draw, key
-from scoresde.noise.clock import Clock, Eta, Part, Schedule, check_eta, merge
-from scoresde.noise.tree import Piece, Store, Tree, lattice, pieces_between
+from scoresde.noise.base import Independent, Noise, samples_per_block
+from scoresde.noise.clock import Clock, Part, check_eta, merge
+from scoresde.noise.lattice import lattice, pieces_between
+from scoresde.noise.tree import Fresh, Piece, Samples, Store, Tree
+from scoresde.sde import SDE
 
 __all__ = ["BrownianPath"]
 
@@ -82,7 +85,7 @@ class BrownianPath(Noise):
     """
 
     seed: int
-    sde: Schedule
+    sde: SDE
     eta: Eta = field(default=1.0, kw_only=True)
     depth: int = field(default=11, kw_only=True)
     first: int = field(default=0, kw_only=True)
@@ -92,9 +95,9 @@ class BrownianPath(Noise):
     _store: Store = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value in zip(("seed", "first"), check_seed(self.seed, self.first), strict=True):
-            object.__setattr__(self, name, value)
-        if not all(hasattr(self.sde, name) for name in ("at", "T", "t_min", "t_end")):
+        for name in ("seed", "first", "segment"):
+            object.__setattr__(self, name, as_seed(getattr(self, name), name))
+        if not isinstance(self.sde, SDE):
             raise wrong_type("sde", "an SDE", self.sde, "pass the SDE that the solver walks")
         check_eta(self.eta)
         depth = whole(self.depth)
@@ -120,29 +123,29 @@ class BrownianPath(Noise):
             if now != nxt:
                 self._pieces(now, nxt)
 
-    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
-        if now.t == nxt.t or self.segment == PRIOR:
-            return draw(key(self.seed, self.segment, now.t, nxt.t, stage), self.first, like)
-        return self._merged(like, now.t, nxt.t, stage, levy=False)[0]
+    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
+        if now.t == nxt.t:
+            return self.draw(like, at=now.t)
+        return self._merged(like, now.t, nxt.t, levy=False)[0]
 
     def levy(self, like: Tensor, now: Node, nxt: Node) -> tuple[Tensor, Tensor]:
-        if now.t == nxt.t or self.segment == PRIOR:
+        if now.t == nxt.t:
             return super().levy(like, now, nxt)
-        z, h = self._merged(like, now.t, nxt.t, 0, levy=True)
+        z, h = self._merged(like, now.t, nxt.t, levy=True)
         up = self._place(now.t) > self._place(nxt.t)
         return z, h.neg_() if up else h
 
-    def _merged(
-        self, like: Tensor, now: float, nxt: float, stage: int, levy: bool
-    ) -> tuple[Tensor, ...]:
-        pieces, rows = self._pieces(now, nxt), Rows.of(like, self.first)
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        with self._store.of(rows, dtype) as records:
-            tree = Tree(self._share, self._normals(rows, dtype, stage), stage, records)
+    def _merged(self, like: Tensor, now: float, nxt: float, levy: bool) -> tuple[Tensor, ...]:
+        pieces, samples = (
+            self._pieces(now, nxt),
+            Samples.around(like, self.first, samples_per_block),
+        )
+        with self._store.of(samples) as records:
+            tree = Tree(self._share, self._fresh(samples), records)
             for piece in (pieces[0], pieces[-1]):
                 tree.touch(piece)
             made = merge(self._parts(tree, pieces, levy))
-        return tuple(rows.take(x, like) for x in made if x is not None)
+        return tuple(samples.take(x, like, self.first) for x in made if x is not None)
 
     def _parts(self, tree: Tree, pieces: list[Piece], levy: bool) -> Iterator[Part]:
         a, b = pieces[0].a, pieces[-1].b
@@ -150,18 +153,10 @@ class BrownianPath(Noise):
             share, rest = self._share(piece.a, piece.b, a, b), self._share(piece.a, b, a, b)
             yield (share, rest, *(tree.both(piece) if levy else (tree.z(piece), None)))
 
-    def _normals(
-        self, rows: Rows, dtype: torch.dtype, stage: int
-    ) -> Callable[[float, int], Tensor]:
-        size = lattice(self.depth)
-
-        def fresh(place: float, kind: int) -> Tensor:
-            # as a fraction, so that depth does not matter; no time is negative, so no draw for
-            # a node of a grid has such a key
-            number = key(self.seed, self.segment, place / size, -1.0 - kind, stage)
-            return rows.normals(number).to(dtype)
-
-        return fresh
+    def _fresh(self, samples: Samples) -> Fresh:
+        noise, like = Independent(self.seed, samples.first, self.segment, "path"), samples.like()
+        size = lattice(self.depth)  # places are told as fractions, which do not depend on depth
+        return lambda place, kind: noise.draw(like, kind, at=place / size)
 
     def _share(self, p: float, q: float, a: float, b: float) -> float:
         """The share that [p, q] has of [a, b] in the clock, for places of the lattice."""

@@ -7,57 +7,51 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from torch import Tensor
 
-from scoresde.noise.base import Rows
-
-__all__ = ["Piece", "Records", "Store", "Tree", "lattice", "pieces_between", "split_weights"]
-
-_FIVES = 125
-_ROOT = 20
+__all__ = ["MOST_BYTES", "Fresh", "Piece", "Records", "Samples", "Store", "Tree", "split_weights"]
 
 
-def lattice(depth: int) -> int:
-    """Units of the range: every round fraction is a whole number of them."""
-    return _FIVES << depth
+@final
+@dataclass(frozen=True)
+class Samples:
+    """The samples that a tree holds, and in which precision: more than those of a batch.
 
+    A sample then has the same place in the tensors of a tree whatever the batch, and with it the
+    same rounding in vectorised arithmetic.
 
-@lru_cache(maxsize=32)
-def _denominators(depth: int) -> tuple[int, ...]:
-    """2^a 5^b up to 2^depth, the roundest first.
-
-    25 comes after 32, 50 after 64 and so on: grids of 16, 20, 32 or 40 steps then cost two thirds
-    of what they would, those of 25, 50 or 100 steps a third more.
+    Args:
+        first, count: their numbers are first ... first + count - 1.
+        size: entries of a sample.
+        dtype: float64 for states of float64, else float32.
     """
-    found = (b << a for b in (1, 5, 25, _FIVES) for a in range(depth + 1))
-    known = (d for d in found if d <= 1 << depth)
-    return tuple(sorted(known, key=lambda d: 1.3 * d if d % 25 == 0 else d))
 
+    first: int
+    count: int
+    size: int
+    dtype: torch.dtype
 
-@lru_cache(maxsize=32)
-def _roots(depth: int) -> tuple[int, ...]:
-    """The ends of the intervals that are drawn independently, over one range."""
-    size = lattice(depth)
-    known = (d for d in _denominators(depth) if d <= _ROOT)
-    return tuple(sorted({i * size // d for d in known for i in range(d + 1)}))
+    @classmethod
+    def around(cls, like: Tensor, first: int, group: Callable[[int], int]) -> Samples:
+        """Those of a batch, filled up to whole groups of `group(size)` samples."""
+        size = max(1, math.prod(like.shape[1:]))
+        step = group(size)
+        start, stop = first // step * step, -(-(first + like.shape[0]) // step) * step
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return cls(start, stop - start, size, dtype)
 
+    def like(self) -> Tensor:
+        """An empty tensor (count, size) on the CPU, for draws to be shaped as."""
+        return torch.empty((self.count, self.size), dtype=self.dtype, device="cpu")
 
-@lru_cache(maxsize=1 << 16)
-def _cut(depth: int, a: int, b: int) -> int | None:
-    """The roundest point in (a, b), nearest the middle; None in a leaf. 0 <= a, b <= range."""
-    if b - a <= lattice(depth) >> depth:
-        return None
-    for d in _denominators(depth):
-        step = lattice(depth) // d
-        inside = range(a // step + 1, (b - 1) // step + 1)
-        if inside:
-            return min(inside, key=lambda i: abs(2 * i * step - a - b)) * step
-    return None
+    def take(self, values: Tensor, like: Tensor, first: int) -> Tensor:
+        """The rows of a batch that begins with sample number `first`, in its form."""
+        start = first - self.first
+        part = values[start : start + like.shape[0]]
+        return part.reshape(like.shape).to(like.device, like.dtype)
 
 
 @final
@@ -73,34 +67,6 @@ class Piece:
 
     def cut_at(self, s: float, leaf: bool = False) -> tuple[Piece, Piece]:
         return Piece(self.a, s, self, False, leaf), Piece(s, self.b, self, True, leaf)
-
-
-def pieces_between(depth: int, a: float, b: float) -> list[Piece]:
-    """The pieces that make up [a, b], in order; none if both ends lie inside one leaf."""
-    size, out = lattice(depth), list[Piece]()
-    for turn in range(math.floor(a / size), math.ceil(b / size)):
-        for low, high in pairwise(_roots(depth)):
-            if a < turn * size + high and turn * size + low < b:
-                root = Piece(turn * size + low, turn * size + high)
-                if not _cover(depth, root, turn * size, a, b, out):
-                    return []
-    return out
-
-
-def _cover(depth: int, piece: Piece, origin: int, a: float, b: float, out: list[Piece]) -> bool:
-    """Append the parts of a piece that lie in [a, b]; False if that takes two cuts of a leaf."""
-    if a <= piece.a and piece.b <= b:
-        out.append(piece)
-        return True
-    inner = _cut(depth, int(piece.a) - origin, int(piece.b) - origin)
-    if inner is None:
-        begins = piece.a < a
-        out.append(piece.cut_at(a if begins else b, leaf=True)[begins])
-        return not (begins and b < piece.b)
-    left, right = piece.cut_at(origin + inner)
-    if a < left.b and not _cover(depth, left, origin, a, b, out):
-        return False
-    return right.a >= b or _cover(depth, right, origin, a, b, out)
 
 
 Weights = tuple[tuple[float, float, float, float], ...]
@@ -131,6 +97,9 @@ def split_weights(theta: float, rest: float) -> Weights:
 _Z, _H, _CUT, _LEAF = 0, 1, 2, 4
 """What a fresh normal is for; a cut and a leaf take two."""
 
+Fresh: TypeAlias = Callable[[float, int], Tensor]
+"""Standard normals for a place in the tree and one of the four kinds above, or its successor."""
+
 
 @final
 @dataclass(eq=False, slots=True)
@@ -148,19 +117,17 @@ class Tree:
 
     Args:
         share: the share that [p, q] has of [a, b] in the clock.
-        fresh: standard normals for (place, kind).
-        stage: tells the paths apart in what is kept.
+        fresh: standard normals for (place, kind), shaped as the records.
         records: what is kept; results do not depend on it.
     """
 
     def __init__(
         self,
         share: Callable[[float, float, float, float], float],
-        fresh: Callable[[float, int], Tensor],
-        stage: int,
+        fresh: Fresh,
         records: Records,
     ) -> None:
-        self._share, self._fresh, self._stage, self._records = share, fresh, stage, records
+        self._share, self._fresh, self.records = share, fresh, records
 
     def z(self, piece: Piece) -> Tensor:
         """The normalised increment over a piece."""
@@ -179,20 +146,20 @@ class Tree:
         while line[-1].parent is not None:
             line.append(line[-1].parent)
         for above in reversed(line):
-            self._records.touch(self._at(above))
+            self.records.touch(self._at(above))
 
     def _at(self, piece: Piece) -> tuple[float, ...]:
         parent = piece.parent
         if parent is None:
-            return self._stage, piece.a, piece.b
-        return self._stage, parent.a, parent.b, piece.a if piece.right else piece.b
+            return piece.a, piece.b
+        return parent.a, parent.b, piece.a if piece.right else piece.b
 
     def _record(self, piece: Piece) -> _Record:
         parent = piece.parent
         if parent is None:
-            return self._records.get(self._at(piece), lambda: _Record((self._fresh(piece.a, _Z),)))
+            return self.records.get(self._at(piece), lambda: _Record((self._fresh(piece.a, _Z),)))
         s = piece.a if piece.right else piece.b
-        return self._records.get(self._at(piece), lambda: self._split(piece, parent, s))
+        return self.records.get(self._at(piece), lambda: self._split(piece, parent, s))
 
     def _split(self, piece: Piece, parent: Piece, s: float) -> _Record:
         z, h = self.both(parent)
@@ -229,7 +196,7 @@ def _mix(weights: tuple[float, ...], x: Tensor, y: Tensor, n: Tensor) -> Tensor:
     return out.add_(y, alpha=weights[1]).add_(n, alpha=weights[2])
 
 
-_MOST = 1 << 28
+MOST_BYTES = 1 << 28
 """Bytes kept at most, four tensors to a record."""
 
 
@@ -268,20 +235,20 @@ class Store:
         self.places: dict[float, float] = {}
         self._most = most
         self._lock = threading.Lock()
-        self._of: tuple[Rows, torch.dtype] | None = None
+        self._of: Samples | None = None
         self._records = Records(most)
 
     def __reduce__(self) -> tuple[type[Store], tuple[int]]:
         return Store, (self._most,)
 
     @contextmanager
-    def of(self, rows: Rows, dtype: torch.dtype) -> Iterator[Records]:
-        """The records of the samples in these rows, for one thread at a time."""
+    def of(self, samples: Samples) -> Iterator[Records]:
+        """The records of these samples, for one thread at a time."""
         with self._lock:
-            if self._of != (rows, dtype):
-                size = (rows.stop - rows.start) * rows.rows * rows.size * dtype.itemsize
-                self._of = rows, dtype
-                self._records = Records(max(2, min(self._most, _MOST // max(1, 4 * size))))
+            if self._of != samples:
+                size = samples.count * samples.size * samples.dtype.itemsize
+                self._of = samples
+                self._records = Records(max(2, min(self._most, MOST_BYTES // max(1, 4 * size))))
             try:
                 yield self._records
             finally:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import choice, fail, instance, need, path_of, positive_int, wrong_type
+from scoresde._check import seed as as_seed
 from scoresde._io import remove, replacing
 from scoresde._progress import progress as progress_of
 from scoresde.data.samples import (
@@ -28,7 +29,6 @@ from scoresde.data.samples import (
     whole,
 )
 from scoresde.nets.embed import LabelEmbedding
-from scoresde.noise.base import check_seed
 from scoresde.quantisation import Quantisation
 from scoresde.sampler.manifest import claim, explained_shard, mine, settings_of, sweep_shards, turn
 from scoresde.sampler.registry import check_shape
@@ -211,7 +211,7 @@ def _checked(
     if isinstance(shape, int) or not isinstance(shape, Sequence) or not shape:
         raise wrong_type("shape", "(*D), that of one sample", shape, "pass e.g. (1, 28, 28)")
     sizes = check_shape((n, *shape))[1:]
-    seed, first = check_seed(seed, first)
+    seed, first = as_seed(seed), as_seed(first, "first")
     size = None if batch_size is None else min(positive_int("batch_size", batch_size), shard)
     if quantisation is not None:
         instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")

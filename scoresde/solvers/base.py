@@ -16,7 +16,7 @@ from torch import Tensor
 from scoresde._check import fail, floating, instance, same_shape, show, wrong_type
 from scoresde._tensor import lincomb
 from scoresde.node import Node
-from scoresde.noise import RENOISE, Noise
+from scoresde.noise import Noise
 from scoresde.process import Process, ReverseSDE
 from scoresde.schedule.grid import LEAST_SIGNAL, Grid
 from scoresde.sde import SDE, AffineSDE
@@ -432,7 +432,7 @@ def between(sde: SDE, x: Tensor, end: float, start: float, noise: Noise) -> Tens
             "grid", "a single segment on an SDE that is not affine", sde, "drop the rest"
         )
     scale, std = sde.transition(end, start)
-    return lincomb((scale, x), (std, noise.normal(x, sde.at(end), sde.at(start), RENOISE)))
+    return lincomb((scale, x), (std, noise.stream("renoise").draw(x)))
 
 
 class Corrector(ABC):

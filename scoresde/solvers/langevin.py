@@ -63,9 +63,9 @@ class Langevin(Corrector):
         return nonnegative(f"step({node.t:g})", value, "mend the function of t")
 
     def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
-        walk, e = reverse(process), self.size(node)
-        for stage in range(self.steps):
-            z = noise.normal(x, node, node, stage)
+        walk, e, draws = reverse(process), self.size(node), noise.stream("langevin")
+        for number in range(self.steps):
+            z = draws.draw(x, number, at=node.t)
             x = walk.predict(node, x).mix(1.0, "score", e, (math.sqrt(2.0 * e), z))
         return x
 

@@ -134,11 +134,11 @@ def test_on_a_line_the_flow_is_optimal_and_a_stochastic_sampler_forgets_its_star
     exact = transport_gap(flow(LINE), (1000, 1), batches=4, dtype=DOUBLE)
     assert exact.gap == 0
     assert exact.coupling > 0.5
-    sampler = flow(LINE).sample((4000, 1), seed=0, dtype=DOUBLE)
-    z = torch.special.ndtri((sampler.argsort(0).argsort(0) + 0.5) / 4000)
+    sampler = flow(LINE).sample((40_000, 1), seed=0, dtype=DOUBLE)
+    z = torch.special.ndtri((sampler.argsort(0).argsort(0) + 0.5) / 40_000)
     best = float((z * sampler).mean())  # E<z, x> of the monotone map; 0 if independent
     noisy = ReverseSampler(VPSDE(), LINE.under(VPSDE()), "ancestral", steps=200)
-    found = transport_gap(noisy, (1000, 1), batches=8, dtype=DOUBLE)
+    found = transport_gap(noisy, (1000, 1), batches=32, dtype=DOUBLE)
     assert abs(found.gap - 2 * best) < 4 * found.standard_error < 0.5
     assert best > 1
 

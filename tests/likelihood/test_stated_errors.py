@@ -33,12 +33,13 @@ from scoresde import (
     sample_to,
 )
 from scoresde.noise import Independent
+from scoresde.noise.dyadic import DyadicPath
 from scoresde.prediction import Prediction
 from scoresde.schedule.grid import log_snr
 from scoresde.solvers import AdaptiveSDE, Unfinished, UnfinishedWarning
 from scoresde.solvers.adaptive.base import Caller, Tally, error_norm
 from scoresde.solvers.adaptive.ode import Angle, Flow
-from scoresde.solvers.adaptive.sde import BrownianTree, _Walk
+from scoresde.solvers.adaptive.sde import _Walk
 
 D = torch.float64
 VP = VPSDE()
@@ -231,7 +232,7 @@ def test_the_next_level_of_the_reverse_sde_by_hand() -> None:
     """Doubled where 0.9 e^(-2/3) >= 2 for this error and the last; halved by a rejection."""
     x, segment = torch.zeros(4, 1, dtype=D), log_snr(VP, 4).times
     process = ReverseSDE(VP, TWO.under(VP), 1.0)
-    tree = BrownianTree(VP, segment, Independent(0), x)
+    tree = DyadicPath(VP, segment, Independent(0), x)
     walk = _Walk.start(AdaptiveSDE(), tree, Caller(process, 4), x, Tally.of(4, VP.T))
     walk.begin(4)
     level = int(walk.level[0]) + 2

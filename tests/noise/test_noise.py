@@ -1,4 +1,4 @@
-"""Noise: a pure function of (seed, sample, segment, interval, stage), and normal."""
+"""Noise: a pure function of seed, stream, segment, sample, interval or counter; and normal."""
 
 import itertools
 import math
@@ -65,7 +65,7 @@ def test_a_sample_has_its_path_in_any_batch(shape: tuple[int, ...], clock: str) 
 
 
 @pytest.mark.parametrize("make", [Independent, lambda seed: PathOnGrid(seed, VP, (0.5, 0.4))])
-def test_only_the_seed_the_leg_the_interval_and_the_stage_matter(
+def test_only_the_seed_the_stream_the_segment_and_the_place_matter(
     make: Callable[[int], Noise],
 ) -> None:
     like, noise = torch.empty(4, 3), make(0)
@@ -79,17 +79,22 @@ def test_only_the_seed_the_leg_the_interval_and_the_stage_matter(
         make(1).normal(like, NOW, NXT),
         noise.on_segment(1).normal(like, NOW, NXT),
         noise.on_segment(2).normal(like, NOW, NXT),
-        noise.normal(like, NOW, NXT, stage=1),
-        noise.normal(like, NOW, NOW, stage=1),
-        noise.normal(like, NOW, NOW, stage=2),
-        noise.normal(like, NXT, NXT, stage=1),
-        noise.on_segment(1).normal(like, NOW, NOW, stage=1),
+        noise.stream("levy").normal(like, NOW, NXT),
+        noise.draw(like, 1),
+        noise.draw(like, 1, 0),
+        noise.draw(like, 1, at=NOW.t),
+        noise.draw(like, 2, at=NOW.t),
+        noise.draw(like, 1, at=NXT.t),
+        noise.on_segment(1).draw(like, 1, at=NOW.t),
+        noise.stream("langevin").draw(like, 1, at=NOW.t),
         noise.from_sample(4).normal(like, NOW, NXT),
         noise.prior(like),
     ]
     for a, b in itertools.combinations(others, 2):
         assert not bool((a == b).any())
     assert torch.equal(noise.prior(like), noise.on_segment(5).prior(like))
+    assert torch.equal(noise.normal(like, NOW, NOW), noise.draw(like, at=NOW.t))
+    assert torch.equal(noise.stream("steps").normal(like, NOW, NXT), base)
     assert not torch.equal(noise.prior(like), make(1).prior(like))
     torch.set_rng_state(state)
     noise.normal(like, NOW, NXT)
@@ -146,12 +151,12 @@ def series(x: Tensor, y: Tensor) -> float:
 
 
 @pytest.mark.parametrize("shape", [(2,), (300,)])
-def test_steps_samples_stages_legs_and_seeds_are_uncorrelated(shape: tuple[int, ...]) -> None:
+def test_steps_samples_streams_segments_and_seeds_are_uncorrelated(shape: tuple[int, ...]) -> None:
     n = 60_000 // math.prod(shape)
     like, noise = torch.empty(n, *shape), Independent(0)
     nodes = [VP.at(t) for t in (1.0, 0.9, 0.8, 0.7, 0.6)]
     drawn = [noise.normal(like, a, b) for a, b in itertools.pairwise(nodes)]
-    drawn += [noise.normal(like, nodes[0], nodes[1], stage=s) for s in (1, 2)]
+    drawn += [noise.stream(s).normal(like, nodes[0], nodes[1]) for s in ("levy", "renoise")]
     drawn += [noise.on_segment(1).normal(like, nodes[0], nodes[1]), noise.prior(like)]
     drawn += [Independent(1).normal(like, nodes[0], nodes[1])]
     drawn += [noise.from_sample(n).normal(like, nodes[0], nodes[1])]
@@ -264,7 +269,7 @@ def test_coarse_increments_are_normal_and_disjoint_ones_independent(clock: str) 
     for x in (early, late):
         assert abs(float(x.var()) - 1) < 4 * math.sqrt(2 / x.numel()) and ks(x) > 1e-3
     assert abs(series(early, late)) < 4.5
-    assert abs(series(early, noise.normal(like, VP.at(1.0), VP.at(0.5), stage=1))) < 4.5
+    assert abs(series(early, noise.stream("levy").normal(like, VP.at(1.0), VP.at(0.5)))) < 4.5
     assert abs(series(early, noise.on_segment(1).normal(like, VP.at(1.0), VP.at(0.5)))) < 4.5
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from registry import ALL_SDES
 from torch import Tensor
 
+import scoresde.noise.base as base
 import scoresde.noise.tree as tree
 from scoresde import EDMSDE, SDE, VPSDE, Adams, Gaussian, Grid, ReverseSDE
 from scoresde.node import Node
 from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
-from scoresde.noise.base import Rows
 from scoresde.noise.tree import split_weights
 from scoresde.schedule.grid import karras, log_snr, uniform
 from scoresde.solvers import SRA1
@@ -84,12 +84,12 @@ def impulses(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
     """Each draw is a unit vector of its own along the entries of a sample: the path is linear."""
     seen: dict[int, int] = {}
 
-    def unit(self: Rows, key: int) -> Tensor:
-        out = torch.zeros((self.stop - self.start) * self.rows, self.size)
+    def unit(key: int, first: int, like: Tensor) -> Tensor:
+        out = torch.zeros_like(like)
         out[:, seen.setdefault(key, len(seen))] = 1.0
         return out
 
-    monkeypatch.setattr(Rows, "normals", unit)
+    monkeypatch.setattr(base, "normals", unit)
     return seen
 
 
@@ -238,7 +238,7 @@ def test_the_order_of_queries_and_what_is_kept_do_not_matter(kept: int) -> None:
         assert torch.equal(z, fresh[k][0]) and torch.equal(h, fresh[k][1])
         z.zero_(), h.zero_()  # what is handed out is the caller's own
         path.normal(like[:1], *asked[k])
-        path.normal(like, *asked[k], stage=1)
+        path.on_segment(1).normal(like, *asked[k])
 
 
 def test_the_depth_leaves_round_fractions_alone() -> None:
@@ -258,14 +258,15 @@ def test_walked_upwards_increments_are_the_same_and_areas_change_sign() -> None:
             assert torch.equal(up, path.normal(like, y, x))
 
 
-def test_seed_leg_stage_and_langevin_draws_are_apart() -> None:
+def test_seeds_segments_streams_and_langevin_draws_are_apart() -> None:
     path, like = BrownianPath(0, VP), torch.empty(20_000, 1)
     a, b = VP.at(0.5), VP.at(0.4)
     drawn = [
         *path.levy(like, a, b),
-        path.normal(like, a, b, stage=1),
-        path.normal(like, a, a, stage=0),
-        path.normal(like, a, a, stage=1),
+        path.stream("levy").normal(like, a, b),
+        path.draw(like, at=a.t),
+        path.stream("langevin").draw(like, at=a.t),
+        path.stream("langevin").draw(like, 1, at=a.t),
         path.normal(like, b, VP.at(0.3)),
         path.on_segment(1).normal(like, a, b),
         BrownianPath(1, VP).normal(like, a, b),
@@ -278,7 +279,10 @@ def test_seed_leg_stage_and_langevin_draws_are_apart() -> None:
         assert abs(float((x * y).mean())) < 5 / math.sqrt(len(like))
     assert torch.equal(path.prior(like), Independent(0).prior(like))
     assert torch.equal(path.prior(like), path.on_segment(3).prior(like))
-    assert torch.equal(path.normal(like, a, a, 2), Independent(0).normal(like, a, a, 2))
+    assert torch.equal(path.normal(like, a, a), Independent(0).normal(like, a, a))
+    for name in ("langevin", "renoise", "levy"):
+        mine, plain = path.on_segment(2).stream(name), Independent(0).on_segment(2).stream(name)
+        assert torch.equal(mine.draw(like, 3), plain.draw(like, 3))
     z, h = path.levy(like, a, a)
     assert not torch.equal(z, h)
 
@@ -355,8 +359,8 @@ def test_solvers_on_any_grids_approach_one_path() -> None:
 
 
 def count(monkeypatch: pytest.MonkeyPatch, grid: Grid, levy: bool) -> float:
-    drawn, draw = [], Rows.normals
-    monkeypatch.setattr(Rows, "normals", lambda self, key: drawn.append(key) or draw(self, key))
+    drawn, draw = [], base.normals
+    monkeypatch.setattr(base, "normals", lambda key, *rest: drawn.append(key) or draw(key, *rest))
     path, like = BrownianPath(0, VP), torch.empty(2, 2)
     for a, b in pairwise(nodes(VP, grid)):
         path.levy(like, a, b) if levy else path.normal(like, a, b)
@@ -385,7 +389,7 @@ def test_no_more_is_kept_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for a, b in pairwise(nodes(VP, karras(VP, 60))):
         path.normal(like, a, b)
     assert len(path._store._records._kept) <= 3 * path.depth
-    monkeypatch.setattr(tree, "_MOST", 1)
+    monkeypatch.setattr(tree, "MOST_BYTES", 1)
     small = path.from_sample(0)
     small.normal(like, VP.at(0.5), VP.at(0.4))
     assert len(small._store._records._kept) <= 2

@@ -38,7 +38,7 @@ from scoresde import (
 )
 from scoresde.nets import MLP
 from scoresde.node import Node
-from scoresde.noise import PRIOR, Independent, Noise, PathOnGrid
+from scoresde.noise import Independent, Noise, PathOnGrid
 from scoresde.sampler import SOLVERS
 from scoresde.sampler.plan import AUTO
 from scoresde.sampler.registry import as_solver
@@ -84,22 +84,31 @@ class Counted(nn.Module):
 class Recorded(Noise):
     """Independent noise that writes down what each sample gets."""
 
-    def __init__(self, seed: int, first: int = 0, segment: int = 0, book: Any = None) -> None:
-        self.seed, self.first, self.segment = seed, first, segment
+    def __init__(self, source: Independent, book: Any = None) -> None:
+        self.source, self.seed, self.first = source, source.seed, source.first
+        self.segment = source.segment
         self.book = {} if book is None else book
 
-    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
-        source = Independent(self.seed, self.first, self.segment)
-        z = source.normal(like, now, nxt, stage)
+    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
+        return self.written(self.source.normal(like, now, nxt), now.t, nxt.t)
+
+    def draw(self, like: Tensor, *number: int, at: float = 0.0) -> Tensor:
+        return self.written(self.source.draw(like, *number, at=at), at, *number)
+
+    def written(self, z: Tensor, *key: float) -> Tensor:
         for row, value in enumerate(z):
-            self.book[self.first + row, self.segment, now.t, nxt.t, stage] = value.tolist()
+            whole = self.first + row, self.source.name, self.segment, *key
+            self.book[whole] = value.tolist()
         return z
 
+    def stream(self, name: str) -> Recorded:
+        return Recorded(self.source.stream(name), self.book)
+
     def on_segment(self, segment: int) -> Recorded:
-        return Recorded(self.seed, self.first, segment, self.book)
+        return Recorded(self.source.on_segment(segment), self.book)
 
     def from_sample(self, first: int) -> Recorded:
-        return Recorded(self.seed, first, self.segment, self.book)
+        return Recorded(self.source.from_sample(first), self.book)
 
 
 # Seeds
@@ -117,7 +126,7 @@ def test_noise_of_a_sample_does_not_depend_on_batch_or_split(
 ) -> None:
     """Bitwise, and so samples agree to rounding; a block of noise has 341 rows of size 3."""
     sampler = ReverseSampler(VP, network(dim=3).double(), "predictor_corrector", steps=2)
-    whole, parts = Recorded(seed), Recorded(seed)
+    whole, parts = (Recorded(Independent(seed)) for _ in range(2))
     expected = sampler.sample((n, 3), noise=whole, first=first)
     cut = min(cut, n - 1)
     pieces = [(first, cut), (first + cut, n - cut)]
@@ -127,7 +136,7 @@ def test_noise_of_a_sample_does_not_depend_on_batch_or_split(
         if size
     ]
     assert whole.book == parts.book
-    assert {key[1] for key in whole.book} == {PRIOR, 0}
+    assert {key[1] for key in whole.book} == {"prior", "steps", "langevin"}
     assert {key[0] for key in whole.book} == set(range(first, first + n))
     torch.testing.assert_close(torch.cat(made), expected, rtol=1e-11, atol=1e-11)
 
@@ -540,11 +549,20 @@ class AwayNoise(Noise):
     def __init__(self, operations: Operations, inner: Noise) -> None:
         self.operations, self.inner, self.seed = operations, inner, inner.seed
 
-    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
+    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
         self.operations.away = True
-        out = self.inner.normal(like, now, nxt, stage)
+        out = self.inner.normal(like, now, nxt)
         self.operations.away = False
         return out
+
+    def draw(self, like: Tensor, *number: int, at: float = 0.0) -> Tensor:
+        self.operations.away = True
+        out = self.inner.draw(like, *number, at=at)
+        self.operations.away = False
+        return out
+
+    def stream(self, name: str) -> AwayNoise:
+        return AwayNoise(self.operations, self.inner.stream(name))
 
     def on_segment(self, segment: int) -> AwayNoise:
         return AwayNoise(self.operations, self.inner.on_segment(segment))
@@ -625,18 +643,23 @@ def test_simulated_marginals_match_the_closed_form(name: str) -> None:
 class Impulses(Noise):
     """Row 0 gets the unit of the prior, row k + 1 that of step k, and the last row nothing."""
 
-    seed = 0
+    seed, first, segment = 0, 0, 0
 
-    def __init__(self, times: tuple[float, ...], segment: int = 0) -> None:
-        self.times, self.segment = times, segment
+    def __init__(self, times: tuple[float, ...]) -> None:
+        self.times = times
 
-    def normal(self, like: Tensor, now: Node, nxt: Node, stage: int = 0) -> Tensor:
+    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
         out = torch.zeros_like(like)
-        out[0 if self.segment == PRIOR else 1 + self.times.index(now.t)] = 1.0
+        out[1 + self.times.index(now.t)] = 1.0
+        return out
+
+    def prior(self, like: Tensor) -> Tensor:
+        out = torch.zeros_like(like)
+        out[0] = 1.0
         return out
 
     def on_segment(self, segment: int) -> Impulses:
-        return Impulses(self.times, segment)
+        return self
 
     def from_sample(self, first: int) -> Impulses:
         return self
@@ -710,8 +733,8 @@ def test_path_on_grid_is_one_brownian_path_for_every_grid() -> None:
         torch.testing.assert_close(end, ends[0], rtol=1e-12, atol=1e-12)
     assert 0.6 < float(ends[0].std()) < 1.4
     times = tuple(0.1 + 0.9 * i / 512 for i in range(513))
-    noise = PathOnGrid(0, VP, times, clock="t")
-    x = [simulate(VP, x0 + 1, times[::k], noise=noise).x for k in (1, 2, 4, 8)]
+    noise, x0 = PathOnGrid(0, VP, times, clock="t"), torch.ones(1000, 2, dtype=torch.float64)
+    x = [simulate(VP, x0, times[::k], noise=noise).x for k in (1, 2, 4, 8)]
     gaps = [float((a - b).abs().median()) for a, b in pairwise(x)]
     assert all(0.8 < math.log2(b / a) < 1.2 for a, b in pairwise(gaps)), gaps
 
@@ -755,12 +778,14 @@ def test_teleport_saves_calls_on_data_that_are_no_gaussian() -> None:
     """The same number of steps, all below the time at which the mixture begins to show."""
     model = TWO.under(VP)
     moments = Gaussian.fit(TWO.sample(4000, seed=1))
-    exact = ReverseSampler(VP, model, "unipc_3", steps=300, denoise=False).sample((64, 2), seed=0)
+    exact = ReverseSampler(VP, model, "unipc_3", steps=300, denoise=False).sample(
+        (4000, 2), seed=0
+    )
     errors = {}
     for t_start in (None, 0.7):
         jump = moments if t_start else None
         sampler = ReverseSampler(VP, model, "unipc_3", steps=8, denoise=False)
-        x = sampler.sample((64, 2), seed=0, t_start=t_start, gaussian_start=jump)
+        x = sampler.sample((4000, 2), seed=0, t_start=t_start, gaussian_start=jump)
         errors[t_start] = float((x - exact).norm(dim=1).median())
     assert errors[0.7] < 0.6 * errors[None], errors
 

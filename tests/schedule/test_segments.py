@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scoresde import EDMSDE, VPSDE, Adams, Gaussian, Grid, Heun, ReverseSampler, ReverseSDE
-from scoresde.noise import RENOISE, BrownianPath, Independent, Noise, PathOnGrid
+from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
 from scoresde.schedule.grid import churn, karras, log_snr, restart, sigmoid
 
 MIXTURE = order.mixture_2d()
@@ -40,8 +40,8 @@ def test_churn_with_heun_is_algorithm_2_of_edm() -> None:
         t_hat = t + gamma * t
         if gamma:
             segment += 1
-            again = sde.at(grid.segments[segment][0])
-            z = noise.on_segment(segment).normal(x, sde.at(t), again, RENOISE)
+            z = noise.on_segment(segment).stream("renoise").draw(x)
+            assert grid.segments[segment][0] == pytest.approx(t_hat, rel=1e-9)
             x = x + math.sqrt(t_hat**2 - t**2) * z
         d = (x - model.predict(sde.at(t_hat), x).x0) / t_hat
         ahead = x + (t_next - t_hat) * d

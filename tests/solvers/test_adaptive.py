@@ -31,13 +31,14 @@ from scoresde import (
 )
 from scoresde.node import Node
 from scoresde.noise import Independent, PathOnGrid
+from scoresde.noise.dyadic import DyadicPath
 from scoresde.prediction import Prediction
 from scoresde.sampler.latent import decode, encode, slerp
 from scoresde.schedule.grid import log_snr, uniform
 from scoresde.solvers import SciPySolver, Unfinished
 from scoresde.solvers.adaptive.base import AdaptiveSolver
 from scoresde.solvers.adaptive.ode import AdaptiveODE
-from scoresde.solvers.adaptive.sde import AdaptiveSDE, BrownianTree
+from scoresde.solvers.adaptive.sde import AdaptiveSDE
 from scoresde.solvers.adaptive.tableaux import PAIRS, Pair
 
 VP = order.SDE
@@ -466,7 +467,7 @@ def test_bridged_rejection_is_unbiased_at_every_tolerance(tolerance: float) -> N
 def test_tree_halves_compose_to_the_whole() -> None:
     """W and H of an interval from those of any parts of it: to rounding, at any depth."""
     like = torch.empty(3, 2, dtype=torch.float64)
-    tree = BrownianTree(VP, log_snr(VP, 5).times, Independent(4), like)
+    tree = DyadicPath(VP, log_snr(VP, 5).times, Independent(4), like)
     rows = torch.ones(3, dtype=torch.bool)
 
     def ask(tick: int, level: int) -> tuple[Tensor, Tensor]:
@@ -491,7 +492,7 @@ def test_tree_halves_compose_to_the_whole() -> None:
 
 def test_tree_increments_are_independent_normals() -> None:
     n = 20_000
-    tree = BrownianTree(VP, log_snr(VP, 3).times, Independent(1), torch.empty(n, 1).double())
+    tree = DyadicPath(VP, log_snr(VP, 3).times, Independent(1), torch.empty(n, 1).double())
     rows, columns = torch.ones(n, dtype=torch.bool), []
     for i in range(6):
         tick = torch.full((n,), i << 23)
@@ -507,8 +508,8 @@ def test_tree_is_a_function_of_seed_and_sample() -> None:
     level = torch.tensor([4, 4, 5, 4, 4, 5, 4, 4, 5])
     level = torch.where(ticks % (1 << 22) == 0, torch.full_like(level, 4), level)
     ticks = ticks % (2 << 24)
-    a = BrownianTree(VP, times, Independent(7), whole)
-    b = BrownianTree(VP, times, Independent(7).from_sample(3), part)
+    a = DyadicPath(VP, times, Independent(7), whole)
+    b = DyadicPath(VP, times, Independent(7).from_sample(3), part)
     first = a.increments(ticks, level, torch.ones(9, dtype=torch.bool))
     b.increments(ticks[3:7] * 0, level[3:7] * 0 + 20, torch.ones(4, dtype=torch.bool))
     again = b.increments(ticks[3:7], level[3:7], torch.ones(4, dtype=torch.bool))

@@ -370,7 +370,7 @@ def test_statistics_of_a_mixture_by_regression_along_its_flow() -> None:
     model, x0 = data.under(sde), order.mixture_1d().sample(200)
     found = Statistics.from_model(model, x0, nodes=64)
     spline = found.splines(slice(None))[0]
-    z = Independent(0).normal(x0, *[Node(0.0, 0.0)] * 2)  # the survey's, at every level
+    z = Independent(0).stream("statistics").draw(x0, 0)  # the survey's, at every level
 
     def f_at(lam: float, x: Tensor) -> Tensor:
         node = sde.at(sde.time_of(lam))

@@ -148,7 +148,7 @@ def test_seeds_and_counters_start_at_zero() -> None:
             found = defaults(value)
         except (TypeError, ValueError):  # a protocol or an alias has no signature
             continue
-        for key in {"seed", "first", "segment", "stage", "draw", "classes"} & {*found}:
+        for key in {"seed", "first", "segment", "draw", "classes"} & {*found}:
             if found[key] not in (0, None) and name != "scoresde.ddpm.chain.DDPM.linear":
                 wrong[name, key] = found[key]
     assert not wrong and len(PUBLIC) > 200

@@ -13,6 +13,7 @@ from scoresde._check import fail, instance, positive
 from scoresde._tensor import Scalar, expand, lincomb
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
+from scoresde.noise.dyadic import FINEST, DyadicPath
 from scoresde.process import Process
 from scoresde.schedule.grid import Grid
 from scoresde.sde import AffineSDE
@@ -27,12 +28,7 @@ from scoresde.solvers.adaptive.base import (
 from scoresde.solvers.base import Orders
 from scoresde.solvers.sra import ancestral, check_eta_is_one, sra1_step
 
-__all__ = ["AdaptiveSDE", "BrownianTree"]
-
-_FINEST = 24
-"""Halvings of an interval of the grid, at most."""
-
-_ROOT3 = math.sqrt(3.0)
+__all__ = ["AdaptiveSDE"]
 
 
 @final
@@ -51,7 +47,7 @@ class AdaptiveSDE(AdaptiveSolver):
     2021, arXiv 2105.14080, alg. 1). Here steps are the intervals of a binary tree, whose
     increments and space-time Levy areas are fixed by (seed, sample, interval): a rejected
     interval is split by a Brownian bridge, its remainder is kept for the steps that follow, and
-    the path keeps the law of a Brownian motion whatever is rejected (see `BrownianTree`). A
+    the path keeps the law of a Brownian motion whatever is rejected (see `DyadicPath`). A
     sample does not depend on its batch mates.
 
     The tree's upper levels are those of the grid, so that a long step passes many of its nodes;
@@ -107,157 +103,8 @@ class AdaptiveSDE(AdaptiveSolver):
     ) -> Track:
         remedy = "its bridges are made of independent normals: pass noise='independent'"
         instance("noise", noise, Independent, remedy)
-        tree = BrownianTree(caller.walk.sde, segment, noise, x)  # type: ignore[arg-type]
+        tree = DyadicPath(caller.walk.sde, segment, noise, x)  # type: ignore[arg-type]
         return _Walk.start(self, tree, caller, x, tally)
-
-
-@final
-class BrownianTree:
-    """A Brownian path in the clock c = e^(2 lambda) for each sample, on a binary tree over a
-    segment.
-
-    Intervals of the grid are joined in pairs upwards, until one holds the segment, and halved in
-    lambda downwards. A position is a whole number of ticks, 2^24 to an interval of the grid; an
-    interval of level l has 2^(levels - l) ticks. The increment z and the space-time Levy area a
-    of an interval, both normalised to N(0, 1), give those of its halves (theta the share of the
-    first in c, q = 1 - 3 theta (1 - theta), g and g' fresh normals of that interval): the first's
-
-        z' = sqrt(theta) z + sqrt(3 theta) (1 - theta) a + sqrt((1 - theta) q) g
-        a' = theta^1.5 a - sqrt(3 (1 - theta)/q) theta^2 g + sqrt((1 - theta)^3/q) g'
-
-    and likewise for the second: the exact law given (z, a), at any share (after Foster et al.
-    2020, SIAM J. Numer. Anal. 58; Jelincic et al. 2024, arXiv 2405.06464). Every value is a
-    function of (seed, sample, interval) alone. Drawing them costs some milliseconds an attempt
-    on 64 samples, since samples that part have draws of their own.
-
-    Args:
-        sde: the SDE.
-        segment: times that run down.
-        noise: independent normals.
-        like: a batch of states; rows are the samples of the noise.
-    """
-
-    def __init__(
-        self, sde: AffineSDE, segment: tuple[float, ...], noise: Independent, like: Tensor
-    ) -> None:
-        self.sde, self.noise, self.like = sde, noise, like
-        intervals = len(segment) - 1
-        self.upper = math.ceil(math.log2(intervals))
-        self.levels = self.upper + _FINEST
-        self.end = intervals << _FINEST
-        held = [*segment, segment[-1]]  # beyond the end the tree holds nothing
-        self._t = torch.tensor(held, dtype=torch.float64, device="cpu")
-        self._log_snr = torch.tensor(
-            [sde.at(t).log_snr for t in held], dtype=torch.float64, device="cpu"
-        )
-        self._known: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def log_snr(self, ticks: Tensor) -> Tensor:
-        """lambda at positions, (n,)."""
-        ticks = ticks.clamp_max(self.end)
-        i, part = ticks >> _FINEST, (ticks & ((1 << _FINEST) - 1)).double() / (1 << _FINEST)
-        a, b = self._log_snr[i], self._log_snr[i + 1 - (i == len(self._t) - 1).long()]
-        return torch.lerp(a, b, part)
-
-    def times(self, ticks: Tensor) -> Tensor:
-        """Times of positions, (n,): at the nodes of the grid exactly its own."""
-        ticks = ticks.clamp_max(self.end)
-        t = self.sde.time_of(self.log_snr(ticks)).clamp(float(self._t[-1]), float(self._t[0]))
-        inside = (ticks & ((1 << _FINEST) - 1)) != 0
-        return torch.where(inside, t, self._t[ticks >> _FINEST])
-
-    def increments(self, ticks: Tensor, level: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """(z, a) of the interval of `level` that begins at `ticks`, for the mask `rows`: (B, *D).
-
-        All arithmetic runs over the whole batch, where a row's place, and with it the rounding of
-        vectorised code, does not depend on the other rows.
-        """
-        z, a = torch.zeros_like(self.like), torch.zeros_like(self.like)
-        for depth in range(int(level[rows].max()) + 1):
-            if depth == len(self._known):
-                unknown = torch.full_like(ticks, -1)
-                self._known.append((unknown, torch.zeros_like(z), torch.zeros_like(z)))
-            number = ticks >> (self.levels - depth)
-            new = rows & (level >= depth) & (self._known[depth][0] != number)
-            if bool(new.any()):
-                self._reveal(depth, new, number)
-            here = expand((rows & (level == depth)).to(z.device), z)
-            z = torch.where(here, self._known[depth][1], z)
-            a = torch.where(here, self._known[depth][2], a)
-        return z, a
-
-    def _reveal(self, depth: int, new: Tensor, number: Tensor) -> None:
-        """Work out (z, a) of intervals of one level from those of the level above."""
-        known, z, a = self._known[depth]
-        if depth == 0:
-            drawn = self._normals(new, number, 0, _ROOT)
-        else:
-            _, whole_z, whole_a = self._known[depth - 1]
-            fresh = self._normals(new, number >> 1, depth - 1, _SPLIT)
-            drawn = self._half(depth, number, whole_z, whole_a, *fresh)
-        here = expand(new.to(z.device), z)
-        z, a = torch.where(here, drawn[0], z), torch.where(here, drawn[1], a)
-        self._known[depth] = torch.where(new, number, known), z, a
-
-    def _half(
-        self, depth: int, number: Tensor, z: Tensor, a: Tensor, g: Tensor, k: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """One half of each interval: the first where `number` is even, else the second."""
-        begin = (number >> 1) << (self.levels - depth + 1)
-        width = 1 << (self.levels - depth)
-        start, middle, end = (self.log_snr(begin + i * width) for i in range(3))
-        whole = -torch.expm1(2.0 * (start - end))
-        first = torch.exp(2.0 * (middle - end)) * -torch.expm1(2.0 * (start - middle)) / whole
-        second = -torch.expm1(2.0 * (middle - end)) / whole
-        even = (number & 1) == 0
-        own, other = torch.where(even, first, second), torch.where(even, second, first)
-        sign, q = 1.0 - 2.0 * (number & 1).double(), 1.0 - 3.0 * own * other
-
-        def c(value: Tensor) -> Tensor:
-            return expand(value.to(z), z)
-
-        of_z = c(own.sqrt()), c(sign * _ROOT3 * own.sqrt() * other), c(sign * (other * q).sqrt())
-        of_a = (
-            c(own**1.5),
-            c(-_ROOT3 * own**2 * (other / q).sqrt()),
-            c(sign * (other**3 / q).sqrt()),
-        )
-        return (
-            lincomb(*zip(of_z, (z, a, g), strict=True)),
-            lincomb(*zip(of_a, (a, g, k), strict=True)),
-        )
-
-    def _normals(
-        self, new: Tensor, number: Tensor, depth: int, stages: int
-    ) -> tuple[Tensor, Tensor]:
-        """The fresh normals of intervals of one level, two for each row of the mask: (B, *D).
-
-        One draw serves neighbouring rows in the same interval; the noise makes numbers for whole
-        blocks of samples, so rows far apart are drawn apart. Intervals are known to the noise
-        by their positions, whole numbers, and not by times, which are rounded.
-        """
-        out = torch.zeros_like(self.like), torch.zeros_like(self.like)
-        far = max(1, 8192 // max(1, math.prod(self.like.shape[1:])))
-        rows = new.nonzero().flatten()
-        rows = rows[torch.argsort(number[rows], stable=True)]
-        apart = (number[rows].diff() != 0) | (rows.diff() > far)
-        for run in torch.tensor_split(rows, (apart.nonzero().flatten() + 1).tolist()):
-            low, high = int(run[0]), int(run[-1])
-            begin = int(number[low]) << (self.levels - depth)
-            now, nxt = Node(float(begin), 0.0), Node(float(begin + self.width(depth)), 0.0)
-            source = self.noise.from_sample(self.noise.first + low)
-            like, into = self.like[low : high + 1], run.to(self.like.device)
-            for stage, part in enumerate(out, stages + 2 * depth):
-                part[into] = source.normal(like, now, nxt, stage)[into - low]
-        return out
-
-    def width(self, depth: int) -> int:
-        """Ticks of an interval of a level."""
-        return 1 << (self.levels - depth)
-
-
-_ROOT, _SPLIT = 1 << 16, 1 << 17
-"""Stages of the normals of the roots and of the splits, apart from those of other schemes."""
 
 
 @final
@@ -266,7 +113,7 @@ class _Walk(Track):
     """Samples on the reverse SDE: y is x itself, with the position and level of the next step."""
 
     solver: AdaptiveSDE
-    tree: BrownianTree
+    tree: DyadicPath
     told: Tensor
     ticks: Tensor
     level: Tensor
@@ -277,7 +124,7 @@ class _Walk(Track):
 
     @classmethod
     def start(
-        cls, solver: AdaptiveSDE, tree: BrownianTree, caller: Caller, x: Tensor, tally: Tally
+        cls, solver: AdaptiveSDE, tree: DyadicPath, caller: Caller, x: Tensor, tally: Tally
     ) -> _Walk:
         ticks = torch.zeros_like(tally.nfe)
         level = 0
@@ -313,7 +160,7 @@ class _Walk(Track):
         return self.y
 
     def begin(self, stop: int) -> None:
-        self.stop = stop << _FINEST
+        self.stop = stop << FINEST
         self._fit()
 
     def waiting(self) -> Tensor:

@@ -211,7 +211,7 @@ class Statistics:
         few = math.prod(x0.shape[1:]) <= _EXACT
         count = (0 if few else 1) if probes is None else positive_int("probes", probes)
         size = len(x0) if batch_size is None else positive_int("batch_size", batch_size)
-        data, noise = x0.detach(), Independent(seed)
+        data, noise = x0.detach(), Independent(seed).stream("statistics")
         centre = wide(data).mean(0)
         survey = _Survey(model, data, cond, count, noise, size, centre)
         found = [survey.at(lam, float(at[0]), float(at[-1])) for lam in at.tolist()]
@@ -316,7 +316,7 @@ class _Survey:
         for first, x0, cond in self._batches():
             noise = self.noise.from_sample(first)
             here = points[offsets.index(0.0)]
-            z = noise.normal(x0, _ANY, _ANY)
+            z = noise.draw(x0, 0)
             rows, eps = self._diagonal(here, here.alpha * x0 + here.sigma * z, cond, noise)
             y, g = x0 + math.exp(-lam) * z, math.exp(-lam) * eps
             slopes = []
@@ -365,13 +365,10 @@ class _Survey:
                 total.flatten(1)[:, d] = row.flatten(1)[:, d]
             return total, eps.detach()
         for k in range(self.probes):
-            v = 1.0 - 2.0 * (noise.normal(x, _ANY, _ANY, stage=1 + k) < 0).to(x)
+            v = 1.0 - 2.0 * (noise.draw(x, 1 + k) < 0).to(x)
             (row,) = torch.autograd.grad((eps * v).sum(), x, retain_graph=k < self.probes - 1)
             total += v * row
         return total / self.probes, eps.detach()
-
-
-_ANY = Node(0.0, 0.0)  # noise by its stage alone: 0 is z, 1 + k probe k, the same at every level
 
 
 def _stencil(lam: float, low: float, high: float, gap: float) -> tuple[list[float], list[float]]:
