@@ -1,4 +1,4 @@
-"""Every public entry point in every state in which code is run: it works, or it says why not."""
+"""Numbers of every precision and type, labels, copies, modes of torch, paths and reprs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from entries import ENTRIES, SDE, a_model, by_hand, some_data
 from groups import grouped
 from torch import Tensor, nn
 
@@ -25,7 +26,6 @@ from scoresde import (
     Preconditioned,
     ReverseSampler,
     Trainer,
-    decode,
     dsm_loss,
     elbo,
     encode,
@@ -42,41 +42,10 @@ from scoresde.sampler import sample_to
 from scoresde.sde import FunctionSDE
 from scoresde.training import posthoc_ema, read_config
 
-SDE = VPSDE()
 HALVES = [torch.bfloat16, torch.float16]
 
 
-def a_model(classes: int = 0, predicts: str = "v") -> Preconditioned:
-    """A small network whose answers are not zero, the same each time."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = MLP(2, width=16, depth=1, classes=classes)
-        nn.init.normal_(net.exit.weight, std=0.1)
-    return Preconditioned(net, SDE, predicts).eval()
-
-
-def some_data(n: int = 3) -> Tensor:
-    return torch.randn(n, 2, generator=torch.Generator().manual_seed(1))
-
-
-ENTRIES: dict[str, Callable[[Any, Tensor], Tensor]] = {
-    "sample": lambda m, x: ReverseSampler(SDE, m, "ddim", steps=5).sample((3, 2), seed=0),
-    "sample an SDE": lambda m, x: ReverseSampler(SDE, m, "shark", steps=5).sample((3, 2), seed=0),
-    "sample adaptively": lambda m, x: ReverseSampler(SDE, m, "bosh3").sample((3, 2), seed=0),
-    "sample from x_init": lambda m, x: ReverseSampler(SDE, m, "ddim", steps=5).sample(
-        (3, 2), x_init=x
-    ),
-    "encode": lambda m, x: encode(SDE, m, x).z,
-    "log_prob": lambda m, x: log_prob(m, x, rtol=0.1, atol=0.1, divergence="exact").nats,
-    "elbo": lambda m, x: elbo(m, x, decoder="gaussian", steps=8, samples=1).nats,
-    "dsm_loss": lambda m, x: dsm_loss(m, x, generator=torch.Generator().manual_seed(0)).detach(),
-}
-"""What can be asked of a model and data, as a tensor."""
-
 ADAPTIVE = ("sample adaptively", "encode", "log_prob")
-
-
-# Precision
 
 
 @pytest.mark.parametrize("half", HALVES, ids=str)
@@ -156,9 +125,6 @@ def test_training_keeps_the_precision_of_the_weights(
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-# Scalars
-
-
 SEEDS = [
     np.int64(5),
     np.uint8(5),
@@ -166,6 +132,8 @@ SEEDS = [
     torch.tensor(5),
     torch.tensor(5, dtype=torch.int32),
 ]
+
+
 SEEDED: dict[str, Callable[[Any], Tensor]] = {
     "sample": lambda s: ReverseSampler(SDE, lambda t, x: -x, steps=3).sample((2, 2), seed=s),
     "path": lambda s: ReverseSampler(SDE, lambda t, x: -x, "shark", steps=3).sample(
@@ -222,9 +190,6 @@ def test_what_is_no_whole_number_is_refused_by_name(steps: Any) -> None:
         ReverseSampler(SDE, lambda t, x: -x, steps=steps)
 
 
-# Labels
-
-
 @pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.int16])
 @pytest.mark.parametrize("array", [False, True])
 def test_labels_of_any_integers(kind: torch.dtype, array: bool) -> None:
@@ -277,9 +242,6 @@ def test_a_label_beyond_the_classes_never_means_no_label(net: nn.Module) -> None
         net(x, torch.ones(1), torch.tensor([3]))
 
 
-# Copies and processes
-
-
 def things() -> dict[str, Any]:
     model = a_model(classes=3)
     chain = DDPM.linear(5)
@@ -318,23 +280,6 @@ def test_everything_can_be_copied_and_sent_to_another_process(copied: Any) -> No
             assert torch.equal(again.sample((3, 2), seed=0), thing.sample((3, 2), seed=0))
         if name == "calibration":
             again.check(SDE, a_model(classes=3))
-
-
-# Modes of torch
-
-
-def parallel(net: nn.Module) -> nn.Module:
-    return nn.DataParallel(net)
-
-
-def compiled(net: nn.Module) -> nn.Module:
-    torch._dynamo.reset()
-    return torch.compile(net, backend="aot_eager")  # type: ignore[no-any-return]
-
-
-def wrapped(wrap: Callable[[nn.Module], nn.Module], **options: Any) -> Preconditioned:
-    model = a_model(**options)
-    return Preconditioned(wrap(model.net), SDE, model.predicts).eval()
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
@@ -419,58 +364,6 @@ def test_a_default_dtype_of_float64() -> None:
         torch.set_default_dtype(before)
 
 
-# Compiled and parallel networks
-
-
-@pytest.mark.parametrize("wrap", [compiled, parallel])
-def test_a_wrapped_network_answers_as_it_is(wrap: Callable[[nn.Module], nn.Module]) -> None:
-    model = wrapped(wrap)
-    for entry, call in ENTRIES.items():
-        got = call(model, some_data())
-        assert torch.allclose(got, call(a_model(), some_data()), atol=1e-5), entry
-
-
-@pytest.mark.parametrize("divergence", ["hutchinson", "exact", "hutch++"])
-def test_a_compiled_network_is_scored_at_any_batch_size(divergence: str) -> None:
-    model, x = wrapped(compiled), some_data(7)
-    options = dict(rtol=0.1, atol=0.1, divergence=divergence, probes=4)
-    ReverseSampler(SDE, model, "ddim", steps=2).sample((4, 2), seed=0)
-    truth = log_prob(a_model(), x, **options).nats
-    for size in (7, 3):
-        got = log_prob(model, x, batch_size=size, **options).nats
-        assert torch.allclose(got, truth, atol=1e-5)
-
-
-@pytest.mark.parametrize("wrap", [compiled, parallel])
-def test_a_wrapped_network_is_saved_as_the_one_inside(
-    wrap: Callable[[nn.Module], nn.Module], tmp_path: Path
-) -> None:
-    model = wrapped(wrap, classes=3)
-    plain = load(save(model, tmp_path / "a"))
-    assert isinstance(plain, Preconditioned) and isinstance(plain.net, MLP)
-    cond = {"label": torch.tensor([0, 1, 2])}
-    x = some_data()
-    assert torch.allclose(plain(0.5, x, cond).eps, model(0.5, x, cond).eps, atol=1e-6)
-    again = load(tmp_path / "a", net=wrap(MLP(2, width=16, depth=1, classes=3)))
-    assert torch.allclose(again(0.5, x, cond).eps, model(0.5, x, cond).eps, atol=1e-6)
-    with pytest.raises(ValueError, match="classes from 0 to 2"):
-        ReverseSampler(SDE, model).sample((3, 2), cond={"label": torch.tensor([1, 2, 3])})
-
-
-@pytest.mark.parametrize("wrap", [compiled, parallel])
-def test_a_wrapped_network_is_trained_and_copied(
-    wrap: Callable[[nn.Module], nn.Module], tmp_path: Path
-) -> None:
-    truth = Trainer(a_model(), some_data(9), steps=2).fit()
-    got = Trainer(wrapped(wrap), some_data(9), steps=2, out=tmp_path / "run").fit()
-    read = load(tmp_path / "run")
-    for a, b, c in zip(truth.parameters(), got.parameters(), read.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-5) and torch.equal(b, c)
-
-
-# The same SDE
-
-
 class Drift:
     """A drift with a state: an object that equals itself alone."""
 
@@ -509,211 +402,6 @@ def test_another_sde_is_refused(sde: Any, other: Any) -> None:
         ReverseSampler(sde, FunctionScore(other, lambda t, x: -x), "euler_maruyama", steps=3)
 
 
-# Scores that differentiate
-
-
-def gaussian_energy(t: Tensor, x: Tensor) -> Tensor:
-    return x.square().sum() / 2
-
-
-def by_hand(t: Tensor, x: Tensor) -> Tensor:
-    x = x.requires_grad_()
-    return -torch.autograd.grad(gaussian_energy(t, x), x, create_graph=True)[0]
-
-
-def without_asking(t: Tensor, x: Tensor) -> Tensor:
-    return -torch.autograd.grad(gaussian_energy(t, x), x, create_graph=True)[0]
-
-
-class Energy(nn.Module):
-    """A network of eps = sigma x, which is right for normal data, as the gradient of an energy."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        sigma = torch.as_tensor(SDE.sigma(t.double())).to(x)[:, None]
-        with torch.enable_grad():
-            x = x.requires_grad_() if x.is_leaf else x
-            energy = self.scale * (sigma * x.square()).sum() / 2
-        return torch.autograd.grad(energy, x, create_graph=True)[0]
-
-
-ENERGIES: dict[str, Any] = {
-    "requires_grad_": FunctionScore(SDE, by_hand),
-    "not asked for": FunctionScore(SDE, without_asking),
-    "network": Preconditioned(Energy(), SDE, "eps"),
-}
-
-
-@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("kind", ENERGIES)
-def test_a_score_that_differentiates_an_energy(kind: str, mode: Any) -> None:
-    x, exact = some_data(), FunctionScore(SDE, lambda t, x: -x)
-    entries = {k: v for k, v in ENTRIES.items() if k != "dsm_loss"}
-    for entry, call in entries.items():
-        model = copy.deepcopy(ENERGIES[kind])
-        with mode():
-            got = call(model, x)
-        assert torch.allclose(got, call(exact, x), atol=1e-5), entry
-        assert not got.requires_grad and not x.requires_grad
-
-
-def test_an_energy_network_is_trained() -> None:
-    model = Preconditioned(Energy(), SDE, "eps")
-    trained = Trainer(model, some_data(9), steps=3, optim=Optim(lr=0.1)).fit()
-    assert isinstance(trained, Preconditioned) and trained.net.scale != 1
-
-
-def test_a_network_that_differentiates_without_asking_is_trained_and_sampled_with_a_graph() -> (
-    None
-):
-    class Plain(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(()))
-
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            energy = self.scale * x.square().sum() / 2
-            return torch.autograd.grad(energy, x, create_graph=True)[0]
-
-    net = Plain()
-    model = Preconditioned(net, SDE, "eps")
-    (by_loss,) = torch.autograd.grad(dsm_loss(model, some_data()).mean(), net.scale)
-    made = ReverseSampler(SDE, model, "ddim", steps=3)
-    x = made.sample((4, 2), seed=0, differentiable=True)
-    (by_sample,) = torch.autograd.grad(x.square().mean(), net.scale)
-    assert float(by_loss) != 0.0 and float(by_sample) != 0.0
-
-
-def test_a_score_that_cannot_be_differentiated_again_says_so() -> None:
-    def once(t: Tensor, x: Tensor) -> Tensor:
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            return -torch.autograd.grad(gaussian_energy(t, x), x)[0]
-
-    with pytest.raises(ValueError, match=r"model: .*differentiable in x.*create_graph=True"):
-        log_prob(FunctionScore(SDE, once), some_data())
-
-
-def test_the_error_of_a_function_is_its_own() -> None:
-    def wrong(t: Tensor, x: Tensor) -> Tensor:
-        return x @ torch.ones(5, 5)
-
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        ReverseSampler(SDE, wrong, steps=3).sample((2, 2), seed=0)
-
-
-# Gradients through the sampler
-
-
-def spread(variance: Any, t: float) -> Any:
-    return (variance * SDE.alpha(t) ** 2 + SDE.sigma(t) ** 2) ** 0.5
-
-
-def learned(variance: Tensor) -> FunctionScore:
-    """The exact score of N(0, variance I), differentiable in the variance."""
-    return FunctionScore(SDE, lambda t, x: -x / spread(variance, t.double()) ** 2)
-
-
-def test_gradients_through_the_probability_flow_against_its_closed_form() -> None:
-    """The flow of normal data is linear: x_end = spread(t_end) / spread(T) x_T."""
-    variance = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
-    z = some_data().double().requires_grad_()
-    sampler = ReverseSampler(SDE, learned(variance), "unipc_3", steps=200, denoise=False)
-    x = sampler.sample((3, 2), x_init=z)
-    truth = spread(variance, SDE.t_end) / spread(variance, SDE.T) * z
-    weights = torch.arange(6.0, dtype=torch.float64).reshape(3, 2)
-    got = torch.autograd.grad((weights * x).sum(), (z, variance))
-    exact = torch.autograd.grad((weights * truth).sum(), (z, variance))
-    for a, b in zip(got, exact, strict=True):
-        assert torch.allclose(a, b, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "solver", ["heun", "shark", "predictor_corrector", "sa_solver_p2c2", "dopri5", "adaptive_sde"]
-)
-def test_gradients_through_a_solver_are_those_of_its_steps(solver: str) -> None:
-    """Against differences, for the same noise; in the variance, so through the model."""
-    variance = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
-    steps = None if solver in ("dopri5", "adaptive_sde") else 8
-    sampler = ReverseSampler(SDE, learned(variance), solver, steps=steps)
-
-    def total(differentiable: bool) -> Tensor:
-        x = sampler.sample(
-            (2, 2), seed=0, dtype=torch.float64, batch_size=1, differentiable=differentiable
-        )
-        return (x * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum()
-
-    (got,) = torch.autograd.grad(total(True), variance)
-    h, ends = 1e-4 if steps is None else 1e-5, []
-    for sign in (1, -1):
-        with torch.no_grad():
-            variance += sign * h
-            ends.append(float(total(False)))
-            variance -= sign * h
-    assert abs(float(got) - (ends[0] - ends[1]) / (2 * h)) < 1e-4 * abs(float(got))
-
-
-def test_a_latent_code_is_optimised() -> None:
-    z = some_data().requires_grad_()
-    flow = learned(torch.tensor(0.25))
-    (slope,) = torch.autograd.grad(decode(SDE, flow, z).sum(), z)
-    exact = spread(0.25, SDE.t_end) / spread(0.25, SDE.T)
-    assert torch.allclose(slope, torch.full_like(slope, exact), rtol=1e-3)
-
-
-def test_a_graph_is_kept_only_where_it_is_asked_for() -> None:
-    model, z = a_model(), some_data().requires_grad_()
-    sampler = ReverseSampler(SDE, model, "ddim", steps=3)
-    assert not sampler.sample((3, 2), seed=0).requires_grad
-    assert not sampler.sample((3, 2), x_init=z, differentiable=False).requires_grad
-    with torch.no_grad():
-        assert not sampler.sample((3, 2), x_init=z).requires_grad
-        assert sampler.sample((3, 2), seed=0, differentiable=True).requires_grad
-    sampler.sample((3, 2), seed=0, differentiable=True).sum().backward()
-    assert all(p.grad is not None for p in model.net.exit.parameters())
-
-
-def test_what_gradients_cannot_pass_is_refused() -> None:
-    z = some_data().requires_grad_()
-    with pytest.raises(ValueError, match=r"solver: .*gradients pass.*'SciPySolver'.*detach"):
-        ReverseSampler(SDE, a_model(), "scipy").sample((3, 2), x_init=z)
-    ReverseSampler(SDE, a_model(), "scipy").sample((3, 2), x_init=z.detach())
-    cut = FunctionScore(SDE, lambda t, x: -x.detach())
-    with pytest.raises(ValueError, match=r"model: .*gradients pass"):
-        ReverseSampler(SDE, cut, "ddim", steps=3).sample((3, 2), seed=0, differentiable=True)
-
-
-# Weights of complex numbers
-
-
-class Spectral(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(0.1 * torch.randn(9, dtype=torch.complex64))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        out: Tensor = torch.fft.irfft(torch.fft.rfft(x) * self.weight, n=16)
-        return out
-
-
-def test_complex_weights_are_trained_saved_and_scored(tmp_path: Path) -> None:
-    model, x = Preconditioned(Spectral(), SDE), torch.randn(20, 1, 16)
-    trained = Trainer(model, x, steps=3, optim=Optim(batch_size=8), out=tmp_path / "run").fit()
-    assert isinstance(trained, Preconditioned)
-    again = load(tmp_path / "run", net=Spectral())
-    assert torch.equal(again(0.5, x).eps, trained(0.5, x).eps)
-    assert ReverseSampler(SDE, trained, steps=3).sample((2, 1, 16), seed=0).dtype == torch.float32
-    assert log_prob(trained, x[:2], rtol=0.1, atol=0.1).nats.isfinite().all()
-    again = Trainer(model, x, steps=4, optim=Optim(batch_size=8), out=tmp_path / "run")
-    again.fit(resume=True)
-
-
-# Paths
-
-
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_tilde_is_the_home_folder_wherever_a_path_is_taken(
     kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -741,9 +429,6 @@ def test_what_is_no_path_is_refused_by_name() -> None:
         save(a_model(), 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"device: expected a device of this machine, got 'cuda"):
         load("runs/none", device="cuda:99")
-
-
-# What is printed
 
 
 def test_no_repr_prints_tensors() -> None:
