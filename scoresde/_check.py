@@ -7,7 +7,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -28,11 +28,13 @@ __all__ = [
     "finite",
     "floating",
     "instance",
+    "listed",
     "need",
     "nonnegative",
     "path_of",
     "positive",
     "positive_int",
+    "refuse",
     "same_shape",
     "seed",
     "show",
@@ -66,6 +68,12 @@ def _message(argument: str, expected: str, got: object, remedy: str) -> str:
     return f"{argument}: expected {expected}, got {show(got)}; {remedy}"
 
 
+def listed(names: Sequence[object], most: int = 8) -> str:
+    """Numbers or names for a message; of more than `most` the first ones and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
 def brief(thing: object) -> str:
     """A frozen dataclass in one line: tensors by dtype and shape, what is None left out."""
     names = (field.name for field in fields(thing) if field.init)  # type: ignore[arg-type]
@@ -88,6 +96,11 @@ def argument_of(error: BaseException) -> str | None:
 def fail(argument: str, expected: str, got: object, remedy: str) -> ValueError:
     """A ValueError that says which argument, what was expected, what came, and the remedy."""
     return about(ValueError(_message(argument, expected, got, remedy)), argument)
+
+
+def refuse(argument: str, expected: str, got: object, remedy: str) -> ValueError:
+    """As `fail`, with the whole text of `got`, however long."""
+    return about(ValueError(f"{argument}: expected {expected}, got {got}; {remedy}"), argument)
 
 
 def wrong_type(argument: str, expected: str, got: object, remedy: str) -> TypeError:

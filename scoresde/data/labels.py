@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, wrong_type
-from scoresde.data.scaling import listed
+from scoresde._check import fail, listed, wrong_type
 
 __all__ = ["Labels", "class_names_of", "numbered", "renumbered"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail
+from scoresde._check import choice, fail, listed
 from scoresde.data.rows import Rows, chunks
 from scoresde.summary import Scaling
 
@@ -17,7 +17,6 @@ __all__ = [
     "BY",
     "Moments",
     "ends_of",
-    "listed",
     "moments_of",
     "moments_of_rows",
     "scaling_of",
@@ -162,12 +161,6 @@ def ends_of(x: Tensor | Rows) -> tuple[Tensor, Tensor]:
         low = torch.minimum(low, least) if low.numel() else least
         high = torch.maximum(high, most) if high.numel() else most
     return low, high
-
-
-def listed(numbers: Sequence[object], most: int = 8) -> str:
-    """Numbers or names for a message, of which the first few stand for many."""
-    text = ", ".join(map(str, numbers[:most]))
-    return text if len(numbers) <= most else f"{text}, ... ({len(numbers)})"
 
 
 def unit_fault(mean: float, std: float, *, noise: float = 1.0, least: float = 0.1) -> str | None:

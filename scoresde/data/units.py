@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde._check import fail
+from scoresde._check import fail, listed
 from scoresde.data.rows import CHUNK, IMAGES, Rows, chunks
-from scoresde.data.scaling import ends_of, listed, moments_of, scaling_of, unit_fault
+from scoresde.data.scaling import ends_of, moments_of, scaling_of, unit_fault
 from scoresde.quantisation import Quantisation
 from scoresde.summary import Scaling
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
-from scoresde._check import fail, show
+from scoresde._check import fail, refuse, show
 from scoresde._io import create, digest, explained, lock, remove, sweep, write
 from scoresde.data.samples import FORMAT, MANIFEST, VERSION, read_manifest, shard_name, shards_of
 from scoresde.process import eta_value
@@ -66,7 +66,7 @@ def claim(
     """
     settings = json.loads(json.dumps(settings))
     if out.exists() and not out.is_dir():
-        raise _refuse("a folder", f"{out}, a file", "choose another name")
+        raise refuse("out", "a folder", f"{out}, a file", "choose another name")
     with explained_shard(out):
         out.mkdir(parents=True, exist_ok=True)
         if not (out / MANIFEST).exists():
@@ -93,7 +93,7 @@ def _check_empty(out: Path) -> None:
     if others and not (out / MANIFEST).exists():
         remedy = "nothing was changed there: choose a new folder"
         got = f"{out} with {', '.join(others[:4])}"
-        raise _refuse(f"a new folder, an empty one or one with {MANIFEST}", got, remedy)
+        raise refuse("out", f"a new folder, an empty one or one with {MANIFEST}", got, remedy)
 
 
 def _manifest(settings: dict[str, Any], threads: int) -> bytes:
@@ -105,12 +105,7 @@ def _other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> ValueErr
     keys = [k for k in sorted({*found, *wanted}) if found.get(k) != wanted.get(k)]
     parts = [f"{k}: {show(found.get(k))} there, {show(wanted.get(k))} now" for k in keys]
     remedy = "nothing was changed: choose another folder, give the same settings, or overwrite"
-    return _refuse(f"the settings of {out}", "; ".join(parts), remedy)
-
-
-def _refuse(expected: str, got: str, remedy: str) -> ValueError:
-    """As `fail` of the folder, with all of its path, however long."""
-    return ValueError(f"out: expected {expected}, got {got}; {remedy}")
+    return refuse("out", f"the settings of {out}", "; ".join(parts), remedy)
 
 
 def _clear(out: Path, settings: dict[str, Any]) -> None:
@@ -134,7 +129,7 @@ def mine(file: BinaryIO, shards: Iterable[int], out: Path) -> None:
         if not lock(file, k):
             got = f"{out}, where another process draws shard {k}"
             remedy = "wait for it, or end it; processes of one run differ in RANK"
-            raise _refuse("a folder that no other run writes to", got, remedy)
+            raise refuse("out", "a folder that no other run writes to", got, remedy)
 
 
 def sweep_shards(out: Path, shards: Iterable[int], format: str) -> list[Path]:

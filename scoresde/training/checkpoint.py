@@ -12,7 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, instance, wrong_type
+from scoresde._check import fail, instance, listed, refuse, wrong_type
 from scoresde._tensor import as_device, ordinary
 from scoresde.calibration import Calibration
 from scoresde.ddpm import ChainSDE, ChainTime
@@ -26,10 +26,8 @@ from scoresde.training.files import (
     check_config,
     check_place,
     damaged,
-    listed,
     open_folder,
     read,
-    refuse,
     write,
 )
 
@@ -252,7 +250,7 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], where: str, assign: bool
             if k in tensors and _form(tensors[k]) != _form(v)
         ],
     }
-    found = [f"{kind}: {listed(keys)}" for kind, keys in wrong.items() if keys]
+    found = [f"{kind}: {listed(keys, 4)}" for kind, keys in wrong.items() if keys]
     if found:
         remedy = f"build {type(net).__name__} as it was when the checkpoint was saved"
         raise refuse(where, f"the tensors of {type(net).__name__}", "; ".join(found), remedy)

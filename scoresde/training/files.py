@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scoresde._check import about, fail, instance, path_of
+from scoresde._check import fail, instance, listed, path_of, refuse
 from scoresde._io import digest, explained, link_folder, previous, read_json, replacing, sha256
 
 __all__ = [
@@ -23,10 +23,8 @@ __all__ = [
     "check_place",
     "damaged",
     "link",
-    "listed",
     "open_folder",
     "read",
-    "refuse",
     "write",
 ]
 
@@ -37,21 +35,10 @@ class Damaged(ValueError):
     """A file is not as it was written; another copy of it may be."""
 
 
-def refuse(argument: str, expected: str, got: object, remedy: str) -> ValueError:
-    """As `fail`, with all of `got`, however long."""
-    return about(ValueError(f"{argument}: expected {expected}, got {got}; {remedy}"), argument)
-
-
 def damaged(file: Path, why: str) -> ValueError:
     """The error of a file that is not as it was written."""
     remedy = "it was cut short or edited: save it again, or take another copy"
     return Damaged(str(refuse(str(file), "an intact file of a checkpoint", why, remedy)))
-
-
-def listed(names: list[str]) -> str:
-    """Some of many names, for a message."""
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return ", ".join(names[:4]) + more
 
 
 def check_place(path: str | os.PathLike[str], files: Iterable[str]) -> Path:
@@ -63,7 +50,7 @@ def check_place(path: str | os.PathLike[str], files: Iterable[str]) -> Path:
     others = sorted(present - {CONFIG, *files})
     if others:
         remedy = f"it would be replaced as a whole: pass {str(place / 'checkpoint')!r}"
-        got = f"{place} with {listed(others)}"
+        got = f"{place} with {listed(others, 4)}"
         raise refuse("path", "a new folder, an empty one or a checkpoint", got, remedy)
     return place
 

@@ -9,11 +9,10 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import wrong_type
+from scoresde._check import listed, wrong_type
 from scoresde.losses import dsm_loss
 from scoresde.model import Preconditioned, ScoreModel, suited
 from scoresde.options import Loss
-from scoresde.training.files import listed
 from scoresde.training.loader import Loader
 from scoresde.training.stream import seed_global
 
@@ -125,5 +124,5 @@ def culprits(objective: Objective, loader: Loader, numbers: Iterable[int]) -> st
         bad = [torch.ones_like(b) for b in bad]
     rows = torch.cat([r[b] for (r, *_), b in zip(parts, bad, strict=True)])
     times = torch.cat([t[b] for (_, t, _), b in zip(parts, bad, strict=True)])
-    names = listed([str(row) for row in rows.tolist()])
+    names = listed(rows.tolist(), 4)
     return f"rows {names} of the data, t in [{float(times.min()):.4g}, {float(times.max()):.4g}]"

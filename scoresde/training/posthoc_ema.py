@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import instance, path_of, positive_int
+from scoresde._check import instance, path_of, positive_int, refuse
 from scoresde.model import ScoreModel
 from scoresde.options import check_width
 from scoresde.sde import SDE
@@ -23,7 +23,6 @@ from scoresde.training.files import (
     damaged,
     open_folder,
     read,
-    refuse,
     write,
 )
 

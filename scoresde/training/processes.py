@@ -9,8 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, need
-from scoresde.training.files import refuse
+from scoresde._check import fail, need, refuse
 from scoresde.training.interrupt import SIGNALS
 
 __all__ = ["Processes"]

@@ -12,14 +12,7 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import (
-    choice,
-    diverged,
-    fail,
-    instance,
-    path_of,
-    positive_int,
-)
+from scoresde._check import choice, diverged, fail, instance, path_of, positive_int, refuse
 from scoresde._check import seed as check_seed
 from scoresde._tensor import as_device
 from scoresde.data import Data, LazyData, summarise, unit_fault
@@ -30,7 +23,6 @@ from scoresde.quantisation import Quantisation
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary
 from scoresde.training.checkpoint import describe
-from scoresde.training.files import refuse
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
 from scoresde.training.log import Log, writing
