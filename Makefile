@@ -68,6 +68,7 @@ bench: $(BENCH)/.installed  ## all benchmarks, beside the peers; tables and plot
 	$(BENCH)/bin/python benchmarks/noise.py
 	$(BENCH)/bin/python benchmarks/trained.py
 	$(BENCH)/bin/python benchmarks/overhead.py
+	$(BENCH)/bin/python -m benchmarks.history
 
 bench-quick: $(BENCH)/.installed  ## the same with fewer problems, steps and rounds, in three minutes
 	$(BENCH)/bin/python benchmarks/solvers.py --quick
