@@ -1,4 +1,4 @@
-"""Checkpoints: a model as a folder of config.json and safetensors."""
+"""Checkpoints: models as folders of config.json and safetensors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WEIGHTS, TRAINING = "model.safetensors", "training.safetensors"
 
 
 def families() -> dict[str, type[SDE]]:
-    """The SDEs that a checkpoint rebuilds from their fields, by the name of the class.
+    """The SDEs that a checkpoint rebuilds from their fields, by class name.
 
     These are the registered ones (`scoresde.sde.SDES`) and that of a DDPM chain.
     """
@@ -63,11 +63,11 @@ def networks() -> dict[str, type[nn.Module]]:
 @final
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What a run needs besides the model in order to continue.
+    """The state of a run beside the averaged model.
 
     Args:
         tensors: raw weights and the optimiser's state, by name.
-        info: what json holds: the step, the settings that must not change, the history.
+        info: values of JSON: the step, the settings that must not change, the history.
     """
 
     tensors: Mapping[str, Tensor]
@@ -83,43 +83,45 @@ def save(
     training: Training | None = None,
     calibrations: Mapping[str, Calibration] | None = None,
 ) -> Path:
-    """Write a model as a folder of `config.json` and `model.safetensors`, all of it or nothing.
+    """Write a model as a folder of `config.json` and `model.safetensors`, atomically.
 
-    The folder is written beside its place under another name, flushed to the disk and renamed. A
-    checkpoint that stands there is first renamed to `.<name>.previous`, where `load` finds it if
-    the process dies between the two renames, and removed in the end.
+    The folder is written under a temporary name, flushed to the disk and renamed. An existing
+    checkpoint is first renamed to `.<name>.previous`, which `load` reads if the process dies
+    between the two renames, and removed at the end.
 
-    Registered networks and SDEs (`scoresde.nets.NETS`, `scoresde.sde.SDES`) are rebuilt by `load`.
-    Of any other network or SDE (`LinearSDE`, `SDE(f, g)`) the weights and the values of the
-    schedule are stored, and `load` is given the object.
+    `load` rebuilds registered networks and SDEs (`scoresde.nets.NETS`, `scoresde.sde.SDES`). For
+    any other network or SDE (`LinearSDE`, `SDE(f, g)`) the weights and the values of the schedule
+    are stored, and you pass the object to `load`.
 
     Args:
-        model: a `Preconditioned` model, its `time` one of the named conventions.
-        path: the folder, new, empty or a checkpoint.
-        quantisation: which integers the data stand for, by default what `model.data` says; read
-            back with `read_config`.
-        extra: anything that json holds, for people to read.
-        training: the state of a run; `Trainer` writes it.
-        calibrations: of this model, by names of your own; read back with `load_calibration`.
+        model: a `Preconditioned` model whose `time` is one of the named conventions.
+        path: the folder: new, empty or a checkpoint.
+        quantisation: the levels of the data, by default those of `model.data`; `read_config`
+            returns them.
+        extra: any values of JSON, for readers of the checkpoint.
+        training: the state of a run, which `Trainer` writes.
+        calibrations: calibrations of this model by name; `load_calibration` returns them.
 
     Returns:
         The folder.
 
     Raises:
         TypeError: the model is not `Preconditioned`, its time is a function, or `extra` or the
-            null values are not json.
-        ValueError: `path` is a file, or a folder that holds other files.
+            null values are not values of JSON.
+        ValueError: `path` is a file, or a folder that contains other files.
 
     Example:
         >>> import tempfile
+        >>> from scoresde import VPSDE
+        >>> from scoresde.nets import MLP
         >>> model = Preconditioned(MLP(2, width=8), VPSDE())
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     load(save(model, f"{folder}/model")).sde
         VPSDE(beta_min=0.1, beta_max=20.0)
     """
     config = describe(model, quantisation=quantisation, extra=extra)
-    for made in (calibrations or {}).values():
-        made.check(model.sde, model)
+    for calibration in (calibrations or {}).values():
+        calibration.check(model.sde, model)
     config["calibrations"] = {k: c.to_dict() for k, c in (calibrations or {}).items()}
     place = check_place(path, (WEIGHTS, TRAINING))
     files: dict[str, Mapping[str, Tensor]] = {WEIGHTS: _net_of(model).state_dict()}
@@ -138,23 +140,23 @@ def load(
     sde: SDE | None = None,
     device: str | torch.device = "cpu",
 ) -> ScoreModel:
-    """Read a model written by `save`; no pickle is ever opened.
+    """Read a model written by `save`, without unpickling.
 
     Args:
         path: the folder, or that of a run, whose `checkpoint` is read.
-        net: your own network, whose weights are overwritten by those of the checkpoint; needed
-            if the network is not one of `scoresde.nets`.
-        sde: the SDE object to use; needed if it is not one of the families. Its schedule must be
-            that of the checkpoint, to 1e-6.
-        device: where the model is put.
+        net: the network, whose weights are replaced by those of the checkpoint; required if it is
+            not one of `scoresde.nets`.
+        sde: the SDE; required if it is not one of the families. Its schedule must equal that of
+            the checkpoint to 1e-6.
+        device: the device of the model.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        FileNotFoundError: no such folder, or a file is missing from it.
-        ValueError: the file is damaged, of another format, of an unknown SDE or network; keys are
-            missing, unexpected or of another shape; `sde` has another schedule.
+        FileNotFoundError: the folder or a file in it is missing.
+        ValueError: a file is damaged, the format, SDE or network is unknown, keys are missing,
+            unexpected or of another shape, or `sde` has another schedule.
 
     Example:
         >>> load("runs/none")
@@ -185,10 +187,12 @@ def load(
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What stands in a checkpoint's `config.json`, after the checks of format and version.
+    """The content of a checkpoint's `config.json`, after the checks of format and version.
 
     Example:
         >>> import tempfile
+        >>> from scoresde import VPSDE
+        >>> from scoresde.nets import MLP
         >>> model = Preconditioned(MLP(2, width=8), VPSDE())
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = save(
@@ -202,10 +206,10 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_calibration(path: str | os.PathLike[str], name: str) -> Calibration:
-    """A calibration that was saved with a model; `ReverseSampler` checks that it is of the model.
+    """A calibration that was saved with a model; `ReverseSampler` checks that they match.
 
     Raises:
-        FileNotFoundError, ValueError: as `load`; there is none of this name.
+        FileNotFoundError, ValueError: see `load`; there is no calibration of this name.
     """
     folder, config = _open(path)
     saved = config.get("calibrations", {})
@@ -218,11 +222,11 @@ def load_calibration(path: str | os.PathLike[str], name: str) -> Calibration:
 def load_training(
     path: str | os.PathLike[str], model: ScoreModel
 ) -> tuple[dict[str, Tensor], Training]:
-    """The saved weights and the state of the run, if the checkpoint is of a model like this one.
+    """The saved weights and the state of a run, checked against the model.
 
     Raises:
-        FileNotFoundError, ValueError: as `load`; the checkpoint holds no run, or that of another
-            architecture, setting or schedule.
+        FileNotFoundError, ValueError: see `load`; the checkpoint has no state of a run, or its
+            architecture, settings or schedule differ from those of the model.
     """
     folder, config = _open(path)
     if "training" not in config:
@@ -239,7 +243,7 @@ def load_training(
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], where: str, assign: bool = False) -> None:
-    """Put tensors in the place of a module's own, if names and shapes are the very same."""
+    """Load tensors into a module; raise unless names and shapes are equal."""
     own = net.state_dict()
     wrong = {
         "missing": sorted(set(own) - set(tensors)),
@@ -250,10 +254,10 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], where: str, assign: bool
             if k in tensors and _form(tensors[k]) != _form(v)
         ],
     }
-    found = [f"{kind}: {listed(keys, 4)}" for kind, keys in wrong.items() if keys]
-    if found:
+    faults = [f"{kind}: {listed(keys, 4)}" for kind, keys in wrong.items() if keys]
+    if faults:
         remedy = f"build {type(net).__name__} as it was when the checkpoint was saved"
-        raise refuse(where, f"the tensors of {type(net).__name__}", "; ".join(found), remedy)
+        raise refuse(where, f"the tensors of {type(net).__name__}", "; ".join(faults), remedy)
     net.load_state_dict(dict(tensors), strict=True, assign=assign)
 
 
@@ -268,7 +272,7 @@ def _net_of(model: ScoreModel) -> nn.Module:
     return bare(model.net)
 
 
-# What config.json says of a model
+# The description of a model in config.json
 
 
 def describe(
@@ -276,7 +280,7 @@ def describe(
     quantisation: Quantisation | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of `config.json`, or the error that says why this model cannot be saved."""
+    """The content of `config.json`; raise if the model cannot be saved."""
     if not isinstance(model, Preconditioned):
         remedy = "save the Preconditioned model inside, or its weights with safetensors"
         raise wrong_type("model", "a Preconditioned model", type(model).__name__, remedy)
@@ -338,7 +342,7 @@ def _name(thing: object, known: bool) -> str:
 
 
 def _json(name: str, value: Any) -> Any:
-    """`value` as json gives it back, so that what is compared later is alike."""
+    """`value` after a round trip through JSON, so that later comparisons are exact."""
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
@@ -375,7 +379,7 @@ def _rebuild(
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """The folder of a checkpoint and its config, of a format that is known here."""
+    """The folder of a checkpoint and its config, after the check of the format."""
     folder, config = open_folder(path)
     file = folder / CONFIG
     about = config.get("about")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar, final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +21,18 @@ Module = TypeVar("Module", bound=nn.Module)
 class EMA:
     """Averages parameters: theta_bar <- d theta_bar + (1 - d) theta after every optimiser step.
 
-    With n updates made before, d = min(decay, (1 + n)/(10 + n)): the warm-up forgets the first
-    steps as fast as they lose their worth. The first update copies. Buffers are copied, never
-    averaged, for a table of frequencies or a count has no mean. Ho et al. 2020 (arXiv 2006.11239),
-    appendix B (decay 0.9999); the warm-up is TensorFlow's `num_updates`.
+    After n updates, d = min(decay, (1 + n)/(10 + n)): during the warm-up early iterates are
+    forgotten quickly. The first update copies. Buffers are copied and not averaged, since means
+    of frequency tables or counts are meaningless. Ho et al. 2020 (arXiv 2006.11239), appendix B
+    (decay 0.9999); the warm-up is TensorFlow's `num_updates`.
 
     Args:
-        model: the model that will be trained; it is copied, except for its SDE.
+        model: the model to train; it is copied, except for its SDE.
         decay: the final d, in [0, 1).
 
     Attributes:
         module: the averaged model.
-        updates: n, the number of updates made.
+        updates: n, the number of updates.
 
     Raises:
         TypeError: `model` is not a module.
@@ -57,31 +57,31 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the parameters of `model` after an optimiser step."""
+        """Update the average with the parameters of `model` after an optimiser step."""
         if model is not self._current.module:
             self._current = Held(model)
         n, average, current = self.updates, self._average, self._current
         if n == 0:
             torch._foreach_copy_(average.parameters, current.parameters)
         else:
-            fresh = 1.0 - min(self.decay, (1 + n) / (10 + n))
-            torch._foreach_lerp_(average.parameters, current.parameters, fresh)
-        for mine, its in zip(average.buffers(), current.buffers(), strict=True):
-            mine.copy_(its)
+            weight = 1.0 - min(self.decay, (1 + n) / (10 + n))
+            torch._foreach_lerp_(average.parameters, current.parameters, weight)
+        for buffer, source in zip(average.buffers(), current.buffers(), strict=True):
+            buffer.copy_(source)
         self.updates += 1
 
     def restore(self, updates: int) -> None:
-        """Continue after `updates` updates, the weights of `module` having been loaded."""
+        """Continue after `updates` updates; the weights of `module` must have been loaded."""
         self.updates = updates
 
 
 @final
 class Held:
-    """The parameters of a module, found once, and the places of its buffers.
+    """The parameters of a module and the places of its buffers, collected once.
 
-    A walk through all submodules, as `AveragedModel` of torch takes four at every step, costs
-    more than the average. Parameters stay the same objects, on which optimisers rely as well;
-    a buffer may be set anew, so it is its place that is kept.
+    Traversing all submodules, which torch's `AveragedModel` does four times a step, costs more
+    than the average. Parameters remain the same objects, on which optimisers rely as well; a
+    buffer may be reassigned, so its place is stored.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -91,14 +91,14 @@ class Held:
         self._places = [(module.get_submodule(path), name) for path, _, name in paths]
 
     def buffers(self) -> list[Tensor]:
-        """The buffers that the module has now."""
+        """The current buffers of the module."""
         return [getattr(owner, name) for owner, name in self._places]
 
 
 def replica(model: Module) -> Module:
-    """A deep copy of a model that keeps the very same SDE."""
-    # An SDE made of functions equals itself alone, and samplers ask whether it is equal.
-    memo: dict[int, Any] = {
+    """A deep copy of a model that shares the SDE."""
+    # FunctionSDE compares by identity and samplers compare SDEs, so it is not copied.
+    memo: dict[int, object] = {
         id(part.sde): part.sde for part in model.modules() if isinstance(part, ScoreModel)
     }
     for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""Folders of json and safetensors: replaced as a whole, checked when read, never unpickled."""
+"""Folders of JSON and safetensors: written atomically, verified when read, never unpickled."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ CONFIG = "config.json"
 
 
 class Damaged(ValueError):
-    """A file is not as it was written; another copy of it may be."""
+    """The file is corrupt; another copy may be intact."""
 
 
 def damaged(file: Path, why: str) -> ValueError:
-    """The error of a file that is not as it was written."""
+    """The error of a corrupt file."""
     remedy = "it was cut short or edited: save it again, or take another copy"
     return Damaged(str(refuse(str(file), "an intact file of a checkpoint", why, remedy)))
 
 
 def check_place(path: str | os.PathLike[str], files: Iterable[str]) -> Path:
-    """The absolute path, if a folder of these files may be written or replaced there."""
+    """The absolute path; raise unless a folder of these files may be written or replaced there."""
     place = path_of("path", path).resolve()
     if place.exists() and not place.is_dir():
         raise fail("path", "a folder", str(path), "a checkpoint is a folder; choose another name")
@@ -58,13 +58,13 @@ def check_place(path: str | os.PathLike[str], files: Iterable[str]) -> Path:
 def write(
     place: Path, config: Mapping[str, Any], files: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """Write a folder of `config.json` and files of tensors in the place of what was there.
+    """Write a folder of `config.json` and files of tensors, replacing an existing one.
 
-    The config gets the size and the hash of every file, and a checksum of itself.
+    Sizes and hashes of the files, and a checksum of the config, are added to the config.
 
     Raises:
-        OSError: the disk is full, a quota is reached or the place cannot be written to; what stood
-            there is intact.
+        OSError: the disk is full, a quota is reached or the place is not writable; the existing
+            folder is intact.
     """
     with _explained(place), replacing(place) as half:
         half.mkdir()
@@ -75,10 +75,10 @@ def write(
 
 
 def link(source: Path, place: Path) -> None:
-    """Give a folder that `write` made a second name, at which it shares its files.
+    """Give a folder of `write` a second name that shares its files.
 
     Raises:
-        OSError: as `write`.
+        OSError: see `write`.
     """
     with _explained(place):
         link_folder(source, place)
@@ -96,23 +96,23 @@ def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     plain = {}
     for name, value in tensors.items():
         instance(f"state_dict[{name!r}]", value, Tensor, "safetensors holds tensors alone")
-        # Copied, because tied weights share memory, which the format refuses.
+        # Tied weights share memory, which the format refuses, so tensors are copied.
         plain[name] = value.detach().to("cpu", copy=True).contiguous()
     try:
         save_file(plain, file)
-    except SafetensorError as error:  # written in Rust, it gives the number in its text alone
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        raise OSError(int(found[1]) if found else errno.EIO, str(error)) from error
+    except SafetensorError as error:  # the error number is only in the text of the message
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
     return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
 def _checksum(config: Mapping[str, Any]) -> str:
-    """The hash of a config, apart from the entry for the checksum itself."""
+    """The hash of a config without its checksum."""
     return digest({key: value for key, value in config.items() if key != "checksum"})
 
 
 def checkpoint_folder(path: Path) -> Path:
-    """The checkpoint that a path means: itself, or `checkpoint/` in a run's folder."""
+    """The checkpoint at a path: the folder itself, or `checkpoint/` in a run's folder."""
     inside = path / "checkpoint"
     own = (path / "model.safetensors").exists()
     if not own and (inside.is_dir() or previous(inside).is_dir()):
@@ -121,7 +121,7 @@ def checkpoint_folder(path: Path) -> Path:
 
 
 def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """The folder, or the previous one if a writer died between its two renames; its config."""
+    """The folder, or the previous one if a writer died between its two renames, and its config."""
     place = checkpoint_folder(path_of("path", path).resolve())
     folder = next((f for f in (place, previous(place)) if f.is_dir()), None)
     if folder is None:
@@ -141,16 +141,16 @@ def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
 
 
 def check_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a config that does not say what was written; asked once its version is known.
+    """Verify the checksum of a config whose version is known.
 
-    Older checkpoints of the same version have no checksum, and are taken as they are.
+    Older checkpoints of the same version have no checksum and are accepted.
     """
     if config.get("checksum", (own := _checksum(config))) != own:
         raise damaged(folder / CONFIG, "another content than the one whose checksum it holds")
 
 
 def read(folder: Path, config: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU, if it is the very file that was written."""
+    """The tensors of a file, on the CPU; raise if the file was changed."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -169,4 +169,4 @@ def read(folder: Path, config: Mapping[str, Any], name: str) -> dict[str, Tensor
         tensors = load_file(file)
     except SafetensorError as error:
         raise damaged(file, f"no safetensors ({error})") from error
-    return {key: value.clone() for key, value in tensors.items()}  # off the mapped file
+    return {key: value.clone() for key, value in tensors.items()}  # a copy, not the memory map

@@ -1,4 +1,4 @@
-"""Signals that end a run: noted when they come, obeyed between two steps."""
+"""Signals that end a run: recorded on arrival, handled between two steps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @final
 class Interrupts:
-    """Notes SIGTERM and SIGINT, so that a run can save itself before it obeys.
+    """Records SIGTERM and SIGINT, so that a run can save a checkpoint before it ends.
 
-    Schedulers that take a machine back (preemption, time limits) send SIGTERM and some time later
-    SIGKILL; Ctrl-C sends SIGINT. Inside the `with`, the first of them is noted in `caught` and
-    gives its handler back at once, so a second one is obeyed as usual. The former handlers stand
-    again at the end. Outside the main thread, where Python takes no handlers, nothing is noted.
+    Schedulers that reclaim a machine (preemption, time limits) send SIGTERM and later SIGKILL;
+    Ctrl-C sends SIGINT. Inside the `with`, the first signal is recorded in `caught` and its
+    original handler is restored at once, so a second one acts as usual. All handlers are restored
+    at the end. Outside the main thread, where Python allows no handlers, nothing is recorded.
 
     Example:
         >>> with Interrupts() as interrupts:
@@ -31,13 +31,13 @@ class Interrupts:
     def __init__(self, active: bool = True) -> None:
         self.caught: int | None = None
         self.active = active and threading.current_thread() is threading.main_thread()
-        self._former: dict[int, Any] = {}
+        self._former: dict[int, Any] = {}  # as signal.getsignal types handlers
 
     def __enter__(self) -> Interrupts:
         if self.active:
             for number in SIGNALS:
                 former = signal.getsignal(number)
-                if former is not None and former is not signal.SIG_IGN:  # None: not of Python
+                if former is not None and former is not signal.SIG_IGN:  # None: not set by Python
                     self._former[number] = former
                     signal.signal(number, self._note)
         return self
@@ -54,11 +54,11 @@ class Interrupts:
         signal.signal(number, self._former.pop(number))
 
     def obey(self, number: int) -> None:
-        """What the signal would have done, SIGTERM as an orderly exit (143) of the interpreter."""
+        """Act as the signal would have, for SIGTERM by SystemExit(143)."""
         for other in list(self._former):
             self._give_back(other)
         if number == signal.SIGTERM and signal.getsignal(number) is signal.SIG_DFL:
             raise SystemExit(128 + number)
         signal.raise_signal(number)
-        # In a process whose handler returns, or that was told by another one, the run ends too.
+        # If the handler returned, or another process relayed the signal, stop here as well.
         raise SystemExit(128 + number)

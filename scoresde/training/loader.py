@@ -1,4 +1,4 @@
-"""Batches of the data, read ahead of the step that takes them where reading takes time."""
+"""Batches of the data, prefetched if they are read lazily."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Batch: TypeAlias = tuple[Tensor, dict[str, Tensor]]
 
 @final
 class Loader:
-    """Gives batch number n of a stream, and reads those after it meanwhile.
+    """Returns batch number n of a stream and prefetches the following ones.
 
-    Which rows a batch holds is a function of its number, so nothing depends on the threads: not
-    the batches, not their order, not what a resumed run sees. Data in memory are indexed in the
-    step itself, in microseconds. What is wrong with a row is raised in the step that takes it.
+    The rows of a batch are a function of its number, so batches, their order and resumed runs do
+    not depend on the threads. Data in memory are indexed in the step itself, in microseconds. An
+    error in a row is raised in the step that uses it.
 
     Args:
         data: `Data` or `LazyData`.
         stream: the order of the rows.
-        device: where the batches go.
-        workers: threads, each of which reads one batch ahead; 0 to read in the step, as it is done
-            with `Rows` that are not `parallel`.
-        stride: from the number of a batch to that of the next one of this process.
-        stop: the number before which to stop reading ahead.
+        device: the device of the batches.
+        workers: number of prefetching threads, each for one batch. 0 reads synchronously, as do
+            `Rows` that are not `parallel`.
+        stride: difference between the numbers of consecutive batches of this process.
+        stop: prefetching stops before this number.
 
     Example:
         >>> data = Data(torch.arange(6.0)[:, None])
@@ -58,7 +58,7 @@ class Loader:
         self.stride = stride
         self.stop = stop
         self._pool: ThreadPoolExecutor | None = None
-        self._coming: dict[int, Future[Batch]] = {}
+        self._pending: dict[int, Future[Batch]] = {}
 
     def __enter__(self) -> Loader:
         if self.workers:
@@ -74,21 +74,21 @@ class Loader:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
-        self._coming.clear()
+        self._pending.clear()
 
     def batch(self, number: int) -> Batch:
-        """Batch number `number`; waits for it if it is still being read."""
+        """Batch number `number`, after waiting for it if it is still being read."""
         if self._pool is None:
             return self.read(number)
-        mine = self._coming.pop(number, None) or self._pool.submit(self.read, number)
+        current = self._pending.pop(number, None) or self._pool.submit(self.read, number)
         for ahead in range(1, self.workers + 1):
             later = number + ahead * self.stride
-            if later not in self._coming and (self.stop is None or later < self.stop):
-                self._coming[later] = self._pool.submit(self.read, later)
-        return mine.result()
+            if later not in self._pending and (self.stop is None or later < self.stop):
+                self._pending[later] = self._pool.submit(self.read, later)
+        return current.result()
 
     def read(self, number: int) -> Batch:
-        """Batch number `number`, read here and now."""
+        """Read batch number `number` synchronously."""
         rows = self.stream.rows(number)
         cond = {name: take(value, rows, self.device) for name, value in self.data.cond.items()}
         return take(self.data.x, rows, self.device), cond

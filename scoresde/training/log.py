@@ -1,4 +1,4 @@
-"""Where the history of a run is shown: history.csv, TensorBoard and the progress bar."""
+"""Logs of a run: history.csv, TensorBoard and the progress bar."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["Log", "writing"]
 
 @final
 class Log:
-    """Writes the rows of a run to history.csv and TensorBoard, and moves the bar.
+    """Writes the rows of a run to history.csv and TensorBoard, and updates the progress bar.
 
-    A step whose loss or gradient is not finite counts as skipped and enters no mean.
+    A step whose loss or gradient is not finite counts as skipped and does not enter the means.
 
     Args:
-        state: of the run, whose rows so far are written again.
-        steps: the last step.
-        batch: samples a step.
-        table: the csv file, or None.
+        state: the state of the run, whose existing rows are written again.
+        steps: the number of the last step.
+        batch: number of samples in a step.
+        table: the CSV file, or None.
         events: the folder of TensorBoard's files, or None.
-        wanted: write them; None to write them if TensorBoard is installed.
-        progress: show a bar, or lines where stderr is no terminal.
+        wanted: whether to write them; None writes them if TensorBoard is installed.
+        progress: show a progress bar, or lines if stderr is not a terminal.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Log:
                 thing.close()
 
     def step(self) -> None:
-        """Move the bar by a step."""
+        """Advance the progress bar by a step."""
         if self.bar is not None:
             self.bar.update()
 
@@ -89,7 +89,7 @@ class Log:
                 self.writer.add_scalar(name, value, done)
 
     def sync(self) -> None:
-        """Bring TensorBoard's events into their file, of which a killed process loses the last."""
+        """Flush TensorBoard's events, so that a killed process does not lose them."""
         if self.writer is not None:
             self.writer.flush()
 
@@ -105,7 +105,7 @@ class Log:
 
 @contextmanager
 def writing(file: Path) -> Iterator[None]:
-    """An error of the system as one of the folder of the run."""
+    """Re-raise an error of the system as one of the folder of the run."""
     try:
         yield
     except OSError as error:
@@ -123,6 +123,6 @@ def _tensorboard(folder: Path, wanted: bool | None, start: int) -> Any:  # it ha
         raise ImportError(
             "tensorboard is not installed; run: pip install 'scoresde[train]'"
         ) from error
-    # The rows of step `start` itself are in the checkpoint, and are not made anew.
+    # The rows of step `start` itself are in the checkpoint and are not written again.
     with writing(folder):
         return module.SummaryWriter(str(folder), purge_step=start + 1 if start else None)

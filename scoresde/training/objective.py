@@ -1,4 +1,4 @@
-"""The loss as a module, where data parallelism and autocast act, and what surrounds it."""
+"""The loss as a module for data parallelism and autocast, and contexts for the training loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Objective(nn.Module):
 
     Args:
         model: the score model.
-        loss: with its `time` and `cond_dropout` filled in.
+        loss: the options, with `time` and `cond_dropout` set.
         bf16: compute under autocast.
     """
 
@@ -59,7 +59,7 @@ class Objective(nn.Module):
 
 @contextmanager
 def own_modes(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module is in the mode, train or eval, in which it came."""
+    """Restore the mode, train or eval, of every module at the end."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -70,7 +70,7 @@ def own_modes(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """The network goes through torch.compile inside, and keeps its names and weights."""
+    """Compile the network inside the context, if wanted; names and weights do not change."""
     net = model.net if isinstance(model, Preconditioned) else model
     before = net._compiled_call_impl
     if wanted:
@@ -83,7 +83,7 @@ def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def explained(x: Tensor, cond: Mapping[str, Tensor], first: bool) -> Iterator[None]:
-    """Raise the error of the first batch of a run in terms of the data and the model."""
+    """Re-raise the error of the first batch of a run in terms of the data and the model."""
     try:
         yield
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -101,11 +101,11 @@ def explained(x: Tensor, cond: Mapping[str, Tensor], first: bool) -> Iterator[No
 
 
 def culprits(objective: Objective, loader: Loader, numbers: Iterable[int]) -> str:
-    """The rows and times that gave a loss that is not finite, or all if none does by itself.
+    """Describe the rows and times whose losses are not finite, or all if every loss is finite.
 
     Args:
         objective: the loss of one process.
-        loader: reads the batches again.
+        loader: the loader, which reads the batches again.
         numbers: the numbers of the batches of a step.
     """
     stream, device, model = loader.stream, loader.device, objective.model
@@ -113,7 +113,7 @@ def culprits(objective: Objective, loader: Loader, numbers: Iterable[int]) -> st
     for number in numbers:
         rows = stream.rows(number)
         x, cond = loader.read(number)
-        # A loss draws its times first, so the same generator gives them again.
+        # A loss draws its times first, so the same generator reproduces them.
         times = objective.loss.time.sample(model.sde, len(rows), stream.generator(number))[0]
         seed_global(device, stream.key(number))
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Averages of the weights whose length is chosen after the training."""
+"""Post-hoc averages of the weights: their length is chosen after the training."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ FORMAT, TRACK = "scoresde snapshot", "track{}.safetensors"
 
 @final
 class PowerEMA:
-    """A moving average with a power-function profile: its length is a share of the run.
+    """A moving average with a power-function profile, whose length is a share of the run.
 
     After step t it is the mean of the weights theta(s), s <= t, with weights in proportion to
-    s^gamma: theta_bar <- beta theta_bar + (1 - beta) theta with beta = (1 - 1/t)^(gamma + 1). The
-    first steps fade by themselves, so no warm-up is needed. The exponent follows from the width,
-    the standard deviation of the profile as a share of t, (gamma + 1)^(1/2) (gamma + 2)^(-1)
-    (gamma + 3)^(-1/2): 0.05 and 0.10 are gamma = 16.97 and 6.94. Karras et al. 2024 (EDM2, arXiv
-    2312.02696), section 3.1 and appendix C.
+    s^gamma: theta_bar <- beta theta_bar + (1 - beta) theta with beta = (1 - 1/t)^(gamma + 1).
+    Early iterates have small weights, so no warm-up is needed. The exponent follows from the
+    width, the standard deviation of the profile as a share of t, (gamma + 1)^(1/2) /
+    ((gamma + 2) (gamma + 3)^(1/2)): 0.05 and 0.10 are gamma = 16.97 and 6.94. Karras et al. 2024
+    (EDM2, arXiv 2312.02696), section 3.1 and appendix C.
 
     Args:
-        model: the model that is trained; its trained parameters alone are averaged.
-        width: of the profile, in (0, 0.2886]; 0.2886 is the plain mean.
+        model: the model that is trained; only its trainable parameters are averaged.
+        width: the width of the profile, in (0, 0.2886]; 0.2886 is the plain mean.
 
     Attributes:
         gamma: the exponent.
-        updates: t, the number of updates made.
+        updates: t, the number of updates.
         tensors: the averages by the names of the parameters.
 
     Raises:
@@ -75,7 +75,7 @@ class PowerEMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the parameters of `model` after an optimiser step."""
+        """Update the average with the parameters of `model` after an optimiser step."""
         if model is not self._model:
             self._model, self._current = model, _trained(model)
         self.updates += 1
@@ -100,7 +100,7 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 
 
 def exponent(width: float) -> float:
-    """gamma of a profile: the root of (gamma + 2)^2 (gamma + 3) width^2 = gamma + 1 above 0."""
+    """gamma of a profile: the positive root of (gamma + 2)^2 (gamma + 3) width^2 = gamma + 1."""
     t = width**-2
     roots = np.roots([1.0, 7.0, 16.0 - t, 12.0 - t])
     return float(roots.real.max())
@@ -109,18 +109,18 @@ def exponent(width: float) -> float:
 def weights_of(
     steps: Sequence[float], gammas: Sequence[float], step: float, gamma: float
 ) -> tuple[Tensor, float]:
-    """The combination of profiles that comes nearest to another one, and what it misses.
+    """The combination of profiles that is closest to another one, and its residual.
 
     The profiles are p(s) = (gamma + 1) s^gamma / t^(gamma + 1) on [0, t], their inner product for
     t_a <= t_b is (gamma_a + 1)(gamma_b + 1) / (gamma_a + gamma_b + 1) (t_a / t_b)^gamma_b / t_b,
     and the weights solve the normal equations (EDM2, section 3.2 and appendix C) with a sum of 1,
-    since each profile integrates to 1. Without that the average of equal weights would be off
-    by a share of the weights themselves, which under a schedule that ends at 0 is more than what
-    an average differs from the last weights.
+    since each profile integrates to 1. Without this constraint the average of constant weights
+    would have an error proportional to the weights, which under a schedule that ends at 0 exceeds
+    the difference between an average and the last weights.
 
     Args:
-        steps, gammas: of the profiles that are there.
-        step, gamma: of the one that is wanted.
+        steps, gammas: steps and exponents of the available profiles.
+        step, gamma: those of the wanted profile.
 
     Returns:
         The weights, (n,) float64, and ||combination - wanted|| / ||wanted||, in L2 of time.
@@ -131,9 +131,9 @@ def weights_of(
     ratio = torch.minimum(t[:, None], t) / torch.maximum(t[:, None], t)
     inner = (g[:, None] + 1) * (g + 1) / (g[:, None] + g + 1)
     inner = inner * ratio**late / torch.maximum(t[:, None], t)
-    scale = inner.diagonal().rsqrt()  # unit vectors, or many snapshots are worse conditioned
+    scale = inner.diagonal().rsqrt()  # unit vectors improve the conditioning
     inner = inner * scale[:, None] * scale
-    mass = scale / scale[-1]  # of unit vectors, in that of the one that is wanted
+    mass = scale / scale[-1]  # integrals of the unit vectors, relative to the wanted one
     system = torch.cat([torch.cat([inner[:-1, :-1], mass[None, :-1]]), mass[:, None]], 1)
     system[-1, -1] = 0.0  # the multiplier of the constraint
     right = torch.cat([inner[:-1, -1], mass[-1:]])
@@ -143,7 +143,7 @@ def weights_of(
 
 
 def snapshot(folder: Path, step: int, tracks: Sequence[PowerEMA], run: Mapping[str, Any]) -> None:
-    """Write the averages after a step as `folder/<step>`, all of it or nothing."""
+    """Write the averages after a step to `folder/<step>` atomically."""
     config = {"format": FORMAT, "step": step, "run": dict(run)}
     config["updates"] = [track.updates for track in tracks]
     config["widths"] = [track.width for track in tracks]
@@ -159,41 +159,42 @@ def posthoc_ema(
     net: nn.Module | None = None,
     sde: SDE | None = None,
 ) -> ScoreModel:
-    """The model of a run with an average of any length, from the snapshots that it wrote.
+    """The model of a run with an average of any length, computed from its snapshots.
 
     A `Trainer` with `snapshot_every` keeps two averages of the weights (see `PowerEMA`) and writes
-    both now and then. The profile of any other width is a linear combination of the profiles of
-    all snapshots, found by least squares, and so are its weights. Buffers are those of the
-    checkpoint. Karras et al. 2024 (EDM2, arXiv 2312.02696), section 3.
+    both at intervals. The profile of any other width is approximated by a linear combination of
+    the profiles of all snapshots, by least squares, and its weights by the same combination.
+    Buffers are those of the checkpoint. Karras et al. 2024 (EDM2, arXiv 2312.02696), section 3.
 
-    Between the two widths, what is off falls with the third power of the number of snapshots or
-    faster. With 20 of them it is some 2e-4 of the distance between the average and the last
-    weights under a constant learning rate, and 3e-3 under the cosine schedule, where that
-    distance is itself small; with 40 it is 4e-5 and 2e-4.
+    Between the two widths the error decreases with at least the third power of the number of
+    snapshots. With 20 snapshots it is about 2e-4 of the distance between the average and the last
+    weights under a constant learning rate, and 3e-3 under the cosine schedule, where this
+    distance is small; with 40 it is 4e-5 and 2e-4.
 
     Args:
         out: the folder of the run.
-        width: of the profile, in (0, 0.2886); widths far outside those of the two averages, or
-            much shorter than the time between two snapshots, are not in their reach.
-        step: the step at which the average ends; the last snapshot's by default.
-        net, sde: as for `load`.
+        width: the width of the profile, in (0, 0.2886). Widths far outside those of the two
+            averages, or much smaller than the interval of the snapshots, cannot be approximated.
+        step: the step at which the average ends; by default that of the last snapshot.
+        net, sde: see `load`.
 
     Returns:
         The model, in eval mode.
 
     Raises:
         FileNotFoundError: there is no checkpoint or no snapshot.
-        ValueError: as `load`; the width is out of range or the snapshots do not reach it (the
-            combination misses the profile by more than a tenth); no snapshot is of that step.
+        ValueError: see `load`; the width is out of range, the snapshots cannot approximate it
+            (the relative residual is above a tenth), or there is no snapshot of that step.
 
     Example:
         >>> import tempfile
         >>> from scoresde import VPSDE, Preconditioned, Trainer
+        >>> from scoresde.options import Records
         >>> from scoresde.nets import MLP
         >>> x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
         >>> with tempfile.TemporaryDirectory() as out:
         ...     start = Preconditioned(MLP(2, width=8), VPSDE())
-        ...     _ = Trainer(start, x, steps=40, out=out, snapshot_every=5).fit()
+        ...     _ = Trainer(start, x, steps=40, out=out, records=Records(snapshot_every=5)).fit()
         ...     model = posthoc_ema(out, 0.07)
         >>> model.training
         False
@@ -211,7 +212,7 @@ def posthoc_ema(
         (folder, config, i, t, exponent(w))
         for folder, config in used
         for i, (t, w) in enumerate(zip(config["updates"], config["widths"], strict=True))
-        if t > 0  # before that every step was skipped, and nothing is averaged
+        if t > 0  # at 0 all steps so far were skipped
     ]
     if not tracks:
         remedy = "name a later step, or see why no loss before it was finite"

@@ -1,4 +1,4 @@
-"""The processes that train together: `accelerate`, and what they have to agree on in a step."""
+"""The processes of a run, connected by `accelerate`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ __all__ = ["Processes"]
 
 @final
 class Processes:
-    """The processes of a run, of which this is one.
+    """The processes of a run, seen from one of them.
 
     Args:
         accumulate: number of forward passes in a step.
 
     Attributes:
-        count, index: their number, and the number of this one.
-        first: whether this one writes and prints.
+        count, index: the number of processes, and the index of this one.
+        first: whether this process writes and prints.
 
     Raises:
         ImportError: accelerate is not installed.
-        ValueError: it would scale gradients; the processes that were started do not find each
-            other, or would each train by itself.
+        ValueError: accelerate would scale gradients, or the processes are not connected.
     """
 
     def __init__(self, accumulate: int) -> None:
@@ -43,7 +42,7 @@ class Processes:
         """The device of this process.
 
         Raises:
-            ValueError: one is wanted by name, though several processes share the devices.
+            ValueError: a device is requested although several processes share the devices.
         """
         if wanted is not None and self.count > 1:
             remedy = "several processes get their devices from accelerate: leave it out"
@@ -52,7 +51,7 @@ class Processes:
         return found if wanted is None else wanted
 
     def number(self, step: int, piece: int) -> int:
-        """The number, in the stream of batches, of this process's batch in a part of a step."""
+        """The number, in the stream, of this process's batch in a part of a step."""
         return (step * self._accumulate + piece) * self.count + self.index
 
     def wrapped(self, module: nn.Module) -> nn.Module:
@@ -61,38 +60,38 @@ class Processes:
         return found
 
     def averaging(self, module: nn.Module, piece: int) -> AbstractContextManager[object]:
-        """Average the gradients over the processes in the last part of a step alone."""
+        """Average the gradients over the processes only in the last part of a step."""
         if piece == self._accumulate - 1:
             return nullcontext()
         found: AbstractContextManager[object] = self._accelerator.no_sync(module)
         return found
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss, as a share of the step's, to those that are there."""
+        """Add the gradients of one part of a step, divided by the number of parts."""
         self._accelerator.backward(loss)
 
     def agree(
         self, loss: Tensor, norm: Tensor, caught: int | None
     ) -> tuple[float, float, int | None]:
-        """Loss, gradient norm and signal, the same in all processes; waits for the device once."""
+        """Loss, gradient norm and signal, equal in all processes, with one synchronisation."""
         values = torch.stack((loss, norm.to(loss.dtype)))
         if self.count == 1:
             value, size = values.tolist()
             return value, size, caught
         flag = values.new_tensor([float(caught == number) for number in SIGNALS])
         total = self._accelerator.reduce(torch.cat((values, flag)), "sum").tolist()
-        heard = [number for number, n in zip(SIGNALS, total[2:], strict=True) if n > 0]
-        return total[0] / self.count, total[1] / self.count, heard[0] if heard else None
+        signals = [number for number, n in zip(SIGNALS, total[2:], strict=True) if n > 0]
+        return total[0] / self.count, total[1] / self.count, signals[0] if signals else None
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait for all processes."""
         self._accelerator.wait_for_everyone()
 
 
 def _accelerator(accumulate: int) -> Any:  # of accelerate, which has no types
     """An `accelerate.Accelerator` that leaves precision and devices to the `Trainer`."""
     library = need("accelerate", "train")
-    # accelerate keeps one precision for the process; ours is the Trainer's own, see Objective.
+    # accelerate has one precision per process; the Trainer has its own, see Objective.
     known = need("accelerate.state", "train").is_initialized()
     started = int(os.environ.get("WORLD_SIZE", "1"))
     # Unless told to use the CPU, accelerate does not connect processes that torchrun starts there.

@@ -1,4 +1,4 @@
-"""The folder of a run: the names of all that is written there, the checkpoints that are kept."""
+"""The folder of a run: names of its files, and the checkpoints in it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["RunFolder"]
 
 @final
 class RunFolder:
-    """The folder of a run, which knows the name of everything in it.
+    """The folder of a run, with the names of everything in it.
 
     `checkpoint/` is the last checkpoint. With keep > 1, `checkpoints/<step>/` are the last `keep`,
     which share its files; `best/` is the model of the lowest validation loss, `snapshots/<step>/`
-    are the averages for `posthoc_ema`. Each is whole or not there.
+    are the averages for `posthoc_ema`. Each of them is written atomically.
 
     Args:
         path: the folder.
-        keep: number of checkpoints.
-        quantisation: of the data, for the checkpoints.
+        keep: number of checkpoints to keep.
+        quantisation: the levels of the data, for the checkpoints.
 
     Attributes:
         checkpoint, checkpoints, best, snapshots, samples, tensorboard: folders in it.
@@ -55,9 +55,9 @@ class RunFolder:
 
     @property
     def stale(self) -> list[str]:
-        """What a run writes and another run in its place would leave, as patterns of names.
+        """Patterns of the names that a new run in this folder must remove.
 
-        The config is not among them: the next run replaces it.
+        The config is not among them, since the next run replaces it.
         """
         folders = (self.checkpoint, self.checkpoints, self.best, self.snapshots, self.samples)
         files = (self.tensorboard, self.history, self.validation, self.curves)
@@ -65,15 +65,15 @@ class RunFolder:
 
     @property
     def resumable(self) -> bool:
-        """Whether there is a checkpoint, or what a killed process left of one, to go on from."""
+        """Whether there is a checkpoint, or a remainder of one, from which a run can resume."""
         places = (self.checkpoint, previous(self.checkpoint), self.checkpoints)
         return any(place.is_dir() for place in places)
 
     def start(self, fresh: bool) -> None:
-        """Begin to write: remove what a killed process left half-written, and say so.
+        """Prepare for writing: remove half-written checkpoints with a warning.
 
         Args:
-            fresh: a new run, which removes what another one left at its first write.
+            fresh: whether the run is new; it removes the files of another run at its first write.
         """
         self._fresh = fresh
         halves = sweep(self.path, (self.checkpoint.name, self.best.name))
@@ -88,7 +88,7 @@ class RunFolder:
         """Write the checkpoint of the step that `info` names.
 
         Raises:
-            Diverged: the weights hold NaN or infinity.
+            Diverged: the weights contain NaN or infinity.
             OSError: it cannot be written; the one before it is intact.
         """
         _check_weights(update, info["step"])
@@ -104,15 +104,15 @@ class RunFolder:
         save(update.averaged, self.best, quantisation=self.quantisation, extra=extra)
 
     def snapshot(self, update: Update, step: int, run: Mapping[str, Any]) -> None:
-        """Write the averages of power-function profiles."""
+        """Write a snapshot of the averages with power-function profiles."""
         self._clear()
         snapshot(self.snapshots, step, update.tracks, run)
 
     def find(self, model: ScoreModel) -> tuple[Path, dict[str, Tensor], Training]:
-        """The last checkpoint that is intact; a damaged one is named in a warning.
+        """The last intact checkpoint; a warning names damaged ones.
 
         Raises:
-            FileNotFoundError, ValueError: there is none, or it is of another model.
+            FileNotFoundError, ValueError: there is none, or it is one of another model.
         """
         places = [self.checkpoint, *self._kept()]
         for place, other in zip(places, [*places[1:], None], strict=True):
@@ -125,20 +125,20 @@ class RunFolder:
         raise fail("resume", "a checkpoint", str(self.path), "train anew")
 
     def go_on(self, place: Path, step: int) -> None:
-        """Bring what is kept in order for a run that goes on from a step, found at `place`."""
+        """Prepare the folder for a run that resumes from the checkpoint of a step at `place`."""
         self._forget(step)
         if place == self.checkpoint and place.is_dir():
-            self._keep(step)  # a process may have been killed before it did
+            self._keep(step)  # the process may have been killed before this
 
     def _keep(self, step: int) -> None:
-        """Give the checkpoint of this step its name among the last ones, and remove the oldest."""
+        """Link the checkpoint of this step among the last ones, and remove the oldest."""
         if self.keep > 1:
             link(self.checkpoint, self.checkpoints / f"{step:09d}")
             for old in self._kept()[self.keep :]:
                 remove(old)
 
     def _forget(self, step: int) -> None:
-        """Remove checkpoints and snapshots of later steps, which the run will make anew."""
+        """Remove checkpoints and snapshots of later steps, which the run will write again."""
         for place in [*self._kept(), *_numbered(self.snapshots)]:
             if int(place.name) > step:
                 remove(place)
@@ -147,7 +147,7 @@ class RunFolder:
         return _numbered(self.checkpoints)[::-1]
 
     def _clear(self) -> None:
-        """Remove what another run left, before the first write of a new one."""
+        """Remove the files of another run before the first write of a new one."""
         if self._fresh:
             self._forget(-1)
             shutil.rmtree(self.best, ignore_errors=True)
@@ -159,7 +159,7 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _check_weights(update: Update, step: int) -> None:
-    """Refuse weights that hold NaN or infinity."""
+    """Raise if weights contain NaN or infinity."""
     if not all(bool(p.detach().isfinite().all()) for p in update.parameters):
         lr = update.optimizer.param_groups[0]["lr"]
         remedy = f"lower lr, now {lr:.3g}, or clip; the checkpoint before this one is intact"

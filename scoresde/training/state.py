@@ -1,4 +1,4 @@
-"""The state of a run: what it has measured so far, and what a checkpoint stores of it."""
+"""The state of a run: its measurements, and their form in a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row: TypeAlias = tuple[int, float, float]
 """(step, mean loss since the last row, learning rate)."""
 
 Metrics: TypeAlias = dict[str, float]
-"""Of one row: "gradient_norm", the mean before clipping, and "skipped", the number of steps."""
+"""For one row: "gradient_norm", the mean before clipping, and "skipped", the number of steps."""
 
 ValidationRow: TypeAlias = tuple[int, tuple[float, ...]]
 """(step, the mean loss in each of the intervals of time)."""
@@ -22,13 +22,13 @@ ValidationRow: TypeAlias = tuple[int, tuple[float, ...]]
 @final
 @dataclass
 class State:
-    """The state of a run beside the weights, the optimiser and the averages.
+    """The state of a run except the weights, the optimiser and the averages.
 
     Attributes:
         step: number of steps made before this call of `fit`.
         history, metrics, validations: the rows so far.
-        losses, norms: of the steps since the last row of the history.
-        in_row: number of steps in a row without a finite loss and gradient, up to now.
+        losses, norms: losses and gradient norms of the steps since the last row of the history.
+        in_row: number of consecutive steps without a finite loss and gradient.
         best: the lowest validation loss.
     """
 
@@ -42,7 +42,7 @@ class State:
     best: float = math.inf
 
     def add(self, loss: float, norm: float) -> bool:
-        """Note a step; whether its loss and gradient are finite, so that it may be applied."""
+        """Record a step; return whether its loss and gradient are finite, so that it applies."""
         self.losses.append(loss)
         self.norms.append(norm)
         good = math.isfinite(loss) and math.isfinite(norm)
@@ -50,10 +50,10 @@ class State:
         return good
 
     def close_row(self, step: int, lr: float) -> bool:
-        """Make a row of the steps since the last one; False if none of them was finite."""
+        """Add a row for the steps since the last one; False if none of them was finite."""
         pairs = list(zip(self.losses, self.norms, strict=True))
         good = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
-        if not good:  # nothing since the last row, or a run of skipped steps, which goes on
+        if not good:  # no step since the last row, or only skipped ones
             return False
         self.losses.clear()
         self.norms.clear()
@@ -63,7 +63,7 @@ class State:
         return True
 
     def judge(self, step: int, losses: tuple[float, ...]) -> tuple[float, bool]:
-        """Note a validation; the mean of its losses, and whether it is the lowest so far."""
+        """Record a validation; return the mean loss and whether it is the lowest so far."""
         self.validations.append((step, losses))
         mean = math.fsum(losses) / len(losses)
         lowest = mean < self.best
@@ -71,7 +71,7 @@ class State:
         return mean, lowest
 
     def to_dict(self) -> dict[str, Any]:
-        """The content as json holds it, without `step`, which is that of the checkpoint."""
+        """The content as values of JSON, without `step`, which the checkpoint has."""
         return {
             "history": self.history,
             "metrics": self.metrics,

@@ -1,4 +1,4 @@
-"""What a run draws and in which order: functions of a seed and the number of a batch."""
+"""The order of the data and the seeds of a run, as functions of a batch's number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoresde.data.base import Data, LazyData
 __all__ = ["LARGEST", "Stream", "digest", "own_randomness", "scattered", "seed_global", "take"]
 
 LARGEST = 2**22
-"""Samples up to which the order of an epoch is kept, in 32 MiB: beyond, each batch is computed."""
+"""Up to this number of samples the order of an epoch is stored, in 32 MiB."""
 
 
 @final
@@ -46,42 +46,43 @@ class Stream:
         return self._key("noise", number)
 
     def generator(self, number: int) -> torch.Generator:
-        """The generator from which the loss of batch number `number` draws."""
+        """The generator of the loss of batch number `number`."""
         return torch.Generator("cpu").manual_seed(self.key(number))
 
     def _key(self, purpose: str, number: int) -> int:
-        # torch's CPU generator keeps 32 bits, so hashes of all numbers would collide: count on.
+        # torch's CPU generator uses 32 bits, in which hashes of all numbers would collide. So
+        # purpose and seed are hashed once, and the number is added.
         digest = hashlib.blake2b(f"{purpose} {self.seed}".encode(), digest_size=4).digest()
         return (int.from_bytes(digest, "little") + number) % 2**32
 
 
 def _in_order(samples: int, key: int, start: int, end: int) -> Tensor:
-    """Places start ... end - 1 of a permutation of the samples."""
+    """Entries start ... end - 1 of a permutation of the samples."""
     if samples <= LARGEST:
         return _permutation(samples, key)[start:end]
     return scattered(torch.arange(start, end, device="cpu"), samples, key)
 
 
 def scattered(places: Tensor, samples: int, key: int) -> Tensor:
-    """The rows at some places of a permutation of 0 ... samples - 1 that is stored nowhere.
+    """Entries of a permutation of 0 ... samples - 1 that is computed without storing it.
 
-    A Feistel network of six rounds on numbers of 2 h bits is a permutation whatever its rounds
-    do; what it sends beyond the last sample goes through it again until it comes back.
+    A Feistel network of six rounds on numbers of 2 h bits is a permutation for any round
+    function. Results beyond the last sample are passed through it again until they are in range.
 
     Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), sections 3 and 5;
-    the rounds mix 32 bits as MurmurHash3 ends (Appleby, public domain).
+    the round function is the 32-bit finaliser of MurmurHash3 (Appleby, public domain).
     """
     half = ((samples - 1).bit_length() + 1) // 2
     low = (1 << half) - 1
-    found = places.clone()
+    rows = places.clone()
     beyond = torch.ones_like(places, dtype=torch.bool)
     while beyond.any():
-        left, right = found[beyond] >> half, found[beyond] & low
+        left, right = rows[beyond] >> half, rows[beyond] & low
         for turn in range(6):
             left, right = right, left ^ (_mixed(right, key + 0x9E3779B9 * turn) & low)
-        found[beyond] = (left << half) | right
-        beyond = found >= samples
-    return found
+        rows[beyond] = (left << half) | right
+        beyond = rows >= samples
+    return rows
 
 
 def _mixed(value: Tensor, key: int) -> Tensor:
@@ -99,26 +100,27 @@ def _permutation(samples: int, key: int) -> Tensor:
 
 @contextmanager
 def own_randomness(device: torch.device) -> Iterator[None]:
-    """Dropout draws from the global generators: leave them as they were."""
+    """Restore the global generators, which dropout uses, at the end."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 
 def seed_global(device: torch.device, key: int) -> None:
+    """Seed the global generators of the CPU and, if it is a CUDA device, of the device."""
     torch.default_generator.manual_seed(key)
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(key)
 
 
-def take(value: Any, rows: Tensor, device: torch.device) -> Tensor:
-    """The rows of a tensor, or of data that are read when needed, on a device."""
+def take(value: Any, rows: Tensor, device: torch.device) -> Tensor:  # a tensor, or lazy rows
+    """Rows of a tensor or of lazy data, on a device."""
     part: Tensor = value[rows.to(value.device) if isinstance(value, Tensor) else rows]
     return part.to(device, non_blocking=True)
 
 
 def digest(data: Data | LazyData) -> str:
-    """A checksum of some 256 rows spread over the data, to tell other data apart."""
+    """A checksum of about 256 rows spread over the data, to detect other data."""
     rows = torch.arange(0, len(data), max(1, len(data) // 256), device="cpu")
     total = 0
     for name, value in (("x", data.x), *sorted(data.cond.items())):

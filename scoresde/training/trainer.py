@@ -1,4 +1,4 @@
-"""The training run: batches, steps, records."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -44,36 +44,36 @@ TrainingData: TypeAlias = Tensor | tuple[Tensor, Mapping[str, Tensor]] | Data | 
 class Trainer:
     """Trains a score model by denoising score matching, on accelerate.
 
-    The model passed in is trained in place and ends with the raw weights of the last step, on the
-    device of the run and in the mode (train or eval) it came in. `fit` returns a model of its own,
-    with the averaged weights and in eval mode: this is the one to sample from.
+    The model is trained in place. It ends with the raw weights of the last step, on the device of
+    the run and in its original mode (train or eval). `fit` returns another model, with the
+    averaged weights and in eval mode, which is the one to sample from.
 
-    Everything random is a function of `seed` and a position, so the same call gives the same
-    weights to the bit on one process, also if it was interrupted and resumed, and the global
-    random state is left as it was. The data are an endless stream: in epoch e they come in the
-    order of a permutation that depends on (seed, e), and every batch takes the next `batch_size`
-    rows. So every row is seen once per epoch, and a batch may be larger than the data, whose rows
-    then come back with other noise.
+    All random numbers are functions of `seed` and a position, so on one process the same call
+    gives bitwise the same weights, even if it was interrupted and resumed; the global random state
+    is restored. The data are an endless stream: their order in epoch e is a permutation that
+    depends on (seed, e), and every batch consists of the next `batch_size` rows. So every row
+    occurs once per epoch, and a batch may be larger than the data, whose rows then occur again
+    with other noise.
 
-    A step whose loss or gradient is not finite changes nothing and is counted; after
-    `optim.max_nonfinite` of them in a row the run stops, and the error names rows and times.
+    A step whose loss or gradient is not finite is skipped and counted; after
+    `optim.max_nonfinite` such steps in a row the run stops, and the error names rows and times.
 
     With `out`, the run writes `history.csv`, TensorBoard files (if installed) and `checkpoint/`,
-    which `scoresde.load` reads. A checkpoint is written as a whole or not at all, so a process
-    that is killed loses the steps since the last one and no more. SIGTERM and SIGINT (preemption,
-    Ctrl-C) let the step end and write a checkpoint first; then SIGTERM leaves by SystemExit(143)
-    and SIGINT by KeyboardInterrupt, or whatever handlers were there. `fit(resume=True)` goes on.
+    which `scoresde.load` reads. Checkpoints are written atomically, so a process that is killed
+    loses only the steps since the last one. SIGTERM and SIGINT (preemption, Ctrl-C) take effect
+    after the current step and a checkpoint: SIGTERM as SystemExit(143) and SIGINT as
+    KeyboardInterrupt, unless there were other handlers. `fit(resume=True)` continues the run.
 
-    Several processes, each with `batch_size` samples a step, on one machine and on two:
+    To use several processes, each with `batch_size` samples a step, on one machine or on two:
 
         torchrun --nproc-per-node 8 train.py
         torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d \\
             --rdzv-endpoint HOST:29500 train.py     # on each of the two
 
-    `accelerate launch` does it as well. The script is the same; gradients are averaged, all
-    processes hold all of the weights, and the first one writes. Sharded weights (FSDP) are not
-    for this class: train a network larger than one device in a loop that you write, with the loss
-    as the forward pass of the sharded module, `accelerate launch --use_fsdp --fsdp_version 2
+    `accelerate launch` works as well, with the same script. Gradients are averaged, all processes
+    hold all weights, and the first process writes. This class does not support sharded weights
+    (FSDP): train a network larger than one device in a loop that you write, with the loss as the
+    forward pass of the sharded module, `accelerate launch --use_fsdp --fsdp_version 2
     --num_processes 8 train.py` and `dsm_loss(Preconditioned(net, sde), x0)`.
 
     Args:
@@ -83,32 +83,32 @@ class Trainer:
         optim: batch size, learning rate, average of the weights, precision; see `Optim`.
         loss: the loss, its weighting, times and dropout of conditions; see `Loss`.
         records: when to log, to save and to validate; see `Records`.
-        validation: data as `data`, on which the averaged model is judged; see `Validation`.
-        seed: an integer of at least 0.
+        validation: validation data for the averaged model, in any form of `data`; see
+            `Validation`.
+        seed: a non-negative integer.
         out: the folder of the run, or None to write nothing.
-        device: None for the accelerator if there is one, else the CPU.
-        progress: show a bar with the loss and samples per second.
+        device: None for the accelerator if there is one, otherwise the CPU.
+        progress: show a progress bar with the loss and samples per second.
         callback: called as callback(step, averaged model in eval mode) every `callback_every`
             steps by the first process, for example to sample; it must not change the model.
         callback_every: number of steps between two calls of `callback`.
-        quantisation: which integers the data stand for, for the checkpoint; that of `data` by
-            default.
-        workers: number of threads that read batches ahead, for data that are read lazily. 0 reads
-            in the step, as do `Rows` that are not `parallel`. The batches are the same.
-        any_scale: take the data as they are also where they are plainly not in model units, such
-            as temperatures in kelvin or floats of 0 to 255, which is an error otherwise. VE and
-            EDM schedules are judged by their own range of sigma.
+        quantisation: the levels of the data, for the checkpoint; that of `data` by default.
+        workers: number of prefetching threads for data that are read lazily. 0 reads
+            synchronously, as do `Rows` that are not `parallel`. The batches do not depend on it.
+        any_scale: accept data that are obviously not in model units, such as temperatures in
+            kelvin or floats from 0 to 255, which are an error by default. For VE and EDM
+            schedules the limits depend on their range of sigma.
 
     Attributes:
         history: rows (step, mean loss since the last row, learning rate).
-        metrics: of the same rows, {"gradient_norm": mean before clipping, "skipped": steps}.
-        validations: rows (step, mean losses in the parts of the time interval); in
-            `validation.csv` too. The model of the lowest mean is in `best/`.
+        metrics: for the same rows, {"gradient_norm": mean before clipping, "skipped": steps}.
+        validations: rows (step, mean losses in the parts of the time interval), which
+            `validation.csv` contains as well. The model of the lowest mean is in `best/`.
 
     Raises:
-        TypeError, ValueError: an argument is out of range; the data hold NaN, are empty or have a
-            constant channel; the network does not take them (at the first batch).
-        Diverged: the loss is not finite (the step, rows and times are named), or the weights.
+        TypeError, ValueError: an argument is out of range; the data contain NaN, are empty or
+            have a constant channel; the network does not accept them (at the first batch).
+        Diverged: the loss (the message gives step, rows and times) or a weight is not finite.
         OSError: a checkpoint cannot be written; the one before it is intact.
 
     Example:
@@ -158,7 +158,7 @@ class Trainer:
         self.loss = _filled_in(loss, self.summary, self.data.cond, model)
         self.seed = check_seed(seed)
         self.stream = Stream(len(self.data), optim.batch_size, self.seed)
-        self.device = None if device is None else as_device(device, "None for what there is")
+        self.device = None if device is None else as_device(device, "None for the default")
         self.folder = None
         if out is not None:
             self.folder = _folder(out, records.keep, model, self.quantisation)
@@ -189,8 +189,8 @@ class Trainer:
         net = type(bare(getattr(self.model, "net", self.model))).__name__
         out = "" if self.folder is None else f", out={str(self.folder.path)!r}"
         size, lr = self.optim.batch_size, self.optim.lr
-        told = f"steps={self.steps}, batch_size={size}, lr={lr:g}"
-        return f"Trainer({net} on {self.data!r}, {told}, seed={self.seed}{out})"
+        options = f"steps={self.steps}, batch_size={size}, lr={lr:g}"
+        return f"Trainer({net} on {self.data!r}, {options}, seed={self.seed}{out})"
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step number `step`, from 0: warm-up, then the schedule."""
@@ -200,15 +200,14 @@ class Trainer:
         """Train, and return the averaged model in eval mode.
 
         Args:
-            resume: continue the run whose checkpoint stands in `out`, to the same weights, to the
-                bit, as if it had not been interrupted. `steps` and the optimiser's settings may
-                have changed; the data, seed, batch size and number of processes may not. Without
-                it a run starts anew from the weights that the model has, and replaces the
-                checkpoint in `out`.
+            resume: continue the run whose checkpoint is in `out`, to bitwise the same weights as
+                without the interruption. `steps` and the optimiser's settings may change; the
+                data, seed, batch size and number of processes may not. If False, a new run starts
+                from the current weights of the model and replaces the checkpoint in `out`.
 
         Raises:
             FileNotFoundError: there is no checkpoint to resume.
-            ValueError: see the class; a checkpoint of another model or run.
+            ValueError: see the class; the checkpoint is one of another model or run.
         """
         check_weights(self.model)
         with torch.inference_mode(False), torch.enable_grad():
@@ -281,7 +280,7 @@ class Trainer:
                     info = {"step": done, "run": settings, **state.to_dict(), **update.info()}
                     folder.save(update, info, self._extra(done))
                 if last and caught is None:
-                    caught = interrupts.caught  # it came in the last validation or write
+                    caught = interrupts.caught  # during the last validation or write
                 if caught is not None:
                     processes.wait()
                     interrupts.obey(caught)
@@ -289,7 +288,7 @@ class Trainer:
         return update.result()
 
     def _inform(self, model: ScoreModel) -> None:
-        """Tell a model what it is about to be trained on."""
+        """Store the summary of the data, and sigma_data, in the model."""
         model.data = self.summary
         for part in model.modules():
             if isinstance(part, Preconditioned) and part.predicts == "edm":
@@ -328,7 +327,7 @@ class Trainer:
             raise fail("steps", expected, self.steps, "ask for more, or scoresde.load the model")
 
     def _settings(self, processes: int) -> dict[str, Any]:
-        """What must not change between the parts of a run."""
+        """The settings that must not change when a run is resumed."""
         return {
             "seed": self.seed,
             "batch_size": self.optim.batch_size,
@@ -340,7 +339,7 @@ class Trainer:
         }
 
     def _extra(self, done: int) -> dict[str, Any]:
-        """What a checkpoint says of its run to people."""
+        """Information about the run for readers of a checkpoint."""
         shape = list(self.data.x.shape[1:])  # a network may take images of any size
         loss = self.history[-1][1] if self.history else None
         return {"step": done, "loss": loss, "shape": shape}
@@ -359,7 +358,7 @@ class Trainer:
     def _judge(
         self, update: Update, state: State, log: Log, done: int, settings: Mapping[str, Any]
     ) -> None:
-        """Snapshots, validation and the callback, where they are due."""
+        """Write snapshots, validate, and call the callback, whichever is due."""
         records, last, folder = self.records, done == self.steps, self.folder
 
         def due(every: int | None) -> bool:
@@ -388,7 +387,7 @@ class Trainer:
 def _filled_in(
     loss: Loss, summary: DataSummary, cond: Mapping[str, Any], model: ScoreModel
 ) -> Loss:
-    """The options of the loss with those that depend on the data."""
+    """The options of the loss, completed by those that depend on the data."""
     if not callable(loss.weighting):
         choice("weighting", loss.weighting, WEIGHTINGS)
     time = TIME if loss.time is None else loss.time
@@ -402,9 +401,9 @@ def _filled_in(
 def _folder(
     out: str | os.PathLike[str], keep: int, model: ScoreModel, quantisation: Quantisation | None
 ) -> RunFolder:
-    """The folder of a run that can save its model there; what cannot is found before training."""
+    """The folder of a run; a model that cannot be saved there is refused before training."""
     place = path_of("out", out)
-    with writing(place):  # in a folder that is closed to this user, not even asked
+    with writing(place):  # fails in a folder without permissions
         taken = place.exists() and not place.is_dir()
     if taken:
         raise fail("out", "a folder", str(out), "choose another name")
@@ -413,20 +412,20 @@ def _folder(
 
 
 def _check_units(summary: DataSummary, sde: SDE) -> None:
-    """Raise if the data are plainly not of the size that the schedule is made for."""
+    """Raise if the scale of the data obviously does not match the schedule."""
     if summary.quantisation is not None or not isinstance(sde, AffineSDE):
         return
     alpha, noise = float(sde.alpha(sde.T)), float(sde.sigma(sde.T))
     unit, limits = noise, {"noise": 1.0, "least": 0.1}
-    if alpha > 0.5:  # the noise is added to the data and drowns them, instead of replacing them
+    if alpha > 0.5:  # the noise dominates the data at T instead of replacing them
         quiet = float(sde.sigma(sde.t_min))
         unit, limits = 1.0, {"noise": noise, "least": min(0.1, 10 * quiet)}
-    std = summary.std if summary.count > 1 else unit  # of one sample it is not known
-    found = unit_fault(summary.offset / unit, std / unit, **limits)
-    if found is not None:
+    std = summary.std if summary.count > 1 else unit  # unknown for a single sample
+    fault = unit_fault(summary.offset / unit, std / unit, **limits)
+    if fault is not None:
         remedy = (
-            "standardise them by scoresde.data.Data.of(data).standardised(), whose scaling goes "
-            "into the checkpoint and takes samples back, or pass any_scale=True if they are "
-            "meant to be so"
+            "standardise them by scoresde.data.Data.of(data).standardised(), whose scaling is "
+            "stored in the checkpoint to convert samples back, or pass any_scale=True if this "
+            "scale is intended"
         )
-        raise refuse("data", "values in model units", found, remedy)
+        raise refuse("data", "values in model units", fault, remedy)

@@ -22,14 +22,13 @@ __all__ = ["Update"]
 class Update:
     """One optimiser step: backward, clip by the global norm, AdamW, average of the weights.
 
-    Nothing in it waits for the device.
-
-    `gradient_norm`, then `apply` or `discard`, is a step whose gradients are looked at in between.
+    It does not synchronise with the device. `gradient_norm` followed by `apply` or `discard` is a
+    step with a check of the gradients.
 
     Args:
         model: the model, on its device.
         optim: `lr`, `weight_decay`, `clip` and `ema` are used here.
-        widths: of the profiles of further averages (see `PowerEMA`).
+        widths: widths of the profiles of further averages (see `PowerEMA`).
 
     Attributes:
         optimizer: the AdamW.
@@ -37,7 +36,7 @@ class Update:
         tracks: the `PowerEMA`s.
 
     Raises:
-        ValueError: the model has nothing to train.
+        ValueError: the model has no trainable parameters.
 
     Example:
         >>> net = nn.Linear(2, 1)
@@ -71,14 +70,14 @@ class Update:
         return self.apply()
 
     def gradient_norm(self) -> Tensor:
-        """The global norm of the gradients that are there, ()."""
-        found = [p.grad for p in self.parameters if p.grad is not None]
-        # As nn.utils.get_total_norm, which sorts them by device and dtype first; one device here.
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found)))
+        """The global norm of the gradients, ()."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        # Like nn.utils.get_total_norm, without its grouping by device and dtype.
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         return norm
 
     def apply(self, norm: Tensor | None = None) -> Tensor:
-        """Clip, step and average with the gradients that are there; their norm before clipping."""
+        """Clip, step and average; return the norm of the gradients before clipping."""
         norm = self.gradient_norm() if norm is None else norm
         if self.clip is not None:
             self._shrink(norm, self.clip)
@@ -91,33 +90,33 @@ class Update:
         return norm
 
     def _shrink(self, norm: Tensor, clip: float) -> None:
-        if self.fused:  # its kernel divides the gradients as it reads them: one pass less
+        if self.fused:  # its kernel scales the gradients itself, which saves a pass
             scale = (norm.float() + 1e-6) / clip
             self.optimizer.grad_scale = scale.clamp_min(1.0)  # type: ignore[attr-defined]
         else:
             nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
 
     def discard(self) -> None:
-        """Forget the gradients."""
+        """Delete the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def set_lr(self, lr: float) -> None:
-        """Take another learning rate from the next step on."""
+        """Set the learning rate of the next steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
     @property
     def averaged(self) -> ScoreModel:
         """The model with the averaged weights, or the model itself without an average."""
-        found = self.model if self.ema is None else self.ema.module
-        return found  # type: ignore[return-value]  # the copy of a model is a model
+        model = self.model if self.ema is None else self.ema.module
+        return model  # type: ignore[return-value]  # the copy of a model is a model
 
     def result(self) -> ScoreModel:
         """The averaged model, or a copy of the raw one without EMA, in eval mode."""
         return replica(self.averaged).eval() if self.ema is None else self.averaged.eval()
 
     def info(self) -> dict[str, Any]:
-        """The counts of the averages, as json holds them."""
+        """The counts of the averages as values of JSON."""
         return {
             "ema_updates": 0 if self.ema is None else self.ema.updates,
             "tracks": [[track.width, track.updates] for track in self.tracks],
@@ -149,7 +148,7 @@ class Update:
         """Continue from a checkpoint: the inverse of `tensors`, `averaged` and `info`.
 
         Raises:
-            ValueError: they are of other parameters or of other averages.
+            ValueError: the parameters or the averages do not match.
         """
         raw = {k[4:]: v for k, v in tensors.items() if k.startswith("raw.")}
         fill(self.model, raw, where)
@@ -175,7 +174,7 @@ class Update:
             kind, _, rest = name.partition(".")
             if kind == "optimizer":
                 index, _, key = rest.partition(".")
-                # Checked, because a fused kernel reads beyond the end of a state of another shape.
+                # A fused kernel would read beyond the end of a state of another shape.
                 like = self.parameters[int(index)].shape if int(index) < count else None
                 if value.shape not in (like, ()):
                     remedy = "train the same parameters as in the run that is resumed"

@@ -1,4 +1,4 @@
-"""The loss on data that the model is not trained on, by time."""
+"""The loss on validation data, by intervals of time."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["BucketTime", "Validation"]
 @final
 @dataclass(frozen=True)
 class BucketTime(TimeSampler):
-    """Times spread evenly over one of equal parts of [t_min, T].
+    """Evenly spaced times in one of several equal parts of [t_min, T].
 
     Args:
-        index: the part, from 0.
-        parts: their number.
+        index: the number of the part, from 0.
+        parts: the number of parts.
     """
 
     index: int
@@ -49,17 +49,17 @@ class BucketTime(TimeSampler):
 class Validation:
     """The loss of a model on held-out data in each of equal intervals of time.
 
-    Times and noise are functions of the seed, the same at every call, so that two values differ by
-    the model alone. The mean of the row is the loss under uniform times. A loss that is good as a
-    mean and bad in one interval (near t = 0, mostly) shows here.
+    Times and noise depend only on the seed, so values of two calls differ only by the model. The
+    mean of a row is the loss under uniform times. A loss that is low on average but high in one
+    interval, usually near t = 0, is visible here.
 
     Args:
-        data: all of it is used in every interval.
-        loss: with its `time` filled in, in whose place the intervals stand.
+        data: the validation data, all of which are used in every interval.
+        loss: the options, whose `time` is replaced by the intervals.
         parts: number of intervals.
-        batch_size: samples in one forward pass.
-        seed: of times and noise.
-        table: the csv file of the rows, or None.
+        batch_size: number of samples in one forward pass.
+        seed: the seed of times and noise.
+        table: the CSV file of the rows, or None.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Validation:
         return float(total) / len(self.data)
 
     def write(self, rows: list[ValidationRow], sde: SDE) -> None:
-        """Write all rows anew; the head says where the intervals begin and end."""
+        """Write all rows; the header has the ends of the intervals."""
         if self.table is None:
             return
         width = (sde.T - sde.t_min) / self.parts

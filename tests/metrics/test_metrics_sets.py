@@ -352,7 +352,7 @@ CODE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flag
 def test_the_first_example_of_the_page_says_what_it_says() -> None:
     names: dict[str, Any] = {}
     exec(CODE[0], names)
-    assert not names["found"]["energy"].within_floor
+    assert not names["result"]["energy"].within_floor
 
 
 @pytest.mark.slow
