@@ -25,17 +25,17 @@ __all__ = ["Independent", "Noise", "key", "normals", "samples_per_block"]
 class Noise(ABC):
     """Random numbers that depend on seed, stream, segment, sample, and interval or counter alone.
 
-    Sample number i of a seed has the same bits whatever the batch size, the split into calls or
-    the device: numbers are drawn on the CPU in float32 and moved.
+    The bits of sample number i of a seed do not depend on the batch size, the division into calls
+    or the device: numbers are drawn on the CPU in float32 and moved.
 
-    A source begins in the stream "steps", the increments of the motion that a solver follows;
-    `stream(name)` gives the numbers for any other purpose. Streams are disjoint: `STREAMS` lists
-    them.
+    A source starts in the stream "steps", the increments of the Brownian motion of a solver;
+    `stream(name)` gives the numbers for any other purpose. `STREAMS` lists the streams, which are
+    disjoint.
 
     Attributes:
         seed: an integer in [0, 2**63).
         first: the number of the sample in the first row of a batch.
-        segment: the number of the grid's segment that is being integrated.
+        segment: the number of the current segment of the grid.
     """
 
     seed: int
@@ -44,7 +44,7 @@ class Noise(ABC):
 
     @abstractmethod
     def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
-        """Normalised increment over [now, nxt], shaped as `like`: N(0, I).
+        """Normalised increment over [now, nxt] in the shape of `like`: N(0, I).
 
         At a single node (now.t = nxt.t) this is `draw(like, at=now.t)`.
         """
@@ -58,28 +58,28 @@ class Noise(ABC):
         """The same noise for a batch whose first row is sample number `first`."""
 
     def stream(self, name: str) -> Noise:
-        """The noise for another purpose: independent normals, for all but the "steps".
+        """The noise for another purpose; except for "steps" it is independent normals.
 
         Args:
             name: a key of `STREAMS`.
 
         Raises:
-            ValueError: an unknown name; the message lists those there are.
+            ValueError: the name is unknown; the message lists all names.
         """
         return self if name == "steps" else Independent(self.seed, self.first, self.segment, name)
 
     def draw(self, like: Tensor, *number: int, at: float = 0.0) -> Tensor:
-        """Standard normals that belong to no interval, shaped as `like`.
+        """Standard normals without an interval, in the shape of `like`.
 
         Args:
-            like: (B, *D); gives shape, dtype and device.
-            number: which draw of the stream this is: any count of integers of at least 0.
-            at: the time of the node, where draws at several nodes have the same number.
+            like: (B, *D); its shape, dtype and device are those of the result.
+            number: the number of the draw in the stream: any number of non-negative integers.
+            at: the time of the node, if draws at several nodes have the same number.
         """
         return Independent(self.seed, self.first, self.segment).draw(like, *number, at=at)
 
     def check(self, times: Sequence[float]) -> None:
-        """Raise if a solver on a grid with these nodes would ask for what this noise lacks."""
+        """Raise if this noise cannot serve a solver on a grid with these nodes."""
         return
 
     def levy(self, like: Tensor, now: Node, nxt: Node) -> tuple[Tensor, Tensor]:
@@ -87,13 +87,13 @@ class Noise(ABC):
         return self.normal(like, now, nxt), self.stream("levy").normal(like, now, nxt)
 
     def prior(self, like: Tensor) -> Tensor:
-        """Standard normals for the state at t = T: the same on all segments."""
+        """Standard normals for the state at t = T, the same on all segments."""
         return self.on_segment(0).stream("prior").draw(like)
 
 
 @lru_cache(maxsize=4096)
 def key(seed: int, stream: str, segment: int, now: float, nxt: float, *number: int) -> int:
-    """The 64 bits that stand for one draw."""
+    """The 64-bit key of one draw."""
     for value in number:
         as_seed(value, "number")
     form = f"<QQQdd{len(number)}Q"
@@ -102,15 +102,15 @@ def key(seed: int, stream: str, segment: int, now: float, nxt: float, *number: i
 
 
 def samples_per_block(size: int) -> int:
-    """How many samples of this many entries share a generator."""
+    """The number of samples of this size that share a generator."""
     return max(1, (1024 if size < 256 else 16384) // size)
 
 
 def normals(key: int, first: int, like: Tensor) -> Tensor:
-    """Standard normals for samples number first, first + 1, ..., shaped as `like`.
+    """Standard normals for samples number first, first + 1, ... in the shape of `like`.
 
-    Each block of samples has a generator of its own and is drawn whole, as a matrix of samples by
-    entries, so that a sample's bits depend on its number alone.
+    Each block of samples has its own generator and is drawn completely, as a matrix of samples by
+    entries, so that the bits of a sample depend on its number alone.
     """
     size = max(1, math.prod(like.shape[1:]))
     rows = samples_per_block(size)
@@ -137,16 +137,16 @@ def _mixed(key: int, block: int) -> int:
 class Independent(Noise):
     """Independent normals for every interval: the fast default.
 
-    Right wherever a solver asks for disjoint intervals. Refining the grid gives other noise; use
-    a path (`BrownianPath`) where runs on several grids are to follow the same Brownian motion.
-    torch's CPU generator keeps 32 bits of a seed, so of a million draws about a hundred pairs
-    coincide, at unrelated samples and times.
+    They are correct for a solver that uses disjoint intervals. A refined grid has other noise; use
+    a path (`BrownianPath`) if runs on several grids must follow the same Brownian motion. torch's
+    CPU generator uses 32 bits of a seed, so among a million draws about a hundred pairs coincide,
+    at unrelated samples and times.
 
     Args:
         seed: an integer in [0, 2**63).
         first: the number of the first row's sample.
         segment: the number of the grid's segment.
-        name: of the stream, a key of `STREAMS`.
+        name: the name of the stream, a key of `STREAMS`.
 
     Example:
         >>> from scoresde import VPSDE
@@ -179,7 +179,7 @@ class Independent(Noise):
         return normals(key(self.seed, self.name, self.segment, at, at, *number), self.first, like)
 
     def seed_of(self, *number: int) -> int:
-        """A seed that belongs to a draw of this stream, for what is given a seed of its own."""
+        """The seed of a draw of this stream, for functions that take a seed."""
         return key(self.seed, self.name, self.segment, 0.0, 0.0, *number) >> 1
 
     def on_segment(self, segment: int) -> Independent:

@@ -1,4 +1,4 @@
-"""The clock of a Brownian path, and how the pieces of a path add up."""
+"""The clock of a Brownian path, and the composition of its pieces."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["Clock", "Part", "check_eta", "merge"]
 class Clock:
     """c = exp(2 eta^2 lambda), in which the noise of the reverse SDE is a Brownian motion, or -t.
 
-    Both run from noise to data. A time has a position u, which is log c ("snr") or -t ("t").
-    Lengths of c are computed as ratios only, since c itself may span more than a float holds.
+    Both increase from noise to data. A time has a position u, which is log c ("snr") or -t ("t").
+    Only ratios of lengths of c are computed, since c itself may exceed the range of floats.
 
     Args:
         sde: the SDE on whose schedule the solver runs.
@@ -34,23 +34,23 @@ class Clock:
 
     @classmethod
     def of(cls, sde: SDE, eta: Eta, name: str, t: float) -> Clock:
-        """The clock of this name, by default ("") "snr" where the SDE is affine at time t.
+        """The clock of this name; the default ("") is "snr" if the SDE is affine at time t.
 
-        Without noise (eta = 0) it is "t"; for eta a function of time that of eta = 1.
+        Without noise (eta = 0) it is "t"; if eta is a function of time it is that of eta = 1.
         """
         if not isinstance(sde, SDE):
-            raise wrong_type("sde", "an SDE", sde, "pass the SDE that the solver walks")
+            raise wrong_type("sde", "an SDE", sde, "pass the SDE of the solver")
         affine = sde.at(t).affine
         name = choice("clock", name or ("snr" if affine else "t"), ("snr", "t"))
         if name == "snr" and not affine:
             expected = "'t' on an SDE that is not affine"
             raise fail("clock", expected, name, "leave it out for the default")
         strength = 2.0 * (1.0 if callable(eta) else eta) ** 2
-        # below that the increments of c would not be floats, and there is no noise to speak of
+        # for smaller values the increments of c underflow, and the noise is negligible
         return cls(sde, strength if name == "snr" and strength > 1e-250 else 0.0)
 
     def position(self, t: float) -> float:
-        """Where on the clock a time lies: log c or -t; infinite where the log-SNR is."""
+        """The position of a time: log c, or -t; it is infinite if the log-SNR is."""
         return float(self.strength * self.sde.at(t).log_snr) if self.strength else -t
 
     def share(self, u: float, v: float, a: float, b: float) -> float:
@@ -67,14 +67,14 @@ def check_eta(eta: object) -> None:
 
 
 Part = tuple[float, float, Tensor, Tensor | None]
-"""A piece of an interval: its share of the clock, the share left at its start, z and h."""
+"""A piece of an interval: its share of the clock, the share from its start on, z and h."""
 
 
 def merge(parts: Iterable[Part]) -> tuple[Tensor, Tensor | None]:
     """Increment z = W / sqrt(c) and Levy area h = H sqrt(12 / c) of an interval of length c.
 
-    W = sum of W_k, and int (B - B_s) dc = c (W/2 + H), to which a piece's increment counts for
-    the time after it. Without the areas of the pieces (None) there is none of the whole.
+    W = sum of W_k, and int (B - B_s) dc = c (W/2 + H), where the increment of a piece contributes
+    over the time after it. If the areas of the pieces are None, so is that of the interval.
     """
     w: Tensor | None = None
     h: Tensor | None = None

@@ -17,35 +17,33 @@ from scoresde.sde import AffineSDE
 __all__ = ["FINEST", "DyadicPath"]
 
 FINEST = 24
-"""Halvings of an interval of the grid, at most."""
+"""The largest number of halvings of an interval of the grid."""
 
 
 @final
 class DyadicPath:
-    """A Brownian path in the clock c = e^(2 lambda) over a segment of a grid, sample by sample.
+    """A Brownian path per sample, in the clock c = e^(2 lambda) over a segment of a grid.
 
-    It serves a solver whose samples are at different times and in steps of different length.
-    Intervals of the grid are joined in pairs upwards, until one holds the whole segment, and
-    halved in lambda downwards. A position is a whole number of ticks, 2^24 to an interval of the
-    grid; an interval of level l has 2^(levels - l) ticks. The increment and the space-time Levy
-    area of an interval give those of its halves and two fresh normals (see `split_weights`), so
-    the law is exact at any share, and every value is a function of (seed, segment, sample,
-    interval) alone: an interval is never drawn twice in different ways, whatever was asked
-    before and whatever the other samples of the batch do.
+    It is the noise of a solver whose samples have different times and step sizes. Intervals of the
+    grid are joined in pairs, level by level, until one interval is the whole segment, and are
+    halved in lambda in the other direction. A position is an integer number of ticks, 2^24 per
+    interval of the grid; an interval of level l has 2^(levels - l) ticks. The increment and the
+    space-time Levy area of an interval, with two new normals, determine those of its halves (see
+    `split_weights`). So the law is exact, and every value is a function of (seed, segment, sample,
+    interval) alone, independent of earlier queries and of the other samples of the batch.
 
-    The cost is that of the intervals that were not asked for before: about 0.1 ms for each group
-    of samples in the same one.
+    Only new intervals cost time: about 0.1 ms for each group of samples in the same interval.
 
     Args:
         sde: the SDE.
-        times: the segment, times that run down.
+        times: the decreasing times of the segment.
         noise: independent normals.
         like: a batch of states, whose rows are the samples of the noise.
 
     Attributes:
         end: the last position.
-        levels: of the shortest interval, of one tick.
-        upper: the level of the grid's own intervals.
+        levels: the level of the shortest interval, of one tick.
+        upper: the level of the intervals of the grid.
     """
 
     def __init__(
@@ -56,9 +54,9 @@ class DyadicPath:
         self.upper = math.ceil(math.log2(intervals))
         self.levels = self.upper + FINEST
         self.end = intervals << FINEST
-        held = [*times, times[-1]]  # beyond the end there is no noise
-        self._nodes = [float(sde.at(t).log_snr) for t in held]
-        self._t = torch.tensor(held, dtype=torch.float64, device="cpu")
+        extended = [*times, times[-1]]  # no noise beyond the end
+        self._nodes = [float(sde.at(t).log_snr) for t in extended]
+        self._t = torch.tensor(extended, dtype=torch.float64, device="cpu")
         self._log_snr = torch.tensor(self._nodes, dtype=torch.float64, device="cpu")
         self._clock = Clock(sde, 2.0)
         self._samples = Samples.around(like, noise.first, _together)
@@ -78,23 +76,23 @@ class DyadicPath:
         )
 
     def times(self, ticks: Tensor) -> Tensor:
-        """Times of positions, (n,): at the nodes of the grid exactly its own."""
+        """Times of positions, (n,); at the nodes of the grid exactly the times of the grid."""
         ticks = ticks.clamp_max(self.end)
         t = self.sde.time_of(self.log_snr(ticks)).clamp(float(self._t[-1]), float(self._t[0]))
         inside = (ticks & ((1 << FINEST) - 1)) != 0
         return torch.where(inside, t, self._t[ticks >> FINEST])
 
     def width(self, level: int) -> int:
-        """Ticks of an interval of a level."""
+        """The number of ticks of an interval of a level."""
         return 1 << (self.levels - level)
 
     def increments(self, ticks: Tensor, level: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The increment and Levy area of an interval for each sample, both normalised: (B, *D).
 
         Args:
-            ticks: (B,) where each interval begins, a multiple of its width below `end`.
+            ticks: (B,) the starts of the intervals, multiples of their widths below `end`.
             level: (B,) levels of the intervals.
-            rows: (B,) the samples that are asked for; the others get zeros.
+            rows: (B,) a mask of the requested samples; the results of all others are zeros.
         """
         z = torch.zeros((len(ticks), self._samples.size), dtype=self._samples.dtype, device="cpu")
         area = torch.zeros_like(z)
@@ -120,7 +118,7 @@ class DyadicPath:
         return first, second
 
     def _tree(self, draws: Independent, start: int, count: int) -> Tree:
-        """One of `count` trees of as many samples each."""
+        """One of `count` trees, each for a group of samples."""
         samples = replace(self._samples, first=self._samples.first + start, count=self._group)
         like, source = samples.like(), draws.from_sample(samples.first)
         records = Records(max(2, MOST_BYTES // (4 * like.numel() * like.element_size() * count)))
@@ -141,17 +139,17 @@ class DyadicPath:
         return self._pieces[number]
 
     def _share(self, p: float, q: float, a: float, b: float) -> float:
-        """The share that [p, q] has of [a, b] in the clock, for positions."""
+        """The share of [p, q] in [a, b], measured by the clock, for positions."""
         return self._clock.share(*(2.0 * self._level_of(tick) for tick in (p, q, a, b)))
 
     def _level_of(self, tick: float) -> float:
-        """lambda at one position, as `log_snr` gives it."""
+        """lambda at one position, equal to `log_snr`."""
         i, part = divmod(min(tick, self.end), 1 << FINEST)
         a, b = self._nodes[int(i)], self._nodes[min(int(i) + 1, len(self._nodes) - 1)]
         return a + (b - a) * (part / (1 << FINEST))
 
 
 def _together(size: int) -> int:
-    """How many samples of this many entries share a tree: whole blocks, of some 4096 entries."""
+    """The number of samples of this size that share a tree: whole blocks of about 4096 entries."""
     block = samples_per_block(size)
     return block * max(1, 4096 // (block * size))

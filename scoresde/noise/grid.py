@@ -1,4 +1,4 @@
-"""A Brownian path on the intervals of a grid known in advance."""
+"""A Brownian path on the intervals of a given grid."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ __all__ = ["PathOnGrid"]
 class PathOnGrid(Noise):
     """One Brownian path, drawn on the intervals of a finest grid and summed over coarser ones.
 
-    Every grid whose nodes lie on the finest one follows the same path, which is what strong
-    errors and solver against solver comparisons need; its Levy areas compose as well. It costs
-    one draw for each interval of the finest grid, two with Levy areas; where the grids are not
-    known in advance, take `BrownianPath`. The clock of an affine SDE is exp(2 eta^2 lambda), in
-    which the exact noise of the reverse SDE is a Brownian motion; that of any other SDE, or with
-    `clock="t"`, is the time. Walked upwards the increments are the same, and Levy areas change
-    their sign.
+    All grids whose nodes are on the finest one follow the same path, as strong errors and
+    comparisons of solvers require; Levy areas are consistent as well. It costs one draw for each
+    interval of the finest grid, two with Levy areas; if the grids are not known in advance, use
+    `BrownianPath`. The clock of an affine SDE is exp(2 eta^2 lambda), in which the exact noise of
+    the reverse SDE is a Brownian motion; that of any other SDE, or with `clock="t"`, is the time.
+    For intervals in the direction of increasing t the increments are the same, and the Levy areas
+    have the opposite sign.
 
     Args:
         seed: an integer in [0, 2**63).
         sde: the SDE on whose schedule the solver runs.
         times: the nodes of the finest grid, strictly monotone.
         eta: the stochasticity of the process.
-        clock: "snr" or "t"; by default "snr" where the SDE is affine.
+        clock: "snr" or "t"; by default "snr" if the SDE is affine.
         first: the number of the first row's sample.
         segment: the number of the grid's segment.
 
     Raises:
-        ValueError: a solver asks for a time that is not on the finest grid.
+        ValueError: a solver uses a time that is not on the finest grid.
 
     Example:
         >>> from scoresde import VPSDE
@@ -92,8 +92,8 @@ class PathOnGrid(Noise):
     def _index(self, t: float) -> int:
         i = bisect_left(self._up, t)
         if i == len(self._up) or self._up[i] != t:
-            remedy = "give PathOnGrid a finest grid that holds every node of the solver's grid"
-            raise fail("times", "a grid that holds every node asked for", t, remedy)
+            remedy = "give PathOnGrid a finest grid that contains every node of the solver's grid"
+            raise fail("times", "a grid that contains every node of the solver", t, remedy)
         return i
 
     def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
@@ -109,7 +109,7 @@ class PathOnGrid(Noise):
         return w.to(like.dtype), (h if now.t > nxt.t else h.neg_()).to(like.dtype)
 
     def _parts(self, like: Tensor, now: float, nxt: float, levy: bool) -> Iterator[Part]:
-        """The intervals of the finest grid in between, in the same order in both directions."""
+        """The intervals of the finest grid between, in the same order for both directions."""
         (i, j), clock = sorted((self._index(now), self._index(nxt))), self._clock
         start, end = self._at[j], self._at[i]
         wide = torch.empty_like(like, dtype=torch.float64)

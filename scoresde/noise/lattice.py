@@ -1,4 +1,4 @@
-"""Where the tree of a Brownian path is cut: at the roundest fractions of its range."""
+"""The cuts of the tree of a Brownian path, at the roundest fractions of its range."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROOT = 20
 
 
 def lattice(depth: int) -> int:
-    """Units of the range: every round fraction is a whole number of them."""
+    """The number of units in the range, in which every round fraction is an integer."""
     return _FIVES << depth
 
 
@@ -23,25 +23,25 @@ def lattice(depth: int) -> int:
 def _denominators(depth: int) -> tuple[int, ...]:
     """2^a 5^b up to 2^depth, the roundest first.
 
-    25 comes after 32, 50 after 64 and so on: grids of 16, 20, 32 or 40 steps then cost two thirds
-    of what they would, those of 25, 50 or 100 steps a third more.
+    25 comes after 32, 50 after 64 and so on. This reduces the cost of grids of 16, 20, 32 or 40
+    steps to two thirds and increases that of 25, 50 or 100 steps by a third.
     """
-    found = (b << a for b in (1, 5, 25, _FIVES) for a in range(depth + 1))
-    known = (d for d in found if d <= 1 << depth)
-    return tuple(sorted(known, key=lambda d: 1.3 * d if d % 25 == 0 else d))
+    candidates = (b << a for b in (1, 5, 25, _FIVES) for a in range(depth + 1))
+    allowed = (d for d in candidates if d <= 1 << depth)
+    return tuple(sorted(allowed, key=lambda d: 1.3 * d if d % 25 == 0 else d))
 
 
 @lru_cache(maxsize=32)
 def _roots(depth: int) -> tuple[int, ...]:
-    """The ends of the intervals that are drawn independently, over one range."""
+    """The ends, within one range, of the intervals that are drawn independently."""
     size = lattice(depth)
-    known = (d for d in _denominators(depth) if d <= _ROOT)
-    return tuple(sorted({i * size // d for d in known for i in range(d + 1)}))
+    round_ones = (d for d in _denominators(depth) if d <= _ROOT)
+    return tuple(sorted({i * size // d for d in round_ones for i in range(d + 1)}))
 
 
 @lru_cache(maxsize=1 << 16)
 def _cut(depth: int, a: int, b: int) -> int | None:
-    """The roundest point in (a, b), nearest the middle; None in a leaf. 0 <= a, b <= range."""
+    """The roundest point in (a, b), nearest the middle; None for a leaf. 0 <= a, b <= range."""
     if b - a <= lattice(depth) >> depth:
         return None
     for d in _denominators(depth):
@@ -53,7 +53,7 @@ def _cut(depth: int, a: int, b: int) -> int | None:
 
 
 def pieces_between(depth: int, a: float, b: float) -> list[Piece]:
-    """The pieces that make up [a, b], in order; none if both ends lie inside one leaf."""
+    """The pieces that compose [a, b], in order; none if both ends are inside one leaf."""
     size, out = lattice(depth), list[Piece]()
     for turn in range(math.floor(a / size), math.ceil(b / size)):
         for low, high in pairwise(_roots(depth)):
@@ -65,7 +65,7 @@ def pieces_between(depth: int, a: float, b: float) -> list[Piece]:
 
 
 def _cover(depth: int, piece: Piece, origin: int, a: float, b: float, out: list[Piece]) -> bool:
-    """Append the parts of a piece that lie in [a, b]; False if that takes two cuts of a leaf."""
+    """Append the parts of a piece inside [a, b]; False if that needs two cuts of a leaf."""
     if a <= piece.a and piece.b <= b:
         out.append(piece)
         return True

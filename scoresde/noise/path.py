@@ -1,4 +1,4 @@
-"""A Brownian path that is a function of (seed, sample, interval) and of nothing else."""
+"""A Brownian path that is a function of (seed, sample, interval) alone."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from scoresde.sde import SDE
 __all__ = ["BrownianPath"]
 
 _LEAST = -16.0
-"""The log-SNR at which a path begins whose SDE ends in pure noise: there c is 0 to 14 digits."""
+"""The log-SNR at the start of a path if the SDE ends in pure noise; c is 0 to 14 digits there."""
 
 _NEAR = 1e-9
-"""A time this close to a round fraction of the range counts as it, for the sake of rounding."""
+"""A time this close to a round fraction of the range is identified with it, due to rounding."""
 
 
 @final
@@ -34,43 +34,45 @@ _NEAR = 1e-9
 class BrownianPath(Noise):
     """One Brownian path for every grid, solver, batch size and order of queries, with Levy areas.
 
-    Any two runs with the same seed follow the same path, so the steps of N steps and of 2 N or 3 N
-    compose, W = W_l + W_r and int (B - B_s) dc = int_l + int_r + c_r W_l, to rounding. The clock c
-    is that of `PathOnGrid`: exp(2 eta^2 lambda) under an affine SDE, else the time. Increments
-    and areas are exact in law, N(0, I) when normalised, and those of disjoint intervals are
-    independent. Walked upwards the increments are the same, and Levy areas change their sign.
+    All runs with the same seed follow the same path, so runs of N steps and of 2 N or 3 N steps
+    are consistent, W = W_l + W_r and int (B - B_s) dc = int_l + int_r + c_r W_l, to rounding. The
+    clock c is that of `PathOnGrid`: exp(2 eta^2 lambda) under an affine SDE, otherwise the time.
+    The laws of increments and areas are exact, N(0, I) when normalised, and those of disjoint
+    intervals are independent. For intervals in the direction of increasing t the increments are
+    the same, and the Levy areas have the opposite sign.
 
     The path is a virtual tree over the log-SNR from T to t_end, repeated beyond these ends. An
     interval is cut at its roundest point, the fraction i/d of the range with the smallest
-    d = 2^a 5^b (b <= 3), and (W, H) of its parts follow from its own and two fresh normals
-    (Foster et al. 2020, SIAM J. Numer. Anal. 58; as a virtual tree Jelincic et al. 2024, arXiv
-    2405.06464). Intervals between neighbours of d <= 20 are roots, drawn independently.
+    d = 2^a 5^b (b <= 3), and (W, H) of its parts follow from those of the interval and two new
+    normals (Foster et al. 2020, SIAM J. Numer. Anal. 58; as a virtual tree Jelincic et al. 2024,
+    arXiv 2405.06464). Intervals between neighbours of d <= 20 are roots, drawn independently.
 
-    The cost is that of the normals drawn. A grid of N = 2^a 5^b equal steps in the log-SNR
-    between the same ends needs the cuts i/N alone: 1.6 normals a step at N = 20, 2 at 16 and 32, 3
-    at 40 and 64, 4 at 25, 50 and 100, and two for each of 32 roots if Levy areas are asked for.
-    Any other time is sought through `depth` levels and cut out of the last interval, the leaf:
-    about 18 normals a step on a Karras grid of 20 or 50 steps. That cannot be mended by an exact
-    path: each level below the last one shared with a neighbour takes two normals. In time, on
-    64 x 3 x 32 x 32 numbers, that was 2.3 calls of torch.randn at 20 steps, 3.3 at 32, 6 to 7 at
-    50, and 28 to 40 off the round fractions; benchmarks/noise.py prints the table.
+    The cost is that of the normals. A grid of N = 2^a 5^b equal steps in the log-SNR between the
+    same ends needs only the cuts i/N: 1.6 normals a step at N = 20, 2 at 16 and 32, 3 at 40 and
+    64, 4 at 25, 50 and 100, and two for each of 32 roots if Levy areas are used. Any other time
+    requires a search through `depth` levels and a cut of the last interval, the leaf: about 18
+    normals a step on a Karras grid of 20 or 50 steps. Exactness requires it, since each level
+    below the last one shared with a neighbour takes two normals. On 64 x 3 x 32 x 32 numbers the
+    time was that of 2.3 calls of torch.randn at 20 steps, 3.3 at 32, 6 to 7 at 50, and 28 to 40
+    off the round fractions; benchmarks/noise.py prints the table.
 
-    A leaf holds one such time: a step inside one leaf, which is 2^-depth of the range or less, is
-    an error, since its noise would be too smooth. So within a run the law is exact. Times of two
-    runs that share a leaf are joined more smoothly than by a Brownian motion; nothing else is.
+    Each leaf holds one time. A step inside one leaf, which is at most 2^-depth of the range, is an
+    error, since its noise would be too smooth. So the law is exact within a run. Two runs may use
+    different times in the same leaf; between those two the path is interpolated smoothly rather
+    than by a Brownian bridge. This is the only approximation.
 
     Args:
         seed: an integer in [0, 2**63).
         sde: the SDE on whose schedule the solver runs.
-        eta: the stochasticity of the process. A function of t takes the clock of eta = 1: the law
-            is exact all the same, but steps compose up to first order in their length.
-        depth: from 5 to 20; 11 serves steps down to 1/2048 of the range. Paths of two depths
-            agree where both have cut: at i/20, say.
+        eta: the stochasticity of the process. For a function of t the clock is that of eta = 1:
+            the law is exact, but steps compose only to first order in their length.
+        depth: from 5 to 20; 11 allows steps down to 1/2048 of the range. Paths of two depths
+            agree at common cuts, for example at i/20.
         first: the number of the first row's sample.
-        segment: paths of distinct segments are independent.
+        segment: the number of the grid's segment; paths of different segments are independent.
 
     Raises:
-        ValueError: at a time without noise, or for a step inside one leaf.
+        ValueError: there is no noise at a time, or a step is inside one leaf.
 
     Example:
         >>> from scoresde import VPSDE
@@ -98,7 +100,7 @@ class BrownianPath(Noise):
         for name in ("seed", "first", "segment"):
             object.__setattr__(self, name, as_seed(getattr(self, name), name))
         if not isinstance(self.sde, SDE):
-            raise wrong_type("sde", "an SDE", self.sde, "pass the SDE that the solver walks")
+            raise wrong_type("sde", "an SDE", self.sde, "pass the SDE of the solver")
         check_eta(self.eta)
         depth = whole(self.depth)
         if depth is None or not 5 <= depth <= 20:
@@ -144,8 +146,8 @@ class BrownianPath(Noise):
             tree = Tree(self._share, self._fresh(samples), records)
             for piece in (pieces[0], pieces[-1]):
                 tree.touch(piece)
-            made = merge(self._parts(tree, pieces, levy))
-        return tuple(samples.take(x, like, self.first) for x in made if x is not None)
+            merged = merge(self._parts(tree, pieces, levy))
+        return tuple(samples.take(x, like, self.first) for x in merged if x is not None)
 
     def _parts(self, tree: Tree, pieces: list[Piece], levy: bool) -> Iterator[Part]:
         a, b = pieces[0].a, pieces[-1].b
@@ -155,17 +157,17 @@ class BrownianPath(Noise):
 
     def _fresh(self, samples: Samples) -> Fresh:
         noise, like = Independent(self.seed, samples.first, self.segment, "path"), samples.like()
-        size = lattice(self.depth)  # places are told as fractions, which do not depend on depth
+        size = lattice(self.depth)  # fractions of the range do not depend on the depth
         return lambda place, kind: noise.draw(like, kind, at=place / size)
 
     def _share(self, p: float, q: float, a: float, b: float) -> float:
-        """The share that [p, q] has of [a, b] in the clock, for places of the lattice."""
+        """The share of [p, q] in [a, b], measured by the clock, for places of the lattice."""
         start, end = self._range
         unit = (end - start) / lattice(self.depth)
         return self._clock.share(*(start + unit * x for x in (p, q, a, b)))
 
     def _pieces(self, now: float, nxt: float) -> list[Piece]:
-        """The nodes of the tree, and parts of leaves, that make up the interval, in order."""
+        """The nodes of the tree and the parts of leaves that compose the interval, in order."""
         a, b = sorted((self._place(now), self._place(nxt)))
         pieces = pieces_between(self.depth, a, b)
         if not pieces:
@@ -176,10 +178,10 @@ class BrownianPath(Noise):
         return pieces
 
     def _place(self, t: float) -> float:
-        """Where a time lies in units of the lattice: an int on a round fraction."""
-        known = self._store.places.get(t)
-        if known is not None:
-            return known
+        """The place of a time in units of the lattice; an int for a round fraction."""
+        cached = self._store.places.get(t)
+        if cached is not None:
+            return cached
         u, (start, end) = self._clock.position(t), self._range
         if u == -math.inf:
             u = start

@@ -1,4 +1,4 @@
-"""The virtual tree of a Brownian path: its intervals, its splits, and what is kept of them."""
+"""The virtual tree of a Brownian path: its intervals, its splits, and their cache."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["MOST_BYTES", "Fresh", "Piece", "Records", "Samples", "Store", "Tree"
 @final
 @dataclass(frozen=True)
 class Samples:
-    """The samples that a tree holds, and in which precision: more than those of a batch.
+    """The samples of a tree, which include those of a batch, and their precision.
 
-    A sample then has the same place in the tensors of a tree whatever the batch, and with it the
-    same rounding in vectorised arithmetic.
+    The place of a sample in the tensors of a tree does not depend on the batch, and so neither
+    does its rounding in vectorised arithmetic.
 
     Args:
-        first, count: their numbers are first ... first + count - 1.
-        size: entries of a sample.
-        dtype: float64 for states of float64, else float32.
+        first, count: the samples are number first ... first + count - 1.
+        size: number of entries of a sample.
+        dtype: float64 for states in float64, otherwise float32.
     """
 
     first: int
@@ -36,7 +36,7 @@ class Samples:
 
     @classmethod
     def around(cls, like: Tensor, first: int, group: Callable[[int], int]) -> Samples:
-        """Those of a batch, filled up to whole groups of `group(size)` samples."""
+        """The samples of a batch, extended to whole groups of `group(size)` samples."""
         size = max(1, math.prod(like.shape[1:]))
         step = group(size)
         start, stop = first // step * step, -(-(first + like.shape[0]) // step) * step
@@ -44,11 +44,11 @@ class Samples:
         return cls(start, stop - start, size, dtype)
 
     def like(self) -> Tensor:
-        """An empty tensor (count, size) on the CPU, for draws to be shaped as."""
+        """An empty tensor (count, size) on the CPU, a template for draws."""
         return torch.empty((self.count, self.size), dtype=self.dtype, device="cpu")
 
     def take(self, values: Tensor, like: Tensor, first: int) -> Tensor:
-        """The rows of a batch that begins with sample number `first`, in its form."""
+        """The rows of a batch whose first sample is number `first`, in the form of `like`."""
         start = first - self.first
         part = values[start : start + like.shape[0]]
         return part.reshape(like.shape).to(like.device, like.dtype)
@@ -57,7 +57,7 @@ class Samples:
 @final
 @dataclass(frozen=True, eq=False, slots=True)
 class Piece:
-    """An interval [a, b] of the tree: a root, or what a cut of its parent has made."""
+    """An interval [a, b] of the tree: a root, or one side of a cut of its parent."""
 
     a: float
     b: float
@@ -95,16 +95,16 @@ def split_weights(theta: float, rest: float) -> Weights:
 
 
 _Z, _H, _CUT, _LEAF = 0, 1, 2, 4
-"""What a fresh normal is for; a cut and a leaf take two."""
+"""The use of a new normal; a cut and a leaf need two."""
 
 Fresh: TypeAlias = Callable[[float, int], Tensor]
-"""Standard normals for a place in the tree and one of the four kinds above, or its successor."""
+"""Standard normals for a place in the tree and one of the four kinds above, or kind + 1."""
 
 
 @final
 @dataclass(eq=False, slots=True)
 class _Record:
-    """z of a root, or of both halves of a cut; h, or what it takes to make it when asked for."""
+    """z of a root, or of both sides of a cut, and h, or the tensors from which h is computed."""
 
     z: tuple[Tensor, ...]
     h: tuple[Tensor, ...] = ()
@@ -113,12 +113,12 @@ class _Record:
 
 @final
 class Tree:
-    """(z, h) of pieces, from fresh normals that their place in the tree names.
+    """(z, h) of pieces, computed from normals that depend on their place in the tree.
 
     Args:
-        share: the share that [p, q] has of [a, b] in the clock.
-        fresh: standard normals for (place, kind), shaped as the records.
-        records: what is kept; results do not depend on it.
+        share: the share of [p, q] in [a, b], measured by the clock.
+        fresh: standard normals for (place, kind) in the shape of the records.
+        records: the cache; results do not depend on it.
     """
 
     def __init__(
@@ -136,17 +136,17 @@ class Tree:
     def both(self, piece: Piece) -> tuple[Tensor, Tensor]:
         """The normalised increment and Levy area over a piece."""
         record = self._record(piece)
-        if not record.h:  # many a cut is never asked for it
+        if not record.h:  # computed on demand, since many areas are never used
             record.h, record.above = self._areas(piece, record), ()
         return record.z[piece.right], record.h[piece.right]
 
     def touch(self, piece: Piece) -> None:
-        """Keep what lies above a piece: the walk may come back to the other halves."""
-        line = [piece]
-        while line[-1].parent is not None:
-            line.append(line[-1].parent)
-        for above in reversed(line):
-            self.records.touch(self._at(above))
+        """Keep the ancestors of a piece in the cache, since their other sides may follow."""
+        ancestors = [piece]
+        while ancestors[-1].parent is not None:
+            ancestors.append(ancestors[-1].parent)
+        for ancestor in reversed(ancestors):
+            self.records.touch(self._at(ancestor))
 
     def _at(self, piece: Piece) -> tuple[float, ...]:
         parent = piece.parent
@@ -185,7 +185,7 @@ class Tree:
 
 
 def _name(piece: Piece) -> tuple[float, int]:
-    """Place and kind of the normals that made a piece: a point is cut once, a leaf once too."""
+    """Place and kind of the normals of a piece: each point, and each leaf, is cut only once."""
     if piece.of_leaf and piece.parent is not None:
         return piece.parent.a, _LEAF
     return (piece.a if piece.right else piece.b), _CUT
@@ -197,14 +197,14 @@ def _mix(weights: tuple[float, ...], x: Tensor, y: Tensor, n: Tensor) -> Tensor:
 
 
 MOST_BYTES = 1 << 28
-"""Bytes kept at most, four tensors to a record."""
+"""The most bytes in a cache, with four tensors per record."""
 
 
 @final
 class Records:
-    """What the last query touched: all that a walk in either direction asks for again.
+    """A cache of the records of the last query, which the next step in either direction reuses.
 
-    Kept no longer, so that the memory of big tensors is used anew while it is warm.
+    They are dropped after the next query, so that large buffers are reused while still in cache.
     """
 
     def __init__(self, most: int) -> None:
@@ -222,14 +222,14 @@ class Records:
             self._touched[at] = self._kept[at]
 
     def forget(self) -> None:
-        """The end of a query."""
+        """End a query: keep only the records that it used."""
         last = list(self._touched.items())[-self.most :]
         self._kept, self._touched = dict(last), {}
 
 
 @final
 class Store:
-    """What a path remembers to be fast; a copy of it, or of its owner, begins empty."""
+    """The caches of a path; a copy of the store, or of its path, starts with empty ones."""
 
     def __init__(self, most: int) -> None:
         self.places: dict[float, float] = {}

@@ -21,7 +21,14 @@ ROWS = [
     Row("path-early", lambda: PathOnGrid(0, VP, [1.0, -0.5]), V, "t:", "-0.5", "times of VPSDE"),
     Row("path-at-0", lambda: PathOnGrid(0, VP, [1.0, 0.0]), V, "times", "0.0", "above t = 0"),
     Row("path-eta", lambda: PathOnGrid(0, VP, [1.0, 0.5], -1), V, "eta", "-1", "stochasticity"),
-    Row("path-no-sde", lambda: PathOnGrid(0, "vp", [1.0, 0.5]), T, "sde", "'vp'", "walks"),
+    Row(
+        "path-no-sde",
+        lambda: PathOnGrid(0, "vp", [1.0, 0.5]),
+        T,
+        "sde",
+        "'vp'",
+        "SDE of the solver",
+    ),
     Row(
         "path-clock-typo",
         lambda: PathOnGrid(0, VP, [1.0, 0.5], clock="snt"),
@@ -44,7 +51,7 @@ ROWS = [
         V,
         "times",
         "0.6",
-        "a finest grid that holds every node",
+        "a finest grid that contains every node",
     ),
 ]
 
