@@ -154,8 +154,7 @@ def test_a_solver_is_right_and_a_weight_one_percent_off_is_seen(
     assert right()
     assert seen
     unseen = []
-    for site in sorted(site for site in seen if site[0] != "_half"):
-        # the law of the Brownian tree is tested by itself, exactly
+    for site in sorted(seen):
         break_(monkeypatch, key, site)
         unseen += [site] if right() else []
     assert unseen == []
