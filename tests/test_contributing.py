@@ -13,6 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import scoresde.losses
+import scoresde.nets
+import scoresde.sde
+import scoresde.solvers
 from scoresde import VPSDE, Preconditioned, ReverseSampler, dsm_loss, load, save
 from scoresde.cli import main
 from scoresde.cli.flags import registered
@@ -115,6 +119,15 @@ def test_the_command_line_lists_what_is_registered(
         main(f"train moons --sde powr --out {tmp_path / 'run'}".split())
     assert ended.value.code == 2
     assert "did you mean 'power'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_is_registered_is_exported_from_its_room() -> None:
+    """So an import of the class, its name and its entry stand in one file, and are one edit."""
+    for room, table in ((scoresde.sde, SDES), (scoresde.nets, NETS), (scoresde.losses, TIMES)):
+        assert {made.__name__ for made in table.values()} <= set(room.__all__)
+    assert {type(solver).__name__ for solver, _ in SOLVERS.values()} <= set(
+        scoresde.solvers.__all__
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from scoresde import (
 )
 from scoresde.options import Optim
 
+# Scores that differentiate
+
 
 def without_asking(t: Tensor, x: Tensor) -> Tensor:
     return -torch.autograd.grad(gaussian_energy(t, x), x, create_graph=True)[0]
@@ -104,6 +106,9 @@ def test_the_error_of_a_function_is_its_own() -> None:
 
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         ReverseSampler(SDE, wrong, steps=3).sample((2, 2), seed=0)
+
+
+# Gradients through the sampler
 
 
 def spread(variance: Any, t: float) -> Any:

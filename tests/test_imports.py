@@ -321,6 +321,15 @@ def test_what_is_allowed_passes(source: str, module: str) -> None:
     assert faults(f"__all__: list[str] = []\n{source}", module) == []
 
 
+def test_no_test_file_is_longer_than_one_reads() -> None:
+    long = {
+        path.name: count
+        for path in (ROOT / "tests").rglob("*.py")
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 700
+    }
+    assert long == {}
+
+
 def test_nothing_is_left_to_do() -> None:
     marks = re.compile(r"\b(TO" + r"DO|FIX" + r"ME)\b")
     kinds = {".cfg", ".md", ".py", ".toml", ".txt", ".yaml", ".yml", ""}

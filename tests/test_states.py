@@ -48,6 +48,9 @@ HALVES = [torch.bfloat16, torch.float16]
 ADAPTIVE = ("sample adaptively", "encode", "log_prob")
 
 
+# Precision
+
+
 @pytest.mark.parametrize("half", HALVES, ids=str)
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_network_of_half_precision_answers_as_in_float32_up_to_its_rounding(
@@ -157,6 +160,9 @@ SEEDED: dict[str, Callable[[Any], Tensor]] = {
 }
 
 
+# Scalars
+
+
 @pytest.mark.parametrize("entry", SEEDED)
 def test_a_seed_of_numpy_or_torch_is_the_seed_of_python(entry: str) -> None:
     truth = SEEDED[entry](5)
@@ -188,6 +194,9 @@ def test_sizes_and_numbers_of_numpy_and_torch(kind: Any) -> None:
 def test_what_is_no_whole_number_is_refused_by_name(steps: Any) -> None:
     with pytest.raises(TypeError, match="steps: expected a positive integer"):
         ReverseSampler(SDE, lambda t, x: -x, steps=steps)
+
+
+# Labels
 
 
 @pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.int16])
@@ -242,6 +251,9 @@ def test_a_label_beyond_the_classes_never_means_no_label(net: nn.Module) -> None
         net(x, torch.ones(1), torch.tensor([3]))
 
 
+# Copies and processes
+
+
 def things() -> dict[str, Any]:
     model = a_model(classes=3)
     chain = DDPM.linear(5)
@@ -280,6 +292,9 @@ def test_everything_can_be_copied_and_sent_to_another_process(copied: Any) -> No
             assert torch.equal(again.sample((3, 2), seed=0), thing.sample((3, 2), seed=0))
         if name == "calibration":
             again.check(SDE, a_model(classes=3))
+
+
+# Modes of torch
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
@@ -364,6 +379,9 @@ def test_a_default_dtype_of_float64() -> None:
         torch.set_default_dtype(before)
 
 
+# The same SDE
+
+
 class Drift:
     """A drift with a state: an object that equals itself alone."""
 
@@ -402,6 +420,9 @@ def test_another_sde_is_refused(sde: Any, other: Any) -> None:
         ReverseSampler(sde, FunctionScore(other, lambda t, x: -x), "euler_maruyama", steps=3)
 
 
+# Paths
+
+
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_tilde_is_the_home_folder_wherever_a_path_is_taken(
     kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -429,6 +450,9 @@ def test_what_is_no_path_is_refused_by_name() -> None:
         save(a_model(), 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"device: expected a device of this machine, got 'cuda"):
         load("runs/none", device="cuda:99")
+
+
+# What is printed
 
 
 def test_no_repr_prints_tensors() -> None:

@@ -14,6 +14,8 @@ from scoresde import Preconditioned, ReverseSampler, Trainer, load, log_prob, sa
 from scoresde.nets import MLP
 from scoresde.options import Optim
 
+# Compiled and parallel networks
+
 
 @pytest.mark.parametrize("wrap", [compiled, parallel])
 def test_a_wrapped_network_answers_as_it_is(wrap: Callable[[nn.Module], nn.Module]) -> None:
@@ -59,6 +61,9 @@ def test_a_wrapped_network_is_trained_and_copied(
     read = load(tmp_path / "run")
     for a, b, c in zip(truth.parameters(), got.parameters(), read.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5) and torch.equal(b, c)
+
+
+# Weights of complex numbers
 
 
 class Spectral(nn.Module):

@@ -16,6 +16,8 @@ from scoresde.data import Data, LazyData, Rows, Scaling, moments, moons, npy, sp
 from scoresde.nets import MLP
 from scoresde.training.stream import scattered
 
+# Lazy data
+
 
 class Numbers(Rows):
     """Row i is (i, -i); counts what is read."""
@@ -118,6 +120,9 @@ def test_the_trainer_takes_lazy_data_and_ends_with_the_weights_of_data(tmp_path:
     assert torch.equal(*weights)
 
 
+# Splits
+
+
 def sides(data: Data | LazyData, fraction: float, seed: int = 0) -> dict[tuple[float, ...], int]:
     parts = split(data, fraction, seed)
     return {tuple(row): i for i, part in enumerate(parts) for row in part.x[:].tolist()}
@@ -174,6 +179,9 @@ def test_a_split_refuses(
     refuses(lambda: call(moons(10)), words, error)
 
 
+# Moments
+
+
 def test_streamed_moments_are_those_of_numpy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +220,9 @@ def test_scaling_goes_there_and_back_and_refuses() -> None:
     refuses(lambda: Scaling(torch.zeros(1), torch.zeros(1)), ["std", "> 0", "drop"])
     refuses(lambda: Scaling(torch.zeros(2), torch.ones(1)), ["std", "(2,)"])
     refuses(lambda: Scaling(torch.zeros(1), torch.ones(1), ("a", "b")), ["columns", "1 names"])
+
+
+# The order of the rows
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 17, 64, 1000, 4097, 65_536])

@@ -15,6 +15,8 @@ from scoresde.ddpm import DDPM, discretized_gaussian
 from scoresde.prediction import Prediction
 from scoresde.sde import VPSDE
 
+# The terms of the bound
+
 
 def test_prior_kl_is_the_closed_form_and_the_integral() -> None:
     for chain in CHAINS.values():
@@ -110,6 +112,9 @@ def test_the_terms_are_those_of_each_step() -> None:
 
         rows = chain.bound_terms(RightAt(chain.to_sde()), x0, decoder="noised").steps.sum(1)
         assert rows.argmin() == i - 2 and float(rows[i - 2]) < 1e-20 < float(rows.sum())
+
+
+# The decoder
 
 
 def exact_log_mass(k: int, mean: float, std: float, quantisation: Quantisation) -> float:

@@ -16,6 +16,8 @@ from scoresde import Preconditioned
 from scoresde.ddpm import DDPM, ChainSDE, ChainTime
 from scoresde.sde import VPSDE, CosineSDE
 
+# Schedules
+
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_abar_is_the_exact_product(name: str) -> None:
@@ -131,6 +133,9 @@ def test_a_chain_of_an_sde_has_its_marginals(sde, grid) -> None:
     # the marginals of the chain's own SDE are the same ones
     own = chain.nodes(chain.to_sde())
     assert [n.log_snr for n in own] == pytest.approx([n.log_snr for n in nodes], abs=1e-12)
+
+
+# What a network is told
 
 
 @pytest.mark.parametrize(

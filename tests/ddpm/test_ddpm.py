@@ -43,6 +43,9 @@ class Levels(ScoreModel):
         return Prediction(x, node, posterior @ self.levels, "x0")
 
 
+# The exact model
+
+
 def exact_terms(chain: DDPM, s2: float) -> dict[str, float]:
     """The expected terms of one dimension of N(0, s2) data, in closed form."""
     steps = 0.0
@@ -201,6 +204,9 @@ def test_the_optimal_variance_is_the_least_of_the_bound_and_is_estimated(seed: i
     assert by_error < by_score
 
 
+# 8-bit data
+
+
 def eight_bit() -> tuple[Quantisation, Tensor, Tensor]:
     """A quantised mixture of two Gaussians: the levels that occur and their exact masses."""
     quantisation = Quantisation(256)
@@ -268,6 +274,9 @@ def test_the_bound_of_quantised_data_is_their_entropy_to_a_thousandth_bit() -> N
     assert 0 < gaps[1] < 1e-3, gaps
     assert gaps[0] / gaps[1] == pytest.approx(4.0, rel=0.15), gaps  # 1 / N
     assert gaps[0] < gap(fine_chain(2500))  # of the variance "small"
+
+
+# Sampling
 
 
 @pytest.mark.parametrize("name", ["own", "cosine", "vp, log-SNR"])
@@ -338,6 +347,9 @@ def test_a_chain_serves_every_solver_and_the_loss() -> None:
         assert float(x.std()) == pytest.approx(0.5, abs=0.03), solver
     loss = dsm_loss(model, data.sample(500), time=ImportanceTime())
     assert loss.shape == (500,) and bool(loss.isfinite().all())
+
+
+# Bad input
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ from scoresde.fokker_planck.flux import Mesh
 UNEVEN = 6 * np.sinh(1.5 * np.linspace(-1, 1, 121)) / math.sinh(1.5)
 
 
+# The box and its rim
+
+
 @pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
 def test_the_rim_is_a_fiftieth_of_the_box(size: float) -> None:
     """500 equal cells: the centres of ten lie in the outermost 2 %, whatever the size."""
@@ -128,6 +131,9 @@ def test_mean_and_covariance_are_those_of_the_cells() -> None:
     assert float(density.covariance) == pytest.approx(mass @ (x - mean) ** 2 / 8, rel=1e-14)
 
 
+# The density object
+
+
 def test_log_prob_interpolates_to_second_order() -> None:
     x = torch.rand(500, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE) * 6 - 3
     errors = []
@@ -166,6 +172,9 @@ def test_what_p0_may_be() -> None:
     assert [d.t for d in at_the_end.path] == [0.1, 0.2]
     assert equation.evolve(one, 0.0, 0.2, at=(0.1,), tol=1e-2).path[0].t == 0.1
     assert end.stats["evaluations"] >= 2 * end.stats["steps"]
+
+
+# Bad input
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ def resolve(equation: FokkerPlanck, noise: float = 1.0) -> Tensor:
     return p / (p * torch.as_tensor(equation.box.volume)).sum()
 
 
+# In space
+
+
 @pytest.mark.parametrize(
     ("sde", "t1", "reach", "flux", "bound"),
     [
@@ -128,6 +131,9 @@ def test_the_flux_is_chosen_by_the_noise_on_the_whole_way(sde: Any, flux: str) -
     assert not torch.equal(values[1], values[2])
 
 
+# In time
+
+
 def test_the_time_error_is_second_order_and_below_the_tolerance() -> None:
     equation = FokkerPlanck(VP, [(-6, 6, 100)])
     best = equation.evolve(DATA, 0.0, 0.3, tol=5e-7)
@@ -163,6 +169,9 @@ def test_a_step_of_tr_bdf2_against_the_exponential() -> None:
         errors.append(np.abs(found.numpy() - exact.y[:, -1]).max())
     assert errors[0] > errors[1] > errors[2]
     assert order(errors) > 2.5, errors
+
+
+# What is guaranteed
 
 
 def test_a_stationary_density_stays_to_rounding() -> None:
@@ -261,6 +270,9 @@ def test_mass_is_kept_by_the_scheme_itself(monkeypatch: pytest.MonkeyPatch) -> N
         assert abs(equation.evolve(data, 0.0, 0.5, tol=1e-3).mass - first) < 1e-12
 
 
+# In reverse
+
+
 @pytest.mark.parametrize("eta", [1.0, 0.5, 0.0])
 def test_the_exact_score_brings_the_data_back_to_second_order(eta: float) -> None:
     process, errors = ReverseSDE(VP, DATA.under(VP), eta), []
@@ -326,6 +338,9 @@ def test_conditions_and_networks_of_float32() -> None:
     assert abs(end.mass - 1) < 1e-12 and end.p.dtype == DOUBLE
     variance = math.exp(VP.total(1.0) - VP.total(0.9))
     assert abs(float(end.covariance) / variance - 1) < 3e-3
+
+
+# A drift of the user's own
 
 
 def test_a_drift_of_the_users_own_against_particles() -> None:

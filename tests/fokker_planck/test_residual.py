@@ -17,6 +17,8 @@ from scoresde import FunctionScore, GaussianMixture, Preconditioned
 from scoresde.fokker_planck import score_fpe_residual
 from scoresde.nets import MLP
 
+# The score's own equation
+
 
 @pytest.mark.parametrize("name", sorted(ALL_SDES))
 def test_exact_scores_satisfy_the_equation_of_the_score(name: str) -> None:
@@ -112,6 +114,9 @@ def test_bad_input_of_the_residual(change: dict[str, Any], message: str) -> None
     given |= change
     with pytest.raises((ValueError, TypeError), match=message):
         score_fpe_residual(**given)
+
+
+# The example
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
-"""ReverseSampler and simulate: seeds, streams, hooks, the final step, costs, and forward laws."""
+"""`ReverseSampler`: seeds, arguments, hooks, choices, and what it calls."""
 
 from __future__ import annotations
 
 import math
-import weakref
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde import (
     SDE,
@@ -38,19 +35,18 @@ from scoresde import (
 )
 from scoresde.nets import MLP
 from scoresde.node import Node
-from scoresde.noise import Independent, Noise, PathOnGrid
+from scoresde.noise import Independent, Noise
 from scoresde.sampler import SOLVERS
 from scoresde.sampler.plan import AUTO
 from scoresde.sampler.registry import as_solver
 from scoresde.schedule.grid import GRIDS
 
-F64 = torch.float64
 VP = VPSDE()
 TWO = GaussianMixture(
     torch.tensor([[1.0, -1.0], [-1.0, 0.5]]).double(), torch.tensor([0.1, 0.2]).double()
 )
-WHOLE = ("scipy", "torchsde", "dopri5", "bosh3", "adaptive_sde")
-STEPWISE = [name for name in SOLVERS if name not in WHOLE]
+
+F64 = torch.float64
 
 
 def score(t: Tensor, x: Tensor) -> Tensor:
@@ -469,287 +465,6 @@ def test_eta_interpolates_between_the_names() -> None:
 def test_a_model_of_an_equal_sde_is_accepted() -> None:
     model = FunctionScore(VPSDE(0.1, 20.0), score)
     assert ReverseSampler(VPSDE(), model, steps=2).sample((2, 2), seed=0).shape == (2, 2)
-
-
-# Costs
-
-
-class Ledger(TorchDispatchMode):
-    """Keeps account of the tensors made under it, and of what those alive hold."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[weakref.ref[Tensor]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor):
-            self.made.append(weakref.ref(out))
-        return out
-
-    def held(self) -> int:
-        """Bytes of the storages that are alive."""
-        alive = [tensor for tensor in (made() for made in self.made) if tensor is not None]
-        self.made = [weakref.ref(tensor) for tensor in alive]
-        storages = (tensor.untyped_storage() for tensor in alive)
-        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-
-@pytest.mark.parametrize("name", STEPWISE)
-def test_memory_of_a_stream_grows_by_its_output_alone(name: str) -> None:
-    dim, batch, peaks = 1000, 8, {}
-    for n in (batch, 2 * batch, 10 * batch):
-        ledger, held = Ledger(), []
-
-        def asked(t: Tensor, x: Tensor, ledger: Any = ledger, held: Any = held) -> Tensor:
-            assert len(x) == batch
-            held.append(ledger.held())
-            return -x
-
-        sampler = ReverseSampler(VP, asked, name, steps=4)
-        with ledger:
-            sampler.sample((n, dim), seed=0, batch_size=batch)
-        peaks[n] = max(held)
-    one = batch * dim * 4
-    assert peaks[batch] >= one
-    for n in (2 * batch, 10 * batch):
-        output = (n - batch) * dim * 4
-        assert output <= peaks[n] - peaks[batch] <= output + 3 * one, peaks
-
-
-class Operations(TorchDispatchMode):
-    """Counts aten operations, except where it is told to look away."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count, self.away = 0, False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not self.away
-        return func(*args, **(kwargs or {}))
-
-
-class Away(nn.Module):
-    """A network whose own operations do not count."""
-
-    def __init__(self, operations: Operations) -> None:
-        super().__init__()
-        self.operations = operations
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        self.operations.away = True
-        out = 0.9 * x
-        self.operations.away = False
-        return out
-
-
-class AwayNoise(Noise):
-    """Noise whose own operations do not count."""
-
-    def __init__(self, operations: Operations, inner: Noise) -> None:
-        self.operations, self.inner, self.seed = operations, inner, inner.seed
-
-    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
-        self.operations.away = True
-        out = self.inner.normal(like, now, nxt)
-        self.operations.away = False
-        return out
-
-    def draw(self, like: Tensor, *number: int, at: float = 0.0) -> Tensor:
-        self.operations.away = True
-        out = self.inner.draw(like, *number, at=at)
-        self.operations.away = False
-        return out
-
-    def stream(self, name: str) -> AwayNoise:
-        return AwayNoise(self.operations, self.inner.stream(name))
-
-    def on_segment(self, segment: int) -> AwayNoise:
-        return AwayNoise(self.operations, self.inner.on_segment(segment))
-
-    def from_sample(self, first: int) -> AwayNoise:
-        return AwayNoise(self.operations, self.inner.from_sample(first))
-
-
-def operations_per_step(name: str, predicts: str, eta: Any = None) -> float:
-    counts = {}
-    for steps in (10, 20):
-        operations = Operations()
-        model = Preconditioned(Away(operations), VP, predicts)
-        sampler = ReverseSampler(VP, model, name, steps=steps, eta=eta)
-        with operations:
-            sampler.sample((4, 2), noise=AwayNoise(operations, Independent(0)))
-        counts[steps] = operations.count
-    return (counts[20] - counts[10]) / 10
-
-
-@pytest.mark.parametrize("predicts", ["eps", "x0", "v", "score"])
-@pytest.mark.parametrize(
-    ("name", "bound"),
-    [
-        ("euler_maruyama", 7),  # DESIGN section 5.5
-        ("ddim", 3),
-        ("euler", 3),
-        ("ancestral", 4),
-        ("reverse_diffusion", 4),
-        ("heun", 8),
-        ("predictor_corrector", 8),
-        ("unipc_2", 7),  # p + 5, and a PEC corrector with it
-        ("unipc_3", 8),
-        ("unipc_4", 9),
-        ("sa_solver_p2c2", 8),  # and the noise's pass
-    ],
-)
-def test_aten_operations_beyond_network_and_noise(name: str, bound: int, predicts: str) -> None:
-    """One for the network's times, and the fewest passes over the state after that."""
-    assert operations_per_step(name, predicts) <= bound
-
-
-@pytest.mark.parametrize("predicts", ["eps", "score"])
-def test_the_sampler_adds_no_operation_to_a_step(predicts: str) -> None:
-    """Neither a check for NaN nor a progress hook: EM is times, x + c m, and the noise's pass."""
-    exact = {"ddim": 3, "ancestral": 4, "euler_maruyama": 4, "heun": 8, "predictor_corrector": 7}
-    assert {name: operations_per_step(name, predicts) for name in exact} == exact
-
-
-# Forward simulation
-
-
-FORWARD: dict[str, tuple[AffineSDE, float]] = {
-    "vp": (VP, 1.0),
-    "ve": (VESDE(0.1, 5.0), 1.0),
-    "subvp": (SubVPSDE(), 1.0),
-    "flow": (FlowSDE(), 0.9),
-    "cosine": (CosineSDE(), 0.9),
-}
-
-
-@pytest.mark.parametrize("name", FORWARD)
-def test_simulated_marginals_match_the_closed_form(name: str) -> None:
-    sde, end = FORWARD[name]
-    n, steps = 4000, 300
-    times = [sde.t_min + (end - sde.t_min) * i / steps for i in range(steps + 1)]
-    x0 = torch.full((n, 1), 1.5, dtype=torch.float64)
-    path = simulate(sde, x0, times, seed=0, keep_path=True).path
-    assert path.shape == (steps + 1, n, 1)
-    for i in (0, 30, 100, 200, 300):
-        mean, std = sde.marginal(times[i], x0[:1])
-        bias = 0.02 if i else 1e-12  # of Euler-Maruyama with 300 steps; the first is exact
-        off = abs(float(path[i].mean() - mean))
-        assert off < 4 * std / math.sqrt(n) + bias * abs(float(mean)) + bias * std
-        assert abs(float(path[i].std() / std) - 1) < 4 / math.sqrt(2 * n) + bias
-
-
-class Impulses(Noise):
-    """Row 0 gets the unit of the prior, row k + 1 that of step k, and the last row nothing."""
-
-    seed, first, segment = 0, 0, 0
-
-    def __init__(self, times: tuple[float, ...]) -> None:
-        self.times = times
-
-    def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
-        out = torch.zeros_like(like)
-        out[1 + self.times.index(now.t)] = 1.0
-        return out
-
-    def prior(self, like: Tensor) -> Tensor:
-        out = torch.zeros_like(like)
-        out[0] = 1.0
-        return out
-
-    def on_segment(self, segment: int) -> Impulses:
-        return self
-
-    def from_sample(self, first: int) -> Impulses:
-        return self
-
-
-@pytest.mark.parametrize("name", FORWARD)
-def test_bias_of_simulate_falls_at_first_order(name: str) -> None:
-    """The mean and the variance that it produces, exactly: it is linear in start and noise."""
-    sde, end = FORWARD[name]
-    errors = []
-    for steps in (40, 80, 160, 320, 640):
-        times = tuple(sde.t_min + (end - sde.t_min) * i / steps for i in range(steps + 1))
-        x0 = torch.zeros(steps + 2, 1, dtype=torch.float64)
-        x0[-1] = 1.0
-        x = simulate(sde, x0, times, noise=Impulses(times)).x[:, 0]
-        mean = float(x[-1])
-        variance = float(x[:-1].square().sum())
-        errors.append(
-            (abs(mean / sde.alpha(end) - 1) + 1e-16, abs(variance / sde.sigma(end) ** 2 - 1))
-        )
-    for moment, found in enumerate(zip(*errors, strict=True)):
-        if max(found) < 1e-12:  # the mean of VE does not move, that of the flow is linear in t
-            assert name in ("ve", "flow") and moment == 0
-            continue
-        rate = math.log2(found[-2] / found[-1])
-        assert abs(rate - 1.0) < 0.1, (name, moment, found)
-        assert found[-1] < 0.02
-
-
-def test_simulate_begins_at_the_exact_marginal_or_at_x0() -> None:
-    x0 = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
-    path = simulate(VP, x0, [0.3, 0.6, 1.0], seed=4, keep_path=True).path
-    eps = Independent(4).prior(x0)
-    torch.testing.assert_close(path[0], VP.perturb(0.3, x0, eps), rtol=1e-14, atol=0)
-    own = SDE(lambda t, x: -(x**3), lambda t: 0.5, T=2.0)
-    solution = simulate(own, x0, steps=4, seed=0, keep_path=True)
-    assert torch.equal(solution.path[0], x0) and solution.x.shape == x0.shape
-    assert solution.grid.times == (0.0, 0.5, 1.0, 1.5, 2.0)
-    assert solution.nfe == 0 and solution.seed == 0
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-def test_simulate_takes_named_grids_upwards(grid: str) -> None:
-    solution = simulate(VP, torch.ones(2, 2), grid, steps=5, seed=0)
-    assert solution.grid.times[0] == VP.t_min and solution.grid.times[-1] == VP.T
-    assert all(a < b for a, b in pairwise(solution.grid.times)) and solution.grid.steps == 5
-
-
-def test_simulate_by_hand() -> None:
-    times, x0 = (0.1, 0.4, 0.9), torch.tensor([[1.0, -2.0]], dtype=torch.float64)
-    seen: list[float] = []
-    path = simulate(
-        VP, x0, times, seed=4, keep_path=True, on_step=lambda node, x: seen.append(node.t)
-    ).path
-    for i, (t, s) in enumerate(pairwise(times)):
-        z = Independent(4).normal(x0, VP.at(t), VP.at(s))
-        beta = VP.beta(t)
-        by_hand = path[i] * (1 - 0.5 * beta * (s - t)) + math.sqrt(beta * (s - t)) * z
-        torch.testing.assert_close(path[i + 1], by_hand, rtol=1e-12, atol=1e-12)
-    assert seen == [0.4, 0.9]
-
-
-def test_path_on_grid_is_one_brownian_path_for_every_grid() -> None:
-    """With f = 0 and g = 1 the end is W(1) itself; under VP paths approach at strong order 1."""
-    fine = tuple(i / 64 for i in range(65))
-    walk = SDE(lambda t, x: 0 * x, lambda t: 1.0)
-    x0 = torch.zeros(50, 2, dtype=torch.float64)
-    noise = PathOnGrid(0, walk, fine)
-    ends = [simulate(walk, x0, fine[::k], noise=noise).x for k in (1, 2, 16, 64)]
-    for end in ends[1:]:
-        torch.testing.assert_close(end, ends[0], rtol=1e-12, atol=1e-12)
-    assert 0.6 < float(ends[0].std()) < 1.4
-    times = tuple(0.1 + 0.9 * i / 512 for i in range(513))
-    noise, x0 = PathOnGrid(0, VP, times, clock="t"), torch.ones(1000, 2, dtype=torch.float64)
-    x = [simulate(VP, x0, times[::k], noise=noise).x for k in (1, 2, 4, 8)]
-    gaps = [float((a - b).abs().median()) for a, b in pairwise(x)]
-    assert all(0.8 < math.log2(b / a) < 1.2 for a, b in pairwise(gaps)), gaps
-
-
-def test_simulate_and_reverse_return_to_the_data() -> None:
-    """Forward from data to noise, and back with the exact score: the mixture again."""
-    n = 4000
-    data = TWO.sample(n, seed=0)
-    noisy = simulate(VP, data, steps=200, seed=1).x
-    sampler = ReverseSampler(VP, TWO.under(VP), "ddim", steps=100)
-    back = sampler.sample((n, 2), seed=2, x_init=noisy)
-    side: Callable[[Tensor], float] = lambda x: float((x[:, 0] > 0).double().mean())  # noqa: E731
-    assert abs(side(back) - side(data)) < 4 * math.sqrt(0.5 / n)
-    torch.testing.assert_close(back.mean(0), data.mean(0), rtol=0, atol=8 / math.sqrt(n))
-    torch.testing.assert_close(back.T.cov(), data.T.cov(), rtol=0.06, atol=0.03)
 
 
 # Teleportation

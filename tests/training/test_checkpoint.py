@@ -50,6 +50,9 @@ SCHEDULES: dict[str, SDE] = {
 BETA = (lambda t: -0.5 * (0.1 + 19.9 * t), lambda t: (0.1 + 19.9 * t) ** 0.5)
 
 
+# The round trip
+
+
 @pytest.mark.parametrize("net", NETWORKS)
 @pytest.mark.parametrize("sde", SCHEDULES)
 def test_round_trip_to_the_bit(tmp_path: Path, net: str, sde: str) -> None:
@@ -181,6 +184,9 @@ def test_training_state_round_trip(tmp_path: Path) -> None:
         load_training(plain, model)
 
 
+# Writing is all or nothing
+
+
 class Fault(Exception):
     pass
 
@@ -272,6 +278,9 @@ def test_other_files_are_never_removed(tmp_path: Path) -> None:
     save(small(), tmp_path / "empty", training=with_state)
     save(small(), tmp_path / "empty")  # and the state of the run goes with the old one
     assert "training.safetensors" not in os.listdir(tmp_path / "empty")
+
+
+# What cannot be saved
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from scoresde.quantisation import Quantisation
 from scoresde.training import load, read_config, save
 from scoresde.training.checkpoint import Training, load_training
 
+# What is refused when read
+
 
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change config.json as one that knows its checksum, here by leaving that out."""
@@ -209,6 +211,9 @@ def test_refusals(tmp_path: Path, name: str) -> None:
     damage(path)
     with pytest.raises(kind, match=message):
         load(path)
+
+
+# Whatever is damaged is refused, or says the very same
 
 
 def trained(path: Path) -> Path:

@@ -44,6 +44,9 @@ def equal_folders(a: Path, b: Path) -> bool:
     return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
 
 
+# Signals
+
+
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_the_step_and_a_checkpoint(
@@ -151,6 +154,9 @@ def test_a_run_in_another_thread_or_without_a_folder_leaves_signals_alone() -> N
     assert isinstance(found[1], ScoreModel)
 
 
+# Death while saving; tests/training/test_kills.py kills real processes
+
+
 class Killed(BaseException):
     pass
 
@@ -183,6 +189,9 @@ def test_death_at_any_call_of_the_system_while_saving(
         resumed = run(tmp_path, small(seed=5), checkpoint_every=3, keep=2).fit(resume=True)
     assert same(resumed, whole)
     assert not [p for p in tmp_path.rglob(".*") if p.name.endswith(".tmp")]
+
+
+# Losses that are not finite
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path) -> None:
@@ -232,6 +241,9 @@ def test_too_many_in_a_row_name_step_rows_and_times(accumulate: int) -> None:
     assert f"t in [{min(times):.4g}, {max(times):.4g}]" in text
     # With a finite step in between, nothing stops.
     run(None, loss=poisoned(points(), {3, 4, 6, 7}), steps=9, max_nonfinite=3).fit()
+
+
+# Validation, callback, compilation
 
 
 def test_validation_by_time(tmp_path: Path) -> None:

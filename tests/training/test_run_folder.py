@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 TESTS = [str(ROOT / "tests"), str(ROOT / "tests/training")]
 
 
+# What is kept
+
+
 def test_the_last_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
     whole = run(tmp_path, checkpoint_every=2, keep=3).fit()
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
@@ -111,6 +114,9 @@ def test_logs_of_a_killed_run_have_no_row_twice_and_none_missing(tmp_path: Path)
         assert [event.step for event in events.Scalars(name)] == steps, name
     losses = [event.value for event in events.Scalars("loss")]
     assert losses == pytest.approx([row[1] for row in trainer.history], rel=1e-6)
+
+
+# A full disk
 
 
 @pytest.mark.parametrize("kind", [OSError(28, "No space left on device"), None])

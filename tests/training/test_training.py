@@ -25,6 +25,8 @@ from scoresde.sde import VPSDE
 from scoresde.training import Diverged, Trainer, Update, load, read_config, save
 from scoresde.training.stream import Stream
 
+# The Trainer
+
 
 def test_it_learns_a_gaussian() -> None:
     mean, std = torch.tensor([1.0, -0.5]), torch.tensor([0.5, 1.5])
@@ -277,6 +279,9 @@ def test_nothing_is_written_without_out(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
+# Interruption and resumption
+
+
 def interrupting(calls: int) -> Callable[..., Tensor]:
     """dsm_loss, until the user loses patience at call number `calls`."""
     count = iter(range(1, 1000))
@@ -379,6 +384,9 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     save(small(), tmp_path / "checkpoint")
     with pytest.raises(ValueError, match=r"resume: .*training state"):
         Trainer(small(), points(), steps=3, out=tmp_path).fit(resume=True)
+
+
+# What goes wrong in training
 
 
 def spoiled(step: int, how: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:

@@ -12,6 +12,8 @@ from scoresde.options import Optim
 from scoresde.training import Update
 from scoresde.training.stream import Stream
 
+# One update
+
 
 def test_update_clips_the_global_norm() -> None:
     net = nn.Linear(3, 2)
@@ -52,6 +54,9 @@ def test_update_does_not_train_what_is_frozen() -> None:
     assert all(torch.equal(v, before[k]) for k, v in net[0].state_dict().items())
     with pytest.raises(ValueError, match=r"model: expected parameters to train, got 'none'"):
         Update(net.requires_grad_(False))
+
+
+# The order of the data
 
 
 @pytest.mark.parametrize(("samples", "batch"), [(10, 3), (10, 10), (4, 11), (1, 3), (7, 1)])
