@@ -75,6 +75,7 @@ class BrownianPath(Noise):
         ValueError: there is no noise at a time, or a step is inside one leaf.
 
     Example:
+        >>> import torch
         >>> from scoresde import VPSDE
         >>> from scoresde.schedule.grid import log_snr
         >>> sde, like = VPSDE(), torch.empty(4, 2)
