@@ -1,4 +1,4 @@
-"""Numpy's files: .npy, which stay on the disk, and .npz."""
+"""Numpy's files: .npy, which are memory-mapped, and .npz."""
 
 from __future__ import annotations
 
@@ -41,33 +41,34 @@ def npy(
     classes: int | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
-    """An array in a .npy file, which is mapped: rows are read when needed, the rest stays there.
+    """An array in a .npy file, which is memory-mapped: rows are read on access.
 
-    Integers are levels, `levels` of them in [-1, 1]; by default 256, or the depth in bits that the
-    largest value of images needs, of images with a value above 16; else as many as the largest
-    value says, but 256 of bytes of which one is 128 or more. The file is read once for that.
+    Integers are levels, `levels` of them in [-1, 1]. For images with a value above 16 the default
+    is 256, or the bit depth that the largest value needs; otherwise it follows from the largest
+    value, and is 256 for bytes with a value of 128 or more. The file is read once to find it.
 
-    Floats are brought into model units, unless they are there, and a warning says how. Images
-    from 0 to 255 in whole numbers are levels as well. Others from 0 to 1 or from 0 to 255 are
-    mapped to [-1, 1]. All else is standardised if it is plainly not in model units (see
+    Floats are converted to model units if they are not, with a warning. Images with whole numbers
+    from 0 to 255 are levels as well. Other images from 0 to 1 or from 0 to 255 are mapped to
+    [-1, 1]. Any other data are standardised if they are obviously not in model units (see
     `unit_fault`): each entry of vectors by its own mean and standard deviation, each channel of
-    signals, images and volumes (whose channels may have units of their own, while constant
-    corners have no spread to divide by), all values of "ND" arrays of more axes together.
-    `data.scaling` takes samples back. With a quantisation, floats are in model units and values
-    outside of its range are refused when read.
+    signals, images and volumes (channels may have different units, and constant corners have no
+    standard deviation to divide by), and all values of other "ND" arrays together.
+    `data.scaling` converts samples back. With a quantisation, floats are in model units, and
+    values outside its range are refused when read.
 
     Args:
         path: the file.
         labels: N integers or texts: a .npy file, an array or a tensor. The values that occur are
-            the classes, numbered in their order, and give them their names.
-        layout: what the axes are, a key of `LAYOUTS`: "NCHW", "NHWC" (moved to NCHW), "NHW" (gets
-            a channel), "NCL", "NCDHW", "NDHWC", "ND" (as it is), or "auto", which takes what is
-            obvious (vectors, bytes of three axes, images by the place of the 1 to 4 channels).
+            the classes and their names, numbered in order.
+        layout: the meaning of the axes, a key of `LAYOUTS`: "NCHW", "NHWC" (moved to NCHW), "NHW"
+            (a channel is added), "NCL", "NCDHW", "NDHWC", "ND" (unchanged), or "auto", which
+            recognises unambiguous cases (vectors, bytes with three axes, images with 1 to 4
+            channels).
         levels: number of levels of integers.
-        quantisation: the same and its range, also for floats.
-        standardise: of floats, True, False (they are in model units) or "auto", as said above.
-            True also takes integers as numbers and not as levels.
-        classes: number of classes, if the labels are their numbers 0, 1, ... already.
+        quantisation: levels and range, also for floats.
+        standardise: for floats True, False (they are in model units) or "auto", as described
+            above. True also treats integers as numbers instead of levels.
+        classes: number of classes, if the labels are already class numbers 0, 1, ...
 
     Returns:
         LazyData.
@@ -75,9 +76,9 @@ def npy(
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: the values are neither integers nor floats.
-        ValueError: the file is damaged or holds Python objects; `layout` is not clear; integers
-            are negative; an entry or a channel of floats is constant; both `levels` and
-            `quantisation` are given, or `levels` for floats.
+        ValueError: the file is damaged or contains Python objects, the layout is ambiguous,
+            integers are negative, an entry or a channel of floats is constant, or both `levels`
+            and `quantisation` are given, or `levels` for floats.
 
     Example:
         >>> import tempfile
@@ -105,25 +106,25 @@ def npz(
     classes: int | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
-    """An array in a .npz file, with labels from another one of it.
+    """An array in a .npz file, with labels from another array in it.
 
-    A .npz file cannot be mapped: the array is read into memory as it is stored, and becomes
-    floats row by row. What is too large for that belongs into a .npy file.
+    A .npz file cannot be memory-mapped: the array is read into memory as it is stored, and
+    converted to floats row by row. Store larger arrays as .npy.
 
     Args:
         path: the file.
-        key: name of the samples' array; by default the only one beside `label`, or else one with
-            an obvious name: x, images, data, X_train, train_images and the like.
-        label: name of the array of N integers or texts; by default the one whose name belongs to
-            that of the samples (y, label, labels, y_train, train_labels and the like) and which
-            holds one class for each. A warning says what was taken. "" takes none.
-        layout, levels, quantisation, classes, standardise: as of `npy`.
+        key: name of the array of samples. By default it is the only one besides `label`, or one
+            with a usual name: x, images, data, X_train, train_images and the like.
+        label: name of the array of N integers or texts. By default it is the one whose name
+            matches that of the samples (y, label, labels, y_train, train_labels and the like) and
+            which has one class per sample; a warning names it. "" means no labels.
+        layout, levels, quantisation, classes, standardise: see `npy`.
 
     Returns:
         LazyData.
 
     Raises:
-        FileNotFoundError, TypeError, ValueError: as `npy`; a key that is not in the file.
+        FileNotFoundError, TypeError, ValueError: see `npy`; a key is not in the file.
 
     Example:
         >>> import tempfile
@@ -163,7 +164,7 @@ def npz(
 
 
 def _samples_in(names: Sequence[str], label: str | None) -> str | None:
-    """The array of samples: the only one that is not of labels, or one with an obvious name."""
+    """The array of samples: the only one besides the labels, or one with a usual name."""
     others = [name for name in names if name != label]
     if len(others) > 1:
         others = [name for name in others if not LABELS.search(name)] or others
@@ -179,7 +180,7 @@ def _samples_in(names: Sequence[str], label: str | None) -> str | None:
 def _labels_in(
     file: Any, key: str, n: int, path: Path
 ) -> tuple[str | None, np.ndarray[Any, Any] | None]:
-    """Name and values of the array of classes whose name belongs to that of the samples."""
+    """Name and values of the array of classes whose name matches that of the samples."""
     belonging = [SAMPLES.sub(word, key).lower() for word in LABEL_WORDS]
     belonging += [] if SAMPLES.search(key) else LABEL_WORDS
     belonging += ["arr_1"] if key == "arr_0" else []
@@ -232,13 +233,13 @@ def array_data(
     quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
-    """An array as data in model units, without labels; as `npy`, of which this is the inside.
+    """An array as data in model units, without labels; see `npy`.
 
     Args:
         array: the array, which may be mapped.
-        source: what is read later: the array, or the path of its file.
-        name: for messages.
-        layout, levels, quantisation, standardise: as of `npy`.
+        source: the source of later reads: the array, or the path of its file.
+        name: the name of the data in messages.
+        layout, levels, quantisation, standardise: see `npy`.
     """
     if not isinstance(array, np.ndarray):
         raise fail("path", "a .npy file", name, "use scoresde.data.npz")
@@ -279,7 +280,7 @@ def _continuous(
     layout: str,
     standardise: bool | str,
 ) -> LazyData:
-    """Numbers, scaled if they need it; but whole greys of images are levels."""
+    """Numbers, scaled if necessary; whole grey values of images are levels."""
     exact = ArrayRows(source, layout, None, torch.float64, name, numbers=True)
     quantisation, scaling = meaning_of(
         exact, layout, standardise, name, floats=array.dtype.kind == "f"
@@ -292,14 +293,14 @@ def _continuous(
 
 
 def _levels(array: np.ndarray[Any, Any], name: str, image: bool) -> int:
-    """The number of levels that the values of integers show."""
+    """The number of levels, inferred from the values of integers."""
     if array.dtype.kind == "b":
         return 2
     byte = array.dtype == np.uint8
     largest, step = 1, max(1, CHUNK // max(1, array[0].size))
     path = getattr(array, "filename", None)
     for start in range(0, len(array), step):
-        # Mapped anew for each piece, or every page that was read would stay with the process.
+        # Mapped again for each piece, so that pages that were read are released.
         piece = array if path is None else np.load(path, mmap_mode="r")
         part = piece[start : start + step]
         low = int(part.min())

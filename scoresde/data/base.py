@@ -1,4 +1,4 @@
-"""`Data`: samples in model units with what goes along with each; `LazyData`: read when needed."""
+"""`Data`: samples in model units with their conditions; `LazyData`: the same, read on access."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ AnyData = TypeVar("AnyData", "Data", "LazyData")
 class Data:
     """A data set in model units: N samples and their conditions.
 
-    Everything is checked here, once, so that a bad row or a dead channel is an error with a name
-    instead of a loss that turns NaN or a model that spends its capacity on a constant.
+    All checks are made here, once, so that a bad row or a constant channel is a clear error
+    instead of a loss of NaN or a model that wastes its capacity on a constant.
 
     Args:
         x: (N, *D) floating point in model units, N >= 1; images are (N, C, H, W).
-        cond: name -> tensor with leading N; class labels go under "label" and become int64.
-        quantisation: which integers `x` stands for; None for data that is not quantised.
-        name: for messages and reports.
+        cond: name -> tensor with leading N; class labels are "label" and become int64.
+        quantisation: the levels of `x`; None for data that are not quantised.
+        name: the name of the data in messages and reports.
         classes: number of classes of "label", whose values are 0 ... classes - 1; 0 if there are
             none or their number is unknown.
-        class_names: what the classes are called, in their order; () if that is not known.
-        scaling: how values became model units; its `decode` takes samples back. None if they were
-            in model units already.
+        class_names: the names of the classes in order; () if unknown.
+        scaling: the map from raw values to model units, whose `decode` converts samples back;
+            None if the values were in model units.
 
     Raises:
-        TypeError: a tensor is of the wrong type.
-        ValueError: `x` is empty, holds NaN or infinity (the first bad row is named) or is constant
-            over a whole channel, axis 1 of (N, D) and of (N, C, H, W); a condition's length or a
-            label's value does not fit. Constant pixels are fine, and so is a set of one row.
+        TypeError: a tensor has the wrong type.
+        ValueError: `x` is empty, contains NaN or infinity (the message names the first bad row)
+            or is constant over a channel, axis 1 of (N, D) and of (N, C, H, W), or a condition's
+            length or a label is wrong. Constant pixels and sets of one row are allowed.
 
     Example:
         >>> data = Data(torch.randn(10, 2), {"label": torch.arange(10) % 2}, classes=2)
@@ -79,16 +79,16 @@ class Data:
 
     @classmethod
     def of(cls, x: Any) -> Data | LazyData:
-        """Data from whatever is at hand: a tensor, array, (x, cond) pair, data set, or Data.
+        """Convert a tensor, array, (x, cond) pair, list or data set to Data.
 
         Tensors keep their dtype; a numpy array (or nested list) becomes float32, because numpy's
-        float64 is a default and not a choice. Views of any strides and byte order will do, and so
-        do lists of tensors, arrays or pictures of Pillow (levels of 8 bits). Of torch's map-style
-        data sets all items are read: x, (x, y) or mappings; integers y become the condition
-        "label". Of a DataLoader its data set is taken. Data and LazyData are returned as they are.
+        float64 is a default and not a choice. Arrays may have any strides and byte order. Lists
+        may contain tensors, arrays or pictures of Pillow (8-bit levels). For a map-style data set
+        of torch, or that of a DataLoader, all items are read: x, (x, y) or mappings; integers y
+        become the condition "label". Data and LazyData are returned unchanged.
 
         Raises:
-            TypeError, ValueError: as the constructor.
+            TypeError, ValueError: see the constructor.
 
         Example:
             >>> Data.of((torch.randn(3, 2), {"label": [0, 1, 1]}))
@@ -102,10 +102,10 @@ class Data:
         return self.x.shape[0]
 
     def __getitem__(self, index: int | slice | Tensor) -> Data:
-        """The rows a slice, a mask, a tensor of indices or one integer selects, as Data.
+        """The rows of a slice, a mask, a tensor of indices or an integer, as Data.
 
         Raises:
-            IndexError: an integer or an index out of range.
+            IndexError: an index is out of range.
             ValueError: no row is selected.
         """
         if isinstance(index, int):
@@ -116,24 +116,24 @@ class Data:
         if x.ndim != self.x.ndim or len(x) == 0:
             remedy = "pass a slice, a mask (N,) or a 1-D tensor of indices"
             raise fail("index", "a selection of one row or more", index, remedy)
-        # Not rebuilt by the constructor: a few rows of sound data may be constant over a channel.
+        # Without the constructor, since a few rows of valid data may have a constant channel.
         part = copy.copy(self)
         object.__setattr__(part, "x", x)
         object.__setattr__(part, "cond", {name: value[rows] for name, value in self.cond.items()})
         return part
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Data, Data]:
-        """Two disjoint random parts, the first with round(fraction N) rows; the same for a seed.
+        """Two disjoint random parts, the first with round(fraction N) rows.
 
-        The rows come shuffled, so that `part[:n]` is again a random sample. If data may be added
-        later, `scoresde.data.split` leaves every sample on the side where it is.
+        The rows are shuffled, so that `part[:n]` is a random sample. If data may be added later,
+        use `scoresde.data.split`, which keeps every sample in its part.
 
         Args:
             fraction: share of the first part, strictly between 0 and 1.
-            seed: of the permutation.
+            seed: seed of the permutation, which determines the parts.
 
         Raises:
-            ValueError: `fraction` leaves (0, 1), or a part would be empty.
+            ValueError: `fraction` is outside (0, 1), or a part would be empty.
 
         Example:
             >>> first, second = Data(torch.arange(6.0)[:, None]).split(0.5, seed=0)
@@ -144,20 +144,20 @@ class Data:
         return self[first], self[second]
 
     def standardised(self, by: str = "auto") -> Data:
-        """These data in model units: x less its mean, over its standard deviation (over N).
+        """The data in model units: x minus its mean, divided by its standard deviation (over N).
 
-        `scaling` of the result takes samples back to the units that the data had, also those
-        before an earlier scaling.
+        `scaling` of the result converts samples to the original units, including an earlier
+        scaling.
 
         Args:
             by: "entry" (a mean and a standard deviation for each entry of a vector), "channel"
-                (for each place on axis 1: channels may have units of their own, while the pixels
-                of one channel share theirs), "all" (one of each for all values), or "auto", which
-                is "entry" for vectors (N, D) and "channel" for all else.
+                (for each index of axis 1, since channels may have different units but the pixels
+                of one channel have the same), "all" (one of each for all values), or "auto",
+                which is "entry" for vectors (N, D) and "channel" for any other data.
 
         Raises:
-            ValueError: unknown `by`; an entry or a channel is constant, or so large that its
-                variance is not finite; the data are quantised, and have model units already.
+            ValueError: `by` is unknown, an entry or a channel is constant or so large that its
+                variance is not finite, or the data are quantised and so in model units already.
 
         Example:
             >>> data = Data(torch.tensor([[998.0], [1002.0]])).standardised()
@@ -169,18 +169,18 @@ class Data:
         return replace(self, x=x, scaling=_both(self.scaling, scaling))
 
     def with_classes(self, names: Sequence[str]) -> Data:
-        """These data with the classes of other ones, matched by name.
+        """The data with the classes of other data, matched by name.
 
-        Each label becomes its name's place in `names`, so that a model hears the numbers that it
-        was trained on, whichever classes are present here.
+        Each label becomes the position of its name in `names`, so that a model gets the numbers
+        that it was trained on, whichever classes occur here.
 
         Args:
-            names: the `class_names` of those data, in their order; some may be missing here.
+            names: the `class_names` of the other data in order; some may be missing here.
 
         Raises:
-            TypeError: `names` is no sequence of texts.
-            ValueError: there are no labels; a class that occurs is not among `names` (it is
-                named).
+            TypeError: `names` is not a sequence of texts.
+            ValueError: there are no labels, or a class that occurs is not in `names` (the message
+                names it).
 
         Example:
             >>> x, label = torch.randn(2, 2), torch.tensor([0, 1])
@@ -196,25 +196,25 @@ class Data:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LazyData:
-    """A data set that is read when it is needed: N samples of which none is in memory.
+    """A data set whose samples are read on access and not kept in memory.
 
-    It stands where `Data` stands: `Trainer` takes it, `len` counts it, `[index]` reads the rows of
-    a slice, a mask or a tensor of indices into `Data`, and `load` reads them all. What can be
-    wrong with a row shows when it is read. A constant channel is found by `load` or by
-    `scoresde.data.moments`.
+    It can replace `Data`: `Trainer` accepts it, `len` is the number of samples, `[index]` reads
+    the rows of a slice, a mask or a tensor of indices into `Data`, and `load` reads all rows.
+    Faults of a row are errors when it is read. `load` and `scoresde.data.moments` detect constant
+    channels.
 
     Args:
-        x: the rows, whose `shape` is (N, *D) and of which `x[index]` reads some.
-        cond: name -> tensor with leading N, in memory; as of `Data`.
-        quantisation: which integers the samples stand for; None for data that is not quantised.
-        name: for messages and reports.
+        x: the rows, whose `shape` is (N, *D); `x[index]` reads some of them.
+        cond: name -> tensor with leading N, in memory; see `Data`.
+        quantisation: the levels of the samples; None for data that are not quantised.
+        name: the name of the data in messages and reports.
         classes: number of classes of "label"; 0 if there are none or their number is unknown.
-        class_names: what the classes are called, in their order; () if that is not known.
-        scaling: how values became model units; as of `Data`.
+        class_names: the names of the classes in order; () if unknown.
+        scaling: the map from raw values to model units; see `Data`.
 
     Raises:
-        TypeError: `x` is no `Rows`, or a condition is of the wrong type.
-        ValueError: there is no row; a condition's length or a label's value does not fit.
+        TypeError: `x` is not a `Rows`, or a condition has the wrong type.
+        ValueError: there are no rows, or a condition's length or a label is wrong.
 
     Example:
         >>> from scoresde.data import ArrayRows
@@ -245,25 +245,25 @@ class LazyData:
         return len(self.x)
 
     def __getitem__(self, index: int | slice | Tensor) -> Data:
-        """The rows a slice, a mask, a tensor of indices or one integer selects, read into Data.
+        """Read the rows of a slice, a mask, a tensor of indices or an integer into Data.
 
         Raises:
-            IndexError: an integer or an index out of range.
-            ValueError: no row is selected, or what is read is not sound.
+            IndexError: an index is out of range.
+            ValueError: no row is selected, or a row is invalid.
         """
         part = self.take(index)
         made = object.__new__(Data)
-        # Not by the constructor: a few rows of sound data may be constant over a channel.
+        # Without the constructor, since a few rows of valid data may have a constant channel.
         fields = dict(vars(part), x=part.x[:])
         for name, value in fields.items():
             object.__setattr__(made, name, value)
         return made
 
     def take(self, index: int | slice | Tensor) -> LazyData:
-        """The rows a slice, a mask, a tensor of indices or one integer selects, still unread.
+        """The rows of a slice, a mask, a tensor of indices or an integer, without reading them.
 
         Raises:
-            IndexError, ValueError: as `[index]`.
+            IndexError, ValueError: see `[index]`.
         """
         if isinstance(index, int):
             row = range(len(self))[index]
@@ -278,10 +278,10 @@ class LazyData:
         return part
 
     def load(self) -> Data:
-        """All rows, read into memory and checked.
+        """Read and check all rows.
 
         Raises:
-            ValueError: as the constructor of `Data`.
+            ValueError: see the constructor of `Data`.
         """
         x = torch.empty(self.x.shape, dtype=self.x.dtype, device="cpu")
         start = 0
@@ -291,25 +291,25 @@ class LazyData:
         return Data(**dict(vars(self), x=x))
 
     def standardised(self, by: str = "auto") -> LazyData:
-        """These data in model units, standardised as each row is read; as `Data.standardised`.
+        """The data in model units, standardised on access; see `Data.standardised`.
 
-        All rows are read once, for their means and standard deviations.
+        All rows are read once, to compute means and standard deviations.
 
         Raises:
-            ValueError: as `Data.standardised`.
+            ValueError: see `Data.standardised`.
         """
         scaling = _own_scaling(self, by)
         return replace(self, x=ScaledRows(self.x, scaling), scaling=_both(self.scaling, scaling))
 
     def with_classes(self, names: Sequence[str]) -> LazyData:
-        """These data with the classes of other ones, matched by name; as `Data.with_classes`."""
+        """The data with the classes of other data, matched by name; see `Data.with_classes`."""
         return _with_classes(self, names)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[LazyData, LazyData]:
-        """Two disjoint random parts, still unread; as `Data.split`, with the same rows.
+        """Two disjoint random parts, with the rows of `Data.split`, without reading them.
 
         Raises:
-            ValueError: `fraction` leaves (0, 1), or a part would be empty.
+            ValueError: `fraction` is outside (0, 1), or a part would be empty.
         """
         first, second = _shuffled_parts(len(self), fraction, seed)
         return self.take(first), self.take(second)
@@ -348,7 +348,7 @@ def _own_scaling(data: Data | LazyData, by: str) -> Scaling:
 
 
 def _both(first: Scaling | None, second: Scaling) -> Scaling:
-    """The scaling of which `first` was done first: raw = mean + std (mean' + std' x)."""
+    """Two scalings in one, `first` applied first: raw = mean + std (mean' + std' x)."""
     if first is None:
         return second
     mean, std = first.mean + first.std * second.mean, first.std * second.std
@@ -364,7 +364,7 @@ def _show(data: Data | LazyData) -> str:
 
 
 def _tensor(value: Any) -> Tensor:
-    """A tensor as it is, all else as one on the CPU, whatever device is the default."""
+    """A tensor unchanged, anything else as a tensor on the CPU, not on the default device."""
     return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 
@@ -377,7 +377,7 @@ def _check_x(x: Tensor) -> None:
     if x.numel() == 0:
         raise fail("x", "at least one sample with one coordinate", x, "check what was loaded")
     _check_finite("x", x)
-    # Of (N, A, B) it is not known whether A counts channels or rows of an image.
+    # In (N, A, B) the axis A may be channels or the rows of an image.
     if len(x) > 1 and x.ndim != 3:
         _check_channels(x)
 
@@ -402,7 +402,7 @@ def _check_channels(x: Tensor) -> None:
 
 
 def _check_classes(data: Data | LazyData) -> None:
-    """The conditions, and the names of the classes; labels become int64."""
+    """Check conditions and class names; labels become int64."""
     instance("cond", data.cond, Mapping, 'pass a mapping, e.g. {"label": labels}')
     if data.class_names and len(data.class_names) != data.classes:
         expected = f"{data.classes} names, one for each class"

@@ -1,4 +1,4 @@
-"""What people have at hand as data: arrays, lists, pictures, and torch's datasets and loaders."""
+"""Conversion of arrays, lists, pictures, and torch's data sets and loaders to samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LABELS = ("label", "labels", "y", "target", "class")
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """The fields of `Data` that can be told from what was given."""
+    """The fields of `Data` that can be inferred from an object."""
 
     x: Tensor
     cond: dict[str, Tensor] = field(default_factory=dict)
@@ -36,11 +36,11 @@ class Given:
 
 
 def given(x: Any) -> Given:
-    """Samples and conditions of whatever was passed as `x`.
+    """Samples and conditions of the object `x`.
 
     Raises:
-        TypeError: it is nothing that can be read row by row, or holds no real numbers.
-        ValueError: the samples differ in shape, or float32 does not hold a value.
+        TypeError: it cannot be read row by row, or contains no real numbers.
+        ValueError: the shapes of samples differ, or a value exceeds the range of float32.
     """
     if isinstance(x, DataLoader):
         warnings.warn(
@@ -66,7 +66,7 @@ def given(x: Any) -> Given:
 
 
 def _lists_items(x: Any) -> bool:
-    """Is this a list of what a data set gives: pairs (x, y) of an array and more, or mappings?"""
+    """Whether this is a list of items of a data set: pairs (x, y) of an array, or mappings."""
     first = x[0] if isinstance(x, list) and x else None
     if isinstance(first, tuple) and first:
         return hasattr(first[0], "__array__")
@@ -100,7 +100,7 @@ def _samples(x: Any, name: str) -> Given:
 
 
 def _tensor(value: Any, name: str, *, floats: bool = False) -> Tensor:
-    """A tensor of whatever numpy reads as numbers; floats become float32 if `floats`."""
+    """A tensor of anything that numpy reads as numbers; floats become float32 if `floats`."""
     if isinstance(value, Tensor):
         return value
     try:
@@ -127,10 +127,10 @@ def _tensor(value: Any, name: str, *, floats: bool = False) -> Tensor:
     elif array.dtype == np.longdouble:
         array = array.astype(np.float64)
     elif array.dtype == np.float64 and not isinstance(value, np.ndarray):
-        array = array.astype(np.float32)  # Python's floats have chosen no precision
+        array = array.astype(np.float32)  # Python's floats imply no precision
     elif array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
-    # A copy where torch cannot take the memory: negative strides, another byte order, read-only.
+    # Copied if torch cannot share the memory: negative strides, another byte order, read-only.
     native = array.dtype.newbyteorder("=")
     return torch.from_numpy(np.array(array, native, order="C"))
 
@@ -185,7 +185,7 @@ def _mappings(items: list[Any], dataset: Dataset[Any] | list[Any]) -> Given:
 def _labelled(
     found: Given, conditions: dict[str, Any], dataset: Dataset[Any] | list[Any]
 ) -> Given:
-    """Conditions by their names; one of classes, integers (N,) or texts, becomes "label"."""
+    """Conditions by name; a single one with classes, integers (N,) or texts, is "label"."""
     cond = {}
     for name, values in conditions.items():
         if name in LABELS and isinstance(values, list) and isinstance(values[0], str):

@@ -1,4 +1,4 @@
-"""Folders of images, decoded when they are needed."""
+"""Folders of images, decoded on access."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["as_size", "image_folder", "picture_endings", "subfolders"]
 class _File(NamedTuple):
     name: str  # below the folder, with forward slashes
     mode: str
-    size: tuple[int, int]  # height, width, as it is to be looked at
-    moving: bool  # of several pictures
+    size: tuple[int, int]  # height and width, in the displayed orientation
+    moving: bool  # whether it has several frames
 
 
 def image_folder(
@@ -37,40 +37,40 @@ def image_folder(
     verify: bool = True,
     standardise: bool | str = "auto",
 ) -> LazyData:
-    """A folder of images of any format that Pillow reads; each is decoded when it is needed.
+    """A folder of images in any format of Pillow; each image is decoded on access.
 
-    Sub-folders are searched too, and name the classes: folder/cat/1.png is of class "cat", and
-    the classes are numbered in the order of their names. Hidden files and those that do not look
-    like images are passed over, and what two links lead to is taken once. A picture is turned as
-    its EXIF orientation says; of an animation the first frame is taken, with a warning. Grey
-    pictures of 16 bits have the levels of their depth (2^10, 2^12, ...), and those of floats are
-    brought into model units as by `npy`; they keep their size.
+    Sub-folders are included and name the classes: folder/cat/1.png has class "cat", and classes
+    are numbered in the order of their names. Hidden files and files without a suffix of images
+    are ignored, and a file with several links is used once. Images are rotated by their EXIF
+    orientation; for an animation the first frame is used, with a warning. Grey images of 16 bits
+    have the levels of their bit depth (2^10, 2^12, ...), and those of floats are converted to
+    model units as in `npy`; both keep their size.
 
     Args:
-        folder: where the images are.
-        size: pixels (H, W), or one number for a square: an image is resized (Lanczos) until it
-            covers that, and its centre is cut out. None takes images as they are, if all are of
-            one size.
-        mode: "L" (grey), "RGB" or "RGBA"; by default "L" if all images are grey, else "RGB".
-        flip: also take the mirror image of every image: the data are twice as long, N images and
-            then N mirrored ones, so an epoch sees both and every row stays what it is.
-        labels: whether the sub-folders name classes; by default if all images are in sub-folders.
-        background: grey level, 0 to 255, or "black", "grey" or "white", behind images that are
-            transparent; by default white, with a warning.
+        folder: the folder of the images.
+        size: pixels (H, W), or one number for a square: images are resized (Lanczos) to cover
+            this size and cropped at the centre. None keeps their size, which must be the same.
+        mode: "L" (grey), "RGB" or "RGBA"; by default "L" if all images are grey, otherwise "RGB".
+        flip: include the mirror image of every image: the data are N images followed by N
+            mirrored ones, so an epoch contains both.
+        labels: whether the sub-folders are classes; by default they are if all images are in
+            sub-folders.
+        background: grey level, 0 to 255, or "black", "grey" or "white", behind transparent
+            images; by default white, with a warning.
         strict: refuse damaged files; by default they are skipped with a warning, and listed in
             `data.x.skipped`.
-        verify: decode every file once now, so that damage shows here and not during training.
-            False reads their headers only, and a damaged file is an error when its turn comes.
-        standardise: of pictures of floats, as of `npy`.
+        verify: decode every file once, so that damage is detected here and not during training.
+            False reads only the headers, and a damaged file is an error when it is read.
+        standardise: for images of floats, see `npy`.
 
     Returns:
         LazyData with x (N, C, H, W) in [-1, 1], labels and the names of the classes if there are
         sub-folders, and the quantisation of 256 levels.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: there is no image in it; the sizes differ and `size` is None; images of more
-            than 8 bits a channel; images both in sub-folders and beside them.
+        FileNotFoundError: the folder does not exist.
+        ValueError: it has no images, sizes differ and `size` is None, images have more than 8
+            bits per channel, or images are both in sub-folders and beside them.
         ImportError: Pillow is not installed.
 
     Example:
@@ -139,7 +139,7 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _image_names(folder: Path) -> list[str]:
-    """The files with an extension that Pillow reads, below the folder, sorted."""
+    """The files below the folder with a suffix that Pillow reads, sorted."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
     names = files_below(folder, picture_endings())
@@ -150,36 +150,36 @@ def _image_names(folder: Path) -> list[str]:
 
 
 def picture_endings() -> set[str]:
-    """The endings of files that Pillow reads."""
+    """The suffixes of files that Pillow reads."""
     library = need("PIL.Image", "data")
     extensions = library.registered_extensions()
     return {end for end, kind in extensions.items() if kind in library.OPEN}
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted, without hidden ones."""
+    """The sorted names of the folders in a folder, without hidden ones."""
     inside = (place.name for place in folder.iterdir() if place.is_dir())
     return sorted(name for name in inside if not name.startswith("."))
 
 
 def _examined(folder: Path, names: Sequence[str], verify: bool) -> tuple[list[_File], list[str]]:
-    """What the headers say of the files, and those that are damaged, each with the reason."""
+    """The headers of the files, and the damaged files with the reasons."""
     library, operations = need("PIL.Image", "data"), need("PIL.ImageOps", "data")
     good, bad = [], []
     for name in names:
         try:
             with library.open(folder / name) as image:
                 mode = _stored_mode(image)  # before any pixel is decoded
-                # Pillow decodes the whole of a PNG in search of EXIF that follows the pixels.
+                # Pillow decodes a whole PNG to find EXIF data after the pixels.
                 seeks = verify or image.format != "PNG" or "exif" in image.info
                 turned = seeks and image.getexif().get(0x0112, 1) >= 5
                 width, height = image.size[::-1] if turned else image.size
-                if turned and image.format == "TIFF":  # Pillow may have turned its size already
+                if turned and image.format == "TIFF":  # Pillow may have rotated the size already
                     width, height = operations.exif_transpose(image).size
                 moving = bool(getattr(image, "is_animated", False))
                 good.append(_File(name, mode, (height, width), moving))
                 if verify:
-                    image.draft("L", (1, 1))  # a JPEG is read whole, but made small
+                    image.draft("L", (1, 1))  # reads a whole JPEG, but decodes it small
                     image.load()
         except (OSError, SyntaxError, ValueError, library.DecompressionBombError) as error:
             if good and good[-1].name == name:
@@ -189,9 +189,9 @@ def _examined(folder: Path, names: Sequence[str], verify: bool) -> tuple[list[_F
 
 
 def _stored_mode(image: Any) -> str:
-    """Pillow's mode; with ";16" for colours of 16 bits, of which it would drop the lower 8."""
+    """Pillow's mode, with ";16" for 16-bit colours, whose lower 8 bits it would drop."""
     stored = [str(tile[3]) for tile in image.tile if len(tile) > 3]
-    # "BGR;16" is the opposite: 5 or 6 bits a channel, in old bitmaps.
+    # "BGR;16" means 5 or 6 bits per channel, in old bitmaps.
     deep = any(";16" in text and "BGR" not in text for text in stored)
     return f"{image.mode};16" if deep and ";" not in image.mode else str(image.mode)
 

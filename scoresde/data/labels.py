@@ -1,4 +1,4 @@
-"""Class labels: numbers for the model, names for people."""
+"""Class labels: numbers for the model, names for the user."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from scoresde._check import fail, listed, wrong_type
 __all__ = ["Labels", "class_names_of", "numbered", "renumbered"]
 
 FEW = 20
-"""Rows up to which every one may be of a class of its own."""
+"""Up to this number of rows each may have its own class."""
 
 
 class Labels(NamedTuple):
-    """Labels (n,) int64 in 0 ... classes - 1, the number of classes, and what they are called."""
+    """Labels (n,) int64 in 0 ... classes - 1, the number of classes, and their names."""
 
     label: Tensor
     classes: int
@@ -34,22 +34,23 @@ def numbered(
     classes: int | None = None,
     names: Sequence[str] | None = None,
 ) -> Labels:
-    """Labels from integers or texts; the values that occur are numbered in their order.
+    """Labels from integers or texts; the values that occur are numbered in order.
 
-    So labels 3 and 7 are two classes, called "3" and "7", and not eight of which six are empty.
-    Negative numbers often mark samples without a label and are refused, but for the pair -1 and 1.
+    So labels 3 and 7 are two classes with names "3" and "7", and not eight with six empty ones.
+    Negative numbers often mark samples without a label, so they are refused, except for the pair
+    -1 and 1.
 
     Args:
-        values: n integers (also whole numbers that are stored as floats), truth values or texts.
+        values: n integers (possibly stored as floats), booleans or texts.
         n: number of samples.
-        name: for messages.
-        classes: if given, the values are class numbers already: integers in 0 ... classes - 1.
-        names: of these classes; by default their numbers.
+        name: the name of the data in messages.
+        classes: if given, the values are class numbers, integers in 0 ... classes - 1.
+        names: the names of these classes; by default their numbers.
 
     Raises:
-        TypeError: they are neither integers nor texts.
-        ValueError: they are not n, one is out of range or missing, or each of more than 20
-            samples has a class of its own.
+        TypeError: the values are neither integers nor texts.
+        ValueError: there are not n values, one is out of range or missing, or each of more than
+            20 samples has its own class.
 
     Example:
         >>> numbered([7, 3, 7], 3, "label")
@@ -78,18 +79,18 @@ def numbered(
 
 
 def class_names_of(classes: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The names of classes; their numbers where they have none."""
+    """The names of classes; by default their numbers."""
     return tuple(map(str, range(classes))) if names is None else tuple(names)
 
 
 def renumbered(
     label: Tensor, own: Sequence[str], wanted: Sequence[str], argument: str = "class_names"
 ) -> Tensor:
-    """Labels of classes `own` as places in `wanted`, matched by name.
+    """Labels of classes `own` as positions in `wanted`, matched by name.
 
     Raises:
-        TypeError: `wanted` is one text, or holds something else than texts.
-        ValueError: a name stands twice in `wanted`, or a class that occurs is not among them.
+        TypeError: `wanted` is a text, or contains values that are not texts.
+        ValueError: a name is repeated in `wanted`, or a class that occurs is not in it.
     """
     if isinstance(wanted, str) or not all(isinstance(name, str) for name in wanted):
         remedy = "pass the names in order, e.g. ('cat', 'dog')"
@@ -109,7 +110,7 @@ def renumbered(
 
 
 def _one_each(values: Any, n: int, name: str) -> np.ndarray[Any, Any]:
-    """The values as an array (n,) of integers, truth values or texts."""
+    """The values as an array (n,) of integers, booleans or texts."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     array = np.asarray(values)

@@ -1,4 +1,4 @@
-"""`load_data`: one entry to every data set that has a name or a path."""
+"""`load_data`: any data set by name or path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scoresde.data.toys import TOYS, toy
 __all__ = ["LOOKED_FOR", "NAMED", "load_data"]
 
 NAMED = ("digits", "fashion_mnist", *TOYS)
-"""The data sets that `load_data` knows by name."""
+"""The data sets that `load_data` finds by name."""
 
 LOOKED_FOR = (
     "a name: " + ", ".join(NAMED),
@@ -66,38 +66,39 @@ def load_data(
     standardise: bool | str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Data | LazyData:
-    """The data set of that name or at that path, whose format is recognised by what is there.
+    """The data set of this name or at this path, whose format is recognised from its content.
 
-    A name goes before a file that is called the same; "./digits" is the file. An option that is
-    None keeps the default of the format's own function. One that does not belong to the format
+    A built-in name wins over a file of that name; write "./digits" for the file. An option that is
+    None has the default of the function of the format. An option that does not apply to the format
     is refused.
 
     Args:
-        source: "digits", "fashion_mnist", a toy's name ("moons", ...), a folder or a file.
-        split: "train" or "test", of digits, Fashion-MNIST, IDX and CIFAR folders; of a folder of
-            images, the sub-folder to take. Beside a sub-folder "train", its classes number those
-            of "test", "val", ... too, whichever are missing there.
+        source: "digits", "fashion_mnist", the name of a toy ("moons", ...), a folder or a file.
+        split: for digits, Fashion-MNIST, IDX and CIFAR folders "train" or "test"; for a folder of
+            images the sub-folder to read. If there is a sub-folder "train", its classes also
+            number those of "test", "val", ..., even if some are missing there.
         n: number of points of a toy, 10,000 by default.
-        seed: of a toy, or of the split of the digits.
-        size, mode, flip, background, strict: of a folder of images, as of `image_folder`.
-        layout, levels: of .npy and .npz, as of `npy`.
-        standardise: of .npy, .npz and tables: True, False or "auto", as of `npy` and `csv_table`.
-        key: the array to take from a .npz file.
+        seed: seed of a toy, or of the split of the digits.
+        size, mode, flip, background, strict: for a folder of images, see `image_folder`.
+        layout, levels: for .npy and .npz, see `npy`.
+        standardise: for .npy, .npz and tables True, False or "auto"; see `npy` and `csv_table`.
+        key: the array of samples in a .npz file.
         label: the column of labels in a table, or their array in a .npz file.
-        labels: the file of labels beside a .npy or an IDX file; of a folder of images or .npy
-            files, False if its sub-folders name no classes.
-        columns, drop: of a table, as of `csv_table`.
-        delimiter, decimal, header: of a CSV file, as of `csv_table`.
-        class_names: of data with labels, the classes of other data, which these are matched with
-            by name; as of `Data.with_classes`.
+        labels: the file of labels of a .npy or an IDX file; for a folder of images or .npy files
+            False if its sub-folders are not classes.
+        columns, drop: for a table, see `csv_table`.
+        delimiter, decimal, header: for a CSV file, see `csv_table`.
+        class_names: for data with labels, the classes of other data, matched by name; see
+            `Data.with_classes`.
 
     Returns:
-        Data; LazyData for folders of images or samples, .npy and .npz. Its `load()` makes it Data.
+        Data, or LazyData for folders of images or samples, .npy and .npz, whose `load()` gives
+        Data.
 
     Raises:
-        FileNotFoundError: it is neither a name nor a path; the message lists what was looked for.
-        ValueError: nothing known is there, or an option does not belong to what is; and whatever
-            the format's own function raises.
+        FileNotFoundError: it is neither a name nor a path; the message lists what was searched.
+        ValueError: the format is unknown, an option does not apply to it, and every error of the
+            function of the format.
 
     Example:
         >>> load_data("moons", n=100)
@@ -178,7 +179,7 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
 
 
 def _classes_of_training(path: Path, inside: Sequence[str], split: str) -> list[str]:
-    """The classes of the part to train on, which number those of the other parts as well."""
+    """The classes of the training part, which number those of the other parts as well."""
     training = next((name for name in inside if name.lower() in TRAINING), split)
     if training == split or split.lower() not in PARTS:
         return []
@@ -217,7 +218,7 @@ def _finds(find: Callable[[Path], object], path: Path) -> bool:
 
 
 def _only(options: Mapping[str, Any], allowed: Sequence[str], what: str) -> Mapping[str, Any]:
-    """The options, or an error for one that does not belong to the format."""
+    """The options; raise if one does not apply to the format."""
     for name, value in options.items():
         if name not in allowed:
             listed = ", ".join(allowed) or "no options"

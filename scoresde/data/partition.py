@@ -1,4 +1,4 @@
-"""A split that stays when data are added; moments and summary of data of any size."""
+"""Splits that are stable when data are added, and moments and summaries of data of any size."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ AnyData = TypeVar("AnyData", Data, LazyData)
 
 
 def split(data: AnyData, fraction: float, seed: int = 0) -> tuple[AnyData, AnyData]:
-    """Two disjoint parts; on which side a sample stands depends on itself and the seed alone.
+    """Two disjoint parts; the part of a sample depends on the sample and the seed alone.
 
     A hash of the sample's identity, uniform on [0, 1), is compared with `fraction`. The identity
-    is the file's name below its folder for images, and the content of x for all else. Of a table
-    that was standardised it is the content before that, to four decimals below the spread of
-    each column. So a sample keeps its side when others are added, removed or reordered (of tables
-    of more decimals all but some in a thousand do); copies of one sample never stand on both
-    sides, nor do an image and its mirror image; and a larger fraction only adds to the first
-    part. The first part has fraction N rows only on average, with a standard deviation of
-    sqrt(N fraction (1 - fraction)). The rows keep their order.
+    is the file name below the folder for images, and the content of x for other data. For a
+    standardised table it is the content before the scaling, to four decimals below the standard
+    deviation of each column. So a sample keeps its part when others are added, removed or
+    reordered (in tables with more decimals, all but a few in a thousand do), copies of a sample
+    are in the same part, as are an image and its mirror image, and a larger fraction only adds
+    to the first part. The first part has fraction N rows on average, with a standard deviation of
+    sqrt(N fraction (1 - fraction)). The order of the rows is preserved.
 
     Args:
-        data: `Data` or `LazyData`; of the latter all content is read once, but for files.
+        data: `Data` or `LazyData`; all content of the latter is read once, except for files.
         fraction: share of the first part, strictly between 0 and 1.
-        seed: of the hash.
+        seed: seed of the hash.
 
     Returns:
-        Two of the kind of `data`.
+        Two objects of the type of `data`.
 
     Raises:
-        TypeError: `data` is neither, or `seed` is no integer.
-        ValueError: `fraction` leaves (0, 1), or a part would be empty.
+        TypeError: `data` is neither, or `seed` is not an integer.
+        ValueError: `fraction` is outside (0, 1), or a part would be empty.
 
     Example:
         >>> from scoresde.data import moons
@@ -67,15 +67,15 @@ def split(data: AnyData, fraction: float, seed: int = 0) -> tuple[AnyData, AnyDa
 
 
 def hold_out(data: AnyData, share: float) -> tuple[AnyData, AnyData | None]:
-    """What to train on, and about `share` of the samples to judge on; works for any number.
+    """Training data, and about `share` of the samples for validation, for any number of samples.
 
-    Of fewer than 1 / share samples none is held out. Of more, a hash decides as in `split`, and
-    takes at least one for either side: where it would leave a side empty, the sample whose hash
-    is nearest to that side goes there. So the same samples are held out at every call.
+    If there are fewer than 1 / share samples none is held out. Otherwise a hash decides as in
+    `split`, and each part has at least one sample: if a part would be empty, it gets the sample
+    whose hash is nearest. So the same samples are held out in every call.
 
     Args:
         data: `Data` or `LazyData`.
-        share: of the samples to judge on, from 0 (none) up to 1, excluded.
+        share: the share of the validation samples, in [0, 1).
 
     Returns:
         The two parts; the second is None if there is none.
@@ -101,7 +101,7 @@ def hold_out(data: AnyData, share: float) -> tuple[AnyData, AnyData | None]:
         first = places < places.max()
     elif not first.any():
         first = places == places.min()
-    if first.all() or not first.any():  # copies of one sample, which stay together
+    if first.all() or not first.any():  # copies of one sample must be in the same part
         return data, None
     if isinstance(data, LazyData):
         return data.take(first), data.take(~first)
@@ -111,18 +111,18 @@ def hold_out(data: AnyData, share: float) -> tuple[AnyData, AnyData | None]:
 def moments(data: Data | LazyData, *, covariance: bool = False) -> Moments:
     """Mean, standard deviation and covariance of the samples, in one pass and constant memory.
 
-    All are in model units and float64, divided by N, and are computed piece by piece as
-    `scoresde.data.scaling.moments_of` says: data on the disk are never in memory as a whole.
+    All are in model units and float64, divided by N, and are computed in pieces (see
+    `scoresde.data.scaling.moments_of`), so data on the disk are never completely in memory.
 
     Args:
         data: `Data`, `LazyData`, or a tensor or array (N, *D).
-        covariance: also the (d, d) covariance of the d = prod(D) flattened values.
+        covariance: compute also the (d, d) covariance of the d = prod(D) flattened values.
 
     Returns:
         Moments(count, mean, std, covariance), mean and std of shape (*D).
 
     Raises:
-        ValueError: a row is not sound; a covariance of more than 16,384 dimensions is asked.
+        ValueError: a row is invalid, or a covariance has more than 16,384 dimensions.
 
     Example:
         >>> from scoresde.data import eight_gaussians
@@ -134,14 +134,14 @@ def moments(data: Data | LazyData, *, covariance: bool = False) -> Moments:
 
 
 def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
-    """Range, spread, classes and units of a data set, as a model carries them with it.
+    """Range, standard deviation, classes and units of a data set, as a model stores them.
 
     Args:
         data: `Data`, `LazyData`, or a tensor or array (N, *D).
-        rows: samples to look at, spread evenly over the data set.
+        rows: number of samples to use, spaced evenly over the data set.
 
     Raises:
-        ValueError: a row is not sound, or `rows` is below 1.
+        ValueError: a row is invalid, or `rows` is below 1.
 
     Example:
         >>> from scoresde.data import moons
@@ -167,7 +167,7 @@ def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
     known = moments_of(pieces())
     label = whole.cond.get("label")
     if label is not None:
-        label = label[label >= 0]  # -1 stands for no label
+        label = label[label >= 0]  # -1 means no label
     classes = whole.classes
     if not classes and label is not None and label.numel():
         classes = int(label.max()) + 1
@@ -193,7 +193,7 @@ def _places(data: Data | LazyData, seed: int) -> Tensor:
     salt = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
 
     def place(identity: bytes) -> float:
-        # 53 bits: more would be rounded, up to 1 itself.
+        # 53 bits, since more would be rounded, possibly to 1.
         digest = hashlib.blake2b(identity, digest_size=8, salt=salt).digest()
         return (int.from_bytes(digest, "little") >> 11) / 2**53
 
@@ -210,9 +210,9 @@ def _identity(data: Data | LazyData, rows: Tensor) -> list[bytes]:
         return data.x.identity(rows)
     x = data.x[rows.to(data.x.device)].detach().cpu()
     if data.scaling is not None:
-        # The scaling changes when samples are added, and the identity must not. So the raw values
-        # are rounded to decimals that are small beside the spread: those that have fewer come out
-        # as they were, however the scaling changes.
+        # The scaling changes when samples are added, but the identity must not. So the raw values
+        # are rounded to decimals far below the standard deviation; values with fewer decimals are
+        # reproduced exactly under any scaling.
         places = (4 - data.scaling.std.log10().floor()).clamp(-300, 300)
         up, down = 10.0 ** places.clamp(min=0), 10.0 ** (-places).clamp(min=0)
         x = (data.scaling.decode(x.double()) * up / down).round() / up * down

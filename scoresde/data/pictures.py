@@ -1,4 +1,4 @@
-"""Pictures of Pillow as levels: upright, opaque, of 8 bits a channel."""
+"""Pictures of Pillow as levels: upright and opaque, with 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checked_background(value: object) -> int | None:
     """The grey level behind transparent pictures, 0 to 255, from a number or a name.
 
     Raises:
-        TypeError, ValueError: it is neither a level nor one of the names.
+        TypeError, ValueError: `value` is neither a level nor one of the names.
     """
     if value is None:
         return None
@@ -44,10 +44,10 @@ def checked_background(value: object) -> int | None:
 def pixels(
     image: Any, size: tuple[int, int] | None, mode: str, background: int | None, name: str
 ) -> Tensor:
-    """A Pillow image as levels (C, H, W) uint8: upright, without transparency, resized and cut."""
+    """A Pillow image as levels (C, H, W) uint8: upright, opaque, resized and cropped."""
     library, operations = need("PIL.Image", "data"), need("PIL.ImageOps", "data")
     if size is not None:
-        # A large JPEG is decoded at a half, a quarter or an eighth, down to twice what is needed.
+        # A large JPEG is decoded at a half, a quarter or an eighth, at least twice the size.
         image.draft(None, (2 * max(size), 2 * max(size)))
     image = operations.exif_transpose(image)
     checked_mode(image.mode, name)
@@ -62,7 +62,7 @@ def pixels(
 
 
 def checked_mode(mode: str, name: str) -> None:
-    """Raise unless Pillow's mode of an image has 8 bits a channel."""
+    """Raise unless Pillow's mode of an image has 8 bits per channel."""
     if mode.partition(";")[0] in DEEP or mode.endswith(";16"):
         remedy = "convert it to 8 bits, or save the values as .npy and pass levels=65536"
         raise fail(name, "8 bits a channel", f"mode {mode!r}", remedy)
@@ -72,7 +72,7 @@ def _opaque(library: Any, image: Any, background: int | None) -> Any:
     if image.getchannel("A").getextrema()[0] < 255:
         if background is None:
             background = GREYS["white"]
-            # The same words for every picture, so that Python shows them once.
+            # The same text for every picture, so that Python shows the warning once.
             warnings.warn(
                 "transparent pictures are drawn on white; pass background=255 to have it so "
                 "without this warning, background=0 for black, or mode='RGBA' to model them",
@@ -84,10 +84,10 @@ def _opaque(library: Any, image: Any, background: int | None) -> Any:
 
 
 def stacked_pictures(pictures: list[Any], name: str) -> Tensor:
-    """Pictures of Pillow, all of one size, as levels (N, C, H, W) uint8: grey if all are grey.
+    """Pictures of Pillow of equal size as levels (N, C, H, W) uint8, grey if all are grey.
 
     Raises:
-        ValueError: the sizes differ; one has more than 8 bits a channel.
+        ValueError: the sizes differ, or a picture has more than 8 bits per channel.
     """
     mode = "L" if all(image.mode in ("1", "L", "LA") for image in pictures) else "RGB"
     made = [pixels(image, None, mode, None, f"{name}[{i}]") for i, image in enumerate(pictures)]

@@ -1,4 +1,4 @@
-"""`Rows`: samples that are read when they are asked for, and not before."""
+"""`Rows`: samples that are read on access."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ LAYOUTS = {
     "NDHWC": "(N, D, H, W, C): volumes with the channel last, which is moved to the front",
     "ND": "(N, *D): anything else, kept as it is; (N,) becomes (N, 1)",
 }
-"""What the axes of an array mean, by name."""
+"""The meaning of the axes of an array, by name."""
 
 LAST = ("NHWC", "NDHWC")
 IMAGES = ("NCHW", "NHWC", "NHW")
 
 CHUNK = 2**22
-"""Values read at a time by whatever goes through all rows: 16 MiB of float32."""
+"""The number of values in one piece when all rows are read: 16 MiB of float32."""
 
 PIECE = 2**18
-"""Values encoded at a time, for the integers that index a table take 8 bytes each."""
+"""The number of values encoded at once, since the indices of a table take 8 bytes each."""
 
 
 class Rows(ABC):
-    """N samples in model units that are read at each access: the lazy form of a tensor (N, *D).
+    """N samples in model units that are read on access: the lazy form of a tensor (N, *D).
 
-    Indexing reads: `rows[i]` is a tensor (*D), a slice, a mask or a tensor of n indices gives
-    (n, *D). A row is the same at every access. One's own format is one class with three members.
+    Indexing reads: `rows[i]` is a tensor (*D); a slice, a mask or a tensor of n indices gives
+    (n, *D). A row is the same at every access. A new format is one class with three members.
 
     Attributes:
-        parallel: whether several threads may call `read` at once; a `Trainer` reads ahead if so.
-            False unless a class says otherwise, for a file handle or a cache that two threads
-            share gives one of them the rows of the other.
+        parallel: whether several threads may call `read` at once, so that a `Trainer` prefetches.
+            The default is False: a shared file handle or cache could give one thread the rows of
+            another.
 
     Example:
         >>> class Squares(Rows):
@@ -71,14 +71,14 @@ class Rows(ABC):
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
-        """Of the tensors that are read."""
+        """The dtype of the tensors that are read."""
 
     @abstractmethod
     def read(self, rows: Tensor) -> Tensor:
         """The samples of the given numbers, (n,) int64 in 0 ... N - 1, as (n, *D)."""
 
     def identity(self, rows: Tensor) -> list[bytes]:
-        """What tells a sample from others wherever it stands: its content, or a file name."""
+        """The identity of samples in any order: their content, or a file name."""
         x = self.read(rows).contiguous().flatten(1)
         return [row.tobytes() for row in x.numpy()]
 
@@ -88,7 +88,7 @@ class Rows(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors that are read are: always the CPU."""
+        """The device of the tensors that are read: always the CPU."""
         return torch.device("cpu")
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class Rows(ABC):
         """The row numbers, (n,) int64, that a slice, a mask or a tensor of indices selects.
 
         Raises:
-            IndexError: an index is out of range, or the mask is of another length.
+            IndexError: an index is out of range, or the mask has the wrong length.
             ValueError: `index` is none of these.
         """
         if isinstance(index, slice):
@@ -120,14 +120,14 @@ class Rows(ABC):
                 raise IndexError(f"index: expected a mask of length {size}, got {len(index)}")
             chosen: Tensor = index.nonzero().flatten()
             return chosen
-        # Not by indexing all numbers, of which there may be more than fit into memory.
+        # Avoid materialising arange(size), which may not fit into memory.
         wrong = (index < -size) | (index >= size)
         if wrong.any():
             raise IndexError(f"index: expected rows below {size}, got {int(index[wrong][0])}")
         return torch.where(index < 0, index + size, index).long()
 
     def take(self, index: slice | Tensor) -> Rows:
-        """The rows of a slice, a mask or a tensor of indices, still unread."""
+        """The rows of a slice, a mask or a tensor of indices, without reading them."""
         return Subset(self, self.numbers(index))
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ class Rows(ABC):
 
 @final
 class Subset(Rows):
-    """Some rows of others, in any order."""
+    """Some rows of a `Rows`, in any order."""
 
     def __init__(self, base: Rows, rows: Tensor) -> None:
         inner = isinstance(base, Subset)
@@ -161,15 +161,15 @@ class Subset(Rows):
 
 @final
 class ScaledRows(Rows):
-    """Rows that are brought into model units as they are read.
+    """Rows that are converted to model units on access.
 
-    What tells one sample from another is its content before the scaling, which does not change
-    when samples are added to the data set.
+    The identity of a sample is its content before the scaling, which does not change when samples
+    are added to the data set.
 
     Args:
-        base: the rows in the units that they came in, best in float64.
-        scaling: how they become model units.
-        dtype: of the samples; by default that of `base`.
+        base: the rows in their original units, preferably in float64.
+        scaling: the map to model units.
+        dtype: the dtype of the samples; by default that of `base`.
     """
 
     def __init__(self, base: Rows, scaling: Scaling, dtype: torch.dtype | None = None) -> None:
@@ -195,19 +195,19 @@ class ScaledRows(Rows):
 
 @final
 class ArrayRows(Rows):
-    """The rows of a numpy array, or of a .npy file that stays on the disk.
+    """The rows of a numpy array, or of a memory-mapped .npy file.
 
-    A file is mapped anew at each access, so that no page of it stays with the process, and the
-    object can be pickled to another one.
+    A file is mapped again at each access, so that its pages are released and the object can be
+    pickled.
 
     Args:
         source: an array, or the path of a .npy file.
         layout: a key of `LAYOUTS`.
-        quantisation: of integers, which are encoded by it; floats are in model units already.
-        dtype: of the samples.
-        name: for messages.
-        whole: whether floats are whole numbers, which stand for levels as integers do.
-        numbers: whether integers are numbers as floats are, and no levels.
+        quantisation: the levels of integers; floats are in model units already.
+        dtype: the dtype of the samples.
+        name: the name of the data in messages.
+        whole: whether floats are whole numbers that represent levels.
+        numbers: whether integers are numbers and not levels.
     """
 
     parallel = True
@@ -246,7 +246,7 @@ class ArrayRows(Rows):
         return self._dtype
 
     def open(self) -> np.ndarray[Any, Any]:
-        """The array as it is stored, mapped if it is a file."""
+        """The stored array, memory-mapped if it is a file."""
         if isinstance(self.source, Path):
             mapped: np.ndarray[Any, Any] = np.load(self.source, mmap_mode="r", allow_pickle=False)
             return mapped
@@ -310,16 +310,16 @@ class ArrayRows(Rows):
 def layout_of(
     shape: tuple[int, ...], layout: str = "auto", name: str = "x", *, byte: bool = False
 ) -> str:
-    """The key of `LAYOUTS` for an array of this shape; "auto" takes what is obvious.
+    """The key of `LAYOUTS` for an array of this shape; "auto" recognises unambiguous cases.
 
-    One and two axes are "ND". Three are grey images if they are unsigned bytes (`byte`) or if both
-    sides are 8 or more and one is at most twice the other; they are signals if there are 4 times
-    as many values as channels, or more. Four are images, channel first or last, if one of the two
-    places holds 1 to 4 and the other does not, or else if the two other sides are equal. Five are
-    volumes by the same rule. More are "ND".
+    Arrays with one or two axes are "ND". With three axes they are grey images if they are unsigned
+    bytes (`byte`) or if both sides are at least 8 and one is at most twice the other, and signals
+    if the length is at least 4 times the number of channels. With four axes they are images, with
+    the channel first or last, if exactly one of the two sizes is 1 to 4, or if the two other sides
+    are equal. Five axes are volumes by the same rule. More axes are "ND".
 
     Raises:
-        ValueError: unknown `layout`, one of another number of axes, or "auto" could be mistaken.
+        ValueError: `layout` is unknown or has another number of axes, or "auto" is ambiguous.
 
     Example:
         >>> layout_of((500, 32, 32, 3))
@@ -354,7 +354,7 @@ def layout_of(
 
 
 def chunks(x: Tensor | Rows) -> Iterator[Tensor]:
-    """Consecutive pieces (n, *D) of all rows, some `CHUNK` values each."""
+    """Consecutive pieces (n, *D) of all rows, with about `CHUNK` values each."""
     width = max(1, int(np.prod(x.shape[1:], dtype=np.int64)))
     size = max(1, CHUNK // width)
     for start in range(0, len(x), size):
@@ -362,10 +362,10 @@ def chunks(x: Tensor | Rows) -> Iterator[Tensor]:
 
 
 def _announce(stored: np.ndarray[Any, Any], rows: Tensor) -> None:
-    """Tell the system which parts of a mapped file come next, if they are scattered.
+    """Announce scattered parts of a mapped file to the operating system.
 
-    Otherwise every page that is touched brings in megabytes around it: of a file of 2.5 GB, 64
-    images of 12 kB took 1.5 s instead of 6 ms.
+    Otherwise each access reads megabytes around a page: reading 64 images of 12 kB from a file of
+    2.5 GB took 1.5 s instead of 6 ms.
     """
     mapped = getattr(stored, "base", None)
     scattered = int(rows.max() - rows.min()) >= 4 * len(rows)

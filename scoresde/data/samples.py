@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 MANIFEST = "sampling.json"
-"""The file that says what the samples of a folder are, and makes it one of samples."""
+"""The manifest of a folder of samples."""
 
 FORMAT, VERSION = "scoresde samples", 1
 MODES = {channels: mode for mode, channels in CHANNELS.items()}
@@ -53,22 +53,22 @@ _KEYS = ("first", "n", "shape", "shard", "format", "dtype", "quantisation", "lab
 
 
 def samples(folder: str | os.PathLike[str]) -> LazyData:
-    """The samples that `sample_to` wrote into a folder, in the order of their numbers.
+    """The samples in a folder of `sample_to`, in the order of their numbers.
 
-    They are read when they are needed: indexing and iteration in order hold one shard of a .npz
-    folder at a time, and `load()` reads all. Whole numbers and pictures come back in model units,
-    by the quantisation of the folder.
+    They are read on access: indexing and ordered iteration hold one .npz shard at a time in
+    memory, and `load()` reads all. Levels and pictures are converted to model units by the
+    quantisation of the folder.
 
     Args:
-        folder: what was given to `sample_to` as `out`.
+        folder: the argument `out` of `sample_to`.
 
     Returns:
-        LazyData with x (n, *D), the labels if there are any with the names of their classes, the
-        quantisation, and the scaling, whose `decode` takes x to the units of the training data.
+        LazyData with x (n, *D), labels and class names if there are any, the quantisation, and
+        the scaling, whose `decode` converts x to the units of the training data.
 
     Raises:
-        FileNotFoundError: no such folder, or no `sampling.json` in it.
-        ValueError: not all shards are there yet, or the folder is of a newer version.
+        FileNotFoundError: the folder, or `sampling.json` in it, does not exist.
+        ValueError: shards are missing, or the folder has a newer version.
 
     Example:
         >>> samples("runs/none")
@@ -103,12 +103,12 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
 
 @final
 class ShardRows(Rows):
-    """The rows of .npz shards; the shard that was read last stays in memory.
+    """The rows of .npz shards; the last shard stays in memory.
 
     Args:
-        folder: where the shards are.
-        settings: of the manifest.
-        quantisation: of whole numbers; floats are in model units already.
+        folder: the folder of the shards.
+        settings: the content of the manifest.
+        quantisation: the levels of integers; floats are in model units already.
     """
 
     parallel = True
@@ -139,7 +139,7 @@ class ShardRows(Rows):
         return x
 
     def _shard(self, number: int) -> ArrayRows:
-        held = self._held  # looked at once, for another thread may put another shard there
+        held = self._held  # read once, since another thread may replace it
         if held is not None and held[0] == number:
             return held[1]
         file = self.folder / shard_name(number, self.settings["format"])
@@ -147,7 +147,7 @@ class ShardRows(Rows):
             if self.settings["format"] == "csv":
                 x = self._table(file)
             else:
-                # opened here, for numpy leaves a damaged file open
+                # opened here, since numpy leaves a damaged file open
                 with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
                     x = arrays["x"]
         except _UNREADABLE as error:
@@ -173,12 +173,12 @@ class ShardRows(Rows):
 
 
 def csv_text(arrays: Mapping[str, np.ndarray[Any, Any]], scaling: Any = None) -> str:
-    """Samples as the lines of a table: their values, and the class of each if there are classes.
+    """Samples as the lines of a table: their values, and their classes if there are any.
 
     Args:
-        arrays: x (N, D), and if they are known raw (N, D), columns (D,), label (N,) and
-            class_names; as in a shard.
-        scaling: of the samples, as `Scaling.to_dict` gives it. Their raw values are written to
+        arrays: x (N, D) and, as far as known, raw (N, D), columns (D,), label (N,) and
+            class_names, as in a shard.
+        scaling: the scaling of the samples, as of `Scaling.to_dict`. Raw values are written to
             1e-7 of its standard deviation, about the rounding of float32.
     """
     raw = arrays.get("raw", arrays["x"])
@@ -201,7 +201,7 @@ def csv_text(arrays: Mapping[str, np.ndarray[Any, Any]], scaling: Any = None) ->
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `sampling.json` says, checked for format and version.
+    """The content of `sampling.json`, after the checks of format and version.
 
     Raises:
         FileNotFoundError: there is none.
@@ -254,14 +254,14 @@ def labels_of(settings: dict[str, Any], numbers: range) -> Tensor | None:
 
 
 def missing(folder: Path, settings: dict[str, Any]) -> list[str]:
-    """The shards that are not there."""
+    """The missing shards."""
     names = [shard_name(k, settings["format"]) for k in range(len(shards_of(settings)))]
     there = {path.name for path in folder.iterdir()}
     return [name for name in names if name not in there]
 
 
 def whole(place: Path, settings: dict[str, Any], numbers: range) -> bool:
-    """Whether a shard holds what it should, by its directory and headers and not by its pixels."""
+    """Whether a shard is complete, according to its directory and headers."""
     try:
         if settings["format"] == "png":
             names = sorted(path.name for path in place.iterdir())

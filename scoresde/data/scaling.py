@@ -1,4 +1,4 @@
-"""Moments in one pass, and the scaling that brings values into model units."""
+"""Moments in one pass, and the scaling to model units."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = [
 ]
 
 BY = ("auto", "all", "channel", "entry")
-"""What shares a mean and a standard deviation when data are standardised."""
+"""The values that share a mean and a standard deviation when data are standardised."""
 
 LARGEST = 2**14
-"""Dimensions up to which a covariance is made: its matrix then takes 2 GiB."""
+"""The most dimensions of a covariance, whose matrix then takes 2 GiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +45,18 @@ class Moments:
 
 
 def moments_of(pieces: Iterable[Tensor], *, covariance: bool = False) -> Moments:
-    """Mean and spread of a stream of pieces (n, *D), each of which is seen once and let go.
+    """Mean and standard deviation of a stream of pieces (n, *D), each of which is read once.
 
     Two sets of n and m samples with means a and b and scatters S and T (sums of squared
     deviations) have the mean a + (b - a) m / (n + m) and the scatter
-    S + T + (b - a)^2 n m / (n + m), in which nothing cancels, unlike in E x^2 - (E x)^2.
+    S + T + (b - a)^2 n m / (n + m), where nothing cancels, unlike in E x^2 - (E x)^2.
 
     Args:
         pieces: tensors (n, *D) of one shape D.
-        covariance: also the matrix (d, d).
+        covariance: compute also the matrix (d, d).
 
     Raises:
-        ValueError: there is no sample, or a covariance of more than 16,384 dimensions is asked.
+        ValueError: there is no sample, or a covariance has more than 16,384 dimensions.
 
     Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
     sample variances" (1979), equation (2.1).
@@ -96,30 +96,30 @@ def moments_of(pieces: Iterable[Tensor], *, covariance: bool = False) -> Moments
 
 
 def _small(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The pieces cut to some 2^20 values, for each is copied to float64 several times."""
+    """The pieces divided to about 2^20 values, since each is copied to float64 several times."""
     for piece in pieces:
         rows = max(1, 2**20 // max(1, math.prod(piece.shape[1:])))
         yield from torch.split(piece, rows)
 
 
 def moments_of_rows(x: Tensor | Rows, covariance: bool) -> Moments:
-    """As `moments_of`, over all rows of a tensor or of what is read."""
+    """`moments_of` over all rows of a tensor or of lazy rows."""
     return moments_of(chunks(x), covariance=covariance)
 
 
 def scaling_of(x: Tensor | Rows, by: str = "auto", name: str = "x") -> Scaling:
     """The mean and standard deviation (over N) of raw values, in float64.
 
-    The values are read twice: for their range, and then for the moments of what the range maps to
-    [0, 1], so that neither 1e200 nor 1e-310 leaves float64 when it is squared.
+    The values are read twice: for their range, and for the moments of the values mapped from this
+    range to [0, 1], so that squares of 1e200 or 1e-310 stay within float64.
 
     Args:
         x: all samples, (N, *D).
-        by: as of `Data.standardised`.
-        name: for messages.
+        by: see `Data.standardised`.
+        name: the name of the data in messages.
 
     Raises:
-        ValueError: unknown `by`; an entry or a channel is constant (all of them are named).
+        ValueError: `by` is unknown, or an entry or a channel is constant (the message names all).
     """
     kind = choice("by", by, BY)
     if len(x) < 2 and (kind == "entry" or (kind == "auto" and x.ndim == 2)):
@@ -164,17 +164,17 @@ def ends_of(x: Tensor | Rows) -> tuple[Tensor, Tensor]:
 
 
 def unit_fault(mean: float, std: float, *, noise: float = 1.0, least: float = 0.1) -> str | None:
-    """Why data are plainly not in model units, or None if they may well be.
+    """Why data are obviously not in model units, or None.
 
-    A noising process ends in noise of standard deviation `noise`, and starts with noise far below
-    that. Data fit in between if their mean is not far from 0 and their spread is of the order
-    of 1: |mean| <= 3 and 0.1 <= std <= 3. Where a process without attenuation (VE, EDM) ends in
-    larger noise, larger data drown in it as well: the upper limits are then a tenth of `noise`.
+    A noising process ends in noise of standard deviation `noise` and starts with much less. Data
+    are suitable if their mean is near 0 and their standard deviation of order 1: |mean| <= 3 and
+    0.1 <= std <= 3. If a process without attenuation (VE, EDM) ends in larger noise, it dominates
+    larger data as well, and the upper limits are a tenth of `noise`.
 
     Args:
-        mean: of all values, or the farthest from 0 of the means of entries.
-        std: of the values about their mean.
-        noise: standard deviation of the noise at T if alpha(T) = 1, else 1.
+        mean: the mean of all values, or of the means of entries the one farthest from 0.
+        std: the standard deviation about the mean.
+        noise: standard deviation of the noise at T if alpha(T) = 1, otherwise 1.
         least: the lowest standard deviation.
 
     Example:

@@ -43,36 +43,37 @@ def csv_table(
 ) -> Data:
     """A table of numbers in a CSV file, each column standardised to mean 0 and variance 1.
 
-    The first line names the columns; if it holds only numbers, it is the first row of data and
-    the columns are called "0", "1", ..., but a first line 0, 1, 2, ... is that of a pandas frame
-    without names. Rows are counted from 1, without the line of names. Empty lines and comments
-    (#) are passed over. A first column without a name that counts the rows is left out, with a
-    warning; so is a warning given of a column that numbers or dates its rows.
+    The first line has the names of the columns. If it contains only numbers, it is the first row
+    of data and the columns are named "0", "1", ..., but a first line 0, 1, 2, ... is that of a
+    pandas frame without names. Rows are counted from 1, without the line of names. Empty lines and
+    comments (#) are ignored. A first column without a name that counts the rows is left out, with
+    a warning; there is also a warning of a column with numbers or dates of rows.
 
     Args:
-        path: the file, in UTF-8, UTF-16 with its mark, or else latin-1 (with a warning).
-        columns: which to take, in this order; by default all but `label` and `drop`.
-        drop: which to leave out.
-        label: a column of integers or texts that becomes the condition "label": the values that
-            occur are the classes, numbered in their order, and give them their names.
-        delimiter: between cells; by default the one of comma, semicolon, tab and | that cuts the
-            first lines into rows of one length with most numbers.
-        decimal: "." or ","; by default a comma if the cells show it and it is not the delimiter.
-            Separators of thousands are refused.
-        header: whether the first line names the columns; by default as said above.
+        path: the file, in UTF-8, UTF-16 with a byte-order mark, or latin-1 (with a warning).
+        columns: the columns to use, in this order; by default all except `label` and `drop`.
+        drop: the columns to leave out.
+        label: a column of integers or texts that becomes the condition "label"; the values that
+            occur are the classes and their names, numbered in order.
+        delimiter: the delimiter of cells. By default it is the one of comma, semicolon, tab and |
+            that divides the first lines into rows of equal length with the most numbers.
+        decimal: "." or ","; by default a comma if it occurs in cells and is not the delimiter.
+            Thousands separators are refused.
+        header: whether the first line has the names; by default it is inferred as above.
         standardise: whether (True or "auto") to subtract the mean and divide by the standard
-            deviation of each column (over N); `data.scaling.decode` takes samples back. False
-            leaves the numbers.
-        dtype: of x; the standardisation itself is in float64.
+            deviation of each column (over N); `data.scaling.decode` converts samples back. False
+            keeps the numbers.
+        dtype: the dtype of x; the standardisation is computed in float64.
 
     Returns:
         Data with x (N, D), and its `Scaling` if it is standardised.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ImportError: pyarrow is not installed.
-        ValueError: a column is not of numbers, is constant, or is not in the table; a value is
-            missing; a row has another number of cells. The column, and the row, are named.
+        ValueError: a column has other values than numbers, is constant, or is not in the table, a
+            value is missing, or a row has another number of cells. The message names column and
+            row.
 
     Example:
         >>> import tempfile
@@ -100,17 +101,17 @@ def parquet_table(
     standardise: bool | str = "auto",
     dtype: torch.dtype = torch.float32,
 ) -> Data:
-    """A table of numbers in a parquet file, each column standardised; as `csv_table`.
+    """A table of numbers in a parquet file, each column standardised; see `csv_table`.
 
     Args:
         path: the file.
-        columns, label, drop, standardise, dtype: as of `csv_table`.
+        columns, label, drop, standardise, dtype: see `csv_table`.
 
     Returns:
         Data with x (N, D), and its `Scaling` if it is standardised.
 
     Raises:
-        FileNotFoundError, ValueError: as `csv_table`.
+        FileNotFoundError, ValueError: see `csv_table`.
         ImportError: pyarrow is not installed.
 
     Example:
@@ -133,19 +134,19 @@ def table(
     dtype: torch.dtype = torch.float32,
     name: str = "table",
 ) -> Data:
-    """Data from columns that are in memory: name -> N values, or a frame or table of them.
+    """Data from columns in memory: name -> N values, or a frame or table.
 
     Args:
-        found: the columns, in their order: a mapping, a DataFrame of pandas, a table of pyarrow,
-            or a structured array of numpy.
-        label, standardise, dtype: as of `csv_table`.
-        name: of the data.
+        found: the columns in order: a mapping, a DataFrame of pandas, a table of pyarrow, or a
+            structured array of numpy.
+        label, standardise, dtype: see `csv_table`.
+        name: the name of the data.
 
     Returns:
         Data with x (N, D), and its `Scaling` if it is standardised.
 
     Raises:
-        ValueError: as `csv_table`.
+        ValueError: see `csv_table`.
 
     Example:
         >>> table({"a": [1.0, 2.0, 3.0], "b": [0.0, 5.0, 0.0]}).scaling.mean
@@ -182,7 +183,7 @@ def table(
 
 
 def _keys(found: Any) -> list[Any]:
-    """The names of columns, of whatever has columns."""
+    """The names of the columns of any kind of table."""
     names = getattr(found, "column_names", None)  # of pyarrow
     if names is None:
         names = getattr(found, "columns", None)  # of pandas and polars
@@ -197,7 +198,7 @@ def _keys(found: Any) -> list[Any]:
 def _without_index(
     found: dict[str, Column], wanted: Sequence[str] | None, name: str
 ) -> dict[str, Column]:
-    """The columns without one that only counts the rows, and without an empty one at the end."""
+    """The columns without one that counts the rows, and without an empty last one."""
     keys = list(found)
     left = dict(found)
     for key in keys:
@@ -216,7 +217,7 @@ def _without_index(
 
 
 def _warn_of_numbering(numbers: Mapping[str, Column], name: str) -> None:
-    """Say which columns look like numbers or dates of rows, for they are modelled as any other."""
+    """Warn of columns that look like numbers or dates of rows, which are modelled as well."""
     found = [
         key
         for key, value in numbers.items()
@@ -234,7 +235,7 @@ def _warn_of_numbering(numbers: Mapping[str, Column], name: str) -> None:
 
 
 def _numbers(values: Column, column: str) -> Column:
-    """A column as float64, or an error that names the column, the row and the value."""
+    """A column as float64; raise with the column, the row and the value."""
     if values.ndim != 1:
         raise fail(f"column {column!r}", "one number a row", values, "take it apart first")
     if values.dtype.kind in "iubf":
@@ -294,7 +295,7 @@ def _classes(values: Column, column: str) -> Labels:
 
 
 def _numbers_rows(values: Column) -> bool:
-    """Whether a column counts its rows, from 0 or from 1."""
+    """Whether a column counts the rows from 0 or from 1."""
     try:
         offset = np.unique(values.astype(np.float64) - np.arange(len(values)))
     except (TypeError, ValueError):
@@ -303,7 +304,7 @@ def _numbers_rows(values: Column) -> bool:
 
 
 def _listed(argument: str, names: Sequence[str] | None) -> list[str]:
-    """Names as a list; a bare text is an error."""
+    """Names as a list; raise for a single text."""
     if isinstance(names, str):
         raise wrong_type(argument, "a list of names", names, f"pass [{names!r}]")
     return list(names or [])
@@ -320,7 +321,7 @@ def _known(argument: str, names: Sequence[str], known: Iterable[str]) -> None:
 def _picker(
     wanted: Sequence[str] | None, label: str | None, drop: Sequence[str] | None
 ) -> Callable[[list[str]], list[str]]:
-    """From the names of all columns to those to read, the label's among them."""
+    """The function from the names of all columns to those to read, including the label."""
     columns, dropped = _listed("columns", wanted), _listed("drop", drop)
     if wanted is not None and drop:
         raise fail("drop", "None beside columns", drop, "pass one of the two")

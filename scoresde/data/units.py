@@ -1,4 +1,4 @@
-"""Floats that are read from files come into model units, and it is said how."""
+"""Conversion of floats from files to model units, with a message."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from scoresde.summary import Scaling
 __all__ = ["checked_standardise", "levels_up_to", "meaning_of"]
 
 ROWS, VALUES = 10_000, 2**25
-"""Of a large file, at most so many rows and about so many values are looked at."""
+"""The most rows, and about the most values, that are read to inspect a large file."""
 
 DEPTHS = tuple(2**bits for bits in (8, 10, 12, 14, 16))
 LEAST = 0.01
-"""The smallest spread of a single entry: the noise with which sampling ends is about as large."""
+"""The least standard deviation of an entry, about that of the noise at the end of sampling."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Seen:
 
 
 def checked_standardise(value: Any) -> bool | str:
-    """True, False or "auto"; anything else is an error."""
+    """Check and return True, False or "auto"."""
     if isinstance(value, bool) or value == "auto":
         return value  # type: ignore[no-any-return]
     remedy = "True standardises, False keeps the values, 'auto' decides by the values"
@@ -49,7 +49,7 @@ def checked_standardise(value: Any) -> bool | str:
 
 
 def look(rows: Rows) -> Seen:
-    """Range and moments of raw floats, of rows spread evenly over large data."""
+    """Range and moments of raw floats, for large data of evenly spaced rows."""
     width = max(1, math.prod(rows.shape[1:]))
     wanted = min(len(rows), ROWS, max(100, VALUES // width))
     chosen = torch.arange(wanted, device="cpu") * len(rows) // wanted
@@ -74,7 +74,7 @@ def _picture_scaling(seen: Seen) -> Scaling | None:
     if seen.low < 0:
         return None
     for top in (1.0, 255.0):
-        # A field of 90 to 110 lies within 0 to 255 as well, but does not fill it.
+        # A field from 90 to 110 is also within 0 to 255, but does not fill this range.
         half = torch.tensor(top / 2, dtype=torch.float64, device="cpu")
         mean, std = float(seen.mean.mean()) / top * 2 - 1, _overall(seen) / top * 2
         if seen.high <= top and unit_fault(mean, std) is None:
@@ -85,16 +85,16 @@ def _picture_scaling(seen: Seen) -> Scaling | None:
 def scaling_for(
     rows: Rows, standardise: bool | str, by: str, *, image: bool, name: str
 ) -> Scaling | None:
-    """How raw floats become model units, or None if they are taken as they are.
+    """The map from raw floats to model units, or None if they are in model units.
 
     Args:
-        rows: raw floats, best read in float64.
+        rows: raw floats, preferably in float64.
         standardise: True, False (they are in model units) or "auto": pictures from 0 to 1 or from
-            0 to 255 are brought to [-1, 1], and all else is standardised if it plainly is not in
-            model units.
-        by: what shares a mean and a standard deviation, as of `Data.standardised`.
+            0 to 255 are mapped to [-1, 1], and any other data are standardised if they are
+            obviously not in model units.
+        by: the values that share a mean and a standard deviation; see `Data.standardised`.
         image: whether the floats may be pictures.
-        name: for messages.
+        name: the name of the data in messages.
 
     Raises:
         ValueError: an entry of vectors or a channel is constant, or a value is not finite.
@@ -121,18 +121,18 @@ def scaling_for(
 def meaning_of(
     exact: Rows, layout: str, standardise: bool | str, name: str, *, floats: bool = True
 ) -> tuple[Quantisation | None, Scaling | None]:
-    """What numbers without a quantisation are: whole greys of images are levels, others are
-    scaled.
+    """The meaning of numbers without a quantisation: levels for whole grey values, or a scaling.
 
     Args:
         exact: the numbers, unscaled.
         layout: a key of `LAYOUTS`.
-        standardise: as of `npy`.
-        name: for messages.
-        floats: whether they were stored as floats, and not as integers.
+        standardise: see `npy`.
+        name: the name of the data in messages.
+        floats: whether the numbers are stored as floats and not as integers.
 
     Returns:
-        The quantisation or the scaling; None and None for numbers that are in model units.
+        The quantisation and the scaling, of which at least one is None; both are None for numbers
+        in model units.
     """
     image = layout in IMAGES
     if image and floats and checked_standardise(standardise) == "auto":
@@ -149,10 +149,10 @@ def meaning_of(
 
 
 def whole_levels(rows: Rows) -> int | None:
-    """The number of levels of pictures whose floats are whole numbers, or None if they are not.
+    """The number of levels of pictures whose floats are whole numbers, or None.
 
-    Up to 16 they are few levels; from 128 to 255 they are bytes. Others may as well be
-    measurements that were rounded.
+    With a largest value up to 16 they are few levels, and from 128 to 255 bytes. Other whole
+    numbers may be rounded measurements.
     """
     seen = look(rows)
     if not seen.whole or seen.low < 0 or not (1 < seen.high <= 16 or 128 <= seen.high <= 255):
@@ -166,10 +166,10 @@ def whole_levels(rows: Rows) -> int | None:
 
 
 def levels_up_to(largest: int, *, image: bool, byte: bool = False) -> int:
-    """How many levels integers from 0 to `largest` stand for.
+    """The number of levels of integers from 0 to `largest`.
 
-    Images have the depth of a camera or a file (8, 10, 12, 14 or 16 bits), however dark they are,
-    but for those of up to 17 levels. Other bytes have 256 levels if one is 128 or more.
+    Images have the bit depth of a camera or a file (8, 10, 12, 14 or 16), even if they are dark,
+    except those of up to 17 levels. Other bytes have 256 levels if a value is 128 or more.
     """
     if image and largest > 16:
         return next((depth for depth in DEPTHS if largest < depth), largest + 1)
@@ -177,10 +177,10 @@ def levels_up_to(largest: int, *, image: bool, byte: bool = False) -> int:
 
 
 def _check_constant(rows: Rows, seen: Seen, name: str) -> None:
-    """Refuse what `Data` refuses in a tensor: constant entries of vectors, constant channels."""
+    """Raise as `Data` does for constant entries of vectors and constant channels."""
     if rows.ndim == 3 or len(rows) < 2 or not bool(_joint(seen.low_of, seen.high_of).any()):
         return
-    same = _joint(*ends_of(rows))  # in all rows, and not only in those that were looked at
+    same = _joint(*ends_of(rows))  # of all rows, not only of those that were inspected
     if bool(same.any()):
         what = "entries" if rows.ndim == 2 else "channels"
         got = f"the same number everywhere in {listed(same.nonzero().flatten().tolist())}"
@@ -189,12 +189,12 @@ def _check_constant(rows: Rows, seen: Seen, name: str) -> None:
 
 
 def _joint(low: Tensor, high: Tensor) -> Tensor:
-    """Which places of axis 1 hold one number alone."""
+    """The indices of axis 1 with a single value."""
     return low.reshape(len(low), -1).amin(dim=1) == high.reshape(len(high), -1).amax(dim=1)
 
 
 def _say(name: str, found: str, done: str) -> None:
-    """One line on what was found and what was done."""
+    """Warn of a conversion, in one line."""
     warnings.warn(
         f"{name}: {found}; the data are {done}, and their scaling takes samples back "
         "(standardise=False keeps them as they are)",
@@ -203,13 +203,13 @@ def _say(name: str, found: str, done: str) -> None:
 
 
 def _overall(seen: Seen) -> float:
-    """The standard deviation of all values about their one mean."""
+    """The standard deviation of all values about their common mean."""
     spread = (seen.mean - seen.mean.mean()).square()
     return float((seen.std.square() + spread).mean().sqrt())
 
 
 def _fault(seen: Seen, *, vectors: bool) -> str | None:
-    """Why floats are plainly not in model units; of vectors, each entry is judged."""
+    """Why floats are obviously not in model units; vectors are judged by entry."""
     if not vectors:
         return unit_fault(float(seen.mean.mean()), _overall(seen))
     rms = float(seen.std.square().mean().sqrt())

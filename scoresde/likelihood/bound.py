@@ -186,7 +186,7 @@ def elbo(
         >>> from scoresde import Empirical, VPSDE
         >>> quantisation = Quantisation(4)
         >>> x = quantisation.encode(torch.arange(4)[:, None])
-        >>> bound = elbo(Empirical(x).under(VPSDE()), x, quantisation=quantisation)
+        >>> bound = elbo(Empirical(x).under(VPSDE()), x, quantisation=quantisation, steps=512)
         >>> round(bound.estimate(quantisation)[0], 1)  # four equally likely levels: 2 bits
         2.0
     """

@@ -437,7 +437,7 @@ def errors() -> Iterator[Any]:
     yield bad("seed: .*-1", -1, VP)
     yield bad(r"seed: .*0\.5", 0.5, VP)
     yield bad("first: .*-3.*first=0", 0, VP, first=-3)
-    yield bad("sde: .*'vp'.*walks", 0, "vp")
+    yield bad("sde: .*'vp'.*SDE of the solver", 0, "vp")
     yield bad("eta: .*-1.*stochasticity", 0, VP, eta=-1)
     yield bad("eta: .*nan", 0, VP, eta=math.nan)
     yield bad("eta: .*'one'", 0, VP, eta="one")
