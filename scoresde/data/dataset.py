@@ -1,4 +1,4 @@
-"""`from_dataset`: any data set with a length and items by number, read as it is needed."""
+"""`from_dataset`: any data set with a length and items by number, read on access."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scoresde.quantisation import Quantisation
 __all__ = ["Parts", "from_dataset"]
 
 Part: TypeAlias = str | int | None
-"""A part of an item: the key of a mapping, the place in a tuple, or None for the item itself."""
+"""A part of an item: the key in a mapping, the index in a tuple, or None for the item itself."""
 
 SAMPLES = ("x", "image", "img", "images", "pixel_values", "data", "sample")
 LABELS = ("label", "labels", "fine_label", "y", "target", "class")
@@ -42,39 +42,38 @@ def from_dataset(
     quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
-    """A map-style data set, of torchvision, Hugging Face or your own; items are read when needed.
+    """A map-style data set of torchvision, Hugging Face or any other class, read on access.
 
     An item is a sample, a tuple (sample, class, ...) or a mapping. A sample is a picture of
-    Pillow, a number, or an array or tensor of numbers. Pictures are decoded as by `image_folder`
-    and have 256 levels; so leave `transform=ToTensor()` out to keep the levels. Floats are brought
-    into model units as by `npy`; integers need their quantisation. Nothing is downloaded here.
+    Pillow, a number, or an array or tensor of numbers. Pictures are decoded as in `image_folder`
+    and have 256 levels, so omit `transform=ToTensor()` to keep the levels. Floats are converted to
+    model units as in `npy`; integers need their quantisation. Nothing is downloaded here.
 
     An item must be the same at each access, so random transforms are refused. Labels are read
-    once, now: from the column of a Hugging Face data set, from `targets` or `labels` of a data
-    set of torchvision if they are what the items say, and else from all items.
+    once, immediately: from the column of a Hugging Face data set, from `targets` or `labels` of a
+    data set of torchvision if they agree with the items, and otherwise from all items.
 
     Args:
-        dataset: what has `len(dataset)` and `dataset[i]`; of Hugging Face one split, for example
-            load_dataset(name)["train"].
-        x: the sample's place in a tuple or its key; by default the first place, and of a mapping
-            "x", "image", "data" and the like, or the only key beside `label`.
-        label: place or key of the class, an integer or a text. By default the second of two
-            places, and of a mapping "label", "y", "target" and the like. False takes none.
-        size: of pictures, as of `image_folder`; None takes them as they are, if all are of one
-            size.
-        mode, background: of pictures, as of `image_folder`; the first one decides the mode if
-            None.
-        layout: of arrays, as of `npy`.
-        quantisation: of arrays; which integers they are, or which range floats have.
-        standardise: of floats, as of `npy`.
+        dataset: an object with `len(dataset)` and `dataset[i]`; for Hugging Face one split, for
+            example load_dataset(name)["train"].
+        x: index or key of the sample. By default it is the first index, and for a mapping "x",
+            "image", "data" and the like, or the only key besides `label`.
+        label: index or key of the class, an integer or a text. By default it is the second of two
+            indices, and for a mapping "label", "y", "target" and the like. False means none.
+        size: for pictures, see `image_folder`; None keeps their size, which must be the same.
+        mode, background: for pictures, see `image_folder`; by default the first picture
+            determines the mode.
+        layout: for arrays, see `npy`.
+        quantisation: for arrays, the levels of integers or the range of floats.
+        standardise: for floats, see `npy`.
 
     Returns:
         LazyData with x (N, *D), the labels, and the names of the classes if the data set has them.
 
     Raises:
-        TypeError: a mapping of splits, a streamed data set, a DataLoader or something else.
-        ValueError: a part is missing or of no known kind; item 0 is another one at its second
-            access; labels are out of range.
+        TypeError: it is a mapping of splits, a streamed data set, a DataLoader or another object.
+        ValueError: a part is missing or of an unknown kind, item 0 changes at its second access,
+            or labels are out of range.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -108,14 +107,14 @@ class Parts:
 
     Args:
         dataset: the data set.
-        part: of its items.
+        part: the part of its items.
     """
 
     names: Sequence[str] | None = None
     opened = False
 
     def __init__(self, dataset: Any, part: Part) -> None:
-        # Hugging Face decodes a row as a whole, so leave its other columns out.
+        # Hugging Face decodes complete rows, so other columns are removed.
         narrow = getattr(dataset, "select_columns", None)
         self.dataset = dataset if narrow is None else narrow([part])
         self.part = part
@@ -124,7 +123,7 @@ class Parts:
         return len(self.dataset)
 
     def item(self, number: int) -> Any:
-        """The part of an item: a picture as it is, all else as an array."""
+        """The part of an item: a picture unchanged, anything else as an array."""
         value = _part(self.dataset[number], self.part)
         return value if _is_picture(value) else _array(value)
 
@@ -134,7 +133,7 @@ class Parts:
 
 
 def _check(dataset: Any) -> None:
-    """Refuse what has no items by number."""
+    """Raise unless the data set has items by number."""
     kind = type(dataset).__name__
     expected = "a data set with a length and items by number"
     if isinstance(dataset, DataLoader):
@@ -182,7 +181,7 @@ def _part(item: Any, part: Part) -> Any:
 
 
 def _is_picture(value: Any) -> bool:
-    return hasattr(value, "getchannel")  # of Pillow, which is not imported for that
+    return hasattr(value, "getchannel")  # recognises Pillow without importing it
 
 
 def _is_class(value: Any) -> bool:
@@ -205,7 +204,7 @@ def _pictures(
     background: int | None,
     quantisation: Quantisation | None,
 ) -> PictureItems | None:
-    """The rows of items that are pictures; None for arrays, of which the options are checked."""
+    """The rows of items that are pictures; None for arrays, after a check of their options."""
     first = source.item(0)
     if not _is_picture(first):
         for name, value in (("size", size), ("mode", mode), ("background", background)):
@@ -231,7 +230,7 @@ def _pictures(
 
 
 def _check_repeats(dataset: Any, part: Part) -> None:
-    """Raise if an item is another one at its second access, as by a random transform."""
+    """Raise if an item changes at its second access, as with a random transform."""
     first, again = (_array(_part(dataset[0], part)) for _ in range(2))
     if first.tobytes() != again.tobytes():
         remedy = "leave random transforms out, or read it once: Data.of(dataset)"
@@ -255,7 +254,7 @@ def _labels(dataset: Any, part: Part) -> Labels:
 
 
 def _known_labels(dataset: Any, part: Part) -> Any:
-    """The labels of all items, if they can be had without the samples; else None."""
+    """The labels of all items if they are available without the samples, else None."""
     if isinstance(dataset, Subset):
         inner = _known_labels(dataset.dataset, part)
         return None if inner is None else [inner[i] for i in dataset.indices]

@@ -1,4 +1,4 @@
-"""Folders of which every file is one sample: which files there are, and arrays read from them."""
+"""Folders in which every file is one sample: their files, and arrays read from them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PASSED_OVER = frozenset({"__MACOSX", "__pycache__"})
 def files_below(folder: Path, endings: Collection[str]) -> list[str]:
     """The files with one of these endings below a folder, with forward slashes, sorted.
 
-    Upper and lower case of an ending are the same; hidden files and folders are passed over. Links
-    are followed, but each folder and each file is taken once, by its own place if it has one here:
-    a link that leads back into the folder adds nothing.
+    Endings are not case-sensitive; hidden files and folders are ignored. Links are followed, but
+    each folder and each file is listed once, by its real path if that is below the folder, so a
+    link back into the folder adds nothing.
     """
     found: dict[str, str] = {}
     visited: set[str] = set()
@@ -164,9 +164,9 @@ class Files:
     """A source of items that are files.
 
     Args:
-        folder: where they are.
-        names: of the files, below it, with forward slashes.
-        opener: from the path of a file to its array or picture.
+        folder: the folder.
+        names: the names of the files below it, with forward slashes.
+        opener: the function from the path of a file to its array or picture.
     """
 
     folder: Path
@@ -187,7 +187,7 @@ class Files:
 
 
 def with_classes_of_folders(data: LazyData, files: Files, labels: bool | None) -> LazyData:
-    """The data of files with the classes that their sub-folders name."""
+    """The data of files with the classes of their sub-folders."""
     label, classes = classes_of_folders(files.names, labels)
     cond = {} if label is None else {"label": label.repeat(len(data) // len(label))}
     return replace(data, cond=cond, classes=len(classes), class_names=classes)

@@ -1,4 +1,4 @@
-"""Samples that are items of a source, files or a data set: each is read at each access."""
+"""Samples that are items of a source, files or a data set, read at each access."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ BYTES = Quantisation(256)
 
 
 class Source(Protocol):
-    """Where the items come from."""
+    """A source of items."""
 
     @property
     def names(self) -> Sequence[str] | None:
-        """What tells the samples apart wherever they stand; None if only their content does."""
+        """The identities of the samples in any order; None if their content is the identity."""
 
     @property
     def opened(self) -> bool:
-        """Whether every access opens an item anew, so that threads may do so at once."""
+        """Whether each access opens its item, so that several threads may read at once."""
 
     def __len__(self) -> int: ...
 
-    def item(self, number: int) -> Any:  # an array, a picture, or whatever stands there instead
+    def item(self, number: int) -> Any:  # an array, a picture, or an invalid object
         """The item of this number."""
 
     def called(self, number: int) -> str:
-        """What messages call it."""
+        """The name of an item in messages."""
 
 
 class _Items(Rows):
@@ -65,8 +65,8 @@ class ArrayItems(_Items):
     """Items that are arrays of one shape, or numbers.
 
     Args:
-        source: of the items.
-        layout, quantisation, dtype, whole, numbers: as of `ArrayRows`.
+        source: the source of the items.
+        layout, quantisation, dtype, whole, numbers: see `ArrayRows`.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ArrayItems(_Items):
             return torch.empty((0, *self._one), dtype=self._dtype, device="cpu")
         try:
             return self._made(np.stack(arrays), "the items")
-        except ValueError:  # said again of the very item
+        except ValueError:  # repeated for the single item
             for number, array in zip(rows.tolist(), arrays, strict=True):
                 self._made(array[None], self.source.called(number))
             raise
@@ -121,18 +121,18 @@ class ArrayItems(_Items):
 
 @final
 class PictureItems(_Items):
-    """Items that are pictures of Pillow; with `flip`, all of them and then all mirrored.
+    """Items that are pictures of Pillow, followed by their mirror images if `flip` is set.
 
     Args:
-        source: of the items.
+        source: the source of the items.
         size: (H, W) of the samples.
         mode: "L", "RGB" or "RGBA".
         flip: whether the mirror images follow.
         background: grey level behind transparent pictures.
-        resize: whether pictures of another size are resized and cut, or else refused.
-        skipped: what was left out of the source, for the user.
-        quantisation: one of fewer than 256 levels is that of pictures whose greys 0 ... 255 hold
-            them evenly spread.
+        resize: whether pictures of another size are resized and cropped, or refused.
+        skipped: the names of items that were left out, for the user.
+        quantisation: with fewer than 256 levels, these levels are spaced evenly over the grey
+            values 0 ... 255 of the pictures.
     """
 
     dtype = torch.float32
@@ -196,7 +196,7 @@ def arrays_of(
     quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
-    """Data of items that are arrays, in model units, without labels; as `npy`."""
+    """Data of items that are arrays, in model units, without labels; see `npy`."""
     exact = ArrayItems(source, layout, None, torch.float64, numbers=True)
     floats, whole, scaling = exact.kind == "f", False, None
     if quantisation is None and (floats or standardise is True):
@@ -211,7 +211,7 @@ def arrays_of(
 
 
 def _levels(exact: ArrayItems, name: str) -> int:
-    """The number of levels that the values of integers show."""
+    """The number of levels, inferred from the values of integers."""
     if exact.kind == "b":
         return 2
     low, high = ends_of(exact)
