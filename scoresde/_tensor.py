@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
+from itertools import chain
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from scoresde._check import fail, floating
+from scoresde._check import fail, floating, instance
 from scoresde._check import seed as check_seed
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ __all__ = [
     "log1p",
     "ordinary",
     "over",
+    "own_dtype",
     "seeded",
     "sin",
     "softplus",
     "sqrt",
     "square_distance",
     "state_dtype",
+    "state_kind",
     "uncompiled",
     "user_time",
     "wide",
@@ -195,6 +198,46 @@ def as_device(device: str | torch.device, remedy: str) -> torch.device:
             "device", expected, str(device), f"pass 'cpu', or {remedy} ({error})"
         ) from error
     return found
+
+
+def own_dtype(module: nn.Module) -> torch.dtype | None:
+    """The precision of a module's weights or, if it has none, of its buffers."""
+    for tensor in chain(module.parameters(), module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+        if tensor.is_complex():
+            return tensor.dtype.to_real()
+    return None
+
+
+def state_kind(
+    model: nn.Module,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    like: Tensor | None = None,
+) -> tuple[torch.dtype, torch.device]:
+    """The precision and device of a state: those asked for, or those of `like` or of the model.
+
+    The precision is float32 at least: a state of half precision loses what the last steps add. A
+    model without parameters, such as an oracle, has no precision but the device of its buffers.
+
+    Raises:
+        TypeError, ValueError: no floating-point precision, or a device that this machine lacks.
+    """
+    if like is None:
+        like = next(model.parameters(), None)
+        own = None if like is None else own_dtype(model)
+    else:
+        own = like.dtype
+    if dtype is None:
+        dtype = torch.get_default_dtype() if own is None else state_dtype(own)
+    instance("dtype", dtype, torch.dtype, "pass e.g. torch.float32")
+    if not dtype.is_floating_point:
+        raise fail("dtype", "a floating-point dtype", dtype, "pass e.g. torch.float32")
+    if device is not None:
+        return dtype, as_device(device, "leave it out for the model's own")
+    like = next(model.buffers(), None) if like is None else like
+    return dtype, torch.get_default_device() if like is None else like.device
 
 
 def user_time(t: Scalar, like: Tensor) -> Tensor:

@@ -6,14 +6,13 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
 from scoresde._check import choice, fail, floating, instance, positive, same_shape, wrong_type
-from scoresde._tensor import Scalar, lincomb, sqrt, state_dtype, user_time
+from scoresde._tensor import Scalar, lincomb, own_dtype, sqrt, state_dtype, user_time
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, AffineSDE
@@ -83,16 +82,6 @@ def bare(net: nn.Module) -> nn.Module:
 def suited(model: nn.Module, x: Tensor) -> Tensor:
     """x in the precision of the model's weights, or in float32 if they have half precision."""
     return x.to(state_dtype(own_dtype(model) or x.dtype))
-
-
-def own_dtype(module: nn.Module) -> torch.dtype | None:
-    """The precision of a module's weights or, if it has none, of its buffers."""
-    for tensor in chain(module.parameters(), module.buffers()):
-        if tensor.is_floating_point():
-            return tensor.dtype
-        if tensor.is_complex():
-            return tensor.dtype.to_real()
-    return None
 
 
 class ScoreModel(nn.Module, ABC):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from scoresde._tensor import expand, lincomb, log, user_time, wide, xp
+from scoresde._tensor import expand, lincomb, log, state_kind, user_time, wide, xp
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -93,3 +93,20 @@ def test_lincomb_keeps_the_dtype_and_its_gradient_is_right() -> None:
     assert torch.autograd.gradcheck(
         lambda a, b, c, k: lincomb((1.0, a), (0.3, b), (k, c), (k, a)), (a, b, c, column)
     )
+
+
+def test_a_state_has_the_precision_and_the_device_of_its_model() -> None:
+    net = torch.nn.Linear(2, 2)
+    assert state_kind(net) == (torch.float32, torch.device("cpu"))
+    assert state_kind(net.double())[0] == torch.float64
+    assert state_kind(net.bfloat16())[0] == torch.float32  # half precision loses small changes
+    assert state_kind(net, torch.float64)[0] == torch.float64
+    assert state_kind(net, like=torch.zeros(1, dtype=torch.float64))[0] == torch.float64
+    oracle = torch.nn.Module()  # tables of its own precision, and no parameters
+    oracle.register_buffer("mean", torch.zeros(2, dtype=torch.float64, device="meta"))
+    assert state_kind(oracle) == (torch.get_default_dtype(), torch.device("meta"))
+    assert state_kind(torch.nn.Module()) == (torch.get_default_dtype(), torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"dtype: expected a floating-point .*torch\.int64"):
+        state_kind(net, torch.int64)
+    with pytest.raises(ValueError, match=r"device: expected a device of this machine"):
+        state_kind(net, device="cuda:99")

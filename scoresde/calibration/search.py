@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
-from scoresde._tensor import ordinary, state_dtype
+from scoresde._tensor import ordinary, state_kind
 from scoresde.calibration.optimise import (
     Found,
     check_gradient,
@@ -199,10 +199,7 @@ def _trajectories(
     if math.isinf(sde.log_snr(sde.T)):
         remedy = "calibrate under the same schedule with a T just below, such as 0.999"
         raise fail("sde", "a finite log-SNR at T", sde, remedy)
-    like = next((p for p in process.model.parameters() if p.is_floating_point()), None)
-    where = next(process.model.buffers(), None) if like is None else like
-    kind = dtype or (torch.get_default_dtype() if like is None else state_dtype(like.dtype))
-    place = device or (None if where is None else where.device)
+    kind, place = state_kind(process.model, dtype, device)
     empty = torch.empty((trajectories, *sizes), dtype=kind, device=place)
     x = sde.sample_prior(Independent(seed).prior(empty))
     cond = {name: value.to(x.device) for name, value in (process.cond or {}).items()}

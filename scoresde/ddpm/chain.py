@@ -20,7 +20,7 @@ from scoresde._check import (
     positive_int,
     same_shape,
 )
-from scoresde._tensor import check_data, lincomb, ordinary, state_dtype, wide
+from scoresde._tensor import check_data, lincomb, ordinary, state_kind, wide
 from scoresde.ddpm.decoder import squared_error
 from scoresde.ddpm.reverse import ReverseChain, Variance
 from scoresde.ddpm.schedule import ChainTime, betas_of, cosine_betas, linear_betas
@@ -184,10 +184,8 @@ class DDPM(ReverseChain):
         sizes = tuple(positive_int("shape", n, "pass e.g. (16, 2)") for n in shape)
         if len(sizes) < 2:
             raise fail("shape", "(B, *D) with at least one dimension", shape, "pass e.g. (16, 2)")
-        weight = next(model.parameters(), torch.empty(0))
-        like = torch.empty(
-            sizes, dtype=dtype or state_dtype(weight.dtype), device=device or weight.device
-        )
+        kind, place = state_kind(model, dtype, device)
+        like = torch.empty(sizes, dtype=kind, device=place)
         cond = check_cond(model, cond, sizes[0], like.device)
         noise, nodes = Independent(seed, first), self.nodes(model.sde)
         if x_init is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
 from scoresde._check import seed as as_seed
-from scoresde._tensor import check_data, ordinary, uncompiled, wide
+from scoresde._tensor import check_data, ordinary, own_dtype, uncompiled, wide
 from scoresde.likelihood.divergence import (
     DIVERGENCES,
     PROBES,
@@ -22,7 +22,7 @@ from scoresde.likelihood.divergence import (
     Trace,
     draw_probes,
 )
-from scoresde.likelihood.flow import Augmented, Density, call_dtype, score_of_slope
+from scoresde.likelihood.flow import Augmented, Density, score_of_slope
 from scoresde.likelihood.result import LogLikelihood
 from scoresde.model import Cond, ScoreModel, check_cond, check_weights
 from scoresde.noise import Independent
@@ -154,7 +154,7 @@ def log_prob(
     if divergence == "hutch++" and count < 2:
         raise fail("probes", "at least 2 for hutch++", count, "half of them make the span")
     seed, first = as_seed(seed), as_seed(first, "first")
-    dtype = call_dtype(model, x)
+    dtype = own_dtype(model) or x.dtype
     _check_tolerances(rtol, atol, dtype)
     s = 0.5 if control is None else _scale(control)
     solver = AdaptiveODE("dopri5", rtol, atol, sigma_data=s, max_nfe=max_nfe)

@@ -17,15 +17,7 @@ from scoresde.prediction import Prediction
 from scoresde.solvers.adaptive.base import error_norm
 from scoresde.solvers.adaptive.ode import Angle, Flow
 
-__all__ = ["Augmented", "Density", "call_dtype", "score_of_slope"]
-
-
-def call_dtype(model: ScoreModel, x: Tensor) -> torch.dtype:
-    """The precision in which a model is called: that of its weights, its buffers or of x."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            return tensor.dtype
-    return x.dtype
+__all__ = ["Augmented", "Density", "score_of_slope"]
 
 
 @final
