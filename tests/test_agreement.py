@@ -142,6 +142,7 @@ def test_true_bits_per_dimension_of_eight_bit_data(dequantise: str) -> None:
         x,
         quantisation,
         dequantise=dequantise,
+        draws=40,  # of five the mean is off by 0.0012
         divergence="exact",
         prior=data.marginal(VP, VP.T),
     )
