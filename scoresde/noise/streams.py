@@ -12,7 +12,11 @@ SCHEME = 2
 It covers everything that decides which numbers a (seed, stream, segment, sample, interval or
 counter) gives: `STREAMS`, the key of a draw, the blocks of samples that share a generator, and
 the splits of Brownian paths. A change to any of these raises the version, since samples drawn
-before and after it do not belong together.
+before and after it do not belong together. Folders of samples and checkpoints record it, and a
+folder that was begun under another scheme is not continued.
+
+Training draws its batches, times and noise from `scoresde.training.stream`, which this version
+does not cover: a run resumes to the same weights under any scheme.
 """
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from scoresde._check import fail, refuse, show
 from scoresde._io import create, digest, explained, lock, remove, sweep, write
 from scoresde.data.samples import FORMAT, MANIFEST, VERSION, read_manifest, shard_name, shards_of
+from scoresde.noise import SCHEME
 from scoresde.process import eta_value
 from scoresde.sampler.reverse import ReverseSampler
 from scoresde.sde.fingerprint import fingerprint, model_hashes
@@ -75,12 +76,13 @@ def claim(
     found = read_manifest(out)
     wanted = {**settings, "threads": found["threads"] if threads is None else threads}
     present = {**found["settings"], "threads": found["threads"]}
-    if wanted != present:
+    scheme = found.get("noise_scheme", 1)  # the first one was not written down
+    if scheme != SCHEME or wanted != present:
         if overwrite:
             _clear(out, found["settings"])
             write(out / MANIFEST, _manifest(settings, wanted["threads"]))
             return claim(out, settings, threads, False)
-        raise _other(out, present, wanted)
+        raise _other(out, present, wanted) if scheme == SCHEME else _of_scheme(out, scheme)
     with explained_shard(out):
         if not os.access(out, os.W_OK):
             raise PermissionError(13, "Permission denied", str(out))
@@ -97,8 +99,9 @@ def _check_empty(out: Path) -> None:
 
 
 def _manifest(settings: dict[str, Any], threads: int) -> bytes:
-    head = {"format": FORMAT, "version": VERSION, "torch": torch.__version__, "threads": threads}
-    return json.dumps({**head, "settings": settings}, indent=1).encode()
+    head = {"format": FORMAT, "version": VERSION, "noise_scheme": SCHEME}
+    made = {"torch": torch.__version__, "threads": threads}
+    return json.dumps({**head, **made, "settings": settings}, indent=1).encode()
 
 
 def _other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> ValueError:
@@ -106,6 +109,16 @@ def _other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> ValueErr
     parts = [f"{k}: {show(found.get(k))} there, {show(wanted.get(k))} now" for k in keys]
     remedy = "nothing was changed: choose another folder, give the same settings, or overwrite"
     return refuse("out", f"the settings of {out}", "; ".join(parts), remedy)
+
+
+def _of_scheme(out: Path, scheme: object) -> ValueError:
+    remedy = (
+        "nothing was changed: the shards that are missing would not belong to those that are "
+        "there, since a seed stands for other numbers in each scheme; choose another folder, "
+        "overwrite, or finish it with the version of scoresde that began it"
+    )
+    expected = f"{out} to hold samples of noise scheme {SCHEME}"
+    return refuse("out", expected, f"scheme {scheme}", remedy)
 
 
 def _clear(out: Path, settings: dict[str, Any]) -> None:

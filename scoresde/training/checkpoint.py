@@ -18,6 +18,7 @@ from scoresde.calibration import Calibration
 from scoresde.ddpm import ChainSDE, ChainTime
 from scoresde.model import Preconditioned, ScoreModel, bare
 from scoresde.nets import NETS
+from scoresde.noise import SCHEME
 from scoresde.quantisation import Quantisation
 from scoresde.sde import SDE, SDES, fingerprint, same_schedule
 from scoresde.summary import DataSummary
@@ -302,6 +303,7 @@ def describe(
         "format": FORMAT,
         "version": VERSION,
         "library": _library(),
+        "noise_scheme": SCHEME,
         "sde": {
             "class": _name(sde, family),
             "fields": _fields(sde) if family else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -33,7 +34,7 @@ from scoresde import (
 )
 from scoresde.data import load_data, npz, samples
 from scoresde.nets import MLP, UNet
-from scoresde.noise import Independent
+from scoresde.noise import SCHEME, Independent
 from scoresde.sampler import Shards
 from scoresde.sampler.manifest import hash_of, settings_of
 
@@ -286,6 +287,32 @@ def test_other_settings_on_the_same_folder_are_refused(tmp_path: Path, key: str)
     with pytest.raises(ValueError, match=rf"(?s)out: expected the settings of .*\b{key}: .*there"):
         write(tmp_path, **OTHERS[key])
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("scheme", [None, 1, SCHEME + 1])
+def test_samples_of_another_noise_scheme_are_not_continued(
+    tmp_path: Path, scheme: int | None
+) -> None:
+    """A seed stands for other numbers there; the first scheme was not written down."""
+    write(tmp_path)
+    file = tmp_path / "sampling.json"
+    manifest = json.loads(file.read_text())
+    assert manifest.pop("noise_scheme") == SCHEME
+    file.write_text(
+        json.dumps(manifest if scheme is None else manifest | {"noise_scheme": scheme})
+    )
+    (tmp_path / "shard-000000.npz").unlink()
+    before = contents(tmp_path)
+    words = (
+        rf"out: expected .*{re.escape(str(tmp_path))} to hold samples of noise scheme {SCHEME}, "
+        rf"got scheme {scheme or 1}; nothing was changed: .*overwrite, or finish it with the"
+    )
+    with pytest.raises(ValueError, match=words):
+        write(tmp_path)
+    assert contents(tmp_path) == before
+    assert write(tmp_path, overwrite=True).drawn == 5
+    assert json.loads(file.read_text())["noise_scheme"] == SCHEME
+    assert write(tmp_path).kept == 5
 
 
 def test_overwrite_takes_the_place_of_other_settings_alone(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from training_models import Own, filled, same, small
 from scoresde.ddpm import DDPM
 from scoresde.model import FunctionScore, Preconditioned
 from scoresde.nets import MLP, UNet, UViT
+from scoresde.noise import SCHEME
 from scoresde.quantisation import Quantisation
 from scoresde.sde import (
     EDMSDE,
@@ -87,6 +88,7 @@ def test_settings_quantisation_and_extra(tmp_path: Path) -> None:
     assert Quantisation.from_dict(config["quantisation"]) == Quantisation(17)
     assert config["extra"] == extra
     assert config["version"] == 1
+    assert config["noise_scheme"] == SCHEME
     assert sorted(os.listdir(tmp_path / "a")) == ["config.json", "model.safetensors"]
 
 
