@@ -50,7 +50,7 @@ from scoresde.data import eight_gaussians, eight_gaussians_parameters, load_data
 from scoresde.losses import UniformTime
 from scoresde.metrics import compare_sets
 from scoresde.nets import MLP
-from scoresde.options import Loss, Optim
+from scoresde.options import Loss, Optim, Tolerances
 
 RESULTS = Path(__file__).parent / "results"
 END = 0.01
@@ -194,8 +194,7 @@ def table(seeds: int, steps: int) -> dict[str, Any]:
             divergence="exact",
             t_end=level,
             truncation="scaled",
-            rtol=1e-4,
-            atol=1e-4,
+            tolerances=Tolerances(1e-4, 1e-4),
         ).nats
         flat = train.x.double()
         covariance = flat.T.cov() + NOISE**2 * torch.eye(dim).double()

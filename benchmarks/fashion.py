@@ -49,7 +49,7 @@ from scoresde.data import Data, load_data, split
 from scoresde.losses import UniformTime
 from scoresde.metrics import Judge, compare_sets
 from scoresde.nets import UNet, UViT
-from scoresde.options import Loss, Optim, Records
+from scoresde.options import Loss, Optim, Records, Tolerances
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = {"unet": 4500, "uvit": 3000}
@@ -155,8 +155,7 @@ def bits(model: ScoreModel, train: Data, test: Data) -> dict[str, Any]:
         some.x,
         quantisation,
         cond=some.cond,
-        rtol=1e-3,
-        atol=1e-3,
+        tolerances=Tolerances(1e-3, 1e-3),
         batch_size=32,
         t_end=best,
     )

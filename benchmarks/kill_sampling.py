@@ -19,6 +19,7 @@ import signal
 import tempfile
 import time
 import warnings
+from dataclasses import fields
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,6 +29,7 @@ import torch
 
 from scoresde import VPSDE, Preconditioned, Quantisation, ReverseSampler, load, sample_to, save
 from scoresde.nets import UNet
+from scoresde.sampler import ShardFiles
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,7 +50,9 @@ def run(sampler: ReverseSampler, out: Path, options: dict[str, Any]) -> None:
     warnings.simplefilter("ignore")  # half-written shards are what this is about
     size = options["n"], (1, 8, 8)
     rest = {key: value for key, value in options.items() if key != "n"}
-    sample_to(sampler, out, *size, seed=5, labels=range(3), quantisation=Quantisation(256), **rest)
+    names = {field.name for field in fields(ShardFiles)} & rest.keys()
+    files = ShardFiles(quantisation=Quantisation(256), **{k: rest.pop(k) for k in names})
+    sample_to(sampler, out, *size, seed=5, labels=range(3), files=files, **rest)
 
 
 def started(sampler: ReverseSampler, out: Path, options: dict[str, Any]) -> BaseProcess:

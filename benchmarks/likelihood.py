@@ -38,6 +38,7 @@ from torch import Tensor
 
 from scoresde import VPSDE, Gaussian, GaussianMixture, ScoreModel
 from scoresde.likelihood import log_prob
+from scoresde.options import Divergence, Tolerances
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks.peers import k_sampling
@@ -198,16 +199,19 @@ def ours(case: Case) -> dict[str, dict[str, Any]]:
     fit = case.fitted
     made: dict[str, dict[str, Any]] = {
         "scoresde, 1 probe": {},
-        "scoresde, 8 probes": {"probes": 8},
-        "scoresde, 8 Hutch++": {"probes": 8, "divergence": "hutch++"},
-        "scoresde, 1 probe, control": {"control": fit},
-        "scoresde, 8 probes, control": {"probes": 8, "control": fit},
-        "scoresde, 8 Hutch++, control": {"probes": 8, "divergence": "hutch++", "control": fit},
+        "scoresde, 8 probes": {"divergence": Divergence(probes=8)},
+        "scoresde, 8 Hutch++": {"divergence": Divergence("hutch++", 8)},
+        "scoresde, 1 probe, control": {"divergence": Divergence(control=fit)},
+        "scoresde, 8 probes, control": {"divergence": Divergence(probes=8, control=fit)},
+        "scoresde, 8 Hutch++, control": {"divergence": Divergence("hutch++", 8, control=fit)},
     }
     if case.x.shape[1] < 100:
         made["scoresde, exact"] = {"divergence": "exact"}
-        made["scoresde, exact, 1e-6"] = {"divergence": "exact", "rtol": 1e-6, "atol": 1e-6}
-        made["scoresde, exact, control"] = {"divergence": "exact", "control": fit}
+        made["scoresde, exact, 1e-6"] = {
+            "divergence": "exact",
+            "tolerances": Tolerances(1e-6, 1e-6),
+        }
+        made["scoresde, exact, control"] = {"divergence": Divergence("exact", control=fit)}
     return made
 
 

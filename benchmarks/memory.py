@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import VPSDE, Preconditioned, Quantisation, ReverseSampler, sample_to
+from scoresde.sampler import ShardFiles
 
 RESULTS = Path(__file__).parent / "results"
 SHAPE, SHARD = (1, 28, 28), 500
@@ -48,15 +49,8 @@ def peak(n: int, format: str) -> float:
     model = Preconditioned(Tiny(), VPSDE()).eval()
     sampler = ReverseSampler(model.sde, model, "dpmpp_2m_sde", steps=3)
     with tempfile.TemporaryDirectory() as out:
-        done = sample_to(
-            sampler,
-            out,
-            n,
-            SHAPE,
-            quantisation=Quantisation(256),
-            format=format,
-            shard=SHARD,
-        )
+        files = ShardFiles(quantisation=Quantisation(256), format=format, shard=SHARD)
+        done = sample_to(sampler, out, n, SHAPE, files=files)
     if done.missing or done.drawn != -(-n // SHARD):
         raise RuntimeError(f"not all was drawn: {done}")
     unit = 1 if sys.platform == "darwin" else 1024

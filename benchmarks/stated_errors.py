@@ -56,6 +56,7 @@ from scoresde import (
 )
 from scoresde.ddpm import ChainSDE
 from scoresde.noise import Independent
+from scoresde.options import Tolerances
 
 RESULTS = Path(__file__).parent / "results"
 D = torch.float64
@@ -195,8 +196,7 @@ def of_log_prob(problem: Problem, sde: Any, tol: float, n: int, seed: int) -> An
         x,
         prior=data.marginal(sde, sde.T),
         divergence="exact",
-        rtol=tol,
-        atol=tol,
+        tolerances=Tolerances(tol, tol),
     )
     truth = there.log_prob(x)
     one = torch.ones(n, dtype=D)

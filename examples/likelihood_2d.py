@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scoresde import VPSDE, GaussianMixture, Quantisation, elbo, plot
 from scoresde.likelihood import LogLikelihood, discrete_log_prob, log_prob
+from scoresde.options import Divergence, Tolerances
 
 T_END = 1e-3
 
@@ -36,9 +37,9 @@ def ways(data: GaussianMixture, x: Tensor) -> dict[str, LogLikelihood]:
     sde = VPSDE()
     options = {
         "exact trace": {"divergence": "exact"},
-        "exact trace, 1e-7": {"divergence": "exact", "rtol": 1e-7, "atol": 1e-7},
+        "exact trace, 1e-7": {"divergence": "exact", "tolerances": Tolerances(1e-7, 1e-7)},
         "1 probe": {},
-        "8 probes": {"probes": 8},
+        "8 probes": {"divergence": Divergence(probes=8)},
     }
     prior = data.marginal(sde, sde.T)
     model = data.under(sde)

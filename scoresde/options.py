@@ -17,6 +17,7 @@ from scoresde._check import (
     choice,
     fail,
     finite,
+    instance,
     nonnegative,
     positive,
     positive_int,
@@ -26,13 +27,40 @@ from scoresde._check import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SCHEDULES", "Loss", "Optim", "Records", "check_decay", "check_width"]
+__all__ = [
+    "DIVERGENCES",
+    "PROBES",
+    "SCHEDULES",
+    "Divergence",
+    "Loss",
+    "Optim",
+    "Pictures",
+    "Records",
+    "Table",
+    "Tolerances",
+    "check_decay",
+    "check_width",
+]
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
 }
 """The learning rate after the warm-up, as a share of `lr` at a progress from 0 to 1."""
+
+DIVERGENCES = ("hutchinson", "exact", "hutch++")
+"""Estimators of tr J.
+
+- "hutchinson": the mean of v^T J v over probes v with E v v^T = I (Hutchinson 1990), as in
+  Grathwohl et al. 2019 (FFJORD, arXiv 1810.01367);
+- "exact": one product for each dimension;
+- "hutch++": half of the vectors span J S for a random S, on which the trace is exact, and the
+  others probe its complement (Meyer et al. 2021, arXiv 2010.09649). The span is computed once, at
+  the data, so that the field is one fixed function throughout the solve.
+"""
+
+PROBES = ("rademacher", "gaussian")
+"""Distributions of the probes."""
 
 ZERO_IS_NONE: Mapping[str, object] = {"off": 0}
 """Metadata of a field that the command line sets to None by the value 0."""
@@ -205,6 +233,124 @@ class Records:
     def validates_every(self, steps: int) -> int:
         """The number of steps between two validations in a run of so many steps."""
         return self.validate_every or min(self.checkpoint_every, math.ceil(steps / 10))
+
+
+@final
+@dataclass(frozen=True)
+class Tolerances:
+    """Tolerances of an adaptive solve.
+
+    Raises:
+        TypeError, ValueError: a value is of another type or out of range.
+    """
+
+    rtol: float = 1e-5
+    """The relative tolerance of a step."""
+
+    atol: float = 1e-5
+    """The absolute tolerance of a step."""
+
+    max_nfe: int = 10_000
+    """The most network calls for a sample. Samples that would need more are NaN."""
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol"):
+            positive(name, getattr(self, name))
+        positive_int("max_nfe", self.max_nfe)
+
+
+@final
+@dataclass(frozen=True)
+class Divergence:
+    """Options of the estimate of the divergence of the probability flow.
+
+    Raises:
+        TypeError, ValueError: a value is of another type or out of range.
+
+    Example:
+        >>> Divergence("hutch++", probes=4)
+        Divergence(kind='hutch++', probes=4, probe='rademacher', control=None)
+    """
+
+    kind: str = "hutchinson"
+    """The estimator: hutchinson, exact (D products) or hutch++ (K // 2 of the probes define a
+    subspace)."""
+
+    probes: int = 1
+    """The number K of random vectors. Two or more (four for hutch++) give standard errors."""
+
+    probe: str = "rademacher"
+    """The distribution of the vectors: rademacher or gaussian."""
+
+    control: Any = None  # a Gaussian, which stands in a higher layer
+    """The control variate, for example `Gaussian.fit(data)`, from many more samples than
+    dimensions. It reduces the variance for correlated data that are nearly Gaussian; for data in
+    narrow clusters it can increase the variance: compare the standard errors."""
+
+    def __post_init__(self) -> None:
+        choice("divergence", self.kind, DIVERGENCES)
+        choice("probe", self.probe, PROBES)
+        count = positive_int("probes", self.probes, "pass at least one, or divergence='exact'")
+        if self.kind == "hutch++" and count < 2:
+            raise fail("probes", "at least 2 for hutch++", count, "half of them make the span")
+        _set(self, "probes", count)
+
+    @classmethod
+    def of(cls, value: str | Divergence) -> Divergence:
+        """The options that a name stands for; options stay as they are."""
+        if isinstance(value, str):
+            return cls(value)
+        instance("divergence", value, cls, "pass e.g. Divergence(probes=4), or 'exact'")
+        return value
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Options of a folder of images, for `scoresde.data.load_data`; see `image_folder`."""
+
+    size: int | tuple[int, int] | None = None
+    """Pixels (H, W), or one number for a square: an image is resized (Lanczos) until it covers
+    that, and its centre is cut out. By default images are taken as they are, if all are of one
+    size."""
+
+    mode: str | None = None
+    """L (grey), RGB or RGBA. By default L if all images are grey, else RGB."""
+
+    flip: bool | None = None
+    """Also take the mirror image of every image: the data are twice as long."""
+
+    background: int | str | None = None
+    """The grey level, 0 to 255, or black, grey or white, behind images that are transparent. By
+    default white, with a warning."""
+
+    strict: bool | None = None
+    """Refuse damaged files. By default they are skipped with a warning, and listed in
+    `data.x.skipped`."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Options of a table, for `scoresde.data.load_data`; see `csv_table`."""
+
+    columns: Sequence[str] | None = None
+    """The columns to take, in this order. By default all but those of `label` and `drop`."""
+
+    drop: Sequence[str] | None = None
+    """The columns to leave out."""
+
+    delimiter: str | None = None
+    """What stands between the cells of a CSV file. By default it is the one of comma, semicolon,
+    tab and | that cuts the first lines into rows of one length with most numbers."""
+
+    decimal: str | None = None
+    """The decimal mark of a CSV file, "." or ",". By default a comma if the cells show it and it
+    is not the delimiter. Separators of thousands are refused."""
+
+    header: bool | None = None
+    """Whether the first line of a CSV file names the columns. By default it does unless it holds
+    only numbers."""
 
 
 def check_decay(name: str, decay: object) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scoresde import VPSDE, Preconditioned, ReverseSampler, dsm_loss, elbo, encode, log_prob
 from scoresde.nets import MLP
+from scoresde.options import Tolerances
 
 SDE = VPSDE()
 
@@ -35,7 +36,9 @@ ENTRIES: dict[str, Callable[[Any, Tensor], Tensor]] = {
         (3, 2), x_init=x
     ),
     "encode": lambda m, x: encode(SDE, m, x).z,
-    "log_prob": lambda m, x: log_prob(m, x, rtol=0.1, atol=0.1, divergence="exact").nats,
+    "log_prob": lambda m, x: (
+        log_prob(m, x, tolerances=Tolerances(0.1, 0.1), divergence="exact").nats
+    ),
     "elbo": lambda m, x: elbo(m, x, decoder="gaussian", steps=8, samples=1).nats,
     "dsm_loss": lambda m, x: dsm_loss(m, x, generator=torch.Generator().manual_seed(0)).detach(),
 }

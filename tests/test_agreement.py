@@ -21,6 +21,7 @@ from scoresde.ddpm import DDPM
 from scoresde.fokker_planck import FokkerPlanck
 from scoresde.likelihood import discrete_log_prob, log_prob
 from scoresde.likelihood.bound import elbo
+from scoresde.options import Tolerances
 from scoresde.sde import VESDE, VPSDE, AffineSDE, CosineSDE, FlowSDE, SubVPSDE
 
 D = torch.float64
@@ -45,7 +46,12 @@ def test_the_flow_and_the_bound_give_the_true_density(sde: AffineSDE) -> None:
     x = DATA.marginal(sde, end).sample(64, seed=1)
     truth = DATA.marginal(sde, end).log_prob(x)
     flow = log_prob(
-        model, x, prior=prior, divergence="exact", t_end=end, rtol=1e-9, atol=1e-9
+        model,
+        x,
+        prior=prior,
+        divergence="exact",
+        t_end=end,
+        tolerances=Tolerances(1e-9, 1e-9),
     ).nats
     assert (flow - truth).abs().max() < 2e-6  # 1e-6 nats in each of two dimensions
 

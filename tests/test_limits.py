@@ -25,6 +25,7 @@ from scoresde.analytic_start import AnalyticStart
 from scoresde.ddpm import DDPM
 from scoresde.losses import ImportanceTime, UniformTime, dsm_loss
 from scoresde.noise import BrownianPath, Independent
+from scoresde.options import Tolerances
 from scoresde.prediction import Prediction
 from scoresde.process import ReverseSDE
 from scoresde.sampler.registry import SOLVERS
@@ -275,7 +276,7 @@ def test_density_codes_and_bound_under_schedules_of_pure_noise(name: str) -> Non
     sde = BOTH[name]
     model, x = ONE.under(sde), ONE.sample(24, seed=1)
     truth = ONE.marginal(sde, sde.t_min).log_prob(x)
-    found = log_prob(model, x, divergence="exact", rtol=1e-7, atol=1e-7)
+    found = log_prob(model, x, divergence="exact", tolerances=Tolerances(1e-7, 1e-7))
     assert (found.nats - truth).abs().max() < 1e-5
     assert encode(sde, model, x.float(), check=True).round_trip.max() < 2e-3
     # I-MMSE: for the exact model the bound on the noised density is the density, in the mean

@@ -37,7 +37,7 @@ from scoresde.data import Data, load_data, moons, samples, split
 from scoresde.fokker_planck import score_fpe_residual
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.noise import BrownianPath, Independent
-from scoresde.options import Optim
+from scoresde.options import Optim, Tolerances
 from scoresde.sampler import sample_to
 from scoresde.sde import FunctionSDE
 from scoresde.training import posthoc_ema, read_config
@@ -145,7 +145,9 @@ SEEDED: dict[str, Callable[[Any], Tensor]] = {
     "first": lambda s: ReverseSampler(SDE, lambda t, x: -x, steps=3).sample(
         (2, 2), seed=0, first=s
     ),
-    "log_prob": lambda s: log_prob(a_model(), some_data(), seed=s, rtol=0.1, atol=0.1).nats,
+    "log_prob": lambda s: (
+        log_prob(a_model(), some_data(), seed=s, tolerances=Tolerances(0.1, 0.1)).nats
+    ),
     "elbo": lambda s: elbo(a_model(), some_data(), decoder="noised", steps=4, seed=s).nats,
     "Trainer": lambda s: next(
         Trainer(a_model(), some_data(9), steps=1, seed=s).fit().parameters()
@@ -212,7 +214,7 @@ def test_labels_of_any_integers(kind: torch.dtype, array: bool) -> None:
 LABELLED: dict[str, Callable[[Any, Any], Any]] = {
     "sample": lambda m, c: ReverseSampler(SDE, m, "ddim", steps=3).sample((3, 2), cond=c),
     "encode": lambda m, c: encode(SDE, m, some_data(), cond=c),
-    "log_prob": lambda m, c: log_prob(m, some_data(), rtol=0.1, atol=0.1, cond=c),
+    "log_prob": lambda m, c: log_prob(m, some_data(), tolerances=Tolerances(0.1, 0.1), cond=c),
     "elbo": lambda m, c: elbo(m, some_data(), decoder="noised", steps=2, cond=c),
     "dsm_loss": lambda m, c: dsm_loss(m, some_data(), cond=c),
     "Trainer": lambda m, c: Trainer(m, (some_data(), c), steps=1),
@@ -276,7 +278,7 @@ def things() -> dict[str, Any]:
         "path": BrownianPath(3, SDE),
         "data": moons(10),
         "solution": sampler.solve((2, 2), seed=0),
-        "likelihood": log_prob(model, some_data(), rtol=0.1, atol=0.1),
+        "likelihood": log_prob(model, some_data(), tolerances=Tolerances(0.1, 0.1)),
         "bound": elbo(model, some_data(), decoder="noised", steps=2),
         "calibration": sampler.calibrate((2,), trajectories=12, method="equidistribute"),
         "trainer": Trainer(model, some_data(9), steps=1),
@@ -326,7 +328,7 @@ def test_weights_made_under_inference_mode_are_refused_where_they_cannot_serve()
         model = a_model()
     assert ENTRIES["sample"](model, some_data()).shape == (3, 2)
     with pytest.raises(ValueError, match=r"model: .*outside torch.inference_mode.*outside"):
-        log_prob(model, some_data(), rtol=0.1, atol=0.1)
+        log_prob(model, some_data(), tolerances=Tolerances(0.1, 0.1))
     with pytest.raises(ValueError, match=r"model: .*outside torch.inference_mode.*outside"):
         Trainer(model, some_data(9), steps=1).fit()
 
@@ -462,7 +464,7 @@ def test_no_repr_prints_tensors() -> None:
     x = some_data(50)
     shown = {
         "solution": repr(sampler.solve((50, 2), seed=0, keep_path=True)),
-        "likelihood": repr(log_prob(model, x, rtol=0.1, atol=0.1)),
+        "likelihood": repr(log_prob(model, x, tolerances=Tolerances(0.1, 0.1))),
         "mixture": repr(mixture),
         "gaussian": repr(Gaussian(torch.zeros(50), torch.ones(50))),
         "empirical": repr(Empirical(x)),

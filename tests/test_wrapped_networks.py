@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from entries import ENTRIES, SDE, a_model, compiled, parallel, some_data, wrapped
+from groups import estimated
 from torch import Tensor, nn
 
 from scoresde import Preconditioned, ReverseSampler, Trainer, load, log_prob, save
 from scoresde.nets import MLP
-from scoresde.options import Optim
+from scoresde.options import Optim, Tolerances
 
 # Compiled and parallel networks
 
@@ -30,9 +31,9 @@ def test_a_compiled_network_is_scored_at_any_batch_size(divergence: str) -> None
     model, x = wrapped(compiled), some_data(7)
     options = dict(rtol=0.1, atol=0.1, divergence=divergence, probes=4)
     ReverseSampler(SDE, model, "ddim", steps=2).sample((4, 2), seed=0)
-    truth = log_prob(a_model(), x, **options).nats
+    truth = log_prob(a_model(), x, **estimated(**options)).nats
     for size in (7, 3):
-        got = log_prob(model, x, batch_size=size, **options).nats
+        got = log_prob(model, x, batch_size=size, **estimated(**options)).nats
         assert torch.allclose(got, truth, atol=1e-5)
 
 
@@ -83,6 +84,6 @@ def test_complex_weights_are_trained_saved_and_scored(tmp_path: Path) -> None:
     again = load(tmp_path / "run", net=Spectral())
     assert torch.equal(again(0.5, x).eps, trained(0.5, x).eps)
     assert ReverseSampler(SDE, trained, steps=3).sample((2, 1, 16), seed=0).dtype == torch.float32
-    assert log_prob(trained, x[:2], rtol=0.1, atol=0.1).nats.isfinite().all()
+    assert log_prob(trained, x[:2], tolerances=Tolerances(0.1, 0.1)).nats.isfinite().all()
     again = Trainer(model, x, steps=4, optim=Optim(batch_size=8), out=tmp_path / "run")
     again.fit(resume=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from scoresde.cli.common import check_folder, claim_folder, emit, watched
 from scoresde.cli.config import OF_THE_CALL, Call
-from scoresde.cli.flags import argument, flag
+from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.opened import open_checkpoint
 from scoresde.cli.samples import Samples, open_samples
 
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
 __all__ = ["Compare"]
 
 PAGE, NUMBERS = "index.html", "comparison.json"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """Options of the reference."""
+
+    data: str | None = flag(None, metavar="DATA")
+    """Data that sets of samples are compared with, by name or path. At least 2 N are needed."""
+    data_option: list[str] = field(default_factory=list)
+    holdout: float = 0.0
+    tolerance: float | None = None
+    """The relative and absolute tolerance of the reference, 2e-6 by default."""
+    fine_steps: int = 200
+    """The number of steps of the reference for stochastic solvers, without --data."""
 
 
 @final
@@ -57,49 +72,40 @@ scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --
     """The class of the samples by name or number; several that take turns, such as dog,cat; all
     of them; or none, the default. Of --data with labels the same classes are taken."""
     shape: str | None = flag(None, metavar="CxHxW")
-    data: str | None = flag(None, metavar="DATA")
-    """Data that sets of samples are compared with, by name or path. At least 2 N are needed."""
-    data_option: list[str] = field(default_factory=list)
-    holdout: float = 0.0
-    tolerance: float | None = None
-    """The relative and absolute tolerance of the reference, 2e-6 by default."""
-    fine_steps: int = 200
-    """The number of steps of the reference for stochastic solvers, without --data."""
+    judging: Judging = Judging()
     rounds: int = 3
     """How often each solver is timed, in turns."""
     t_end: float | None = None
     batch_size: int = 256
     device: str | None = None
-    config: Path | None = None
-    overwrite: bool = False
-    json: bool = False
+    calling: Calling = Calling()
 
     def run(self, call: Call) -> None:
         """Compare."""
-        from scoresde.comparison import compare
+        from scoresde.comparison import Reference, compare
         from scoresde.solvers import AdaptiveODE
 
-        check_folder(self.out, self.overwrite)
+        check_folder(self.out, self.calling.overwrite)
         opened = open_checkpoint(self.model, self.device)
         low, high = -1.0, 1.0
         if opened.quantisation is not None:
             low, high = opened.quantisation.low, opened.quantisation.high
         real = None
-        if self.data is not None:
+        if self.judging.data is not None:
             turns = opened.turns(self.label)
             samples = open_samples(
                 opened,
-                self.data,
-                self.data_option,
-                holdout=self.holdout,
+                self.judging.data,
+                self.judging.data_option,
+                holdout=self.judging.holdout,
                 unconditional=turns is None,
                 without="leave --label out",
             )
             real = samples.take(_rows_of(samples, turns))[0]
-        reference = None
-        if self.tolerance is not None:
-            reference = AdaptiveODE("dopri5", self.tolerance, self.tolerance)
-        about = _about(opened, self.label, self.data) | {"command": _command(call)}
+        solver = None
+        if self.judging.tolerance is not None:
+            solver = AdaptiveODE("dopri5", self.judging.tolerance, self.judging.tolerance)
+        about = _about(opened, self.label, self.judging.data) | {"command": _command(call)}
         found = compare(
             opened.model.sde,
             opened.model,
@@ -108,22 +114,20 @@ scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --
             steps=self.steps,
             grids=self.grids,
             seeds=self.seeds,
-            reference=reference,
+            reference=Reference(solver=solver, data=real, fine_steps=self.judging.fine_steps),
             cond=opened.labels(self.label, self.n) or None,
-            reference_data=real,
-            fine_steps=self.fine_steps,
             rounds=self.rounds,
             t_end=self.t_end,
             batch_size=self.batch_size,
             about=about,
-            progress=watched(self.json),
+            progress=watched(self.calling.json),
         )
-        place = claim_folder(self.out, self.overwrite, (PAGE, NUMBERS))
+        place = claim_folder(self.out, self.calling.overwrite, (PAGE, NUMBERS))
         found.html(place / PAGE, title=f"Solvers on {self.model.name}", low=low, high=high)
         (place / NUMBERS).write_text(found.to_json() + "\n", encoding="utf-8")
         call.write(place)
         result = found.to_dict() | {"out": str(place), "page": str(place / PAGE)}
-        emit(result, f"{found.table()}\n\n{place / PAGE}", self.json)
+        emit(result, f"{found.table()}\n\n{place / PAGE}", self.calling.json)
 
 
 def _rows_of(samples: Samples, turns: list[int] | None) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from scoresde._io import replacing
 from scoresde.cli.common import check_file, emit, is_first, progress
 from scoresde.cli.config import Call
-from scoresde.cli.flags import argument, flag
+from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable
 from scoresde.cli.samples import open_samples
@@ -59,15 +59,13 @@ scoresde encode runs/digits digits --data-option split=test --tolerance 1e-4 --o
     batch_size: int = 256
     seed: int = 0
     device: str | None = None
-    config: Path | None = None
-    overwrite: bool = False
-    json: bool = False
+    calling: Calling = Calling()
 
     def run(self, call: Call) -> None:
         """Encode."""
         import numpy as np
 
-        place = _place(self.out, self.overwrite)
+        place = _place(self.out, self.calling.overwrite)
         opened = open_checkpoint(self.model, self.device)
         samples = open_samples(
             opened,
@@ -79,7 +77,7 @@ scoresde encode runs/digits digits --data-option split=test --tolerance 1e-4 --o
             unconditional=self.unconditional,
         )
         columns: dict[str, list[Any]] = {}
-        with progress(len(samples), "encode", self.json) as bar:
+        with progress(len(samples), "encode", self.calling.json) as bar:
             for _, x, cond in samples.batches(self.batch_size):
                 found = _codes(opened, x, cond, self.tolerance, self.check)
                 for name, value in found.items():
@@ -108,7 +106,7 @@ scoresde encode runs/digits digits --data-option split=test --tolerance 1e-4 --o
                 f"round trip: RMS error {result['round_trip']:.3g}, at most "
                 f"{result['round_trip_max']:.3g}"
             )
-        emit(result, "\n".join(text), self.json)
+        emit(result, "\n".join(text), self.calling.json)
 
 
 def _codes(opened: Opened, x: Any, cond: Any, tolerance: float, check: bool) -> dict[str, Any]:
@@ -152,9 +150,7 @@ scoresde decode runs/table latents.npz --out back.csv
     tolerance: float = 1e-5
     batch_size: int = 256
     device: str | None = None
-    config: Path | None = None
-    overwrite: bool = False
-    json: bool = False
+    calling: Calling = Calling()
 
     def run(self, call: Call) -> None:
         """Decode."""
@@ -163,7 +159,7 @@ scoresde decode runs/table latents.npz --out back.csv
 
         from scoresde.sampler import decode
 
-        place = _place(self.out, self.overwrite, (".npz", ".csv"))
+        place = _place(self.out, self.calling.overwrite, (".npz", ".csv"))
         opened = open_checkpoint(self.model, self.device)
         z, labels = _read(self.latents, opened)
         if place.suffix == ".csv" and z.ndim != 2:
@@ -172,7 +168,7 @@ scoresde decode runs/table latents.npz --out back.csv
             )
         turns = opened.turns(self.label)
         sde, parts, told = opened.model.sde, [], []
-        with progress(len(z), "decode", self.json) as bar:
+        with progress(len(z), "decode", self.calling.json) as bar:
             for start in range(0, len(z), self.batch_size):
                 rows = slice(start, start + self.batch_size)
                 part = torch.from_numpy(z[rows]).to(opened.device)
@@ -202,7 +198,7 @@ scoresde decode runs/table latents.npz --out back.csv
             "picture": picture,
         }
         seen = f"\n{picture}: the first of them" if picture else ""
-        emit(result, f"{len(whole)} samples in {place}{seen}", self.json)
+        emit(result, f"{len(whole)} samples in {place}{seen}", self.calling.json)
 
 
 def raw_values(opened: Opened, x: Tensor) -> dict[str, Any]:

@@ -23,7 +23,17 @@ from typing import Annotated, Any, TypeVar, final
 
 import tyro
 
-__all__ = ["Flag", "argument", "build", "flag", "flags_of", "parse", "registered"]
+__all__ = [
+    "Calling",
+    "Flag",
+    "argument",
+    "build",
+    "docs_of",
+    "flag",
+    "flags_of",
+    "parse",
+    "registered",
+]
 
 T = TypeVar("T")
 
@@ -192,7 +202,7 @@ def _flag(owner: type, own: Field[Any]) -> Flag | None:
     default = own.default
     if own.default_factory is not MISSING:
         default = own.default_factory()
-    help = docs_of(owner).get(own.name) or docs_of(Shared)[own.name]
+    help = {**docs_of(Calling), **docs_of(Shared), **docs_of(owner)}[own.name]
     help = KEYS.sub(lambda match: registered(match[1], match[2]), help).replace("`", "")
     kind = PLAIN[names[0]][0]
     return Flag(own.name, kind, several, "None" in parts, default, help, own.metadata)
@@ -355,6 +365,13 @@ class Shared:
     """The seed of all random numbers."""
     device: str | None = None
     """The device: cpu, cuda, mps ... By default it is the accelerator if there is one."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Calling:
+    """Options of this call."""
+
     config: Path | None = None
     """A TOML or JSON file of options, by the names of the flags (batch_size = 64). Flags win over
     it. The config.json of a run repeats the run."""

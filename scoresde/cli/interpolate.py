@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from scoresde.cli.common import check_folder, claim_folder, emit, is_first
 from scoresde.cli.config import Call
 from scoresde.cli.encode import flow_solver, raw_values
-from scoresde.cli.flags import argument, flag
+from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable, why_not
 from scoresde.cli.samples import open_samples
@@ -57,9 +57,7 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
     tolerance: float = 1e-5
     batch_size: int = 256
     device: str | None = None
-    config: Path | None = None
-    overwrite: bool = False
-    json: bool = False
+    calling: Calling = Calling()
 
     def run(self, call: Call) -> None:
         """Interpolate."""
@@ -75,7 +73,7 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
             raise fail("between, seeds", expected, got, remedy)
         if self.frames < 2:
             raise fail("frames", "at least 2, the two ends", self.frames, "pass e.g. --frames 9")
-        check_folder(out, self.overwrite)
+        check_folder(out, self.calling.overwrite)
         opened = open_checkpoint(self.model, self.device)
         pairs = [_pair("between" if between else "seeds", text) for text in between or seeds]
         if self.data is not None:
@@ -85,7 +83,7 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
         wanted = ends[2] if self.label is None else opened.labels(self.label, len(pairs))
         work = (self.tolerance, self.batch_size)
         x, z = _walk(opened, ends[0], ends[1], wanted, self.frames, work)
-        claim_folder(out, self.overwrite, ("interpolation.*",))
+        claim_folder(out, self.calling.overwrite, ("interpolation.*",))
         result: dict[str, Any] = {
             "out": str(out),
             "pairs": pairs,
@@ -105,7 +103,7 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
         text += ", ".join(name for name in names if name)
         if not drawable(x.shape[2:]):
             text += f"\nno picture: {why_not(x.shape[2:])}"
-        emit(result, text, self.json)
+        emit(result, text, self.calling.json)
 
     def _encoded(self, opened: Opened, data: str, pairs: list[tuple[int, int]]) -> Ends:
         import torch

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from scoresde._io import replacing
 from scoresde.cli.common import check_file, emit, is_first, progress
 from scoresde.cli.config import Call
-from scoresde.cli.flags import argument
+from scoresde.cli.flags import Calling, argument
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.samples import Samples, open_samples
+from scoresde.options import Divergence, Tolerances
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +29,10 @@ class Estimate:
 
     bound: bool = False
     """Estimate the variational bound (ELBO) in place of the likelihood of the flow."""
-    divergence: str = "hutchinson"
+    divergence: str = Divergence.kind
     """How the divergence of the flow is computed: hutchinson, exact (one product a dimension) or
     hutch++."""
-    probes: int = 1
+    probes: int = Divergence.probes
     """The number of random vectors of the divergence."""
     draws: int = 5
     """The number of draws of the dequantisation of discrete data (at least 5), or of the whole
@@ -42,7 +43,7 @@ class Estimate:
     """The number of times in each draw of the bound."""
     t_end: float | None = None
     """The time at which the flow begins. By default it is t_min of the SDE."""
-    tolerance: float = 1e-5
+    tolerance: float = Tolerances.rtol
 
     def kind(self, opened: Opened) -> str:
         """What is estimated."""
@@ -65,12 +66,10 @@ class Estimate:
             opened.model,
             x,
             cond=cond,
-            divergence=self.divergence,
-            probes=self.probes,
+            divergence=Divergence(self.divergence, probes=self.probes),
             seed=seed,
             first=first,
-            rtol=self.tolerance,
-            atol=self.tolerance,
+            tolerances=Tolerances(self.tolerance, self.tolerance),
             t_end=self.t_end,
         )
         columns = {"solver_error": got.solver_error, "truncation": got.truncation}
@@ -88,12 +87,10 @@ class Estimate:
             dequantise=self.dequantise,
             draws=self.draws,
             cond=cond,
-            divergence=self.divergence,
-            probes=self.probes,
+            divergence=Divergence(self.divergence, probes=self.probes),
             seed=seed,
             first=first,
-            rtol=self.tolerance,
-            atol=self.tolerance,
+            tolerances=Tolerances(self.tolerance, self.tolerance),
             t_end=self.t_end,
         )
         columns = {"bits_per_dim": got.bits_per_dim(), "solver_error": got.solver_error}
@@ -154,14 +151,12 @@ scoresde likelihood runs/digits digits --data-option split=test --bound --out bo
     out: Path | None = None
     """Write the value of every sample into this .csv or .npz file."""
     device: str | None = None
-    config: Path | None = None
-    overwrite: bool = False
-    json: bool = False
+    calling: Calling = Calling()
     estimate: Estimate = Estimate()
 
     def run(self, call: Call) -> None:
         """Measure."""
-        place = None if self.out is None else _place(self.out, self.overwrite)
+        place = None if self.out is None else _place(self.out, self.calling.overwrite)
         opened = open_checkpoint(self.model, self.device)
         samples = open_samples(
             opened,
@@ -173,7 +168,7 @@ scoresde likelihood runs/digits digits --data-option split=test --bound --out bo
             unconditional=self.unconditional,
         )
         found = _Found(samples, self.estimate.kind(opened))
-        with progress(len(samples), found.kind, self.json) as bar:
+        with progress(len(samples), found.kind, self.calling.json) as bar:
             for first, x, cond in samples.batches(self.batch_size):
                 found.add(*self.estimate.measure(opened, x, cond or None, first, self.seed))
                 bar.update(len(x))
@@ -183,7 +178,7 @@ scoresde likelihood runs/digits digits --data-option split=test --bound --out bo
                 with replacing(place) as half:
                     found.write(half)
             result["out"] = str(place)
-        emit(result, _text(result), self.json)
+        emit(result, _text(result), self.calling.json)
 
 
 def _place(out: Path, overwrite: bool) -> Path:

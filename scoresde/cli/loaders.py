@@ -8,6 +8,9 @@ import shutil
 import textwrap
 from pathlib import Path
 
+from scoresde.cli.flags import docs_of
+from scoresde.options import Pictures, Table
+
 __all__ = ["loader_help", "loader_options"]
 
 TITLE = "Options of the loader, each given as --data-option KEY=VALUE:"
@@ -16,33 +19,21 @@ TITLE = "Options of the loader, each given as --data-option KEY=VALUE:"
 def loader_options() -> dict[str, str]:
     """What `--data-option` takes: the name of each option -> what it is.
 
-    The texts are those of `scoresde.data.load_data` and of the functions that it refers to. Their
-    files are read and not imported, because that would load torch for a help text.
+    The texts are those of `scoresde.data.load_data` and of its groups of options. Its file is read
+    and not imported, because that would load torch for a help text.
     """
-    functions = _functions()
-    found = {}
-    for names, text in _arguments(functions["load_data"]).items():
-        if names == "source":
-            continue
-        where, _, rest = text.partition(", as of `")
-        own = _arguments(functions[rest.partition("`")[0]]) if rest else {}
-        each = {n: t for ns, t in own.items() for n in ns.split(", ")}
-        for name in names.split(", "):
-            more = each.get(name)
-            found[name] = text if more is None else f"{where.removesuffix('.')}: {more}"
+    file = Path(__file__).parents[1] / "data/load.py"
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    (load_data,) = (f for f in body if isinstance(f, ast.FunctionDef) and f.name == "load_data")
+    groups = {"pictures": docs_of(Pictures), "table": docs_of(Table)}
+    found: dict[str, str] = {}
+    for names, text in _arguments(load_data).items():
+        if names in groups:
+            kind = text.partition(":")[0]
+            found |= {name: f"{kind}: {about}" for name, about in groups[names].items()}
+        elif names != "source":
+            found |= dict.fromkeys(names.split(", "), text)
     return found
-
-
-def _functions() -> dict[str, ast.FunctionDef]:
-    """The functions of `scoresde.data` by name, unread."""
-    folder = Path(__file__).parents[1] / "data"
-    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.py"))]
-    return {
-        node.name: node
-        for tree in trees
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
-    }
 
 
 def _arguments(function: ast.FunctionDef) -> dict[str, str]:

@@ -26,7 +26,6 @@ ALIASES = {
     "rtol": "tolerance",
     "atol": "tolerance",
     "labels": "label",
-    "reference_data": "data",
     "path": "model",
 }
 """Arguments of the library -> the option of a command from which they come."""

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 
 from scoresde.cli.common import emit, is_first, make_sampler, watched
 from scoresde.cli.config import Call
-from scoresde.cli.flags import argument, flag
+from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable
 
@@ -83,15 +83,13 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
     """The number of CPU threads of each process. By default a run that is resumed takes its own
     number again."""
     device: str | None = None
-    config: Path | None = None
-    overwrite: bool = False
-    json: bool = False
+    calling: Calling = Calling()
     solving: SolverChoice = SolverChoice()
 
     def run(self, call: Call) -> None:
         """Draw."""
         from scoresde._check import fail
-        from scoresde.sampler import sample_to
+        from scoresde.sampler import ShardFiles, sample_to
 
         began = time.monotonic()
         opened, how = open_checkpoint(self.model, self.device), self.solving
@@ -122,16 +120,15 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
             seed=self.seed,
             first=self.first,
             labels=turns,
-            quantisation=quantisation,
             data=opened.data,
-            format=self.format,
-            floats=self.floats,
-            shard=size,
+            files=ShardFiles(
+                format=self.format, quantisation=quantisation, floats=self.floats, shard=size
+            ),
             batch_size=min(self.batch_size, size),
             device=opened.device,
             threads=self.threads,
-            overwrite=self.overwrite,
-            progress=watched(self.json),
+            overwrite=self.calling.overwrite,
+            progress=watched(self.calling.json),
         )
         picture = None
         if is_first():
@@ -162,7 +159,7 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
             text += f"\nclasses in turns: {names if len(names) < 80 else f'{len(turns)} of them'}"
         if picture:
             text += f"\n{picture}: the first of them"
-        emit(result, text, self.json)
+        emit(result, text, self.calling.json)
 
 
 SHARD, TABLE = 500, 100_000

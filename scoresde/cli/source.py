@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoresde.cli.common import key_values
+from scoresde.cli.flags import build
 from scoresde.cli.messages import FLAGS, in_flags, options_of
+from scoresde.options import Pictures, Table
 
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
@@ -35,7 +38,9 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
     from scoresde.data.load import NAMED
 
     given: dict[str, Any] = key_values("data-option", options)
-    known = [name for name in inspect.signature(load_data).parameters if name != "source"]
+    groups = {"pictures": Pictures, "table": Table}
+    own = [n for n in inspect.signature(load_data).parameters if n not in ("source", *groups)]
+    known = own + [field.name for group in groups.values() for field in fields(group)]
     for name, value in given.items():
         choice("--data-option", name, known)
         if name in TEXTS and not (name == "labels" and isinstance(value, bool)):
@@ -53,7 +58,8 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
         )
     flags = options_of("data-option", known, WHOLE)
     with in_flags(flags, plain=True):
-        found = load_data(source, **given)
+        made: dict[str, Any] = {name: build(group, given) for name, group in groups.items()}
+        found = load_data(source, **{n: v for n, v in given.items() if n in own}, **made)
     # Rows are read later, and what is wrong with them is told in the same words.
     FLAGS.set({**flags, **FLAGS.get({})})
     return found

@@ -18,7 +18,7 @@ from scoresde.cli.build import (
 )
 from scoresde.cli.common import check_folder, claim_folder, emit, is_first, say, watched
 from scoresde.cli.config import Call
-from scoresde.cli.flags import argument, flag
+from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.initial import initial
 from scoresde.cli.pictures import Pictures, draw_losses
 from scoresde.cli.source import load_source, parts
@@ -86,6 +86,19 @@ class Network:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Times:
+    """Options of the times at which the loss is taken."""
+
+    time: str | None = None
+    """How the times of the loss are drawn: a key of `scoresde.losses.TIMES`. By default it is
+    log_normal, around the scale of the data."""
+    time_option: list[str] = field(default_factory=list)
+    """An option of --time, for example low_discrepancy=false or uniform=0.2. The flag may be
+    repeated."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Train:
     """Train a score model on any data set, and write all of the run into one folder.
 
@@ -115,24 +128,17 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
     sample_every: int | None = None
     """The number of steps between two pictures of samples, for images and 2-D data. By default
     pictures are drawn with the checkpoints. 0 draws none."""
-    config: Path | None = None
     resume: bool = False
     """Go on from the checkpoint in --out, to the same bits. It is an error if there is none."""
     auto_resume: bool = False
     """Go on from the checkpoint in --out if there is one, else start. This is for the script of a
     job that may be started again."""
-    overwrite: bool = False
-    json: bool = False
+    calling: Calling = Calling()
     reading: Reading = Reading()
     network: Network = Network()
     optim: Optim = Optim()
     loss: Loss = Loss()
-    time: str | None = None
-    """How the times of the loss are drawn: a key of `scoresde.losses.TIMES`. By default it is
-    log_normal, around the scale of the data."""
-    time_option: list[str] = field(default_factory=list)
-    """An option of --time, for example low_discrepancy=false or uniform=0.2. The flag may be
-    repeated."""
+    times: Times = Times()
     records: Records = Records()
 
     def run(self, call: Call) -> None:
@@ -141,7 +147,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
 
         folder = RunFolder(self.out)
         resume = self._goes_on(folder)
-        anew = self.overwrite or self.auto_resume
+        anew = self.calling.overwrite or self.auto_resume
         if not resume:
             check_folder(self.out, anew)
         model, whole = self._model(call, resume)
@@ -159,7 +165,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
                 write(folder.config, before)
             raise
         result = result_of(trainer, self.out, clock.perf_counter() - began, about)
-        emit(result, ending(result), self.json)
+        emit(result, ending(result), self.calling.json)
 
     def _goes_on(self, folder: RunFolder) -> bool:
         """Whether there is a checkpoint in the folder to go on from.
@@ -220,13 +226,13 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
             seen,
             steps=self.steps,
             optim=self.optim,
-            loss=replace(self.loss, time=build_time(self.time, self.time_option)),
+            loss=replace(self.loss, time=build_time(self.times.time, self.times.time_option)),
             records=self.records,
             validation=held_out,
             seed=self.seed,
             out=self.out,
             device=self.device,
-            progress=watched(self.json),
+            progress=watched(self.calling.json),
             callback=pictures if each and pictures.possible else None,
             callback_every=each or 1,
             workers=self.reading.workers,

@@ -26,7 +26,7 @@ from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import AdaptiveODE, SciPySolver
 from scoresde.summary import DataRangeWarning
 
-__all__ = ["compare"]
+__all__ = ["Reference", "compare"]
 
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-9}
 """Tolerances of the reference: near the rounding of float32, and at some hundred calls."""
@@ -34,6 +34,36 @@ TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-9}
 LOOSER = 10.0  # the factor on the tolerance whose effect bounds the error of the reference
 KEPT = {1: 2000}  # samples stored for figures of points; 64 for images
 REPEATS = 8  # random halves of the target set
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the samples of `compare` are compared with.
+
+    Raises:
+        TypeError, ValueError: a value is of another type or out of range.
+    """
+
+    solver: AdaptiveODE | SciPySolver | None = None
+    """The solver of the probability flow. By default it is `AdaptiveODE("dopri5")`, at rtol =
+    atol = 2e-6 in float32 and 1e-9 in float64."""
+
+    data: Tensor | None = None
+    """(M, *D) data that were not used for training. At M >= 2 N all samples are used."""
+
+    features: Callable[[Tensor], Tensor] | None = None
+    """A function of images, (B, *D) -> (B, F), into the space of the Frechet distance, such as
+    `Judge.features`."""
+
+    fine_steps: int = 200
+    """The number of steps that represents the limit of the reverse SDE, without `data`."""
+
+    def __post_init__(self) -> None:
+        if self.solver is not None:
+            kinds = (AdaptiveODE, SciPySolver)
+            instance("reference", self.solver, kinds, "pass e.g. AdaptiveODE(rtol=1e-6)")
+        positive_int("fine_steps", self.fine_steps)
 
 
 def compare(
@@ -45,11 +75,8 @@ def compare(
     steps: Sequence[int] = (5, 10, 20, 50),
     grids: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
-    reference: AdaptiveODE | SciPySolver | None = None,
+    reference: Reference = Reference(),
     cond: Cond = None,
-    reference_data: Tensor | None = None,
-    features: Callable[[Tensor], Tensor] | None = None,
-    fine_steps: int = 200,
     rounds: int = 3,
     t_end: float | None = None,
     batch_size: int | None = None,
@@ -68,9 +95,9 @@ def compare(
 
     A reverse SDE has no such reference, since its samples depend on the noise of every step. Its
     sets of samples are compared by `distance`: the sliced Wasserstein distance, or the Frechet
-    distance in the space of `features`. The target set is `reference_data`, if given, for the
-    probability flow as well; otherwise it is 2 N samples of the reverse SDE at `fine_steps` steps
-    of the automatic solver, from other noise. The floor is the same distance between random
+    distance in the space of `features`. The target set is the data of the reference, if given, for
+    the probability flow as well; otherwise it is 2 N samples of the reverse SDE at `fine_steps`
+    steps of the automatic solver, from other noise. The floor is the same distance between random
     halves of the target set: its mean plus two standard deviations. For a learned model the laws
     of the flow and of the SDE differ for every solver.
 
@@ -86,14 +113,9 @@ def compare(
         steps: numbers of steps, each used with each solver.
         grids: names of grids, each used with each solver; by default that of the solver.
         seeds: seeds of N samples each.
-        reference: `AdaptiveODE("dopri5")` by default, at rtol = atol = 2e-6 in float32, 1e-9 in
-            float64.
+        reference: the solver, the data and the number of steps that samples are compared with;
+            see `Reference`.
         cond: conditions, name -> (N, ...), the same for each seed.
-        reference_data: (M, *D) data that were not used for training; at M >= 2 N all samples are
-            used.
-        features: images (B, *D) -> (B, F), the space of the Frechet distance, such as
-            `Judge.features`.
-        fine_steps: the number of steps that represents the limit of the reverse SDE.
         rounds: the number of timed rounds, at least one per seed.
         t_end, batch_size, dtype, device: see `ReverseSampler` and its `solve`.
         about: further facts about the model for the report, name -> plain value.
@@ -123,12 +145,16 @@ def compare(
         {"cond": cond, "batch_size": batch_size, "dtype": dtype, "device": device},
         max(positive_int("rounds", rounds), len(seeds)),
     )
-    if reference_data is not None and tuple(reference_data.shape[1:]) != sizes[1:]:
+    instance(
+        "reference",
+        reference,
+        Reference,
+        "pass e.g. Reference(solver=AdaptiveODE(rtol=1e-6)) or Reference(data=x)",
+    )
+    real = reference.data
+    if real is not None and tuple(real.shape[1:]) != sizes[1:]:
         remedy = "data and samples must have one shape"
-        raise fail("reference_data", f"shape (M, {sizes[1:]})", reference_data, remedy)
-    if reference is not None:
-        kinds = (AdaptiveODE, SciPySolver)
-        instance("reference", reference, kinds, "pass e.g. AdaptiveODE(rtol=1e-6)")
+        raise fail("data", f"shape (M, {sizes[1:]})", real, remedy)
     # The first call of a network may be slower and is not timed.
     first = "ddim" if isinstance(sde, AffineSDE) else "euler_maruyama"
     warm = ReverseSampler(sde, scores, first, steps=1, t_end=t_end)
@@ -143,18 +169,19 @@ def compare(
     exact: list[Tensor] = []
     facts: dict[str, object] = {}
     if flow:
-        tight = _reference(reference, kind)
+        tight = _reference(reference.solver, kind)
         exact, floors["error"], facts = run.reference(sde, scores, tight, t_end)
-    target = reference_data
+    target = real
     if target is None and reverse:
-        target = run.fine(sde, scores, fine_steps, t_end)
-        facts["distance from"] = f"the reverse SDE at {fine_steps} steps, {len(target)} samples"
+        target = run.fine(sde, scores, reference.fine_steps, t_end)
+        told = f"the reverse SDE at {reference.fine_steps} steps, {len(target)} samples"
+        facts["distance from"] = told
     distances: dict[int, float] = {}
     if target is not None:
-        some = reverse if reference_data is None else [*flow, *reverse]
-        best = exact if reference_data is not None else []
+        some = reverse if real is None else [*flow, *reverse]
+        best = exact if real is not None else []
         sets = {k: measured[k].xs for k in some}
-        distances, floors["distance"] = _distances(sets, best, target, features)
+        distances, floors["distance"] = _distances(sets, best, target, reference.features)
         facts.setdefault("distance from", f"{len(target)} samples of data")
     rows = [
         _row(entries[k], measured[k], exact, distances.get(k)) for k in sorted([*flow, *reverse])

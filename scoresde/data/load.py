@@ -19,6 +19,7 @@ from scoresde.data.images import image_folder, picture_endings, subfolders
 from scoresde.data.samples import MANIFEST, samples
 from scoresde.data.tables import csv_table, parquet_table
 from scoresde.data.toys import TOYS, toy
+from scoresde.options import Pictures, Table
 
 __all__ = ["LOOKED_FOR", "NAMED", "load_data"]
 
@@ -48,21 +49,13 @@ def load_data(
     split: str | None = None,
     n: int | None = None,
     seed: int | None = None,
-    size: int | tuple[int, int] | None = None,
-    mode: str | None = None,
-    flip: bool | None = None,
-    background: int | str | None = None,
-    strict: bool | None = None,
+    pictures: Pictures = Pictures(),
     layout: str | None = None,
     levels: int | None = None,
     key: str | None = None,
     label: str | None = None,
     labels: str | os.PathLike[str] | bool | None = None,
-    columns: Sequence[str] | None = None,
-    drop: Sequence[str] | None = None,
-    delimiter: str | None = None,
-    decimal: str | None = None,
-    header: bool | None = None,
+    table: Table = Table(),
     standardise: bool | str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Data | LazyData:
@@ -79,15 +72,14 @@ def load_data(
             number those of "test", "val", ..., even if some are missing there.
         n: number of points of a toy, 10,000 by default.
         seed: seed of a toy, or of the split of the digits.
-        size, mode, flip, background, strict: for a folder of images, see `image_folder`.
+        pictures: for a folder of images: size, mode, mirror images ...; see `Pictures`.
         layout, levels: for .npy and .npz, see `npy`.
         standardise: for .npy, .npz and tables True, False or "auto"; see `npy` and `csv_table`.
         key: the array of samples in a .npz file.
         label: the column of labels in a table, or their array in a .npz file.
         labels: the file of labels of a .npy or an IDX file; for a folder of images or .npy files
             False if its sub-folders are not classes.
-        columns, drop: for a table, see `csv_table`.
-        delimiter, decimal, header: for a CSV file, see `csv_table`.
+        table: for a table: its columns, and for a CSV file its format; see `Table`.
         class_names: for data with labels, the classes of other data, matched by name; see
             `Data.with_classes`.
 
@@ -107,11 +99,11 @@ def load_data(
         Data(digits-test: 898 x (1, 8, 8) float32, cond: label)
     """
     instance("source", source, (str, os.PathLike), "tensors and arrays go to Data.of")
+    instance("pictures", pictures, Pictures, "pass e.g. Pictures(size=32)")
+    instance("table", table, Table, "pass e.g. Table(columns=['a', 'b'])")
     given = dict(
-        split=split, n=n, seed=seed, size=size, mode=mode, flip=flip, background=background,
-        strict=strict, layout=layout, levels=levels, key=key, label=label, labels=labels,
-        columns=columns, drop=drop, delimiter=delimiter, decimal=decimal, header=header,
-        standardise=standardise,
+        split=split, n=n, seed=seed, layout=layout, levels=levels, key=key, label=label,
+        labels=labels, standardise=standardise, **vars(pictures), **vars(table),
     )  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
     found = _found(source, options)

@@ -3,8 +3,8 @@
 from scoresde.likelihood.bound import Bound, elbo
 from scoresde.likelihood.density import TRUNCATIONS, log_prob
 from scoresde.likelihood.discrete import DEQUANTISERS, DiscreteLogLikelihood, discrete_log_prob
-from scoresde.likelihood.divergence import DIVERGENCES, PROBES
 from scoresde.likelihood.result import LogLikelihood
+from scoresde.options import DIVERGENCES, PROBES, Divergence, Tolerances
 
 __all__ = [
     "DEQUANTISERS",
@@ -13,7 +13,9 @@ __all__ = [
     "TRUNCATIONS",
     "Bound",
     "DiscreteLogLikelihood",
+    "Divergence",
     "LogLikelihood",
+    "Tolerances",
     "discrete_log_prob",
     "elbo",
     "log_prob",

@@ -16,8 +16,6 @@ from scoresde._check import choice, fail, instance, positive_int, wrong_type
 from scoresde._check import seed as as_seed
 from scoresde._tensor import check_data, ordinary, own_dtype, uncompiled, wide
 from scoresde.likelihood.divergence import (
-    DIVERGENCES,
-    PROBES,
     Expansion,
     Trace,
     draw_probes,
@@ -26,6 +24,7 @@ from scoresde.likelihood.flow import Augmented, Density, score_of_slope
 from scoresde.likelihood.result import LogLikelihood
 from scoresde.model import Cond, ScoreModel, check_cond, check_weights
 from scoresde.noise import Independent
+from scoresde.options import Divergence, Tolerances
 from scoresde.oracles import Gaussian
 from scoresde.process import ReverseSDE
 from scoresde.sde import AffineSDE, as_affine
@@ -63,20 +62,15 @@ def log_prob(
     *,
     cond: Cond = None,
     prior: Prior = None,
-    divergence: str = "hutchinson",
-    probes: int = 1,
-    probe: str = "rademacher",
-    control: Gaussian | None = None,
+    divergence: str | Divergence = Divergence(),
     seed: int = 0,
     first: int = 0,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    tolerances: Tolerances = Tolerances(),
     t_end: float | None = None,
     t_start: float | None = None,
     truncation: str = "none",
     batch_size: int | None = None,
     create_graph: bool = False,
-    max_nfe: int = 10_000,
 ) -> LogLikelihood:
     """The log-likelihood along the probability flow, in nats, with its error budget.
 
@@ -105,15 +99,10 @@ def log_prob(
         prior: the density of x at t_start: an object with `.log_prob(x)`, such as the exact
             `data.marginal(sde, sde.T)`, or a function. The default is the prior that a sampler
             starts from, `sde.prior_log_prob`; at a t_start below T it is N(0, sigma^2 I).
-        divergence: "hutchinson", "exact" (D products) or "hutch++" (K // 2 of the probes
-            define a subspace).
-        probes: K vectors; two or more (four for "hutch++") give standard errors.
-        probe: "rademacher" or "gaussian".
-        control: the control variate, e.g. `Gaussian.fit(data)`, from many more samples than
-            dimensions. It reduces the variance for correlated data that are nearly Gaussian; for
-            data in narrow clusters it can increase the variance: compare the standard errors.
+        divergence: how the divergence is estimated: options, or the name of an estimator with
+            the defaults of the others, "hutchinson", "exact" or "hutch++"; see `Divergence`.
         seed, first: seed of the probes and number of the first sample.
-        rtol, atol: tolerances of a step, for y and, in nats per dimension, for log p.
+        tolerances: of a step, for y and, in nats per dimension, for log p; see `Tolerances`.
         t_end: where the integration starts; the SDE's t_min by default, or its t_end if
             sigma(t_min) is 0.
         t_start: the time of the prior; T by default.
@@ -121,7 +110,6 @@ def log_prob(
         batch_size: number of samples in one solve.
         create_graph: keep the graph, so that `nats` can be differentiated with respect to the
             parameters and x. The steps are treated as constants.
-        max_nfe: the most calls for a sample; samples that would need more are NaN.
 
     Warns:
         UnfinishedWarning: samples were stopped and are NaN, since they would have needed more
@@ -147,26 +135,21 @@ def log_prob(
     x = check_data(x)
     cond = check_cond(model, cond, len(x), x.device)
     sde, ends = span_of(model, t_end, t_start)
-    choice("divergence", divergence, DIVERGENCES)
-    choice("probe", probe, PROBES)
+    how = Divergence.of(divergence)
+    instance("tolerances", tolerances, Tolerances, "pass e.g. Tolerances(1e-6, 1e-6)")
     choice("truncation", truncation, TRUNCATIONS)
-    count = positive_int("probes", probes, "pass at least one, or divergence='exact'")
-    if divergence == "hutch++" and count < 2:
-        raise fail("probes", "at least 2 for hutch++", count, "half of them make the span")
     seed, first = as_seed(seed), as_seed(first, "first")
     dtype = own_dtype(model) or x.dtype
-    _check_tolerances(rtol, atol, dtype)
-    s = 0.5 if control is None else _scale(control)
+    _check_tolerances(tolerances, dtype)
+    s = 0.5 if how.control is None else _scale(how.control)
+    rtol, atol, max_nfe = tolerances.rtol, tolerances.atol, tolerances.max_nfe
     solver = AdaptiveODE("dopri5", rtol, atol, sigma_data=s, max_nfe=max_nfe)
     job = _Job(
         model,
         solver,
         ends,
         dtype,
-        divergence,
-        count,
-        probe,
-        control,
+        how,
         prior,
         truncation,
         seed,
@@ -191,7 +174,7 @@ def log_prob(
         status=status,
         t_end=ends[0],
         noise=math.exp(-sde.log_snr(ends[0])),
-        divergence=divergence,
+        divergence=how.kind,
         truncated=truncation,
         dim=x[0].numel(),
         extent=(low, high),
@@ -228,10 +211,10 @@ def _scale(control: Gaussian) -> float:
     return math.sqrt(max(float(control.mixture.variances.mean()), 1e-12))
 
 
-def _check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:
+def _check_tolerances(tolerances: Tolerances, dtype: torch.dtype) -> None:
     least = 10 * torch.finfo(dtype).eps
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if isinstance(value, int | float) and 0 < value < least:
+    for name, value in (("rtol", tolerances.rtol), ("atol", tolerances.atol)):
+        if value < least:
             kind = str(dtype).removeprefix("torch.")
             remedy = "loosen it, or give the model in more digits: copy.deepcopy(model).double()"
             raise fail(name, f"at least {least:.2g}, the rounding of {kind}", value, remedy)
@@ -246,10 +229,7 @@ class _Job:
     solver: AdaptiveODE
     ends: tuple[float, float]
     dtype: torch.dtype
-    divergence: str
-    count: int
-    probe: str
-    control: Gaussian | None
+    how: Divergence
     prior: Prior
     truncation: str
     seed: int
@@ -265,8 +245,8 @@ class _Job:
         angle, flat = Angle(self.sde, self.solver.sigma_data), state.flatten(1)
         field = Augmented(self.model, angle, x.shape[1:], self.dtype, self.graph)
         control = None
-        if self.control is not None:
-            control = Expansion.of(self.control, angle.s, flat.detach())
+        if self.how.control is not None:
+            control = Expansion.of(self.how.control, angle.s, flat.detach())
         field.trace, sketch = self._trace(field, flat, cond, control, first)
         tally = Tally.of(len(x), self.ends[0])
         tally.nfe += sketch + extra
@@ -316,10 +296,10 @@ class _Job:
         self, field: Augmented, flat: Tensor, cond: Cond, control: Expansion | None, first: int
     ) -> tuple[Trace, int]:
         """The estimator of the trace, and the network evaluations that it took to set it up."""
-        if self.divergence == "exact":
+        if self.how.kind == "exact":
             return Trace(None, control=control), 0
-        vectors = draw_probes(self.seed, first, flat.detach(), self.count, self.probe)
-        if self.divergence == "hutchinson":
+        vectors = draw_probes(self.seed, first, flat.detach(), self.how.probes, self.how.probe)
+        if self.how.kind == "hutchinson":
             return Trace.by_probes(vectors, control), 0
         times = torch.full((len(flat),), self.ends[0], dtype=torch.float64, device=flat.device)
         node = self.sde.at(times, like=flat)
@@ -361,6 +341,7 @@ class _Job:
         return value.to(z)
 
     def _mismatch(self, z: Tensor, prior: Tensor) -> Tensor:
-        if self.control is None:
+        if self.how.control is None:
             return torch.full_like(prior, math.nan)
-        return self.control.marginal(self.sde, self.ends[1]).log_prob(z) - prior
+        marginal = self.how.control.marginal(self.sde, self.ends[1])
+        return marginal.log_prob(z) - prior  # type: ignore[no-any-return]  # of a Gaussian

@@ -15,7 +15,7 @@ from scoresde._tensor import check_data, ordinary, wide
 from scoresde.likelihood.density import Prior, log_prob, span_of
 from scoresde.model import Cond, ScoreModel
 from scoresde.noise import Independent
-from scoresde.oracles import Gaussian
+from scoresde.options import Divergence, Tolerances
 from scoresde.quantisation import Quantisation, check_levels
 
 __all__ = ["DEQUANTISERS", "DiscreteLogLikelihood", "discrete_log_prob"]
@@ -113,17 +113,12 @@ def discrete_log_prob(
     importance: int = 1,
     cond: Cond = None,
     prior: Prior = None,
-    divergence: str = "hutchinson",
-    probes: int = 1,
-    probe: str = "rademacher",
-    control: Gaussian | None = None,
+    divergence: str | Divergence = Divergence(),
     seed: int = 0,
     first: int = 0,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    tolerances: Tolerances = Tolerances(),
     t_end: float | None = None,
     batch_size: int | None = None,
-    max_nfe: int = 10_000,
 ) -> DiscreteLogLikelihood:
     """The log probability of discrete data along the probability flow, bounded from below.
 
@@ -174,7 +169,8 @@ def discrete_log_prob(
     if count < 5:
         raise fail("draws", "at least 5", draws, "fewer say little about the error")
     weights = positive_int("importance", importance, "1 is the plain bound")
-    if weights > 1 and divergence != "exact":
+    how = Divergence.of(divergence)
+    if weights > 1 and how.kind != "exact":
         remedy = "pass divergence='exact', or importance=1 and more draws"
         raise fail("importance", "1 with an estimated divergence", importance, remedy)
     instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
@@ -191,17 +187,12 @@ def discrete_log_prob(
             node.alpha * wide(x) + node.sigma * z,
             cond=cond,
             prior=prior,
-            divergence=divergence,
-            probes=probes,
-            probe=probe,
-            control=control,
+            divergence=how,
             seed=noise.seed_of(number),
             first=first,
-            rtol=rtol,
-            atol=atol,
+            tolerances=tolerances,
             t_end=end,
             batch_size=batch_size,
-            max_nfe=max_nfe,
         )
         # in each entry the density of x_e is that of z divided by sigma
         values.append(result.nats - log_q.flatten(1).sum(1) + dim * math.log(node.sigma))

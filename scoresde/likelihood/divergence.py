@@ -13,24 +13,13 @@ from scoresde._check import fail, instance
 from scoresde.noise import Independent
 from scoresde.oracles import Gaussian
 
-__all__ = ["DIVERGENCES", "PROBES", "Expansion", "Linearised", "Trace", "draw_probes"]
+__all__ = ["Expansion", "Linearised", "Trace", "draw_probes"]
 
-DIVERGENCES = ("hutchinson", "exact", "hutch++")
-"""Estimators of tr J.
-
-- "hutchinson": the mean of v^T J v over probes v with E v v^T = I (Hutchinson 1990), as in
-  Grathwohl et al. 2019 (FFJORD, arXiv 1810.01367);
-- "exact": one product for each dimension;
-- "hutch++": half of the vectors span J S for a random S, on which the trace is exact, and the
-  others probe its complement (Meyer et al. 2021, arXiv 2010.09649). The span is computed once, at
-  the data, so that the field is one fixed function throughout the solve.
-"""
-
-PROBES: dict[str, Callable[[Tensor], Tensor]] = {
+_DRAWN: dict[str, Callable[[Tensor], Tensor]] = {
     "rademacher": lambda z: torch.where(z < 0, -1.0, 1.0).to(z),
     "gaussian": lambda z: z,
 }
-"""Distributions of the probes, as functions of standard normals."""
+"""The distributions `PROBES`, as functions of standard normals."""
 
 ENTRIES = 1 << 23
 """The most numbers in a batch of products: 64 MB in float64."""
@@ -39,7 +28,7 @@ ENTRIES = 1 << 23
 def draw_probes(seed: int, first: int, like: Tensor, count: int, kind: str) -> Tensor:
     """(K, B, D) probes for flat states; those of a sample depend on (seed, its number) alone."""
     noise = Independent(seed, first).stream("probe")
-    return torch.stack([PROBES[kind](noise.draw(like, k)) for k in range(count)])
+    return torch.stack([_DRAWN[kind](noise.draw(like, k)) for k in range(count)])
 
 
 @final

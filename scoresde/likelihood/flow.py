@@ -124,8 +124,8 @@ class Density(Flow):
     """
 
     dim: int = 0
-    nats: Tensor = field(default_factory=lambda: torch.zeros(()))
-    local: Tensor = field(default_factory=lambda: torch.zeros(()))
+    nats: Tensor = field(init=False, default_factory=lambda: torch.zeros(()))
+    local: Tensor = field(init=False, default_factory=lambda: torch.zeros(()))
 
     def attempt(self, rows: Tensor) -> Tensor:
         super().attempt(rows)

@@ -8,12 +8,13 @@ from scoresde.sampler.reverse import ReverseSampler
 from scoresde.sampler.simulate import simulate
 
 if TYPE_CHECKING:
-    from scoresde.sampler.shards import Shards, sample_to
+    from scoresde.sampler.shards import ShardFiles, Shards, sample_to
 
 __all__ = [
     "SOLVERS",
     "Latent",
     "ReverseSampler",
+    "ShardFiles",
     "Shards",
     "decode",
     "encode",
@@ -24,8 +25,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Shards` and `sample_to`, whose module loads the readers of data, at their first use."""
-    if name not in ("Shards", "sample_to"):
+    """The names of `shards`, whose module loads the readers of data, at their first use."""
+    if name not in ("ShardFiles", "Shards", "sample_to"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from scoresde.sampler import shards
 

@@ -36,7 +36,7 @@ from scoresde.sampler.reverse import ReverseSampler
 from scoresde.solvers.base import Unfinished, UnfinishedWarning
 from scoresde.summary import DataRangeWarning, DataSummary, Scaling
 
-__all__ = ["Shards", "sample_to"]
+__all__ = ["ShardFiles", "Shards", "sample_to"]
 
 FORMATS = ("npz", "png", "csv")
 
@@ -63,6 +63,31 @@ class Shards:
     missing: int
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class ShardFiles:
+    """How samples are stored."""
+
+    format: str = "npz"
+    """The format. "npz": arrays x (S, *D), index and, with labels, label; with units also raw, (S,
+    *D) float64 in these units, and the names of the columns, if they have any; and class_names, if
+    they are known. "png": a folder a shard, of pictures named by the number of their sample; (C,
+    H, W) of 1, 3 or 4 channels and a quantisation of at most 256 levels, which are spread over 0
+    ... 255. "csv": a table, of vectors (D,), in the units of the data where they are known, with
+    the names of its columns and, with labels, a column of class names."""
+
+    quantisation: Quantisation | None = None
+    """Store whole numbers, the nearest level of each value. By default floats are stored."""
+
+    floats: bool = False
+    """Store the samples in model units alone: no raw, and a table of plain numbers. The folder
+    still knows their units, so `scoresde.data.samples` reads the same."""
+
+    shard: int = 500
+    """The number S of samples in a shard: as many are lost by a kill, and a process takes as many
+    at a time."""
+
+
 def sample_to(
     sampler: ReverseSampler,
     out: str | os.PathLike[str],
@@ -72,11 +97,8 @@ def sample_to(
     seed: int = 0,
     first: int = 0,
     labels: int | Sequence[int] | None = None,
-    quantisation: Quantisation | None = None,
     data: DataSummary | None = None,
-    format: str = "npz",
-    floats: bool = False,
-    shard: int = 500,
+    files: ShardFiles = ShardFiles(),
     batch_size: int | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -105,19 +127,9 @@ def sample_to(
         first: the number of the first sample; a later call with first=n draws the next ones.
         labels: sample number i is of class labels[i modulo their count], so 3 is class 3 for all
             and range(10) gives as many of each of ten classes; None hands the model no label.
-        quantisation: store whole numbers, the nearest level of each value; else floats.
         data: what the samples stand for: their units and the names of their classes; by default
             what the model knows of the data that it was trained on.
-        format: "npz": arrays x (S, *D), index and, with labels, label; with units also raw,
-            (S, *D) float64 in these units, and the names of the columns, if they have any; and
-            class_names, if they are known. "png": a folder a shard, of pictures named by the
-            number of their sample; (C, H, W) of 1, 3 or 4 channels and a quantisation of at most
-            256 levels, which are spread over 0 ... 255. "csv": a table, of vectors (D,), in the
-            units of `data` where they are known, with the names of its columns and, with labels, a
-            column of class names.
-        floats: store the samples in model units alone: no raw, and a table of plain numbers.
-            The folder still knows their units, so `scoresde.data.samples` reads the same.
-        shard: S, samples a shard: what is lost by a kill, and what a process takes at a time.
+        files: the format and the size of the shards; see `ShardFiles`.
         batch_size: solve this many at a time; the whole shard by default.
         dtype, device: of the state; by default those of the model's parameters.
         threads: of the CPU. By default those of the process that comes first, which the others
@@ -148,6 +160,8 @@ def sample_to(
         (2, torch.Size([3, 2]))
     """
     instance("sampler", sampler, ReverseSampler, "pass ReverseSampler(sde, model)")
+    instance("files", files, ShardFiles, "pass e.g. ShardFiles(shard=100)")
+    quantisation, format, floats = files.quantisation, files.format, files.floats
     number, count = turn(process)
     dtype, device = sampler._kind(dtype, device, None)
     if data is not None:
@@ -155,7 +169,7 @@ def sample_to(
     known = sampler.model.data if data is None else data
     settings = {
         **_checked(
-            sampler, n, shape, seed, first, labels, quantisation, format, shard, batch_size
+            sampler, n, shape, seed, first, labels, quantisation, format, files.shard, batch_size
         ),
         **_units(known, quantisation, labels is not None, floats),
         **settings_of(sampler),

@@ -29,7 +29,7 @@ from scoresde.cli.app import COMMANDS, command
 from scoresde.cli.common import guarded, key_values
 from scoresde.cli.flags import flags_of
 from scoresde.likelihood import discrete_log_prob
-from scoresde.options import Loss, Optim, Records
+from scoresde.options import Divergence, Loss, Optim, Records, Tolerances
 from scoresde.solvers import AdaptiveODE
 from scoresde.training import Diverged
 
@@ -414,7 +414,7 @@ def test_likelihood_is_that_of_the_library(moons: Path, tmp_path: Path) -> None:
     rows, model = torch.from_numpy(saved["row"]), load(moons / "checkpoint")
     assert len(set(rows.tolist())) == 7
     x = scoresde.data.moons(50).x[rows]
-    truth = log_prob(model, x, probes=2, seed=5, batch_size=3)
+    truth = log_prob(model, x, divergence=Divergence(probes=2), seed=5, batch_size=3)
     assert np.allclose(saved["nats"], truth.nats, rtol=0, atol=1e-9)
     assert found["nats"] == pytest.approx(float(truth.nats.mean()), abs=1e-9)
     error = float(truth.nats.std()) / 7**0.5
@@ -436,8 +436,7 @@ def test_bits_per_dim_of_discrete_data(digits: Path, tmp_path: Path) -> None:
         part.x,
         part.quantisation,
         cond=part.cond,
-        rtol=1e-3,
-        atol=1e-3,
+        tolerances=Tolerances(1e-3, 1e-3),
         divergence="hutchinson",
     )
     assert found["bits_per_dim"] == pytest.approx(truth.estimate()[0], rel=1e-6)

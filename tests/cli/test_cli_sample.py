@@ -20,6 +20,7 @@ from command_line import answer, call
 from scoresde import VPSDE, Preconditioned, Quantisation, ReverseSampler, load, sample_to, save
 from scoresde.data import samples
 from scoresde.nets import MLP, UNet
+from scoresde.sampler import ShardFiles
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,8 +50,12 @@ def test_the_samples_are_those_of_the_library(model: Path, tmp_path: Path) -> No
     assert (found["shards"], found["drawn"], found["missing"], found["nfe"]) == (3, 3, 0, 4)
     net = load(model)
     sampler = ReverseSampler(net.sde, net, "ancestral", steps=3)
-    options: dict[str, Any] = {"seed": 2, "labels": range(3), "quantisation": Quantisation(256)}
-    sample_to(sampler, tmp_path / "b", 11, (1, 8, 8), shard=4, batch_size=2, **options)
+    options: dict[str, Any] = {
+        "seed": 2,
+        "labels": range(3),
+        "files": ShardFiles(quantisation=Quantisation(256), shard=4),
+    }
+    sample_to(sampler, tmp_path / "b", 11, (1, 8, 8), batch_size=2, **options)
     assert shards(tmp_path / "a") == shards(tmp_path / "b")
     # The same call goes on, and the config repeats it elsewhere.
     (tmp_path / "a/shard-000001.npz").unlink()

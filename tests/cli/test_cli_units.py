@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from scoresde.cli.source import load_source
 from scoresde.data import load_data, samples
 from scoresde.likelihood.bound import elbo
 from scoresde.nets import MLP, UNet
+from scoresde.options import Pictures, Table
 from scoresde.summary import DataSummary, Scaling
 
 QUICK = "--sample-every 0 --no-tensorboard --log-every 2 --batch-size 16 --net-option width=8"
@@ -353,8 +355,8 @@ def test_a_comparison_is_with_data_of_the_classes_that_are_drawn(
 
     monkeypatch.setenv("SCORESDE_TRACEBACK", "1")
 
-    def stop(*_: Any, reference_data: Any, **__: Any) -> Any:
-        seen["x"] = reference_data
+    def stop(*_: Any, reference: Any, **__: Any) -> Any:
+        seen["x"] = reference.data
         raise Enough
 
     monkeypatch.setattr(scoresde.comparison, "compare", stop)
@@ -534,7 +536,8 @@ def test_a_name_goes_before_a_run_that_is_called_the_same(
 
 def test_help_lists_the_options_of_the_loaders_from_their_own_docstrings() -> None:
     listed = loader_options()
-    known = set(inspect.signature(load_data).parameters) - {"source"}
+    known = set(inspect.signature(load_data).parameters) - {"source", "pictures", "table"}
+    known |= {field.name for group in (Pictures, Table) for field in fields(group)}
     assert set(listed) == known
     shown = call("train --help").stdout
     assert "--data-option KEY=VALUE" in shown

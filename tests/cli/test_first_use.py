@@ -39,6 +39,7 @@ from scoresde.node import Node
 from scoresde.options import Loss, Optim, Records
 from scoresde.prediction import Prediction
 from scoresde.quantisation import Quantisation
+from scoresde.sampler import ShardFiles
 from scoresde.summary import DataRangeWarning, DataSummary
 
 
@@ -270,6 +271,6 @@ def test_a_run_of_shards_tells_once(tmp_path: Path) -> None:
     model.data = KNOWN
     sampler = ReverseSampler(VPSDE(), load(save(model, tmp_path / "model")), "ddim", steps=3)
     with pytest.warns(DataRangeWarning) as told:
-        sample_to(sampler, tmp_path / "samples", 40, (2,), shard=10)
+        sample_to(sampler, tmp_path / "samples", 40, (2,), files=ShardFiles(shard=10))
     assert len(told) == 1 and str(told[0].message).startswith("samples: 100 % of 10 samples")
     assert math.isfinite(sampler.model.data.std)

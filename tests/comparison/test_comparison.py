@@ -28,7 +28,7 @@ from scoresde import (
     compare,
     save,
 )
-from scoresde.comparison import Comparison, Floor, Row
+from scoresde.comparison import Comparison, Floor, Reference, Row
 from scoresde.comparison.rows import Results
 from scoresde.nets import MLP
 from scoresde.solvers import StepSolver
@@ -128,7 +128,12 @@ def test_evaluations_are_those_counted() -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
-    settings = {"solvers": ["ddim", "dpmpp_2m_sde"], "steps": [4], "fine_steps": 20, **WIDE}
+    settings = {
+        "solvers": ["ddim", "dpmpp_2m_sde"],
+        "steps": [4],
+        "reference": Reference(fine_steps=20),
+        **WIDE,
+    }
     first, second, other = (
         compare(VP, EXACT, (16, 2), seeds=seeds, **settings) for seeds in ((0,), (0,), (1, 2))
     )
@@ -151,7 +156,7 @@ def test_sets_of_samples_are_compared_with_data_and_their_halves() -> None:
     """
     data = MIXTURE.sample(512, seed=1)
     wrong = Gaussian(torch.tensor([2.0, 0.0]), torch.ones(())).under(VP)
-    settings: dict[str, Any] = {"steps": [20], "rounds": 1, "reference_data": data}
+    settings: dict[str, Any] = {"steps": [20], "rounds": 1, "reference": Reference(data=data)}
     good = compare(VP, EXACT, (256, 2), solvers=["dpmpp_2m_sde", "unipc_3"], **settings)
     bad = compare(VP, wrong, (256, 2), solvers=["unipc_3"], **settings)
     assert set(good.floors) == {"error", "distance"}
@@ -167,7 +172,13 @@ def test_sets_of_samples_are_compared_with_data_and_their_halves() -> None:
 def test_a_set_is_compared_with_the_reverse_sde_itself() -> None:
     """Euler-Maruyama at 4 steps is far from its limit, at 200 it is not."""
     found = compare(
-        VP, EXACT, (128, 2), solvers=["euler_maruyama"], steps=[4, 100], rounds=1, fine_steps=100
+        VP,
+        EXACT,
+        (128, 2),
+        solvers=["euler_maruyama"],
+        steps=[4, 100],
+        rounds=1,
+        reference=Reference(fine_steps=100),
     )
     assert found.measures == ("distance",)
     assert found.reference is None
@@ -198,7 +209,13 @@ def test_rows_at_the_floor_are_not_told_apart() -> None:
 def test_a_loose_reference_ranks_nothing_below_its_own_error() -> None:
     loose = AdaptiveODE("dopri5", 1e-3, 1e-3)
     found = compare(
-        VP, EXACT, (32, 2), solvers=["unipc_3"], steps=[5, 40, 80], reference=loose, **WIDE
+        VP,
+        EXACT,
+        (32, 2),
+        solvers=["unipc_3"],
+        steps=[5, 40, 80],
+        reference=Reference(solver=loose),
+        **WIDE,
     )
     floor = found.floors["error"].value
     assert floor > 1e-5
@@ -267,7 +284,7 @@ def test_the_report_is_one_sound_file(size: tuple[int, ...], tmp_path: Path) -> 
         solvers=["ddim", "unipc_3", "dpmpp_2m_sde"],
         steps=[4, 8],
         rounds=1,
-        fine_steps=10,
+        reference=Reference(fine_steps=10),
         about={"command": "scoresde compare <model>", "checkpoint": "runs/a & b"},
     )
     text = found.html(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
@@ -327,7 +344,7 @@ def test_a_model_that_diverges_is_reported_not_ranked() -> None:
         ({"seeds": 0}, TypeError, ("seeds", "(0,)")),
         ({"rounds": 0}, ValueError, ("rounds", "positive")),
         ({"reference": "dopri5"}, TypeError, ("reference", "AdaptiveODE")),
-        ({"reference_data": torch.zeros(9, 3)}, ValueError, ("reference_data", "(M, (2,))")),
+        ({"reference": Reference(data=torch.zeros(9, 3))}, ValueError, ("data", "(M, (2,))")),
         ({"shape": 4}, TypeError, ("shape", "(N, *D)")),
         ({"model": MLP(2)}, TypeError, ("model", "Preconditioned")),
         ({"sde": "vp"}, TypeError, ("sde", "VPSDE()")),
@@ -347,7 +364,15 @@ def test_bad_input(change: dict[str, Any], error: type[Exception], words: tuple[
 def test_a_reference_that_does_not_arrive() -> None:
     short = AdaptiveODE("dopri5", 1e-9, 1e-9, max_nfe=20)
     with pytest.raises(ValueError, match="reference: expected a solver that gets to the end"):
-        compare(VP, EXACT, (4, 2), solvers=["ddim"], steps=[3], reference=short, **WIDE)
+        compare(
+            VP,
+            EXACT,
+            (4, 2),
+            solvers=["ddim"],
+            steps=[3],
+            reference=Reference(solver=short),
+            **WIDE,
+        )
 
 
 # The command

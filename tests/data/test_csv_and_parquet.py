@@ -11,6 +11,7 @@ import torch
 from data_files import missing, refuses, written
 
 from scoresde.data import csv_table, load_data, parquet_table, split, table
+from scoresde.options import Table
 
 
 def test_a_table_is_standardised_and_comes_back(tmp_path: Path) -> None:
@@ -40,8 +41,8 @@ def test_tables_without_names_with_tabs_and_semicolons(tmp_path: Path) -> None:
     assert csv_table(written(tmp_path, "1,2\n3,5\n")).scaling.columns == ("0", "1")  # type: ignore[union-attr]
     for name, text in (("t.tsv", "a\tb\n1\t2\n3\t5\n"), ("u.csv", '"a";b\n1;2\n"3";5\n')):
         file = written(tmp_path, text, name)
-        options = {"delimiter": ";"} if name == "u.csv" else {}
-        found = load_data(file, **options)  # type: ignore[arg-type]
+        marks = Table(delimiter=";" if name == "u.csv" else None)
+        found = load_data(file, table=marks)
         assert found.x[:].tolist() == [[-1, -1], [1, 1]]
     integers = csv_table(written(tmp_path, "a,y\n1,2\n3,0\n"), label="y")
     assert (integers.cond["label"].tolist(), integers.class_names) == ([1, 0], ("0", "2"))
@@ -118,7 +119,7 @@ def test_parquet_comes_back_and_is_refused_as_csv(tmp_path: Path) -> None:
     expected = np.stack([raw, np.arange(100)], axis=1)
     np.testing.assert_allclose(data.scaling.decode(data.x).numpy(), expected, rtol=1e-12)
     assert data.class_names == ("u", "v")
-    assert load_data(file, columns=["a"]).x.shape == (100, 1)
+    assert load_data(file, table=Table(columns=["a"])).x.shape == (100, 1)
     refuses(lambda: parquet_table(file), ["column 'kind'", "'u' in row 1", "label='kind'"])
     refuses(lambda: parquet_table(file, columns=["z"]), ["columns", "'z'"])
     missing_one = saved(a=pa.array([1.0, None, 3.0]))

@@ -13,6 +13,7 @@ from PIL import Image, features
 from scoresde import Quantisation
 from scoresde.data import image_folder, load_data
 from scoresde.data.files import files_below
+from scoresde.options import Pictures
 
 
 def picture(seed: int = 0, mode: str = "RGB", side: int = 8) -> Image.Image:
@@ -23,7 +24,7 @@ def picture(seed: int = 0, mode: str = "RGB", side: int = 8) -> Image.Image:
 def silent(folder: Path, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return load_data(folder, **options)
+        return load_data(folder, pictures=Pictures(**options))
 
 
 def test_links_are_followed_and_nothing_is_taken_twice(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_grey_pictures_of_16_bits_keep_all_of_them(
     order = [0, 2, 4, 1, 3, 5]
     assert (data.quantisation.decode(data.x[:].double()).numpy()[:, 0] == raw[order]).all()
     assert data.class_names == ("x", "y")
-    refuses(lambda: load_data(tmp_path, size=4), ["size", "8 bits"])
+    refuses(lambda: load_data(tmp_path, pictures=Pictures(size=4)), ["size", "8 bits"])
 
 
 def test_pictures_of_floats_are_brought_into_model_units(tmp_path: Path) -> None:

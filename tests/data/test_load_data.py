@@ -11,6 +11,7 @@ import torch
 from data_files import idx_bytes, levels, mnist_like, refuses, written, zoo
 
 from scoresde.data import ArrayRows, image_folder, load_data, moons, npy
+from scoresde.options import Pictures
 
 
 def test_names_are_loaded() -> None:
@@ -30,7 +31,7 @@ def test_folders_of_parts_are_not_taken_for_classes(tmp_path: Path) -> None:
     for part in ("train", "test"):
         zoo(tmp_path / part)
     refuses(lambda: load_data(tmp_path), ["split", "'train'", "sub-folder"])
-    data = load_data(tmp_path, split="train", size=4)
+    data = load_data(tmp_path, split="train", pictures=Pictures(size=4))
     assert (data.x.shape, data.class_names) == ((4, 3, 4, 4), ("cat", "dog"))
     refuses(lambda: load_data(tmp_path, split="dev"), ["split", "'dev'", "['test', 'train']"])
 
@@ -49,7 +50,10 @@ def test_what_is_not_recognised_is_refused_with_what_was_looked_for(tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"size": 3}, ["size", "a .csv file takes columns, label, drop, standardise, delimiter"]),
+        (
+            {"pictures": Pictures(size=3)},
+            ["size", "a .csv file takes columns, label, drop, standardise, delimiter"],
+        ),
         ({"split": "train"}, ["split", "leave it out"]),
         ({"levels": 256}, ["levels"]),
     ],
@@ -59,7 +63,10 @@ def test_options_of_another_format_are_refused(
 ) -> None:
     file = written(tmp_path, "a\n1\n2\n")
     refuses(lambda: load_data(file, **options), words)
-    refuses(lambda: load_data("digits", size=8), ["size", "the digits takes split, seed"])
+    refuses(
+        lambda: load_data("digits", pictures=Pictures(size=8)),
+        ["size", "the digits takes split, seed"],
+    )
     with pytest.raises(TypeError, match="sise"):
         load_data("digits", sise=8)  # type: ignore[call-arg]
 

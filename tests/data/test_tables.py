@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from data_files import missing, refuses
+from groups import tabled
 
 from scoresde.data import Data, csv_table, load_data, parquet_table, table
+from scoresde.options import Table
 
 RAW = [[1.5, 2.25], [2.5, -3.0], [3.5, 1000.0]]
 
@@ -29,7 +31,7 @@ def raw_of(data: Any) -> list[list[float]]:
 def silent(file: Path, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return load_data(file, **options)
+        return load_data(file, **tabled(**options))
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
@@ -59,7 +61,10 @@ def test_decimal_commas_are_read_and_it_is_said(tmp_path: Path, mark: str) -> No
     with pytest.warns(UserWarning, match="numbers of 'a', 'b' have decimal commas"):
         assert np.allclose(raw_of(load_data(file)), RAW, atol=1e-4)
     assert np.allclose(raw_of(silent(file, decimal=",")), RAW, atol=1e-4)
-    refuses(lambda: load_data(file, decimal="."), ["column 'a'", "'1,5' in row 1", "decimal=','"])
+    refuses(
+        lambda: load_data(file, table=Table(decimal=".")),
+        ["column 'a'", "'1,5' in row 1", "decimal=','"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,7 +134,9 @@ def test_row_numbers_and_dates_are_named_and_can_be_dropped(tmp_path: Path) -> N
     many = "a,day\n" + "".join(f"{i},2020-{i}\n" for i in range(30))
     file = written(tmp_path, many)
     refuses(lambda: load_data(file, label="day"), ["column 'day'", "30 classes for 30 samples"])
-    refuses(lambda: load_data(file, label="a", drop=["day"]), ["columns", "0 columns"])
+    refuses(
+        lambda: load_data(file, label="a", table=Table(drop=["day"])), ["columns", "0 columns"]
+    )
 
 
 def test_constant_columns_are_named_with_what_drops_them(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from groups import estimated
 from registry import ALL_SDES
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ from scoresde.likelihood import (
     log_prob,
 )
 from scoresde.likelihood.divergence import Linearised, Trace, draw_probes
+from scoresde.options import Divergence, Tolerances
 from scoresde.prediction import Prediction
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, AffineSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.solvers import UnfinishedWarning
@@ -86,7 +88,12 @@ def test_gaussian_data_under_every_sde(sde: AffineSDE) -> None:
     exact = TILTED.marginal(sde, sde.T)
     end = max(sde.t_end, 1e-3)
     result = log_prob(
-        TILTED.under(sde), x, prior=exact, divergence="exact", t_end=end, rtol=1e-8, atol=1e-8
+        TILTED.under(sde),
+        x,
+        prior=exact,
+        divergence="exact",
+        t_end=end,
+        tolerances=Tolerances(1e-8, 1e-8),
     )
     truth = TILTED.marginal(sde, end).log_prob(x)
     assert (result.nats - truth).abs().max() < 1e-6 * 6
@@ -108,8 +115,7 @@ def test_a_mixture_at_default_tolerance_and_the_solver_error() -> None:
             prior=prior,
             divergence="exact",
             t_end=1e-3,
-            rtol=tol,
-            atol=tol,
+            tolerances=Tolerances(tol, tol),
         )
         errors[tol] = (result.nats - truth).abs()
         rms = float(errors[tol].square().mean().sqrt())
@@ -123,13 +129,16 @@ def test_one_network_call_gives_slope_and_divergence() -> None:
     x = RING.sample(6, seed=2)
     for options in ({"probes": 3}, {"divergence": "exact"}):
         model = Counted(RING.under(VP))
-        result = log_prob(model, x, **options)
+        result = log_prob(model, x, **estimated(**options))
         assert model.count == int(result.nfe.max())
         tried = 6 * (result.accepted + result.rejected)
         looks = result.nfe - 1 - tried  # at the ends of first steps
         assert bool(((looks >= 1) & (looks <= 4)).all())
     model = Counted(RING.under(VP))
-    assert int(log_prob(model, x, probes=4, divergence="hutch++").nfe.max()) == model.count
+    assert (
+        int(log_prob(model, x, divergence=Divergence("hutch++", probes=4)).nfe.max())
+        == model.count
+    )
 
 
 @pytest.mark.parametrize("probe", ["rademacher", "gaussian"])
@@ -143,7 +152,10 @@ def test_probes_are_unbiased_and_their_error_is_as_stated(
     control = tilted(8) if controlled else None
     exact = log_prob(model, x, divergence="exact", t_end=1e-2)
     result = log_prob(
-        model, x, divergence=divergence, probes=8, probe=probe, control=control, t_end=1e-2
+        model,
+        x,
+        divergence=Divergence(divergence, probes=8, probe=probe, control=control),
+        t_end=1e-2,
     )
     z = (result.nats - exact.nats) / result.standard_error
     mean, error = result.estimate()
@@ -157,9 +169,14 @@ def test_the_control_takes_the_variance_and_leaves_the_value() -> None:
     x, prior = TILTED.sample(16, seed=3), TILTED.marginal(VP, 1.0)
     truth = TILTED.marginal(VP, VP.t_min).log_prob(x)
     options = {"prior": prior, "probes": 2, "rtol": 1e-7, "atol": 1e-7}
-    plain = log_prob(TILTED.under(VP), x, **options)
-    held = log_prob(TILTED.under(VP), x, control=TILTED, **options)
-    fit = log_prob(TILTED.under(VP), x, control=Gaussian.fit(TILTED.sample(2000)), **options)
+    plain = log_prob(TILTED.under(VP), x, **estimated(**options))
+    held = log_prob(TILTED.under(VP), x, **estimated(control=TILTED, **options))
+    fitted = Gaussian.fit(TILTED.sample(2000))
+    fit = log_prob(
+        TILTED.under(VP),
+        x,
+        **estimated(control=fitted, **options),
+    )
     assert float(plain.standard_error.mean()) > 0.1
     assert float(held.standard_error.max()) < 1e-9
     assert float(fit.standard_error.mean()) < 0.1 * float(plain.standard_error.mean())
@@ -170,10 +187,8 @@ def test_the_control_takes_the_variance_and_leaves_the_value() -> None:
             TILTED.under(VP),
             x,
             prior=prior,
-            divergence="exact",
-            control=control,
-            rtol=1e-7,
-            atol=1e-7,
+            divergence=Divergence("exact", control=control),
+            tolerances=Tolerances(1e-7, 1e-7),
         )
         assert (exact.nats - truth).abs().max() < 1e-5
 
@@ -207,15 +222,19 @@ def test_batch_mates_seeds_and_numbers() -> None:
     other[1:] = 3.0 * torch.randn(7, 2, dtype=D, generator=torch.Generator().manual_seed(1))
     options = {"probes": 2, "control": Gaussian.fit(RING.sample(200))}
     for divergence in ("hutchinson", "exact", "hutch++"):
-        a, b = (log_prob(model, v, divergence=divergence, **options) for v in (x, other))
+        a, b = (
+            log_prob(model, v, **estimated(divergence=divergence, **options)) for v in (x, other)
+        )
         assert torch.equal(a.draws[:, 0], b.draws[:, 0])
         assert a.nfe[0] == b.nfe[0] and a.solver_error[0] == b.solver_error[0]
-    whole = log_prob(model, x, **options)
-    split = log_prob(model, x, batch_size=3, **options)
+    whole = log_prob(model, x, **estimated(**options))
+    split = log_prob(model, x, batch_size=3, **estimated(**options))
     assert (whole.draws - split.draws).abs().max() < 1e-10
-    tail = log_prob(model, x[5:], first=5, **options)
+    tail = log_prob(model, x[5:], first=5, **estimated(**options))
     assert (whole.draws[:, 5:] - tail.draws).abs().max() < 1e-10
-    assert (log_prob(model, x, seed=1, **options).draws - whole.draws).abs().max() > 0.1
+    assert (
+        log_prob(model, x, seed=1, **estimated(**options)).draws - whole.draws
+    ).abs().max() > 0.1
     net = Preconditioned(Field(3, torch.float32), VP)
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
     other = torch.cat([x[:1], -2 * x[1:]])
@@ -236,22 +255,22 @@ def test_gradients_in_x_and_in_the_parameters() -> None:
     x = RING.sample(4, seed=5).requires_grad_()
     prior = RING.marginal(VP, VP.T)
     options = {"divergence": "exact", "t_end": 1e-2, "rtol": 1e-7, "atol": 1e-7}
-    result = log_prob(RING.under(VP), x, prior=prior, create_graph=True, **options)
+    result = log_prob(RING.under(VP), x, prior=prior, create_graph=True, **estimated(**options))
     (grad,) = torch.autograd.grad(result.nats.sum(), x)
     assert (grad - RING.under(VP).score(1e-2, x.detach())).abs().max() < 1e-3
-    assert not log_prob(RING.under(VP), x, prior=prior, **options).nats.requires_grad
+    assert not log_prob(RING.under(VP), x, prior=prior, **estimated(**options)).nats.requires_grad
 
     net = Field()
     model, start = Preconditioned(net, VP), torch.linspace(-1, 1, 6, dtype=D).reshape(2, 3)
     for divergence, probes in (("exact", 1), ("hutchinson", 2)):
         options |= {"divergence": divergence, "probes": probes}
-        value = log_prob(model, start, create_graph=True, **options).nats.sum()
+        value = log_prob(model, start, create_graph=True, **estimated(**options)).nats.sum()
         (slope,) = torch.autograd.grad(value, net.scale)
         ends = []
         for change in (1e-4, -1e-4):
             with torch.no_grad():
                 net.scale += change
-                ends.append(float(log_prob(model, start, **options).nats.sum()))
+                ends.append(float(log_prob(model, start, **estimated(**options)).nats.sum()))
                 net.scale -= change
         assert float(slope) == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-4)
 
@@ -268,9 +287,9 @@ def test_images_and_single_precision() -> None:
         assert rough.nats.dtype == D
         assert (exact.nats - rough.nats).abs().max() < 1e-2
     with pytest.raises(ValueError, match="rounding of float32"):
-        log_prob(Preconditioned(half, VP), x, rtol=1e-7)
+        log_prob(Preconditioned(half, VP), x, tolerances=Tolerances(rtol=1e-7))
     with pytest.raises(ValueError, match="rounding of float64"):
-        log_prob(Preconditioned(net, VP), x, atol=1e-16)
+        log_prob(Preconditioned(net, VP), x, tolerances=Tolerances(atol=1e-16))
 
 
 @pytest.mark.parametrize("sde", [VP, VESDE()], ids=["vp", "ve"])
@@ -283,7 +302,9 @@ def test_truncation_is_estimated_and_corrected(sde: AffineSDE) -> None:
     )
     exact = {"none": TILTED.marginal(sde, t).log_prob(x), "scaled": smooth.log_prob(x)}
     for truncation, truth in exact.items():
-        result = log_prob(TILTED.under(sde), x[:200], truncation=truncation, **options)
+        result = log_prob(
+            TILTED.under(sde), x[:200], truncation=truncation, **estimated(**options)
+        )
         assert (result.nats - truth[:200]).abs().max() < 1e-3
         off = truth[:200] - clean[:200]
         assert (result.truncation - off).abs().max() < 0.05 * off.abs().max()
@@ -294,7 +315,7 @@ def test_the_bound_on_the_clean_density(sde: AffineSDE) -> None:
     """Jensen's gap for Gaussian data is the mean KL from q(x | x_e) to the decoder, exactly."""
     x, node = TILTED.sample(2000, seed=6), sde.at(float(sde.time_of(0.5)))
     options = {"prior": TILTED.marginal(sde, sde.T), "divergence": "exact", "t_end": node.t}
-    result = log_prob(TILTED.under(sde), x, truncation="jensen", **options)
+    result = log_prob(TILTED.under(sde), x, truncation="jensen", **estimated(**options))
     gap = TILTED.log_prob(x) - result.nats
     spread = (node.sigma / node.alpha) ** 2
     share = 1 / (1 + spread / torch.linalg.eigvalsh(TILTED.covariance))
@@ -307,9 +328,12 @@ def test_the_bound_on_the_clean_density(sde: AffineSDE) -> None:
 
 def test_prior_mismatch() -> None:
     x = TILTED.sample(8, seed=7)
-    result = log_prob(TILTED.under(VP), x, control=TILTED, divergence="exact")
+    result = log_prob(TILTED.under(VP), x, divergence=Divergence("exact", control=TILTED))
     exact = log_prob(
-        TILTED.under(VP), x, control=TILTED, divergence="exact", prior=TILTED.marginal(VP, 1.0)
+        TILTED.under(VP),
+        x,
+        divergence=Divergence("exact", control=TILTED),
+        prior=TILTED.marginal(VP, 1.0),
     )
     assert (result.nats + result.prior_mismatch - exact.nats).abs().max() < 1e-9
     assert exact.prior_mismatch.abs().max() < 1e-12
@@ -368,10 +392,12 @@ def test_truncated_normal_noise_is_tight_on_discrete_data() -> None:
     x, model = discrete_oracle()
     t = float(VP.time_of(math.log(4 / (LEVELS.bin_width / 2))))  # tau = 4
     options = {"t_end": t, "divergence": "exact", "draws": 5}
-    result = discrete_log_prob(model, x, LEVELS, dequantise="truncated_normal", **options)
+    result = discrete_log_prob(
+        model, x, LEVELS, dequantise="truncated_normal", **estimated(**options)
+    )
     assert result.tau == pytest.approx(4.0)
     assert (result.nats - MASSES.log()).abs().max() < 2e-3
-    wide = discrete_log_prob(model, x, LEVELS, dequantise="uniform", **options)
+    wide = discrete_log_prob(model, x, LEVELS, dequantise="uniform", **estimated(**options))
     assert float((MASSES.log() - wide.nats).mean()) > 0.3  # and uniform noise is not
     assert result.bits_per_dim(LEVELS) == pytest.approx(-result.nats / math.log(2))
     assert result.draws.shape == (5, 8) and bool((result.standard_error < 2e-3).all())
@@ -392,7 +418,12 @@ def test_bounds_lie_below_and_importance_tightens_them(dequantise: str) -> None:
     gaps = []
     for weights in (1, 8):
         result = discrete_log_prob(
-            model, x, LEVELS, dequantise=dequantise, importance=weights, **options
+            model,
+            x,
+            LEVELS,
+            dequantise=dequantise,
+            importance=weights,
+            **estimated(**options),
         )
         gaps.append(float((truth - result.nats).mean()))
         error = float(result.draws.mean(1).std()) / math.sqrt(5)
@@ -424,7 +455,7 @@ def test_samples_beyond_their_budget_are_nan() -> None:
     full = log_prob(RING.under(VP), x)
     limit = int(full.nfe.median())
     with pytest.warns(UnfinishedWarning, match=r"of 16 samples are NaN, stopped before t = 1 "):
-        cut = log_prob(RING.under(VP), x, max_nfe=limit)
+        cut = log_prob(RING.under(VP), x, tolerances=Tolerances(max_nfe=limit))
     over = full.nfe > limit
     assert cut.status == "budget" and bool(over.any()) and not bool(over.all())
     assert torch.equal(cut.nats.isnan(), over)
@@ -457,10 +488,10 @@ def test_refusals() -> None:
         ({"cond": {"label": torch.zeros(3)}}, "cond"),
     ):
         with pytest.raises(ValueError, match=name):
-            log_prob(model, x, **options)
+            log_prob(model, x, **estimated(**options))
     for options in ({"control": RING}, {"prior": 3.0}):
         with pytest.raises(TypeError, match=next(iter(options))):
-            log_prob(model, x, **options)
+            log_prob(model, x, **estimated(**options))
 
     @torch.no_grad()
     def blind(t: Tensor, x: Tensor) -> Tensor:
@@ -486,7 +517,7 @@ def test_refusals_of_discrete_data() -> None:
         ({"dequantise": "normal"}, "dequantise"),
     ):
         with pytest.raises(ValueError, match=name):
-            discrete_log_prob(model, x, LEVELS, **options)
+            discrete_log_prob(model, x, LEVELS, **estimated(**options))
     result = discrete_log_prob(Empirical(x).under(VP), x, LEVELS, t_end=0.1)
     with pytest.raises(ValueError, match="quantisation"):
         result.bits_per_dim(Quantisation(9))
@@ -532,7 +563,13 @@ def test_the_default_prior_is_the_one_that_sampling_starts_from(name: str) -> No
     spread = std * math.sqrt(first / last)
     x = spread * torch.tensor([[0.3], [1.4]], dtype=D)
     truth = torch.distributions.Normal(0.0, spread).log_prob(x[:, 0])
-    found = log_prob(data.under(sde), x, divergence="exact", t_end=end, rtol=1e-7, atol=1e-7)
+    found = log_prob(
+        data.under(sde),
+        x,
+        divergence="exact",
+        t_end=end,
+        tolerances=Tolerances(1e-7, 1e-7),
+    )
     assert (found.nats - truth).abs().max() < 1e-5
     kl = sde.prior_kl(x)
     wanted = torch.distributions.kl_divergence(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from groups import estimated
 from torch import Tensor
 
 from benchmarks import stated_errors
@@ -34,6 +35,7 @@ from scoresde import (
 )
 from scoresde.noise import Independent
 from scoresde.noise.dyadic import DyadicPath
+from scoresde.options import Divergence, Tolerances
 from scoresde.prediction import Prediction
 from scoresde.schedule.grid import log_snr
 from scoresde.solvers import AdaptiveSDE, Unfinished, UnfinishedWarning
@@ -190,7 +192,12 @@ def test_smooth_data_cost_one_look() -> None:
     tried = result.accepted + result.rejected
     assert torch.equal(result.nfe, 2 + 6 * tried)
     assert float(result.nfe.double().mean()) < 30
-    tight = log_prob(data.under(VP), data.sample(32), divergence="exact", rtol=1e-8, atol=1e-8)
+    tight = log_prob(
+        data.under(VP),
+        data.sample(32),
+        divergence="exact",
+        tolerances=Tolerances(1e-8, 1e-8),
+    )
     assert float(tight.nfe.double().mean()) < 70
 
 
@@ -249,9 +256,9 @@ def test_the_next_level_of_the_reverse_sde_by_hand() -> None:
 def test_documented_defaults() -> None:
     for function in (log_prob, discrete_log_prob):
         known = {k: p.default for k, p in inspect.signature(function).parameters.items()}
-        assert (known["rtol"], known["atol"], known["max_nfe"]) == (1e-5, 1e-5, 10_000)
-        assert (known["divergence"], known["probes"]) == ("hutchinson", 1)
-        assert known["probe"] == "rademacher" and known["t_end"] is None
+        assert known["tolerances"] == Tolerances(1e-5, 1e-5, 10_000)
+        assert known["divergence"] == Divergence("hutchinson", 1, "rademacher", None)
+        assert known["t_end"] is None
     assert AdaptiveODE() == AdaptiveODE("dopri5", 1e-5, 1e-5, 0.5, 10_000, False, False)
     assert AdaptiveSDE() == AdaptiveSDE(1e-2, 1e-2, 0.5, 10_000, False)
 
@@ -335,16 +342,16 @@ def test_calls_of_a_likelihood() -> None:
     ):
         for truncation in ("none", "jensen"):
             model = Double()
-            twice = log_prob(model, x, truncation=truncation, **options)
-            once = log_prob(TWO.under(VP), x, truncation=truncation, **options)
+            twice = log_prob(model, x, truncation=truncation, **estimated(**options))
+            once = log_prob(TWO.under(VP), x, truncation=truncation, **estimated(**options))
             assert torch.equal(twice.nfe, 2 * once.nfe)
             # samples look at the ends of their first steps in other calls than their mates
             assert 0 <= model.count - int(twice.nfe.max()) <= 6
             alone = Double()
-            single = log_prob(alone, x[:1], truncation=truncation, **options)
+            single = log_prob(alone, x[:1], truncation=truncation, **estimated(**options))
             assert alone.count == int(single.nfe)
     with pytest.warns(UnfinishedWarning) as told:
-        cut = log_prob(Double(), x, max_nfe=60)
+        cut = log_prob(Double(), x, tolerances=Tolerances(max_nfe=60))
     assert told[0].filename == __file__
     assert int(cut.nfe.max()) <= 60 and bool(cut.nats.isnan().any())
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from groups import stored
 from PIL import Image
 from torch import Tensor, nn
 
@@ -35,6 +36,7 @@ from scoresde import (
 from scoresde.data import load_data, npz, samples
 from scoresde.nets import MLP, UNet
 from scoresde.noise import SCHEME, Independent
+from scoresde.options import Pictures
 from scoresde.sampler import Shards
 from scoresde.sampler.manifest import hash_of, settings_of
 
@@ -72,7 +74,9 @@ def contents(out: Path) -> dict[str, bytes]:
 def write(out: Path, n: int = 23, sampler: ReverseSampler | None = None, **changes: Any) -> Shards:
     options: dict[str, Any] = {"seed": 4, "labels": range(3), "quantisation": BYTES, "shard": 5}
     options |= {"batch_size": 2, "threads": 1} | changes
-    return sample_to(sampler or images(), out, n, options.pop("shape", (1, 8, 8)), **options)
+    return sample_to(
+        sampler or images(), out, n, options.pop("shape", (1, 8, 8)), **stored(**options)
+    )
 
 
 def fork(act: Callable[[], Any]) -> Any:
@@ -116,6 +120,7 @@ def test_processes_that_start_together_by_the_environment(
 TORCHRUN = """
 import sys
 sys.path.insert(0, {tests!r})
+sys.path.insert(0, {root!r})
 from pathlib import Path
 from test_shards import write
 print(write(Path({out!r})))
@@ -126,7 +131,9 @@ print(write(Path({out!r})))
 @POSIX
 def test_torchrun_writes_what_one_process_writes(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
-    text = TORCHRUN.format(tests=str(ROOT / "tests/sampler"), out=str(tmp_path / "many"))
+    text = TORCHRUN.format(
+        root=str(ROOT / "tests"), tests=str(ROOT / "tests/sampler"), out=str(tmp_path / "many")
+    )
     script.write_text(text)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(script)]
@@ -528,7 +535,7 @@ def test_a_folder_reads_back_as_a_data_set(tmp_path: Path, format: str) -> None:
         write(tmp_path / "arrays")
         assert torch.equal(samples(tmp_path / "arrays").load().x, whole.x)
     with pytest.raises(ValueError, match=r"size: expected nothing, for a folder of samples"):
-        load_data(tmp_path, size=4)
+        load_data(tmp_path, pictures=Pictures(size=4))
 
 
 def test_a_shard_reads_back_by_itself(tmp_path: Path) -> None:

@@ -82,11 +82,19 @@ STATED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     # likelihoods and densities
     "log_prob": (
         likelihood.log_prob,
-        {"rtol": 1e-5, "atol": 1e-5, "probes": 1, "probe": "rademacher", "max_nfe": 10_000},
+        {"divergence": likelihood.Divergence(), "tolerances": likelihood.Tolerances()},
+    ),
+    "Divergence": (
+        likelihood.Divergence,
+        {"kind": "hutchinson", "probes": 1, "probe": "rademacher", "control": None},
+    ),
+    "Tolerances": (
+        likelihood.Tolerances,
+        {"rtol": 1e-5, "atol": 1e-5, "max_nfe": 10_000},
     ),
     "discrete_log_prob": (
         likelihood.discrete_log_prob,
-        {"rtol": 1e-5, "atol": 1e-5, "draws": 5, "importance": 1, "dequantise": "uniform"},
+        {"draws": 5, "importance": 1, "dequantise": "uniform"},
     ),
     "elbo": (elbo, {"decoder": "bins", "samples": 4, "proposal": "log_snr"}),
     "FokkerPlanck": (FokkerPlanck, {"flux": "auto", "edge": 1e-4}),

@@ -26,6 +26,7 @@ from scoresde import (
 from scoresde.data import Data, LazyData, Rows, image_folder, npy, npz, samples
 from scoresde.data.samples import ShardRows
 from scoresde.nets import MLP
+from scoresde.sampler import ShardFiles
 from scoresde.training.loader import Loader
 from scoresde.training.stream import Stream
 
@@ -167,7 +168,7 @@ def four_kinds(folder: Path) -> dict[str, LazyData]:
         Image.fromarray(image).save(pictures / f"{number:03d}.png")
     sde = VPSDE()
     sampler = ReverseSampler(sde, Gaussian(torch.zeros(4), torch.eye(4)).under(sde), steps=2)
-    sample_to(sampler, folder / "shards", 96, (4,), shard=8)
+    sample_to(sampler, folder / "shards", 96, (4,), files=ShardFiles(shard=8))
     return {
         "npy": npy(folder / "x.npy"),
         "npz": npz(folder / "x.npz"),
