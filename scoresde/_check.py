@@ -1,4 +1,4 @@
-"""Checks of arguments, and the one form of their messages: which, expected, got, remedy."""
+"""Checks of arguments, and the form of their messages: argument, expected, got, remedy."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ E = TypeVar("E", bound=Exception)
 
 
 class Diverged(FloatingPointError):
-    """A training run has left the finite numbers: its loss, its gradient or its weights."""
+    """The loss, the gradient or the weights of a training run are not finite."""
 
 
 def show(value: object) -> str:
-    """A value as an error prints it: a tensor by dtype and shape, all else by a short repr."""
+    """A value as text for an error: dtype and shape of a tensor, otherwise a short repr."""
     if _is_tensor(value):
         if value.ndim == 0 and value.device.type == "cpu":
             return f"{value.item()!r}"
@@ -69,13 +69,13 @@ def _message(argument: str, expected: str, got: object, remedy: str) -> str:
 
 
 def listed(names: Sequence[object], most: int = 8) -> str:
-    """Numbers or names for a message; of more than `most` the first ones and how many more."""
+    """Numbers or names for a message: the first `most`, and the number of all others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
 
 
 def brief(thing: object) -> str:
-    """A frozen dataclass in one line: tensors by dtype and shape, what is None left out."""
+    """A frozen dataclass in one line, with tensors as dtype and shape and without None."""
     names = (field.name for field in fields(thing) if field.init)  # type: ignore[arg-type]
     held = ((name, getattr(thing, name)) for name in names)
     parts = (f"{name}={show(value)}" for name, value in held if value is not None)
@@ -83,33 +83,33 @@ def brief(thing: object) -> str:
 
 
 def about(error: E, argument: str) -> E:
-    """The error with the argument that it is about, which `argument_of` reads."""
+    """Store in an error the argument that it concerns, for `argument_of`."""
     error.argument = argument  # type: ignore[attr-defined]  # exceptions take attributes
     return error
 
 
 def argument_of(error: BaseException) -> str | None:
-    """The name of the argument that an error of this library is about."""
+    """The name of the argument that an error of this package concerns."""
     return getattr(error, "argument", None)
 
 
 def fail(argument: str, expected: str, got: object, remedy: str) -> ValueError:
-    """A ValueError that says which argument, what was expected, what came, and the remedy."""
+    """A ValueError with the argument, the expected value, the given one and the remedy."""
     return about(ValueError(_message(argument, expected, got, remedy)), argument)
 
 
 def refuse(argument: str, expected: str, got: object, remedy: str) -> ValueError:
-    """As `fail`, with the whole text of `got`, however long."""
+    """Like `fail`, but without shortening `got`."""
     return about(ValueError(f"{argument}: expected {expected}, got {got}; {remedy}"), argument)
 
 
 def wrong_type(argument: str, expected: str, got: object, remedy: str) -> TypeError:
-    """As `fail`, for an argument of the wrong type."""
+    """Like `fail`, for an argument of the wrong type."""
     return about(TypeError(_message(argument, expected, got, remedy)), argument)
 
 
 def diverged(argument: str, expected: str, got: str, remedy: str) -> Diverged:
-    """As `fail`, for a run that has left the finite numbers; `got` is told in full."""
+    """Like `fail`, for a run with values that are not finite; `got` is not shortened."""
     return about(Diverged(f"{argument}: expected {expected}, got {got}; {remedy}"), argument)
 
 
@@ -133,13 +133,13 @@ def _scalar(value: object) -> bool:
 
 
 def _is_tensor(value: object) -> TypeIs[Tensor]:
-    """Whether this is a tensor, which nothing is before torch is loaded."""
+    """Whether this is a tensor; False as long as torch is not loaded."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _boolean(value: object) -> bool:
-    """Whether this is True or False, of Python, numpy or torch: no number is meant by it."""
+    """Whether this is True or False of Python, numpy or torch, which is not a number."""
     kind = str(getattr(value, "dtype", ""))
     return isinstance(value, bool) or kind in ("bool", "torch.bool")
 
@@ -166,7 +166,7 @@ def nonnegative(name: str, value: object, remedy: str = "pass 0 or a number abov
 
 
 def whole(value: object) -> int | None:
-    """`value` as an int: of Python, numpy or a tensor of one integer; else None."""
+    """`value` as an int if it is an integer of Python, numpy or torch; else None."""
     if _boolean(value) or not hasattr(value, "__index__"):
         return None
     try:
@@ -194,7 +194,7 @@ def seed(value: object, name: str = "seed") -> int:
 
 
 def path_of(name: str, value: str | os.PathLike[str]) -> Path:
-    """`value` as a path, in which ~ stands for the user's home folder."""
+    """`value` as a path, with ~ replaced by the user's home folder."""
     try:
         return Path(value).expanduser()
     except TypeError:
@@ -207,7 +207,7 @@ def path_of(name: str, value: str | os.PathLike[str]) -> Path:
 
 
 def choice(name: str, value: object, table: Iterable[str]) -> str:
-    """`value` if it is a key of `table`; else an error that lists the keys and the nearest."""
+    """Return `value` if it is a key of `table`, else raise with the keys and the nearest one."""
     keys = sorted(table)
     if isinstance(value, str) and value in keys:
         return value
@@ -227,7 +227,7 @@ def instance(name: str, value: object, kind: type | tuple[type, ...], remedy: st
 
 
 def floating(name: str, value: object, remedy: str = "convert it with .float()") -> Tensor:
-    """`value` if it is a floating-point tensor."""
+    """Return `value` if it is a floating-point tensor, else raise."""
     if not _is_tensor(value):
         raise wrong_type(name, "a floating-point torch.Tensor", value, "use torch.as_tensor")
     if not value.is_floating_point():
@@ -236,7 +236,7 @@ def floating(name: str, value: object, remedy: str = "convert it with .float()")
 
 
 def same_shape(name: str, value: Tensor, like: Tensor, remedy: str) -> None:
-    """Raise unless `value` has the shape of `like`; shapes only, so no synchronisation."""
+    """Raise unless `value` has the shape of `like`, without synchronisation."""
     if not _is_tensor(value):
         raise wrong_type(name, f"a tensor of shape {tuple(like.shape)}", value, remedy)
     if value.shape != like.shape:
@@ -244,7 +244,7 @@ def same_shape(name: str, value: Tensor, like: Tensor, remedy: str) -> None:
 
 
 def need(module: str, extra: str) -> ModuleType | Any:
-    """Import an optional dependency, or say how to install it."""
+    """Import an optional dependency, or raise with the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, their hashes and locks; nothing else renames files."""
+"""Atomic writes, hashes and locks of files; no other module renames files."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def replacing(place: Path) -> Iterator[Path]:
-    """Yield the path at which to write a file or a folder, which then takes the name `place`.
+    """Yield the path at which to write a file or a folder, which is then renamed to `place`.
 
     It is written under a hidden name beside `place`, flushed to the disk and renamed. After an
-    error nothing of it is left, and what stood at `place` is intact. A process that is killed may
-    leave a half-written one behind, which `sweep` removes. A folder that is replaced stands
-    whole under the name `previous(place)` between the two renames that this takes.
+    error it is removed, and the content of `place` is intact. A process that is killed may leave
+    a half-written one behind, which `sweep` removes. Replacing a folder takes two renames; between
+    them the old folder is complete under the name `previous(place)`.
 
     Args:
-        place: of the file, or of the folder of files; missing folders above it are made.
+        place: the path of the file or folder; missing parent folders are created.
     """
     half = _hidden(place)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def replacing(place: Path) -> Iterator[Path]:
 
 
 def _swap(half: Path, place: Path) -> None:
-    """Rename a folder to the name of another one, which is kept under the name `previous`."""
+    """Rename a folder to the name of another one, which gets the name `previous`."""
     _drop_previous(place)
     os.replace(place, previous(place))
     try:
@@ -81,27 +81,27 @@ def _swap(half: Path, place: Path) -> None:
 
 
 def _hidden(place: Path) -> Path:
-    """A new name beside a place; it has the ending of the place, by which writers go."""
+    """A new name beside a place, with the same suffix, which writers may depend on."""
     return place.with_name(f".{place.name}.{os.urandom(4).hex()}.tmp{place.suffix}")
 
 
 def previous(place: Path) -> Path:
-    """Where the folder that stood at `place` is while it is being replaced."""
+    """The path of the folder at `place` while it is being replaced."""
     return place.with_name(f".{place.name}.previous")
 
 
 def _drop_previous(place: Path) -> None:
-    """Remove the folder that stood at `place` before the one that stands there now."""
+    """Remove the folder that was replaced at `place`."""
     if place.is_dir():
         shutil.rmtree(previous(place), ignore_errors=True)
 
 
 def sweep(folder: Path, names: Collection[str] | None = None) -> list[Path]:
-    """Remove what killed processes left behind in a folder; return what was half-written.
+    """Remove the remainders of killed processes in a folder; return the half-written ones.
 
     Args:
-        folder: where to look, not in its sub-folders; it may be missing.
-        names: of the files and folders that were being written; None for any.
+        folder: the folder, without its sub-folders; it may be missing.
+        names: the names of the files and folders that were being written; None for any.
     """
     halves = []
     for place in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -120,20 +120,20 @@ def sweep(folder: Path, names: Collection[str] | None = None) -> list[Path]:
 
 
 def write(place: Path, content: bytes) -> None:
-    """Write a file of this content; it appears whole or not at all."""
+    """Write a file atomically."""
     with replacing(place) as half:
         half.write_bytes(content)
 
 
 def create(place: Path, content: bytes) -> None:
-    """Write a file if there is none; of processes that do so at once, the first one wins."""
+    """Write a file if there is none; of several processes that do so, the first one wins."""
     half = _hidden(place)
     half.write_bytes(content)
     flush(half)
     try:
-        os.link(half, place)  # which fails if it is there, as a rename would not
+        os.link(half, place)  # fails if the file exists, unlike a rename
     except (FileExistsError, FileNotFoundError):
-        pass  # another process was first, and may have removed this one as left over
+        pass  # another process was first, and may have removed this file as a remainder
     except OSError:  # a file system without links
         os.replace(half, place)
     half.unlink(missing_ok=True)
@@ -141,7 +141,7 @@ def create(place: Path, content: bytes) -> None:
 
 
 def link_folder(source: Path, place: Path) -> None:
-    """Give a folder of files a second name, at which it shares its files where the disk can."""
+    """Give a folder a second name that shares its files if the file system has links."""
     with replacing(place) as half:
         half.mkdir()
         for file in source.iterdir():
@@ -152,7 +152,7 @@ def link_folder(source: Path, place: Path) -> None:
 
 
 def remove(place: Path) -> None:
-    """Remove a file or a folder, if it is there; a half-removed folder never keeps its name."""
+    """Remove a file or a folder if it exists; a partly removed folder never has its name."""
     if place.is_dir():
         gone = _hidden(place)
         os.replace(place, gone)
@@ -162,7 +162,7 @@ def remove(place: Path) -> None:
 
 
 def flush(place: Path) -> None:
-    """Make the disk hold the content of a file, or the names in a folder."""
+    """Flush the content of a file, or the names in a folder, to the disk."""
     posix = os.name == "posix"
     if not posix and place.is_dir():  # elsewhere a folder cannot be opened
         return
@@ -174,9 +174,9 @@ def flush(place: Path) -> None:
 
 
 def lock(file: IO[bytes], byte: int) -> bool:
-    """Lock one byte of an open file for as long as the process lives; False if another has it.
+    """Lock a byte of an open file for the life of the process; False if it is locked.
 
-    Where there are no locks, on Windows and on some file systems, the answer is True.
+    It returns True where locks do not exist, on Windows and on some file systems.
     """
     try:
         import fcntl
@@ -195,11 +195,11 @@ def lock(file: IO[bytes], byte: int) -> bool:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """The object in a JSON file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it holds something else; the message is the reason, for that of the caller.
+        OSError: the file cannot be read.
+        ValueError: it does not contain an object; the message is the reason, for the caller.
     """
     try:
         found = json.loads(file.read_bytes())
@@ -211,12 +211,12 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def write_json(place: Path, value: object) -> None:
-    """Write a value as a JSON file, which appears whole or not at all."""
+    """Write a value as a JSON file atomically."""
     write(place, json.dumps(value, indent=1).encode())
 
 
 def digest(value: object) -> str:
-    """The SHA-256 of a value that JSON holds, whatever the order of its keys."""
+    """The SHA-256 of a value of JSON, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -234,7 +234,7 @@ def sha256(file: Path) -> str:
 
 @contextmanager
 def explained(argument: str, place: Path, intact: str, again: str) -> Iterator[None]:
-    """Raise an error of the system as `unwritten` of a place."""
+    """Re-raise an error of the system as `unwritten`."""
     try:
         yield
     except OSError as error:
@@ -244,20 +244,20 @@ def explained(argument: str, place: Path, intact: str, again: str) -> Iterator[N
 def unwritten(
     argument: str, place: Path, error: Exception, intact: str = "", again: str = "resume"
 ) -> OSError:
-    """The error of a place that cannot be written to, of the same kind as that of the system.
+    """The error of a place that is not writable, of the same class as that of the system.
 
     Args:
-        argument: which one names the place.
+        argument: the argument that names the place.
         place: a file or a folder.
-        error: what the system said.
-        intact: what is still there, for the message.
-        again: what to do once the fault is removed.
+        error: the error of the system.
+        intact: a note on existing files, for the message.
+        again: the action after the fault is removed.
     """
     number = getattr(error, "errno", None) or errno.EIO
     remedy = f"free some space, raise the quota or choose another disk, and {again}"
     if number in DENIED:
         remedy = (
-            f"mend the permissions or choose a folder that this user may write to, and {again}"
+            f"correct the permissions or choose a folder that this user may write to, and {again}"
         )
     got = f"{type(error).__name__}: {error}"
     kept = f"{intact}: " if intact else ""

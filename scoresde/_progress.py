@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal or in a notebook, and lines where nobody watches."""
+"""Progress of long tasks: a bar on a terminal or in a notebook, lines in other output."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Protocol, TextIO, final
 __all__ = ["EVERY", "Lines", "Progress", "progress"]
 
 EVERY = 10.0
-"""Seconds between two lines in a file of output, which keeps all of them."""
+"""Seconds between two lines in a file of output."""
 
 
 class Progress(Protocol):
-    """What is told of the work as it is done."""
+    """A display of progress."""
 
     def update(self, n: int = 1) -> object:
-        """Note n more units."""
+        """Add n units."""
 
     def set_postfix_str(self, s: str) -> object:
         """Show a text beside the count."""
 
     def close(self) -> object:
-        """The work has ended."""
+        """End the display."""
 
 
 @final
 class Lines:
-    """A line every ten seconds: the share done, the note, and an estimate of the time left.
+    """A line every ten seconds: the completed share, the note, and the estimated time left.
 
     Args:
-        total: units of work.
-        label: what is being done.
-        unit: the units, in the plural.
-        initial: units that were done before.
-        file: where the lines go.
+        total: number of units.
+        label: name of the task.
+        unit: name of the units, in the plural.
+        initial: number of units completed before.
+        file: the file of the lines.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class Lines:
 def progress(
     total: int, label: str, unit: str, *, shown: bool = True, initial: int = 0, position: int = 0
 ) -> Progress:
-    """Something to tell of the work: a tqdm bar where it is watched, else lines on stderr.
+    """A display of progress: a tqdm bar on a terminal or in a notebook, else lines on stderr.
 
     Args:
-        total: units of work.
-        label: what is being done.
-        unit: the units, in the plural.
+        total: number of units.
+        label: name of the task.
+        unit: name of the units, in the plural.
         shown: whether to show anything.
-        initial: units that were done before.
-        position: the line of the bar, where several processes have one each.
+        initial: number of units completed before.
+        position: the line of the bar, if several processes have one each.
     """
     if shown and not _watched():
         return Lines(total, label, unit, initial)
@@ -92,7 +92,7 @@ def progress(
 
 
 def _watched() -> bool:
-    """Is stderr a terminal, or the output of a cell in a notebook?"""
+    """Whether stderr is a terminal, or the output of a cell in a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 

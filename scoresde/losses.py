@@ -347,8 +347,8 @@ def dsm_loss(
     kind, weigh = _weighting(weighting)
     time = TIME if time is None else time
     instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
-    known = summary_of(model)
-    scale = getattr(model, "sigma_data", None) if known is None else known.std
+    data = summary_of(model)
+    scale = getattr(model, "sigma_data", None) if data is None else data.std
     if scale:
         time = time.scaled(scale)
     if generator is not None:
@@ -385,7 +385,7 @@ class _Drawn(Node):
 
     def __init__(self, sde: AffineSDE, t: Tensor, like: Tensor) -> None:
         if t.shape != like.shape[:1]:
-            remedy = "return as many as the sampler is asked for"
+            remedy = "return as many as requested"
             raise fail("time", f"times of shape ({len(like)},)", t, remedy)
         moved = _moved(t, like)
         if moved.device.type == "cpu":  # on an accelerator this would force a synchronisation

@@ -196,7 +196,7 @@ def compare(
         samples={place: firsts[k] for place, k in enumerate(order)},
         reference=exact[0][:kept].cpu() if exact else None,
         target=None if target is None else target[:kept].cpu(),
-        spread=_spread(exact if target is None else [target]),
+        std=_std(exact if target is None else [target]),
     )
 
 
@@ -362,7 +362,7 @@ def _distances(
     return values, Floor(limit, one.floor_mean, what)
 
 
-def _spread(sets: Sequence[Tensor]) -> float:
+def _std(sets: Sequence[Tensor]) -> float:
     """The root mean square over entries of the standard deviations of samples."""
     x = torch.cat([one.flatten(1).double().cpu() for one in sets])
     return float(x.var(0, correction=0).mean().sqrt())

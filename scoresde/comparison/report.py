@@ -1,4 +1,4 @@
-"""A comparison as one HTML file: text, tables and embedded figures, nothing else."""
+"""The report of a comparison: one HTML file of text, tables and embedded figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from scoresde._check import need
-from scoresde.comparison.rows import NOT_TOLD, Results, Row, count, short
+from scoresde.comparison.rows import AT_FLOOR, Results, Row, count, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,20 +24,20 @@ NAMES = {"error": "RMS error", "distance": "distance"}
 
 
 class Picture(NamedTuple):
-    """An image that holds its own data: its width in pixels, its source and its caption."""
+    """An embedded image: its width in pixels, its source and its caption."""
 
     width: int
     source: str
     text: str
 
 
-def page(found: Results, title: str, low: float, high: float) -> str:
-    """The whole page as text; its words and its layout stand in `report.html`."""
+def page(results: Results, title: str, low: float, high: float) -> str:
+    """The page as text; the template is `report.html`."""
     from jinja2 import Environment, PackageLoader
 
     need("matplotlib", "")
-    head, body = found.cells()
-    chosen = _chosen(found)
+    head, body = results.cells()
+    chosen = _chosen(results)
     template = Environment(
         loader=PackageLoader("scoresde", "comparison"),
         autoescape=True,
@@ -46,64 +46,66 @@ def page(found: Results, title: str, low: float, high: float) -> str:
     ).get_template("report.html")
     return template.render(
         title=title,
-        found=found,
-        about={name: str(value) for name, value in found.about.items() if name != "command"},
-        command=found.about.get("command"),
-        solvers=len({row.solver for row in found.rows}),
-        recommended=[_recommended(found, measure) for measure in found.measures],
-        curves=list(_curves(found)),
+        results=results,
+        about={name: str(value) for name, value in results.about.items() if name != "command"},
+        command=results.about.get("command"),
+        solvers=len({row.solver for row in results.rows}),
+        recommended=[_recommended(results, measure) for measure in results.measures],
+        curves=list(_curves(results)),
         head=head,
         body=[[cell.removesuffix(" *") for cell in row] for row in body],
-        front={found.rows.index(row) for name in found.measures for row in found.front(name)},
-        not_told=NOT_TOLD if any("≤" in cell for line in body for cell in line) else "",
-        strips=list(_strips(found, chosen, low, high)),
-        cloud=_cloud(found, chosen),
+        front={
+            results.rows.index(row) for name in results.measures for row in results.front(name)
+        },
+        at_floor=AT_FLOOR if any("≤" in cell for line in body for cell in line) else "",
+        strips=list(_strips(results, chosen, low, high)),
+        cloud=_cloud(results, chosen),
         short=short,
     )
 
 
-def _recommended(found: Results, measure: str) -> dict[str, Any]:  # what the template shows
-    """The Pareto front of a measure as a table, or why there is no advice."""
-    rows = found.front(measure)
-    grids = ["grid"] if len({row.grid for row in found.rows}) > 1 else []
+def _recommended(results: Results, measure: str) -> dict[str, Any]:  # what the template shows
+    """The Pareto front of a measure as a table, or the reason why there is none."""
+    rows = results.front(measure)
+    grids = ["grid"] if len({row.grid for row in results.rows}) > 1 else []
     body = []
     for row in rows:
         known = row.method != row.solver and row.method.isidentifier()
         name = f"{row.solver} ({row.method})" if known else row.solver
         line = [str(row.nfe), name, *([row.grid] if grids else []), count(row)]
-        body.append([*line, found.show(row, measure), short(row.seconds)])
+        body.append([*line, results.show(row, measure), short(row.seconds)])
     return {
         "name": NAMES[measure],
-        "why": found.no_advice(measure),
+        "why": results.no_advice(measure),
         "head": ["at most this many calls", "solver", *grids, "steps", NAMES[measure], "seconds"],
         "body": body,
-        "floor": next((row for row in rows if found.at_floor(row, measure)), None),
+        "floor": next((row for row in rows if results.at_floor(row, measure)), None),
     }
 
 
-def _curves(found: Results) -> Iterator[Picture]:
+def _curves(results: Results) -> Iterator[Picture]:
     from scoresde.plot import quality_against_nfe
 
     units = {"error": "RMS error (units of the data)", "distance": "distance between sets"}
     names = {"error": "error of the reference", "distance": "between halves of the reference"}
-    if found.about.get("distance from", "").endswith("of data"):
+    if results.about.get("distance from", "").endswith("of data"):
         names["distance"] = "real data against real data"
-    for measure in found.measures:
-        floor, ranked = found.floors[measure], found.ranked(measure)
-        lines = list(dict.fromkeys(_line(found, row) for row in ranked))
-        # In an order that is the same in all figures, and so in the same colours.
+    for measure in results.measures:
+        floor, ranked = results.floors[measure], results.ranked(measure)
+        lines = list(dict.fromkeys(_line(results, row) for row in ranked))
+        # The same order, and so the same colours, in all figures.
         shown = sorted(
-            (row for row in ranked if _line(found, row) in lines[:SHOWN]),
-            key=lambda row: (row.process, _line(found, row)),
+            (row for row in ranked if _line(results, row) in lines[:SHOWN]),
+            key=lambda row: (row.process, _line(results, row)),
         )
         costs: dict[str, Callable[[Row], float]] = {
             "network evaluations per sample (NFE)": lambda row: row.nfe,
-            f"seconds for {found.about.get('samples', 'the batch').split(' of')[0]} samples": (
+            f"seconds for {results.about.get('samples', 'the batch').split(' of')[0]} samples": (
                 lambda row: row.seconds
             ),
         }
         for xlabel, cost in costs.items():
-            points = [(_line(found, r), cost(r), max(getattr(r, measure), 1e-16)) for r in shown]
+            points = [(_line(results, r), cost(r), max(getattr(r, measure), 1e-16)) for r in shown]
             near = floor.mean > FAR * min(point[2] for point in points)
             figure = quality_against_nfe(
                 points,
@@ -112,17 +114,17 @@ def _curves(found: Results) -> Iterator[Picture]:
                 xlabel=xlabel,
                 ylabel=units[measure],
             )
-            yield _image(figure, "svg", _caption(found, measure, xlabel, len(lines), near))
+            yield _image(figure, "svg", _caption(results, measure, xlabel, len(lines), near))
 
 
-def _line(found: Results, row: Row) -> str:
-    """The name of a line of a figure: with the grid, if the solver was tried on several."""
-    alike = {r.grid for r in found.rows if (r.solver, r.steps) == (row.solver, row.steps)}
+def _line(results: Results, row: Row) -> str:
+    """The name of a line in a figure, with the grid if the solver ran on several."""
+    alike = {r.grid for r in results.rows if (r.solver, r.steps) == (row.solver, row.steps)}
     return f"{row.solver}, {row.grid}" if len(alike) > 1 else row.solver
 
 
-def _caption(found: Results, measure: str, xlabel: str, lines: int, near: bool) -> str:
-    floor = found.floors[measure]
+def _caption(results: Results, measure: str, xlabel: str, lines: int, near: bool) -> str:
+    floor = results.floors[measure]
     text = f"{NAMES[measure].capitalize() if measure != 'error' else NAMES[measure]} against "
     text += f"{xlabel}, both axes logarithmic; lower and further left is better. "
     where = "Dashed" if near else "Far below the picture"
@@ -134,16 +136,16 @@ def _caption(found: Results, measure: str, xlabel: str, lines: int, near: bool) 
     return text
 
 
-def _chosen(found: Results) -> list[int]:
-    """Rows with few steps and with more, of the best solvers, by number."""
+def _chosen(results: Results) -> list[int]:
+    """The numbers of rows of the best solvers, with few steps and with more."""
     names: set[str] = set()
-    for measure in found.measures:
+    for measure in results.measures:
         for process, most in (("ode", 3), ("sde", 1)):
-            rows = [row for row in found.ranked(measure) if row.process == process]
+            rows = [row for row in results.ranked(measure) if row.process == process]
             names |= set(list(dict.fromkeys(row.solver for row in rows))[:most])
-    counts = sorted({row.steps for row in found.rows if row.steps is not None})
+    counts = sorted({row.steps for row in results.rows if row.steps is not None})
     wanted = {*counts[:1], *counts[len(counts) // 2 :][:1]}
-    kept = [k for k, row in enumerate(found.rows) if row.solver in names and row.steps in wanted]
+    kept = [k for k, row in enumerate(results.rows) if row.solver in names and row.steps in wanted]
     return kept[:10] or [0]
 
 
@@ -151,38 +153,38 @@ def _title(row: Row) -> str:
     return f"{row.solver}, {row.nfe} NFE"
 
 
-def _clouds(found: Results, chosen: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
-    if found.reference is not None:
-        yield "reference", found.reference[:, :2]
-    if found.target is not None:
-        yield "compared with", found.target[:, :2]
+def _clouds(results: Results, chosen: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+    if results.reference is not None:
+        yield "reference", results.reference[:, :2]
+    if results.target is not None:
+        yield "compared with", results.target[:, :2]
     for k in chosen:
-        yield _title(found.rows[k]), found.samples[k][:, :2]
+        yield _title(results.rows[k]), results.samples[k][:, :2]
 
 
-def _cloud(found: Results, chosen: Sequence[int]) -> Picture | None:
-    """Points in the plane, of the chosen rows; None for other samples."""
+def _cloud(results: Results, chosen: Sequence[int]) -> Picture | None:
+    """A figure of points in two dimensions for the chosen rows; None for other samples."""
     from scoresde.plot import scatter
 
-    first = found.samples[chosen[0]]
+    first = results.samples[chosen[0]]
     if first.ndim != 2 or first.shape[1] < 2:
         return None
     what = "The first two coordinates of the samples" if first.shape[1] > 2 else "Samples"
-    figure = scatter(dict(_clouds(found, chosen)), columns=3)
+    figure = scatter(dict(_clouds(results, chosen)), columns=3)
     return _image(figure, "png", f"{what}, all from the same noise, on the same axes.")
 
 
 def _strips(
-    found: Results, chosen: Sequence[int], low: float, high: float
+    results: Results, chosen: Sequence[int], low: float, high: float
 ) -> Iterator[dict[str, Any]]:  # what the template shows
-    """Images side by side, of the chosen rows; none for other samples."""
+    """Rows of images for the chosen rows; none for other samples."""
     from scoresde.plot import image_grid
 
-    first = found.samples[chosen[0]]
+    first = results.samples[chosen[0]]
     if first.ndim != 4 or first.shape[1] not in (1, 3):
         return
-    sets = [] if found.reference is None else [("reference", found.reference)]
-    sets += [(_title(found.rows[k]), found.samples[k]) for k in chosen]
+    sets = [] if results.reference is None else [("reference", results.reference)]
+    sets += [(_title(results.rows[k]), results.samples[k]) for k in chosen]
     for name, images in sets:
         figure = image_grid(images[:ACROSS], columns=ACROSS, low=low, high=high)
         yield {"name": name, "picture": _image(figure, "png", f"samples of {name}")}
@@ -192,7 +194,7 @@ def _image(figure: Figure, kind: str, text: str) -> Picture:
     import matplotlib
 
     file = io.BytesIO()
-    # Letters as outlines: the reader may lack the font that they were set in.
+    # Text is drawn as outlines, since the reader may not have the font.
     with matplotlib.rc_context({"svg.fonttype": "path"}):
         figure.savefig(file, format=kind, dpi=144, facecolor="white")
     mime = "svg+xml" if kind == "svg" else "png"

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, positive_int
 
-__all__ = ["NOT_TOLD", "Floor", "Results", "Row", "count", "ordered", "short"]
+__all__ = ["AT_FLOOR", "Floor", "Results", "Row", "count", "ordered", "short"]
 
 
 LIMITS = {"error": 0.1, "distance": 0.5}
 """No solver is recommended if the floor exceeds this share of the samples' deviation."""
 
-NOT_TOLD = (
-    "≤: at the floor, where so few samples, or this reference, tell no difference; that is no "
-    "proof that there is none: more samples see more."
+AT_FLOOR = (
+    "≤: at the floor, below which these samples and this reference cannot distinguish solvers; "
+    "more samples may reveal a difference."
 )
 
 REMEDIES = {
@@ -93,7 +93,7 @@ class Results:
         samples: row number -> its first samples, (K, *D), all from the same noise.
         reference: the same samples of the reference; None if only SDEs were compared.
         target: samples of the target set of "distance"; None if there is no distance.
-        spread: standard deviation of the reference or target samples, root mean square over their
+        std: standard deviation of the reference or target samples, root mean square over their
             entries; None if it was not measured.
     """
 
@@ -104,7 +104,7 @@ class Results:
     samples: Mapping[int, Tensor]
     reference: Tensor | None
     target: Tensor | None
-    spread: float | None = None
+    std: float | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -123,11 +123,11 @@ class Results:
         """
         name = self.measure(measure)
         floor, limit = self.floors[name].value, LIMITS[name]
-        if self.spread is None or floor <= limit * self.spread:
+        if self.std is None or floor <= limit * self.std:
             return None
         return (
             f"no solver is recommended by {name}: its floor, {short(floor)}, is above "
-            f"{limit:g} of the samples' own standard deviation, {short(self.spread)}; "
+            f"{limit:g} of the samples' own standard deviation, {short(self.std)}; "
             + REMEDIES[name]
         )
 
@@ -217,7 +217,7 @@ class Results:
         if any(self.front(name) for name in self.measures):
             notes.append("*: no row with as few network evaluations (NFE) is better.")
         if any("≤" in cell for line in body for cell in line):
-            notes.append(NOT_TOLD)
+            notes.append(AT_FLOOR)
         notes += [w[0].upper() + w[1:] + "." for n in self.measures if (w := self.no_advice(n))]
         notes += [f"{solver}: {why}" for solver, why in self.failed]
         return "\n".join([*lines, "", *notes])

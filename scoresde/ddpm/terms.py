@@ -20,7 +20,7 @@ class BoundTerms:
     Attributes:
         prior: L_T, (B,), KL(q(x_N | x_0), N(0, I)).
         steps: (N - 1, B); row k is L_{k+1}, the KL of the step from x_{k+2} to x_{k+1}.
-        reconstruction: L_0, (B,), of the decoder that was asked for.
+        reconstruction: L_0, (B,), the term of the decoder.
     """
 
     prior: Tensor

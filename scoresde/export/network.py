@@ -127,5 +127,5 @@ def _inputs(
         x = x * (node.alpha**2 + node.sigma**2) ** 0.5
     if not network.classes:
         return x, t
-    known = torch.tensor([*([] if null is None else [null]), *range(network.classes)])
-    return x, t, known[torch.arange(len(times)) % len(known)]
+    labels = torch.tensor([*([] if null is None else [null]), *range(network.classes)])
+    return x, t, labels[torch.arange(len(times)) % len(labels)]

@@ -148,7 +148,7 @@ def compare_sets(
     names = tuple(dict.fromkeys(choice("metrics", name, METRICS) for name in metrics))
     repeats = positive_int("repeats", repeats)
     if repeats < 2:
-        raise fail("repeats", "at least 2", repeats, "a spread needs two numbers")
+        raise fail("repeats", "at least 2", repeats, "a standard deviation needs two values")
     if "nearest" in names and train is None:
         raise fail("train", "the training set, for 'nearest'", train, "pass it or drop 'nearest'")
     points = {"samples": samples, "held_out": held_out}

@@ -1,4 +1,4 @@
-"""A judge of small labelled images: a classifier, and what its features say of samples."""
+"""A judge of small labelled images: a classifier, and metrics in its feature space."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["Judge", "Quality"]
 
 @dataclass(frozen=True)
 class Quality:
-    """What a `Judge` says of samples, each number beside the same number for real data.
+    """The metrics of a `Judge` for samples, each beside its value for real data.
 
     Attributes:
         frechet: `frechet_distance` of the samples' features to the held-out ones.
-        frechet_real: of the training features to the held-out ones, at the same `count`: what
-            fresh real data would score. A perfect model is near it, not at 0, and may be below.
+        frechet_real: that of the training features to the held-out ones, at the same `count`, the
+            value for new real data. A perfect model is near it, not at 0, and may be below.
         balance: total variation between the classes assigned to samples and to held-out data.
         nearest: median distance of the samples to their nearest training image, in model units.
-        nearest_real: the same of held-out images. A `nearest` well below it is memorisation, one
-            well above it means noise or blur.
+        nearest_real: the same for held-out images. A `nearest` far below it means memorisation,
+            one far above it noise or blur.
         confidence: mean probability of the class the judge assigns to a sample.
         confidence_real: the same for held-out images.
         count: number of images on each side of every comparison.
@@ -54,20 +54,20 @@ class Judge(nn.Module):
 
     `Judge.fit` trains a multilayer perceptron on flattened pixels, in half a second for 900
     digits; `Judge.fit_convolutional` a convolutional network, in minutes for 60,000 images of
-    28 x 28 pixels on two cores. Weights go through safetensors as those of any module. The
+    28 x 28 pixels on two cores. Weights can be saved as safetensors like those of any module. The
     features are scaled so that their total variance over the training set is 1: a Frechet
     distance of 0.01 is then 1 % of the variance of real data.
 
-    What it cannot do. It is trained on the training half, the very images a generative model is
-    trained on, so training features are those of images it has seen; on the digits that does not
-    show in the distance between halves. It is blind to what does not matter for the class: weak
-    pixel noise hardly moves its features, and shows in `nearest` instead. Its distances compare
-    models judged by the same judge on the same number of images. They are not an FID, which is
-    defined by the Inception network and would mean nothing on such images.
+    Limitations: it is trained on the training half, as the generative model is, so training
+    features are those of known images; on the digits this has no visible effect on the distance
+    between halves. It ignores details that do not matter for the class: weak pixel noise hardly
+    changes its features, but changes `nearest`. Its distances compare models judged by the same
+    judge on the same number of images. They are not an FID, which is defined by the Inception
+    network and would be meaningless for such images.
 
     Args:
-        body: from images to their hidden activations (B, F).
-        head: from these to the logits (B, K), K >= 2.
+        body: the map from images to their hidden activations (B, F).
+        head: the map from these to the logits (B, K), K >= 2.
 
     Example:
         >>> from sklearn.datasets import load_digits
@@ -91,18 +91,18 @@ class Judge(nn.Module):
 
     @classmethod
     def fit(cls, x: Array, labels: Array, *, seed: int = 0) -> Judge:
-        """Train a perceptron in float64: 128 and 32 hidden units, L-BFGS on all of the data.
+        """Train a perceptron in float64: 128 and 32 hidden units, L-BFGS on all data.
 
-        Deterministic for a seed on one machine.
+        The result is deterministic for a seed on one machine.
 
         Args:
-            x: (N, *D) images in model units, better the training half than all of the data.
-            labels: (N,) integers 0 ... K - 1, K >= 2, every class present.
-            seed: of the initial weights.
+            x: (N, *D) images in model units, preferably the training half of the data.
+            labels: (N,) integers 0 ... K - 1, K >= 2, with every class present.
+            seed: seed of the initial weights.
 
         Raises:
-            TypeError: labels that are not integers.
-            ValueError: lengths differ, a class is missing, or numbers that are not finite.
+            TypeError: labels are not integers.
+            ValueError: lengths differ, a class is missing, or numbers are not finite.
             ImportError: scikit-learn is not installed.
         """
         rows, label = rows_of("x", x), labels_of(labels)
@@ -117,7 +117,7 @@ class Judge(nn.Module):
         network.fit(rows.numpy(), label.numpy())
         weights = [torch.as_tensor(matrix).double().T for matrix in network.coefs_]
         biases = [torch.as_tensor(vector).double() for vector in network.intercepts_]
-        if len(present) == 2:  # scikit-learn keeps one logit then, against 0
+        if len(present) == 2:  # scikit-learn has a single logit then, relative to 0
             weights[-1] = torch.cat([torch.zeros_like(weights[-1]), weights[-1]])
             biases[-1] = torch.cat([torch.zeros_like(biases[-1]), biases[-1]])
         layers = list(map(_linear, weights, biases))
@@ -128,10 +128,10 @@ class Judge(nn.Module):
     def convolutional(
         cls, channels: int, classes: int, *, width: int = 32, features: int = 128
     ) -> Judge:
-        """An untrained convolutional judge of images from 8 x 8 pixels on, to load weights into.
+        """An untrained convolutional judge of images of at least 8 x 8 pixels, to load weights.
 
-        Three 3 x 3 convolutions with batch normalisation, halved twice, the mean over 2 x 2
-        regions, and a hidden layer.
+        It has three 3 x 3 convolutions with batch normalisation and two halvings, the mean over
+        2 x 2 regions, and a hidden layer.
 
         Args:
             channels: channels of the images.
@@ -140,7 +140,7 @@ class Judge(nn.Module):
             features: length of the feature vector.
 
         Raises:
-            TypeError, ValueError: a size that is no positive integer, fewer than two classes.
+            TypeError, ValueError: a size is not a positive integer, or there is only one class.
         """
         if positive_int("classes", classes) < 2:
             raise fail("classes", "at least 2", classes, "there is nothing to tell apart")
@@ -173,21 +173,22 @@ class Judge(nn.Module):
         features: int = 128,
         seed: int = 0,
     ) -> Judge:
-        """Train a convolutional judge: AdamW, a learning rate that rises and falls once.
+        """Train a convolutional judge by AdamW, with a one-cycle learning rate.
 
         Args:
-            x: (N, C, H, W) images in model units, on the device where it is to be trained.
+            x: (N, C, H, W) images in model units, on the device of the training.
             labels: (N,) integers 0 ... K - 1.
             classes: K; the largest label + 1 by default.
-            epochs: passes over the images.
-            batch_size: images a step.
+            epochs: number of passes over the images.
+            batch_size: number of images in a step.
             lr: the highest learning rate.
-            width, features: as of `convolutional`.
-            seed: of the initial weights and of the order; the global random state stays as it is.
+            width, features: see `convolutional`.
+            seed: seed of the initial weights and of the order; the global random state does not
+                change.
 
         Raises:
-            TypeError: labels that are not integers, images that are not floats.
-            ValueError: no images (N, C, H, W), lengths differ, a label out of range.
+            TypeError: labels are not integers, or images are not floats.
+            ValueError: images are not (N, C, H, W), lengths differ, or a label is out of range.
         """
         _images(x)
         label = labels_of(labels).to(x.device)
@@ -216,7 +217,7 @@ class Judge(nn.Module):
         return judge._scaled(x)
 
     def _scaled(self, x: Tensor) -> Judge:
-        """This judge in evaluation mode, with features of total variance 1 on its images."""
+        """The judge in evaluation mode, its features scaled to total variance 1 on the images."""
         self.eval()
         variance = float(self.features(x).var(0).sum())
         if not math.isfinite(variance) or variance == 0 or bool((x == x[:1]).all()):
@@ -238,15 +239,15 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def features(self, x: Array, batch_size: int = 1000) -> Tensor:
-        """Last hidden activations (N, F) of images, scaled, float64 on the CPU.
+        """Scaled last hidden activations (N, F) of images, float64 on the CPU.
 
         Args:
             x: (N, *D) images as in training, in model units.
-            batch_size: images at a time.
+            batch_size: number of images in one pass.
 
         Raises:
-            ValueError: images of another size than the judge was trained on, or not finite; the
-                judge is in training mode, where one image changes what is said of another.
+            ValueError: images have another size than in training or are not finite, or the judge
+                is in training mode, where results of an image depend on other images.
         """
         return self._hidden(x, batch_size).double().cpu() * self.scale.double().cpu()
 
@@ -255,7 +256,7 @@ class Judge(nn.Module):
         """Probability (N, K) of every class for images (N, *D), float64 on the CPU.
 
         Raises:
-            ValueError: as `features`.
+            ValueError: see `features`.
         """
         logits: Tensor = self.head(self._hidden(x, batch_size))
         return logits.double().softmax(dim=1).cpu()
@@ -264,20 +265,20 @@ class Judge(nn.Module):
         """The most probable class (N,), int64 on the CPU, of images (N, *D).
 
         Raises:
-            ValueError: as `features`.
+            ValueError: see `features`.
         """
         return self.probabilities(x, batch_size).argmax(dim=1)
 
     def accuracy(self, x: Array, labels: Array) -> float:
-        """Share of images (N, *D) whose label (N,) the judge finds.
+        """Share of images (N, *D) that the judge classifies as their labels (N,).
 
         Raises:
-            TypeError: labels that are not integers.
-            ValueError: lengths differ; as `features`.
+            TypeError: labels are not integers.
+            ValueError: lengths differ; see `features`.
         """
-        found, label = self.classify(x), labels_of(labels)
-        same_shape("labels", label, found, "pass one label per image")
-        return float((found == label).double().mean())
+        predicted, label = self.classify(x), labels_of(labels)
+        same_shape("labels", label, predicted, "pass one label per image")
+        return float((predicted == label).double().mean())
 
     def _hidden(self, x: Array, batch_size: int) -> Tensor:
         """Hidden activations (N, F) of images (N, *D), before they are scaled."""
@@ -298,20 +299,20 @@ class Judge(nn.Module):
         return torch.cat([self.body(part.to(first.weight)) for part in parts])
 
     def compare(self, samples: Array, held_out: Array, train: Array, *, seed: int = 0) -> Quality:
-        """Samples against held-out data, beside the training half against the same held-out data.
+        """Compare samples, and the training half, with the same held-out data.
 
-        All three sets are cut to the size of the smallest, at random, because a distance between
-        sets depends on the number of images: smaller sets look further apart. Only the nearest
-        image is sought in the whole of `train`, for the samples and the held-out images alike.
+        All three sets are reduced to the size of the smallest at random, because distances
+        between sets depend on the number of images: smaller sets have larger distances. Only the
+        nearest image is searched in all of `train`, for samples and held-out images alike.
 
         Args:
             samples: (N, *D) images of the model, in model units.
-            held_out: (M, *D) real images that neither the model nor the judge has seen.
-            train: (L, *D) the images the model was trained on.
-            seed: of the cut.
+            held_out: (M, *D) real images that were used for neither the model nor the judge.
+            train: (L, *D) the training images of the model.
+            seed: seed of the reduction.
 
         Raises:
-            ValueError: unequal D, fewer than two images, or numbers that are not finite.
+            ValueError: D differs, there are fewer than two images, or numbers are not finite.
         """
         sets = {"samples": samples, "held_out": held_out, "train": train}
         rows = {name: rows_of(name, value, least=2) for name, value in sets.items()}
@@ -350,7 +351,7 @@ def _convolution(ins: int, outs: int) -> tuple[nn.Module, ...]:
 
 
 def _batches(samples: int, size: int, epochs: int, seed: int) -> Iterator[Tensor]:
-    """Rows of batches, in a new order at every epoch."""
+    """Rows of batches, in a new order in every epoch."""
     generator = seeded(seed)
     for _ in range(epochs):
         yield from torch.split(torch.randperm(samples, generator=generator, device="cpu"), size)

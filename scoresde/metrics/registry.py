@@ -1,4 +1,4 @@
-"""The metrics that `compare_sets` knows by name."""
+"""The registry of metrics of `compare_sets`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["METRICS", "Metric", "Pair"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sets to compare, with the options that some metrics take.
+    """Two sets to compare, with the options of some metrics.
 
     Args:
         samples, real: (n, D) each.
-        bandwidth: of the kernel of MMD.
-        k: neighbours of precision, recall, density and coverage.
-        seed: of metrics that draw.
+        bandwidth: the bandwidth of the MMD.
+        k: the number of neighbours for precision, recall, density and coverage.
+        seed: the seed of metrics that draw random numbers.
     """
 
     samples: Tensor
@@ -36,18 +36,18 @@ class Pair:
 
     @cached_property
     def balls(self) -> PRDC:
-        """Precision, recall, density and coverage, which share their distances."""
+        """Precision, recall, density and coverage, computed from the same distances."""
         return prdc(self.samples, self.real, k=self.k)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number for two sets of points.
+    """A metric of two sets of points.
 
     Args:
-        measure: the number.
-        good: whether a good model has a "low" or a "high" one.
-        usual: whether `compare_sets` takes it unless asked for others.
+        measure: the function of a pair that computes it.
+        good: whether a good model has a "low" or a "high" value.
+        usual: whether it is among the default metrics of `compare_sets`.
     """
 
     measure: Callable[[Pair], float]
@@ -71,9 +71,9 @@ METRICS: dict[str, Metric] = {
     "recall": Metric(lambda p: p.balls.recall, "high"),
     "density": Metric(lambda p: p.balls.density, "high"),
     "coverage": Metric(lambda p: p.balls.coverage, "high"),
-    # `compare_sets` takes the median, by the bootstrap and over the training set instead
+    # `compare_sets` replaces this by a bootstrapped median over the training set
     "nearest": Metric(
         lambda p: float(nearest_distance(p.samples, p.real).median()), "high", usual=False
     ),
 }
-"""Name -> metric. Those that a user registers are measured in the same way."""
+"""Name -> metric. `compare_sets` treats metrics that a user registers in the same way."""

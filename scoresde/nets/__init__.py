@@ -10,9 +10,9 @@ from scoresde.nets.uvit import UViT
 __all__ = ["MLP", "NETS", "FourierFeatures", "TimeEmbedding", "UNet", "UViT"]
 
 NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "uvit": UViT}
-"""Name -> network with a `config` of its arguments: what checkpoints and the command line build.
+"""Name -> network with a `config` of its arguments, for checkpoints and the command line.
 
 The command line passes `dim` for vectors (D,), `channels` and `size` for images (C, H, W), and
-`classes`, as far as a network takes them. One that takes `dim` is for vectors, any other for
+`classes`, if the network has these arguments. A network with `dim` is for vectors, any other for
 images.
 """

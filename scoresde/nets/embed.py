@@ -97,9 +97,9 @@ class LabelEmbedding(nn.Module):
         if label is None:
             return self.table.weight[self.null].expand(batch, -1)
         # a label beyond the classes must fail and not read the row of "no label"
-        known = torch.where(label < self.null, label, label + 1)
-        row: Tensor = self.table(torch.where(label < 0, self.null, known))
-        return row
+        rows = torch.where(label < self.null, label, label + 1)
+        vectors: Tensor = self.table(torch.where(label < 0, self.null, rows))
+        return vectors
 
 
 @final

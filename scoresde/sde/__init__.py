@@ -31,4 +31,4 @@ SDES: dict[str, type[AffineSDE]] = {
     "edm": EDMSDE,
     "flow": FlowSDE,
 }
-"""Name -> family, a dataclass of numbers: what checkpoints and the command line build by name."""
+"""Name -> family, a dataclass of numbers, which checkpoints and the command line build by name."""

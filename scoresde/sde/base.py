@@ -311,8 +311,8 @@ class AffineSDE(SDE):
             f"{alpha:.2g} x_0 beside noise of {sigma:.2g}, "
             f"but sampling starts from N(0, {self.prior_std:.3g}^2): a gap of {gap:.2g} nats a "
             f"dimension for data of size {size:.3g} (tolerated: {PRIOR_GAP:g}), so mean and "
-            f"spread of the samples are off. {train} with a schedule that ends in noise "
-            f"({self.longer}), or pass x_init, states of x_T",
+            f"standard deviation of the samples are wrong. {train} with a schedule that ends in "
+            f"noise ({self.longer}), or pass x_init, states of x_T",
             UserWarning,
             stacklevel=stacklevel + 1,
         )

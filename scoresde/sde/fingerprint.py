@@ -67,12 +67,12 @@ def same_sde(a: SDE, b: SDE) -> bool:
 
 
 def model_hashes(model: nn.Module) -> dict[str, str]:
-    """SHA-256 of three sides of a model: "classes", "weights" and "settings".
+    """SHA-256 of three aspects of a model: "classes", "weights" and "settings".
 
-    The classes are those of its modules. The weights are all parameters and buffers, in float64,
-    so that a model has the same in any precision. The settings are the plain attributes of its
-    modules, but for SDEs, whose schedules are compared by `same_schedule`; a function that is no
-    module enters by its name alone.
+    The classes are those of its modules. The weights are all parameters and buffers in float64,
+    so that they do not depend on the precision. The settings are the plain attributes of its
+    modules except SDEs, whose schedules `same_schedule` compares; a function that is not a module
+    contributes only its name.
     """
     classes, settings, weights = [], [], hashlib.sha256()
     for path, module in model.named_modules():
@@ -94,14 +94,14 @@ def _content(value: Tensor) -> bytes:
 
 
 def _plain(value: Any) -> Any:  # in and out: whatever an attribute is, and whatever JSON holds
-    """A value as JSON that is the same in every process: numbers and texts as they are."""
+    """A value as JSON that is equal in every process; numbers and texts are unchanged."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    name = getattr(value, "__qualname__", type(value).__qualname__)  # in a repr are addresses
+    name = getattr(value, "__qualname__", type(value).__qualname__)  # a repr may contain addresses
     if isinstance(value, Tensor):
         return [name, list(value.shape), hashlib.sha256(_content(value)).hexdigest()]
     if is_dataclass(value) and not isinstance(value, type):

@@ -441,7 +441,7 @@ def test_no_space_is_a_clear_error_that_keeps_what_there_is(tmp_path: Path, form
 def test_no_permission_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a", 5)
     monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write everywhere
-    with pytest.raises(PermissionError, match=r"out: expected to write .*mend the permissions"):
+    with pytest.raises(PermissionError, match=r"out: expected to write .*correct the permissions"):
         write(tmp_path / "a", 5)
     if Path("/proc/version").exists():
         with pytest.raises(OSError, match=r"out: expected to write /proc/samples"):
