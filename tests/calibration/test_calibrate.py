@@ -391,7 +391,7 @@ def test_conditions_go_with_their_pilots_in_any_batch() -> None:
 
 
 def test_a_fine_run_that_is_not_fine_enough_is_told() -> None:
-    options = {"solver": Adams(4, 5), "steps": 40, "trajectories": 12, "method": "gits"}
+    options = {"solver": Adams(5, 6), "steps": 100, "trajectories": 12, "method": "gits"}
     assert "pass a larger reference" in small(**options, reference=1).note
     assert "pass a larger reference" not in small(**options).note
 
