@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Diverged",
     "about",
-    "argument_of",
     "brief",
     "choice",
     "diverged",
@@ -83,14 +82,9 @@ def brief(thing: object) -> str:
 
 
 def about(error: E, argument: str) -> E:
-    """Store in an error the argument that it concerns, for `argument_of`."""
+    """Store in an error, as `error.argument`, the name of the argument that it concerns."""
     error.argument = argument  # type: ignore[attr-defined]  # exceptions take attributes
     return error
-
-
-def argument_of(error: BaseException) -> str | None:
-    """The name of the argument that an error of this package concerns."""
-    return getattr(error, "argument", None)
 
 
 def fail(argument: str, expected: str, got: object, remedy: str) -> ValueError:
