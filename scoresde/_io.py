@@ -28,7 +28,6 @@ __all__ = [
     "sweep",
     "unwritten",
     "write",
-    "write_json",
 ]
 
 _LEFT = re.compile(r"\.(.+)\.(previous|[0-9a-f]{8}\.tmp(\.[^.]*)?)")
@@ -208,11 +207,6 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("no json object")
     return found
-
-
-def write_json(place: Path, value: object) -> None:
-    """Write a value as a JSON file atomically."""
-    write(place, json.dumps(value, indent=1).encode())
 
 
 def digest(value: object) -> str:

@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from scoresde._io import write
 from scoresde.cli.common import check_folder, claim_folder, emit, watched
 from scoresde.cli.config import OF_THE_CALL, Call
 from scoresde.cli.flags import Calling, argument, flag
@@ -124,7 +125,7 @@ scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --
         )
         place = claim_folder(self.out, self.calling.overwrite, (PAGE, NUMBERS))
         found.html(place / PAGE, title=f"Solvers on {self.model.name}", low=low, high=high)
-        (place / NUMBERS).write_text(found.to_json() + "\n", encoding="utf-8")
+        write(place / NUMBERS, f"{found.to_json()}\n".encode())
         call.write(place)
         result = found.to_dict() | {"out": str(place), "page": str(place / PAGE)}
         emit(result, f"{found.table()}\n\n{place / PAGE}", self.calling.json)

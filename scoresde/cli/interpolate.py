@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from scoresde._io import replacing
 from scoresde.cli.common import check_folder, claim_folder, emit, is_first
 from scoresde.cli.config import Call
 from scoresde.cli.encode import flow_solver, raw_values
@@ -94,7 +95,8 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
         }
         if is_first():
             call.write(out)
-            np.savez(out / "interpolation.npz", x=x.numpy(), z=z.numpy(), **raw_values(opened, x))
+            with replacing(out / "interpolation.npz") as half:
+                np.savez(half, x=x.numpy(), z=z.numpy(), **raw_values(opened, x))
             if drawable(x.shape[2:]):
                 result["picture"] = str(out / "interpolation.png")
                 _draw(x, out / "interpolation.png", opened)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from scoresde._io import read_json
 from scoresde.cli.common import pick_device, say
 from scoresde.cli.messages import in_flags
 
@@ -39,7 +39,7 @@ def is_run(path: Path) -> bool:
 def read_run(folder: Path) -> dict[str, Any]:
     """The config.json that a command of `scoresde` left in a folder; {} if there is none."""
     try:
-        table = json.loads((folder / "config.json").read_bytes())
+        table = read_json(folder / "config.json")
         return table if isinstance(table["about"], dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
