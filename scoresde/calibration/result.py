@@ -1,4 +1,4 @@
-"""What a calibration found, what it promises, and which model it belongs to."""
+"""The result of a calibration: solver, grid, errors, cost, and the model it belongs to."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _FORMAT, _VERSION = "scoresde calibration", 1
 @final
 @dataclass(frozen=True)
 class Errors:
-    """Distances of endpoints from exact ones over sqrt(D), over a set of trajectories.
+    """Distances between endpoints and exact endpoints over sqrt(D), for a set of trajectories.
 
     Args:
         typical: the geometric mean.
-        median, rms: what they say.
+        median, rms: the median and the root mean square.
     """
 
     typical: float
@@ -38,7 +38,7 @@ class Errors:
 
     @classmethod
     def of(cls, errors: Tensor) -> Errors:
-        """Of one distance per trajectory, (P,)."""
+        """The errors of distances, one for each trajectory, (P,)."""
         errors = errors.double().cpu()
         tiny = torch.finfo(torch.float64).tiny
         typical = errors.clamp_min(tiny).log().mean().exp()
@@ -49,13 +49,14 @@ class Errors:
 @final
 @dataclass(frozen=True)
 class Cost:
-    """What a calibration took.
+    """The cost of a calibration.
 
     Args:
-        trajectories: trajectories.
-        rows: network evaluations of one state each.
-        calls: the batched calls in which they were made.
-        gradients: how many of the evaluations were also differentiated, at about two more each.
+        trajectories: the number of trajectories.
+        rows: the number of network evaluations, each of one state.
+        calls: the number of batched calls in which they were made.
+        gradients: the number of evaluations that were also differentiated; each costs about two
+            more.
     """
 
     trajectories: int
@@ -72,19 +73,19 @@ class Cost:
 @final
 @dataclass(frozen=True)
 class Calibration:
-    """A solver and a grid found for one model, what they promise, and what it cost.
+    """A solver and a grid calibrated for one model, with their errors and the cost.
 
     Attributes:
-        grid: from T to t_end.
-        solver: walks the grid, on the probability flow.
-        method: by which the nodes were placed.
-        start_grid, start_solver: the best of the named grids, from which it set out.
+        grid: the grid from T to t_end.
+        solver: the solver of the probability flow on this grid.
+        method: the method by which the nodes were placed.
+        start_grid, start_solver: the start, which is the best solver on a named grid.
         training, held: errors on the trajectories that were used and on those held back.
-        training_before, held_before: the same of the start.
-        reference_error: the estimated error of what they are measured against.
-        cost: network evaluations.
-        note: empty, or what did not go as asked: a fallback and its reason.
-        fingerprint: of the schedule and the model, for `check`.
+        training_before, held_before: these errors at the start.
+        reference_error: the estimated error of the exact endpoints.
+        cost: the network evaluations.
+        note: empty, or a fallback and its reason.
+        fingerprint: the fingerprint of the schedule and the model, for `check`.
     """
 
     grid: Grid
@@ -103,14 +104,14 @@ class Calibration:
 
     @property
     def steps(self) -> int:
-        """Steps, which are network calls but for a final denoising one."""
+        """The number of steps, and of network calls without the final denoising."""
         return self.grid.steps
 
     def check(self, sde: SDE, model: ScoreModel | None = None, solver: object = None) -> None:
         """Raise a ValueError unless this is the calibration of this SDE, model and solver.
 
-        Of a model its classes, plain settings and weights are compared, in float64; of a bare
-        function only the name is known. None is not compared.
+        A model is compared by its classes, plain settings and weights, in float64; a bare function
+        only by its name. An argument that is None is not compared.
         """
         anew = "calibrate anew, or pass calibration.grid to use the nodes all the same"
         instance("sde", sde, AffineSDE, anew)
@@ -124,19 +125,19 @@ class Calibration:
             raise fail("solver", f"the calibrated one, {self.solver!r}", solver, anew)
 
     def to_dict(self) -> dict[str, Any]:
-        """As what json holds; `from_dict` gives the same back, to the last bit."""
+        """The calibration as JSON values; `from_dict` restores it to the last bit."""
         return {"format": _FORMAT, "version": _VERSION, **json.loads(json.dumps(asdict(self)))}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Calibration:
-        """Back from `to_dict`, through json or not.
+        """Restore a calibration from the values of `to_dict`.
 
         Raises:
-            TypeError, ValueError: not a saved calibration, or of another version.
+            TypeError, ValueError: this is not a saved calibration, or one of another version.
         """
         instance("saved", saved, Mapping, "pass what to_dict gave")
         kind = saved.get("format"), saved.get("version")
-        remedy = "pass what Calibration.to_dict of this version gave"
+        remedy = "pass the result of Calibration.to_dict of this version"
         if kind != (_FORMAT, _VERSION):
             raise fail("saved", f"a {_FORMAT!r} of version {_VERSION}", kind, remedy)
         made = {}
@@ -154,7 +155,7 @@ class Calibration:
         lines = (
             f"{self.solver!r}, {self.steps} steps ({self.method})",
             f"held-back trajectories: {self.held_before.typical:.2g} -> {self.held.typical:.2g} "
-            f"({gain:.2g} times less); reference good to {self.reference_error:.1g}",
+            f"({gain:.2g} times less); error of the reference {self.reference_error:.1g}",
             f"{self.cost.rows} network evaluations, as {self.cost.rows // self.steps} samples; "
             f"{self.cost.gradients} of them differentiated",
             self.note,

@@ -1,4 +1,4 @@
-"""The calibrated grid: a solver and its nodes, found once on trajectories of a model."""
+"""Calibration of a solver and its nodes, once, on trajectories of a model."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ CANDIDATES: tuple[Adams, ...] = (
 _STARTS = ("log_snr", "quadratic", "karras")
 _REFERENCE = Adams(4, 5, "v")
 _LEAST_PILOTS = 12
-_FEW, _SOME = 8, 16  # trajectories of the first looks, and of the first descents
-_ROUNDS = ((7, 3), (3, 2), (1, 1))  # how many go on, and by what their iterations are divided
+_FEW, _SOME = 8, 16  # the numbers of trajectories of the first ranking and of the first descents
+_ROUNDS = ((7, 3), (3, 2), (1, 1))  # the number of candidates, and the divisor of the iterations
 
 
 @ordinary
@@ -75,44 +75,46 @@ def calibrate(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Calibration:
-    """The solver and the grid of N steps that bring this model's own flow closest to its end.
+    """Find the solver and the grid of N steps with the smallest endpoint error for this model.
 
-    Trajectories start from the prior and are followed once along a fine grid; then nodes are
-    placed
+    Trajectories start from the prior and are solved once on a fine grid; then the nodes are
+    placed by one of the methods
 
     - "optimise": to minimise the mean logarithm of the trajectories' endpoint errors, by Adam on
       the steps in lambda with gradients through the solver and the model; where the model has no
-      gradient, by Nelder-Mead on a smooth change of the steps. The best parametrisation, order and
-      corrector are sought with them: many are looked at, few descend, one to the end.
+      gradient, by Nelder-Mead on a smooth change of the steps. The parametrisation, order and
+      corrector are chosen in the same search: all candidates are ranked, a few are optimised, and
+      the best one for all iterations.
     - "equidistribute": to spread the solver's local error c h^(q + 1) evenly (de Boor 1974).
     - "gits": to minimise the sum of the deviations of single first-order steps from the
-      trajectories' trajectories, by dynamic programming (Chen et al. 2024, arXiv 2405.11326).
+      trajectories, by dynamic programming (Chen et al. 2024, arXiv 2405.11326).
 
-    A third of the trajectories is held back. If these are not served better than by the start, the
-    best solver on a named grid, that start is returned and `note` says so.
+    A third of the trajectories is held back. If their error is not smaller than that of the start,
+    which is the best solver on a named grid, the start is returned and `note` says so.
 
-    Errors are pathwise, at t_end and before any final denoising, where the nodes can change them:
-    a Tweedie step contracts what is left of them by about the same factor on every grid. Under
-    noise an endpoint error is no measure of a law, so only the probability flow is calibrated.
+    Errors are pathwise, at t_end and before any final denoising: a Tweedie step reduces the
+    remaining error by about the same factor on every grid. With noise the endpoint error of a path
+    does not measure the error of the distribution, so only the probability flow is calibrated.
 
     Args:
         process: `ReverseSDE(sde, model, eta=0.0, cond)`, the SDE affine; conditions have one
             entry per trajectory.
-        shape: of one sample, (*D).
-        steps: N, the network calls of a run but for the final denoising.
+        shape: the shape of one sample, (*D).
+        steps: N, the number of network calls of a run without the final denoising.
         method: "optimise", "equidistribute" or "gits".
-        solver: keep to this one; by default the best of `CANDIDATES`.
-        trajectories: how many, at least 12.
-        seed: of the trajectories' starts.
-        t_end: where to stop; the SDE's own by default.
-        iterations: of the last descent; the ones before take half as many, and a third.
-        reference: steps of the fine run, by default 8 N and at least 64.
-        batch_size: trajectories solved at a time, if memory is short.
-        dtype, device: of the trajectories; by default the model's own.
+        solver: calibrate this solver only; by default the best of `CANDIDATES`.
+        trajectories: the number of trajectories, at least 12.
+        seed: the seed of their initial states.
+        t_end: the time at which they end; by default that of the SDE.
+        iterations: the iterations of the last descent; the two before it make a third and a half
+            of them.
+        reference: the steps of the fine run, by default 8 N and at least 64.
+        batch_size: the number of trajectories solved at a time; by default all of them.
+        dtype, device: those of the trajectories; by default those of the model.
 
     Raises:
-        TypeError: the SDE is not affine, or the solver is none of the exponential Adams family.
-        ValueError: eta is not 0, too few trajectories, or a fine run that is not finite.
+        TypeError: the SDE is not affine, or the solver is not of the exponential Adams family.
+        ValueError: eta is not 0, there are too few trajectories, or the fine run is not finite.
 
     Example:
         >>> from scoresde import VPSDE, Gaussian, ReverseSDE
@@ -146,10 +148,12 @@ def calibrate(
     seen = [[Errors.of(group.errors(*r, part)) for r in rivals] for part in (train, held)]
     if not seen[1][1].typical <= seen[1][0].typical:
         worse = f"{seen[1][1].typical:.3g} against {seen[1][0].typical:.3g}"
-        note = f"fell back to the start: held-back trajectories were served worse, {worse}. {note}"
+        note = (
+            f"fell back to the start: held-back trajectories have larger errors, {worse}. {note}"
+        )
         rivals[1], seen = rivals[0], [[before, before] for before, _ in seen]
     if group.accuracy > 0.05 * seen[1][1].typical:
-        note += f" The fine run is good to {group.accuracy:.1g} only: pass a larger reference."
+        note += f" The error of the fine run is {group.accuracy:.1g}: pass a larger reference."
     return Calibration(
         grid=rivals[1][1],
         solver=rivals[1][0],
@@ -177,20 +181,20 @@ def _trajectories(
     dtype: torch.dtype | None,
     device: torch.device | str | None,
 ) -> Trajectories:
-    """The trajectories' starts, once all that can be known before a network call is checked."""
+    """Check the arguments without a network call, and return the trajectories at T."""
     instance("process", process, ReverseSDE, "pass ReverseSDE(sde, model, eta=0.0)")
     sde: Any = process.sde
     if not isinstance(sde, AffineSDE):
         remedy = "nodes are placed in the log-SNR; use grid='uniform' with a solver that serves it"
         raise wrong_type("process", "the process of an affine SDE", type(sde).__name__, remedy)
     if process.stochastic:
-        remedy = "calibrate ReverseSDE(sde, model, eta=0.0); endpoint errors measure no law"
+        remedy = "calibrate ReverseSDE(sde, model, eta=0.0), without noise"
         raise fail("process", "the probability flow, eta = 0", f"eta = {process.eta!r}", remedy)
     if isinstance(shape, int) or not isinstance(shape, Sequence):
-        raise wrong_type("shape", "that of one sample, (*D)", shape, "pass for example (2,)")
+        raise wrong_type("shape", "the shape of one sample, (*D)", shape, "pass for example (2,)")
     sizes = [positive_int("shape", n, "pass sizes above 0, e.g. (1, 8, 8)") for n in shape]
     if positive_int("trajectories", trajectories) < _LEAST_PILOTS:
-        remedy = "a third is held back to check what the others found"
+        remedy = "a third of them is held back to check the result"
         raise fail("trajectories", f"at least {_LEAST_PILOTS}", trajectories, remedy)
     check_cond(process.model, process.cond, trajectories)
     end = sde.t_end if t_end is None else sde.check_time("t_end", t_end)
@@ -218,7 +222,7 @@ def _adams(solver: object, steps: int) -> Adams:
 
 
 def _ranked(group: Trajectories, nodes: Sequence[tuple[Adams, Any]]) -> list[Found]:
-    """Solvers on nodes, the best first, by a look at a few trajectories."""
+    """Rank solvers with nodes, the best first, by their loss on a few trajectories."""
     few = slice(0, _FEW)
     found = [Found(group.loss(solver, at, few), solver, at) for solver, at in nodes]
     return sorted(found, key=lambda f: f.loss)
@@ -256,7 +260,7 @@ def _optimise(
 def _descended(
     group: Trajectories, leaders: list[Found], rows: slice, iterations: int
 ) -> list[Found]:
-    """What is found from each; one whose gradient is lost on the way stays where it was."""
+    """Descend from each candidate; one without a finite gradient is kept as it was."""
     found = []
     for leader in leaders:
         try:
@@ -299,4 +303,4 @@ METHODS: dict[str, Callable[..., tuple[Found, str]]] = {
     "equidistribute": _even,
     "gits": _gits,
 }
-"""The ways to place nodes."""
+"""The methods of placing nodes."""

@@ -26,15 +26,17 @@ __all__ = ["Latent", "decode", "encode", "slerp"]
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Latent:
-    """Latent codes, and how exactly they give back what was encoded.
+    """Latent codes, and the error of decoding them.
 
     Attributes:
         z: the codes, states at time T, (B, *D).
-        solution: what the solver measured on the way up.
-        round_trip: RMS over each sample's entries of decode(encode(x)) - x, (B,), if asked for.
-        error: how far the code of a sample may be from the exact one, (B,), if asked for: an RMS
-            in units of x, of the code taken back along the exact flow. It is `round_trip` and, as
-            the errors of the two ways may cancel, the tolerance of a step of `AdaptiveODE` there.
+        solution: the solver's statistics of the encoding.
+        round_trip: RMS of decode(encode(x)) - x over the entries of each sample, (B,), if
+            requested.
+        error: an estimate of the error of each code, (B,), if requested: the RMS, in units of x,
+            between x and the code decoded along the exact flow. It is `round_trip` plus the
+            tolerance of a step of `AdaptiveODE` at x, since the errors of the two directions may
+            cancel.
     """
 
     z: Tensor
@@ -57,24 +59,25 @@ def encode(
     cond: Cond = None,
     check: bool = False,
 ) -> Latent:
-    """Latent codes of data: the probability flow from time t up to T.
+    """Encode data as latent codes: integrate the probability flow from time t up to T.
 
-    The flow is a bijection, so `decode` gives x back to the tolerance of the solver; `check`
-    measures to what. The code of a datum depends on the model's cond; decoding with another
-    condition translates. Song et al. 2021 (arXiv 2011.13456), sec. 4.3.
+    The flow is a bijection, so `decode` returns x up to the tolerance of the solver; `check`
+    measures the difference. The code of a sample depends on cond; decoding it under another
+    condition translates the sample. Song et al. 2021 (arXiv 2011.13456), sec. 4.3.
 
     Args:
         sde: the SDE that the model was trained for.
         model: a `ScoreModel`, or a bare function score(t, x).
-        x: states at time t, (B, *D): data, whose noise at t_end is too small to matter.
-        solver: an ODE solver; `AdaptiveODE()` by default, for a model of half precision with the
-            tolerances of its rounding. One on a fixed grid takes the two ends as its only nodes:
-            take an adaptive one.
+        x: states at time t, (B, *D): at t_end these are the data, since the noise there is
+            negligible.
+        solver: an ODE solver; `AdaptiveODE()` by default, whose tolerances for a model of half
+            precision are those of its rounding. A solver on a fixed grid would make one step
+            between the two ends, so pass an adaptive one.
         t: the time of x; the SDE's t_end by default.
         cond: conditions, name -> (B, ...).
-        check: decode again and measure the difference, at as many calls once more.
+        check: decode the codes and measure the difference, which doubles the number of calls.
 
-    Where x requires gradients the codes can be differentiated in it, the steps held fixed.
+    If x requires gradients, the codes are differentiable in x, with the steps held fixed.
 
     Raises:
         Unfinished: the solver stopped early (budget, underflow); a RuntimeError.
@@ -105,10 +108,11 @@ def decode(
     t: float | None = None,
     cond: Cond = None,
 ) -> Tensor:
-    """Data of latent codes: the probability flow from T down to time t; undoes `encode`.
+    """Decode latent codes: integrate the probability flow from T down to time t, as the inverse of
+    `encode`.
 
-    There is no final denoising, which no `encode` could undo. Arguments as in `encode`, with
-    z: (B, *D) the codes.
+    There is no final denoising, since `encode` could not invert it. The arguments are those of
+    `encode`, except for the codes z, (B, *D).
     """
     return _flow(sde, model, z, (sde.T, _time(sde, t)), solver, cond).x
 
@@ -117,17 +121,18 @@ def slerp(z0: Tensor, z1: Tensor, w: float | Tensor) -> Tensor:
     """Spherical interpolation between latent codes, sample by sample.
 
     sin((1 - w) Omega) / sin(Omega) z0 + sin(w Omega) / sin(Omega) z1, where Omega is the angle
-    between a pair over all its entries: for codes of a normal prior, whose norms concentrate, a
-    straight line would pass through norms that the prior never has. Shoemake 1985 (SIGGRAPH).
-    Pairs of the same direction are mixed linearly; w outside [0, 1] goes on along the circle.
+    between the two codes as vectors. The norms of codes of a normal prior concentrate, and a
+    straight line would pass through norms that the prior almost never has. Shoemake 1985
+    (SIGGRAPH). Codes of the same direction are interpolated linearly; w outside [0, 1]
+    extrapolates along the circle.
 
     Args:
         z0, z1: (B, *D).
-        w: the share of z1, a number or (B,).
+        w: the weight of z1, a number or (B,).
 
     Raises:
-        ValueError: shapes differ; a pair points in opposite directions, so that every great
-            circle joins it; a code is zero.
+        ValueError: the shapes differ; two codes point in opposite directions, so that every great
+            circle joins them; a code is zero.
 
     Example:
         >>> a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
@@ -147,7 +152,7 @@ def slerp(z0: Tensor, z1: Tensor, w: float | Tensor) -> Tensor:
     if not all(bool((n > 0).all()) for n in lengths):
         raise fail("z0, z1", "codes other than zero", "a code of norm 0", "drop it")
     a_unit, b_unit = a / lengths[0][:, None], b / lengths[1][:, None]
-    # by the chords: arccos of the product would lose half the digits of a small angle
+    # from the chords: arccos of the scalar product would lose half the digits of a small angle
     angle = 2 * torch.atan2((a_unit - b_unit).norm(dim=1), (a_unit + b_unit).norm(dim=1))
     if bool((angle > torch.pi - 1e-6).any()):
         row = int((angle > torch.pi - 1e-6).nonzero()[0])
@@ -173,7 +178,7 @@ def _flow(
     solver: Solver | None,
     cond: Cond,
 ) -> Solution:
-    """Walk the probability flow from one time to another, or raise."""
+    """Solve the probability flow from one time to another, or raise an error."""
     if floating("x", x).ndim < 2 or x.numel() == 0:
         raise fail("x", "a non-empty batch of shape (B, *D)", x, "add a batch axis")
     if not bool(torch.isfinite(x).all()):
@@ -194,7 +199,7 @@ def _flow(
 
 
 def _default(model: ScoreModel) -> AdaptiveODE:
-    """No finer than a model of half precision rounds, which would cost calls for nothing."""
+    """The default solver; for a model of half precision, with the tolerances of its rounding."""
     own = own_dtype(model)
     if own is None or state_dtype(own) == own:
         return AdaptiveODE()
@@ -203,7 +208,7 @@ def _default(model: ScoreModel) -> AdaptiveODE:
 
 
 def _tolerance(sde: Any, solution: Solution, x: Tensor) -> Tensor:
-    """The tolerance of a step at x: (B, *D), the first state of a solve, as an RMS; (B,)."""
+    """The RMS tolerance, (B,), of a step at x, (B, *D), the first state of a solve."""
     solver, size = solution.solver, x.flatten(1).square().mean(1).sqrt()
     if not isinstance(solver, AdaptiveODE):
         return torch.zeros_like(size)

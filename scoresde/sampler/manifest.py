@@ -1,4 +1,4 @@
-"""What a folder of samples is of: settings that must not change, and whose turn each shard is."""
+"""The manifest of a folder of samples: its settings, and the locks of its shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["claim", "settings_of", "explained_shard", "mine", "sweep_shards", "t
 
 
 def settings_of(sampler: ReverseSampler) -> dict[str, Any]:
-    """The settings of a sampler: two that say the same draw the same samples."""
+    """The settings of a sampler; samplers with equal settings draw equal samples."""
     grid, eta = sampler._nodes, sampler.eta
     return {
         "model": {"class": type(sampler.model).__name__, "sha256": hash_of(sampler.model)},
@@ -37,13 +37,13 @@ def settings_of(sampler: ReverseSampler) -> dict[str, Any]:
 
 
 def hash_of(model: nn.Module) -> str:
-    """SHA-256 of a model, of its classes, settings and weights with their dtypes."""
+    """SHA-256 of the classes, settings and weights of a model, dtypes included."""
     dtypes = [str(value.dtype) for value in model.state_dict().values()]
     return digest([model_hashes(model), dtypes])
 
 
 def turn(process: tuple[int, int] | None) -> tuple[int, int]:
-    """This process's number and how many there are, by default from RANK and WORLD_SIZE."""
+    """The number of this process and the number of processes, by default RANK and WORLD_SIZE."""
     if process is None:
         texts = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")}
         try:
@@ -61,9 +61,9 @@ def turn(process: tuple[int, int] | None) -> tuple[int, int]:
 def claim(
     out: Path, settings: dict[str, Any], threads: int | None, overwrite: bool
 ) -> tuple[dict[str, Any], BinaryIO]:
-    """Make the folder one of samples of these settings, or see that it is; its open manifest.
+    """Write the settings into the manifest of the folder, or compare them with it; return it open.
 
-    Of processes that come at once the first one writes, and the others read what it wrote.
+    If several processes start at once, the first one writes the manifest and the others read it.
     """
     settings = json.loads(json.dumps(settings))
     if out.exists() and not out.is_dir():
@@ -76,7 +76,7 @@ def claim(
     found = read_manifest(out)
     wanted = {**settings, "threads": found["threads"] if threads is None else threads}
     present = {**found["settings"], "threads": found["threads"]}
-    scheme = found.get("noise_scheme", 1)  # the first one was not written down
+    scheme = found.get("noise_scheme", 1)  # folders of scheme 1 do not name it
     if scheme != SCHEME or wanted != present:
         if overwrite:
             _clear(out, found["settings"])
@@ -91,7 +91,7 @@ def claim(
 
 def _check_empty(out: Path) -> None:
     others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
-    # Another process may have written the manifest and a shard since it was looked for.
+    # Another process may have written the manifest and a shard since the check for it.
     if others and not (out / MANIFEST).exists():
         remedy = "nothing was changed there: choose a new folder"
         got = f"{out} with {', '.join(others[:4])}"
@@ -135,8 +135,8 @@ def _clear(out: Path, settings: dict[str, Any]) -> None:
 def mine(file: BinaryIO, shards: Iterable[int], out: Path) -> None:
     """Lock these shards, byte k of the manifest for shard k, for as long as the process lives.
 
-    Two processes that would write the same shard are told apart, whatever their numbers; a
-    process that was killed holds nothing.
+    Of two processes that would write the same shard the second one gets an error, whatever their
+    numbers; the locks of a killed process are released.
     """
     for k in shards:
         if not lock(file, k):
@@ -146,14 +146,14 @@ def mine(file: BinaryIO, shards: Iterable[int], out: Path) -> None:
 
 
 def sweep_shards(out: Path, shards: Iterable[int], format: str) -> list[Path]:
-    """Remove what a killed process left half-written of these shards and of the manifest."""
+    """Remove the half-written shards, and a half-written manifest, that a killed process left."""
     with explained_shard(out):
         sweep(out, (MANIFEST,))
         return sweep(out, {shard_name(k, format) for k in shards})
 
 
 def explained_shard(place: Path) -> AbstractContextManager[None]:
-    """Raise what the system says of a shard that cannot be written, with the remedy."""
+    """Add the remedy to the error of the system if a shard cannot be written."""
     return explained(
         "out", place, "what was finished before is intact", "make the same call again"
     )

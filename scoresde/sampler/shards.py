@@ -44,15 +44,16 @@ FORMATS = ("npz", "png", "csv")
 @final
 @dataclass(frozen=True)
 class Shards:
-    """What one process did for a folder of samples.
+    """The shards that one process wrote into a folder of samples.
 
     Attributes:
-        folder: where the shards are; `scoresde.data.samples` reads them.
-        total: shards of the whole run.
-        drawn: how many this process drew in this call.
-        kept: how many of its own were there already.
+        folder: the folder of the shards; `scoresde.data.samples` reads them.
+        total: the number of shards of the whole run.
+        drawn: the number of shards that this process drew in this call.
+        kept: the number of shards of this process that existed already.
         nfe: network evaluations for each sample; 0 if nothing was drawn.
-        missing: shards that were not there at the end, which other processes may be drawing.
+        missing: the number of shards that did not exist at the end; other processes may be
+            drawing them.
     """
 
     folder: Path
@@ -66,26 +67,26 @@ class Shards:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ShardFiles:
-    """How samples are stored."""
+    """The format in which samples are stored."""
 
     format: str = "npz"
     """The format. "npz": arrays x (S, *D), index and, with labels, label; with units also raw, (S,
     *D) float64 in these units, and the names of the columns, if they have any; and class_names, if
-    they are known. "png": a folder a shard, of pictures named by the number of their sample; (C,
-    H, W) of 1, 3 or 4 channels and a quantisation of at most 256 levels, which are spread over 0
-    ... 255. "csv": a table, of vectors (D,), in the units of the data where they are known, with
+    they are known. "png": each shard is a folder of pictures named by the number of their sample;
+    (C, H, W) of 1, 3 or 4 channels and a quantisation of at most 256 levels, which are spread over
+    0 ... 255. "csv": a table, of vectors (D,), in the units of the data where they are known, with
     the names of its columns and, with labels, a column of class names."""
 
     quantisation: Quantisation | None = None
     """Store whole numbers, the nearest level of each value. By default floats are stored."""
 
     floats: bool = False
-    """Store the samples in model units alone: no raw, and a table of plain numbers. The folder
-    still knows their units, so `scoresde.data.samples` reads the same."""
+    """Store the samples in model units only: without raw, and tables as plain numbers. The folder
+    still records their units, so `scoresde.data.samples` reads the same."""
 
     shard: int = 500
-    """The number S of samples in a shard: as many are lost by a kill, and a process takes as many
-    at a time."""
+    """The number S of samples in a shard. A process draws S samples at a time, and a kill loses at
+    most S of them."""
 
 
 def sample_to(
@@ -109,46 +110,52 @@ def sample_to(
 ) -> Shards:
     """Write n samples into a folder, shard by shard, so that memory does not grow with n.
 
-    Shard k holds the samples number first + k S to first + (k + 1) S - 1, and the noise of sample
-    i is a function of (seed, i). So it does not matter who draws a shard: under ``torchrun
-    --nproc-per-node K`` process r takes the shards r, r + K, ..., nothing is communicated, and the
-    folder is the same as with one process; on the CPU to the bit, where ``threads`` are the same.
+    Shard k holds the samples with numbers first + k S to first + (k + 1) S - 1, and the noise of
+    sample i is a function of (seed, i). So it does not matter which process draws a shard: under
+    ``torchrun --nproc-per-node K`` process r takes the shards r, r + K, ..., nothing is
+    communicated, and the folder is the same as with one process; on the CPU to the bit, where
+    ``threads`` are the same.
 
-    A shard is written under another name, flushed to the disk and renamed, so it is whole or not
-    there. After a kill, or an error, the same call, with any number of processes, goes on with
-    the shards that are missing. `sampling.json` holds the settings; a call with others is refused.
+    A shard is written under a temporary name, flushed to the disk and renamed, so that it is
+    either complete or absent. After a kill or an error, the same call, with any number of
+    processes, draws the missing shards. `sampling.json` holds the settings; a call with other
+    settings is refused.
 
     Args:
-        sampler: draws the samples; its model is in eval mode.
-        out: the folder, new, empty, or of an earlier call with the same settings.
+        sampler: the sampler that draws; its model must be in eval mode.
+        out: the folder: a new or empty one, or that of an earlier call with the same settings.
         n: number of samples.
-        shape: of one sample, (*D).
-        seed: of the noise.
+        shape: the shape of one sample, (*D).
+        seed: the seed of the noise.
         first: the number of the first sample; a later call with first=n draws the next ones.
-        labels: sample number i is of class labels[i modulo their count], so 3 is class 3 for all
-            and range(10) gives as many of each of ten classes; None hands the model no label.
-        data: what the samples stand for: their units and the names of their classes; by default
-            what the model knows of the data that it was trained on.
+        labels: sample i gets the class labels[i mod len(labels)], so 3 means class 3 for all
+            samples and range(10) gives equally many of ten classes; with None the model gets no
+            label.
+        data: the units of the samples and the names of their classes; by default those that the
+            model has stored of its training data.
         files: the format and the size of the shards; see `ShardFiles`.
-        batch_size: solve this many at a time; the whole shard by default.
-        dtype, device: of the state; by default those of the model's parameters.
-        threads: of the CPU. By default those of the process that comes first, which the others
-            take over; a matrix product can round differently on another number of threads.
-        process: (r, K), this process's number and their count; by default from the environment
-            variables RANK and WORLD_SIZE, which torchrun sets, and (0, 1) without them.
-        overwrite: if the folder holds samples of other settings, remove them. By one process.
+        batch_size: the number of samples solved at a time; by default the whole shard.
+        dtype, device: those of the state; by default those of the model's parameters.
+        threads: the number of CPU threads. By default that of the first process, which the
+            others adopt; a matrix product can round differently on another number of threads.
+        process: (r, K), the number of this process and the number of processes; by default from
+            the environment variables RANK and WORLD_SIZE, which torchrun sets, and (0, 1) without
+            them.
+        overwrite: remove the samples in the folder if they have other settings. Only one process
+            may do this.
         progress: show a bar.
 
     Returns:
-        What this process did. With several, the last one to end has all shards behind it.
+        The record of this process. Of several processes, the last one to end finds no shard
+        missing.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the folder holds something else or
             samples of other settings; another process draws the same shards; the model drops
             features at random; a sample is not finite.
-        Unfinished: an adaptive solver stopped samples before the end; nothing of their shard is
+        Unfinished: an adaptive solver stopped before the end; the shard of that sample is not
             written.
-        OSError: no space, no permission; what was finished is kept.
+        OSError: there is no space or no permission; finished shards are kept.
 
     Example:
         >>> import tempfile
@@ -195,7 +202,7 @@ def sample_to(
             place = folder / shard_name(k, format)
             if not _there(place, settings, numbers[k]):
                 with warnings.catch_warnings():
-                    if drawn:  # said once, of the first shard, and not of every one
+                    if drawn:  # warn at the first shard only
                         warnings.simplefilter("ignore", DataRangeWarning)
                     content, nfe = _draw(
                         sampler, settings, quantisation, numbers[k], dtype, device
@@ -220,7 +227,7 @@ def _checked(
     shard: int,
     batch_size: int | None,
 ) -> dict[str, Any]:
-    """The arguments as settings of the manifest."""
+    """Check the arguments and return them as settings of the manifest."""
     n, shard = positive_int("n", n), positive_int("shard", shard)
     if isinstance(shape, int) or not isinstance(shape, Sequence) or not shape:
         raise wrong_type("shape", "(*D), that of one sample", shape, "pass e.g. (1, 28, 28)")
@@ -273,7 +280,7 @@ def _check_pictures(shape: tuple[int, ...], quantisation: Quantisation | None) -
 
 
 def _check_model(model: nn.Module) -> None:
-    """Refuse what makes the same call give another sample."""
+    """Refuse a model whose output changes from call to call."""
     random = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm
     if any(isinstance(m, random) and m.training and getattr(m, "p", 1) for m in model.modules()):
         got = "dropout or batch norm in training mode"
@@ -281,7 +288,7 @@ def _check_model(model: nn.Module) -> None:
 
 
 def _labels(model: nn.Module, labels: int | Sequence[int] | None) -> list[int] | None:
-    """The labels that take turns, if the model knows their classes."""
+    """Check the labels that are repeated in turn against the classes of the model."""
     if labels is None:
         return None
     values = np.asarray(labels).reshape(-1)
@@ -297,7 +304,7 @@ def _labels(model: nn.Module, labels: int | Sequence[int] | None) -> list[int] |
 
 
 def _there(place: Path, settings: dict[str, Any], numbers: range) -> bool:
-    """Whether the shard needs no drawing; one that is damaged is removed, with a warning."""
+    """Return whether the shard exists; a damaged one is removed, with a warning."""
     if not place.exists():
         return False
     if whole(place, settings, numbers):
@@ -316,7 +323,7 @@ def _draw(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
-    """The arrays of a shard, and the network evaluations."""
+    """Draw a shard: its arrays, and the number of network evaluations."""
     labels = labels_of(settings, numbers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnfinishedWarning)
@@ -348,7 +355,7 @@ def _draw(
 
 
 def _stored(x: Tensor, quantisation: Quantisation | None) -> np.ndarray[Any, Any]:
-    """Levels by the quantisation, or floats of a type that numpy has."""
+    """Return the levels of the quantisation, or floats of a type that numpy has."""
     if quantisation is not None:
         return quantisation.decode(x).numpy()
     return (x if x.dtype == torch.float64 else x.float()).numpy()
@@ -360,7 +367,7 @@ def _write(
     settings: dict[str, Any],
     quantisation: Quantisation | None,
 ) -> None:
-    """The file or folder of a shard: written beside its place, flushed and renamed."""
+    """Write the file or folder of a shard under a temporary name, flush it and rename it."""
     with replacing(place) as half:
         if settings["format"] == "npz":
             np.savez(half, **arrays)  # type: ignore[arg-type]
@@ -384,7 +391,7 @@ def _write_pictures(folder: Path, x: np.ndarray[Any, Any], index: np.ndarray[Any
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """torch with this many threads, and with as many as before afterwards."""
+    """Set the number of threads of torch inside the block, and restore it afterwards."""
     before = torch.get_num_threads()
     if count != before:
         torch.set_num_threads(count)
@@ -399,7 +406,7 @@ def _threads(count: int) -> Iterator[None]:
 def _bar(
     progress: bool, number: int, own: range, numbers: list[range]
 ) -> Iterator[Callable[[int], Any]]:
-    """What is called with the samples of each shard: a bar's own update, or nothing."""
+    """Yield a function to call with the number of samples of each shard; it updates the bar."""
     if not progress:
         yield lambda samples: None
         return
