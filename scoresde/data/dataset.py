@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from scoresde._check import choice, fail, need, wrong_type
 from scoresde.data.base import LazyData
+from scoresde.data.given import LABELS, SAMPLES, class_names_in
 from scoresde.data.images import as_size
 from scoresde.data.items import BYTES, PictureItems, arrays_of
 from scoresde.data.labels import Labels, numbered
@@ -25,8 +26,6 @@ __all__ = ["Parts", "from_dataset"]
 Part: TypeAlias = str | int | None
 """A part of an item: the key in a mapping, the index in a tuple, or None for the item itself."""
 
-SAMPLES = ("x", "image", "img", "images", "pixel_values", "data", "sample")
-LABELS = ("label", "labels", "fine_label", "y", "target", "class")
 LOOKED_AT = 16
 
 
@@ -156,7 +155,9 @@ def _parts(dataset: Any, x: Part, label: str | int | bool | None) -> tuple[Part,
     usual: Part = None
     if isinstance(first, Mapping):
         names = list(first)
-        usual = next((name for name in LABELS if name in names and name != x), None)
+        usual = next(
+            (name for name in (*LABELS, "fine_label") if name in names and name != x), None
+        )
     elif isinstance(first, tuple | list):
         names = list(range(len(first)))
         usual = 1 if len(names) == 2 and x in (0, None) else None
@@ -246,10 +247,7 @@ def _labels(dataset: Any, part: Part) -> Labels:
         values = np.asarray([v if isinstance(v, str) else _array(v) for v in values])
     features = getattr(dataset, "features", None)
     names = getattr(features.get(part), "names", None) if isinstance(features, Mapping) else None
-    while isinstance(dataset, Subset):  # as random_split makes them
-        dataset = dataset.dataset
-    names = names or getattr(dataset, "classes", None)
-    names = tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
+    names = tuple(names or class_names_in(dataset)) or None
     return numbered(values, len(values), "label", classes=len(names or ()) or None, names=names)
 
 

@@ -18,7 +18,7 @@ from scoresde.data.labels import numbered
 from scoresde.data.pictures import stacked_pictures
 from scoresde.quantisation import Quantisation
 
-__all__ = ["Given", "given"]
+__all__ = ["LABELS", "SAMPLES", "Given", "class_names_in", "given"]
 
 SAMPLES = ("x", "image", "img", "data", "sample", "pixel_values", "images")
 LABELS = ("label", "labels", "y", "target", "class")
@@ -197,10 +197,15 @@ def _labelled(
         value = torch.stack(values) if many else _tensor(values, f"cond[{name!r}]")
         whole = not value.is_floating_point() and value.dim() == 1
         cond["label" if name in LABELS and whole else name] = value
+    names, label = class_names_in(dataset), cond.get("label")
+    if label is None or int(label.max()) >= len(names):
+        return Given(found.x, cond, found.quantisation)
+    return Given(found.x, cond, found.quantisation, len(names), names)
+
+
+def class_names_in(dataset: Any) -> tuple[str, ...]:  # of torch, or with its attributes
+    """The names of the classes that a data set has as `classes`; () if it has none."""
     while isinstance(dataset, Subset):  # as random_split makes them
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
-    label = cond.get("label")
-    if label is None or not isinstance(names, list | tuple) or int(label.max()) >= len(names):
-        return Given(found.x, cond, found.quantisation)
-    return Given(found.x, cond, found.quantisation, len(names), tuple(map(str, names)))
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
