@@ -69,7 +69,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 def halves(out: Path) -> list[str]:
     """What is being written just now, or was when the process died."""
-    return [path.name for path in out.glob("*.tmp")]
+    return [path.name for path in out.glob(".*.tmp*")]
 
 
 def done(child: BaseProcess) -> None:

@@ -227,7 +227,7 @@ def _halves(out: Path) -> list[Path]:
         for folder in folders
         if folder.is_dir()
         for entry in os.scandir(folder)
-        if entry.name.startswith(".") and entry.name.endswith(".tmp")
+        if entry.name.startswith(".") and ".tmp" in entry.name
     ]
 
 

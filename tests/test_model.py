@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from registry import ALL_SDES, FAMILIES, times_of
+from shared import normal
 from torch import Tensor, nn
 
 from scoresde.analytic_start import AnalyticStart
@@ -33,10 +34,6 @@ F64 = torch.float64
 PREDICTS = ("eps", "x0", "v", "score", "flow", "edm")
 MEAN, STD = 0.7, 0.4
 affine = pytest.mark.parametrize("sde", ALL_SDES.values(), ids=ALL_SDES)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 class Net(nn.Module):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from registry import ALL_SDES, times_of
 from scipy.integrate import quad, solve_ivp
+from shared import normal
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
@@ -19,10 +20,6 @@ F64 = torch.float64
 KINDS = ("isotropic", "diagonal", "full")
 each_sde = pytest.mark.parametrize("sde", ALL_SDES.values(), ids=ALL_SDES)
 each_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 def mixture(kind: str, k: int = 3, d: int = 2, dtype: torch.dtype = F64) -> GaussianMixture:

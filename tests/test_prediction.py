@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from registry import ALL_SDES, times_of
+from shared import normal
 from torch import Tensor
 
 from scoresde.node import Node
@@ -17,10 +18,6 @@ from scoresde.sde import SDE, VESDE, VPSDE
 
 F64 = torch.float64
 KINDS = ("eps", "x0", "v", "score", "flow")
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 def coordinates(node: Node, x0: Tensor, eps: Tensor) -> dict[str, Tensor]:

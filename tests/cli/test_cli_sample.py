@@ -16,6 +16,7 @@ import torch
 
 pytest.importorskip("tyro")
 from command_line import answer, call
+from shared import contents
 
 from scoresde import VPSDE, Preconditioned, Quantisation, ReverseSampler, load, sample_to, save
 from scoresde.data import samples
@@ -23,10 +24,6 @@ from scoresde.nets import MLP, UNet
 from scoresde.sampler import ShardFiles
 
 ROOT = Path(__file__).parents[2]
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
 def shards(out: Path) -> dict[str, bytes]:

@@ -3,14 +3,16 @@
 import gzip
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 from scoresde.data import LazyData, npy
 from scoresde.quantisation import Quantisation
@@ -87,3 +89,21 @@ def written(folder: Path, text: str, name: str = "t.csv") -> Path:
     file = folder / name
     file.write_text(text, encoding="utf-8")
     return file
+
+
+class Items(Dataset[Any]):
+    """A map-style data set of given items."""
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+class Streamed(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(torch.zeros(3, 2))

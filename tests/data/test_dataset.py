@@ -1,32 +1,18 @@
 """Any data set with a length and items by number: of torch, torchvision and Hugging Face."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from data_files import BYTES, decoded, missing, picture, refuses
+from data_files import BYTES, Items, Streamed, decoded, missing, picture, refuses
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from scoresde import VPSDE, Preconditioned, Trainer
 from scoresde.data import Data, from_dataset
 from scoresde.nets import MLP
 from scoresde.quantisation import Quantisation
-
-
-class Items(Dataset[Any]):
-    """A map-style data set of given items."""
-
-    def __init__(self, *items: Any) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.items[index]
 
 
 class Vision(Dataset[Any]):
@@ -151,11 +137,6 @@ def test_one_trains_on_a_data_set_as_on_its_tensors() -> None:
 def test_random_items_are_refused() -> None:
     noisy = Vision(4, transform=lambda image: to_tensor(image) + torch.randn(()))
     refuses(lambda: from_dataset(noisy), ["same item", "random transforms", "Data.of"])
-
-
-class Streamed(IterableDataset[Any]):
-    def __iter__(self) -> Iterator[Any]:
-        return iter(torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,14 @@
 """Data from what people have at hand: views, lists, pictures, torch's data sets and loaders."""
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from data_files import refuses
+from data_files import Items, Streamed, refuses
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from scoresde import Quantisation
 from scoresde.data import Data
@@ -18,26 +17,8 @@ X = np.random.default_rng(0).standard_normal((20, 2)).astype(np.float32)
 LABELS = np.arange(20) % 3
 
 
-class Items(Dataset[Any]):
-    """A map-style data set of given items."""
-
-    def __init__(self, *items: Any) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.items[index]
-
-
 class Named(Items):
     classes = ("cat", "dog", "eel")
-
-
-class Streamed(IterableDataset[Any]):
-    def __iter__(self) -> Iterator[Any]:
-        return iter(torch.zeros(3, 2))
 
 
 def read_only() -> np.ndarray[Any, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from shared import normal
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
@@ -19,10 +20,6 @@ from scoresde.metrics import (
     nearest_distance,
     sliced_wasserstein,
 )
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def with_moments(mean: Tensor, covariance: Tensor, n: int, seed: int = 0) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
+from shared import near, normal
 from torch import Tensor
 from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -29,16 +30,6 @@ from scoresde.metrics import (
     sliced_wasserstein,
     wasserstein,
 )
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def near(values: Tensor, truth: float) -> bool:
-    """Whether the mean of independent values is within four of its standard errors."""
-    return abs(float(values.mean()) - truth) < 4 * float(values.std()) / math.sqrt(len(values))
-
 
 # Exact Wasserstein distance
 

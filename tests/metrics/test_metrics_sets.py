@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from shared import near, normal
 from torch import Tensor
 
 from scoresde.data import digits
@@ -25,16 +26,6 @@ from scoresde.metrics import (
     prdc,
     two_sample_test,
 )
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def near(values: Tensor, truth: float) -> bool:
-    """Whether the mean of independent values is within four of its standard errors."""
-    return abs(float(values.mean()) - truth) < 4 * float(values.std()) / math.sqrt(len(values))
-
 
 # Precision, recall, density, coverage
 

@@ -20,6 +20,7 @@ import pytest
 import torch
 from groups import stored
 from PIL import Image
+from shared import contents
 from torch import Tensor, nn
 
 from benchmarks import kill_sampling, memory
@@ -65,10 +66,6 @@ def plain(scale: float = 1.0, steps: int = 3) -> ReverseSampler:
     return ReverseSampler(
         VPSDE(), lambda t, x, label=None: -scale * x, "dpmpp_2m_sde", steps=steps
     )
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
 def write(out: Path, n: int = 23, sampler: ReverseSampler | None = None, **changes: Any) -> Shards:
@@ -119,8 +116,7 @@ def test_processes_that_start_together_by_the_environment(
 
 TORCHRUN = """
 import sys
-sys.path.insert(0, {tests!r})
-sys.path.insert(0, {root!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 from test_shards import write
 print(write(Path({out!r})))
@@ -132,7 +128,7 @@ print(write(Path({out!r})))
 def test_torchrun_writes_what_one_process_writes(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     text = TORCHRUN.format(
-        root=str(ROOT / "tests"), tests=str(ROOT / "tests/sampler"), out=str(tmp_path / "many")
+        tests=[str(ROOT / "tests"), str(ROOT / "tests/sampler")], out=str(tmp_path / "many")
     )
     script.write_text(text)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from registry import ALL_SDES, FAMILIES, times_of
 from scipy.integrate import quad, solve_ivp
+from shared import normal
 from torch import Tensor
 
 from scoresde.sde import (
@@ -38,10 +39,6 @@ def close(got: Any, want: Any, rtol: float, atol: float = 0.0) -> None:
     assert got.shape == want.shape
     wrong = (got - want).abs() - atol
     assert bool((wrong <= rtol * want.abs()).all()), float((wrong / want.abs()).max())
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 # The papers' formulas, in 40 digits

@@ -167,7 +167,7 @@ def test_a_quota_is_a_clear_error(tmp_path: Path) -> None:
     assert "path: expected to write" in done.stdout and "intact" in done.stdout, done
     assert read_config(tmp_path / "checkpoint")["extra"]["step"] == 5
     load(tmp_path / "checkpoint")
-    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+    assert not [name for name in os.listdir(tmp_path) if ".tmp" in name]
 
 
 ELSEWHERE = """
