@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde import VPSDE, Adams, FunctionScore, Grid, ReverseSampler, ReverseSDE
+from scoresde import VPSDE, Adams, FunctionScore, Grid, ReverseSampler
 from scoresde.prediction import Prediction
-from scoresde.sampler import SOLVERS
-from scoresde.sampler.plan import AUTO, choose
+from scoresde.sampler.choice import AUTO, choose
+from scoresde.schedule import Schedule
 from scoresde.schedule.grid import GRIDS, make_grid, tapered
-from scoresde.solvers.base import nodes
+from scoresde.solvers import SOLVERS
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks.problems import Drawn, drawn
@@ -56,10 +56,9 @@ def walk(problem: Drawn, solvers: Sequence[Adams], grids: Sequence[Grid]) -> Ten
     weights are its own. A solver by itself, in a `ReverseSampler`, does the same.
     """
     sde, count, size = problem.sde, len(solvers), len(problem.starts)
-    process = ReverseSDE(sde, problem.model, 0.0)
     x = sde.sample_prior(problem.starts).repeat(count, 1)
     made = [
-        s.init(process, x, nodes(sde, g.times))[0] for s, g in zip(solvers, grids, strict=True)
+        s.rows(sde, Schedule(sde, g).segments[0], 0.0) for s, g in zip(solvers, grids, strict=True)
     ]
     times = torch.tensor([g.times for g in grids], dtype=torch.float64)
 

@@ -22,8 +22,7 @@ from pathlib import Path
 
 import torch
 
-from scoresde.sampler import SOLVERS
-from scoresde.solvers import Solver, StepSolver
+from scoresde.solvers import SOLVERS, Solver, StepSolver
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import order  # the tests' own measurement

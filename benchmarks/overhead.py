@@ -31,8 +31,7 @@ from torch import Tensor, nn
 from scoresde import VPSDE, Preconditioned, ReverseSampler
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
-from scoresde.sampler import SOLVERS
-from scoresde.solvers import StepSolver
+from scoresde.solvers import SOLVERS, StepSolver
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks.peers import installed, k_sampling

@@ -44,7 +44,7 @@ from scoresde import (
     ScoreModel,
     SubVPSDE,
 )
-from scoresde.node import Node
+from scoresde.node import AffineNode, Node
 from scoresde.noise import Noise
 from scoresde.schedule.grid import GRIDS
 from scoresde.sde import AffineSDE
@@ -113,7 +113,7 @@ def unit_node(log_snr: float) -> Node:
     """The point of a schedule with alpha^2 + sigma^2 = 1 at this log-SNR."""
     alpha = math.exp(-0.5 * np.logaddexp(0.0, -2.0 * log_snr))
     sigma = math.exp(-0.5 * np.logaddexp(0.0, 2.0 * log_snr))
-    return Node(0.0, 0.0, alpha, sigma, log_snr, 0.0)
+    return AffineNode(0.0, 0.0, alpha, sigma, log_snr, 0.0)
 
 
 class Denoiser:

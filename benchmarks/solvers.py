@@ -26,9 +26,8 @@ import torch
 from torch import Tensor
 
 from scoresde import SDE, VPSDE, Adams, Grid, ReverseSDE
-from scoresde.sampler import SOLVERS
-from scoresde.sampler.registry import as_solver
-from scoresde.solvers import Solver, StepSolver
+from scoresde.sampler.plan import as_solver
+from scoresde.solvers import SOLVERS, Solver, StepSolver
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks import peers

@@ -108,7 +108,7 @@ def diverged(argument: str, expected: str, got: str, remedy: str) -> Diverged:
 
 
 def _number(name: str, value: object, expected: str, remedy: str) -> float:
-    if _boolean(value) or not isinstance(value, int | float):
+    if type(value) is not float and (_boolean(value) or not isinstance(value, int | float)):
         item = getattr(value, "item", None)
         single = getattr(value, "size", None) == 1 or _scalar(value)
         if item is None or not single or _boolean(value):
@@ -161,6 +161,8 @@ def nonnegative(name: str, value: object, remedy: str = "pass 0 or a number abov
 
 def whole(value: object) -> int | None:
     """`value` as an int if it is an integer of Python, numpy or torch; else None."""
+    if type(value) is int:
+        return value
     if _boolean(value) or not hasattr(value, "__index__"):
         return None
     try:
@@ -231,6 +233,8 @@ def floating(name: str, value: object, remedy: str = "convert it with .float()")
 
 def same_shape(name: str, value: Tensor, like: Tensor, remedy: str) -> None:
     """Raise unless `value` has the shape of `like`, without synchronisation."""
+    if getattr(value, "shape", None) == like.shape and hasattr(value, "is_floating_point"):
+        return
     if not _is_tensor(value):
         raise wrong_type(name, f"a tensor of shape {tuple(like.shape)}", value, remedy)
     if value.shape != like.shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from itertools import chain
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, floating, instance
+from scoresde._check import fail, floating, instance, positive_int
 from scoresde._check import seed as check_seed
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "atan2",
     "check_data",
     "exp",
+    "batches",
     "expand",
     "expm1",
     "lincomb",
@@ -109,11 +110,11 @@ atan2: Binary = _elementary("atan2", "arctan2")
 
 def _logarithm(name: str, zero: float) -> Any:  # a Unary
     """`log` or `log1p`, which is -inf at `zero` for floats too and without a warning of numpy."""
-    function = _elementary(name)
+    of_floats, function = getattr(math, name), _elementary(name)
 
     def logarithm(x: Any) -> Any:  # the kinds in the constraints of Time
-        if isinstance(x, float | int) and x == zero:
-            return -math.inf
+        if isinstance(x, float | int):
+            return -math.inf if x == zero else of_floats(x)
         with _quiet(x):
             return function(x)
 
@@ -125,9 +126,9 @@ log1p: Unary = _logarithm("log1p", -1.0)
 
 
 def _softplus(x: Any) -> Any:  # the kinds in the constraints of Time
-    m = xp(x)
-    if m is math:
+    if isinstance(x, float | int):
         return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+    m = xp(x)
     return m.logaddexp(x, torch.zeros_like(x) if m is torch else 0.0)
 
 
@@ -240,6 +241,22 @@ def state_kind(
     return dtype, torch.get_default_device() if like is None else like.device
 
 
+def batches(
+    n: int, size: int | None, cond: Mapping[str, Tensor] | None = None
+) -> Iterator[tuple[slice, dict[str, Tensor] | None]]:
+    """Cut n samples and their conditions into batches: the rows of each, and its conditions.
+
+    Args:
+        n: the number of samples.
+        size: the samples of a batch; None for all at once.
+        cond: name -> (n, ...), or None.
+    """
+    size = n if size is None else positive_int("batch_size", size)
+    for start in range(0, n, max(size, 1)):
+        rows = slice(start, min(start + size, n))
+        yield rows, {k: v[rows] for k, v in cond.items()} if cond else None
+
+
 def user_time(t: Scalar, like: Tensor) -> Tensor:
     """The time in the form in which a user's function of (t, x) receives it.
 
@@ -254,10 +271,12 @@ def user_time(t: Scalar, like: Tensor) -> Tensor:
 def lincomb(*terms: tuple[Scalar, Tensor]) -> Tensor:
     """The sum of `c * m` over pairs (c, m), as one multiplication and in-place additions.
 
-    `c` is a Python float or a `(B, 1, ..., 1)` tensor. Pairs that hold the very same tensor
-    are merged first, and zero floats are dropped, so a step costs one pass per tensor.
+    `c` is a Python float or a tensor, 0-dim or `(B, 1, ..., 1)`. Pairs that hold the very same
+    tensor are merged first, and zero floats are dropped, so a step costs one pass per tensor.
+    Under torch.compile, which fuses the passes, nothing is merged: to ask which tensors are the
+    same would compile each step anew.
     """
-    if len({id(m) for _, m in terms}) < len(terms):
+    if not torch.compiler.is_compiling() and len({id(m) for _, m in terms}) < len(terms):
         terms = _merged(terms)
     (c0, m0), rest = terms[0], terms[1:]
     c1, m1 = rest[0] if rest else (None, m0)

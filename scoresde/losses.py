@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 from scoresde._check import choice, fail, finite, floating, instance, positive
 from scoresde._tensor import Scalar, expand, lincomb, state_dtype, wide
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
-from scoresde.node import Node
+from scoresde.node import AffineNode, Node
 from scoresde.options import Loss
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.schedule.grid import SoftLogSNR
@@ -374,7 +374,7 @@ def dsm_loss(
 
 
 @final
-class _Drawn(Node):
+class _Drawn(AffineNode):
     """`sde.at(t, like)` for random times, which computes g, log_snr and rate on first access.
 
     Most losses need only alpha and sigma, and schedule evaluations dominate their cost beside

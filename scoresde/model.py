@@ -149,25 +149,34 @@ class _Calling(ScoreModel):
     ) -> Tensor:
         """Return fn(x), computed in the precision `dtype`, in the precision of x."""
         cast = x if dtype is None else x.to(dtype)
-        graph = torch.is_grad_enabled()
-        direct = graph and cast.requires_grad
-        value: object = fn(cast) if direct else self._call_without_graph(fn, cast)
+        graph, failed = torch.is_grad_enabled(), None
+        value: object = None
+        if self._differentiates and not (graph and cast.requires_grad):
+            value = self._call_with_graph(fn, cast)
+        else:
+            try:
+                value = fn(cast)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if graph and cast.requires_grad:
+                    raise
+                failed = error
+        if failed is not None:
+            value = self._call_with_graph(fn, cast, failed)
         if not isinstance(value, Tensor):
             return value  # type: ignore[return-value]  # the caller's check of the shape refuses it
         # Even a detach without a graph costs an operation.
         alone = graph or not value.requires_grad
         return (value if alone else value.detach()).to(x.dtype)
 
-    def _call_without_graph(self, fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Return fn(x) for an x that is in no graph."""
-        failed: RuntimeError | None = None
-        if not self._differentiates:
-            try:
-                return fn(x)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                failed = error
+    def _call_with_graph(
+        self, fn: Callable[[Tensor], Tensor], x: Tensor, failed: RuntimeError | None = None
+    ) -> Tensor:
+        """Return fn(x) for an x that is in no graph, with gradients enabled.
+
+        If that fails too, the error is `failed`, that of the call without gradients.
+        """
         with torch.enable_grad():
             try:
                 value = fn(x.detach().clone().requires_grad_())
@@ -393,6 +402,7 @@ class FunctionScore(_Calling):
 
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
         time, named = user_time(node.t, x), cond or {}
-        value = self._call(lambda state: self.fn(time, state, **named), own_dtype(self), x)
+        dtype = own_dtype(self) if isinstance(self.fn, nn.Module) else None
+        value = self._call(lambda state: self.fn(time, state, **named), dtype, x)
         same_shape("fn(t, x)", value, x, "a score has the shape of the state")
         return Prediction(x, node, value, "score")

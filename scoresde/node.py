@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from scoresde._tensor import Scalar, state_dtype
 
-__all__ = ["Node"]
-
-_AFFINE = ("alpha", "sigma", "log_snr", "rate")
+__all__ = ["AffineNode", "Node"]
 
 
+@dataclass(slots=True, eq=False)
 class Node:
     """One point of the schedule, x_t = alpha x_0 + sigma eps, built once per grid by `sde.at(t)`.
 
@@ -32,48 +32,20 @@ class Node:
         1.0
     """
 
-    __slots__ = ("alpha", "g", "log_snr", "rate", "sigma", "t")
-
     # Scalars, declared as Any: code for grids computes with floats, code for batches with tensors.
     t: Any
     g: Any
-    alpha: Any
-    sigma: Any
-    log_snr: Any
-    rate: Any
 
-    def __init__(self, t: Scalar, g: Scalar, *affine: Scalar) -> None:
-        """`affine` is alpha, sigma, log_snr and rate, or nothing."""
-        self.t = t
-        self.g = g
-        if affine:
-            self.alpha, self.sigma, self.log_snr, self.rate = affine
+    affine: ClassVar[bool] = False
 
-    def __getattr__(self, name: str) -> Any:  # reached only by an unset slot
-        if name in _AFFINE:
+    def __getattr__(self, name: str) -> Any:  # reached only by a field that is not there
+        if name in ("alpha", "sigma", "log_snr", "rate"):
             raise TypeError(
                 f"{name}: this SDE is not affine, so x_t = alpha x_0 + sigma eps has no closed "
                 "form; use an AffineSDE (or LinearSDE), or a solver and a model that need only "
                 "f, g and the score"
             )
         raise AttributeError(name)
-
-    def __repr__(self) -> str:
-        fields = (f"{name}={getattr(self, name)!r}" for name in self._names)
-        return f"Node({', '.join(fields)})"
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return ("t", "g", *_AFFINE) if self.affine else ("t", "g")
-
-    @property
-    def affine(self) -> bool:
-        """Whether the SDE is affine, so that alpha, sigma, log_snr and rate exist."""
-        try:
-            object.__getattribute__(self, "alpha")
-        except AttributeError:
-            return False
-        return True
 
     @property
     def batched(self) -> bool:
@@ -87,7 +59,9 @@ class Node:
         """
         if not self.batched:
             return self
-        return Node(*(fn(getattr(self, name)) for name in self._names))
+        return (AffineNode if self.affine else Node)(
+            *(fn(getattr(self, field.name)) for field in fields(self))
+        )
 
     def fitted(self, like: Tensor) -> Node:
         """The node on the device and in the dtype of a state, its times in float32 at least.
@@ -98,8 +72,11 @@ class Node:
         if not self.batched:
             return self
         wider = state_dtype(like.dtype)
-        kinds = ((name, wider if name in ("t", "log_snr") else like.dtype) for name in self._names)
-        return Node(*(getattr(self, name).to(like.device, dtype) for name, dtype in kinds))
+        names = [field.name for field in fields(self)]
+        kinds = ((name, wider if name in ("t", "log_snr") else like.dtype) for name in names)
+        return (AffineNode if self.affine else Node)(
+            *(getattr(self, name).to(like.device, dtype) for name, dtype in kinds)
+        )
 
     def column(self, x: Tensor) -> Tensor:
         """The times as `(B,)`, the shape that a network takes: see `column_of`."""
@@ -117,3 +94,15 @@ class Node:
             column = value.flatten() if value.ndim else value.expand(x.shape[0])
             return column.to(x.device, kind)
         return torch.full((x.shape[0],), value, dtype=kind, device=x.device)
+
+
+@dataclass(slots=True, eq=False)
+class AffineNode(Node):
+    """A point of the schedule of an affine SDE: a `Node` with alpha, sigma, log_snr and rate."""
+
+    alpha: Any
+    sigma: Any
+    log_snr: Any
+    rate: Any
+
+    affine: ClassVar[bool] = True

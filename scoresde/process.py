@@ -15,7 +15,6 @@ from scoresde._tensor import Eta, Scalar, lincomb
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
-from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE, AffineSDE, same_sde
 
 __all__ = ["Eta", "ExtendedReverse", "ForwardSDE", "Process", "ReverseSDE", "eta_value"]
@@ -55,10 +54,6 @@ class Process(ABC):
     def diffusion(self, node: Node) -> float:
         """The coefficient of dw."""
 
-    @abstractmethod
-    def check_grid(self, grid: Grid) -> None:
-        """Raise unless this process can be walked along the grid."""
-
     @final
     def drift(self, node: Node, x: Tensor) -> Tensor:
         """dx/dt at a node, (B, *D)."""
@@ -89,7 +84,7 @@ class ReverseSDE(Process):
     ) -> None:
         instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
         instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
-        if not same_sde(model.sde, sde):
+        if model.sde is not sde and not same_sde(model.sde, sde):
             remedy = "take the SDE that the model was trained for (model.sde)"
             raise fail("sde", f"the model's own, {model.sde!r}", repr(sde), remedy)
         self.sde = sde
@@ -127,17 +122,6 @@ class ReverseSDE(Process):
     def diffusion(self, node: Node) -> float:
         return self.eta_at(node) * float(node.g)
 
-    def check_grid(self, grid: Grid) -> None:
-        grid.check(self.sde)
-        for segment in grid.segments:
-            if self.stochastic and segment[0] < segment[-1]:
-                got = f"a segment from {segment[0]:g} up to {segment[-1]:g}"
-                remedy = "set eta=0 to encode along the probability flow, or use simulate"
-                raise fail("grid", "segments that run down in time for eta > 0", got, remedy)
-            if callable(self.eta):
-                for t in segment:
-                    eta_value(self.eta, t)
-
 
 @final
 class ForwardSDE(Process):
@@ -162,13 +146,6 @@ class ForwardSDE(Process):
 
     def diffusion(self, node: Node) -> float:
         return float(node.g)
-
-    def check_grid(self, grid: Grid) -> None:
-        grid.check(self.sde)
-        for segment in grid.segments:
-            if segment[0] > segment[-1]:
-                got = f"a segment from {segment[0]:g} down to {segment[-1]:g}"
-                raise fail("grid", "segments that run up in time", got, "reverse the grid")
 
 
 @final

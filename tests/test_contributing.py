@@ -23,8 +23,8 @@ from scoresde.cli.flags import registered
 from scoresde.losses import TIMES, WEIGHTINGS
 from scoresde.metrics import METRICS, compare_sets
 from scoresde.nets import MLP, NETS
-from scoresde.sampler import SOLVERS
 from scoresde.sde import SDES
+from scoresde.solvers import SOLVERS
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 D = torch.float64

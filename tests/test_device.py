@@ -35,10 +35,9 @@ from scoresde import (
 from scoresde.losses import WEIGHTINGS
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.noise import Independent
-from scoresde.sampler import SOLVERS
-from scoresde.sampler.registry import as_solver
+from scoresde.sampler.plan import as_solver
 from scoresde.schedule.grid import log_snr
-from scoresde.solvers import Solver, StepSolver
+from scoresde.solvers import SOLVERS, Solver, StepSolver
 from scoresde.training import Update
 
 NATIVE = [name for name, (solver, _) in SOLVERS.items() if isinstance(solver, StepSolver)]

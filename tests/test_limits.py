@@ -28,7 +28,6 @@ from scoresde.noise import BrownianPath, Independent
 from scoresde.options import Tolerances
 from scoresde.prediction import Prediction
 from scoresde.process import ReverseSDE
-from scoresde.sampler.registry import SOLVERS
 from scoresde.schedule.grid import GRIDS, Grid, SoftLogSNR, log_snr, make_grid
 from scoresde.sde import (
     EDMSDE,
@@ -40,8 +39,8 @@ from scoresde.sde import (
     LinearSDE,
     SubVPSDE,
 )
-from scoresde.solvers import Adams, Statistics
-from scoresde.solvers.base import held
+from scoresde.solvers import SOLVERS, Adams, Statistics
+from scoresde.solvers.limits import Held
 from scoresde.summary import DataSummary
 
 D = torch.float64
@@ -150,7 +149,8 @@ def test_the_step_out_of_pure_noise_is_the_limit_of_its_formula(name: str) -> No
     model, noise = ONE.under(sde), Independent(0)
     mean = ONE.mean  # all that pure noise knows of x_0
     for eta in (0.0, 1.0, lambda t: 2.0 * t, *([0.3] if name in PURE else [])):
-        got = held(ReverseSDE(sde, model, eta), x, now, nxt, noise)
+        process = ReverseSDE(sde, model, eta)
+        got = Held.of(now, nxt, eta).step(process, x, now, nxt, noise)
         z = noise.normal(x, now, nxt)
         want = nxt.alpha * mean + nxt.sigma * (z if eta != 0.0 else x / now.sigma)
         assert (got - want).abs().max() < 1e-8

@@ -48,10 +48,9 @@ def local_error(path: Path, solver: Adams) -> tuple[Array, Array]:
     q = int(solver.orders.ode or 1)
     segment = Segment(path.nodes, _no_times, 0.0)
     parametrisation = PARAMETRISATIONS[solver.parametrisation]
-    lam = segment.log_snr[:-1]
-    variable = (
-        segment.t[:-1] if solver.variable == "t" else VARIABLES[solver.variable](segment, lam)
-    )
+    lam: Array = segment.log_snr[:-1]
+    in_time = solver.variable == "t"
+    variable: Array = segment.t[:-1] if in_time else VARIABLES[solver.variable](segment, lam)
     unit = torch.from_numpy(parametrisation.unit(segment)[:-1])
     told = path.read(solver.parametrisation).double()
     change = told * unit.to(told).reshape(-1, *(1,) * (told.ndim - 1))
@@ -62,7 +61,8 @@ def local_error(path: Path, solver: Adams) -> tuple[Array, Array]:
     stretch = (variable[q:] - variable[:-q]) / (lam[q:] - lam[:-q])
     middle = (lam[q:] + lam[:-q]) / 2
     weight = np.abs(parametrisation.at_end(segment)) / np.hypot(segment.alpha, segment.sigma)[1:]
-    return middle, np.interp(middle, segment.log_snr[1:], weight) * size * np.abs(stretch) ** q
+    weight = np.interp(middle, segment.log_snr[1:], weight)
+    return middle, np.asarray(weight * size * np.abs(stretch) ** q)
 
 
 def _no_times(points: Any) -> Any:
@@ -98,7 +98,10 @@ def deviations(path: Path, kernel_name: str) -> Array:
     """
     segment = Segment(path.nodes, _no_times, 0.0)
     parametrisation, told = PARAMETRISATIONS[kernel_name], path.read(kernel_name)
-    keep, whole = parametrisation.keep(segment), segment.whole(parametrisation.density(segment))
+    keep, whole = (
+        parametrisation.state_coef(segment),
+        segment.whole(parametrisation.density(segment)),
+    )
     unit, size = parametrisation.unit(segment), np.hypot(segment.alpha, segment.sigma)
     cost = np.full((len(size), len(size)), math.inf)
     for j in range(len(size) - 1):

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,10 +23,18 @@ from scoresde.prediction import Prediction
 from scoresde.process import ReverseSDE
 from scoresde.schedule.grid import Grid
 from scoresde.sde import AffineSDE
-from scoresde.solvers.exponential.adams import Adams
-from scoresde.solvers.exponential.coefficients import Segment, table
+from scoresde.solvers.exponential.adams import Adams, Term
+from scoresde.solvers.exponential.coefficients import Row, Segment, table
 
-__all__ = ["Array", "NoGradient", "Path", "Trajectories", "length", "tensor_nodes", "walk"]
+__all__ = [
+    "Array",
+    "NoGradient",
+    "Path",
+    "Trajectories",
+    "length",
+    "tensor_nodes",
+    "integrate_along",
+]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -145,7 +152,7 @@ class Trajectories:
         process, part = next(self._chunks(slice(0, min(few, self.batch))))
         x, told = [self.x[part]], []
         with torch.no_grad():
-            for state, past in walk(solver, process, self.x[part], nodes):
+            for state, past in integrate_along(solver, process, self.x[part], nodes):
                 x.append(state)
                 scale, newest = past[0]
                 told.append(scale * newest)
@@ -176,7 +183,7 @@ class Trajectories:
                 with torch.enable_grad():
                     way = torch.cat([share.new_zeros(1), share.cumsum(0)])
                     nodes = tensor_nodes(self.sde, first + (last - first) * way)
-                    for x, _ in walk(solver, process, self.x[part], nodes):
+                    for x, _ in integrate_along(solver, process, self.x[part], nodes):
                         end = x
                     gap = length(end.double() - self.ends[part].double())
                     value = self._log(gap, floor).sum() / count
@@ -215,24 +222,18 @@ def tensor_nodes(sde: AffineSDE, log_snr: Tensor) -> tuple[Node, ...]:
     return tuple(at.map(lambda c, i=i: c[i]) for i in range(len(times)))  # type: ignore[misc]
 
 
-def walk(
+def integrate_along(
     solver: Adams, process: ReverseSDE, x: Tensor, nodes: tuple[Node, ...]
-) -> Iterator[tuple[Tensor, tuple[tuple[Any, Tensor], ...]]]:
-    """The solver's own steps, over nodes of floats or of tensors: states, and what is known, c m.
+) -> Iterator[tuple[Tensor, tuple[Term, ...]]]:
+    """The solver's own steps over nodes of floats or of tensors: each state, and what is kept.
 
-    Along tensors the rows of the solver are tensors too, and the states have a gradient in them.
+    Along tensors the coefficients are tensors too, and the states have a gradient in them.
     """
-    sde: Any = process.sde
+    sde: AffineSDE = process.sde  # type: ignore[assignment]  # a calibration checks it
     smooth = nodes[0].batched
-    segment = Segment(nodes, partial(smooth_times, sde) if smooth else sde.time_of, 0.0)
-    s = solver
-    rows: Any = table(
-        segment, s.parametrisation, s.variable, s.variant, s.order, s.corrector, s.lower_final
-    )
-    if smooth:  # on the device of the state; without noise the spread is zero
-        rows = [(keep.to(x), [w.to(x) for w in ws], 0.0) for keep, ws, _ in rows]
+    time_of = partial(smooth_times, sde) if smooth else sde.time_of
+    rows = table(Segment(nodes, time_of, 0.0), solver)
+    if smooth:  # on the device of the state; without noise its standard deviation is zero
+        rows = tuple(Row(r.state_coef.to(x), tuple(w.to(x) for w in r.weights), 0.0) for r in rows)
         nodes = tuple(n.fitted(x) for n in nodes)
-    state: Any = rows, 0, ()
-    for now, nxt in pairwise(nodes):
-        x, state = solver.step(process, x, now, nxt, state, _QUIET)
-        yield x, state[2]
+    return solver.steps(process, x, nodes, rows, _QUIET)

@@ -146,7 +146,7 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
             "classes": None if turns is None else [opened.class_name(k) for k in turns],
             "picture": picture,
             "solver": repr(sampler.solver),
-            "steps": sampler.steps,
+            "steps": sampler.grid.steps,
             "nfe": done.nfe,
             "seconds": seconds,
         }

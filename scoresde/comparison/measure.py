@@ -21,7 +21,7 @@ from scoresde.comparison.rows import Floor, Row, ordered, short
 from scoresde.metrics import Measured, compare_sets
 from scoresde.model import Cond, Preconditioned, ScoreModel
 from scoresde.sampler import ReverseSampler
-from scoresde.sampler.registry import as_model, check_shape
+from scoresde.sampler.plan import as_model, check_shape
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import AdaptiveODE, SciPySolver
 from scoresde.summary import DataRangeWarning

@@ -10,9 +10,8 @@ from scoresde._check import fail, instance, positive_int, wrong_type
 from scoresde.calibration import Calibration
 from scoresde.model import ScoreModel
 from scoresde.sampler import ReverseSampler
-from scoresde.sampler.registry import SOLVERS
 from scoresde.sde import SDE
-from scoresde.solvers import SciPySolver, Solver
+from scoresde.solvers import SOLVERS, SciPySolver, Solver
 from scoresde.solvers.adaptive.base import AdaptiveSolver
 
 __all__ = ["Entry", "Solvers", "plan"]
@@ -42,12 +41,12 @@ class Entry:
     @property
     def stochastic(self) -> bool:
         """Whether the sampler integrates a reverse SDE."""
-        return self.sampler.eta != 0
+        return bool(self.sampler.eta != 0)
 
     @property
     def steps(self) -> int | None:
         """The number of steps of the grid; None if the solver chooses its steps."""
-        return None if _chooses(self.sampler.solver) else self.sampler.steps
+        return None if _chooses(self.sampler.solver) else self.sampler.grid.steps
 
     def __str__(self) -> str:
         steps = "steps of its own" if self.steps is None else f"{self.steps} steps"
@@ -118,5 +117,5 @@ def _chooses(solver: object) -> bool:
 
 
 def _grid(sampler: ReverseSampler, solver: str | Solver | Calibration) -> str:
-    named = isinstance(sampler.grid, str) and not isinstance(solver, Calibration)
-    return str(sampler.grid) if named and not _chooses(sampler.solver) else "own"
+    rule = "" if _chooses(sampler.solver) else sampler.plan.rule
+    return rule or "own"

@@ -16,7 +16,7 @@ from scoresde.metrics.frechet import trace_of_root
 from scoresde.model import ScoreModel
 from scoresde.noise import Independent
 from scoresde.sampler import ReverseSampler
-from scoresde.sampler.registry import check_shape
+from scoresde.sampler.plan import check_shape
 from scoresde.sde import AffineSDE
 
 __all__ = ["TransportGap", "transport_gap"]

@@ -28,9 +28,10 @@ from scoresde.options import Divergence, Tolerances
 from scoresde.oracles import Gaussian
 from scoresde.process import ReverseSDE
 from scoresde.sde import AffineSDE, as_affine
-from scoresde.solvers.adaptive.base import Caller, Tally
+from scoresde.solvers.adaptive.base import Caller
 from scoresde.solvers.adaptive.ode import AdaptiveODE, Angle
 from scoresde.solvers.base import UnfinishedWarning
+from scoresde.solvers.run import Tally
 
 __all__ = ["TRUNCATIONS", "Prior", "log_prob", "span_of"]
 

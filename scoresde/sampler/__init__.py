@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from scoresde.sampler.latent import Latent, decode, encode, slerp
-from scoresde.sampler.registry import SOLVERS
+from scoresde.sampler.plan import resolve
 from scoresde.sampler.reverse import ReverseSampler
 from scoresde.sampler.simulate import simulate
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from scoresde.sampler.shards import ShardFiles, Shards, sample_to
 
 __all__ = [
-    "SOLVERS",
     "Latent",
     "ReverseSampler",
     "ShardFiles",
     "Shards",
     "decode",
     "encode",
+    "resolve",
     "sample_to",
     "simulate",
     "slerp",

@@ -14,7 +14,7 @@ from scoresde._tensor import expand, ordinary, state_dtype
 from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
 from scoresde.noise import Independent
 from scoresde.process import ReverseSDE
-from scoresde.sampler.registry import as_model
+from scoresde.sampler.plan import as_model
 from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE
 from scoresde.solvers.adaptive.ode import AdaptiveODE, Angle

@@ -25,14 +25,14 @@ __all__ = ["claim", "settings_of", "explained_shard", "mine", "sweep_shards", "t
 
 def settings_of(sampler: ReverseSampler) -> dict[str, Any]:
     """The settings of a sampler; samplers with equal settings draw equal samples."""
-    grid, eta = sampler._nodes, sampler.eta
+    grid, eta = sampler.grid, sampler.eta
     return {
         "model": {"class": type(sampler.model).__name__, "sha256": hash_of(sampler.model)},
         "sde": {"class": type(sampler.sde).__name__, "schedule": fingerprint(sampler.sde)},
         "solver": repr(sampler.solver),
         "grid": [list(segment) for segment in grid.segments],
         "eta": [eta_value(eta, t) for t in grid.times] if callable(eta) else float(eta),
-        "denoise": sampler.denoise,
+        "denoise": sampler.plan.denoise,
     }
 
 

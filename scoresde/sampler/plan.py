@@ -1,145 +1,187 @@
-"""The default solver and grid for a number of steps, from the measured table."""
+"""What the arguments of a sampler mean: resolved to a plan, and checked, in one place."""
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, Sequence
 
-from scoresde._check import positive_int
+import torch
+from torch import Tensor, nn
+
+from scoresde._check import (
+    choice,
+    fail,
+    instance,
+    nonnegative,
+    positive_int,
+    wrong_type,
+)
+from scoresde._tensor import as_device, state_dtype
+from scoresde.calibration import Calibration
+from scoresde.model import FunctionScore, ScoreModel, own_dtype
+from scoresde.noise import BrownianPath, Independent, Noise
 from scoresde.process import Eta
-from scoresde.sampler.registry import AUTOMATIC, FIRST_ORDER_STEPS, STEPS, as_solver
-from scoresde.schedule.grid import Grid, make_grid
-from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers import Solver
+from scoresde.sampler.choice import FIRST_ORDER_STEPS, STEPS, choose_for
+from scoresde.schedule.grid import Grid, Schedule, make_grid
+from scoresde.sde import SDE, AffineSDE, same_sde
+from scoresde.solvers.base import Plan, Solver
+from scoresde.solvers.registry import AUTOMATIC, SOLVERS
 
-__all__ = ["AUTO", "Settled", "choose", "resolve"]
-
-AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
-    "ode": (
-        (1, "ddim", "tapered"),
-        (4, "unipc_2_flow", "tapered"),
-        (10, "unipc_3_flow", "tapered"),
-        (28, "unipc_4_flow", "tapered"),
-    ),
-    "ode_any": (
-        (1, "ddim", "tapered"),
-        (2, "dpmpp_2m", "tapered"),
-        (16, "unipc_3", "tapered"),
-        (30, "unipc_4", "tapered"),
-    ),
-    "sde": (
-        (1, "ancestral", "tapered"),
-        (4, "er_sde_3", "tapered"),
-        (12, "sa_solver_p2_v", "tapered"),
-        (40, "sa_solver_p3c4_flow", "tapered"),
-    ),
-}
-"""Process -> rows of (the steps from which it holds, solver, grid), those of docs/choosing.md.
-
-"ode" is the probability flow of data of about unit size (see `UNIT`), "ode_any" that of data of
-another size and of data that the model does not know; "sde" is a stochastic process, with the eta
-of the user or, for "auto_sde", that of the solver's name. All are solvers with one call a step on
-a grid in the log-SNR, so that a row means the same under every affine SDE. `python
-benchmarks/choosing.py` measures them on random problems.
-"""
-
-UNIT = 0.15, 10.0
-"""Standard deviations between which data are about of unit size.
-
-The solvers of the rows "ode" interpolate eps - x_0 between nodes, which is smooth for
-such data alone: at a standard deviation of 0.01 two steps were 30 times worse than one. Those of
-"ode_any" see no scale but that of the grid.
-"""
-
-
-@final
-@dataclass(frozen=True)
-class Settled:
-    """What the arguments of a sampler mean.
-
-    Attributes:
-        solver, eta: the solver and the stochasticity of the process.
-        grid: a name, or a grid of the user's own.
-        steps: of a named grid; of the user's own grid None, or what it must agree with.
-        t_end: where a named grid stops; None for the SDE's own.
-        why: how an automatic choice was made; "" where the user chose.
-    """
-
-    solver: Solver
-    eta: Eta
-    grid: str | Grid
-    steps: int | None
-    t_end: float | None
-    why: str
-
-
-def choose(process: str, steps: int) -> tuple[str, str]:
-    """The names of a solver and a grid for this many steps: those of the last row begun."""
-    _, solver, grid = max(row for row in AUTO[process] if row[0] <= steps)
-    return solver, grid
+__all__ = ["NOISES", "as_model", "as_noise", "as_solver", "check_shape", "resolve", "state_kind"]
 
 
 def resolve(
     sde: SDE,
-    spread: tuple[float, int] | None,
-    solver: str | Solver,
-    steps: int | None,
-    grid: str | Grid | Sequence[float] | None,
-    t_end: float | None,
-    eta: Eta | None,
-) -> Settled:
-    """What these arguments of a sampler mean.
+    model: ScoreModel,
+    solver: str | Solver | Calibration = "auto",
+    *,
+    steps: int | None = None,
+    grid: str | Grid | Sequence[float] | None = None,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    eta: Eta | None = None,
+    denoise: bool | None = None,
+) -> Plan:
+    """Resolve the arguments of a sampler to a plan, and check them against each other.
 
-    An automatic solver is that of `AUTO` for the number of steps, on a grid of the user's own for
-    those of its longest segment. It falls back to the Euler(-Maruyama) method where the SDE is not
-    affine, and, with a warning, on a grid that the user chose and whose end has no noise left. A
-    `t_end` without noise and without a grid becomes the SDE's `t_min`, from which the final
-    denoising leads to the data.
+    An automatic solver is the one measured to do best with this number of steps, or with those
+    of the longest segment of a grid of the user's; see `scoresde.sampler.choice`. The arguments
+    are those of `ReverseSampler`, which hands them on.
 
     Args:
-        spread: standard deviation of the data and number of values of a sample, if known.
-        the others: as of `ReverseSampler`.
+        sde, model, solver, steps, grid, t_end, eta, denoise: see `ReverseSampler`.
+        t_start: where a named grid starts; T by default.
+
+    Raises:
+        TypeError, ValueError: unknown names, a solver that the SDE or eta does not suit, a model
+            of another SDE, a grid outside [0, T] or that disagrees with `steps` or `t_end`.
+
+    Example:
+        >>> from scoresde import FunctionScore, VPSDE
+        >>> model = FunctionScore(VPSDE(), lambda t, x: -x)
+        >>> resolve(VPSDE(), model, "ddim", steps=10).schedule.grid.start
+        1.0
     """
-    automatic = isinstance(solver, str) and solver in AUTOMATIC
-    affine = isinstance(sde, AffineSDE)
-    if grid is not None and not isinstance(grid, str):
-        grid = make_grid(grid, sde, steps, t_end=t_end)
-        count, end = max(len(segment) - 1 for segment in grid.segments), grid.end
-    else:
+    instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+    if model.sde is not sde and not same_sde(model.sde, sde):
+        remedy = "take the SDE that the model was trained for (model.sde)"
+        raise fail("sde", f"the model's own, {model.sde!r}", repr(sde), remedy)
+    if isinstance(solver, Calibration):
+        solver.check(sde, model)
+        if grid is not None or eta not in (None, 0):
+            remedy = "a calibration brings its own; take its solver and grid by themselves"
+            raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
+        grid, eta, solver = solver.grid, 0.0, solver.solver
+    affine, automatic = isinstance(sde, AffineSDE), solver in AUTOMATIC
+    if grid is None or isinstance(grid, str):
         if steps is None:
             steps = FIRST_ORDER_STEPS if automatic and not affine else STEPS
         count = positive_int("steps", steps, "the number of steps is a whole number above 0")
         end = sde.t_end if t_end is None else sde.check_time("t_end", t_end)
+    else:
+        grid = make_grid(grid, sde, steps, t_start=t_start, t_end=t_end)
+        count, end = max(len(segment) - 1 for segment in grid.segments), grid.end
     default, why = "log_snr" if affine else "uniform", ""
     if automatic:
         process = "ode" if solver == "auto" and eta in (None, 0) else "sde"
-        unit = spread is not None and UNIT[0] <= spread[0] <= UNIT[1]
-        chosen = choose("ode_any" if process == "ode" and not unit else process, count)
-        why = f"measured to do best with {count} steps, {_known(spread)}"
-        if not isinstance(sde, AffineSDE):
-            chosen = "euler_maruyama", "uniform"
-            why = f"{type(sde).__name__} is not affine, so no solver of higher order applies"
-        elif not math.isfinite(sde.log_snr(end)):
-            if grid is None:
-                t_end = sde.t_min
-                why = f"{why}; no noise is left at t = {end:g}, so the steps end at t = {t_end:g}"
-            else:
-                chosen = "euler" if process == "ode" else "euler_maruyama", "uniform"
-                why = f"no noise is left at the end of the grid, t = {end:g}"
-                remedy = "end it before, for the final denoising leads to the data"
-                text = f"grid: {why}, so {solver!r} is {chosen[0]!r}, of first order; {remedy}"
-                warnings.warn(text, stacklevel=3)
-        solver, default = chosen
-    made, own = as_solver(solver, sde)
-    return Settled(
-        made, own if eta is None else eta, default if grid is None else grid, steps, t_end, why
-    )
+        solver, default, t_end, why = choose_for(
+            sde, process, count, model.data_scale, t_end, end, grid is not None
+        )
+    chosen, own_eta = as_solver(solver, sde)
+    rule = ""
+    if not isinstance(grid, Grid):
+        rule = default if grid is None else grid
+        grid = make_grid(rule, sde, steps, t_start=t_start, t_end=t_end, spread=model.data_scale)
+    if denoise is None:
+        denoise = affine
+    instance("denoise", denoise, bool, "pass True, False, or nothing for the default")
+    if denoise and not affine:
+        remedy = "leave denoise out: Tweedie's formula needs alpha and sigma"
+        raise wrong_type("denoise", "False on an SDE that is not affine", denoise, remedy)
+    if eta is None:
+        eta = own_eta
+    elif not callable(eta):
+        eta = nonnegative("eta", eta, "0 is the ODE, 1 the SDE")
+    return Plan(chosen, eta, Schedule(sde, grid), denoise, rule, why)
 
 
-def _known(spread: tuple[float, int] | None) -> str:
-    if spread is None:
-        return "for data of unknown size"
-    return f"for data of standard deviation {spread[0]:.3g} and {spread[1]} values a sample"
+def as_solver(solver: object, sde: SDE) -> tuple[Solver, Eta]:
+    """The solver that a name or an object means under an SDE, and its own eta."""
+    if isinstance(solver, str):
+        made, eta = SOLVERS[choice("solver", solver, [*AUTOMATIC, *SOLVERS])]
+        return made, eta if isinstance(eta, float) else eta(sde)  # type: ignore[arg-type]
+    instance("solver", solver, Solver, f"pass a solver or one of {', '.join(SOLVERS)}")
+    made = solver  # type: ignore[assignment]  # as `instance` has checked
+    return made, 0.0 if made.serves == "ode" else 1.0
+
+
+NOISES: dict[str, Callable[[int, SDE, Eta], Noise]] = {
+    "independent": lambda seed, sde, eta: Independent(seed),
+    "path": lambda seed, sde, eta: BrownianPath(seed, sde, eta=eta),
+}
+"""Name -> noise source of a seed, for a process."""
+
+
+def as_model(sde: SDE, model: object) -> ScoreModel:
+    if isinstance(model, ScoreModel):
+        return model
+    if isinstance(model, nn.Module):
+        remedy = (
+            "wrap a network net(x, t) in Preconditioned(net, sde), "
+            "or a module that returns the score of (t, x) in FunctionScore(sde, module)"
+        )
+        raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
+    if not callable(model) or isinstance(model, type):
+        remedy = "pass Preconditioned(net, sde) or a function of (t, x)"
+        raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
+    return FunctionScore(sde, model)
+
+
+def as_noise(noise: object, seed: object, sde: SDE, eta: Eta) -> Noise:
+    if isinstance(noise, Noise):
+        if seed is not None and seed != noise.seed:
+            raise fail("seed", f"the noise's own seed {noise.seed}", seed, "leave seed out")
+        return noise
+    make = NOISES[choice("noise", noise, NOISES)]
+    if seed is None:
+        seed = int(torch.randint(2**62, (), device="cpu"))
+    return make(seed, sde, eta)  # type: ignore[arg-type]
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(shape, int) or not isinstance(shape, Sequence):
+        raise wrong_type("shape", "(N, *D)", shape, "pass for example shape=(16, 2)")
+    sizes = tuple(positive_int("shape", n, "pass sizes above 0, e.g. (16, 2)") for n in shape)
+    if len(sizes) < 2:
+        raise fail("shape", "(N, *D) with at least one dimension D", shape, "pass e.g. (16, 2)")
+    return sizes
+
+
+def state_kind(
+    model: ScoreModel,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    like: Tensor | None = None,
+) -> tuple[torch.dtype, torch.device]:
+    """Precision and device of the state: as asked for, or those of `like`, or of the model.
+
+    The precision is float32 at least: a state of half precision loses what the last steps add.
+
+    Raises:
+        TypeError, ValueError: no floating-point precision, or a device that this machine lacks.
+    """
+    if like is None:
+        like = next(model.parameters(), None)
+        own = own_dtype(model)
+    else:
+        own = like.dtype
+    if dtype is None:
+        known = own is not None and like is not None
+        dtype = state_dtype(own) if known else torch.get_default_dtype()  # type: ignore[arg-type]
+    instance("dtype", dtype, torch.dtype, "pass e.g. torch.float32")
+    if not dtype.is_floating_point:
+        raise fail("dtype", "a floating-point dtype", dtype, "pass e.g. torch.float32")
+    if device is not None:
+        return dtype, as_device(device, "leave it out for the model's own")
+    if like is None:  # an oracle has no parameters, but it has tables
+        like = next(model.buffers(), None)
+    return dtype, torch.get_default_device() if like is None else like.device

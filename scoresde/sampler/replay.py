@@ -15,13 +15,8 @@ from scoresde._progress import progress as progress_of
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
-from scoresde.schedule.grid import Grid
-from scoresde.solvers import (
-    Solution,
-    Solver,
-    StepSolver,
-)
-from scoresde.solvers.base import OnStep
+from scoresde.solvers.base import Plan, Solution, StepSolver, integrate
+from scoresde.solvers.run import OnStep
 
 __all__ = [
     "HOOK_FAULT",
@@ -47,20 +42,19 @@ SDE_FAULT: Fault = ("sde", "a finite state", "take more steps, or check f and g"
 
 
 def replay(
-    solver: Solver,
+    plan: Plan,
     process: Process,
     x: Tensor,
-    grid: Grid,
     noise: Noise,
     on_step: OnStep | None,
     fault: Fault,
     first: int = 0,
 ) -> Solution:
-    """The same run with a look at each step, which raises where a state is not finite.
+    """Repeat a run, checking every state, and raise at the first that is not finite.
 
-    Noise is a function of the seed, so the run is the same; a good one never pays for the looks.
+    Since noise depends only on the seed the repeat is identical; runs that succeed pay nothing.
     """
-    steps = [pair for segment in grid.segments for pair in pairwise(segment)]
+    steps = [pair for segment in plan.schedule.grid.segments for pair in pairwise(segment)]
     left = enumerate(steps, 1)
 
     def look(step: tuple[int, tuple[float, float]], state: Tensor, at: Fault) -> None:
@@ -77,9 +71,9 @@ def replay(
             look(step, changed, HOOK_FAULT)
         return changed
 
-    if isinstance(solver, StepSolver):
-        return solver.solve(process, x, grid, noise=noise, on_step=watch)
-    solution = solver.solve(process, x, grid, noise=noise, keep_path=True)
+    if isinstance(plan.solver, StepSolver):
+        return integrate(plan, process, x, noise, watch)
+    solution = integrate(plan, process, x, noise, keep_path=True)
     for step, state in zip(left, solution.path[1:], strict=True):  # type: ignore[index]
         look(step, state, fault)
     return solution
@@ -92,9 +86,10 @@ def not_finite(fault: Fault, where: str, x: Tensor, first: int) -> ValueError:
     return fail(name, f"{what} {where}", got, remedy)
 
 
-def both(first: OnStep | None, second: OnStep | None) -> OnStep | None:
-    if first is None or second is None:
-        return first or second
+def both(first: OnStep | None, second: OnStep) -> OnStep:
+    """A hook that calls two: the second sees the state that the first returns."""
+    if first is None:
+        return second
 
     def both(node: Node, x: Tensor) -> Tensor | None:
         changed = first(node, x)
@@ -105,13 +100,10 @@ def both(first: OnStep | None, second: OnStep | None) -> OnStep | None:
 
 
 @contextmanager
-def bar(progress: bool, grid: Grid, solver: Solver, batches: int) -> Iterator[OnStep | None]:
+def bar(plan: Plan, batches: int) -> Iterator[OnStep | None]:
     """A progress bar over the steps of all batches; over batches where a solver has no steps."""
-    if not progress:
-        yield None
-        return
-    stepwise = isinstance(solver, StepSolver)
-    total, unit = (grid.steps * batches, "steps") if stepwise else (batches, "batches")
+    stepwise = isinstance(plan.solver, StepSolver)
+    total, unit = (plan.schedule.steps * batches, "steps") if stepwise else (batches, "batches")
     with closing(progress_of(total, "sample", unit)) as bar:
         if not stepwise:
             yield None

@@ -5,31 +5,28 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, positive_int, wrong_type
-from scoresde._tensor import as_device, ordinary, state_dtype
+from scoresde._check import fail, floating, instance
+from scoresde._tensor import batches, ordinary
 from scoresde.calibration import Calibration, calibrate
-from scoresde.model import Cond, ScoreModel, check_cond, own_dtype, summary_of
+from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.noise import Noise
 from scoresde.oracles import Gaussian
-from scoresde.process import ReverseSDE
+from scoresde.process import Eta, ReverseSDE
 from scoresde.sampler.latent import Latent, decode, encode
-from scoresde.sampler.plan import resolve
-from scoresde.sampler.registry import (
-    as_model,
-    as_noise,
-    check_shape,
-)
+from scoresde.sampler.plan import as_model, as_noise, check_shape, resolve, state_kind
 from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay
-from scoresde.schedule.grid import Grid, make_grid
+from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers import Adams, Solution, Solver
-from scoresde.solvers.base import OnStep, Unfinished, UnfinishedWarning, check_hook
+from scoresde.solvers import Adams
+from scoresde.solvers.base import Plan, Solution, Solver, Unfinished, UnfinishedWarning, integrate
+from scoresde.solvers.run import OnStep, check_hook
 from scoresde.summary import DataRangeWarning
 
 __all__ = ["ReverseSampler"]
@@ -45,7 +42,7 @@ class ReverseSampler:
         solver: a name of `SOLVERS`, a solver, or "auto": what was measured to do best with this
             number of steps on the probability flow, or on the reverse SDE where eta is not 0;
             "auto_sde" is the best stochastic one, with its own eta. `Solution.solver` says which,
-            and the attribute `why` on what ground.
+            and `plan.why` on what ground.
         steps: steps of the solver; the final denoising call comes on top. 50 by default.
         grid: "log_snr", "uniform", "quadratic", "karras", "sigmoid", "tapered", a `Grid`, or the
             times themselves, with which `steps` and `t_end`, if given, must agree. By default
@@ -58,7 +55,8 @@ class ReverseSampler:
             an affine SDE; where sigma(t_end) = 0 there is nothing left to denoise.
 
     Attributes:
-        why: how "auto" or "auto_sde" chose the solver and what it falls back to; "" otherwise.
+        plan: what the arguments mean: solver, eta, schedule, denoise; `plan.why` says how "auto"
+            or "auto_sde" chose the solver and what it falls back to.
 
     Raises:
         TypeError, ValueError: at construction, before any network call, whatever can be known
@@ -85,35 +83,36 @@ class ReverseSampler:
         denoise: bool | None = None,
     ) -> None:
         instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
-        affine = isinstance(sde, AffineSDE)
         self.sde = sde
         self.model = as_model(sde, model)
-        if isinstance(solver, Calibration):
-            solver.check(sde, self.model)
-            if grid is not None or eta not in (None, 0):
-                remedy = "a calibration brings its own; take its solver and grid by themselves"
-                raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
-            grid, eta, solver = solver.grid, 0.0, solver.solver
-        spread = self.model.data_scale
-        settled = resolve(sde, spread, solver, steps, grid, t_end, eta)
-        self.solver, self.eta, self.t_end = settled.solver, settled.eta, settled.t_end
-        self.why = settled.why
-        self._nodes = make_grid(settled.grid, sde, settled.steps, t_end=self.t_end, spread=spread)
-        self.grid = settled.grid if isinstance(settled.grid, str) else self._nodes
-        self.steps = self._nodes.steps
-        self.denoise = affine if denoise is None else denoise
-        instance("denoise", self.denoise, bool, "pass True, False, or nothing for the default")
-        if self.denoise and not affine:
-            remedy = "leave denoise out: Tweedie's formula needs alpha and sigma"
-            raise wrong_type("denoise", "False on an SDE that is not affine", denoise, remedy)
-        walk = ReverseSDE(sde, self.model, self.eta)
-        self.solver.check(sde, walk.stochastic)
-        walk.check_grid(self._nodes)
-        self.solver.check_walk(walk, self._nodes)
+        self.plan = resolve(
+            sde,
+            self.model,
+            solver,
+            steps=steps,
+            grid=grid,
+            t_end=t_end,
+            eta=eta,
+            denoise=denoise,
+        )
+
+    @property
+    def solver(self) -> Solver:
+        """The solver of the plan."""
+        return self.plan.solver
+
+    @property
+    def eta(self) -> Eta:
+        """The stochasticity of the plan."""
+        return cast(Eta, self.plan.eta)  # None is for the forward SDE alone
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the plan."""
+        return self.plan.schedule.grid
 
     def __repr__(self) -> str:
-        of = f"{self.sde!r}, {self.solver!r}, steps={self.steps}, eta={self.eta!r}"
-        return f"ReverseSampler({of}{f', why={self.why!r}' if self.why else ''})"
+        return f"ReverseSampler({self.plan!r})"
 
     def calibrate(
         self,
@@ -138,16 +137,16 @@ class ReverseSampler:
             method, solver, trajectories, seed, batch_size: as in `scoresde.calibrate`.
             dtype, device: of the trajectories; by default those of the model's parameters.
         """
-        dtype, device = self._kind(dtype, device, None)
+        dtype, device = state_kind(self.model, dtype, device)
         return calibrate(
             ReverseSDE(self.sde, self.model, self.eta, cond),
             shape,
-            steps=self.steps,
+            steps=self.grid.steps,
             method=method,
             solver=solver,
             trajectories=trajectories,
             seed=seed,
-            t_end=self._nodes.end,
+            t_end=self.grid.end,
             batch_size=batch_size,
             dtype=dtype,
             device=device,
@@ -162,12 +161,12 @@ class ReverseSampler:
         check: bool = False,
     ) -> Latent:
         """Latent codes of data x: (B, *D), along the probability flow; see `scoresde.encode`."""
-        end = self._nodes.end
+        end = self.grid.end
         return encode(self.sde, self.model, x, solver=solver, t=end, cond=cond, check=check)
 
     def decode(self, z: Tensor, *, solver: Solver | None = None, cond: Cond = None) -> Tensor:
         """The inverse of `encode`: data from latent codes z: (B, *D)."""
-        return decode(self.sde, self.model, z, solver=solver, t=self._nodes.end, cond=cond)
+        return decode(self.sde, self.model, z, solver=solver, t=self.grid.end, cond=cond)
 
     def sample(
         self,
@@ -323,34 +322,40 @@ class ReverseSampler:
         keep_path: bool,
         differentiable: bool | None,
     ) -> Solution:
-        shape = check_shape(shape)
-        x_init, grid = self._start(shape, x_init, t_start, gaussian_start)
-        check_hook(on_step)
-        dtype, device = self._kind(dtype, device, x_init)
+        shape, plan = check_shape(shape), self.plan
+        if t_start is not None:
+            plan = self._from(t_start)
+        if gaussian_start is not None:
+            self._check_gaussian_start(gaussian_start, shape, x_init)
+        self._check_start(x_init, shape, plan.schedule, gaussian_start)
+        if on_step is not None:
+            check_hook(on_step)
+        dtype, device = state_kind(self.model, dtype, device, x_init)
         cond = check_cond(self.model, cond, shape[0], device)
-        size = shape[0] if batch_size is None else positive_int("batch_size", batch_size)
+        parts = list(batches(shape[0], batch_size, cond))
         source = as_noise(noise, seed, self.sde, self.eta).from_sample(first)
-        starts = range(0, shape[0], min(size, shape[0]))
+        if plan.stochastic:
+            source.check(plan.schedule.grid.times)
         if x_init is None and isinstance(self.sde, AffineSDE):
             known = summary_of(self.model)
             self.sde.warn_of_prior(1.0 if known is None else known.size, stacklevel=4)
         solutions = []
-        shown = bar(progress, grid, self.solver, len(starts))
+        shown = bar(plan, len(parts)) if progress else nullcontext()
         with torch.set_grad_enabled(self._graph(differentiable, x_init)), shown as advance:
-            for start in starts:
-                rows = slice(start, min(start + size, shape[0]))
-                draw = source.from_sample(first + start)
-                like = torch.empty((rows.stop - start, *shape[1:]), dtype=dtype, device=device)
+            for rows, part in parts:
+                draw = source.from_sample(first + rows.start)
+                like = torch.empty(
+                    (rows.stop - rows.start, *shape[1:]), dtype=dtype, device=device
+                )
                 if x_init is not None:
                     x = x_init[rows].to(like)
                 else:
                     x = self.sde.sample_prior(draw.prior(like))
                 if gaussian_start is not None and isinstance(self.sde, AffineSDE):
-                    x = gaussian_start.flow(self.sde, x, self.sde.T, grid.start)
-                part = {k: v[rows] for k, v in cond.items()} if cond else None
+                    x = gaussian_start.flow(self.sde, x, self.sde.T, plan.schedule.grid.start)
                 process = ReverseSDE(self.sde, self.model, self.eta, part)
-                hooks = on_step, both(on_step, advance)
-                run = self._solve(process, x, grid, draw, hooks, keep_path, first + start)
+                hooks = on_step, both(on_step, advance) if advance else on_step
+                run = _batch(plan, process, x, draw, hooks, keep_path, first + rows.start)
                 solutions.append(run)
             x = torch.cat([s.x for s in solutions])
             if torch.is_grad_enabled() and not x.requires_grad:
@@ -360,10 +365,9 @@ class ReverseSampler:
             path = torch.cat(paths, 1) if paths else None
         solution = Solution(
             x=x,
-            grid=grid,
+            plan=plan,
             nfe=max(s.nfe for s in solutions),
             path=path,
-            solver=self.solver,
             seed=source.seed,
             status=next((s.status for s in solutions if s.status != "done"), "done"),
             stats=_joined([s.stats for s in solutions]),
@@ -391,56 +395,17 @@ class ReverseSampler:
                 remedies.append(f"let the network predict v in place of {read}")
             if self.eta == 0:
                 remedies.append("sample with the solver auto_sde")
-            if self._nodes.end < self.sde.t_end:
+            if self.grid.end < self.sde.t_end:
                 remedies.append(f"end at t_end = {self.sde.t_end:g}")
             advice = ", or ".join(remedies)
             warnings.warn(f"samples: {what}; {advice}", DataRangeWarning, stacklevel=5)
 
     def _noiseless(self, std: float) -> bool:
         """Whether the noise that is left at the end is small beside data of this spread."""
-        if self.denoise or not isinstance(self.sde, AffineSDE):
+        if self.plan.denoise or not isinstance(self.sde, AffineSDE):
             return True
-        end = self._nodes.end
+        end = self.grid.end
         return float(self.sde.sigma(end)) < 0.3 * float(self.sde.alpha(end)) * std
-
-    def _solve(
-        self,
-        process: ReverseSDE,
-        x: Tensor,
-        grid: Grid,
-        noise: Noise,
-        hooks: tuple[OnStep | None, OnStep | None],
-        keep_path: bool,
-        first: int,
-    ) -> Solution:
-        """One batch; `hooks` are the user's, and the same with the progress bar."""
-        solution = self.solver.solve(
-            process, x, grid, noise=noise, on_step=hooks[1], keep_path=keep_path
-        )
-        denoised = self._denoised(process, solution, grid)
-        nfe = process.nfe
-        if not bool(torch.isfinite(denoised).all()):
-            again = replay(self.solver, process, x, grid, noise, hooks[0], MODEL_FAULT, first)
-            last = self._denoised(process, again, grid)
-            if bool(torch.isfinite(last).all()):
-                remedy = "call model.eval(): dropout makes a model answer differently each time"
-                raise fail("model", "the same scores in a replay", "NaN in one run only", remedy)
-            where = f"in the final denoising at t = {grid.end:.6g}"
-            raise not_finite(MODEL_FAULT, where, last, first)
-        stats = dict(solution.stats)
-        if "nfe" in stats:  # of each sample, to which the final denoising is added as well
-            stats["nfe"] = stats["nfe"] + (nfe - solution.nfe)
-        return replace(solution, x=denoised, nfe=nfe, stats=stats)
-
-    def _denoised(self, process: ReverseSDE, solution: Solution, grid: Grid) -> Tensor:
-        """One Tweedie step at the state's own time, unless no noise is left there."""
-        x = solution.x
-        if not self.denoise:
-            return x
-        if solution.status != "done":  # some samples were stopped before the end, each at a time
-            return process.predict(self.sde.at(solution.stats["t"], like=x), x).x0
-        node = self.sde.at(grid.end)
-        return process.predict(node, x).x0 if node.sigma > 0 else x / node.alpha
 
     def _graph(self, wanted: bool | None, x_init: Tensor | None) -> bool:
         """Whether a graph is kept."""
@@ -453,31 +418,33 @@ class ReverseSampler:
             raise fail("solver", "one that gradients pass through", got, remedy)
         return wanted
 
-    def _start(
+    def _from(self, t_start: float) -> Plan:
+        """The plan from a time on, with as many steps."""
+        plan, end = self.plan, self.grid.end
+        ends = {"t_start": t_start, "t_end": end}
+        named = plan.rule or self.grid
+        grid = make_grid(named, self.sde, self.grid.steps, **ends, spread=self.model.data_scale)
+        return replace(plan, schedule=Schedule(self.sde, grid))
+
+    def _check_start(
         self,
-        shape: tuple[int, ...],
         x_init: Tensor | None,
-        t_start: float | None,
+        shape: tuple[int, ...],
+        schedule: Schedule,
         gaussian_start: Gaussian | None,
-    ) -> tuple[Tensor | None, Grid]:
-        """The initial state, checked, and the grid from its time."""
-        grid = self._nodes
-        if t_start is not None:
-            ends = {"t_start": t_start, "t_end": self.t_end}
-            grid = make_grid(self.grid, self.sde, self.steps, **ends, spread=self.model.data_scale)
-        if gaussian_start is not None:
-            self._check_gaussian_start(gaussian_start, shape, x_init)
+    ) -> None:
+        """Raise unless there is a state to start from: x_init or, at T, a draw from the prior."""
+        start = schedule.grid.start
         if x_init is None:
-            if grid.start < self.sde.T and gaussian_start is None:
+            if start < self.sde.T and gaussian_start is None:
                 remedy = f"the prior is that of T = {self.sde.T:g}"
-                raise fail("x_init", f"a state at t_start = {grid.start:g}", None, remedy)
-            return None, grid
+                raise fail("x_init", f"a state at t_start = {start:g}", None, remedy)
+            return
         floating("x_init", x_init)
         if tuple(x_init.shape) != shape:
             raise fail("x_init", f"shape {shape}", x_init, "make shape and x_init agree")
         if not bool(torch.isfinite(x_init).all()):
             raise fail("x_init", "finite numbers", "NaN or infinity", "check how it was made")
-        return x_init, grid
 
     def _check_gaussian_start(
         self, gaussian_start: Gaussian, shape: tuple[int, ...], x_init: Tensor | None
@@ -497,26 +464,45 @@ class ReverseSampler:
                 "gaussian_start", f"a Gaussian in {size} dimensions", gaussian_start.mean, remedy
             )
 
-    def _kind(
-        self, dtype: torch.dtype | None, device: torch.device | str | None, x_init: Tensor | None
-    ) -> tuple[torch.dtype, torch.device]:
-        """dtype and device of the state: asked for, or of x_init, or of the model."""
-        like = x_init
-        if like is None:
-            like = next(self.model.parameters(), None)
-        if dtype is None:
-            own = own_dtype(self.model) if x_init is None else x_init.dtype
-            dtype = torch.get_default_dtype()
-            if own is not None and like is not None:
-                dtype = state_dtype(own)
-        instance("dtype", dtype, torch.dtype, "pass e.g. torch.float32")
-        if not dtype.is_floating_point:
-            raise fail("dtype", "a floating-point dtype", dtype, "pass e.g. torch.float32")
-        if device is not None:
-            return dtype, as_device(device, "leave it out for the model's own")
-        if like is None:  # an oracle has no parameters, but it has tables
-            like = next(self.model.buffers(), None)
-        return dtype, torch.get_default_device() if like is None else like.device
+
+def _batch(
+    plan: Plan,
+    process: ReverseSDE,
+    x: Tensor,
+    noise: Noise,
+    hooks: tuple[OnStep | None, OnStep | None],
+    keep_path: bool,
+    first: int,
+) -> Solution:
+    """One batch, denoised; `hooks` are the user's, and the same with the progress bar.
+
+    If its states are not finite the run is repeated with a check at each step.
+    """
+    solution = integrate(plan, process, x, noise, hooks[1], keep_path)
+    denoised = _denoised(plan, process, solution)
+    nfe = process.nfe
+    if not bool(torch.isfinite(denoised).all()):
+        again = replay(plan, process, x, noise, hooks[0], MODEL_FAULT, first)
+        last = _denoised(plan, process, again)
+        if bool(torch.isfinite(last).all()):
+            remedy = "call model.eval(): dropout makes a model answer differently each time"
+            raise fail("model", "the same scores in a replay", "NaN in one run only", remedy)
+        where = f"in the final denoising at t = {plan.schedule.end.t:.6g}"
+        raise not_finite(MODEL_FAULT, where, last, first)
+    stats = dict(solution.stats)
+    if "nfe" in stats:  # of each sample, to which the final denoising is added as well
+        stats["nfe"] = stats["nfe"] + (nfe - solution.nfe)
+    return replace(solution, x=denoised, nfe=nfe, stats=stats)
+
+
+def _denoised(plan: Plan, process: ReverseSDE, solution: Solution) -> Tensor:
+    """One Tweedie step at the state's own time, unless no noise is left there."""
+    x, node = solution.x, plan.schedule.end
+    if not plan.denoise:
+        return x
+    if solution.status != "done":  # some samples were stopped before the end, each at a time
+        return process.predict(process.sde.at(solution.stats["t"], like=x), x).x0
+    return process.predict(node, x).x0 if node.sigma > 0 else x / node.alpha
 
 
 def _joined(stats: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from scoresde.data.samples import (
 from scoresde.nets.embed import LabelEmbedding
 from scoresde.quantisation import Quantisation
 from scoresde.sampler.manifest import claim, explained_shard, mine, settings_of, sweep_shards, turn
-from scoresde.sampler.registry import check_shape
+from scoresde.sampler.plan import check_shape, state_kind
 from scoresde.sampler.reverse import ReverseSampler
 from scoresde.solvers.base import Unfinished, UnfinishedWarning
 from scoresde.summary import DataRangeWarning, DataSummary, Scaling
@@ -170,7 +170,7 @@ def sample_to(
     instance("files", files, ShardFiles, "pass e.g. ShardFiles(shard=100)")
     quantisation, format, floats = files.quantisation, files.format, files.floats
     number, count = turn(process)
-    dtype, device = sampler._kind(dtype, device, None)
+    dtype, device = state_kind(sampler.model, dtype, device)
     if data is not None:
         instance("data", data, DataSummary, "pass model.data")
     known = sampler.model.data if data is None else data

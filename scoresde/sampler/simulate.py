@@ -12,15 +12,14 @@ from scoresde._check import fail, floating, instance
 from scoresde._tensor import ordinary
 from scoresde.noise import Noise
 from scoresde.process import ForwardSDE
-from scoresde.sampler.registry import FIRST_ORDER_STEPS, as_noise
+from scoresde.sampler.choice import FIRST_ORDER_STEPS
+from scoresde.sampler.plan import as_noise
 from scoresde.sampler.replay import SDE_FAULT, replay
-from scoresde.schedule.grid import Grid, make_grid
+from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers import (
-    EulerMaruyama,
-    Solution,
-)
-from scoresde.solvers.base import OnStep, check_hook
+from scoresde.solvers import EulerMaruyama
+from scoresde.solvers.base import Plan, Solution, integrate
+from scoresde.solvers.run import OnStep, check_hook
 
 __all__ = ["simulate"]
 
@@ -67,18 +66,16 @@ def simulate(
         made = make_grid(grid, sde, count, t_start=sde.t_min, t_end=sde.T)
     else:
         made = make_grid(grid, sde, steps)
-    process, solver = ForwardSDE(sde), EulerMaruyama()
-    process.check_grid(made)
+    process, plan = ForwardSDE(sde), Plan(EulerMaruyama(), None, Schedule(sde, made))
     source = as_noise(noise, seed, sde, 1.0)
     with torch.no_grad():
         x = x0
         if isinstance(sde, AffineSDE):
             x = sde.perturb(made.start, x0, source.prior(x0))
-        solution = solver.solve(
-            process, x, made, noise=source, on_step=on_step, keep_path=keep_path
-        )
+        source.check(made.times)
+        solution = integrate(plan, process, x, source, on_step, keep_path)
         if not bool(torch.isfinite(solution.x).all()):
-            replay(solver, process, x, made, source, on_step, SDE_FAULT)
+            replay(plan, process, x, source, on_step, SDE_FAULT)
             remedy = "f, g and on_step must be functions of their arguments alone"
             raise fail("sde", "the same states in a replay", "NaN in one run only", remedy)
     return replace(solution, seed=source.seed)

@@ -1,6 +1,7 @@
-"""The schedule of a run: its nodes, its grid, and the grids of restart sampling and of churn."""
+"""The schedule of a run: its grid and nodes, and the grids of restart sampling and of churn."""
 
 from scoresde.node import Node
-from scoresde.schedule.grid import Grid, churn, restart
+from scoresde.schedule.grid import Grid, Schedule
+from scoresde.schedule.restart import churn, restart
 
-__all__ = ["Grid", "Node", "churn", "restart"]
+__all__ = ["Grid", "Node", "Schedule", "churn", "restart"]

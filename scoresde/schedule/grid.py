@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import final
@@ -17,12 +17,13 @@ from scoresde._check import (
     fail,
     finite,
     instance,
-    nonnegative,
     positive,
     positive_int,
     wrong_type,
 )
 from scoresde._tensor import log
+from scoresde.node import Node
+from scoresde.schedule.taper import Taper
 from scoresde.sde import SDE, AffineSDE
 
 __all__ = [
@@ -30,12 +31,12 @@ __all__ = [
     "LEAST_SIGNAL",
     "Grid",
     "SoftLogSNR",
-    "churn",
     "karras",
     "log_snr",
+    "Schedule",
+    "affine_sde",
     "make_grid",
     "quadratic",
-    "restart",
     "sigmoid",
     "tapered",
     "uniform",
@@ -74,7 +75,8 @@ class Grid:
         if not self.segments:
             raise fail("segments", "at least one segment", self.segments, "use Grid.of(times)")
         for segment in self.segments:
-            _check_segment(segment)
+            if len(segment) < 2 or not all(a > b for a, b in pairwise(segment)):
+                _check_segment(segment)
         for before, after in pairwise(self.segments):
             if after[0] < before[-1]:
                 remedy = (
@@ -128,6 +130,53 @@ def _check_segment(segment: tuple[float, ...]) -> None:
     raise fail("grid", "strictly monotone times", got, "sort them and drop duplicates")
 
 
+@final
+@dataclass(frozen=True)
+class Schedule:
+    """A grid and its nodes under one SDE. The nodes are made here, once, and nowhere else.
+
+    Args:
+        sde: the SDE.
+        grid: the grid, inside [0, T] of the SDE.
+
+    Attributes:
+        segments: the nodes of each segment of the grid.
+
+    Raises:
+        ValueError: a time of the grid lies outside [0, T].
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> schedule = Schedule(VPSDE(), Grid.of([1.0, 0.5, 0.1]))
+        >>> [node.t for node in schedule.segments[0]]
+        [1.0, 0.5, 0.1]
+    """
+
+    sde: SDE
+    grid: Grid
+    segments: tuple[tuple[Node, ...], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.grid.check(self.sde)
+        at, segments = self.sde.at, self.grid.segments
+        object.__setattr__(self, "segments", tuple(tuple(map(at, times)) for times in segments))
+
+    @property
+    def steps(self) -> int:
+        """The number of steps over all segments."""
+        return self.grid.steps
+
+    @property
+    def start(self) -> Node:
+        """The first node."""
+        return self.segments[0][0]
+
+    @property
+    def end(self) -> Node:
+        """The last node."""
+        return self.segments[-1][-1]
+
+
 def _ends(
     sde: SDE, steps: object, t_start: float | None, t_end: float | None
 ) -> tuple[int, float, float]:
@@ -140,7 +189,7 @@ def _ends(
     return count, start, end
 
 
-def _affine(sde: SDE, name: str) -> AffineSDE:
+def affine_sde(sde: SDE, name: str) -> AffineSDE:
     if not isinstance(sde, AffineSDE):
         remedy = "use grid='uniform', grid='quadratic' or your own times"
         raise wrong_type("grid", f"an affine SDE for the {name} grid", type(sde).__name__, remedy)
@@ -233,7 +282,7 @@ def log_snr(
     Where alpha(T) is below 1e-3, near or at pure noise, in `SoftLogSNR`.
     """
     n, start, end = _ends(sde, steps, t_start, t_end)
-    affine = _affine(sde, "log-SNR")
+    affine = affine_sde(sde, "log-SNR")
     soft = SoftLogSNR.between(affine, start, end)
     a, b = (soft.of(affine.log_snr(t)) for t in (start, end))
     if not (math.isfinite(a) and math.isfinite(b)):
@@ -257,7 +306,7 @@ def karras(
     """
     n, start, end = _ends(sde, steps, t_start, t_end)
     positive("rho", rho, "7 is the value of the paper")
-    affine = _affine(sde, "Karras")
+    affine = affine_sde(sde, "Karras")
     soft = SoftLogSNR.between(affine, start, end)
     a, b = (math.exp(-soft.of(affine.log_snr(t)) / rho) for t in (start, end))
     shares = [-rho * math.log(a + (b - a) * i / n) for i in range(1, n)]
@@ -306,8 +355,8 @@ def tapered(
         the others: as of `uniform`.
     """
     n, start, end = _ends(sde, steps, t_start, t_end)
-    affine = _affine(sde, "tapered")
-    taper = _Taper.of(positive("std", std), positive_int("dim", dim))
+    affine = affine_sde(sde, "tapered")
+    taper = Taper.of(positive("std", std), positive_int("dim", dim))
     ends = [affine.log_snr(t) for t in (start, end)]
     deepest = min(taper.deepest, max(ends) - 1.0)
     a, b = (taper.integral(max(value, deepest)) for value in ends)
@@ -315,126 +364,6 @@ def tapered(
         raise fail("t_end", "a time with a finite log-SNR", end, "pass t_end > 0")
     inner = [affine.time_of(taper.at(a + (b - a) * i / n)) for i in range(1, n)]
     return _joined(start, inner, end)
-
-
-MANY = 64
-"""The number of values from which a sample counts as one of many, such as an image."""
-
-
-@dataclass(frozen=True)
-class _Taper:
-    """The density of `tapered`: 1 between two log-SNRs, falling over a width on either side."""
-
-    low: float
-    high: float
-    below: float
-    above: float
-
-    @classmethod
-    def of(cls, std: float, dim: int) -> _Taper:
-        centre = -math.log(std)
-        further, above = (1.0, 4.0) if dim < MANY else (3.0, 8.0)
-        return cls(centre - math.log(dim) / 2 - 0.3, centre + further, 2.5, above)
-
-    @property
-    def deepest(self) -> float:
-        """The log-SNR below which a schedule that starts there has no node but its start."""
-        return max(self.low - 13.0, -16.0)
-
-    @property
-    def whole(self) -> float:
-        """The integral from `low` to infinity."""
-        return self.high - self.low + self.above
-
-    def integral(self, log_snr: float) -> float:
-        """From `low` to this log-SNR."""
-        if log_snr < self.low:
-            return -self.below / (1.0 + self.below / (self.low - log_snr))
-        if log_snr > self.high:
-            return self.whole - self.above / (1.0 + (log_snr - self.high) / self.above)
-        return log_snr - self.low
-
-    def at(self, integral: float) -> float:
-        """The log-SNR up to which the density has this integral."""
-        if integral < 0.0:
-            return self.low + integral / (1.0 + integral / self.below)
-        beyond = integral - (self.high - self.low)
-        if beyond > 0.0:
-            return self.high + beyond / (1.0 - beyond / self.above)
-        return self.low + integral
-
-
-def restart(
-    sde: AffineSDE, grid: Grid, *, t_min: float, t_max: float, times: int = 1, steps: int = 5
-) -> Grid:
-    """Restart sampling as segments: from the node nearest t_min up to t_max, and down again.
-
-    Every solver walks it, since between segments the loop noises the state with the exact
-    transition of the SDE and begins the solver anew. Xu et al. 2023 (arXiv 2306.14878), alg. 1.
-
-    Args:
-        sde: the SDE, affine.
-        grid: the main grid, of one segment that runs down.
-        t_min, t_max: the interval that is repeated, inside the grid.
-        times: how often.
-        steps: steps of each repetition, on a Karras grid.
-    """
-    segment = _only_segment(_affine(sde, "restart"), grid)
-    count, inner = positive_int("times", times), positive_int("steps", steps)
-    if not segment[-1] <= t_min < t_max <= segment[0]:
-        remedy = "choose segment end <= t_min < t_max <= segment start"
-        got = (t_min, t_max)
-        raise fail(
-            "t_min, t_max", f"an interval in [{segment[-1]:g}, {segment[0]:g}]", got, remedy
-        )
-    at = min(range(1, len(segment)), key=lambda i: abs(segment[i] - t_min))
-    again = karras(sde, inner, t_start=t_max, t_end=segment[at]).segments
-    rest = (segment[at:],) if at < len(segment) - 1 else ()
-    return Grid((segment[: at + 1], *again * count, *rest))
-
-
-def churn(
-    sde: AffineSDE,
-    grid: Grid,
-    amount: float,
-    *,
-    t_min: float | None = None,
-    t_max: float | None = None,
-) -> Grid:
-    """EDM's churn as segments: before a step, noise up by the factor 1 + gamma in sigma / alpha.
-
-    gamma = min(amount / N, sqrt(2) - 1) for nodes in [t_min, t_max]; the first step, and one that
-    would start beyond T, is left alone. Karras et al. 2022 (arXiv 2206.00364), alg. 2 with
-    S_noise = 1.
-
-    Args:
-        sde: the SDE, affine.
-        grid: the main grid, of one segment that runs down.
-        amount: S_churn, at least 0.
-        t_min, t_max: the times between which it acts; everywhere by default.
-    """
-    segment = _only_segment(_affine(sde, "churn"), grid)
-    gamma = min(nonnegative("amount", amount) / (len(segment) - 1), math.sqrt(2.0) - 1.0)
-    low = segment[-1] if t_min is None else sde.check_time("t_min", t_min)
-    high = segment[0] if t_max is None else sde.check_time("t_max", t_max)
-    segments: list[tuple[float, ...]] = []
-    for now, nxt in pairwise(segment):
-        up = sde.log_snr(now) - math.log1p(gamma)
-        if segments and gamma > 0.0 and low <= now <= high and up >= sde.log_snr(sde.T):
-            segments.append((sde.time_of(up), nxt))
-        elif segments:
-            segments[-1] = (*segments[-1], nxt)
-        else:
-            segments.append((now, nxt))
-    return Grid(tuple(segments))
-
-
-def _only_segment(sde: AffineSDE, grid: Grid) -> tuple[float, ...]:
-    instance("grid", grid, Grid, "make one with log_snr(sde, steps) or Grid.of(times)")
-    grid.check(sde)
-    if len(grid.segments) != 1 or grid.start < grid.end:
-        raise fail("grid", "one segment that runs down", grid, "start from a named grid")
-    return grid.segments[0]
 
 
 GRIDS: dict[str, Callable[..., Grid]] = {

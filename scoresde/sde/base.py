@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoresde._check import fail, floating, positive, same_shape, wrong_type
 from scoresde._tensor import Scalar, Time, exp, expand, lincomb, user_time, wide
-from scoresde.node import Node
+from scoresde.node import AffineNode, Node
 
 __all__ = ["SDE", "AffineSDE", "FunctionSDE", "as_affine", "check_interval"]
 
@@ -215,7 +215,7 @@ class AffineSDE(SDE):
     def _node(self, t: Scalar) -> Node:
         time = t.flatten() if isinstance(t, Tensor) else t
         fields = self.g(t), self.alpha(t), self.sigma(t), self.log_snr(t), self.rate(t)
-        return Node(time, *fields)
+        return AffineNode(time, *fields)
 
     def check_finite(self, name: str, t: object, remedy: str, below_T: bool = False) -> float:
         """Return `t` as a float if its log-SNR is finite and, where asked for, it is below T."""
@@ -290,7 +290,10 @@ class AffineSDE(SDE):
             >>> VPSDE().prior_gap() < 1e-4 < 0.1 < VPSDE(0.1, 2.0).prior_gap()
             True
         """
-        return float(self.prior_kl(torch.full((1, 1), size, dtype=torch.float64, device="cpu")))
+        sigma, std = float(self.sigma(self.T)), self.prior_std
+        ratio = 2 * (math.log(sigma) - math.log(std))
+        square = (size * float(self.alpha(self.T)) / std) ** 2
+        return 0.5 * (square + math.expm1(ratio) - ratio)
 
     def warn_of_prior(self, size: float = 1.0, stacklevel: int = 3) -> None:
         """Warn if the schedule ends so early that the prior differs from the law of x_T.

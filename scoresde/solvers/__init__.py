@@ -2,8 +2,8 @@
 
 from scoresde.solvers.adaptive import AdaptiveODE, AdaptiveSDE
 from scoresde.solvers.base import (
-    Corrector,
     Orders,
+    Plan,
     Solution,
     Solver,
     StepSolver,
@@ -15,11 +15,13 @@ from scoresde.solvers.euler import EulerMaruyama, ReverseDiffusion
 from scoresde.solvers.exponential import Adams
 from scoresde.solvers.external import SciPySolver, TorchSDESolver
 from scoresde.solvers.heun import Heun
-from scoresde.solvers.langevin import Langevin, PredictorCorrector
+from scoresde.solvers.langevin import Corrector, Langevin, PredictorCorrector
+from scoresde.solvers.registry import SOLVERS
 from scoresde.solvers.singlestep import Singlestep
 from scoresde.solvers.sra import SRA1, OneCallSRA, ShARK
 
 __all__ = [
+    "SOLVERS",
     "SRA1",
     "Adams",
     "AdaptiveODE",
@@ -31,6 +33,7 @@ __all__ = [
     "Langevin",
     "OneCallSRA",
     "Orders",
+    "Plan",
     "PredictorCorrector",
     "ReverseDiffusion",
     "SciPySolver",

@@ -12,16 +12,16 @@ from scoresde._check import choice
 from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Process
+from scoresde.process import Process, ReverseSDE
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, reverse
+from scoresde.solvers.base import Orders, StepSolver
 
 __all__ = ["EulerMaruyama", "ReverseDiffusion"]
 
 
 @final
 @dataclass(frozen=True)
-class EulerMaruyama(StepSolver):
+class EulerMaruyama(StepSolver[Process, int, Tensor]):
     """Euler-Maruyama: x' = x + dt drift + sqrt(|dt|) g z; Euler's method where nothing is noisy.
 
     The noise is additive, so the strong order is 1, not 1/2 (Kloeden and Platen 1992, sec.
@@ -39,6 +39,8 @@ class EulerMaruyama(StepSolver):
     """
 
     variable: str = "t"
+
+    forward: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choice("variable", self.variable, ("t", "log_snr"))
@@ -58,21 +60,28 @@ class EulerMaruyama(StepSolver):
         return Orders(ode=1, weak=1, strong=1)
 
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
+        self,
+        process: Process,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: int,
+        past: tuple[Tensor, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         dt = nxt.t - now.t
         if self.variable == "log_snr":  # dlambda/dt = -g^2 / (2 sigma^2)
             dt = -2.0 * (nxt.log_snr - now.log_snr) * now.sigma**2 / now.g**2
         moves = [(dt * c, m) for c, m in process.terms(now, x)]
-        spread = process.diffusion(now) * math.sqrt(abs(dt))
-        if spread:
-            moves.append((spread, noise.normal(x, now, nxt)))
-        return lincomb((1.0, x), *moves), None
+        noise_std = process.diffusion(now) * math.sqrt(abs(dt))
+        if noise_std:
+            moves.append((noise_std, noise.normal(x, now, nxt)))
+        return lincomb((1.0, x), *moves), ()
 
 
 @final
 @dataclass(frozen=True)
-class ReverseDiffusion(StepSolver):
+class ReverseDiffusion(StepSolver[ReverseSDE, int, Tensor]):
     """Reverse diffusion: the forward transition x' = a x + q z run backwards with the score.
 
     x = (2 - a) x' + (1 + eta^2)/2 q^2 score + eta q z, with the exact scale a and standard
@@ -88,12 +97,18 @@ class ReverseDiffusion(StepSolver):
         return Orders(ode=1, weak=1, strong=1)
 
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        walk = reverse(process)
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: int,
+        past: tuple[Tensor, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         a = now.alpha / nxt.alpha
         square = -(now.sigma**2) * math.expm1(2 * (now.log_snr - nxt.log_snr))
-        eta = walk.eta_at(now)
+        eta = process.eta_at(now)
         fresh = [(eta * math.sqrt(square), noise.normal(x, now, nxt))] if eta else []
         strength = 0.5 * (1.0 + eta**2) * square
-        return walk.predict(now, x).mix(2.0 - a, "score", strength, *fresh), None
+        return process.predict(now, x).mix(2.0 - a, "score", strength, *fresh), ()

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, need, positive
 from scoresde._tensor import lincomb
+from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
-from scoresde.schedule.grid import Grid
-from scoresde.solvers.base import OnStep, Orders, Solution, Solver, between, leave_noise, nodes
+from scoresde.solvers.base import Orders, Solver
+from scoresde.solvers.run import OnStep, Run
 
 __all__ = ["SciPySolver", "TorchSDESolver"]
 
@@ -65,41 +66,20 @@ class SciPySolver(Solver):
     def orders(self) -> Orders:
         return Orders()
 
-    def solve(
-        self,
-        process: Process,
-        x: Tensor,
-        grid: Grid,
-        *,
-        noise: Noise,
-        on_step: OnStep | None = None,
-        keep_path: bool = False,
-    ) -> Solution:
-        _no_hook(on_step, "SciPySolver")
-        self.admit(process, x, grid, noise, on_step)
-        calls, path = process.nfe, [x[None]]
-        for number, segment in enumerate(grid.segments):
-            if number:
-                end = grid.segments[number - 1][-1]
-                x = between(process.sde, x, end, segment[0], noise.on_segment(number))
-            done = sum(len(before) - 1 for before in grid.segments[:number])
-            draw = noise.on_segment(number)
-            passed, x, segment = leave_noise(process, x, segment, draw, exactly=True)
-            if keep_path:
-                path += [state[None] for state in passed]
-            if len(segment) < 2:
-                continue
-            states = self._segment(process, x, segment, done + len(passed), keep_path)
-            x = states[-1]
-            if keep_path:
-                path.append(states)
-        return Solution(
-            x=x,
-            grid=grid,
-            nfe=process.nfe - calls,
-            path=torch.cat(path) if keep_path else None,
-            solver=self,
-        )
+    def solve_segment(
+        self, run: Run, x: Tensor, nodes: tuple[Node, ...], rows: tuple[Any, ...]
+    ) -> Tensor:
+        _no_hook(run.on_step, "SciPySolver")
+        passed = len(nodes)
+        x, nodes = run.leave_noise(x, nodes, exactly=True)
+        passed -= len(nodes)
+        if len(nodes) < 2:
+            return x
+        segment = tuple(float(node.t) for node in nodes)
+        states = self._segment(run.process, x, segment, run.done + passed, run.path is not None)
+        if run.path is not None:
+            run.path += states.unbind()
+        return states[-1]
 
     def _segment(
         self, process: Process, x: Tensor, segment: tuple[float, ...], done: int, keep_path: bool
@@ -146,8 +126,9 @@ class _Clocked:
     noise_type = "diagonal"
     sde_type = "ito"
 
-    def __init__(self, process: Process, like: Tensor, segment: tuple[float, ...]) -> None:
-        self.process, self.like, self.segment = process, like, segment
+    def __init__(self, process: Process, like: Tensor, nodes: tuple[Node, ...]) -> None:
+        self.process, self.like, self.nodes = process, like, nodes
+        self.segment = tuple(float(node.t) for node in nodes)
         self.step = 0
         self._last: tuple[float, Tensor, Tensor] | None = None
 
@@ -177,7 +158,7 @@ def _motion(clocked: _Clocked, noise: Noise, y: Tensor, brownian: str) -> Any:
     """A `torchsde.BaseBrownian` that tells the clock which step is under way."""
     torchsde = need("torchsde", "")
     levy_area = "space-time"
-    segment = nodes(clocked.process.sde, clocked.segment)
+    segment = clocked.nodes
     if brownian == "interval":  # without `entropy` not seeded, without `dt` 100 times slower
         inner = torchsde.BrownianInterval(
             t0=0.0,
@@ -236,6 +217,8 @@ class TorchSDESolver(Solver):
     method: str = "euler"
     brownian: str = "scoresde"
 
+    forward: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         choice("method", self.method, _TORCHSDE)
         choice("brownian", self.brownian, _BROWNIAN)
@@ -244,51 +227,29 @@ class TorchSDESolver(Solver):
     def orders(self) -> Orders:
         return Orders(ode=1, weak=1, strong=1) if self.method == "euler" else Orders(ode=3)
 
-    def solve(
-        self,
-        process: Process,
-        x: Tensor,
-        grid: Grid,
-        *,
-        noise: Noise,
-        on_step: OnStep | None = None,
-        keep_path: bool = False,
-    ) -> Solution:
-        _no_hook(on_step, "TorchSDESolver")
-        self.admit(process, x, grid, noise, on_step)
-        calls, path = process.nfe, [x[None]]
-        for number, segment in enumerate(grid.segments):
-            draw = noise.on_segment(number)
-            if number:
-                x = between(process.sde, x, grid.segments[number - 1][-1], segment[0], draw)
-            passed, x, segment = leave_noise(process, x, segment, draw)
-            if keep_path:
-                path += [state[None] for state in passed]
-            if len(segment) < 2:
-                continue
-            states = self._segment(process, x, segment, draw, keep_path)
-            x = states[-1]
-            if keep_path:
-                path.append(states)
-        return Solution(
-            x=x,
-            grid=grid,
-            nfe=process.nfe - calls,
-            path=torch.cat(path) if keep_path else None,
-            solver=self,
-        )
+    def solve_segment(
+        self, run: Run, x: Tensor, nodes: tuple[Node, ...], rows: tuple[Any, ...]
+    ) -> Tensor:
+        _no_hook(run.on_step, "TorchSDESolver")
+        x, nodes = run.leave_noise(x, nodes, exactly=False)
+        if len(nodes) < 2:
+            return x
+        states = self._segment(run.process, x, nodes, run.noise, run.path is not None)
+        if run.path is not None:
+            run.path += states.unbind()
+        return states[-1]
 
     def _segment(
         self,
         process: Process,
         x: Tensor,
-        segment: tuple[float, ...],
+        nodes: tuple[Node, ...],
         noise: Noise,
         keep_path: bool,
     ) -> Tensor:
         torchsde = need("torchsde", "")
-        y, steps = x.flatten(1), len(segment) - 1
-        clocked = _Clocked(process, x, segment)
+        y, steps = x.flatten(1), len(nodes) - 1
+        clocked = _Clocked(process, x, nodes)
         outputs = range(steps + 1) if keep_path else (0, steps)
         ts = torch.tensor(list(outputs), dtype=torch.float64)
         motion = _motion(clocked, noise, y, self.brownian)

@@ -11,16 +11,16 @@ from scoresde._check import choice
 from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Process
+from scoresde.process import ReverseSDE
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, reverse
+from scoresde.solvers.base import Orders, StepSolver
 
 __all__ = ["Heun"]
 
 
 @final
 @dataclass(frozen=True)
-class Heun(StepSolver):
+class Heun(StepSolver[ReverseSDE, int, Tensor]):
     """Heun's method: an Euler step, then the trapezoid over both slopes; two calls a step.
 
     In the variable "t" it is the method for dx/dt, and needs f, g and the score alone. In "rho" it
@@ -48,19 +48,26 @@ class Heun(StepSolver):
         return Orders(ode=2)
 
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: int,
+        past: tuple[Tensor, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         if self.variable == "rho":
-            return self._in_rho(process, x, now, nxt), None
+            return self._in_rho(process, x, now, nxt), ()
         dt = nxt.t - now.t
         first = process.terms(now, x)
         ahead = lincomb((1.0, x), *((dt * c, m) for c, m in first))
         second = process.terms(nxt, ahead)
-        return lincomb((1.0, x), *((0.5 * dt * c, m) for c, m in (*first, *second))), None
+        return lincomb((1.0, x), *((0.5 * dt * c, m) for c, m in (*first, *second))), ()
 
-    def _in_rho(self, process: Process, x: Tensor, now: Node, nxt: Node) -> Tensor:
-        walk, keep = reverse(process), nxt.alpha / now.alpha
-        half = 0.5 * (nxt.sigma - keep * now.sigma)
-        first = walk.predict(now, x).eps
-        ahead = lincomb((keep, x), (2.0 * half, first))
-        return lincomb((keep, x), (half, first), (half, walk.predict(nxt, ahead).eps))
+    def _in_rho(self, process: ReverseSDE, x: Tensor, now: Node, nxt: Node) -> Tensor:
+        scale = nxt.alpha / now.alpha
+        half = 0.5 * (nxt.sigma - scale * now.sigma)
+        first = process.predict(now, x).eps
+        ahead = lincomb((scale, x), (2.0 * half, first))
+        return lincomb((scale, x), (half, first), (half, process.predict(nxt, ahead).eps))

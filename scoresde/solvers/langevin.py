@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -13,12 +14,24 @@ from torch import Tensor
 from scoresde._check import instance, nonnegative, positive, positive_int, wrong_type
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Process
-from scoresde.schedule.grid import Grid
+from scoresde.process import Eta, ReverseSDE
+from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Corrector, Orders, State, StepSolver, reverse
+from scoresde.solvers.base import Orders, StepSolver
 
-__all__ = ["Langevin", "PredictorCorrector"]
+__all__ = ["Corrector", "Langevin", "PredictorCorrector"]
+
+
+class Corrector(ABC):
+    """Moves a state at one node without changing the marginal it is drawn from."""
+
+    @abstractmethod
+    def check(self, sde: SDE) -> None:
+        """Raise if this corrector cannot serve the SDE."""
+
+    @abstractmethod
+    def correct(self, process: ReverseSDE, x: Tensor, node: Node, noise: Noise) -> Tensor:
+        """The corrected state, (B, *D)."""
 
 
 @final
@@ -62,17 +75,17 @@ class Langevin(Corrector):
         value = self.step(torch.tensor(node.t, dtype=torch.float64, device="cpu"))
         return nonnegative(f"step({node.t:g})", value, "mend the function of t")
 
-    def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
-        walk, e, draws = reverse(process), self.size(node), noise.stream("langevin")
+    def correct(self, process: ReverseSDE, x: Tensor, node: Node, noise: Noise) -> Tensor:
+        e, draws = self.size(node), noise.stream("langevin")
         for number in range(self.steps):
             z = draws.draw(x, number, at=node.t)
-            x = walk.predict(node, x).mix(1.0, "score", e, (math.sqrt(2.0 * e), z))
+            x = process.predict(node, x).mix(1.0, "score", e, (math.sqrt(2.0 * e), z))
         return x
 
 
 @final
 @dataclass(frozen=True)
-class PredictorCorrector(StepSolver):
+class PredictorCorrector(StepSolver[ReverseSDE, Any, Any]):  # those of the predictor
     """A predictor's step followed by a corrector at the node it reached (Song et al. 2021).
 
     Args:
@@ -80,7 +93,7 @@ class PredictorCorrector(StepSolver):
         corrector: `Langevin()` by default.
     """
 
-    predictor: StepSolver
+    predictor: StepSolver[Any, Any, Any]  # any scheme
     corrector: Corrector = Langevin()
 
     serves: ClassVar[str] = "any"
@@ -97,14 +110,24 @@ class PredictorCorrector(StepSolver):
         self.predictor.check(sde, stochastic)
         self.corrector.check(sde)
 
-    def check_walk(self, process: Process, grid: Grid) -> None:
-        self.predictor.check_walk(process, grid)
+    def check_schedule(self, schedule: Schedule, eta: Eta | None) -> None:
+        self.predictor.check_schedule(schedule, eta)
 
-    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
-        return self.predictor.init(process, x, segment)
+    def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> Sequence[Any]:
+        return self.predictor.rows(sde, nodes, eta)
+
+    def placed(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
+        return self.predictor.placed(rows, like)
 
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        x, state = self.predictor.step(process, x, now, nxt, state, noise)
-        return self.corrector.correct(process, x, nxt, noise), state
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: Any,
+        past: tuple[Any, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        x, past = self.predictor.step(process, x, now, nxt, row, past, noise)
+        return self.corrector.correct(process, x, nxt, noise), past

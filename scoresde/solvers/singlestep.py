@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, TypeAlias, final
+from typing import ClassVar, TypeAlias, final
 
 from torch import Tensor
 
@@ -14,9 +14,9 @@ from scoresde._check import choice
 from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Process
-from scoresde.sde import AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, kept, nodes, reverse
+from scoresde.process import Eta, ReverseSDE
+from scoresde.sde import SDE, AffineSDE
+from scoresde.solvers.base import Orders, StepSolver
 
 __all__ = ["SCHEMES", "Singlestep", "phi"]
 
@@ -96,15 +96,14 @@ SCHEMES: dict[str, tuple[int, tuple[Stage, ...]]] = {
 
 @final
 @dataclass(frozen=True)
-class Singlestep(StepSolver):
+class Singlestep(StepSolver[ReverseSDE, tuple[Node, ...], Tensor]):
     """An exponential Runge-Kutta scheme in lambda: stages within the step, no history.
 
     A stage at the share c of a step h in lambda has x_c = keep x_s + h B sum_j a_j m_j (+ noise)
     with the coordinate m = x_0 (B = alpha) or eps (B = -sigma) and weights a_j made of phi
     functions of -(1 + eta^2) h or h. With eta > 0 (parametrisation "x0" alone) the stages share
-    one
-    Brownian motion: DPM-Solver++ SDE and SEEDS-2, -3 (Gonzalez et al. 2023, arXiv 2305.14267);
-    noise drawn for each stage apart would be of weak order 1.
+    one Brownian motion: DPM-Solver++ SDE and SEEDS-2, -3 (Gonzalez et al. 2023, arXiv
+    2305.14267); noise drawn for each stage apart would be of weak order 1.
 
     Args:
         scheme: a key of `SCHEMES`; two or three calls a step.
@@ -130,27 +129,38 @@ class Singlestep(StepSolver):
         order = SCHEMES[self.scheme][0]
         return Orders(order, 2, 1) if self.parametrisation == "x0" else Orders(order)
 
-    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
-        return _stage_nodes(self.scheme, process.sde, tuple(node.t for node in segment)), 0
+    def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> list[tuple[Node, ...]]:
+        """The nodes of the inner stages of every step; a stage at c = 1 lies on the grid's own."""
+        shares = [c for c, _ in SCHEMES[self.scheme][1][:-1]]
+        return [
+            tuple(nxt if c == 1.0 else _between(sde, now, nxt, c) for c in shares)
+            for now, nxt in pairwise(nodes)
+        ]
 
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        walk, (between, i) = reverse(process), state
-        k = walk.eta_at(now) ** 2
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: tuple[Node, ...],
+        past: tuple[Tensor, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        k = process.eta_at(now) ** 2
         h = nxt.log_snr - now.log_snr
         known: list[Tensor] = []
         at, here, fresh = now, x, None
-        for (_, weigh), node in zip(SCHEMES[self.scheme][1], (*between[i], nxt), strict=True):
-            known.append(walk.predict(at, here).read(self.parametrisation))
+        for (_, weigh), node in zip(SCHEMES[self.scheme][1], (*row, nxt), strict=True):
+            known.append(process.predict(at, here).read(self.parametrisation))
             if k and node is not at:
                 fresh = _carried(fresh, x, at, node, k, noise)
-            keep, size, z = self._step_to(now, node, k, h)
+            state_coef, size, z = self._step_to(now, node, k, h)
             terms = [(size * a, m) for a, m in zip(weigh(z), known, strict=True)]
             if fresh is not None:
                 terms.append((1.0, fresh))
-            here, at = lincomb((keep, x), *terms), node
-        return here, (between, i + 1)
+            here, at = lincomb((state_coef, x), *terms), node
+        return here, ()
 
     def _step_to(self, now: Node, node: Node, k: float, h: float) -> tuple[float, float, float]:
         """Factor of the state, of the weights, and the argument of the phi functions."""
@@ -172,14 +182,7 @@ def _carried(
     return lincomb((node.sigma / at.sigma * math.exp(-k * h), old), new)
 
 
-@kept(64)
-def _stage_nodes(scheme: str, sde: Any, times: tuple[float, ...]) -> tuple[tuple[Node, ...], ...]:
-    """The nodes of the inner stages of every step; a stage at c = 1 lies on the grid's own."""
-    segment = nodes(sde, times)
-    out = []
-    for now, nxt in pairwise(segment):
-        h = nxt.log_snr - now.log_snr
-        shares = [c for c, _ in SCHEMES[scheme][1][:-1]]
-        made = (nxt if c == 1.0 else sde.at(sde.time_of(now.log_snr + c * h)) for c in shares)
-        out.append(tuple(made))
-    return tuple(out)
+def _between(sde: SDE, now: Node, nxt: Node, share: float) -> Node:
+    """The node at a share of a step in lambda."""
+    affine: AffineSDE = sde  # type: ignore[assignment]  # see `needs`
+    return affine.at(affine.time_of(now.log_snr + share * (nxt.log_snr - now.log_snr)))

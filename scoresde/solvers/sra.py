@@ -21,7 +21,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, final
+from itertools import pairwise
+from typing import ClassVar, TypeAlias, final
 
 from torch import Tensor
 
@@ -29,10 +30,10 @@ from scoresde._check import fail
 from scoresde._tensor import Scalar, lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Process
-from scoresde.schedule.grid import Grid
+from scoresde.process import Eta, ReverseSDE
+from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, kept, reverse
+from scoresde.solvers.base import Orders, StepSolver
 
 __all__ = ["SRA1", "OneCallSRA", "ShARK", "ancestral", "check_eta_is_one", "sra1_step"]
 
@@ -40,9 +41,8 @@ Coefficients: TypeAlias = tuple[Scalar, Scalar, Scalar]
 """Factors of the state, of x_0hat and of a unit normal: floats, or columns (B, 1, ..., 1)."""
 
 
-def check_eta_is_one(process: Process, name: str) -> None:
+def check_eta_is_one(eta: Eta | None, name: str) -> None:
     """Raise a ValueError unless the process is the reverse SDE itself, with eta = 1."""
-    eta = reverse(process).eta
     if callable(eta) or eta != 1.0:
         remedy = "set eta=1; SA-Solver (Adams) and DPM-Solver++ SDE (Singlestep) take any eta"
         raise fail("eta", f"1 for {name}, which solves the reverse SDE", eta, remedy)
@@ -82,9 +82,13 @@ def sra1_step(
 _HALF_ROOT3 = math.sqrt(3.0) / 2.0
 
 
-class _StrongStep(StepSolver):
-    """What the schemes share: they solve the reverse SDE of an affine SDE, with eta = 1."""
+class _StrongStep(StepSolver[ReverseSDE, Node, Tensor]):
+    """Schemes for the reverse SDE of an affine SDE, at eta = 1.
 
+    The row of a step is the node of its inner stage, at the share `stage_at` of the step in c.
+    """
+
+    stage_at: ClassVar[float]
     serves: ClassVar[str] = "sde"
     needs: ClassVar[type] = AffineSDE
 
@@ -92,8 +96,17 @@ class _StrongStep(StepSolver):
     def orders(self) -> Orders:
         return Orders(weak=2, strong=1.5)
 
-    def check_walk(self, process: Process, grid: Grid) -> None:
-        check_eta_is_one(process, type(self).__name__)
+    def check_schedule(self, schedule: Schedule, eta: Eta | None) -> None:
+        check_eta_is_one(eta, type(self).__name__)
+
+    def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> list[Node]:
+        affine: AffineSDE = sde  # type: ignore[assignment]  # see `needs`
+        rows = []
+        for now, nxt in pairwise(nodes):
+            start, end = now.log_snr, nxt.log_snr
+            share = math.log1p(self.stage_at * math.expm1(2.0 * (end - start))) / 2.0
+            rows.append(affine.at(affine.time_of(start + share)))
+        return rows
 
 
 @final
@@ -105,15 +118,22 @@ class SRA1(_StrongStep):
     the noise level it expects. Roessler 2010 (SIAM J. Numer. Anal. 48, table 6.2).
     """
 
+    stage_at: ClassVar[float] = 0.75
+
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        walk = reverse(process)
-        stage = _node_at(walk.sde, now, nxt, 0.75)
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: Node,
+        past: tuple[Tensor, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         z, area = noise.levy(x, now, nxt)
-        first = walk.predict(now, x).x0
-        steps = _exact(now, stage), _exact(now, nxt)
-        return sra1_step(x, first, lambda y: walk.predict(stage, y).x0, *steps, z, area)[0], None
+        first = process.predict(now, x).x0
+        steps = _exact(now, row), _exact(now, nxt)
+        return sra1_step(x, first, lambda y: process.predict(row, y).x0, *steps, z, area)[0], ()
 
 
 @final
@@ -126,22 +146,27 @@ class ShARK(_StrongStep):
     2101.07330, sec. 4).
     """
 
+    stage_at: ClassVar[float] = 5 / 6
+
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        walk = reverse(process)
-        stage = _node_at(walk.sde, now, nxt, 5 / 6)
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: Node,
+        past: tuple[Tensor, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         z, area = noise.levy(x, now, nxt)
         extra = now.sigma * math.sqrt(math.expm1(2.0 * (nxt.log_snr - now.log_snr)) / 12.0)
-        first = walk.predict(now, lincomb((1.0, x), (extra, area))).x0
-        state_coef, drift, std = _exact(now, stage)
+        first = process.predict(now, lincomb((1.0, x), (extra, area))).x0
+        state_coef, drift, std = _exact(now, row)
         mixed = ((std * math.sqrt(5 / 6), z), (std * math.sqrt(1 / 10), area))
         inner = ((state_coef, x), (drift, first), *mixed)
-        second = walk.predict(stage, lincomb(*inner)).x0
+        second = process.predict(row, lincomb(*inner)).x0
         state_coef, drift, std = _exact(now, nxt)
-        return lincomb(
-            (state_coef, x), (0.4 * drift, first), (0.6 * drift, second), (std, z)
-        ), None
+        return lincomb((state_coef, x), (0.4 * drift, first), (0.6 * drift, second), (std, z)), ()
 
 
 @final
@@ -154,7 +179,7 @@ class OneCallSRA(_StrongStep):
     higher terms = h x_0hat_s + h J (W/2 + H). A single call at c_s + h/3 and
     u_s + (h/3) m + (W/2 + H), whose noise has just the variance h/3 of a true state there, has
     the value x_0hat_s + J (W/2 + H) up to the same order whatever m is up to O(sqrt(h)), since
-    its mean does not drift; m is the value of the call before. So x_t = keep x_s +
+    its mean does not drift; m is the value of the call before. So x_t = a x_s +
     alpha_t (1 - e^(-2h)) m_u + sigma_t sqrt(1 - e^(-2h)) z needs one call (two in the first step).
 
     Where it stops holding: a learned x_0hat is no exact martingale under its own dynamics. The
@@ -163,34 +188,27 @@ class OneCallSRA(_StrongStep):
     `SRA1` on your model.
     """
 
-    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
-        return None
+    stage_at: ClassVar[float] = 1 / 3
 
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        walk = reverse(process)
-        stage = _node_at(walk.sde, now, nxt, 1 / 3)
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: Node,
+        past: tuple[Tensor, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         z, area = noise.levy(x, now, nxt)
-        before = walk.predict(now, x).x0 if state is None else state
-        state_coef, drift, std = _exact(now, stage)
+        before = past[0] if past else process.predict(now, x).x0
+        state_coef, drift, std = _exact(now, row)
         inner = ((state_coef, x), (drift, before), (std * _HALF_ROOT3, z), (std * 0.5, area))
-        value = walk.predict(stage, lincomb(*inner)).x0
+        value = process.predict(row, lincomb(*inner)).x0
         state_coef, drift, std = _exact(now, nxt)
-        return lincomb((state_coef, x), (drift, value), (std, z)), value
+        return lincomb((state_coef, x), (drift, value), (std, z)), (value,)
 
 
 def _exact(now: Node, nxt: Node) -> Coefficients:
     h = nxt.log_snr - now.log_snr
     return ancestral(now, nxt, math.exp(-h), -math.expm1(-2.0 * h))
-
-
-def _node_at(sde: SDE, now: Node, nxt: Node, share: float) -> Node:
-    """The node at a share of the step in the clock c = e^(2 lambda)."""
-    return _kept_node(sde, now.log_snr, nxt.log_snr, share)
-
-
-@kept(4096)
-def _kept_node(sde: Any, start: float, end: float, share: float) -> Node:
-    log_snr = start + math.log1p(share * math.expm1(2.0 * (end - start))) / 2.0
-    return sde.at(sde.time_of(log_snr))  # type: ignore[no-any-return]

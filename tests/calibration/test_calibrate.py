@@ -111,8 +111,8 @@ def test_rows_on_nodes_of_tensors_are_those_on_floats(parametrisation: str, eta:
     for variable, variant, (p, c) in itertools.product(
         VARIABLES, VARIANTS, [(1, 0), (3, 0), (2, 3)]
     ):
-        settings = parametrisation, variable, variant, p, c, p == 3
-        rows = [table(Segment(nodes, VP.time_of, eta), *settings) for nodes in (floats, tensors)]
+        scheme = Adams(p, c, parametrisation, variable, variant, p == 3)
+        rows = [table(Segment(nodes, VP.time_of, eta), scheme) for nodes in (floats, tensors)]
         for (keep, ws, spread_), (keep_t, ws_t, spread_t) in zip(*rows, strict=True):
             got = [float(v) for v in (keep_t, *ws_t, spread_t)]
             assert got == pytest.approx([keep, *ws, spread_], rel=1e-10, abs=1e-13)

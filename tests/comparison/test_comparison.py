@@ -81,12 +81,14 @@ class Worse(StepSolver):
     def orders(self) -> Any:
         return Adams(1).orders
 
-    def step(self, process: Any, x: Tensor, now: Any, nxt: Any, state: Any, noise: Any) -> Any:
-        good, state = Adams(1).step(process, x, now, nxt, state, noise)
-        return x + 1.2 * (good - x), state
+    def rows(self, sde: Any, nodes: Any, eta: Any) -> Any:
+        return Adams(1).rows(sde, nodes, eta)
 
-    def init(self, process: Any, x: Tensor, segment: Any) -> Any:
-        return Adams(1).init(process, x, segment)
+    def step(
+        self, process: Any, x: Tensor, now: Any, nxt: Any, row: Any, past: Any, noise: Any
+    ) -> Any:
+        good, past = Adams(1).step(process, x, now, nxt, row, past, noise)
+        return x + 1.2 * (good - x), past
 
 
 def test_a_worse_solver_ranks_worse() -> None:

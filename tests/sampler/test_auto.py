@@ -24,13 +24,12 @@ from scoresde import (
     GaussianMixture,
     LinearSDE,
     ReverseSampler,
-    ReverseSDE,
     SubVPSDE,
 )
 from scoresde.analytic_start import AnalyticStart
 from scoresde.schedule.grid import tapered
 from scoresde.sde import AffineSDE
-from scoresde.solvers.base import nodes
+from scoresde.solvers.limits import Held
 
 F64 = torch.float64
 FAMILIES: dict[str, AffineSDE] = {
@@ -92,11 +91,13 @@ def test_more_steps_of_a_stochastic_process_are_never_much_worse(name: str) -> N
     best = math.inf
     for steps in (*range(1, 16), 20, 28, 39, 40, 64, 100):
         sampler = ReverseSampler(sde, model, steps=steps, eta=1.0)
-        segment = nodes(sde, sampler._nodes.times)
+        segment, rows = sampler.plan.schedule.segments[0], sampler.plan.coefficients[0]
         x, past = torch.zeros(steps + 1, 3, dtype=F64), ()
         x[0] = sde.sigma(sde.T)
-        rows = sampler.solver.init(ReverseSDE(sde, model, 1.0), x, segment)[0]
-        for i, (keep, weights, spread) in enumerate(rows):
+        for i, row in enumerate(rows):
+            keep, weights, spread = (
+                (row.state_coef, (row.data_coef,), row.noise_std) if isinstance(row, Held) else row
+            )
             past = (model.predict(segment[i], x).read(sampler.solver.parametrisation), *past[:4])
             x = keep * x + sum(w * m for w, m in zip(weights, past, strict=False))
             x[i + 1] += spread
@@ -140,8 +141,8 @@ def test_the_scale_of_data_and_schedule_together_changes_nothing() -> None:
     for steps in (5, 12, 30):
         x = ReverseSampler(EDMSDE(0.0002, 8.0), small.under(EDMSDE(0.0002, 8.0)), steps=steps)
         y = ReverseSampler(EDMSDE(), TWO.under(EDMSDE()), steps=steps)
-        assert x.grid == y.grid == "tapered"
-        assert [10 * t for t in x._nodes.times] == pytest.approx(list(y._nodes.times), rel=1e-9)
+        assert x.plan.rule == y.plan.rule == "tapered"
+        assert [10 * t for t in x.grid.times] == pytest.approx(list(y.grid.times), rel=1e-9)
 
 
 def test_what_is_known_of_the_data() -> None:
@@ -156,14 +157,20 @@ def test_what_is_known_of_the_data() -> None:
     unknown = FunctionScore(sde, lambda t, x: -x)
     assert unknown.data_scale is None
     known = ReverseSampler(sde, model, steps=12)
-    assert "standard deviation 0.731 and 2 values" in known.why and known.why in repr(known)
-    assert "unknown" in ReverseSampler(sde, unknown, steps=12).why
-    assert ReverseSampler(sde, model, "ddim").why == ""
+    assert "standard deviation 0.731 and 2 values" in known.plan.why and known.plan.why in repr(
+        known
+    )
+    assert "unknown" in ReverseSampler(sde, unknown, steps=12).plan.why
+    assert ReverseSampler(sde, model, "ddim").plan.why == ""
 
 
 def test_a_fall_back_is_told() -> None:
     own = ReverseSampler(SDE(lambda t, x: -x, lambda t: 1.0), lambda t, x: -x)
-    assert own.solver == EulerMaruyama() and "not affine" in own.why and own.why in repr(own)
+    assert (
+        own.solver == EulerMaruyama()
+        and "not affine" in own.plan.why
+        and own.plan.why in repr(own)
+    )
     sde = FlowSDE()
     with pytest.warns(UserWarning, match=r"grid: no noise is left.*'auto' is 'euler', of first"):
         ended = ReverseSampler(sde, TWO.under(sde), grid=[0.9, 0.5, 0.0])
@@ -171,8 +178,8 @@ def test_a_fall_back_is_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         at_data = ReverseSampler(sde, TWO.under(sde), steps=20, t_end=0.0)
-    assert (at_data._nodes.end, at_data.t_end) == (sde.t_min, sde.t_min)
-    assert "steps end at t = 1e-05" in at_data.why
+    assert (at_data.grid.end, at_data.t_end) == (sde.t_min, sde.t_min)
+    assert "steps end at t = 1e-05" in at_data.plan.why
     x = at_data.sample(SHAPES[TWO], x_init=starts(sde, TWO))
     assert gap(x, truth(sde, TWO)) < 0.02
 

@@ -36,10 +36,10 @@ from scoresde import (
 from scoresde.nets import MLP
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
-from scoresde.sampler import SOLVERS
-from scoresde.sampler.plan import AUTO
-from scoresde.sampler.registry import as_solver
+from scoresde.sampler.choice import AUTO
+from scoresde.sampler.plan import as_solver
 from scoresde.schedule.grid import GRIDS
+from scoresde.solvers import SOLVERS
 
 VP = VPSDE()
 TWO = GaussianMixture(
@@ -243,7 +243,7 @@ def test_no_denoising_where_no_noise_is_left_or_none_is_known() -> None:
     assert solution.nfe == net.calls == 4 and torch.equal(solution.x, solution.path[-1])
     own = SDE(lambda t, x: -x, lambda t: 1.0)
     sampler = ReverseSampler(own, score, steps=4)
-    assert not sampler.denoise
+    assert not sampler.plan.denoise
     assert sampler.solve((3, 2), seed=0, x_init=torch.ones(3, 2)).nfe == 4
 
 
@@ -375,7 +375,7 @@ def test_lines_of_the_readme() -> None:
 
 def test_defaults() -> None:
     auto = ReverseSampler(VP, score)
-    assert auto.steps == 50 and auto.eta == 0.0
+    assert auto.grid.steps == 50 and auto.eta == 0.0
     assert auto.solve((2, 2), seed=0).nfe == 51
     few = Gaussian(torch.zeros(2), torch.tensor(0.25)).under(VP)  # knows its data, two values
     for process, rows in AUTO.items():
@@ -394,7 +394,7 @@ def test_defaults() -> None:
                     assert (made.solver, made.eta) == as_solver(name, VP)
     for steps in range(1, 200):
         for kind, eta in (("auto", None), ("auto", 0.5), ("auto_sde", None)):
-            assert ReverseSampler(VP, score, kind, steps=steps, eta=eta).steps == steps
+            assert ReverseSampler(VP, score, kind, steps=steps, eta=eta).grid.steps == steps
     own = ReverseSampler(VP, score, grid=[1.0, 0.6, 0.2])
     assert own.solver == Adams(2, variant="midpoint")
     for name in SOLVERS:
@@ -420,7 +420,7 @@ def test_named_grids_grids_and_sequences_are_the_same(name: str) -> None:
     ):
         sampler = ReverseSampler(VP, score, "ancestral", grid=grid)
         assert torch.equal(sampler.sample((3, 2), seed=0), expected)
-        assert sampler.steps == 6
+        assert sampler.grid.steps == 6
         same = ReverseSampler(VP, score, "ancestral", grid=grid, steps=6, t_end=made.end)
         assert torch.equal(same.sample((3, 2), seed=0), expected)
 

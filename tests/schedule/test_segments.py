@@ -11,7 +11,8 @@ import torch
 
 from scoresde import EDMSDE, VPSDE, Adams, Gaussian, Grid, Heun, ReverseSampler, ReverseSDE
 from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
-from scoresde.schedule.grid import churn, karras, log_snr, restart, sigmoid
+from scoresde.schedule.grid import karras, log_snr, sigmoid
+from scoresde.schedule.restart import churn, restart
 
 MIXTURE = order.mixture_2d()
 

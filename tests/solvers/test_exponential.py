@@ -26,7 +26,7 @@ from scoresde import (
 )
 from scoresde.node import Node
 from scoresde.noise import Independent
-from scoresde.sampler.registry import as_solver
+from scoresde.sampler.plan import as_solver
 from scoresde.schedule.grid import karras, log_snr, quadratic
 from scoresde.solvers import Singlestep
 from scoresde.solvers.exponential.coefficients import PARAMETRISATIONS, Segment, table
@@ -191,7 +191,7 @@ def test_deis_weights_by_adaptive_quadrature() -> None:
     sde = VPSDE()
     grid = quadratic(sde, 8)
     nodes = [sde.at(t) for t in grid.times]
-    rows = table(Segment(tuple(nodes), sde.time_of, 0.0), "eps", "t", "exact", 3, 0, False)
+    rows = table(Segment(tuple(nodes), sde.time_of, 0.0), Adams(3, 0, "eps", "t", "exact", False))
     for i in (3, 6):
         t = [nodes[i - j].t for j in range(3)]
         for j, weight in enumerate(rows[i][1]):
@@ -216,9 +216,7 @@ def test_steps_keep_the_law_of_a_point_mass_or_of_pure_noise(
     x0 = c: alpha_t c = keep alpha_s c + W c and sigma_t^2 = keep^2 sigma_s^2 + spread^2.
     """
     nodes = tuple(sde.at(t) for t in log_snr(sde, 6).times)
-    rows = table(
-        Segment(nodes, sde.time_of, eta), parametrisation, "log_snr", "exact", 1, 0, False
-    )
+    rows = table(Segment(nodes, sde.time_of, eta), Adams(1, 0, parametrisation, "log_snr"))
     for (keep, (weight,), spread), s, t in zip(rows, nodes, nodes[1:], strict=False):
         if parametrisation == "x0":
             assert keep * s.alpha + weight == pytest.approx(t.alpha, rel=1e-12)
@@ -238,21 +236,13 @@ def test_a_function_eta_equals_its_constant_and_varies_within_a_step() -> None:
     sde = VPSDE()
     nodes = tuple(sde.at(t) for t in log_snr(sde, 5).times)
     for parametrisation in ("x0", "eps", "v", "flow"):
-        constant = table(
-            Segment(nodes, sde.time_of, 0.7), parametrisation, "log_snr", "exact", 2, 3, False
-        )
+        constant = table(Segment(nodes, sde.time_of, 0.7), Adams(2, 3, parametrisation, "log_snr"))
         function = table(
-            Segment(nodes, sde.time_of, lambda t: 0.7),
-            parametrisation,
-            "log_snr",
-            "exact",
-            2,
-            3,
-            False,
+            Segment(nodes, sde.time_of, lambda t: 0.7), Adams(2, 3, parametrisation, "log_snr")
         )
         assert constant == function
     segment = Segment(nodes, sde.time_of, lambda t: 0.5 + t)
-    rows = table(segment, "x0", "log_snr", "exact", 1, 0, False)
+    rows = table(segment, Adams(1, 0, "x0", "log_snr", "exact", False))
     for (keep, (weight,), spread), s, t in zip(rows, nodes, nodes[1:], strict=False):
         total = quad(lambda u: (0.5 + sde.time_of(u)) ** 2, s.log_snr, t.log_snr, epsrel=1e-12)[0]
         assert keep == pytest.approx(t.sigma / s.sigma * math.exp(-total), rel=1e-10)
@@ -268,7 +258,7 @@ def test_the_fused_step_is_the_textbook_predictor_corrector(eta: float) -> None:
     nodes = tuple(sde.at(t) for t in grid.times)
     segment = Segment(nodes, sde.time_of, eta)
     model, noise = MIXTURE.under(sde), Independent(3).on_segment(0)
-    predictor = table(segment, "x0", "log_snr", "exact", 2, 0, False)
+    predictor = table(segment, Adams(2, 0, "x0", "log_snr", "exact", False))
     x = start(sde)
     past = [model.predict(nodes[0], x).x0]
     for i in range(len(nodes) - 1):
@@ -368,8 +358,7 @@ def test_er_sde_in_the_form_of_its_paper(sde: SDE) -> None:
 
     times = log_snr(sde, 6, t_end=0.05).times
     solver, eta = as_solver("er_sde_2", sde)
-    process = ReverseSDE(sde, MIXTURE.under(sde), eta)
-    rows, _, _ = solver.init(process, start(sde), tuple(sde.at(t) for t in times))
+    rows = solver.rows(sde, tuple(sde.at(t) for t in times), eta)
     for i, (keep, weights, spread) in enumerate(rows):
         before, now, nxt = (sde.at(times[j]) for j in (max(i - 1, 0), i, i + 1))
         r, s, t = (n.sigma / n.alpha for n in (before, now, nxt))

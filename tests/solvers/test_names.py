@@ -25,8 +25,8 @@ from torch import Tensor
 from scoresde import EDMSDE, VPSDE, AffineSDE, FlowSDE, Grid, ReverseSDE
 from scoresde.node import Node
 from scoresde.noise import Independent
-from scoresde.sampler import SOLVERS
-from scoresde.sampler.registry import as_solver
+from scoresde.sampler.plan import as_solver
+from scoresde.solvers import SOLVERS, Adams
 from scoresde.solvers.exponential.coefficients import Segment, table
 
 TIMES = (0.95, 0.84, 0.69, 0.55, 0.4, 0.27, 0.15, 0.06)
@@ -305,7 +305,9 @@ def test_a_kernel_is_its_linear_equation(
     k = (lambda t: math.sqrt(extended(sde.at(t)))) if eta == "extended" else eta
     nodes = tuple(sde.at(t) for t in TIMES)
     scheme = Multistep(2, 0, parametrisation, "rho", eta=eta)
-    rows = table(Segment(nodes, sde.time_of, k), parametrisation, "rho", "exact", 2, 0, False)
+    rows = table(
+        Segment(nodes, sde.time_of, k), Adams(2, 0, parametrisation, "rho", "exact", False)
+    )
     for i, (keep, weights, spread) in enumerate(rows):
         step = linear(sde, nodes[i], nodes[i + 1], scheme)
         behind = nodes[i + 1 :: -1][: min(2, i + 1) + 1]

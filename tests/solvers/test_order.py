@@ -17,8 +17,7 @@ import scoresde.process
 import scoresde.solvers.exponential.adams
 import scoresde.solvers.external
 from scoresde._tensor import lincomb
-from scoresde.sampler import SOLVERS
-from scoresde.solvers import Orders, Solver
+from scoresde.solvers import SOLVERS, Orders, Solver
 
 EXPECTED: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "orders.json").read_text(encoding="utf-8")

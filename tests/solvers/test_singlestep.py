@@ -13,7 +13,7 @@ from scoresde import VPSDE, FlowSDE, FunctionScore, Grid, ReverseSampler, Revers
 from scoresde.noise import Independent
 from scoresde.schedule.grid import log_snr
 from scoresde.solvers import SRA1, OneCallSRA, ShARK, Singlestep
-from scoresde.solvers.singlestep import _stage_nodes, phi
+from scoresde.solvers.singlestep import phi
 
 MIXTURE = order.mixture_2d()
 
@@ -132,7 +132,9 @@ def as_in_the_snr_clock(solver: object) -> bool:
     process = ReverseSDE(sde, MIXTURE.under(sde), 1.0)
     now, nxt, x = sde.at(0.6), sde.at(0.5), start(sde)
     before = MIXTURE.under(sde).predict(now, x).x0
-    out, _ = solver.step(process, x, now, nxt, None, Independent(5))
+    out, _ = solver.step(
+        process, x, now, nxt, solver.rows(sde, (now, nxt), 1.0)[0], (), Independent(5)
+    )
     expected = in_the_snr_clock(solver, now, nxt, x, before)
     return torch.allclose(out, expected, rtol=1e-10, atol=1e-12)
 
@@ -182,5 +184,7 @@ def test_a_stage_at_the_end_of_a_step_lies_on_the_node_of_the_grid() -> None:
     """Not beside it by the rounding of the schedule's inverse, where noise would be drawn."""
     for sde in (VPSDE(), FlowSDE()):
         times = log_snr(sde, 30).times
-        for inner, t in zip(_stage_nodes("res_3s", sde, times), times[1:], strict=True):
+        for inner, t in zip(
+            Singlestep("res_3s").rows(sde, tuple(map(sde.at, times)), 0.0), times[1:], strict=True
+        ):
             assert [node.t for node in inner][1] == t

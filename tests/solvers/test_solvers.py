@@ -30,10 +30,10 @@ from scoresde import (
 )
 from scoresde.noise import Independent
 from scoresde.process import ForwardSDE
-from scoresde.sampler import SOLVERS
-from scoresde.sampler.registry import as_solver
+from scoresde.sampler.plan import as_solver
 from scoresde.schedule.grid import log_snr, uniform
 from scoresde.solvers import (
+    SOLVERS,
     Langevin,
     PredictorCorrector,
     ReverseDiffusion,
@@ -244,9 +244,10 @@ def test_predictor_corrector_is_both_in_turn() -> None:
     process = ReverseSDE(sde, MIXTURE.under(sde), 1.0)
     x, now, nxt, noise = state(4), sde.at(0.5), sde.at(0.4), Independent(0)
     pc = PredictorCorrector(Adams(1), Langevin(steps=2))
-    out, _ = pc.step(process, x, now, nxt, pc.init(process, x, (now, nxt)), noise)
-    begun = Adams(1).init(process, x, (now, nxt))
-    half, _ = Adams(1).step(process, x, now, nxt, begun, noise)
+    row = Adams(1).rows(sde, (now, nxt), 1.0)[0]
+    assert pc.rows(sde, (now, nxt), 1.0)[0] == row
+    out, _ = pc.step(process, x, now, nxt, row, (), noise)
+    half, _ = Adams(1).step(process, x, now, nxt, row, (), noise)
     assert torch.equal(out, Langevin(steps=2).correct(process, half, nxt, noise))
     assert process.nfe == 6
 
@@ -313,9 +314,9 @@ def test_a_step_is_pure(name: str) -> None:
     segment = tuple(order.SDE.at(t) for t in (0.5, 0.4, 0.3))
     x = state(4)
     before = x.clone()
-    carried = solver.init(process, x, segment)
+    row = solver.rows(order.SDE, segment, eta)[0]
     runs = [
-        solver.step(process, x, segment[0], segment[1], carried, Independent(0))[0] for _ in "ab"
+        solver.step(process, x, segment[0], segment[1], row, (), Independent(0))[0] for _ in "ab"
     ]
     assert torch.equal(runs[0], runs[1]) and torch.equal(x, before)
 

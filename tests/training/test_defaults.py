@@ -29,7 +29,7 @@ from scoresde import metrics as m
 from scoresde.calibration.search import calibrate
 from scoresde.fokker_planck import score_fpe_residual
 from scoresde.quantisation import Quantisation
-from scoresde.sampler import registry
+from scoresde.sampler import choice
 from scoresde.solvers.dpm_v3.statistics import Statistics
 from scoresde.training.ema import EMA
 
@@ -45,7 +45,7 @@ STATED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "karras": (schedule.grid.karras, {"rho": 7.0}),
     "sigmoid": (schedule.grid.sigmoid, {"width": 3.0}),
     "tapered": (schedule.grid.tapered, {"std": 1.0, "dim": 64}),
-    "restart": (schedule.grid.restart, {"times": 1, "steps": 5}),
+    "restart": (schedule.restart, {"times": 1, "steps": 5}),
     "Langevin": (solvers.Langevin, {"snr": 0.16, "steps": 1}),
     "LogNormalTime": (losses.LogNormalTime, {"mean": -0.5, "std": 1.2, "uniform": 0.1}),
     "LossTime": (losses.LossTime, {"uniform": 0.2, "low_discrepancy": True}),
@@ -125,7 +125,7 @@ def test_a_default_is_the_number_that_is_documented(name: str) -> None:
 
 
 def test_the_default_numbers_of_steps() -> None:
-    assert (registry.STEPS, registry.FIRST_ORDER_STEPS) == (50, 500)
+    assert (choice.STEPS, choice.FIRST_ORDER_STEPS) == (50, 500)
 
 
 def public() -> Iterator[tuple[str, Any]]:

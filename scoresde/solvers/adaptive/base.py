@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 from torch import Tensor
@@ -15,46 +15,11 @@ from scoresde.model import check_cond
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.prediction import Prediction
-from scoresde.process import Process
-from scoresde.schedule.grid import Grid
-from scoresde.solvers.base import OnStep, Solution, Solver, between, leave_noise, reverse
+from scoresde.process import ReverseSDE
+from scoresde.solvers.base import Solver
+from scoresde.solvers.run import OnStep, Run, Tally
 
-__all__ = ["AdaptiveSolver", "Caller", "Tally", "Track", "check_control", "error_norm"]
-
-
-@final
-@dataclass(eq=False)
-class Tally:
-    """What the loop counts, per sample, over all segments: (B,) tensors on the CPU."""
-
-    accepted: Tensor
-    rejected: Tensor
-    nfe: Tensor
-    budget: Tensor
-    underflow: Tensor
-    t: Tensor
-
-    @classmethod
-    def of(cls, n: int, t: float) -> Tally:
-        count = torch.zeros(n, dtype=torch.int64, device="cpu")
-        flag = torch.zeros(n, dtype=torch.bool, device="cpu")
-        times = torch.full((n,), t, dtype=torch.float64, device="cpu")
-        return cls(count, count.clone(), count.clone(), flag, flag.clone(), times)
-
-    @property
-    def alive(self) -> Tensor:
-        """Rows that nothing has stopped."""
-        return ~(self.budget | self.underflow)
-
-    @property
-    def status(self) -> str:
-        if bool(self.underflow.any()):
-            return "underflow"
-        return "budget" if bool(self.budget.any()) else "done"
-
-    def stats(self) -> dict[str, Any]:
-        names = ("accepted", "rejected", "nfe", "budget", "underflow", "t")
-        return {name: getattr(self, name) for name in names}
+__all__ = ["AdaptiveSolver", "Caller", "Track", "check_control", "error_norm"]
 
 
 @final
@@ -66,24 +31,24 @@ class Caller:
             took so far, and those of all.
     """
 
-    def __init__(self, process: Process, batch: int) -> None:
-        self.walk = reverse(process)
+    def __init__(self, process: ReverseSDE, batch: int) -> None:
+        self.process = process
         self.batch = batch
         self.last, self.most, self.made = 1, 1, 0
-        check_cond(self.walk.model, self.walk.cond, batch)
+        check_cond(process.model, process.cond, batch)
 
     def predict(self, node: Node, x: Tensor, rows: Tensor) -> Prediction:
         """One prediction at the rows of the batch with these numbers."""
-        walk = self.walk
-        self.last = walk.model.calls(node)
+        process = self.process
+        self.last = process.model.calls(node)
         self.most = max(self.most, self.last)
         self.made += self.last
-        if len(rows) == self.batch or not walk.cond:
-            told = walk.predict(node, x)
+        if len(rows) == self.batch or not process.cond:
+            told = process.predict(node, x)
         else:
-            cond = {name: value[rows.to(value.device)] for name, value in walk.cond.items()}
-            walk.nfe += self.last
-            told = walk.model.predict(node, x, cond)
+            cond = {name: value[rows.to(value.device)] for name, value in process.cond.items()}
+            process.nfe += self.last
+            told = process.model.predict(node, x, cond)
         told.check_signal()
         return told
 
@@ -210,53 +175,37 @@ class AdaptiveSolver(Solver):
         """The samples at the start of a segment."""
 
     @final
-    def solve(
-        self,
-        process: Process,
-        x: Tensor,
-        grid: Grid,
-        *,
-        noise: Noise,
-        on_step: OnStep | None = None,
-        keep_path: bool = False,
-    ) -> Solution:
-        self.admit(process, x, grid, noise, on_step)
-        self._check_tolerance(x)
-        calls, tally = process.nfe, Tally.of(len(x), grid.start)
-        caller, path = Caller(process, len(x)), [x[None]]
-        extra: dict[str, Any] = {}
-        for number, segment in enumerate(grid.segments):
-            draw = noise.on_segment(number)
-            if number:
-                x = self._rejoin(
-                    process, x, grid.segments[number - 1][-1], segment[0], draw, tally
-                )
-            if not self.starts_in_noise:
-                asked = process.nfe
-                passed, x, segment = leave_noise(process, x, segment, draw, on_step, exactly=True)
-                tally.nfe += process.nfe - asked
-                path += [state[None] for state in passed] if keep_path else []
-                if len(segment) < 2:
-                    tally.t = torch.where(tally.alive, segment[0], tally.t)
-                    continue
-            track = self.track(caller, x, segment, tally, draw)
-            if keep_path:
-                track.path = x.new_full((len(segment) - 1, *x.shape), torch.nan)
-            before = tally.alive
-            self._walk(track, segment, on_step)
-            x, tally.t = track.x, torch.where(before, track.times, tally.t)
-            extra = track.extra
-            if track.path is not None:
-                path.append(_held(track.path, x, tally.alive))
-        return Solution(
-            x=x,
-            grid=grid,
-            nfe=process.nfe - calls,
-            path=torch.cat(path) if keep_path else None,
-            solver=self,
-            status=tally.status,
-            stats={**tally.stats(), **extra},
-        )
+    def tally(self, x: Tensor, t: float) -> Tally:
+        least = 10 * torch.finfo(x.dtype).eps
+        if max(self.rtol, self.atol) < least:
+            remedy = "loosen it, or solve in float64"
+            name = str(x.dtype).removeprefix("torch.")
+            raise fail("rtol", f"at least {least:.2g} in {name}, its rounding", self.rtol, remedy)
+        return Tally.of(len(x), t)
+
+    @final
+    def solve_segment(
+        self, run: Run, x: Tensor, nodes: tuple[Node, ...], rows: tuple[Any, ...]
+    ) -> Tensor:
+        tally, process = cast(Tally, run.tally), cast(ReverseSDE, run.process)  # see `forward`
+        if not self.starts_in_noise:
+            calls = process.nfe
+            x, nodes = run.leave_noise(x, nodes, exactly=True)
+            tally.nfe += process.nfe - calls
+            if len(nodes) < 2:
+                tally.t = torch.where(tally.alive, nodes[0].t, tally.t)
+                return x
+        segment = tuple(float(node.t) for node in nodes)
+        track = self.track(Caller(process, len(x)), x, segment, tally, run.noise)
+        if run.path is not None:
+            track.path = x.new_full((len(segment) - 1, *x.shape), torch.nan)
+        before = tally.alive
+        self._walk(track, segment, run.on_step)
+        x, tally.t = track.x, torch.where(before, track.times, tally.t)
+        run.extra = track.extra
+        if run.path is not None and track.path is not None:
+            run.path += _held(track.path, x, tally.alive).unbind()
+        return x
 
     def lands(self, keep_path: bool, hooked: bool) -> bool:
         """Whether the samples stop at every node of the grid, or at its end alone."""
@@ -269,7 +218,7 @@ class AdaptiveSolver(Solver):
             track.run(stop, self.max_nfe, self.compact)
             x = track.x
             if on_step is not None:
-                changed = on_step(track.caller.walk.sde.at(segment[stop]), x)
+                changed = on_step(track.caller.process.sde.at(segment[stop]), x)
                 if changed is not None:
                     same_shape("on_step", changed, x, "return the new state, or None")
                     alive = expand(track.tally.alive.to(x.device), x)
@@ -277,21 +226,6 @@ class AdaptiveSolver(Solver):
                     track.replace(x)
             if track.path is not None and (lands or stop == last):
                 track.path[stop - 1] = x
-
-    def _check_tolerance(self, x: Tensor) -> None:
-        least = 10 * torch.finfo(x.dtype).eps
-        if max(self.rtol, self.atol) < least:
-            remedy = "loosen it, or solve in float64"
-            name = str(x.dtype).removeprefix("torch.")
-            raise fail("rtol", f"at least {least:.2g} in {name}, its rounding", self.rtol, remedy)
-
-    @staticmethod
-    def _rejoin(
-        process: Process, x: Tensor, end: float, start: float, noise: Noise, tally: Tally
-    ) -> Tensor:
-        """Noise the samples up to the next segment; those that were stopped stay as they are."""
-        alive = expand(tally.alive.to(x.device), x)
-        return torch.where(alive, between(process.sde, x, end, start, noise), x)
 
 
 def _held(path: Tensor, x: Tensor, alive: Tensor) -> Tensor:

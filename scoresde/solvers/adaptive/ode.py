@@ -13,19 +13,19 @@ from scoresde._check import choice, fail, instance, positive
 from scoresde._tensor import expand, lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Process
-from scoresde.schedule.grid import Grid
+from scoresde.process import Eta
+from scoresde.schedule.grid import Schedule
 from scoresde.sde import AffineSDE
 from scoresde.solvers.adaptive.base import (
     AdaptiveSolver,
     Caller,
-    Tally,
     Track,
     check_control,
     error_norm,
 )
 from scoresde.solvers.adaptive.tableaux import PAIRS, Pair
 from scoresde.solvers.base import Orders
+from scoresde.solvers.run import Tally
 
 __all__ = ["AdaptiveODE", "Angle", "Dense", "Flow"]
 
@@ -109,12 +109,11 @@ class AdaptiveODE(AdaptiveSolver):
     def orders(self) -> Orders:
         return Orders()
 
-    def check_walk(self, process: Process, grid: Grid) -> None:
-        if self.dense and len(grid.segments) > 1:
+    def check_schedule(self, schedule: Schedule, eta: Eta | None) -> None:
+        count = len(schedule.segments)
+        if self.dense and count > 1:
             remedy = "solve the segments one by one"
-            raise fail(
-                "grid", "a single segment for dense=True", f"{len(grid.segments)} segments", remedy
-            )
+            raise fail("grid", "a single segment for dense=True", f"{count} segments", remedy)
 
     def lands(self, keep_path: bool, hooked: bool) -> bool:
         return hooked
@@ -122,7 +121,7 @@ class AdaptiveODE(AdaptiveSolver):
     def track(
         self, caller: Caller, x: Tensor, segment: tuple[float, ...], tally: Tally, noise: Noise
     ) -> Track:
-        angle = Angle(caller.walk.sde, self.sigma_data)  # type: ignore[arg-type]
+        angle = Angle(caller.process.sde, self.sigma_data)  # type: ignore[arg-type]
         return Flow.start(self, angle, caller, x, segment, tally)
 
 

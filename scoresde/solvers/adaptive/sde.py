@@ -14,18 +14,18 @@ from scoresde._tensor import Scalar, expand, lincomb
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
 from scoresde.noise.dyadic import FINEST, DyadicPath
-from scoresde.process import Process
-from scoresde.schedule.grid import Grid
+from scoresde.process import Eta
+from scoresde.schedule.grid import Schedule
 from scoresde.sde import AffineSDE
 from scoresde.solvers.adaptive.base import (
     AdaptiveSolver,
     Caller,
-    Tally,
     Track,
     check_control,
     error_norm,
 )
 from scoresde.solvers.base import Orders
+from scoresde.solvers.run import Tally
 from scoresde.solvers.sra import ancestral, check_eta_is_one, sra1_step
 
 __all__ = ["AdaptiveSDE"]
@@ -90,20 +90,19 @@ class AdaptiveSDE(AdaptiveSolver):
     def orders(self) -> Orders:
         return Orders()
 
-    def check_walk(self, process: Process, grid: Grid) -> None:
-        check_eta_is_one(process, "AdaptiveSDE")
-        for segment in grid.segments:
-            if math.isinf(process.sde.at(segment[-1]).log_snr):
-                raise fail(
-                    "t_end", "a time with a finite log-SNR", segment[-1], "end at t_end > 0"
-                )
+    def check_schedule(self, schedule: Schedule, eta: Eta | None) -> None:
+        check_eta_is_one(eta, "AdaptiveSDE")
+        for segment in schedule.segments:
+            if math.isinf(segment[-1].log_snr):
+                got = segment[-1].t
+                raise fail("t_end", "a time with a finite log-SNR", got, "end at t_end > 0")
 
     def track(
         self, caller: Caller, x: Tensor, segment: tuple[float, ...], tally: Tally, noise: Noise
     ) -> Track:
         remedy = "its bridges are made of independent normals: pass noise='independent'"
         instance("noise", noise, Independent, remedy)
-        tree = DyadicPath(caller.walk.sde, segment, noise, x)  # type: ignore[arg-type]
+        tree = DyadicPath(caller.process.sde, segment, noise, x)  # type: ignore[arg-type]
         return _Walk.start(self, tree, caller, x, tally)
 
 

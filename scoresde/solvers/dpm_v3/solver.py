@@ -23,6 +23,7 @@ the difference of the two: it moves the state that comes in, at no network call.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -34,10 +35,10 @@ from scoresde._check import fail, instance, positive_int
 from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Process
-from scoresde.schedule.grid import Grid
+from scoresde.process import Eta, ReverseSDE
+from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, enough_steps, kept, nodes, reverse
+from scoresde.solvers.base import Orders, StepSolver, enough_steps
 from scoresde.solvers.dpm_v3.statistics import Array, Statistics
 from scoresde.solvers.exponential.coefficients import Segment, depth
 
@@ -49,7 +50,7 @@ _ROOM = 1 << 21  # numbers in one array of integrands; the dimensions are taken 
 
 @final
 @dataclass(frozen=True)
-class DPMSolverV3(StepSolver):
+class DPMSolverV3(StepSolver[ReverseSDE, Any, Tensor]):  # rows: arrays, then tensors
     """DPM-Solver-v3: multistep, with one network call a step, led by statistics of the model.
 
     x_t = keep x_s + c + sum_m w_m f_m, with f = (sigma eps - l x) / alpha and the coefficients,
@@ -103,53 +104,64 @@ class DPMSolverV3(StepSolver):
         super().check(sde, stochastic)
         self.statistics.check_sde(sde)
 
-    def check_walk(self, process: Process, grid: Grid) -> None:
-        sde = reverse(process).sde
-        log_snr = np.array([sde.at(t).log_snr for t in grid.times])
-        self.statistics.check_range(grid.times, log_snr)
-        enough_steps(self.order, grid)
+    def check_schedule(self, schedule: Schedule, eta: Eta | None) -> None:
+        times = schedule.grid.times
+        log_snr = np.array([node.log_snr for nodes in schedule.segments for node in nodes])
+        self.statistics.check_range(times, log_snr)
+        enough_steps(self.order, schedule.grid)
 
-    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
-        if x.shape[1:] != self.statistics.shape:
+    def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> Sequence[Array]:
+        """Coefficients (K, 1, *D): state_coef, -l/alpha, constant, weights newest first."""
+        affine: AffineSDE = sde  # type: ignore[assignment]  # see `needs`
+        statistics, segment = self.statistics, Segment(nodes, affine.time_of, 0.0)
+        size, part = math.prod(statistics.shape), max(1, _ROOM // segment.points.size)
+        parts = []
+        with np.errstate(over="ignore", invalid="ignore"):  # sought below
+            for first in range(0, size, part):
+                form = _Form(segment, *statistics.splines(slice(first, first + part)))
+                parts.append(_rows(form, self.order, self.corrector))
+        table = np.concatenate(parts, -1)
+        if not np.isfinite(table).all():
+            step = int(np.argwhere(~np.isfinite(table))[0, 0])
+            got = f"overflow on the step from t = {nodes[step].t:g} to {nodes[step + 1].t:g}"
+            raise fail("statistics", "|int s| well below 700 over a few steps", got, "add steps")
+        return list(table.reshape(*table.shape[:2], 1, *statistics.shape))
+
+    def placed(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
+        """The rows as tensors, after one transfer, so that no step waits for one."""
+        if like.shape[1:] != self.statistics.shape:
             expected = f"samples of shape {self.statistics.shape}, those of the statistics"
-            raise fail("x", expected, x, "compute the statistics on data of this shape")
-        table = _table(self, process.sde, tuple(node.t for node in segment))
-        # one transfer a segment: in the loop there is no cast and no wait
-        flat = torch.tensor(table, dtype=x.dtype, device=x.device).flatten(0, 1).unbind(0)
-        width = table.shape[1]
-        return tuple(flat[i : i + width] for i in range(0, len(flat), width)), 0, ()
+            raise fail("x", expected, like, "compute the statistics on data of this shape")
+        own = [i for i, row in enumerate(rows) if isinstance(row, np.ndarray)]
+        if not own:
+            return rows
+        table = np.stack([rows[i] for i in own])
+        flat = torch.tensor(table, dtype=like.dtype, device=like.device).flatten(0, 1).unbind(0)
+        width, placed = table.shape[1], list(rows)
+        for k, i in enumerate(own):
+            placed[i] = flat[k * width : (k + 1) * width]
+        return tuple(placed)
 
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        rows, i, past = state
-        keep, pull, constant, *weights = rows[i]
-        prediction = reverse(process).predict(now, x)
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: Any,
+        past: tuple[Tensor, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        state_coef, from_x, constant, *weights = row
+        prediction = process.predict(now, x)
         a, b = prediction.coefficients("eps")
         shrink = math.exp(-now.log_snr)
-        from_x = pull if a == 0.0 else pull + shrink * a
+        if a != 0.0:
+            from_x = from_x + shrink * a
         known = (lincomb((from_x, x), (shrink * b, prediction.value)), *past)
         terms = zip(weights, known, strict=False)
-        kept = depth(self.order, self.corrector) - 1
-        return lincomb((keep, x), *terms, (1.0, constant)), (rows, i + 1, known[:kept])
-
-
-@kept(8)
-def _table(solver: DPMSolverV3, sde: Any, times: tuple[float, ...]) -> Array:
-    """Coefficients of a segment, (N, K, 1, *D): keep, -l/alpha, constant, weights newest first."""
-    statistics, segment = solver.statistics, Segment(nodes(sde, times), sde.time_of, 0.0)
-    size, part = math.prod(statistics.shape), max(1, _ROOM // segment.points.size)
-    parts = []
-    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
-        for first in range(0, size, part):
-            form = _Form(segment, *statistics.splines(slice(first, first + part)))
-            parts.append(_rows(form, solver.order, solver.corrector))
-    table = np.concatenate(parts, -1)
-    if not np.isfinite(table).all():
-        step = int(np.argwhere(~np.isfinite(table))[0, 0])
-        got = f"overflow on the step from t = {times[step]:g} to {times[step + 1]:g}"
-        raise fail("statistics", "|int s| well below 700 over a few steps", got, "add steps")
-    return table.reshape(*table.shape[:2], 1, *statistics.shape)
+        read = depth(self.order, self.corrector) - 1
+        return lincomb((state_coef, x), *terms, (1.0, constant)), known[:read]
 
 
 class _Form:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, final
+from functools import cached_property, partial
+from typing import ClassVar, TypeAlias, final
 
 from torch import Tensor
 
 from scoresde._check import choice, fail, positive_int
-from scoresde._tensor import lincomb
+from scoresde._tensor import Scalar, lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.process import Eta, Process, eta_value
-from scoresde.schedule.grid import Grid
-from scoresde.sde import AffineSDE
-from scoresde.solvers.base import Orders, State, StepSolver, enough_steps, kept, nodes, reverse
+from scoresde.process import Eta, ReverseSDE, eta_value
+from scoresde.schedule.grid import Schedule
+from scoresde.sde import SDE, AffineSDE
+from scoresde.solvers.base import Orders, StepSolver, enough_steps
 from scoresde.solvers.exponential.coefficients import (
     PARAMETRISATIONS,
     VARIABLES,
@@ -30,10 +30,13 @@ __all__ = ["Adams"]
 
 _MOST = 5
 
+Term: TypeAlias = tuple[Scalar, Tensor]
+"""A prediction kept for later steps, as (c, m) with the coordinate c m."""
+
 
 @final
 @dataclass(frozen=True)
-class Adams(StepSolver):
+class Adams(StepSolver[ReverseSDE, Row, Term]):
     """Exponential Adams: a prediction interpolated through past nodes, integrated exactly.
 
     The engine of the multistep solvers. With h the step in lambda, k = eta^2 and the
@@ -101,42 +104,34 @@ class Adams(StepSolver):
             order = min(order, 2)
         return Orders(ode=order, weak=min(order, 2), strong=1)
 
-    def check_walk(self, process: Process, grid: Grid) -> None:
-        enough_steps(self.order, grid)
+    def check_schedule(self, schedule: Schedule, eta: Eta | None) -> None:
+        enough_steps(self.order, schedule.grid)
 
-    def init(self, process: Process, x: Tensor, segment: tuple[Node, ...]) -> State:
-        eta = reverse(process).eta
-        return _rows(self, process.sde, tuple(node.t for node in segment), eta), 0, ()
+    def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> tuple[Row, ...]:
+        affine: AffineSDE = sde  # type: ignore[assignment]  # see `needs`
+        strength = partial(eta_value, eta) if callable(eta) else eta or 0.0
+        return table(Segment(nodes, affine.time_of, strength), self)
 
     def step(
-        self, process: Process, x: Tensor, now: Node, nxt: Node, state: State, noise: Noise
-    ) -> tuple[Tensor, State]:
-        rows, i, past = state
-        keep, weights, spread = rows[i]
-        prediction = reverse(process).predict(now, x)
-        fresh = [(spread, noise.normal(x, now, nxt))] if spread else []
-        kept = depth(self.order, self.corrector) - 1
-        if not kept:  # nothing to read out for later steps: three passes over the state
-            return prediction.mix(keep, self.parametrisation, weights[0], *fresh), (
-                rows,
-                i + 1,
-                (),
-            )
+        self,
+        process: ReverseSDE,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: Row,
+        past: tuple[Term, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[Term, ...]]:
+        state_coef, weights, noise_std = row
+        prediction = process.predict(now, x)
+        fresh = [(noise_std, noise.normal(x, now, nxt))] if noise_std else []
+        if self.order == 1 and not self.corrector:  # no later step reads it: three passes over x
+            return prediction.mix(state_coef, self.parametrisation, weights[0], *fresh), ()
         known = (prediction.scaled(self.parametrisation), *past)
         terms = [(w * c, m) for w, (c, m) in zip(weights, known, strict=False)]
-        return lincomb((keep, x), *terms, *fresh), (rows, i + 1, known[:kept])
+        return lincomb((state_coef, x), *terms, *fresh), known[: self._past]
 
-
-@kept(64)
-def _rows(solver: Adams, sde: Any, times: tuple[float, ...], eta: Eta) -> tuple[Row, ...]:
-    """The rows of a segment, computed once."""
-    along = partial(eta_value, eta) if callable(eta) else eta
-    return table(
-        Segment(nodes(sde, times), sde.time_of, along),
-        solver.parametrisation,
-        solver.variable,
-        solver.variant,
-        solver.order,
-        solver.corrector,
-        solver.lower_final,
-    )
+    @cached_property
+    def _past(self) -> int:
+        """The number of predictions that the next step reads beside its own."""
+        return depth(self.order, self.corrector) - 1

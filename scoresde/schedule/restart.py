@@ -1,0 +1,85 @@
+"""Grids that go back up in noise: restart sampling, and the churn of EDM."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from scoresde._check import fail, instance, nonnegative, positive_int
+from scoresde.schedule.grid import Grid, affine_sde, karras
+from scoresde.sde import AffineSDE
+
+__all__ = ["churn", "restart"]
+
+
+def restart(
+    sde: AffineSDE, grid: Grid, *, t_min: float, t_max: float, times: int = 1, steps: int = 5
+) -> Grid:
+    """Restart sampling as segments: from the node nearest t_min up to t_max, and down again.
+
+    Every solver walks it, since between segments the loop noises the state with the exact
+    transition of the SDE and begins the solver anew. Xu et al. 2023 (arXiv 2306.14878), alg. 1.
+
+    Args:
+        sde: the SDE, affine.
+        grid: the main grid, of one segment that runs down.
+        t_min, t_max: the interval that is repeated, inside the grid.
+        times: how often.
+        steps: steps of each repetition, on a Karras grid.
+    """
+    segment = _only_segment(affine_sde(sde, "restart"), grid)
+    count, inner = positive_int("times", times), positive_int("steps", steps)
+    if not segment[-1] <= t_min < t_max <= segment[0]:
+        remedy = "choose segment end <= t_min < t_max <= segment start"
+        got = (t_min, t_max)
+        raise fail(
+            "t_min, t_max", f"an interval in [{segment[-1]:g}, {segment[0]:g}]", got, remedy
+        )
+    at = min(range(1, len(segment)), key=lambda i: abs(segment[i] - t_min))
+    again = karras(sde, inner, t_start=t_max, t_end=segment[at]).segments
+    rest = (segment[at:],) if at < len(segment) - 1 else ()
+    return Grid((segment[: at + 1], *again * count, *rest))
+
+
+def churn(
+    sde: AffineSDE,
+    grid: Grid,
+    amount: float,
+    *,
+    t_min: float | None = None,
+    t_max: float | None = None,
+) -> Grid:
+    """EDM's churn as segments: before a step, noise up by the factor 1 + gamma in sigma / alpha.
+
+    gamma = min(amount / N, sqrt(2) - 1) for nodes in [t_min, t_max]; the first step, and one that
+    would start beyond T, is left alone. Karras et al. 2022 (arXiv 2206.00364), alg. 2 with
+    S_noise = 1.
+
+    Args:
+        sde: the SDE, affine.
+        grid: the main grid, of one segment that runs down.
+        amount: S_churn, at least 0.
+        t_min, t_max: the times between which it acts; everywhere by default.
+    """
+    segment = _only_segment(affine_sde(sde, "churn"), grid)
+    gamma = min(nonnegative("amount", amount) / (len(segment) - 1), math.sqrt(2.0) - 1.0)
+    low = segment[-1] if t_min is None else sde.check_time("t_min", t_min)
+    high = segment[0] if t_max is None else sde.check_time("t_max", t_max)
+    segments: list[tuple[float, ...]] = []
+    for now, nxt in pairwise(segment):
+        up = sde.log_snr(now) - math.log1p(gamma)
+        if segments and gamma > 0.0 and low <= now <= high and up >= sde.log_snr(sde.T):
+            segments.append((sde.time_of(up), nxt))
+        elif segments:
+            segments[-1] = (*segments[-1], nxt)
+        else:
+            segments.append((now, nxt))
+    return Grid(tuple(segments))
+
+
+def _only_segment(sde: AffineSDE, grid: Grid) -> tuple[float, ...]:
+    instance("grid", grid, Grid, "make one with log_snr(sde, steps) or Grid.of(times)")
+    grid.check(sde)
+    if len(grid.segments) != 1 or grid.start < grid.end:
+        raise fail("grid", "one segment that runs down", grid, "start from a named grid")
+    return grid.segments[0]

@@ -1,0 +1,90 @@
+"""Steps at the limits of the log-SNR, where a scheme's own coefficients mean nothing.
+
+Out of (almost) pure noise, and into sigma = 0, a step holds x_0hat fixed. With h the step in
+lambda and k = eta^2 at its start that is x_t = sigma_t/sigma_s e^(-k h) x_s +
+alpha_t (1 - e^(-(1 + k) h)) x_0hat + sigma_t sqrt(1 - e^(-2 k h)) z. Out of pure noise (h
+infinite) it is sigma_t/sigma_s x_s + alpha_t x_0hat for the probability flow, and
+alpha_t x_0hat + sigma_t z with noise: the last step of a chain with beta_N = 1. Into sigma = 0 it
+is alpha_t x_0hat. With data of about unit size x_0hat moves by O(alpha) in noise, so holding it
+costs O(alpha^2).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from scoresde._check import fail
+from scoresde.node import Node
+from scoresde.noise import Noise
+from scoresde.process import Eta, ReverseSDE, eta_value
+from scoresde.schedule.grid import LEAST_SIGNAL
+
+__all__ = ["FAR", "Held", "in_noise", "own_steps"]
+
+FAR = 7.0
+"""A step in the log-SNR that is too long for every scheme."""
+
+
+def in_noise(now: Node, nxt: Node) -> bool:
+    """Whether a step down starts in (almost) pure noise and x_0hat is held over it.
+
+    It starts at alpha < 1e-3 and ends there too, or is far too long for a scheme.
+    """
+    if not now.affine or now.t < nxt.t or now.alpha >= LEAST_SIGNAL:
+        return False
+    return bool(nxt.alpha <= LEAST_SIGNAL or nxt.log_snr - now.log_snr > FAR)
+
+
+def own_steps(nodes: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
+    """The first step of a segment that is the scheme's own, and the one after its last.
+
+    All others hold x_0hat. `reaches_data` says whether the scheme itself can end at sigma = 0.
+    """
+    first, last = 0, len(nodes) - 1
+    if not nodes[0].affine:
+        return first, last
+    if nodes[0].t < nodes[-1].t:
+        if nodes[-1].alpha == 0.0:
+            remedy = "end it below T, or encode with AdaptiveODE"
+            expected = "a segment that ends before alpha = 0"
+            raise fail("grid", expected, f"t = {nodes[-1].t:g}", remedy)
+        return first, last
+    while first < last and in_noise(nodes[first], nodes[first + 1]):
+        first += 1
+    return first, last - (first < last and nodes[-1].sigma == 0.0 and not reaches_data)
+
+
+@final
+@dataclass(frozen=True)
+class Held:
+    """The coefficients of a step that holds x_0hat: see the head of this module.
+
+    Attributes:
+        state_coef, data_coef, noise_std: factors of the state, of x_0hat and of a unit normal.
+    """
+
+    state_coef: float
+    data_coef: float
+    noise_std: float
+
+    @classmethod
+    def of(cls, now: Node, nxt: Node, eta: Eta) -> Held:
+        """The step between two nodes at this stochasticity."""
+        k, h = eta_value(eta, now.t) ** 2, nxt.log_snr - now.log_snr
+        decay = k * h if k else 0.0
+        return cls(
+            nxt.sigma / now.sigma * math.exp(-decay),
+            -nxt.alpha * math.expm1(-(1.0 + k) * h),
+            nxt.sigma * math.sqrt(-math.expm1(-2.0 * decay)),
+        )
+
+    def step(self, process: ReverseSDE, x: Tensor, now: Node, nxt: Node, noise: Noise) -> Tensor:
+        """The state at the next node, (B, *D)."""
+        fresh = [(self.noise_std, noise.normal(x, now, nxt))] if self.noise_std else []
+        prediction = process.predict(now, x)
+        prediction.check_signal()
+        return prediction.mix(self.state_coef, "x0", self.data_coef, *fresh)
