@@ -17,9 +17,8 @@ from torch import Tensor, nn
 import scoresde.solvers
 from scoresde import VESDE, VPSDE, GaussianMixture, Grid, Preconditioned, ReverseSampler
 from scoresde.noise import Independent
-from scoresde.sampler import SOLVERS
-from scoresde.sampler.registry import as_solver
-from scoresde.solvers import Orders, SciPySolver, TorchSDESolver
+from scoresde.sampler.plan import as_solver
+from scoresde.solvers import SOLVERS, Orders, SciPySolver, TorchSDESolver
 from scoresde.solvers.adaptive.base import AdaptiveSolver
 
 VP = VPSDE()
