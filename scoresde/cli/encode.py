@@ -157,6 +157,7 @@ scoresde decode runs/table latents.npz --out back.csv
         import numpy as np
         import torch
 
+        from scoresde._tensor import batches
         from scoresde.sampler import decode
 
         place = _place(self.out, self.calling.overwrite, (".npz", ".csv"))
@@ -169,12 +170,11 @@ scoresde decode runs/table latents.npz --out back.csv
         turns = opened.turns(self.label)
         sde, parts, told = opened.model.sde, [], []
         with progress(len(z), "decode", self.calling.json) as bar:
-            for start in range(0, len(z), self.batch_size):
-                rows = slice(start, start + self.batch_size)
+            for rows, _ in batches(len(z), self.batch_size):
                 part = torch.from_numpy(z[rows]).to(opened.device)
                 chosen = None
                 if turns is not None:
-                    numbers = torch.arange(start, start + len(part)) % len(turns)
+                    numbers = torch.arange(rows.start, rows.stop) % len(turns)
                     chosen = torch.tensor(turns)[numbers]
                 elif self.label is None and labels is not None:
                     chosen = torch.from_numpy(labels[rows])

@@ -179,6 +179,7 @@ def _walk(
     """Samples and codes (pairs, frames, *D) on the great circles between the ends."""
     import torch
 
+    from scoresde._tensor import batches
     from scoresde.sampler import decode, slerp
 
     shares = torch.arange(frames, dtype=torch.float64) / (frames - 1)
@@ -186,10 +187,8 @@ def _walk(
     flat = z.flatten(0, 1)
     whole = {name: value.repeat_interleave(frames) for name, value in cond.items()}
     parts, (tolerance, size) = [], work
-    for start in range(0, len(flat), size):
-        rows = slice(start, start + size)
-        part = {name: value[rows] for name, value in whole.items()}
+    for rows, part in batches(len(flat), size, whole):
         solver = flow_solver(tolerance)
-        x = decode(opened.model.sde, opened.model, flat[rows], solver=solver, cond=part or None)
+        x = decode(opened.model.sde, opened.model, flat[rows], solver=solver, cond=part)
         parts.append(x.cpu())
     return torch.cat(parts).reshape(z.shape), z.cpu()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import brief, choice, fail, instance, positive, positive_int
-from scoresde._tensor import check_data, lincomb, ordinary, seeded, wide
+from scoresde._tensor import batches, check_data, lincomb, ordinary, seeded, wide
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
 from scoresde.model import Cond, ScoreModel, check_cond
@@ -200,17 +200,13 @@ def elbo(
     if decoder == "bins":
         check_levels(x, quantisation)
     source = _source(model, chain, t_end, decoder_variance, steps, proposal)
-    size = len(x) if batch_size is None else positive_int("batch_size", batch_size)
     noise = Independent(seed, first).stream("bound")
     shifts = _shifts(noise.seed, count)
     parts = []
     with torch.no_grad():
-        for start in range(0, len(x), size):
-            rows = slice(start, start + size)
-            part = {k: v[rows] for k, v in cond.items()} if cond else None
-            job = _Batch(
-                model, x[rows], quantisation, decoder, part, noise.from_sample(noise.first + start)
-            )
+        for rows, part in batches(len(x), batch_size, cond):
+            own = noise.from_sample(noise.first + rows.start)
+            job = _Batch(model, x[rows], quantisation, decoder, part, own)
             parts.append([source.draw(job, s, shift) for s, shift in enumerate(shifts)])
     # (S, 2, B): the diffusion and the reconstruction of each draw
     drawn = torch.cat([torch.stack([torch.stack(d) for d in part]) for part in parts], 2)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
 from scoresde._check import seed as as_seed
-from scoresde._tensor import check_data, ordinary, own_dtype, uncompiled, wide
+from scoresde._tensor import batches, check_data, ordinary, own_dtype, uncompiled, wide
 from scoresde.likelihood.divergence import (
     Expansion,
     Trace,
@@ -156,13 +156,10 @@ def log_prob(
         seed,
         create_graph,
     )
-    size = len(x) if batch_size is None else positive_int("batch_size", batch_size)
     parts, status = [], "done"
     with nullcontext() if create_graph else torch.no_grad():
-        for start in range(0, len(x), size):
-            rows = slice(start, start + size)
-            part = {k: v[rows] for k, v in cond.items()} if cond else None
-            values, stopped = job.run(x[rows], part, first + start)
+        for rows, part in batches(len(x), batch_size, cond):
+            values, stopped = job.run(x[rows], part, first + rows.start)
             parts.append(values)
             status = status if stopped == "done" else stopped
     whole = {k: torch.cat([p[k] for p in parts], int(k == "draws")) for k in parts[0]}

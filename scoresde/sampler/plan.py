@@ -15,9 +15,8 @@ from scoresde._check import (
     positive_int,
     wrong_type,
 )
-from scoresde._tensor import as_device, state_dtype
 from scoresde.calibration import Calibration
-from scoresde.model import FunctionScore, ScoreModel, own_dtype
+from scoresde.model import FunctionScore, ScoreModel
 from scoresde.noise import BrownianPath, Independent, Noise
 from scoresde.process import Eta
 from scoresde.sampler.choice import FIRST_ORDER_STEPS, STEPS, choose_for
@@ -26,7 +25,7 @@ from scoresde.sde import SDE, AffineSDE, same_sde
 from scoresde.solvers.base import Plan, Solver
 from scoresde.solvers.registry import AUTOMATIC, SOLVERS
 
-__all__ = ["NOISES", "as_model", "as_noise", "as_solver", "check_shape", "resolve", "state_kind"]
+__all__ = ["NOISES", "as_model", "as_noise", "as_solver", "check_shape", "resolve"]
 
 
 def resolve(
@@ -154,34 +153,3 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if len(sizes) < 2:
         raise fail("shape", "(N, *D) with at least one dimension D", shape, "pass e.g. (16, 2)")
     return sizes
-
-
-def state_kind(
-    model: ScoreModel,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-    like: Tensor | None = None,
-) -> tuple[torch.dtype, torch.device]:
-    """Precision and device of the state: as asked for, or those of `like`, or of the model.
-
-    The precision is float32 at least: a state of half precision loses what the last steps add.
-
-    Raises:
-        TypeError, ValueError: no floating-point precision, or a device that this machine lacks.
-    """
-    if like is None:
-        like = next(model.parameters(), None)
-        own = own_dtype(model)
-    else:
-        own = like.dtype
-    if dtype is None:
-        known = own is not None and like is not None
-        dtype = state_dtype(own) if known else torch.get_default_dtype()  # type: ignore[arg-type]
-    instance("dtype", dtype, torch.dtype, "pass e.g. torch.float32")
-    if not dtype.is_floating_point:
-        raise fail("dtype", "a floating-point dtype", dtype, "pass e.g. torch.float32")
-    if device is not None:
-        return dtype, as_device(device, "leave it out for the model's own")
-    if like is None:  # an oracle has no parameters, but it has tables
-        like = next(model.buffers(), None)
-    return dtype, torch.get_default_device() if like is None else like.device

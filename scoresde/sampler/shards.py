@@ -31,7 +31,7 @@ from scoresde.data.samples import (
 from scoresde.nets.embed import LabelEmbedding
 from scoresde.quantisation import Quantisation
 from scoresde.sampler.manifest import claim, explained_shard, mine, settings_of, sweep_shards, turn
-from scoresde.sampler.plan import check_shape, state_kind
+from scoresde.sampler.plan import check_shape
 from scoresde.sampler.reverse import ReverseSampler
 from scoresde.solvers.base import Unfinished, UnfinishedWarning
 from scoresde.summary import DataRangeWarning, DataSummary, Scaling

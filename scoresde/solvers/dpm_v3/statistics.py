@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, need, positive_int
-from scoresde._tensor import lincomb, uncompiled, wide
+from scoresde._tensor import batches, lincomb, uncompiled, wide
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
@@ -335,10 +335,8 @@ class _Survey:
         return sde.at(min(max(sde.time_of(lam), sde.t_min), sde.T))  # type: ignore[no-any-return]
 
     def _batches(self) -> Iterator[tuple[int, Tensor, Cond]]:
-        for first in range(0, len(self.x0), self.size):
-            part = slice(first, first + self.size)
-            cond = None if self.cond is None else {k: v[part] for k, v in self.cond.items()}
-            yield first, self.x0[part], cond
+        for rows, cond in batches(len(self.x0), self.size, self.cond):
+            yield rows.start, self.x0[rows], cond
 
     @torch.no_grad()
     def _scaled(self, node: Node, y: Tensor, cond: Cond) -> Tensor:
