@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde._tensor import Scalar
 from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent
@@ -233,7 +234,11 @@ def integrate_along(
     smooth = nodes[0].batched
     time_of = partial(smooth_times, sde) if smooth else sde.time_of
     rows = table(Segment(nodes, time_of, 0.0), solver)
+
+    def to_x(coefficient: Scalar) -> Scalar:
+        return torch.as_tensor(coefficient).to(x)
+
     if smooth:  # on the device of the state; without noise its standard deviation is zero
-        rows = tuple(Row(r.state_coef.to(x), tuple(w.to(x) for w in r.weights), 0.0) for r in rows)
+        rows = tuple(Row(to_x(r.state_coef), tuple(map(to_x, r.weights)), 0.0) for r in rows)
         nodes = tuple(n.fitted(x) for n in nodes)
     return solver.steps(process, x, nodes, rows, _QUIET)
