@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias, cast, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, instance, positive_int, wrong_type
+from scoresde._check import choice, fail, instance, wrong_type
 from scoresde._check import seed as as_seed
 from scoresde._tensor import batches, check_data, ordinary, own_dtype, uncompiled, wide
 from scoresde.likelihood.divergence import (

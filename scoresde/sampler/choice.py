@@ -91,6 +91,7 @@ def choose_for(
     without a grid becomes the SDE's `t_min`, from which the final denoising leads to the data.
 
     Args:
+        sde: the SDE.
         process: "ode" or "sde".
         steps: those of the longest segment.
         data_scale: standard deviation of the data and number of values of a sample, if known.

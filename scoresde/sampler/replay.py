@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail
-from scoresde._progress import progress as progress_of
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
@@ -102,6 +101,8 @@ def both(first: OnStep | None, second: OnStep) -> OnStep:
 @contextmanager
 def bar(plan: Plan, batches: int) -> Iterator[OnStep | None]:
     """A progress bar over the steps of all batches; over batches where a solver has no steps."""
+    from scoresde._progress import progress as progress_of
+
     stepwise = isinstance(plan.solver, StepSolver)
     total, unit = (plan.schedule.steps * batches, "steps") if stepwise else (batches, "batches")
     with closing(progress_of(total, "sample", unit)) as bar:

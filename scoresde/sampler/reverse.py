@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance
-from scoresde._tensor import batches, ordinary
+from scoresde._tensor import batches, ordinary, state_kind
 from scoresde.calibration import Calibration, calibrate
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.noise import Noise
 from scoresde.oracles import Gaussian
 from scoresde.process import Eta, ReverseSDE
 from scoresde.sampler.latent import Latent, decode, encode
-from scoresde.sampler.plan import as_model, as_noise, check_shape, resolve, state_kind
+from scoresde.sampler.plan import as_model, as_noise, check_shape, resolve
 from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay
 from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE

@@ -18,6 +18,7 @@ from scoresde._check import choice, fail, instance, need, path_of, positive_int,
 from scoresde._check import seed as as_seed
 from scoresde._io import remove, replacing
 from scoresde._progress import progress as progress_of
+from scoresde._tensor import state_kind
 from scoresde.data.samples import (
     MODES,
     csv_text,

@@ -388,7 +388,10 @@ def test_defaults() -> None:
                 solution = made.solve((2, 2), seed=0)
                 assert made.solver == as_solver(name, VP)[0] == solution.solver
                 assert made.eta == (1.0 if process == "sde" else 0.0)
-                assert (made.grid, made.steps) == (grid, steps) and solution.nfe == steps + 1
+                assert (made.plan.rule, made.grid.steps) == (
+                    grid,
+                    steps,
+                ) and solution.nfe == steps + 1
                 if process == "sde":
                     made = ReverseSampler(VP, score, "auto_sde", steps=steps)
                     assert (made.solver, made.eta) == as_solver(name, VP)
@@ -399,12 +402,12 @@ def test_defaults() -> None:
     assert own.solver == Adams(2, variant="midpoint")
     for name in SOLVERS:
         made = ReverseSampler(VP, score, name)
-        assert ((made.solver, made.eta), made.steps) == (as_solver(name, VP), 50)
+        assert ((made.solver, made.eta), made.grid.steps) == (as_solver(name, VP), 50)
     assert ReverseSampler(VP, score, Heun()).eta == 0.0
     assert ReverseSampler(VP, score, Adams(1)).eta == 1.0
     own = SDE(lambda t, x: -x, lambda t: 1.0)
     plain = ReverseSampler(own, score)
-    assert (plain.grid, plain.solver, plain.steps) == ("uniform", EulerMaruyama(), 500)
+    assert (plain.plan.rule, plain.solver, plain.grid.steps) == ("uniform", EulerMaruyama(), 500)
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -448,7 +448,8 @@ def predictor_corrector(walk: Walk, x: Tensor, now: Node, nxt: Node) -> Tensor:
     spread = nxt.sigma * math.sqrt(1 - (now.alpha * nxt.sigma / (nxt.alpha * now.sigma)) ** 2)
     x = ratio * x + pull * walk.x0(now, x) + spread * walk.fresh(x, now, nxt)
     e = 2 * (0.16 * nxt.sigma) ** 2
-    return x - e * walk.eps(nxt, x) / nxt.sigma + math.sqrt(2 * e) * walk.noise.normal(x, nxt, nxt)
+    z = walk.noise.stream("langevin").draw(x, 0, at=nxt.t)
+    return x - e * walk.eps(nxt, x) / nxt.sigma + math.sqrt(2 * e) * z
 
 
 def in_snr(walk: Walk, now: Node, nxt: Node, x: Tensor) -> tuple[Any, ...]:
