@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scoresde import VPSDE, Preconditioned, ReverseSampler
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
-from scoresde.sampler import SOLVERS
+from scoresde.solvers import SOLVERS
 
 VP = VPSDE()
 
