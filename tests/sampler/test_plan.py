@@ -1,9 +1,9 @@
 """The plan of a run: readable, frozen and checked; and what somebody who follows a call reads.
 
-What is read is counted by `sys.setprofile`. The figures to reach are 45 functions in 9 files before
-the first network call of `unipc_3`. Most of what is above them evaluates the schedule (the formulas
-of the SDE, the named grid) or checks arguments. A bound here is what the code needs now: lower it
-when the code needs less.
+What is read is counted by `sys.setprofile`. The figures to reach are 45 functions in 9 files
+before the first network call of `unipc_3`. Most of what is above them evaluates the schedule (the
+formulas of the SDE, the named grid) or checks arguments. A bound here is what the code needs now:
+lower it when the code needs less.
 """
 
 from __future__ import annotations
