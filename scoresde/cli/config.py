@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +70,7 @@ class Call:
             arguments,
             below,
             prog=f"scoresde {name}",
-            about=inspect.cleandoc(kind.__doc__ or ""),
+            about=_about(kind),
         )
         given = {n for n, option in options.items() if option.is_in(arguments)} | below.keys()
         return cls(name, options, values, frozenset(given), moved and str(moved))
@@ -94,6 +96,15 @@ class Call:
         head = {"command": self.name, "version": version("scoresde"), **(about or {})}
         text = json.dumps({**self.settings(), ABOUT: head}, indent=1, default=str)
         write(folder / "config.json", f"{text}\n".encode())
+
+
+def _about(kind: type) -> str:
+    """The docstring of a command, wrapped for the terminal."""
+    width = max(40, min(100, shutil.get_terminal_size().columns))
+    paragraphs = inspect.cleandoc(kind.__doc__ or "").replace("`", "").split("\n\n")
+    # tyro joins lines that begin with a letter, and does not wrap them again.
+    wrapped = (textwrap.indent(textwrap.fill(part, width), " ") for part in paragraphs)
+    return "\n\n".join(wrapped)
 
 
 def written(options: Mapping[str, Flag]) -> dict[str, str]:
