@@ -36,6 +36,7 @@ HEAVY = frozenset(
         "torchsde",
         "torchvision",
         "tqdm",
+        "jinja2",
         "tyro",
     }
 )
