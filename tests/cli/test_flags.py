@@ -1,0 +1,87 @@
+"""Flags from dataclasses: names, types, help, files and the values that come of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tyro")
+from scoresde.cli.flags import build, docs_of, flag, flags_of, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Options of a part."""
+
+    clip: float | None = field(default=1.0, metadata={"off": 0})
+    """The limit. None disables it."""
+    board: bool | None = None
+    """Write it."""
+    widths: tuple[float, ...] = (0.1, 0.2)
+    """The widths."""
+    function: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A command."""
+
+    n: int = flag(3, alias="-n")
+    """The number."""
+    loud: bool = False
+    """Say more."""
+    item: list[str] = field(default_factory=list)
+    """An item. The flag may be repeated."""
+    part: Part = Part()
+
+
+def values(*words: str, **file: Any) -> dict[str, Any]:
+    return parse(Whole, words, file, prog="command", about="About.")
+
+
+def test_each_field_of_a_plain_type_is_a_flag_and_no_other() -> None:
+    assert list(flags_of(Whole)) == ["n", "loud", "item", "clip", "board", "widths"]
+    assert docs_of(Part)["clip"] == flags_of(Whole)["clip"].help
+
+
+def test_the_command_line_goes_before_a_file_and_a_file_before_the_defaults() -> None:
+    assert values() == {
+        "n": 3,
+        "loud": False,
+        "item": [],
+        "clip": 1.0,
+        "board": None,
+        "widths": (0.1, 0.2),
+    }
+    file = {"n": 5, "board": True, "item": ("a", "b"), "widths": (0.3,)}
+    found = values(**file)
+    assert (found["n"], found["board"], found["item"]) == (5, True, ["a", "b"])
+    found = values("-n", "7", "--no-board", "--item", "c", "--widths", "0.4,0.5", **file)
+    assert (found["n"], found["board"], found["item"]) == (7, False, ["c"])
+    assert found["widths"] == (0.4, 0.5)
+
+
+def test_zero_stands_for_none_where_none_cannot_be_typed() -> None:
+    assert build(Whole, values("--clip", "0")).part.clip is None
+    assert build(Whole, values("--clip", "0.5")).part.clip == 0.5
+
+
+def test_a_value_of_a_file_is_of_the_type_of_its_flag() -> None:
+    flags = flags_of(Whole)
+    assert flags["clip"].of_file(2, "f") == 2.0
+    assert flags["item"].of_file({"a": [1, 2]}, "f") == ("a=[1, 2]",)
+    assert flags["widths"].of_file("0.1,0.3", "f") == (0.1, 0.3)
+    for name, wrong in (("n", True), ("n", 2.5), ("n", "2"), ("loud", 1), ("clip", "1")):
+        with pytest.raises(TypeError, match=f"^{name}: expected .*correct it in f"):
+            flags[name].of_file(wrong, "f")
+
+
+@pytest.mark.parametrize("words", [["--nn", "3"], ["-n"], ["-n", "x"], ["--loud", "yes"]])
+def test_a_wrong_command_line_ends_with_code_2(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        values(*words)
+    assert ended.value.code == 2 and capsys.readouterr().out == ""
