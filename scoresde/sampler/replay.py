@@ -1,7 +1,9 @@
-"""What happens around the loop: hooks, the progress bar, and the replay of a failed run."""
+"""Around the walk: hooks, a progress bar, the replay of a failed run, a look at the samples."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
@@ -11,11 +13,14 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail
+from scoresde.model import Cond, ScoreModel, summary_of
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
+from scoresde.sde import AffineSDE
 from scoresde.solvers.base import Plan, Solution, StepSolver, integrate
 from scoresde.solvers.run import OnStep
+from scoresde.summary import DataRangeWarning
 
 __all__ = [
     "HOOK_FAULT",
@@ -26,6 +31,7 @@ __all__ = [
     "both",
     "not_finite",
     "replay",
+    "warn_of_departure",
 ]
 
 Fault: TypeAlias = tuple[str, str, str]
@@ -115,3 +121,36 @@ def bar(plan: Plan, batches: int) -> Iterator[OnStep | None]:
             bar.update()
 
         yield advance
+
+
+def warn_of_departure(model: ScoreModel, plan: Plan, x: Tensor, cond: Cond) -> None:
+    """Warn, with remedies, if samples x: (B, *D) have left the data that the model knows.
+
+    Nothing is known if no noise-free samples are compared or the model has no summary of its
+    data; see `DataSummary.departure`.
+    """
+    known, sde, end = summary_of(model), plan.schedule.sde, plan.schedule.end
+    if known is None:
+        return
+    noisy = not plan.denoise and isinstance(sde, AffineSDE)
+    if noisy and end.sigma >= 0.3 * end.alpha * known.std:
+        return
+    wider = 1.0
+    if cond:  # the samples of one class may spread wider than those of all, if it is rare
+        label = cond.get("label")
+        seen = 0 if label is None or not known.classes else len(set(label.tolist()))
+        wider = known.classes / seen if seen else math.inf
+    what = known.departure(x, wider=wider)
+    if what is None:
+        return
+    remedies = ["train longer"]
+    parts = (getattr(part, "predicts", None) for part in model.modules())
+    read = next((kind for kind in parts if kind is not None), None)
+    if read in ("eps", "score"):
+        remedies.append(f"let the network predict v in place of {read}")
+    if plan.eta == 0:
+        remedies.append("sample with the solver auto_sde")
+    if end.t < sde.t_end:
+        remedies.append(f"end at t_end = {sde.t_end:g}")
+    advice = ", or ".join(remedies)
+    warnings.warn(f"samples: {what}; {advice}", DataRangeWarning, stacklevel=5)

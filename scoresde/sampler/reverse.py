@@ -21,13 +21,12 @@ from scoresde.oracles import Gaussian
 from scoresde.process import Eta, ReverseSDE
 from scoresde.sampler.latent import Latent, decode, encode
 from scoresde.sampler.plan import as_model, as_noise, check_shape, resolve
-from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay
+from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay, warn_of_departure
 from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import Adams
 from scoresde.solvers.base import Plan, Solution, Solver, Unfinished, UnfinishedWarning, integrate
 from scoresde.solvers.run import OnStep, check_hook
-from scoresde.summary import DataRangeWarning
 
 __all__ = ["ReverseSampler"]
 
@@ -373,39 +372,8 @@ class ReverseSampler:
             stats=_joined([s.stats for s in solutions]),
         )
         if solution.status == "done":
-            self._compare(solution.x.detach(), cond)
+            warn_of_departure(self.model, plan, solution.x.detach(), cond)
         return solution
-
-    def _compare(self, x: Tensor, cond: Cond) -> None:
-        """Warn if samples have left what the model knows of its data."""
-        known = summary_of(self.model)
-        if known is None or not self._noiseless(known.std):
-            return
-        wider = 1.0
-        if cond:  # the samples of one class may spread wider than those of all, if it is rare
-            label = cond.get("label")
-            seen = 0 if label is None or not known.classes else len(set(label.tolist()))
-            wider = known.classes / seen if seen else math.inf
-        what = known.departure(x, wider=wider)
-        if what is not None:
-            remedies = ["train longer"]
-            parts = (getattr(part, "predicts", None) for part in self.model.modules())
-            read = next((kind for kind in parts if kind is not None), None)
-            if read in ("eps", "score"):
-                remedies.append(f"let the network predict v in place of {read}")
-            if self.eta == 0:
-                remedies.append("sample with the solver auto_sde")
-            if self.grid.end < self.sde.t_end:
-                remedies.append(f"end at t_end = {self.sde.t_end:g}")
-            advice = ", or ".join(remedies)
-            warnings.warn(f"samples: {what}; {advice}", DataRangeWarning, stacklevel=5)
-
-    def _noiseless(self, std: float) -> bool:
-        """Whether the noise that is left at the end is small beside data of this spread."""
-        if self.plan.denoise or not isinstance(self.sde, AffineSDE):
-            return True
-        end = self.grid.end
-        return float(self.sde.sigma(end)) < 0.3 * float(self.sde.alpha(end)) * std
 
     def _graph(self, wanted: bool | None, x_init: Tensor | None) -> bool:
         """Whether a graph is kept."""
