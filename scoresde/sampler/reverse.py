@@ -33,7 +33,7 @@ __all__ = ["ReverseSampler"]
 
 @final
 class ReverseSampler:
-    """Samples from a score model by walking its reverse SDE or probability flow.
+    """Samples from a score model along its reverse SDE or its probability flow.
 
     Args:
         sde: the SDE that the model was trained for.
@@ -48,8 +48,10 @@ class ReverseSampler:
             what goes with an automatic solver, else "log_snr" ("uniform" if the SDE is not
             affine). "tapered" uses what the model knows of its data, their standard deviation.
         t_end: where to stop; the SDE's own by default.
-        eta: the stochasticity, a number or a function of t; that of the solver's name by
-            default, or 1 for a solver object that can walk an SDE and 0 for one that cannot.
+        eta: the stochasticity of dx = [f - (1 + eta^2)/2 g^2 score] dt + eta g dw: 0 is the
+            probability flow, 1 the reverse SDE, and a number between, above or a function of t has
+            the same marginals; see `ReverseSDE`. By default that of the solver's name, or 1 for a
+            solver object that serves an SDE and 0 for one that does not.
         denoise: end with one Tweedie step x_0hat(x) at the state's own time. By default under
             an affine SDE; where sigma(t_end) = 0 there is nothing left to denoise.
 

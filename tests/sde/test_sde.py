@@ -19,6 +19,7 @@ from torch import Tensor
 from scoresde.sde import (
     EDMSDE,
     SDE,
+    SDES,
     VESDE,
     VPSDE,
     AffineSDE,
@@ -524,3 +525,7 @@ def test_bad_functions() -> None:
     short = SDE(lambda t, x: x[:, :1], lambda t: 1.0)
     with pytest.raises(ValueError, match=r"f\(t, x\).*\(2, 3\).*\(2, 1\)"):
         short.drift(short.at(0.5), torch.zeros(2, 3))
+
+
+def test_every_registered_family_is_among_those_that_the_tests_range_over() -> None:
+    assert set(SDES.values()) <= {type(sde) for sde in ALL_SDES.values()}

@@ -174,7 +174,7 @@ def classes() -> list[type[Solver]]:
 REASONS = {
     "SciPySolver": "the method is scipy's, to its own tolerance",
     "Langevin": "a corrector leaves the time where it is",
-    "PredictorCorrector": "its law is that of the predictor; test_solvers.py measures the bias",
+    "PredictorCorrector": "its law is that of the predictor; test_schemes.py measures the bias",
 }
 """Solvers that no order or weight is measured of, and why."""
 

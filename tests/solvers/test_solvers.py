@@ -1,391 +1,205 @@
-"""Solvers: equalities between schemes and back ends, exact marginals, and what they refuse."""
+"""What every named solver keeps, whatever its scheme: one test for each property, over all names.
+
+A property that a kind of solver does not have is written out beside it.
+"""
 
 from __future__ import annotations
 
 import math
+import pickle
+import re
+from typing import Any
 
-import order
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-import scoresde
-from scoresde import (
-    EDMSDE,
-    SDE,
-    VESDE,
-    VPSDE,
-    Adams,
-    AdaptiveODE,
-    CosineSDE,
-    EulerMaruyama,
-    FlowSDE,
-    FunctionScore,
-    Gaussian,
-    Grid,
-    Heun,
-    ReverseSampler,
-    ReverseSDE,
-    SubVPSDE,
-)
+import scoresde.solvers
+from scoresde import VESDE, VPSDE, GaussianMixture, Grid, Preconditioned, ReverseSampler
 from scoresde.noise import Independent
-from scoresde.process import ForwardSDE
 from scoresde.sampler.plan import as_solver
-from scoresde.schedule.grid import log_snr, uniform
-from scoresde.solvers import (
-    SOLVERS,
-    Langevin,
-    PredictorCorrector,
-    ReverseDiffusion,
-    SciPySolver,
-    Solver,
-    StepSolver,
-    TorchSDESolver,
-)
+from scoresde.solvers import SOLVERS, Orders, SciPySolver, TorchSDESolver
+from scoresde.solvers.adaptive.base import AdaptiveSolver
 
-MIXTURE = order.mixture_2d()
-FAMILIES = [VPSDE(), SubVPSDE(), VESDE(0.01, 30.0), CosineSDE(), FlowSDE(), EDMSDE()]
+VP = VPSDE()
+D = torch.float64
+TWO = GaussianMixture(torch.tensor([[-1.0, 0.5], [1.0, 0.0]], dtype=D), torch.tensor([0.1, 0.2]))
+SEGMENTS = Grid(((1.0, 0.7, 0.5, 0.3, 0.2), (0.4, 0.1)))
+OUTSIDE = [name for name, (s, _) in SOLVERS.items() if isinstance(s, SciPySolver | TorchSDESolver)]
+ADAPTIVE = [name for name, (s, _) in SOLVERS.items() if isinstance(s, AdaptiveSolver)]
+HOOKED = [name for name in SOLVERS if name not in OUTSIDE]
+
+every = pytest.mark.parametrize("name", SOLVERS)
 
 
-def walk(solver: Solver, sde: SDE, eta: float, n: int, x: Tensor, **arguments: object) -> Tensor:
-    process = ReverseSDE(sde, MIXTURE.under(sde), eta)
-    grid = arguments.pop("grid", None) or log_snr(sde, n)
-    return solver.solve(process, x, grid, noise=Independent(3), **arguments).x
+def score(t: Tensor, x: Tensor) -> Tensor:
+    return -x
 
 
-def state(n: int = 64) -> Tensor:
-    return torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+class Net(nn.Module):
+    """0.3 x; counts its calls, and answers NaN below a time, for the rows from `row` on."""
+
+    def __init__(self, below: float = -1.0, row: int = 0) -> None:
+        super().__init__()
+        self.below, self.row, self.calls = below, row, 0
+        self.weight = nn.Parameter(torch.full((), 0.3, dtype=D))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        out = self.weight.to(x) * x
+        rows = torch.arange(len(x)) >= self.row
+        return torch.where(rows[:, None] & (t[:, None] < self.below), math.nan, out)
 
 
-@pytest.mark.parametrize("sde", FAMILIES, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
-@pytest.mark.parametrize("make", [uniform, log_snr])
-def test_torchsde_euler_is_our_euler_maruyama(sde: SDE, eta: float, make: object) -> None:
-    grid = make(sde, 37)
-    x = state() * sde.sigma(sde.T)
-    ours = walk(EulerMaruyama(), sde, eta, 37, x, grid=grid)
-    theirs = walk(TorchSDESolver(), sde, eta, 37, x, grid=grid)
-    torch.testing.assert_close(theirs, ours, rtol=1e-12, atol=1e-12)
+def sampler(name: str, **options: Any) -> ReverseSampler:
+    return ReverseSampler(VP, TWO.under(VP), name, **{"steps": 6, **options})
 
 
-def test_torchsde_asks_once_a_step_and_keeps_the_path() -> None:
-    for n in (10, 50, 100, 1000):
-        process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), 1.0)
-        grid = uniform(order.SDE, n)
-        solution = TorchSDESolver().solve(
-            process, state(4), grid, noise=Independent(0), keep_path=True
-        )
-        assert solution.nfe == process.nfe == n
-        assert solution.path.shape == (n + 1, 4, 2)
-        assert torch.equal(solution.path[-1], solution.x)
+def test_an_eta_fits_its_solver() -> None:
+    for solver, eta in SOLVERS.values():
+        assert isinstance(solver.orders, Orders)
+        assert eta == 0.0 or solver.serves != "ode"
 
 
-def test_torchsde_srk_sees_our_levy_area() -> None:
-    """With a constant drift-free process srk's answer is the Wiener integral of g, not g(s) W."""
-    sde = SDE(lambda t, x: 0 * x, lambda t: 1.0 + t, T=1.0)
-    grid = Grid.of([0.0, 1.0])
-    noise = Independent(5)
-    x = torch.zeros(6, 2, dtype=torch.float64)
-    out = TorchSDESolver("srk").solve(ForwardSDE(sde), x, grid, noise=noise).x
-    w, h = noise.on_segment(0).levy(x, sde.at(0.0), sde.at(1.0))
-    area = w / 2 + h / math.sqrt(12)  # int_0^1 W, so int (1 + t) dW = 2 W - int W
-    torch.testing.assert_close(out, 2 * w - area, rtol=1e-12, atol=1e-12)
+@every
+def test_its_repr_makes_it_again_and_so_does_a_pickle(name: str) -> None:
+    solver = SOLVERS[name][0]
+    again = eval(repr(solver), vars(scoresde.solvers))
+    sent = pickle.loads(pickle.dumps(solver))
+    assert again == solver == sent
+    assert hash(again) == hash(solver) == hash(sent)
+    assert all(other == solver for other in (SOLVERS[name][0], again))
 
 
-def test_torchsde_with_its_own_brownian_interval_obeys_the_seed() -> None:
-    solver = TorchSDESolver("srk", brownian="interval")
-    runs = [
-        solver.solve(
-            ReverseSDE(order.SDE, MIXTURE.under(order.SDE)),
-            state(8),
-            uniform(order.SDE, 16),
-            noise=Independent(seed),
-        ).x
-        for seed in (1, 1, 2)
-    ]
+@every
+def test_it_keeps_the_precision_and_follows_the_same_noise(name: str) -> None:
+    wide = sampler(name, steps=8).sample((6, 2), seed=0, dtype=D)
+    narrow = sampler(name, steps=8).sample((6, 2), seed=0, dtype=torch.float32)
+    assert (wide.dtype, narrow.dtype) == (D, torch.float32)
+    assert float((wide - narrow).abs().max()) < (1e-3 if name == "scipy" else 1e-4)
+
+
+@every
+def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
+    """Nor on where a request is cut. scipy chooses one step for a whole batch."""
+    whole = sampler(name).sample((7, 2), seed=3, dtype=D)
+    parts = sampler(name).sample((7, 2), seed=3, dtype=D, batch_size=3)
+    last = sampler(name).sample((2, 2), seed=3, dtype=D, first=5)
+    close = {"rtol": 1e-3, "atol": 1e-3} if name == "scipy" else {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(parts, whole, **close)
+    torch.testing.assert_close(last, whole[5:], **close)
+
+
+@every
+def test_the_seed_is_the_sample(name: str) -> None:
+    """Twice the same seed, twice the same bits; another seed, another sample."""
+    runs = [sampler(name).sample((3, 2), seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(runs[0], runs[1])
-    assert not torch.allclose(runs[0], runs[2])
+    assert not torch.isclose(runs[0], runs[2]).any()
 
 
-@pytest.mark.parametrize("method", ["RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA"])
-def test_scipy_reaches_the_reference(method: str) -> None:
-    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), 0.0)
-    solver = SciPySolver(method, rtol=1e-8, atol=1e-10)
-    x0 = order.starts()[:6]
-    out = solver.solve(process, x0, log_snr(order.SDE, 4), noise=Independent(0), keep_path=True)
-    assert float((out.x - order.flow_reference()[:6]).abs().max()) < 2e-6
-    assert out.nfe == process.nfe > 20
-    assert torch.equal(out.path[0], x0) and torch.equal(out.path[-1], out.x)
+@every
+def test_nfe_is_what_the_network_counts(name: str) -> None:
+    net = Net()
+    solution = ReverseSampler(VP, Preconditioned(net, VP), name, steps=7).solve((3, 2), seed=0)
+    assert solution.nfe == net.calls
 
 
-def test_scipy_keeps_shape_dtype_and_solves_in_float64() -> None:
-    x = torch.randn(3, 1, 2, 1, generator=torch.Generator().manual_seed(0))
-    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), 0.0)
-    out = SciPySolver().solve(process, x, uniform(order.SDE, 2), noise=Independent(0)).x
-    assert out.shape == x.shape and out.dtype == torch.float32
+@every
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_the_path_has_every_node_and_the_first_and_last_states(name: str, batch_size: Any) -> None:
+    """One state a node, from the prior to what the final denoising starts from."""
+    made = sampler(name)
+    solution = made.solve((5, 2), seed=3, dtype=D, keep_path=True, batch_size=batch_size)
+    path = solution.path
+    assert path is not None
+    assert path.shape == (7, 5, 2)
+    prior = Independent(3).prior(solution.x) * VP.sigma(1.0)
+    torch.testing.assert_close(path[0], prior, rtol=1e-14, atol=0)
+    denoised = TWO.under(VP).predict(VP.at(VP.t_end), path[-1]).x0
+    torch.testing.assert_close(solution.x, denoised, rtol=1e-12, atol=1e-12)
+    assert made.solve((5, 2), seed=3).path is None
 
 
-@pytest.mark.parametrize("sde", FAMILIES, ids=lambda s: type(s).__name__)
-def test_exponential_step_is_exact_where_x0_does_not_change(sde: SDE) -> None:
-    """For a point mass x_0hat is constant: one step of any length gives the exact transition."""
-    point = Gaussian(
-        torch.tensor([0.3, -0.4], dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+@every
+def test_the_path_has_every_node_of_every_segment(name: str) -> None:
+    solution = sampler(name, grid=SEGMENTS, steps=None, denoise=False).solve(
+        (3, 2), seed=0, dtype=D, keep_path=True
     )
-    model = point.under(sde)
-    x = state(5) * sde.sigma(sde.T) + sde.alpha(sde.T) * point.mean
-    grid = Grid.of([sde.T, sde.t_end or 0.1])
-    ode = Adams(1).solve(ReverseSDE(sde, model, 0.0), x, grid, noise=Independent(0)).x
-    eps = (x - sde.alpha(sde.T) * point.mean) / sde.sigma(sde.T)
-    exact = sde.perturb(grid.end, point.mean.expand(5, 2), eps)
-    torch.testing.assert_close(ode, exact, rtol=1e-9, atol=1e-9)
+    assert solution.path is not None
+    assert solution.path.shape == (6, 3, 2)
+    assert torch.equal(solution.path[-1], solution.x)
 
 
-@pytest.mark.parametrize("sde", FAMILIES, ids=lambda s: type(s).__name__)
-def test_ancestral_step_is_the_posterior_of_ddpm(sde: SDE) -> None:
-    """q(x_s | x_t, x_0) with beta-tilde, from the chain's own formula (Ho et al. 2020, eq. 7)."""
-    t, s = 0.6 * sde.T, 0.4 * sde.T
-    scale, std = sde.transition(s, t)
-    step = std**2  # beta
-    behind = sde.sigma(s) ** 2
-    x0 = torch.tensor([[0.3, -0.4]], dtype=torch.float64)
-    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64) * sde.sigma(t)
-    mean = (scale * behind * x + sde.alpha(s) * step * x0) / sde.sigma(t) ** 2
-    point = Gaussian(x0[0], torch.zeros((), dtype=torch.float64)).under(sde)
-    noise = Independent(0)
-    out = Adams(1).solve(ReverseSDE(sde, point, 1.0), x, Grid.of([t, s]), noise=noise).x
-    z = noise.normal(x, sde.at(t), sde.at(s))
-    deviation = math.sqrt(step * behind) / sde.sigma(t)
-    torch.testing.assert_close(out, mean + deviation * z, rtol=1e-10, atol=1e-10)
-
-
-def test_reverse_diffusion_tends_to_song_s_rule_as_steps_shrink() -> None:
-    """(2 - sqrt(1 - beta)) x + beta score + sqrt(beta) z with beta the chain's own."""
-    sde, x = VPSDE(), state(3)
-    t, s = 0.5, 0.499
-    beta = 1 - (sde.alpha(t) / sde.alpha(s)) ** 2
-    noise = Independent(0)
-    out = walk(ReverseDiffusion(), sde, 1.0, 1, x, grid=Grid.of([t, s]))
-    z = Independent(3).normal(x, sde.at(t), sde.at(s))
-    score = MIXTURE.under(sde).score(t, x)
-    expected = (2 - math.sqrt(1 - beta)) * x + beta * score + math.sqrt(beta) * z
-    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
-    assert noise.seed == 0
-
-
-def moments(x: Tensor) -> Tensor:
-    """Mode weights, and the mean within-mode variance relative to the truth."""
-    nearest = torch.cdist(x, MIXTURE.means).argmin(1)
-    weights = torch.bincount(nearest, minlength=3) / len(x)
-    inside = (x - MIXTURE.means[nearest]).square().mean() / 0.25**2
-    return torch.cat([weights - MIXTURE.weights, (inside - 1)[None]])
-
-
-@pytest.mark.parametrize("name", ["euler_maruyama", "ancestral", "reverse_diffusion", "torchsde"])
-def test_sde_samplers_converge_weakly_on_a_mixture(name: str) -> None:
-    """The bias of the within-mode variance falls at first order: 4 times the steps, a quarter."""
-    bias = []
-    n = 20_000
-    start = MIXTURE.marginal(order.SDE, order.SDE.T).sample(n, seed=4)
-    for steps in (50, 200):
-        sampler = ReverseSampler(order.SDE, MIXTURE.under(order.SDE), name, steps=steps)
-        bias.append(float(moments(sampler.sample((n, 2), seed=0, x_init=start))[3]))
-    error = math.sqrt(2 / (2 * n))  # standard error of a variance over 2 n numbers
-    assert abs(bias[0]) > 5 * error, bias
-    assert abs(bias[1] - bias[0] / 4) < 4 * error + 0.15 * abs(bias[0]), bias
-
-
-@pytest.mark.parametrize(("name", "steps"), [("ancestral", 400), ("heun", 60), ("scipy", 1)])
-def test_samplers_reach_the_exact_marginals(name: str, steps: int) -> None:
-    n = 20_000
-    start = MIXTURE.marginal(order.SDE, order.SDE.T).sample(n, seed=4)
-    sampler = ReverseSampler(order.SDE, MIXTURE.under(order.SDE), name, steps=steps, denoise=False)
-    found = moments(sampler.sample((n, 2), seed=0, x_init=start))
-    at_end = 1 + (order.SDE.sigma(order.SDE.t_end) / 0.25) ** 2
-    assert float(found[:3].abs().max()) < 4 * math.sqrt(0.25 / n)
-    assert abs(float(found[3]) + 1 - at_end) < 4 * math.sqrt(1 / n) + 0.02
-
-
-def langevin_variance(snr: float, variance: float, steps: int) -> float:
-    """Stationary variance of x' = x (1 - e/v) + sqrt(2 e) z: v / (1 - e/(2 v))."""
-    e = 2 * snr**2 * (1 - variance)
-    return variance / (1 - e / (2 * variance))
-
-
-def test_langevin_keeps_the_law_of_a_gaussian() -> None:
-    """Many corrections at one node: the variance is the exact stationary one of the scheme."""
-    sde, t, n = VPSDE(), 0.4, 40_000
-    data = Gaussian(torch.zeros(1).double(), torch.tensor(0.25).double())
-    node = sde.at(t)
-    process = ReverseSDE(sde, data.under(sde), 1.0)
-    variance = float(data.marginal(sde, t).covariance)
-    x = torch.zeros(n, 1, dtype=torch.float64)
-    corrector = Langevin(0.3, steps=60)
-    x = corrector.correct(process, x, node, Independent(0))
-    e = 2 * 0.3**2 * node.sigma**2
-    assert corrector.size(node) == pytest.approx(e, rel=1e-14)
-    expected = variance / (1 - e / (2 * variance))
-    assert float(x.var()) == pytest.approx(expected, rel=5 * math.sqrt(2 / n))
-    assert abs(expected / variance - 1) > 0.02  # so that the test could tell another step
-
-
-def test_langevin_step_depends_on_time_alone() -> None:
-    """A batch mate far away changes nothing."""
-    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), 1.0)
-    node = order.SDE.at(0.3)
-    x = state(4)
-    far = x.clone()
-    far[3] = 1000.0
-    one, two = (Langevin().correct(process, s, node, Independent(0)) for s in (x, far))
-    assert torch.equal(one[:3], two[:3])
-
-
-def test_predictor_corrector_is_both_in_turn() -> None:
-    sde = order.SDE
-    process = ReverseSDE(sde, MIXTURE.under(sde), 1.0)
-    x, now, nxt, noise = state(4), sde.at(0.5), sde.at(0.4), Independent(0)
-    pc = PredictorCorrector(Adams(1), Langevin(steps=2))
-    row = Adams(1).rows(sde, (now, nxt), 1.0)[0]
-    assert pc.rows(sde, (now, nxt), 1.0)[0] == row
-    out, _ = pc.step(process, x, now, nxt, row, (), noise)
-    half, _ = Adams(1).step(process, x, now, nxt, row, (), noise)
-    assert torch.equal(out, Langevin(steps=2).correct(process, half, nxt, noise))
-    assert process.nfe == 6
-
-
-def test_predictor_corrector_bias_is_small_and_that_of_the_corrector() -> None:
-    """800 steps on the 2-D mixture: within-mode standard deviation within 1.2 %."""
-    n = 6000
-    start = MIXTURE.marginal(order.SDE, order.SDE.T).sample(n, seed=4)
-    sampler = ReverseSampler(
-        order.SDE, MIXTURE.under(order.SDE), "predictor_corrector", steps=800, denoise=False
+@pytest.mark.parametrize("name", HOOKED)
+def test_a_hook_sees_every_node_and_its_state(name: str) -> None:
+    seen: list[tuple[float, Tensor]] = []
+    made = ReverseSampler(VP, score, name, grid=SEGMENTS)
+    solution = made.solve(
+        (3, 2), seed=0, on_step=lambda node, x: seen.append((node.t, x)), keep_path=True, dtype=D
     )
-    found = moments(sampler.sample((n, 2), seed=0, x_init=start))
-    assert abs(float(found[3])) < 0.006 * 2 + 4 * math.sqrt(1 / n)
+    assert [t for t, _ in seen] == [0.7, 0.5, 0.3, 0.2, 0.1]
+    assert solution.path is not None
+    states = torch.stack([x for _, x in seen])
+    if name in ADAPTIVE:  # these stop at each node for a hook alone, in a variable of their own
+        torch.testing.assert_close(states, solution.path[1:], rtol=1e-12, atol=1e-12)
+    else:
+        assert torch.equal(states, solution.path[1:])
+        assert torch.equal(solution.x, made.sample((3, 2), seed=0, dtype=D))
 
 
-def well() -> SDE:
-    return SDE(lambda t, x: 4 * (x - x**3), lambda t: 0.8 + 0.1 * t, T=0.7)
+@pytest.mark.parametrize("name", HOOKED)
+def test_a_hook_replaces_the_state(name: str) -> None:
+    """Held on a plane by the hook, the state is there at the end, and the rest follows from it."""
+
+    def hold(node: Any, x: Tensor) -> Tensor:
+        return torch.stack([x[:, 0], torch.full_like(x[:, 0], node.t)], 1)
+
+    made = sampler(name, steps=5, denoise=False)
+    solution = made.solve((3, 2), seed=0, on_step=hold, keep_path=True, dtype=D)
+    times = torch.tensor(solution.grid.times[1:], dtype=D)[:, None].expand(5, 3)
+    assert solution.path is not None
+    tiny = {"rtol": 1e-12, "atol": 1e-12} if name in ADAPTIVE else {"rtol": 0.0, "atol": 0.0}
+    torch.testing.assert_close(solution.path[1:, :, 1], times, **tiny)
+    free = made.solve((3, 2), seed=0, on_step=lambda node, x: None, keep_path=True, dtype=D)
+    assert free.path is not None
+    torch.testing.assert_close(free.path[1, :, 0], solution.path[1, :, 0], **tiny)
+    assert not torch.allclose(free.path[2, :, 0], solution.path[2, :, 0])
 
 
-@pytest.mark.parametrize(
-    "solver",
-    [
-        EulerMaruyama(),
-        PredictorCorrector(EulerMaruyama(), Langevin(step=lambda t: 1e-3 * (1 + t))),
-        SciPySolver(),
-        TorchSDESolver(),
-        Heun(),
-    ],
-    ids=lambda s: type(s).__name__,
-)
-def test_a_user_s_own_sde_samples_with_every_solver_that_needs_f_g_and_the_score(
-    solver: Solver,
-) -> None:
-    """A stationary double well: its score is 2 f / g^2, and the law must not move."""
-    sde = SDE(lambda t, x: 4 * (x - x**3), lambda t: 0.8, T=0.7)
-    stationary = FunctionScore(sde, lambda t, x: 2 * 4 * (x - x**3) / 0.8**2)
-    n = 4000
-    burn = torch.where(torch.arange(n) % 2 == 0, 1.0, -1.0).double()[:, None]
-    x = scoresde.simulate(sde, burn, "uniform", steps=300, seed=2).x
-    sampler = ReverseSampler(sde, stationary, solver, steps=200)
-    out = sampler.sample((n, 1), seed=0, x_init=x)
-    assert abs(float(out.square().mean() - x.square().mean())) < 0.02
-    assert abs(float(out.square().var() - x.square().var())) < 0.02
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_solver_of_another_library_refuses_a_hook(name: str) -> None:
+    with pytest.raises(ValueError, match=r"on_step: .* use a native solver"):
+        sampler(name).sample((3, 2), seed=0, on_step=lambda node, x: x)
 
 
-@pytest.mark.parametrize("solver", [Adams(1), ReverseDiffusion()], ids=str)
-def test_solvers_that_need_alpha_and_sigma_say_what_works_instead(solver: Solver) -> None:
-    score = lambda t, x: -x  # noqa: E731
-    with pytest.raises(TypeError, match=r"AffineSDE.*EulerMaruyama, SciPySolver"):
-        ReverseSampler(well(), score, solver)
+@every
+def test_nan_is_an_error_that_names_the_time_and_never_a_sample(name: str) -> None:
+    """The scores are not finite below t = 0.5, for two of five samples."""
+    net = Net(below=0.5, row=3)
+    made = ReverseSampler(VP, Preconditioned(net, VP), name, steps=6, grid="uniform")
+    with pytest.raises(ValueError, match=r"model: expected finite scores") as caught:
+        made.sample((5, 2), seed=0)
+    (at,) = re.findall(r"(?:t = |past t = )([\d.e-]+)", str(caught.value))[:1]
+    assert 0.3 < float(at) < 0.7
 
 
-def test_solvers_are_values() -> None:
-    assert Adams(1) == Adams(1) and hash(Heun()) == hash(Heun())
-    assert PredictorCorrector(Adams(1)) == PredictorCorrector(Adams(1), Langevin())
-    assert SciPySolver("RK45") != SciPySolver("DOP853")
+@every
+def test_one_object_serves_many_samplers(name: str) -> None:
+    """Runs of two samplers, one inside the other, with one solver object: as if alone."""
+    solver, eta = as_solver(name, VP)
+    inner = ReverseSampler(VP, score, solver, steps=4, eta=eta)
+    alone = inner.sample((3, 2), seed=0)
+    seen: list[Tensor] = []
 
+    def nested(t: Tensor, x: Tensor) -> Tensor:
+        if len(seen) < 3:
+            seen.append(inner.sample((3, 2), seed=0))
+        return -x
 
-@pytest.mark.parametrize("name", [n for n, (s, _) in SOLVERS.items() if isinstance(s, StepSolver)])
-def test_a_step_is_pure(name: str) -> None:
-    """Twice the same arguments, twice the same bits; the state that came in is not touched."""
-    solver, eta = as_solver(name, order.SDE)
-    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), eta)
-    segment = tuple(order.SDE.at(t) for t in (0.5, 0.4, 0.3))
-    x = state(4)
-    before = x.clone()
-    row = solver.rows(order.SDE, segment, eta)[0]
-    runs = [
-        solver.step(process, x, segment[0], segment[1], row, (), Independent(0))[0] for _ in "ab"
-    ]
-    assert torch.equal(runs[0], runs[1]) and torch.equal(x, before)
-
-
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_back_ends_noise_up_between_legs_as_our_own_solvers_do(eta: float) -> None:
-    segments = Grid(((0.9, 0.6, 0.4, 0.2), (0.5, 0.3, 0.1), (0.3, 0.2, 0.05)))
-    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), eta)
-    ours, theirs = (
-        solver.solve(process, state(3), segments, noise=Independent(0)).x
-        for solver in (EulerMaruyama(), TorchSDESolver())
-    )
-    torch.testing.assert_close(theirs, ours, rtol=1e-12, atol=1e-12)
-
-
-def test_scipy_noises_up_between_legs_and_names_the_step_that_breaks() -> None:
-    segments = Grid(((0.9, 0.6, 0.4, 0.2), (0.5, 0.3, 0.1), (0.3, 0.2, 0.05)))
-    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), 0.0)
-    fine, ours = (
-        solver.solve(process, state(3), segments, noise=Independent(0)).x
-        for solver in (SciPySolver("DOP853", 1e-9, 1e-9), AdaptiveODE("dopri5", 1e-9, 1e-9))
-    )
-    torch.testing.assert_close(fine, ours, rtol=1e-6, atol=1e-6)
-
-    def score(t: Tensor, x: Tensor) -> Tensor:
-        return torch.where(t.reshape(-1, 1) < 0.15, math.nan, -x)
-
-    broken = ReverseSDE(order.SDE, FunctionScore(order.SDE, score), 0.0)
-    with pytest.raises(ValueError, match=r"finite scores in step 5, at t = 0\.1"):
-        SciPySolver().solve(broken, state(3), segments, noise=Independent(0))
-
-
-def test_legs_restart_the_solver_and_noise_in_between_exactly() -> None:
-    """Up and down again: on a point mass the law at the end is exact whatever the segments."""
-    sde, n = VPSDE(), 20_000
-    point = Gaussian(torch.tensor([0.5]).double(), torch.tensor(0.04).double())
-    model = point.under(sde)
-    down = log_snr(sde, 60).times
-    again = log_snr(sde, 60, t_start=0.5).times
-    grid = Grid((down, again, again))
-    x = point.marginal(sde, sde.T).sample(n, seed=0)
-    out = Heun().solve(ReverseSDE(sde, model, 0.0), x, grid, noise=Independent(0), keep_path=True)
-    truth = point.marginal(sde, sde.t_end)
-    assert float(out.x.mean()) == pytest.approx(float(truth.mean), abs=5 * 0.2 / math.sqrt(n))
-    assert float(out.x.var()) == pytest.approx(
-        float(truth.covariance), rel=5 * math.sqrt(2 / n) + 0.01
-    )
-    assert out.path.shape[0] == grid.steps + 1
-    first = Heun().solve(ReverseSDE(sde, model, 0.0), x, Grid((down,)), noise=Independent(0)).x
-    assert float((out.x - first).abs().mean()) > 0.05  # the segments did move the samples
-
-
-def test_an_upward_leg_with_noise_is_refused() -> None:
-    process = ReverseSDE(order.SDE, MIXTURE.under(order.SDE), 1.0)
-    with pytest.raises(ValueError, match=r"grid.*run down.*eta=0"):
-        EulerMaruyama().solve(process, state(2), Grid.of([0.1, 0.5]), noise=Independent(0))
-    with pytest.raises(ValueError, match=r"grid.*run up"):
-        EulerMaruyama().solve(
-            ForwardSDE(order.SDE), state(2), Grid.of([0.5, 0.1]), noise=Independent(0)
-        )
-
-
-def test_encode_and_decode_along_the_probability_flow() -> None:
-    """Heun up and down again returns to the start at its order."""
-    errors = []
-    for n in (100, 200):
-        down = log_snr(order.SDE, n)
-        up = Grid.of(down.times[::-1])
-        x = MIXTURE.sample(16, seed=0)
-        latent = walk(Heun(), order.SDE, 0.0, n, x, grid=up)
-        errors.append(float((walk(Heun(), order.SDE, 0.0, n, latent, grid=down) - x).abs().max()))
-    assert errors[1] < errors[0] / 3 and errors[1] < 1e-3
+    sde = VESDE(0.1, 2.0)
+    eta = as_solver(name, sde)[1]
+    outer = ReverseSampler(sde, nested, solver, steps=5, eta=eta)
+    plain = ReverseSampler(sde, score, solver, steps=5, eta=eta)
+    assert torch.equal(outer.sample((2, 3), seed=1), plain.sample((2, 3), seed=1))
+    assert all(torch.equal(x, alone) for x in seen)
