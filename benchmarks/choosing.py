@@ -90,7 +90,7 @@ def settings(problem: Drawn, calls: int) -> dict[str, float]:
     """The error of every named solver on every named grid; of "tapered" with the data's spread."""
     keys = [(s, g) for s, a in named().items() for g in GRIDS if a.order <= calls]
     spread, errors = problem.model.data_scale, {}
-    grids = {g: make_grid(g, problem.sde, calls, spread=spread) for g in GRIDS}
+    grids = {g: make_grid(g, problem.sde, calls, data_scale=spread) for g in GRIDS}
     size = max(1, 4_000_000 // (problem.starts.numel() * len(problem.data.means)))
     for at in range(0, len(keys), size):
         part = keys[at : at + size]

@@ -1,4 +1,4 @@
-"""What a solver walks along: the reverse SDE of a model, and the forward SDE."""
+"""The processes that solvers integrate: the reverse SDE of a model, and the forward SDE."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Eta", "ExtendedReverse", "ForwardSDE", "Process", "ReverseSDE", "eta
 
 
 def eta_value(eta: Eta, t: float) -> float:
-    """eta at time t; a function of the user's receives a 0-dim float64 CPU tensor."""
+    """eta at time t; if eta is a function it receives a 0-dim float64 CPU tensor."""
     if not callable(eta):
         return eta
     if isinstance(eta, ExtendedReverse):
@@ -31,11 +31,12 @@ def eta_value(eta: Eta, t: float) -> float:
 
 
 class Process(ABC):
-    """A diffusion along a grid: drift as terms of a linear combination, and diffusion.
+    """A process to integrate: the drift as pairs (coefficient, tensor), and the diffusion
+    coefficient.
 
     Attributes:
-        sde: the SDE whose schedule it follows.
-        nfe: network evaluations so far.
+        sde: the forward SDE.
+        nfe: the number of network evaluations so far.
     """
 
     sde: SDE
@@ -44,11 +45,11 @@ class Process(ABC):
     @property
     @abstractmethod
     def stochastic(self) -> bool:
-        """Whether noise is added along the way."""
+        """Whether the process has noise."""
 
     @abstractmethod
     def terms(self, node: Node, x: Tensor) -> tuple[tuple[Scalar, Tensor], ...]:
-        """Pairs (c, m) with which the drift dx/dt is the sum of c m; x: (B, *D)."""
+        """Pairs (c, m) whose sum of products c m is the drift dx/dt; x: (B, *D)."""
 
     @abstractmethod
     def diffusion(self, node: Node) -> float:
@@ -62,17 +63,17 @@ class Process(ABC):
 
 @final
 class ReverseSDE(Process):
-    """dx = [f - (1 + eta^2)/2 g^2 score] dt + eta g dw, time running down.
+    """dx = [f - (1 + eta^2)/2 g^2 score] dt + eta g dw, with time running down.
 
-    All share the marginals of the forward SDE: eta = 1 is the reverse SDE (Anderson 1982), eta
-    = 0 the probability flow (Song et al. 2021, arXiv 2011.13456, eq. 13), and any eta or
-    function of time between and beyond is as good in the limit.
+    eta = 1 is the reverse SDE (Anderson 1982) and eta = 0 the probability flow (Song et al. 2021,
+    arXiv 2011.13456, eq. 13). With the exact score every eta of at least 0, a constant or a
+    function of time, gives the marginals of the forward SDE.
 
     Args:
         sde: the forward SDE.
-        model: a score model of it.
+        model: a score model for this SDE.
         eta: the stochasticity, a number of at least 0 or a function of t.
-        cond: conditions handed to the model at every call.
+        cond: conditions that are passed to the model at every call.
     """
 
     def __init__(
@@ -103,14 +104,14 @@ class ReverseSDE(Process):
         return eta_value(self.eta, node.t)
 
     def predict(self, node: Node, x: Tensor) -> Prediction:
-        """What the model says; counts the network evaluations that it takes."""
+        """The prediction of the model; counts its network evaluations."""
         self.nfe += self.model.calls(node)
         return self.model.predict(node, x, self.cond)
 
     def terms(self, node: Node, x: Tensor) -> tuple[tuple[Scalar, Tensor], ...]:
         if self._affine and not node.batched and math.isinf(node.rate):
             got = f"t = {node.t:g}, where alpha = 0"
-            remedy = "stay below T; the flow up to T itself is AdaptiveODE's"
+            remedy = "stay below T; only AdaptiveODE solves the flow up to T itself"
             raise fail("t", "a time with a finite drift", got, remedy)
         prediction = self.predict(node, x)
         strength = -0.5 * (1.0 + self.eta_at(node) ** 2) * node.g**2
@@ -125,10 +126,10 @@ class ReverseSDE(Process):
 
 @final
 class ForwardSDE(Process):
-    """dx = f(t, x) dt + g(t) dw, time running up: data into noise.
+    """dx = f(t, x) dt + g(t) dw, with time running up from data to noise.
 
     Args:
-        sde: the SDE, affine or the user's own.
+        sde: the SDE, affine or not.
     """
 
     def __init__(self, sde: SDE) -> None:
@@ -155,9 +156,10 @@ class ExtendedReverse:
 
     With q = sigma / alpha and a noise scale phi(q), eta^2 = d log phi / d log q - 1: phi = q is
     the probability flow, q^2 the reverse SDE. Here phi = q (e^(q^0.3) + 10), so eta^2 =
-    0.3 q^0.3 / (1 + 10 e^(-q^0.3)): much noise early, little late. ER-SDE-Solver-p is `Adams(p,
-    variable="rho")` at this eta; published code sums its integrals by a Riemann sum of 100 terms,
-    here they are exact. Cui et al. 2023 (arXiv 2309.06169).
+    0.3 q^0.3 / (1 + 10 e^(-q^0.3)), which is large at high noise and small near the data.
+    ER-SDE-Solver-p is `Adams(p, variable="rho")` at this eta; its published code approximates the
+    integrals by Riemann sums of 100 terms, here they are exact. Cui et al. 2023 (arXiv
+    2309.06169).
 
     Args:
         sde: the SDE, affine.

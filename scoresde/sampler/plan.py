@@ -89,7 +89,9 @@ def resolve(
     rule = ""
     if not isinstance(grid, Grid):
         rule = default if grid is None else grid
-        grid = make_grid(rule, sde, steps, t_start=t_start, t_end=t_end, spread=model.data_scale)
+        grid = make_grid(
+            rule, sde, steps, t_start=t_start, t_end=t_end, data_scale=model.data_scale
+        )
     if denoise is None:
         denoise = affine
     instance("denoise", denoise, bool, "pass True, False, or nothing for the default")

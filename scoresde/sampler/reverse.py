@@ -393,7 +393,9 @@ class ReverseSampler:
         plan, end = self.plan, self.grid.end
         ends = {"t_start": t_start, "t_end": end}
         named = plan.rule or self.grid
-        grid = make_grid(named, self.sde, self.grid.steps, **ends, spread=self.model.data_scale)
+        grid = make_grid(
+            named, self.sde, self.grid.steps, **ends, data_scale=self.model.data_scale
+        )
         return replace(plan, schedule=Schedule(self.sde, grid))
 
     def _check_start(

@@ -1,4 +1,4 @@
-"""Time grids: where a solver puts its nodes."""
+"""Time grids: the nodes of a solver."""
 
 from __future__ import annotations
 
@@ -46,17 +46,18 @@ __all__ = [
 @final
 @dataclass(frozen=True)
 class Grid:
-    """A tuple of segments, each a strictly monotone tuple of times: down to sample, up to noise.
+    """A tuple of segments, each a strictly monotone tuple of times, which run down to sample and
+    up to add noise.
 
-    Between segments the solving loop noises the state from the end of one segment up to the start
-    of the next with the exact transition of the SDE, and starts the solver anew.
+    Between two segments the solving loop adds noise to the state with the exact transition of the
+    SDE from the end of the first to the start of the second, and restarts the solver.
 
     Args:
         segments: the segments; `Grid.of(times)` makes a grid of one.
 
     Raises:
-        ValueError: a segment has fewer than two times or is not strictly monotone, or a segment
-            starts before (in noise) the previous one ended.
+        ValueError: a segment has fewer than two times or is not strictly monotone, or it starts at
+            less noise than that at which the previous one ended.
 
     Example:
         >>> Grid.of([1.0, 0.5, 0.1]).steps
@@ -79,9 +80,7 @@ class Grid:
                 _check_segment(segment)
         for before, after in pairwise(self.segments):
             if after[0] < before[-1]:
-                remedy = (
-                    "a segment starts at, or noisier than, the time at which the last one ended"
-                )
+                remedy = "start each segment at the end of the one before, or at a noisier time"
                 got = f"a segment from {after[0]:g} after one that ends at {before[-1]:g}"
                 raise fail("segments", "segments that go back up in noise", got, remedy)
 
@@ -109,7 +108,7 @@ class Grid:
 
     @property
     def times(self) -> tuple[float, ...]:
-        """The times of all segments, in the order in which a solver meets them."""
+        """The times of all segments, in the order of the solve."""
         return tuple(t for segment in self.segments for t in segment)
 
     def check(self, sde: SDE) -> None:
@@ -133,11 +132,11 @@ def _check_segment(segment: tuple[float, ...]) -> None:
 @final
 @dataclass(frozen=True)
 class Schedule:
-    """A grid and its nodes under one SDE. The nodes are made here, once, and nowhere else.
+    """A grid and its nodes under one SDE. Nodes are computed here once, and nowhere else.
 
     Args:
         sde: the SDE.
-        grid: the grid, inside [0, T] of the SDE.
+        grid: the grid, within [0, T] of the SDE.
 
     Attributes:
         segments: the nodes of each segment of the grid.
@@ -197,20 +196,20 @@ def affine_sde(sde: SDE, name: str) -> AffineSDE:
 
 
 LEAST_SIGNAL = 1e-3
-"""The alpha below which the named grids take the data, of about unit size, for lost in noise."""
+"""The alpha below which the named grids neglect the data, of about unit size, beside the noise."""
 
 
 @dataclass(frozen=True)
 class SoftLogSNR:
     """w = log(alpha/sigma + q), the log-SNR with a floor: finite where alpha = 0.
 
-    q is what alpha(T) lacks of 1e-3, over sigma(T): nothing under the default families, for
-    which w is the log-SNR itself. Near pure noise w counts steps of alpha, where no unit of the
-    log-SNR means anything, and one step would otherwise run from minus infinity.
+    q = max(1e-3 - alpha(T), 0) / sigma(T), which is 0 under the default families, so that w is the
+    log-SNR itself. Near pure noise equal steps in w are equal steps in alpha; in the log-SNR one
+    step would start at minus infinity.
 
     Args:
         sde: the SDE, affine.
-        end: the log-SNR at the less noisy end of what is walked; q is at most alpha/sigma there.
+        end: the log-SNR at the less noisy end of the interval; q is at most alpha/sigma there.
     """
 
     sde: AffineSDE
@@ -218,18 +217,18 @@ class SoftLogSNR:
 
     @cached_property
     def floor(self) -> float:
-        """q."""
+        """The floor q."""
         sde = self.sde
         lacking: float = max(0.0, LEAST_SIGNAL - sde.alpha(sde.T)) / float(sde.sigma(sde.T))
         return lacking if self.end >= 0.0 else min(lacking, math.exp(self.end))
 
     @classmethod
     def between(cls, sde: AffineSDE, *times: float) -> SoftLogSNR:
-        """For a walk between these times."""
+        """The variable for an interval between these times."""
         return cls(sde, max(sde.log_snr(t) for t in times))
 
     def of(self, log_snr: float) -> float:
-        """w of a log-SNR."""
+        """The w of a log-SNR."""
         q = self.floor
         if not q or (math.isinf(log_snr) and log_snr > 0):
             return log_snr
@@ -242,7 +241,7 @@ class SoftLogSNR:
         return w if not q else w + log(max(-math.expm1(math.log(q) - w), 0.0))
 
     def drawn(self, u: Tensor, t_end: float) -> tuple[Tensor, Tensor]:
-        """Times uniform in w between T and t_end for u in [0, 1), and |dlambda/du| there."""
+        """Times uniform in w from T to t_end for u in [0, 1), and |dlambda/du| at these times."""
         sde, q = self.sde, self.floor
         low, high = (self.of(sde.log_snr(t)) for t in (sde.T, t_end))
         w = low + (high - low) * u
@@ -260,7 +259,7 @@ def _joined(start: float, inner: list[float], end: float) -> Grid:
 def uniform(
     sde: SDE, steps: int, *, t_start: float | None = None, t_end: float | None = None
 ) -> Grid:
-    """Equal steps in time: N + 1 nodes from t_start (default T) to t_end (the SDE's own)."""
+    """Equal steps in time: N + 1 nodes from t_start (T by default) to t_end (that of the SDE)."""
     n, start, end = _ends(sde, steps, t_start, t_end)
     return _joined(start, [start + (end - start) * i / n for i in range(1, n)], end)
 
@@ -277,9 +276,9 @@ def quadratic(
 def log_snr(
     sde: SDE, steps: int, *, t_start: float | None = None, t_end: float | None = None
 ) -> Grid:
-    """Equal steps in the log-SNR, the clock of exponential integrators.
+    """Equal steps in the log-SNR, the integration variable of exponential integrators.
 
-    Where alpha(T) is below 1e-3, near or at pure noise, in `SoftLogSNR`.
+    If alpha(T) is below 1e-3, near or at pure noise, the steps are equal in `SoftLogSNR`.
     """
     n, start, end = _ends(sde, steps, t_start, t_end)
     affine = affine_sde(sde, "log-SNR")
@@ -302,7 +301,7 @@ def karras(
 ) -> Grid:
     """Equal steps in (sigma / alpha)^(1 / rho): Karras et al. 2022 (arXiv 2206.00364), eq. 5.
 
-    Where alpha(T) is below 1e-3, with alpha/sigma replaced as in `SoftLogSNR`.
+    If alpha(T) is below 1e-3, alpha/sigma is replaced as in `SoftLogSNR`.
     """
     n, start, end = _ends(sde, steps, t_start, t_end)
     positive("rho", rho, "7 is the value of the paper")
@@ -338,21 +337,22 @@ def tapered(
     t_start: float | None = None,
     t_end: float | None = None,
 ) -> Grid:
-    """Equal steps in the log-SNR where the data have structure, longer ones beyond.
+    """Equal steps in the log-SNR where the data have structure, and longer steps elsewhere.
 
     A sample of D values has structure on scales of sigma / alpha from std sqrt(D), the distance
-    between samples, down to that of its details. The density of nodes in lambda is 1 on [a, b]
-    and 1 / (1 + d / w)^2 at a distance d outside; a = -log(std) - log(D) / 2 - 0.3 and w = 2.5
-    towards the noise; towards the data b = -log(std) + 1 and w = 4, or + 3 and 8 from D = 64 on.
-    Its integral is finite, so that a schedule may start in pure noise; the first step then leads
-    to lambda = max(a - 13, -16) at the deepest: below it nothing is left of the data, and times
-    near T are not told apart. The nodes depend on sigma / alpha alone, and so are the same under
-    every family of SDEs. The constants are measured, see docs/choosing.md.
+    between samples, down to the scale of its details. The density of nodes in lambda is 1 on [a,
+    b] and 1 / (1 + d / w)^2 at a distance d outside; a = -log(std) - log(D) / 2 - 0.3 and w = 2.5
+    towards the noise; towards the data b = -log(std) + 1 and w = 4, and for D of at least 64 b =
+    -log(std) + 3 and w = 8. The integral is finite, so that a schedule may start in pure noise;
+    the first step then ends at lambda = max(a - 13, -16) or above, since below it the data are
+    lost in noise and times near T are equal to rounding. The nodes depend only on sigma / alpha,
+    so they are the same under every family of SDEs. The constants are measured, see
+    docs/choosing.md.
 
     Args:
-        std: standard deviation of the data; a sampler takes it from its model if that knows it.
-        dim: the number of values of a sample, D; likewise.
-        the others: as of `uniform`.
+        std: the standard deviation of the data; a sampler takes it from its model, if that has it.
+        dim: the number of values of a sample, D; a sampler takes it from its model too.
+        the others: those of `uniform`.
     """
     n, start, end = _ends(sde, steps, t_start, t_end)
     affine = affine_sde(sde, "tapered")
@@ -384,21 +384,22 @@ def make_grid(
     *,
     t_start: float | None = None,
     t_end: float | None = None,
-    spread: tuple[float, int] | None = None,
+    data_scale: tuple[float, int] | None = None,
 ) -> Grid:
-    """A grid from its name and a number of steps, from times, or as it is.
+    """Return the grid of a name and a number of steps, or of times; a `Grid` is returned
+    unchanged.
 
-    `spread`, the standard deviation of the data and the number of values of a sample, is for the
-    one named grid that depends on it, "tapered".
+    `data_scale`, the standard deviation of the data and the number of values of a sample, is read
+    by the grid "tapered" only.
 
     Raises:
         TypeError, ValueError: an unknown name, times that are no grid or lie outside [0, T];
-            steps, t_start or t_end that a grid of the user's own does not have.
+            steps, t_start or t_end that differ from those of an explicit grid.
     """
     if isinstance(grid, str):
         of_data = {}
-        if spread is not None and grid == "tapered":
-            of_data = {"std": spread[0], "dim": spread[1]}
+        if data_scale is not None and grid == "tapered":
+            of_data = {"std": data_scale[0], "dim": data_scale[1]}
         rule = GRIDS[choice("grid", grid, GRIDS)]
         return rule(sde, steps, t_start=t_start, t_end=t_end, **of_data)
     made = grid if isinstance(grid, Grid) else Grid.of(grid)

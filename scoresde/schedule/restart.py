@@ -1,4 +1,4 @@
-"""Grids that go back up in noise: restart sampling, and the churn of EDM."""
+"""Grids with added noise: restart sampling, and the churn of EDM."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def restart(
 ) -> Grid:
     """Restart sampling as segments: from the node nearest t_min up to t_max, and down again.
 
-    Every solver walks it, since between segments the loop noises the state with the exact
-    transition of the SDE and begins the solver anew. Xu et al. 2023 (arXiv 2306.14878), alg. 1.
+    It works with every solver, since between segments the loop adds noise to the state with the
+    exact transition of the SDE and restarts the solver. Xu et al. 2023 (arXiv 2306.14878), alg. 1.
 
     Args:
         sde: the SDE, affine.
         grid: the main grid, of one segment that runs down.
-        t_min, t_max: the interval that is repeated, inside the grid.
-        times: how often.
-        steps: steps of each repetition, on a Karras grid.
+        t_min, t_max: the interval that is repeated, within the grid.
+        times: the number of repetitions.
+        steps: the number of steps of each repetition, on a Karras grid.
     """
     segment = _only_segment(affine_sde(sde, "restart"), grid)
     count, inner = positive_int("times", times), positive_int("steps", steps)
@@ -49,17 +49,17 @@ def churn(
     t_min: float | None = None,
     t_max: float | None = None,
 ) -> Grid:
-    """EDM's churn as segments: before a step, noise up by the factor 1 + gamma in sigma / alpha.
+    """EDM's churn as segments: before a step noise raises sigma / alpha by the factor 1 + gamma.
 
-    gamma = min(amount / N, sqrt(2) - 1) for nodes in [t_min, t_max]; the first step, and one that
-    would start beyond T, is left alone. Karras et al. 2022 (arXiv 2206.00364), alg. 2 with
-    S_noise = 1.
+    gamma = min(amount / N, sqrt(2) - 1) for nodes in [t_min, t_max]; the first step, and a
+    step that would start beyond T, is not changed. Karras et al. 2022 (arXiv 2206.00364), alg. 2
+    with S_noise = 1.
 
     Args:
         sde: the SDE, affine.
         grid: the main grid, of one segment that runs down.
         amount: S_churn, at least 0.
-        t_min, t_max: the times between which it acts; everywhere by default.
+        t_min, t_max: the times between which noise is added; by default all times.
     """
     segment = _only_segment(affine_sde(sde, "churn"), grid)
     gamma = min(nonnegative("amount", amount) / (len(segment) - 1), math.sqrt(2.0) - 1.0)

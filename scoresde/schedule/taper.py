@@ -8,12 +8,12 @@ from dataclasses import dataclass
 __all__ = ["MANY", "Taper"]
 
 MANY = 64
-"""The number of values from which a sample counts as one of many, such as an image."""
+"""The number of values from which a sample is treated as one of many values, such as an image."""
 
 
 @dataclass(frozen=True)
 class Taper:
-    """The density of `tapered`: 1 between two log-SNRs, falling over a width on either side."""
+    """The density of `tapered`: 1 between two log-SNRs, and decreasing over a width outside."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class Taper:
 
     @property
     def deepest(self) -> float:
-        """The log-SNR below which a schedule that starts there has no node but its start."""
+        """The log-SNR below which a schedule has no node except its start."""
         return max(self.low - 13.0, -16.0)
 
     @property
@@ -37,7 +37,7 @@ class Taper:
         return self.high - self.low + self.above
 
     def integral(self, log_snr: float) -> float:
-        """From `low` to this log-SNR."""
+        """The integral from `low` to this log-SNR."""
         if log_snr < self.low:
             return -self.below / (1.0 + self.below / (self.low - log_snr))
         if log_snr > self.high:

@@ -1,4 +1,4 @@
-"""Solvers: schemes that walk a process along a grid."""
+"""Solvers: schemes that integrate a process on a grid."""
 
 from scoresde.solvers.adaptive import AdaptiveODE, AdaptiveSDE
 from scoresde.solvers.base import (

@@ -1,9 +1,10 @@
-"""The solver protocol, the plan of a run, and the one walk over the segments of a schedule.
+"""The solver protocol, the plan of a run, and the one loop over the segments of a schedule.
 
-A scheme on a fixed grid is a pure `step`: from the state at one node, the row of coefficients of
-the step and the predictions kept from earlier steps it makes the state at the next node. All
-that depends on the schedule alone stands in the rows, which `prepare` computes once, in float64.
-`integrate` is the only loop over segments; between two of them it noises the state exactly.
+A scheme on a fixed grid is a pure function `step`: it computes the state at the next node from the
+state at one node, the row of coefficients of the step and the predictions kept from earlier steps.
+The rows hold everything that depends only on the schedule; `prepare` computes them once, in
+float64. `integrate` is the only loop over segments; between two segments it adds noise to the
+state by the exact transition.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 Coefficients: TypeAlias = tuple[tuple[Any, ...], ...]
-"""One row a step for each segment, of the type that the solver's own `step` reads, or `Held`."""
+"""For each segment one row per step, of the type that the solver's `step` reads, or `Held`."""
 
 ProcessT = TypeVar("ProcessT", bound=Process)
 RowT = TypeVar("RowT")
@@ -69,8 +70,8 @@ class Solver(ABC):
 
     Attributes:
         serves: "ode", "sde" or "any", the processes it can integrate.
-        needs: the least kind of SDE.
-        forward: whether it can integrate the forward SDE too, which has no predictions.
+        needs: the class of SDE that it requires.
+        forward: whether it can also integrate the forward SDE, which has no predictions.
         differentiable: whether gradients pass through its steps.
     """
 
@@ -102,23 +103,23 @@ class Solver(ABC):
         return
 
     def prepare(self, schedule: Schedule, eta: Eta | None) -> Coefficients:
-        """The coefficients of all steps, in float64: one row a step for each segment."""
+        """The coefficients of all steps, in float64: for each segment one row per step."""
         return tuple(() for _ in schedule.segments)
 
     def tally(self, x: Tensor, t: float) -> Tally | None:
-        """The counts with which a solve of x: (B, *D) begins at time t, if it keeps any."""
+        """The counts at the start of a solve of x: (B, *D) at time t, or None without counts."""
         return None
 
     @abstractmethod
     def solve_segment(
         self, run: Run, x: Tensor, nodes: tuple[Node, ...], rows: tuple[Any, ...]
     ) -> Tensor:
-        """The state at the last node of a segment, from x: (B, *D) at the first.
+        """Return the state at the last node of a segment.
 
         Args:
-            run: the process, the segment's noise and the hooks.
-            x: (B, *D).
-            nodes: of the segment.
+            run: the process, the noise of the segment and the hooks.
+            x: the state at the first node, (B, *D).
+            nodes: the nodes of the segment.
             rows: the coefficients of its steps.
         """
 
@@ -136,8 +137,8 @@ class Solver(ABC):
         """Integrate a process from x: (B, *D) at the first time of a grid to the last.
 
         Raises:
-            TypeError, ValueError: before any network call, as `Plan`, and if an argument is not
-                what it should be.
+            TypeError, ValueError: an argument is not valid, or `Plan` refuses the combination;
+                both are checked before any network call.
         """
         instance("process", process, Process, "pass ReverseSDE(sde, model) or ForwardSDE(sde)")
         instance("grid", grid, Grid, "pass Grid.of(times)")
@@ -154,11 +155,11 @@ class Solver(ABC):
 class StepSolver(Solver, Generic[ProcessT, RowT, PastT]):
     """A scheme on a fixed grid: a pure `step` with explicit state.
 
-    Its steps are those between the limits of the log-SNR; the others hold x_0hat, which is exact
-    in the limit (see `scoresde.solvers.limits`).
+    The scheme makes the steps between the limits of the log-SNR; the steps at the limits hold
+    x_0hat fixed, which is exact in the limit (see `scoresde.solvers.limits`).
 
     Attributes:
-        reaches_data: whether the scheme itself can make a step that ends at sigma = 0.
+        reaches_data: whether the scheme can make a step that ends at sigma = 0.
     """
 
     reaches_data: ClassVar[bool] = False
@@ -166,12 +167,12 @@ class StepSolver(Solver, Generic[ProcessT, RowT, PastT]):
     def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> Sequence[RowT]:
         """The coefficients of the steps between these nodes, one row each, in float64.
 
-        Here each row is the place of the step, for schemes that read the nodes alone.
+        By default a row is the index of the step, for schemes that read only the nodes.
         """
         return range(len(nodes) - 1)  # type: ignore[return-value]  # of schemes with RowT = int
 
     def placed(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
-        """The rows of a segment as a step reads them beside states such as `like`."""
+        """Convert the rows of a segment to the dtype and device of states such as `like`."""
         return rows
 
     @abstractmethod
@@ -185,14 +186,14 @@ class StepSolver(Solver, Generic[ProcessT, RowT, PastT]):
         past: tuple[PastT, ...],
         noise: Noise,
     ) -> tuple[Tensor, tuple[PastT, ...]]:
-        """The state at the next node, and what the steps after it read of this one.
+        """Return the state at the next node, and the history for the steps after it.
 
         Args:
             process: the process; its predictions are the only network calls.
-            x: (B, *D), the state at `now`.
+            x: the state at `now`, (B, *D).
             now, nxt: the nodes of the step.
-            row: its coefficients.
-            past: what the step before returned; () at the start of a segment.
+            row: the coefficients of the step.
+            past: the history that the step before returned; () at the start of a segment.
             noise: the noise of the segment.
         """
 
@@ -221,7 +222,7 @@ class StepSolver(Solver, Generic[ProcessT, RowT, PastT]):
         noise: Noise,
         on_step: OnStep | None = None,
     ) -> Iterator[tuple[Tensor, tuple[PastT, ...]]]:
-        """The states at the nodes after the first, each with what the next step reads."""
+        """Yield the state at each node after the first, with the history for the next step."""
         past: tuple[PastT, ...] = ()
         for (now, nxt), row in zip(pairwise(nodes), rows, strict=True):
             if isinstance(row, Held):
@@ -255,22 +256,22 @@ def enough_steps(order: int, grid: Grid) -> None:
 @final
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What a run does: solver, stochasticity and schedule, checked here against each other.
+    """The solver, stochasticity and schedule of a run, checked against each other.
 
     Args:
         solver: the solver.
         eta: the stochasticity of the reverse process; None for the forward SDE.
         schedule: the grid with its nodes.
         denoise: whether the run ends with one Tweedie step x_0hat(x).
-        rule: the name of the grid; "" for a grid of the user's.
-        why: how an automatic choice was made; "" where the user chose.
+        rule: the name of the grid; "" for an explicit grid.
+        why: the reason for an automatic choice; "" if the user chose.
 
     Attributes:
-        coefficients: what the solver prepares for the schedule, computed at the first use.
+        coefficients: the coefficients of all steps, computed at the first use.
 
     Raises:
-        TypeError, ValueError: the solver does not serve the SDE, the stochasticity or the grid,
-            or a segment runs in a direction that the process does not take.
+        TypeError, ValueError: the solver cannot serve the SDE, the stochasticity or the grid, or a
+            segment has the wrong direction for the process.
     """
 
     solver: Solver
@@ -303,7 +304,7 @@ class Plan:
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is added along the way."""
+        """Whether the process has noise."""
         return self.eta is None or callable(self.eta) or self.eta != 0.0
 
     @cached_property
@@ -328,17 +329,17 @@ class Plan:
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Solution:
-    """What a solve returns.
+    """The result of a solve.
 
     Attributes:
         x: the final state, (B, *D).
         plan: the solver, stochasticity and schedule.
         nfe: network evaluations per sample, counted at the process.
-        path: the states at all nodes, (N + 1, B, *D), if asked for.
+        path: the states at all nodes, (N + 1, B, *D), if requested.
         seed: the seed of the noise.
-        status: "done", or why the solver stopped some samples early (see `AdaptiveODE`); they
-            keep the states that they had.
-        stats: whatever else a solver measured.
+        status: "done", or the reason for which the solver stopped some samples early (see
+            `AdaptiveODE`); x holds their last states.
+        stats: other statistics of the solver.
     """
 
     x: Tensor
@@ -366,7 +367,7 @@ class Solution:
 
     @property
     def unfinished(self) -> str:
-        """How many samples were stopped, where and why, and the remedy; "" if all are done."""
+        """The number of samples stopped early, the reason and the remedy; "" if all are done."""
         if self.status == "done":
             return ""
         reasons = {
@@ -386,11 +387,10 @@ class Solution:
 
 
 class Unfinished(RuntimeError):
-    """A solver stopped some samples before the end, where finished ones were asked for.
+    """A solver stopped some samples before the end, and the caller requires finished ones.
 
     Attributes:
-        solution: the states as they are, with `Solution.status` and `stats`; None if there are
-            none to give.
+        solution: the last states, with `Solution.status` and `stats`, or None.
     """
 
     def __init__(self, message: str, solution: Solution | None = None) -> None:
@@ -399,7 +399,7 @@ class Unfinished(RuntimeError):
 
 
 class UnfinishedWarning(RuntimeWarning):
-    """A result holds samples that a solver stopped before the end; its status says why."""
+    """A result holds samples that a solver stopped before the end; its status names the reason."""
 
 
 def integrate(
@@ -410,16 +410,16 @@ def integrate(
     on_step: OnStep | None = None,
     keep_path: bool = False,
 ) -> Solution:
-    """The one walk over the segments of a schedule, for every solver.
+    """Solve all segments of a schedule, with any solver.
 
-    Between two segments the state is noised by the exact transition of the SDE, and the solver
-    starts anew.
+    Between two segments noise is added to the state by the exact transition of the SDE, and the
+    solver restarts.
 
     Args:
-        plan: what to do; it has been checked.
-        process: the process of the plan's SDE and stochasticity.
-        x: (B, *D), the state at the first node.
-        noise: of which each segment has its own.
+        plan: the checked plan.
+        process: the process of the SDE and stochasticity of the plan.
+        x: the state at the first node, (B, *D).
+        noise: the noise source, from which each segment gets a stream.
         on_step, keep_path: see `Solver.solve`.
     """
     solver, calls, segments = plan.solver, process.nfe, plan.schedule.segments

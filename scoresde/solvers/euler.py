@@ -22,11 +22,12 @@ __all__ = ["EulerMaruyama", "ReverseDiffusion"]
 @final
 @dataclass(frozen=True)
 class EulerMaruyama(StepSolver[Process, int, Tensor]):
-    """Euler-Maruyama: x' = x + dt drift + sqrt(|dt|) g z; Euler's method where nothing is noisy.
+    """Euler-Maruyama: x' = x + dt drift + sqrt(|dt|) g z; Euler's method if there is no noise.
 
     The noise is additive, so the strong order is 1, not 1/2 (Kloeden and Platen 1992, sec.
-    10.2). It needs f, g and the score alone, so it serves every SDE, forwards and backwards; in
-    the variable lambda, with dt = dlambda / (dlambda/dt) at the start of the step, an affine one.
+    10.2). It needs only f, g and the score, so it serves every SDE, forwards and backwards. In the
+    variable lambda, with dt = dlambda / (dlambda/dt) at the start of the step, the SDE must be
+    affine.
 
     Args:
         variable: "t" or "log_snr".
@@ -47,12 +48,12 @@ class EulerMaruyama(StepSolver[Process, int, Tensor]):
 
     @property
     def needs(self) -> type:  # type: ignore[override]
-        """An affine SDE where the variable is that of one."""
+        """The class of SDE required: an affine SDE for the variable "log_snr"."""
         return SDE if self.variable == "t" else AffineSDE
 
     @property
     def reaches_data(self) -> bool:  # type: ignore[override]
-        """In the variable "t"."""
+        """Whether the scheme can end at sigma = 0, as it can in the variable "t"."""
         return self.variable == "t"
 
     @property
@@ -85,8 +86,8 @@ class ReverseDiffusion(StepSolver[ReverseSDE, int, Tensor]):
     """Reverse diffusion: the forward transition x' = a x + q z run backwards with the score.
 
     x = (2 - a) x' + (1 + eta^2)/2 q^2 score + eta q z, with the exact scale a and standard
-    deviation q of the transition between the nodes in place of Song's 1/N ones, so any number of
-    steps works. Song et al. 2021 (arXiv 2011.13456), eq. 46.
+    deviation q of the transition between the nodes, in place of the values that Song takes for
+    steps of 1/N, so that any number of steps works. Song et al. 2021 (arXiv 2011.13456), eq. 46.
     """
 
     needs: ClassVar[type] = AffineSDE

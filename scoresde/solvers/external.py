@@ -1,4 +1,4 @@
-"""Solvers of other libraries behind the same protocol: scipy and torchsde."""
+"""Solvers of scipy and torchsde behind the same protocol."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def _no_hook(on_step: OnStep | None, name: str) -> None:
 @final
 @dataclass(frozen=True)
 class SciPySolver(Solver):
-    """The probability flow by `scipy.integrate.solve_ivp`, adaptive, in float64 around the model.
+    """Solve the probability flow by `scipy.integrate.solve_ivp`, in float64 except for the model.
 
-    The whole batch is one system, so the error norm, and with it a sample, depends on its batch
-    mates at the level of the tolerances. A float32 network cannot use tolerances below 1e-5.
+    The whole batch is one system, so a sample depends on the others of its batch through the error
+    norm, at the level of the tolerances. A float32 network cannot use tolerances below 1e-5.
     Song et al. 2021 sample with RK45 at 1e-5.
 
     Args:
@@ -46,7 +46,7 @@ class SciPySolver(Solver):
         rtol, atol: relative and absolute tolerances of a step.
 
     Raises:
-        RuntimeError: scipy gave up (its message is passed on).
+        RuntimeError: scipy failed; the error has its message.
         ValueError: the drift is not finite; the message names the time.
     """
 
@@ -117,10 +117,10 @@ class SciPySolver(Solver):
 
 
 class _Clocked:
-    """A process as torchsde wants it: 2-D states, and a clock u that runs up by 1 a step.
+    """A process in the form of torchsde: 2-D states, and a variable u that grows by 1 per step.
 
-    On step i the time is t_i + (u - i)(t_{i+1} - t_i), so any grid runs at dt = 1, which floats
-    add up without rounding: torchsde then takes N steps, never N + 1.
+    On step i the time is t_i + (u - i)(t_{i+1} - t_i), so any grid has dt = 1, which floats
+    add up without rounding: torchsde then makes N steps, never N + 1.
     """
 
     noise_type = "diagonal"
@@ -155,7 +155,7 @@ class _Clocked:
 
 
 def _motion(clocked: _Clocked, noise: Noise, y: Tensor, brownian: str) -> Any:
-    """A `torchsde.BaseBrownian` that tells the clock which step is under way."""
+    """A `torchsde.BaseBrownian` that passes the number of the current step to `clocked`."""
     torchsde = need("torchsde", "")
     levy_area = "space-time"
     segment = clocked.nodes
@@ -199,15 +199,17 @@ def _motion(clocked: _Clocked, noise: Noise, y: Tensor, brownian: str) -> Any:
 @final
 @dataclass(frozen=True)
 class TorchSDESolver(Solver):
-    """The reverse SDE, or with eta = 0 the probability flow, by `torchsde.sdeint`.
+    """Solve the reverse SDE, or with eta = 0 the probability flow, by `torchsde.sdeint`.
 
-    Time is mapped to a clock that runs up, states are flattened, and noise comes from our own
-    source behind `torchsde.BaseBrownian`, so seeds and sample numbers mean the same as elsewhere.
+    Time is mapped to a variable that increases, states are flattened, and the noise comes from the
+    noise source of the run behind `torchsde.BaseBrownian`, so that seeds and sample numbers have
+    the same meaning as with other solvers.
 
     Args:
-        method: "euler", or "srk", Roessler's scheme of strong order 1.5 (2010, SRID2), at 10 calls
-            a step. torchsde's milstein equals its euler here, since the noise is additive.
-        brownian: "scoresde", or "interval" for torchsde's own `BrownianInterval`, seeded by
+        method: "euler", or "srk", Roessler's scheme of strong order 1.5 (2010, SRID2), with 10
+            calls a step. The milstein of torchsde equals its euler here, since the noise is
+            additive.
+        brownian: "scoresde", or "interval" for the `BrownianInterval` of torchsde, seeded by
             `entropy`; its noise depends on the batch size and on the steps.
 
     Raises:

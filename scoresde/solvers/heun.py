@@ -21,11 +21,11 @@ __all__ = ["Heun"]
 @final
 @dataclass(frozen=True)
 class Heun(StepSolver[ReverseSDE, int, Tensor]):
-    """Heun's method: an Euler step, then the trapezoid over both slopes; two calls a step.
+    """Heun's method: an Euler step, then the trapezoidal rule over both slopes; two calls a step.
 
-    In the variable "t" it is the method for dx/dt, and needs f, g and the score alone. In "rho" it
-    is the one for d(x / alpha) / d(sigma / alpha) = eps: algorithm 1 of Karras et al. 2022 (arXiv
-    2206.00364) under every affine SDE. Under EDM's schedule both are the same.
+    In the variable "t" it integrates dx/dt, and needs only f, g and the score. In "rho" it
+    integrates d(x / alpha) / d(sigma / alpha) = eps: this is algorithm 1 of Karras et al. 2022
+    (arXiv 2206.00364) under every affine SDE. Under EDM's schedule the two are equal.
 
     Args:
         variable: "t" or "rho".
@@ -40,7 +40,7 @@ class Heun(StepSolver[ReverseSDE, int, Tensor]):
 
     @property
     def needs(self) -> type:  # type: ignore[override]
-        """An affine SDE in the variable "rho"."""
+        """The class of SDE required: an affine SDE for the variable "rho"."""
         return SDE if self.variable == "t" else AffineSDE
 
     @property

@@ -23,11 +23,11 @@ __all__ = ["Corrector", "Langevin", "PredictorCorrector"]
 
 
 class Corrector(ABC):
-    """Moves a state at one node without changing the marginal it is drawn from."""
+    """Changes a state at one node but not its marginal distribution."""
 
     @abstractmethod
     def check(self, sde: SDE) -> None:
-        """Raise if this corrector cannot serve the SDE."""
+        """Raise a TypeError if this corrector cannot serve the SDE."""
 
     @abstractmethod
     def correct(self, process: ReverseSDE, x: Tensor, node: Node, noise: Noise) -> Tensor:
@@ -41,13 +41,14 @@ class Langevin(Corrector):
 
     e = 2 snr^2 sigma(t)^2 is Song's strength (2021, arXiv 2011.13456, alg. 4) with the expected
     |score|^2 = D / sigma^2 in place of the observed one: a step that depends on the state has
-    another stationary law, and one that depends on the batch couples its samples. The law of x
-    is kept up to O(e / data variance), about 0.3 % of a standard deviation at the default.
+    another stationary distribution, and a step that depends on the batch couples its samples. The
+    distribution of x changes by O(e / data variance), about 0.3 % of a standard deviation at the
+    default.
 
     Args:
         snr: the strength, dimensionless.
         steps: Langevin steps per correction.
-        step: e itself, a positive number or a function of t; needed where the SDE is not
+        step: the value of e, a positive number or a function of t; required if the SDE is not
             affine, since it then has no sigma(t).
     """
 
@@ -86,7 +87,7 @@ class Langevin(Corrector):
 @final
 @dataclass(frozen=True)
 class PredictorCorrector(StepSolver[ReverseSDE, Any, Any]):  # those of the predictor
-    """A predictor's step followed by a corrector at the node it reached (Song et al. 2021).
+    """A predictor's step, followed by a corrector at the next node (Song et al. 2021).
 
     Args:
         predictor: any scheme on a fixed grid.

@@ -1,12 +1,12 @@
-"""Steps at the limits of the log-SNR, where a scheme's own coefficients mean nothing.
+"""Steps at the limits of the log-SNR, where the coefficients of a scheme are not defined.
 
-Out of (almost) pure noise, and into sigma = 0, a step holds x_0hat fixed. With h the step in
-lambda and k = eta^2 at its start that is x_t = sigma_t/sigma_s e^(-k h) x_s +
-alpha_t (1 - e^(-(1 + k) h)) x_0hat + sigma_t sqrt(1 - e^(-2 k h)) z. Out of pure noise (h
-infinite) it is sigma_t/sigma_s x_s + alpha_t x_0hat for the probability flow, and
-alpha_t x_0hat + sigma_t z with noise: the last step of a chain with beta_N = 1. Into sigma = 0 it
-is alpha_t x_0hat. With data of about unit size x_0hat moves by O(alpha) in noise, so holding it
-costs O(alpha^2).
+A step that starts in (almost) pure noise, or ends at sigma = 0, holds x_0hat fixed. With h the
+step in lambda and k = eta^2 at its start this is x_t = sigma_t/sigma_s e^(-k h) x_s + alpha_t (1 -
+e^(-(1 + k) h)) x_0hat + sigma_t sqrt(1 - e^(-2 k h)) z. From pure noise (h infinite) it is
+sigma_t/sigma_s x_s + alpha_t x_0hat for the probability flow, and alpha_t x_0hat + sigma_t z with
+noise, as the first reverse step of a chain with beta_N = 1. At sigma = 0 it is alpha_t x_0hat. For
+data of about unit size x_0hat changes by O(alpha) near pure noise, so holding it fixed causes an
+error of O(alpha^2).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from scoresde.schedule.grid import LEAST_SIGNAL
 __all__ = ["FAR", "Held", "in_noise", "own_steps"]
 
 FAR = 7.0
-"""A step in the log-SNR that is too long for every scheme."""
+"""The length of a step in the log-SNR that is too long for every scheme."""
 
 
 def in_noise(now: Node, nxt: Node) -> bool:
-    """Whether a step down starts in (almost) pure noise and x_0hat is held over it.
+    """Whether a step down starts in (almost) pure noise, so that x_0hat is held fixed over it.
 
-    It starts at alpha < 1e-3 and ends there too, or is far too long for a scheme.
+    Such a step starts at alpha < 1e-3, and either ends there too or is too long for a scheme.
     """
     if not now.affine or now.t < nxt.t or now.alpha >= LEAST_SIGNAL:
         return False
@@ -40,9 +40,9 @@ def in_noise(now: Node, nxt: Node) -> bool:
 
 
 def own_steps(nodes: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
-    """The first step of a segment that is the scheme's own, and the one after its last.
+    """The range (first, stop) of the steps of a segment that the scheme makes.
 
-    All others hold x_0hat. `reaches_data` says whether the scheme itself can end at sigma = 0.
+    All other steps hold x_0hat fixed. `reaches_data` says whether the scheme can end at sigma = 0.
     """
     first, last = 0, len(nodes) - 1
     if not nodes[0].affine:
@@ -61,7 +61,7 @@ def own_steps(nodes: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
 @final
 @dataclass(frozen=True)
 class Held:
-    """The coefficients of a step that holds x_0hat: see the head of this module.
+    """The coefficients of a step that holds x_0hat fixed; see the docstring of this module.
 
     Attributes:
         state_coef, data_coef, noise_std: factors of the state, of x_0hat and of a unit normal.

@@ -1,4 +1,4 @@
-"""The named solvers: one table, from which sampler, command line and documentation read."""
+"""The table of named solvers, which the sampler, the command line and the documentation read."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ SOLVERS: dict[str, tuple[Solver, float | Callable[[AffineSDE], Eta]]] = {
     "bosh3": (AdaptiveODE("bosh3", 1e-3, 1e-3), 0.0),
     "scipy": (SciPySolver(), 0.0),
 }
-"""Name -> (solver, eta): eta = 1 walks the reverse SDE, 0 the probability flow.
+"""Name -> (solver, eta): eta = 1 is the reverse SDE and 0 the probability flow.
 
-Where eta depends on the schedule, the entry is a function SDE -> eta.
+If eta depends on the schedule, the entry is a function SDE -> eta.
 """
 
 AUTOMATIC = ("auto", "auto_sde")
-"""Names that stand for the solver measured to do best; see `scoresde.sampler.choice`."""
+"""Names for the solver that did best in measurements; see `scoresde.sampler.choice`."""

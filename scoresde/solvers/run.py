@@ -1,4 +1,4 @@
-"""What a solve carries along: hooks, the counts of each sample, and the state of the walk."""
+"""The state of a solve: hooks, the counts of each sample, and the path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scoresde.solvers.limits import Held, in_noise
 __all__ = ["OnStep", "Run", "Tally", "check_hook", "hooked"]
 
 OnStep: TypeAlias = Callable[[Node, Tensor], Tensor | None]
-"""Called after each step with the node reached and the state; may return another state."""
+"""A function called after each step with the node and the state; it may return another state."""
 
 
 def check_hook(on_step: object) -> None:
@@ -33,7 +33,7 @@ def check_hook(on_step: object) -> None:
 
 
 def hooked(on_step: OnStep | None, node: Node, x: Tensor) -> Tensor:
-    """The state after a step: that of the user's hook, if it returns one."""
+    """The state after a step, or the state that the hook returns in its place."""
     changed = None if on_step is None else on_step(node, x)
     if changed is None:
         return x
@@ -47,11 +47,11 @@ class Tally:
     """Counts of every sample over all segments, (B,) tensors on the CPU.
 
     Attributes:
-        accepted, rejected: steps.
-        nfe: network evaluations.
-        budget, underflow: whether the sample was stopped, for want of evaluations or of a step
-            short enough.
-        t: the time that it has reached.
+        accepted, rejected: the numbers of accepted and rejected steps.
+        nfe: the number of network evaluations.
+        budget, underflow: whether the sample was stopped because it had used all evaluations, or
+            because the step became too short.
+        t: the time of the sample.
     """
 
     accepted: Tensor
@@ -71,7 +71,7 @@ class Tally:
 
     @property
     def alive(self) -> Tensor:
-        """The samples that nothing has stopped."""
+        """The samples that have not been stopped."""
         return ~(self.budget | self.underflow)
 
     @property
@@ -90,16 +90,16 @@ class Tally:
 @final
 @dataclass(eq=False)
 class Run:
-    """What a solve carries from segment to segment.
+    """The state of a solve across segments.
 
     Attributes:
         process: the process.
         noise: the noise of the segment.
-        on_step: the user's hook.
+        on_step: the hook.
         path: the states at the nodes so far, or None if they are not kept.
-        tally: the counts of each sample, of a solver that keeps some.
-        extra: whatever else a solver measures, for `Solution.stats`.
-        done: the number of steps of the segments before.
+        tally: the counts of each sample, or None if the solver keeps none.
+        extra: other statistics of the solver, for `Solution.stats`.
+        done: the number of steps of the earlier segments.
     """
 
     process: Process
@@ -111,7 +111,7 @@ class Run:
     done: int = 0
 
     def renoise(self, x: Tensor, now: Node, nxt: Node) -> Tensor:
-        """Noise the samples that nothing has stopped from one segment up to the next, exactly."""
+        """Add noise, from one segment up to the next, to the samples that are not stopped."""
         if now.t == nxt.t:
             return x
         sde = self.process.sde
@@ -125,7 +125,7 @@ class Run:
         return torch.where(expand(self.tally.alive.to(x.device), x), noisy, x)
 
     def reached(self, node: Node, x: Tensor) -> Tensor:
-        """The state at a node, after the hook, which is kept if a path is."""
+        """Call the hook at a node, add the state to the path if there is one, and return it."""
         x = hooked(self.on_step, node, x)
         if self.path is not None:
             self.path.append(x)
@@ -134,16 +134,17 @@ class Run:
     def leave_noise(
         self, x: Tensor, nodes: tuple[Node, ...], *, exactly: bool
     ) -> tuple[Tensor, tuple[Node, ...]]:
-        """Hold x_0hat out of pure noise, for solvers that cannot start there.
+        """Make the steps from pure noise with x_0hat held fixed, for solvers that cannot start
+        there.
 
         Args:
-            x: (B, *D), the state at the first node.
-            nodes: of the segment.
-            exactly: stop at alpha/sigma = 1e-3 where the first node beyond it is less noisy, for
-                solvers whose steps are not those of the grid.
+            x: the state at the first node, (B, *D).
+            nodes: the nodes of the segment.
+            exactly: stop at alpha/sigma = 1e-3 if the next node is less noisy, for solvers whose
+                steps are not those of the grid.
 
         Returns:
-            The state and the nodes that are left, from its own on.
+            The state, and the remaining nodes, which start with the node of the state.
         """
         process = self.process
         while isinstance(process, ReverseSDE) and len(nodes) > 1 and in_noise(nodes[0], nodes[1]):

@@ -1,4 +1,4 @@
-"""Exponential Runge-Kutta schemes: several calls a step and no history."""
+"""Exponential Runge-Kutta schemes, which make several calls a step and keep no history."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["SCHEMES", "Singlestep", "phi"]
 def phi(j: int, z: float) -> float:
     """phi_0 = e^z, phi_j = (phi_{j-1} - 1/(j-1)!)/z, without cancellation at small z.
 
-    phi_j(z) = int_0^1 e^((1 - s) z) s^(j-1)/(j-1)! ds: its power series where |z| < 1, the
-    recursion elsewhere.
+    phi_j(z) = int_0^1 e^((1 - s) z) s^(j-1)/(j-1)! ds: the power series if |z| < 1, and the
+    recursion otherwise.
     """
     if abs(z) < 1.0:
         term = 1.0 / math.factorial(j)
@@ -41,7 +41,7 @@ def phi(j: int, z: float) -> float:
 
 
 Stage: TypeAlias = tuple[float, Callable[[float], tuple[float, ...]]]
-"""Where a stage lies in the step, and the weights of the calls before it, in units of h."""
+"""The position of a stage in the step, and the weights of the earlier calls, in units of h."""
 
 
 def _midpoint(r: float, z: float) -> tuple[float, float]:
@@ -97,13 +97,14 @@ SCHEMES: dict[str, tuple[int, tuple[Stage, ...]]] = {
 @final
 @dataclass(frozen=True)
 class Singlestep(StepSolver[ReverseSDE, tuple[Node, ...], Tensor]):
-    """An exponential Runge-Kutta scheme in lambda: stages within the step, no history.
+    """An exponential Runge-Kutta scheme in lambda, with stages within the step and no history.
 
-    A stage at the share c of a step h in lambda has x_c = keep x_s + h B sum_j a_j m_j (+ noise)
-    with the coordinate m = x_0 (B = alpha) or eps (B = -sigma) and weights a_j made of phi
-    functions of -(1 + eta^2) h or h. With eta > 0 (parametrisation "x0" alone) the stages share
-    one Brownian motion: DPM-Solver++ SDE and SEEDS-2, -3 (Gonzalez et al. 2023, arXiv
-    2305.14267); noise drawn for each stage apart would be of weak order 1.
+    The stage at the fraction c of a step h in lambda is x_c = a x_s + h B sum_j a_j m_j (+ noise),
+    where a is the factor of the state, m = x_0 (B = alpha) or eps (B = -sigma) is the coordinate
+    and the weights a_j are combinations of phi functions of -(1 + eta^2) h or h. With eta > 0
+    (only for the parametrisation "x0") the stages share one Brownian motion: DPM-Solver++ SDE and
+    SEEDS-2, -3 (Gonzalez et al. 2023, arXiv 2305.14267); independent noise for each stage would
+    give weak order 1.
 
     Args:
         scheme: a key of `SCHEMES`; two or three calls a step.
@@ -130,7 +131,7 @@ class Singlestep(StepSolver[ReverseSDE, tuple[Node, ...], Tensor]):
         return Orders(order, 2, 1) if self.parametrisation == "x0" else Orders(order)
 
     def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> list[tuple[Node, ...]]:
-        """The nodes of the inner stages of every step; a stage at c = 1 lies on the grid's own."""
+        """The nodes of the inner stages of every step, except stages at c = 1."""
         shares = [c for c, _ in SCHEMES[self.scheme][1][:-1]]
         return [
             tuple(nxt if c == 1.0 else _between(sde, now, nxt, c) for c in shares)
@@ -163,7 +164,7 @@ class Singlestep(StepSolver[ReverseSDE, tuple[Node, ...], Tensor]):
         return here, ()
 
     def _step_to(self, now: Node, node: Node, k: float, h: float) -> tuple[float, float, float]:
-        """Factor of the state, of the weights, and the argument of the phi functions."""
+        """The factors of the state and of the weights, and the argument of the phi functions."""
         if self.parametrisation == "eps":
             return node.alpha / now.alpha, -node.sigma * h, h
         keep = node.sigma / now.sigma * math.exp(-k * (node.log_snr - now.log_snr))
@@ -173,7 +174,7 @@ class Singlestep(StepSolver[ReverseSDE, tuple[Node, ...], Tensor]):
 def _carried(
     old: Tensor | None, x: Tensor, at: Node, node: Node, k: float, noise: Noise
 ) -> Tensor:
-    """The noise of the step so far: what there was, decayed, and the fresh part since."""
+    """The noise of the step up to a stage: the earlier noise, decayed, and the noise since."""
     h = node.log_snr - at.log_snr
     spread = node.sigma * math.sqrt(-math.expm1(-2.0 * k * h))
     new = (spread, noise.normal(x, at, node))
@@ -183,6 +184,6 @@ def _carried(
 
 
 def _between(sde: SDE, now: Node, nxt: Node, share: float) -> Node:
-    """The node at a share of a step in lambda."""
+    """The node at a fraction of a step in lambda."""
     affine: AffineSDE = sde  # type: ignore[assignment]  # see `needs`
     return affine.at(affine.time_of(now.log_snr + share * (nxt.log_snr - now.log_snr)))

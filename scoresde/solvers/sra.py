@@ -1,19 +1,19 @@
-"""Schemes of strong order 1.5: Roessler's SRA1, ShARK, and one that takes a single call a step.
+"""Schemes of strong order 1.5: Roessler's SRA1, ShARK, and a scheme with one call a step.
 
 With the integration variable c = (alpha / sigma)^2 = e^(2 lambda) and u = x alpha / sigma^2 the
 reverse SDE at eta = 1 is
 
     du = x_0hat(u, c) dc + dB_c,
 
-a stochastic localisation: its noise is additive and of unit size. So stochastic Runge-Kutta
-schemes apply that use two functionals of the Brownian motion over a step, the increment W and the
-space-time Levy area H, int (B - B_s) dc = c (W/2 + H). Written in x, a step over h in lambda with
-x_0hat held fixed is exact and is the ancestral one,
+a stochastic localisation, whose noise is additive and of unit size. So one can use stochastic
+Runge-Kutta schemes that need two functionals of the Brownian motion over a step: the increment W
+and the space-time Levy area H, with int (B - B_s) dc = c (W/2 + H). Written in x, a step over h in
+lambda with x_0hat held fixed is exact and is the ancestral step,
 
     x_t = sigma_t / sigma_s e^-h x_s + alpha_t (1 - e^-2h) x_0hat + sigma_t sqrt(1 - e^-2h) z,
 
-with z = W / sqrt(c). The stages below are such steps with other noise, and a scheme's last line is
-one with a mean of the x_0hat that its stages have seen.
+with z = W / sqrt(c). The stages below are such steps with other noise, and the last line of a
+scheme is such a step with a mean of the x_0hat of its stages.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ Coefficients: TypeAlias = tuple[Scalar, Scalar, Scalar]
 
 
 def check_eta_is_one(eta: Eta | None, name: str) -> None:
-    """Raise a ValueError unless the process is the reverse SDE itself, with eta = 1."""
+    """Raise a ValueError unless the process is the reverse SDE with eta = 1."""
     if callable(eta) or eta != 1.0:
         remedy = "set eta=1; SA-Solver (Adams) and DPM-Solver++ SDE (Singlestep) take any eta"
         raise fail("eta", f"1 for {name}, which solves the reverse SDE", eta, remedy)
 
 
 def ancestral(now: Node, nxt: Node, decay: Scalar, fresh: Scalar) -> Coefficients:
-    """The exact step with x_0hat held fixed, for decay = e^-h and fresh = 1 - e^-2h."""
+    """Coefficients of the exact step with x_0hat held fixed; decay = e^-h, fresh = 1 - e^-2h."""
     return nxt.sigma / now.sigma * decay, nxt.alpha * fresh, nxt.sigma * fresh**0.5
 
 
@@ -62,13 +62,14 @@ def sra1_step(
     z: Tensor,
     area: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """One step of SRA1 from x, with x_0hat = `first` there; returns the state and x_0hat inside.
+    """Make one step of SRA1 from x; returns the state and x_0hat at the inner stage.
 
     Args:
-        x, first: (B, *D).
-        predict: x_0hat at the stage, c_s + 3/4 (c_t - c_s).
-        to_stage, to_end: the steps from x to the stage and to the end, by `ancestral`.
-        z, area: increment and Levy area of the step, both normalised.
+        x, first: the state and its x_0hat, (B, *D).
+        predict: a function that returns x_0hat at the stage, c_s + 3/4 (c_t - c_s).
+        to_stage, to_end: the `ancestral` coefficients of the steps from x to the stage and to the
+            end.
+        z, area: the increment and the Levy area of the step, both normalised.
     """
     state, drift, std = to_stage
     second = predict(
@@ -85,7 +86,7 @@ _HALF_ROOT3 = math.sqrt(3.0) / 2.0
 class _StrongStep(StepSolver[ReverseSDE, Node, Tensor]):
     """Schemes for the reverse SDE of an affine SDE, at eta = 1.
 
-    The row of a step is the node of its inner stage, at the share `stage_at` of the step in c.
+    The row of a step is the node of its inner stage, at the fraction `stage_at` of the step in c.
     """
 
     stage_at: ClassVar[float]
@@ -112,10 +113,11 @@ class _StrongStep(StepSolver[ReverseSDE, Node, Tensor]):
 @final
 @dataclass(frozen=True)
 class SRA1(_StrongStep):
-    """Roessler's SRA1 in the SNR clock: strong order 1.5, two calls a step.
+    """Roessler's SRA1 with the SNR as integration variable: strong order 1.5, two calls a step.
 
-    The stage at c_s + 3/4 (c_t - c_s) is an ancestral step with unit noise, so the network meets
-    the noise level it expects. Roessler 2010 (SIAM J. Numer. Anal. 48, table 6.2).
+    The stage at c_s + 3/4 (c_t - c_s) is an ancestral step with unit noise, so the input of the
+    network has the noise level that it expects. Roessler 2010 (SIAM J. Numer. Anal. 48, table
+    6.2).
     """
 
     stage_at: ClassVar[float] = 0.75
@@ -139,10 +141,10 @@ class SRA1(_StrongStep):
 @final
 @dataclass(frozen=True)
 class ShARK(_StrongStep):
-    """ShARK in the SNR clock: strong order 1.5, two calls a step.
+    """ShARK with the SNR as integration variable: strong order 1.5, two calls a step.
 
-    Its first call is at a state with extra noise, sigma_s sqrt((e^(2h) - 1)/12), so a network
-    meets more noise than it expects; SRA1 does not have that. Foster et al. 2024 (arXiv
+    Its first call is at a state with additional noise, sigma_s sqrt((e^(2h) - 1)/12), so the input
+    of the network has more noise than it expects, unlike with SRA1. Foster et al. 2024 (arXiv
     2101.07330, sec. 4).
     """
 
@@ -182,10 +184,9 @@ class OneCallSRA(_StrongStep):
     its mean does not drift; m is the value of the call before. So x_t = a x_s +
     alpha_t (1 - e^(-2h)) m_u + sigma_t sqrt(1 - e^(-2h)) z needs one call (two in the first step).
 
-    Where it stops holding: a learned x_0hat is no exact martingale under its own dynamics. The
-    drift that it then has is integrated to first order only, so the strong order falls to 1
-    as the steps shrink (a test shows it, on a score that is half the true one). Compare with
-    `SRA1` on your model.
+    Limitation: a learned x_0hat is not exactly a martingale under its own dynamics. Its drift is
+    integrated to first order only, so the strong order falls to 1 as the steps shrink (a test
+    shows this with half the true score). Compare with `SRA1` on your model.
     """
 
     stage_at: ClassVar[float] = 1 / 3
