@@ -25,7 +25,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The names of `shards`, whose module loads the readers of data, at their first use."""
+    """Import the names of `shards` at their first use; the module loads the readers of data."""
     if name not in ("ShardFiles", "Shards", "sample_to"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from scoresde.sampler import shards

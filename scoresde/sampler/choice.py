@@ -14,7 +14,7 @@ STEPS = 50
 """The default number of steps."""
 
 FIRST_ORDER_STEPS = 500
-"""The default where no solver of higher order than Euler-Maruyama applies."""
+"""The default if only Euler-Maruyama applies."""
 
 AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
     "ode": (
@@ -36,21 +36,21 @@ AUTO: dict[str, tuple[tuple[int, str, str], ...]] = {
         (40, "sa_solver_p3c4_flow", "tapered"),
     ),
 }
-"""Process -> rows of (the steps from which it holds, solver, grid), those of docs/choosing.md.
+"""Process -> rows of (least number of steps, solver, grid), which are those of docs/choosing.md.
 
-"ode" is the probability flow of data of about unit size (see `UNIT`), "ode_any" that of data of
-another size and of data that the model does not know; "sde" is a stochastic process, with the eta
-of the user or, for "auto_sde", that of the solver's name. All are solvers with one call a step on
-a grid in the log-SNR, so that a row means the same under every affine SDE. `python
-benchmarks/choosing.py` measures them on random problems.
+"ode" is the probability flow for data of about unit size (see `UNIT`), "ode_any" that for data of
+another or an unknown size; "sde" is a stochastic process, with the eta of the user or, for
+"auto_sde", that of the solver's name. All are solvers with one call a step on a grid in the
+log-SNR, so that a row is valid under every affine SDE. `python benchmarks/choosing.py` measures
+them on random problems.
 """
 
 UNIT = 0.15, 10.0
-"""Standard deviations between which data are about of unit size.
+"""The range of standard deviations of data that are of about unit size.
 
-The solvers of the rows "ode" interpolate eps - x_0 between nodes, which is smooth for
-such data alone: at a standard deviation of 0.01 two steps were 30 times worse than one. Those of
-"ode_any" see no scale but that of the grid.
+The solvers of the rows "ode" interpolate eps - x_0 between nodes, which is smooth only for such
+data: at a standard deviation of 0.01 the error of two steps was 30 times that of one. Those of
+"ode_any" depend on no scale except that of the grid.
 """
 
 
@@ -58,9 +58,9 @@ class Choice(NamedTuple):
     """An automatic choice.
 
     Attributes:
-        solver, grid: their names.
-        t_end: where the grid stops; None for the SDE's own.
-        why: how it was made.
+        solver, grid: the names of solver and grid.
+        t_end: the time at which the grid ends; None for that of the SDE.
+        why: the reason for the choice.
     """
 
     solver: str
@@ -70,7 +70,7 @@ class Choice(NamedTuple):
 
 
 def choose(process: str, steps: int) -> tuple[str, str]:
-    """The names of a solver and a grid for this many steps: those of the last row begun."""
+    """Return solver and grid of the last row whose least number of steps is reached."""
     _, solver, grid = max(row for row in AUTO[process] if row[0] <= steps)
     return solver, grid
 
@@ -84,19 +84,21 @@ def choose_for(
     end: float,
     own_grid: bool,
 ) -> Choice:
-    """The solver and grid measured to do best with this many steps, or what it falls back to.
+    """Return the solver and grid that did best in measurements with this many steps, or a
+    fallback.
 
-    It falls back to the Euler(-Maruyama) method where the SDE is not affine, and, with a warning,
-    on a grid that the user chose and whose end has no noise left. A `t_end` without noise and
-    without a grid becomes the SDE's `t_min`, from which the final denoising leads to the data.
+    The fallback is the Euler(-Maruyama) method. It is used if the SDE is not affine and, with a
+    warning, on an explicit grid whose end has no noise. Without an explicit grid a `t_end` without
+    noise becomes the `t_min` of the SDE, from which the final denoising leads to the data.
 
     Args:
         sde: the SDE.
         process: "ode" or "sde".
-        steps: those of the longest segment.
-        data_scale: standard deviation of the data and number of values of a sample, if known.
-        t_end, end: where to stop: as asked for, and as it is.
-        own_grid: whether the user chose the grid.
+        steps: the steps of the longest segment.
+        data_scale: the standard deviation of the data and the number of values of a sample, or
+            None if they are unknown.
+        t_end, end: the time of the end that the user asked for, and that of the grid.
+        own_grid: whether the user passed an explicit grid.
     """
     unit = data_scale is not None and UNIT[0] <= data_scale[0] <= UNIT[1]
     solver, grid = choose("ode_any" if process == "ode" and not unit else process, steps)
@@ -112,7 +114,7 @@ def choose_for(
     first_order = "euler" if process == "ode" else "euler_maruyama"
     why = f"no noise is left at the end of the grid, t = {end:g}"
     name = "auto" if process == "ode" else "auto_sde"
-    remedy = "end it before, for the final denoising leads to the data"
+    remedy = "end it at a larger time; the final denoising leads to the data"
     warnings.warn(
         f"grid: {why}, so {name!r} is {first_order!r}, of first order; {remedy}", stacklevel=5
     )

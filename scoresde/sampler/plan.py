@@ -1,4 +1,4 @@
-"""What the arguments of a sampler mean: resolved to a plan, and checked, in one place."""
+"""Resolve the arguments of a sampler to a checked plan."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def resolve(
 ) -> Plan:
     """Resolve the arguments of a sampler to a plan, and check them against each other.
 
-    An automatic solver is the one measured to do best with this number of steps, or with those
-    of the longest segment of a grid of the user's; see `scoresde.sampler.choice`. The arguments
-    are those of `ReverseSampler`, which hands them on.
+    An automatic solver is the one that did best in measurements with this number of steps, or with
+    those of the longest segment of an explicit grid; see `scoresde.sampler.choice`. The arguments
+    are those of `ReverseSampler`.
 
     Args:
         sde, model, solver, steps, grid, t_end, eta, denoise: see `ReverseSampler`.
-        t_start: where a named grid starts; T by default.
+        t_start: the time at which a named grid starts; T by default.
 
     Raises:
-        TypeError, ValueError: unknown names, a solver that the SDE or eta does not suit, a model
-            of another SDE, a grid outside [0, T] or that disagrees with `steps` or `t_end`.
+        TypeError, ValueError: a name is unknown, the solver cannot serve the SDE or eta, the model
+            has another SDE, or the grid is outside [0, T] or contradicts `steps` or `t_end`.
 
     Example:
         >>> from scoresde import FunctionScore, VPSDE
@@ -67,7 +67,7 @@ def resolve(
     if isinstance(solver, Calibration):
         solver.check(sde, model)
         if grid is not None or eta not in (None, 0):
-            remedy = "a calibration brings its own; take its solver and grid by themselves"
+            remedy = "a calibration contains them; otherwise pass its solver and grid separately"
             raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
         grid, eta, solver = solver.grid, 0.0, solver.solver
     affine, automatic = isinstance(sde, AffineSDE), solver in AUTOMATIC
@@ -106,7 +106,7 @@ def resolve(
 
 
 def as_solver(solver: object, sde: SDE) -> tuple[Solver, Eta]:
-    """The solver that a name or an object means under an SDE, and its own eta."""
+    """Return the solver of a name, or the solver itself, and its default eta under an SDE."""
     if isinstance(solver, str):
         made, eta = SOLVERS[choice("solver", solver, [*AUTOMATIC, *SOLVERS])]
         return made, eta if isinstance(eta, float) else eta(sde)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Around the walk: hooks, a progress bar, the replay of a failed run, a look at the samples."""
+"""Hooks, the progress bar, the replay of a failed run, and the check of the samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Fault: TypeAlias = tuple[str, str, str]
-"""What a state that is not finite is blamed on: the argument, what was expected, the remedy."""
+"""The parts of the error for a state that is not finite: argument, expected value and remedy."""
 
 MODEL_FAULT: Fault = (
     "model",
@@ -92,7 +92,7 @@ def not_finite(fault: Fault, where: str, x: Tensor, first: int) -> ValueError:
 
 
 def both(first: OnStep | None, second: OnStep) -> OnStep:
-    """A hook that calls two: the second sees the state that the first returns."""
+    """A hook that calls two hooks; the second one gets the state that the first one returns."""
     if first is None:
         return second
 
@@ -106,7 +106,7 @@ def both(first: OnStep | None, second: OnStep) -> OnStep:
 
 @contextmanager
 def bar(plan: Plan, batches: int) -> Iterator[OnStep | None]:
-    """A progress bar over the steps of all batches; over batches where a solver has no steps."""
+    """A progress bar over the steps of all batches, or over batches if the solver has no steps."""
     from scoresde._progress import progress as progress_of
 
     stepwise = isinstance(plan.solver, StepSolver)

@@ -33,36 +33,37 @@ __all__ = ["ReverseSampler"]
 
 @final
 class ReverseSampler:
-    """Samples from a score model along its reverse SDE or its probability flow.
+    """Samples from a score model, by its reverse SDE or probability flow.
 
     Args:
         sde: the SDE that the model was trained for.
         model: a `ScoreModel`, or a bare function score(t, x).
-        solver: a name of `SOLVERS`, a solver, or "auto": what was measured to do best with this
-            number of steps on the probability flow, or on the reverse SDE where eta is not 0;
-            "auto_sde" is the best stochastic one, with its own eta. `Solution.solver` says which,
-            and `plan.why` on what ground.
-        steps: steps of the solver; the final denoising call comes on top. 50 by default.
+        solver: a name of `SOLVERS`, a solver, or "auto": the solver that did best in measurements
+            with this number of steps on the probability flow, or on the reverse SDE if eta is not
+            0; "auto_sde" is the best stochastic solver, with its eta. `Solution.solver` holds the
+            choice, and `plan.why` the reason.
+        steps: the number of steps of the solver, 50 by default; the final denoising makes one more
+            call.
         grid: "log_snr", "uniform", "quadratic", "karras", "sigmoid", "tapered", a `Grid`, or the
             times themselves, with which `steps` and `t_end`, if given, must agree. By default
-            what goes with an automatic solver, else "log_snr" ("uniform" if the SDE is not
-            affine). "tapered" uses what the model knows of its data, their standard deviation.
-        t_end: where to stop; the SDE's own by default.
-        eta: the stochasticity of dx = [f - (1 + eta^2)/2 g^2 score] dt + eta g dw: 0 is the
-            probability flow, 1 the reverse SDE, and a number between, above or a function of t has
-            the same marginals; see `ReverseSDE`. By default that of the solver's name, or 1 for a
-            solver object that serves an SDE and 0 for one that does not.
-        denoise: end with one Tweedie step x_0hat(x) at the state's own time. By default under
-            an affine SDE; where sigma(t_end) = 0 there is nothing left to denoise.
+            the grid of an automatic solver, else "log_snr" ("uniform" if the SDE is not
+            affine). "tapered" uses the standard deviation of the data, if the model has it.
+        t_end: the time at which the solve ends; that of the SDE by default.
+        eta: the stochasticity of dx = [f - (1 + eta^2)/2 g^2 score] dt + eta g dw, a number or a
+            function of t: 0 is the probability flow and 1 the reverse SDE, and all have the same
+            marginals; see `ReverseSDE`. By default that of the solver's name, or for a solver
+            object 1 if it can integrate an SDE and 0 if it cannot.
+        denoise: end with one Tweedie step x_0hat(x) at the time of the state; by default if the
+            SDE is affine. If sigma(t_end) = 0 no step is made, since no noise is left.
 
     Attributes:
-        plan: what the arguments mean: solver, eta, schedule, denoise; `plan.why` says how "auto"
-            or "auto_sde" chose the solver and what it falls back to.
+        plan: the solver, eta, schedule and denoising of a run; `plan.why` holds the reason for the
+            choice, or the fallback, of "auto" and "auto_sde".
 
     Raises:
-        TypeError, ValueError: at construction, before any network call, whatever can be known
-            then: unknown names, a solver that the SDE or eta does not suit, a model of another
-            SDE, a grid outside [0, T].
+        TypeError, ValueError: a name is unknown, the solver cannot serve the SDE or eta, the model
+            has another SDE, or the grid is outside [0, T]; all are checked at construction, before
+            any network call.
 
     Example:
         >>> from scoresde import VPSDE
@@ -128,15 +129,15 @@ class ReverseSampler:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Calibration:
-        """The solver and grid of as many steps that suit this model best; see `calibrate`.
+        """Calibrate solver and grid for this model and number of steps; see `scoresde.calibrate`.
 
-        Pass it to a new sampler: `ReverseSampler(sde, model, calibration)`.
+        Pass the result to a new sampler: `ReverseSampler(sde, model, calibration)`.
 
         Args:
-            shape: of one sample, (*D).
-            cond: conditions of the trajectories, name -> (trajectories, ...).
+            shape: the shape of one sample, (*D).
+            cond: the conditions of the trajectories, name -> (trajectories, ...).
             method, solver, trajectories, seed, batch_size: as in `scoresde.calibrate`.
-            dtype, device: of the trajectories; by default those of the model's parameters.
+            dtype, device: those of the trajectories; by default those of the model's parameters.
         """
         dtype, device = state_kind(self.model, dtype, device)
         return calibrate(
@@ -190,14 +191,14 @@ class ReverseSampler:
     ) -> Tensor:
         """Samples of this shape; the `x` of `solve`, which takes the same arguments.
 
-        Only finished samples are handed out. `solve` gives the states of the others too, with a
-        warning.
+        All samples are finished, or an error is raised; `solve` returns unfinished ones too, with
+        a warning.
 
         Raises:
-            Unfinished: an adaptive solver stopped some samples before the end, for want of calls
-                or of a step short enough; the message says how many, where, and the remedy, and
-                the error's `solution` holds what there is. A RuntimeError.
-            ValueError: as `solve`.
+            Unfinished: an adaptive solver stopped some samples before the end, because they had
+                used all calls or the step became too short; the message says how many, where, and
+                the remedy, and the `solution` of the error holds the states. It is a RuntimeError.
+            ValueError: see `solve`.
         """
         solution = self._samples(
             shape,
@@ -240,47 +241,53 @@ class ReverseSampler:
         keep_path: bool = False,
         differentiable: bool | None = None,
     ) -> Solution:
-        """Samples with what the solver measured.
+        """Samples and the statistics of the solver.
 
         Args:
             shape: (N, *D).
-            seed: the noise's seed; drawn from torch's global generator if None. Sample number i
+            seed: the seed of the noise; drawn from torch's global generator if None. Sample i
                 of a seed has the same noise whatever the batch size, split or device.
-            first: the number of the first sample, whatever a noise source of yours starts at.
+            first: the number of the first sample; it replaces that of a noise source.
             noise: "independent"; "path", one Brownian motion for all grids and solvers; or a
                 noise source.
-            cond: conditions, name -> (N, ...), handed to the model.
+            cond: conditions, name -> (N, ...), which are passed to the model.
             x_init: (N, *D), the state at t_start in place of a draw from the prior.
-            t_start: where to start; T by default. Below T needs x_init or gaussian_start.
-            gaussian_start: skip [t_start, T], where any data look Gaussian, by the exact
-                probability flow of this one, at no network call; `Gaussian.fit(data)` has the
-                data's moments. After Wang and Vastola 2024 (arXiv 2412.09726).
-            batch_size: solve this many at a time, so that memory does not grow with N.
-            dtype, device: of the state; by default those of x_init or of the model's parameters,
-                and float32 where these are of half precision, in which only the network is
-                called: a state of half precision loses what the last steps add.
+            t_start: the time of the start; T by default. A time below T needs x_init or
+                gaussian_start.
+            gaussian_start: a Gaussian whose exact probability flow replaces the solve on
+                [t_start, T], without network calls, since there any data are close to Gaussian;
+                `Gaussian.fit(data)` has the moments of the data. After Wang and Vastola 2024
+                (arXiv 2412.09726).
+            batch_size: the number of samples solved at a time, so that memory does not grow with
+                N.
+            dtype, device: those of the state; by default those of x_init or of the model's
+                parameters. If these are of half precision the state is float32 and only the
+                network is called in half precision, in which a state would lose the last steps to
+                rounding.
             progress: show a bar.
-            on_step: called with (node, x) after each step; may return another state.
+            on_step: a function called with (node, x) after each step; it may return another state.
             keep_path: keep the states at all nodes, (steps + 1, N, *D).
             differentiable: keep the graph, so that samples can be differentiated in x_init, the
-                weights of the model and conditions, for a given seed. By default where x_init
-                requires gradients. Memory then grows with the calls of the network; the nodes
-                and the steps of an adaptive solver are held fixed.
+                weights of the model and conditions, for a given seed; by default if x_init
+                requires gradients. Memory then grows with the calls of the network; the nodes and
+                the steps of an adaptive solver are held fixed.
 
         Warns:
-            UserWarning: the schedule does not reach noise, so the prior is another law than that
-                of the state at T: a KL of more than 0.005 nats a dimension for data of unit size
-                (or of the size that the model knows of); see `AffineSDE.prior_gap`.
+            UserWarning: the schedule does not reach pure noise, so the prior differs from the
+                distribution of the state at T: their KL divergence is above 0.005 nats per
+                dimension for data of the size that the model has stored, or of unit size; see
+                `AffineSDE.prior_gap`.
 
         Raises:
-            ValueError: an argument does not fit, or the samples are not finite; then the run is
-                repeated with a check at each step and the error names step and time.
+            ValueError: an argument is not valid, or the samples are not finite; the run is then
+                repeated with a check at each step, and the error names step and time.
 
         Warns:
-            DataRangeWarning: the samples have left the range or the spread of the data that the
-                model was trained on, as far as it knows them; see `DataSummary.departure`.
+            DataRangeWarning: the range or the standard deviation of the samples is not that of the
+                training data, if the model has stored it; see `DataSummary.departure`.
             UnfinishedWarning: an adaptive solver stopped some samples before the end. They are
-                denoised from where they are; `Solution.status` says why, and `stats` which.
+                denoised from their last states; `Solution.status` names the reason, and `stats`
+                the samples.
         """
         solution = self._samples(
             shape,
@@ -378,7 +385,7 @@ class ReverseSampler:
         return solution
 
     def _graph(self, wanted: bool | None, x_init: Tensor | None) -> bool:
-        """Whether a graph is kept."""
+        """Whether to keep the graph."""
         if wanted is None:
             wanted = torch.is_grad_enabled() and x_init is not None and x_init.requires_grad
         instance("differentiable", wanted, bool, "pass True, False, or nothing for the default")
@@ -389,7 +396,7 @@ class ReverseSampler:
         return wanted
 
     def _from(self, t_start: float) -> Plan:
-        """The plan from a time on, with as many steps."""
+        """The plan that starts at this time, with the same number of steps."""
         plan, end = self.plan, self.grid.end
         ends = {"t_start": t_start, "t_end": end}
         named = plan.rule or self.grid
@@ -405,7 +412,7 @@ class ReverseSampler:
         schedule: Schedule,
         gaussian_start: Gaussian | None,
     ) -> None:
-        """Raise unless there is a state to start from: x_init or, at T, a draw from the prior."""
+        """Raise an error unless the start has a state: x_init or, at T, a draw from the prior."""
         start = schedule.grid.start
         if x_init is None:
             if start < self.sde.T and gaussian_start is None:
@@ -423,7 +430,7 @@ class ReverseSampler:
     ) -> None:
         instance("gaussian_start", gaussian_start, Gaussian, "pass e.g. Gaussian.fit(data)")
         remedy = (
-            "leave gaussian_start out: the flow of a Gaussian is exact under an affine SDE alone"
+            "leave gaussian_start out: the flow of a Gaussian is exact only under an affine SDE"
         )
         instance("sde", self.sde, AffineSDE, remedy)
         if x_init is not None:
@@ -446,9 +453,9 @@ def _batch(
     keep_path: bool,
     first: int,
 ) -> Solution:
-    """One batch, denoised; `hooks` are the user's, and the same with the progress bar.
+    """Solve and denoise one batch; `hooks` are the hook of the user without and with progress bar.
 
-    If its states are not finite the run is repeated with a check at each step.
+    If the states are not finite the run is repeated with a check at each step.
     """
     solution = integrate(plan, process, x, noise, hooks[1], keep_path)
     denoised = _denoised(plan, process, solution)
@@ -457,28 +464,28 @@ def _batch(
         again = replay(plan, process, x, noise, hooks[0], MODEL_FAULT, first)
         last = _denoised(plan, process, again)
         if bool(torch.isfinite(last).all()):
-            remedy = "call model.eval(): dropout makes a model answer differently each time"
+            remedy = "call model.eval(): dropout changes the prediction at every call"
             raise fail("model", "the same scores in a replay", "NaN in one run only", remedy)
         where = f"in the final denoising at t = {plan.schedule.end.t:.6g}"
         raise not_finite(MODEL_FAULT, where, last, first)
     stats = dict(solution.stats)
-    if "nfe" in stats:  # of each sample, to which the final denoising is added as well
+    if "nfe" in stats:  # the counts of each sample include the final denoising
         stats["nfe"] = stats["nfe"] + (nfe - solution.nfe)
     return replace(solution, x=denoised, nfe=nfe, stats=stats)
 
 
 def _denoised(plan: Plan, process: ReverseSDE, solution: Solution) -> Tensor:
-    """One Tweedie step at the state's own time, unless no noise is left there."""
+    """Make one Tweedie step at the time of the state, unless it has no noise."""
     x, node = solution.x, plan.schedule.end
     if not plan.denoise:
         return x
-    if solution.status != "done":  # some samples were stopped before the end, each at a time
+    if solution.status != "done":  # some samples were stopped before the end, at different times
         return process.predict(process.sde.at(solution.stats["t"], like=x), x).x0
     return process.predict(node, x).x0 if node.sigma > 0 else x / node.alpha
 
 
 def _joined(stats: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What a solver measured in each batch: joined where it is per sample, else a list."""
+    """Join the statistics of all batches: per-sample tensors are concatenated, others listed."""
     joined: dict[str, Any] = {}
     for name in stats[0]:
         values = [each[name] for each in stats]

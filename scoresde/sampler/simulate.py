@@ -36,18 +36,18 @@ def simulate(
     on_step: OnStep | None = None,
     keep_path: bool = False,
 ) -> Solution:
-    """The forward SDE from data to noise by Euler-Maruyama, on a grid that runs up.
+    """Simulate the forward SDE from data to noise by Euler-Maruyama, on a grid that runs up.
 
-    Under an affine SDE the state at the first node is drawn from the exact marginal there, so
-    the marginals at every node are those of the closed form as the steps shrink. Under any other
-    SDE the state starts as x0.
+    Under an affine SDE the state at the first node is drawn from the exact marginal, so that the
+    marginals at all nodes converge to the closed form as the steps shrink. Under any other SDE the
+    state at the first node is x0.
 
     Args:
         sde: any SDE.
-        x0: (B, *D) data.
-        grid: "uniform", "quadratic", ..., a `Grid` or times, running up; the named ones go from
+        x0: the data, (B, *D).
+        grid: "uniform", "quadratic", ..., a `Grid` or increasing times; the named grids run from
             t_min to T.
-        steps: steps of a named grid; 500 by default.
+        steps: the number of steps of a named grid; 500 by default.
         seed, noise, on_step, keep_path: as in `ReverseSampler.solve`.
 
     Example:

@@ -1,4 +1,4 @@
-"""Solvers that choose their steps by an error estimate, for each sample on its own."""
+"""Solvers that choose the steps of each sample by its own error estimate."""
 
 from scoresde.solvers.adaptive.ode import AdaptiveODE
 from scoresde.solvers.adaptive.sde import AdaptiveSDE

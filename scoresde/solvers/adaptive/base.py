@@ -1,4 +1,4 @@
-"""The one step-size-control loop: every sample with its own steps."""
+"""The loop of step-size control, in which every sample has its own steps."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["AdaptiveSolver", "Caller", "Track", "check_control", "error_norm"]
 
 @final
 class Caller:
-    """Asks the process at one time per sample, for all rows of the batch or for some.
+    """Calls the process at one time per sample, for all rows of the batch or for some.
 
     Attributes:
-        last, most, made: network evaluations that the last prediction took, the most that one
-            took so far, and those of all.
+        last, most, made: the network evaluations of the last prediction, the largest number for
+            one prediction so far, and the total.
     """
 
     def __init__(self, process: ReverseSDE, batch: int) -> None:
@@ -38,7 +38,7 @@ class Caller:
         check_cond(process.model, process.cond, batch)
 
     def predict(self, node: Node, x: Tensor, rows: Tensor) -> Prediction:
-        """One prediction at the rows of the batch with these numbers."""
+        """Make one prediction for the rows of the batch with these numbers."""
         process = self.process
         self.last = process.model.calls(node)
         self.most = max(self.most, self.last)
@@ -55,16 +55,16 @@ class Caller:
 
 @dataclass(eq=False)
 class Track:
-    """The samples of one segment on their way, each at a place of its own.
+    """The state of the samples of one segment, each with its own time.
 
-    A scheme gives the abstract methods; places, steps and errors are on the CPU, so that
+    A scheme implements the abstract methods. Positions, steps and errors are on the CPU, so that
     an attempt costs one synchronisation.
 
     Attributes:
-        caller: asks the process.
-        y: the states in the scheme's own variable, (B, *D).
-        tally: what has been counted so far.
-        path: where the states at the nodes of the segment go, or None.
+        caller: calls the process.
+        y: the states in the variable of the scheme, (B, *D).
+        tally: the counts so far.
+        path: a buffer for the states at the nodes of the segment, or None.
     """
 
     caller: Caller
@@ -75,7 +75,7 @@ class Track:
     @property
     @abstractmethod
     def cost(self) -> int:
-        """The most calls that an attempt makes."""
+        """The largest number of calls of an attempt."""
 
     @property
     @abstractmethod
@@ -85,40 +85,40 @@ class Track:
     @property
     @abstractmethod
     def times(self) -> Tensor:
-        """The time that each sample has reached, (B,) in float64."""
+        """The time of each sample, (B,) in float64."""
 
     @property
     def extra(self) -> dict[str, Any]:
-        """What else a scheme has to tell."""
+        """Other statistics of the scheme."""
         return {}
 
     @abstractmethod
     def begin(self, stop: int) -> None:
-        """Make ready to walk up to node number `stop` of the segment."""
+        """Prepare the steps up to node number `stop` of the segment."""
 
     @abstractmethod
     def waiting(self) -> Tensor:
-        """Rows that have not reached the stop, (B,)."""
+        """The rows that have not reached the stop, (B,)."""
 
     @abstractmethod
     def attempt(self, rows: Tensor) -> Tensor:
-        """Try a step of each of these rows; its error in units of the tolerance, (n,)."""
+        """Try a step for each of these rows; returns errors in units of the tolerance, (n,)."""
 
     @abstractmethod
     def resolve(self, rows: Tensor, live: Tensor, error: Tensor) -> Tensor:
-        """Move the rows on whose error is at most 1, and set the next step of all.
+        """Advance the rows with an error of at most 1, and set the next step of all rows.
 
-        Of the rows tried only those of the mask `live` count. Returns a mask of the rows tried:
-        those whose next step cannot be made any shorter.
+        Only the rows of the mask `live` are considered. Returns the mask of the rows whose next
+        step cannot be made shorter.
         """
 
     @abstractmethod
     def replace(self, x: Tensor) -> None:
-        """Go on from other states."""
+        """Replace the states."""
 
     @final
     def run(self, stop: int, max_nfe: int, compact: bool) -> None:
-        """The loop: attempt, accept or reject, choose the next step, until all are there."""
+        """Attempt, accept or reject, and choose the next steps, until all rows reach the stop."""
         tally, finite = self.tally, torch.ones_like(self.tally.budget)
         everyone = torch.arange(len(self.y), device="cpu")
         self.begin(stop)
@@ -143,7 +143,7 @@ class Track:
 
     @final
     def _refuse(self, bad: Tensor) -> None:
-        """Raise if a row is given up on with a step that is not finite."""
+        """Raise an error if a row is stopped at a step that is not finite."""
         if bool(bad.any()):
             row = int(bad.nonzero()[0])
             where = f"finite scores just past t = {float(self.times[row]):.6g}"
@@ -155,10 +155,10 @@ class AdaptiveSolver(Solver):
     """A solver that chooses the steps of each sample by an estimate of the local error.
 
     Attributes:
-        rtol, atol: tolerances of a step.
-        max_nfe: calls that a sample may use.
-        compact: call the network for the samples on their way alone.
-        starts_in_noise: whether its own variable is finite where alpha = 0.
+        rtol, atol: the tolerances of a step.
+        max_nfe: the largest number of calls of a sample.
+        compact: call the network only for the samples that are not finished.
+        starts_in_noise: whether the variable of the scheme is finite at alpha = 0.
     """
 
     rtol: float
@@ -208,7 +208,7 @@ class AdaptiveSolver(Solver):
         return x
 
     def lands(self, keep_path: bool, hooked: bool) -> bool:
-        """Whether the samples stop at every node of the grid, or at its end alone."""
+        """Whether the samples stop at every node of the grid, or only at its end."""
         return keep_path or hooked
 
     def _walk(self, track: Track, segment: tuple[float, ...], on_step: OnStep | None) -> None:
@@ -229,7 +229,7 @@ class AdaptiveSolver(Solver):
 
 
 def _held(path: Tensor, x: Tensor, alive: Tensor) -> Tensor:
-    """The path with the last state of a sample that was stopped at the nodes it never reached."""
+    """Fill the path with the last state of a sample at the nodes that the sample did not reach."""
     if bool(alive.all()):
         return path
     stopped = expand(~alive.to(x.device), x) & torch.isnan(path)
@@ -237,21 +237,21 @@ def _held(path: Tensor, x: Tensor, alive: Tensor) -> Tensor:
 
 
 def check_control(solver: AdaptiveSolver, least_nfe: int) -> None:
-    """Raise unless tolerances, budget and `compact` of a solver make sense."""
+    """Raise an error unless tolerances, budget and `compact` of a solver are valid."""
     positive("rtol", solver.rtol, "a relative tolerance such as 1e-5")
     positive("atol", solver.atol, "an absolute tolerance such as 1e-5")
     if positive_int("max_nfe", solver.max_nfe) < least_nfe:
-        remedy = "a single attempt takes that many calls"
+        remedy = "a single attempt makes that many calls"
         raise fail("max_nfe", f"at least {least_nfe}", solver.max_nfe, remedy)
     if not isinstance(solver.compact, bool):
         raise wrong_type("compact", "True or False", solver.compact, "pass a bool")
 
 
 def error_norm(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
-    """RMS over each sample's entries of error / (atol + rtol max(|before|, |after|)).
+    """RMS of error / (atol + rtol max(|before|, |after|)) over the entries of each sample.
 
-    (B, *D) -> (B,) in float64 on the CPU: infinite where an entry is not finite. One sample's
-    norm knows nothing of the others'.
+    (B, *D) -> (B,) in float64 on the CPU, infinite if an entry is not finite. The norm of a sample
+    does not depend on the other samples.
     """
     scale = torch.maximum(before.abs(), after.abs()).mul_(rtol).add_(atol)
     norm = (error / scale).flatten(1).square().mean(1).sqrt()

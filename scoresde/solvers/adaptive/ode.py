@@ -1,4 +1,4 @@
-"""Adaptive Runge-Kutta along the probability flow, in the angle of the schedule."""
+"""Adaptive Runge-Kutta solver of the probability flow, in the angle of the schedule."""
 
 from __future__ import annotations
 
@@ -30,56 +30,54 @@ from scoresde.solvers.run import Tally
 __all__ = ["AdaptiveODE", "Angle", "Dense", "Flow"]
 
 _LEAST_ANGLE = 1e-4
-"""The shortest first step that is ever needed, for segments that start without any noise."""
+"""The length of the shortest first step, for segments that start without noise."""
 
 
 @final
 @dataclass(frozen=True)
 class AdaptiveODE(AdaptiveSolver):
-    """An embedded Runge-Kutta pair along the probability flow, with steps for each sample.
+    """An embedded Runge-Kutta pair for the probability flow, with own steps for each sample.
 
-    It walks in the angle u = atan(sigma / (s alpha)), where s = sigma_data, with the state
-    y = x / m, m^2 = s^2 alpha^2 + sigma^2. Since y = cos(u) x_0 / s + sin(u) eps,
+    The integration variable is the angle u = atan(sigma / (s alpha)), where s = sigma_data, with
+    the state y = x / m, m^2 = s^2 alpha^2 + sigma^2. Since y = cos(u) x_0 / s + sin(u) eps,
 
         dy/du = cos(u) eps - sin(u) x_0 / s
 
-    under every affine SDE: minus the F that a network with EDM's preconditioning is trained to
-    be, of unit size and smooth from the noise to the data (for Gaussian data of standard
-    deviation s it is zero). A step is accepted if the RMS over a sample's own entries of
-    error / (atol + rtol |y|) is at most 1, so a sample's result does not depend on its batch
-    mates; samples that have arrived stay in the batch, unless `compact`. PI control of the step
-    (Gustafsson 1991). The time grid's interior nodes cost nothing: `keep_path` reads them off
-    the continuous extension. With `on_step`, which may change the state, each sample lands on
-    each.
+    under every affine SDE. This is minus the output F of a network with EDM's preconditioning, of
+    unit size and smooth from the noise to the data (for Gaussian data of standard deviation s it
+    is zero). A step is accepted if the RMS of error / (atol + rtol |y|) over the entries of the
+    sample is at most 1, so a sample does not depend on the others of its batch; finished samples
+    stay in the batch, unless `compact`. The step size has PI control (Gustafsson 1991). Interior
+    nodes of the time grid cost no calls: `keep_path` takes them from the continuous extension.
+    With `on_step`, which may change the state, each sample stops at each node.
 
     The tolerances are those of a step. Over a solve the errors of the steps add up, and the flow
-    carries them on: down to the data it shrinks them within a mode and enlarges them where modes
-    part. Running up from the data, the first step is no longer than the angle of the start, which
-    is the scale of the finest structure there can be, unless a call at its end shows that there
-    is none.
+    propagates them: towards the data it shrinks them within a mode and enlarges them where modes
+    separate. On the way up from the data, the first step is at most the angle of the start, which
+    is the scale of the finest possible structure, unless a call at the end of a longer step finds
+    no such structure.
 
-    `Solution.nfe` counts network evaluations of batched calls: those of the slowest sample, and a
-    few more where first steps differ, with compact=False as well as True. `Solution.stats` has,
-    per sample, (B,): accepted, rejected (steps), nfe (network evaluations: a guided model may
-    take two for a prediction), t (the time reached), budget and underflow (whether it was
-    stopped, and why). `Solution.status` is "done"; "budget" if a sample would have needed more
-    than max_nfe evaluations; "underflow" if a tolerance could not be met with any step. Such
-    samples keep the state that they had at t; `ReverseSampler.sample` raises `Unfinished` for
-    them, `solve` warns.
+    `Solution.nfe` counts the network evaluations of batched calls, with compact=False as well as
+    True: those of the slowest sample, and a few more if first steps differ. `Solution.stats` has,
+    per sample, (B,): accepted, rejected (steps), nfe (network evaluations, of which a guided model
+    may need two for a prediction), t (the last time), budget and underflow (whether the sample was
+    stopped for this reason). `Solution.status` is "done"; "budget" if a sample would have needed
+    more than max_nfe evaluations; "underflow" if no step met the tolerance. Such samples keep
+    their state at t; `ReverseSampler.sample` raises `Unfinished` for them, `solve` warns.
 
     Args:
         pair: "dopri5", order 5(4), or "bosh3", order 3(2), for loose tolerances.
-        rtol, atol: relative and absolute tolerance of a step, in units of y.
-        sigma_data: s, about the scale of the data's finer structure; results agree for any
-            value to the tolerance, at other costs.
-        max_nfe: network evaluations that a sample may use.
-        compact: call the network for the samples on their way alone: less work, equal to
-            rounding, where a network's rounding depends on the batch size.
-        dense: give `stats["dense"]`, the flow at all times between (see `Dense`).
+        rtol, atol: the relative and absolute tolerance of a step, in units of y.
+        sigma_data: s, about the scale of the finer structure of the data; other values change the
+            cost, and the results only within the tolerance.
+        max_nfe: the largest number of network evaluations of a sample.
+        compact: call the network only for the samples that are not finished. This is less work;
+            the results are equal up to rounding, which may depend on the batch size.
+        dense: add `stats["dense"]`, the flow at all times in between (see `Dense`).
 
     Raises:
-        ValueError: the scores are not finite however short the step; the message names the time.
-            A tolerance below the rounding of the state's dtype.
+        ValueError: the scores are not finite for any step size (the message names the time), or a
+            tolerance is below the rounding error of the dtype of the state.
 
     Example:
         >>> from scoresde import VPSDE, ReverseSampler
@@ -128,7 +126,7 @@ class AdaptiveODE(AdaptiveSolver):
 @final
 @dataclass(frozen=True)
 class Angle:
-    """The clock u = atan(sigma / (s alpha)), which runs from 0 (data) to pi/2 (noise)."""
+    """The integration variable u = atan(sigma / (s alpha)), from 0 (data) to pi/2 (noise)."""
 
     sde: AffineSDE
     s: float
@@ -141,7 +139,7 @@ class Angle:
         return ((self.s * node.alpha) ** 2 + node.sigma**2) ** 0.5
 
     def times(self, u: Tensor, ends: dict[float, float]) -> Tensor:
-        """Times of angles, (B,) in float64; those of nodes as they are, without rounding."""
+        """The times of angles, (B,) in float64; those of nodes are exact, without rounding."""
         t = self.sde.time_of(-torch.log(self.s * torch.tan(u)))
         t = t.clamp(min(ends.values()), max(ends.values()))
         for angle, time in ends.items():
@@ -151,13 +149,13 @@ class Angle:
 
 @final
 class Dense:
-    """The probability flow between the ends of a solve, by the pair's continuous extension.
+    """The probability flow between the ends of a solve, by the continuous extension of the pair.
 
-    Its error is of the order of the solve's tolerance. Called with a time, it gives the states
-    x: (B, *D) there.
+    Its error is of the order of the tolerance of the solve. Call it with a time to get the states,
+    (B, *D).
 
     Raises:
-        ValueError: a time outside the segment, or one that a sample, stopped early, never reached.
+        ValueError: the time is outside the segment, or a sample was stopped before it.
     """
 
     def __init__(self, angle: Angle, segment: tuple[float, ...], y: Tensor) -> None:
@@ -166,7 +164,7 @@ class Dense:
         self._pieces: list[tuple[Tensor, Tensor, Tensor, list[Tensor]]] = []
 
     def add(self, rows: Tensor, u: Tensor, h: Tensor, terms: list[Tensor]) -> None:
-        """One accepted step of some rows: y(theta) = sum_j terms[j] theta^j."""
+        """Add an accepted step of some rows: y(theta) = sum_j terms[j] theta^j."""
         self._pieces.append((rows, u, h, terms))
 
     def __call__(self, t: float) -> Tensor:
@@ -184,7 +182,7 @@ class Dense:
 
 
 def read(out: Tensor, rows: Tensor, theta: Tensor, terms: list[Tensor]) -> Tensor:
-    """`out` with the polynomial's values at the rows whose theta lies in [0, 1]."""
+    """Return `out` with the values of the polynomial in the rows with theta in [0, 1]."""
     inside = (theta >= 0.0) & (theta <= 1.0)
     if not bool(inside.any()):
         return out
@@ -198,7 +196,7 @@ def read(out: Tensor, rows: Tensor, theta: Tensor, terms: list[Tensor]) -> Tenso
 
 @dataclass(eq=False)
 class Flow(Track):
-    """Samples on the probability flow: y, its slope, the angle and the next step of each."""
+    """The samples on the probability flow: y, its slope, the angle and the next step of each."""
 
     solver: AdaptiveODE
     angle: Angle
@@ -280,7 +278,7 @@ class Flow(Track):
         self._renew()
 
     def _renew(self) -> None:
-        """The slope at the states as they are, for all rows."""
+        """Compute the slope at the current states, for all rows."""
         rows = torch.arange(len(self.y), device="cpu")
         self.slope = self._slope(self.u, self.y, rows)
         self.tally.nfe += self.caller.last * self.tally.alive
@@ -289,14 +287,14 @@ class Flow(Track):
 
     @torch.no_grad()
     def _first_steps(self) -> Tensor:
-        """The first steps, before anything is known of an error, (B,).
+        """The first steps, (B,), which are chosen without an error estimate.
 
-        The pair's error estimate hardly looks at the slope at the start: a first step over
-        structure of the data that lies just beyond it would seem exact. Running down, a step of
-        at most `Pair.first` |y| / |dy/du| passes over little. Running up, no structure is finer
-        than the angle u of the start, since the noise there has smoothed it, so a step of that
-        length passes over none. A longer one is taken where one more call at its end finds the
-        score of y unchanged (see `_look`); where it does not, a shorter one is looked at.
+        The error estimate of the pair gives little weight to the slope at the start, so a first
+        step over structure of the data close to the start would seem exact. Running down, a step
+        of at most `Pair.first` |y| / |dy/du| skips little. Running up, no structure is finer than
+        the angle u of the start, since the noise there has smoothed it, so a step of that length
+        skips none. A longer step is taken if one more call at its end finds the score of y
+        unchanged (see `_look`); otherwise a shorter step is tested.
         """
         solver, pair = self.solver, self.pair
         start, end = (self.angle.of(t) for t in (self.segment[0], self.segment[-1]))
@@ -308,7 +306,7 @@ class Flow(Track):
             return (pair.first / turn).clamp(_LEAST_ANGLE, longest)
         longest = min(longest, end - start)
         least = min(longest, max(start, _LEAST_ANGLE))
-        # without noise at the start the slope does not tell the score, which has nothing to change
+        # without noise at the start the slope does not determine the score
         step = torch.full_like(self.u, longest if start > 0.0 else least)
         doubtful = (step > least) & self.tally.alive
         while True:
@@ -322,10 +320,11 @@ class Flow(Track):
             doubtful = doubtful & (factor < 1.0) & (step > least)
 
     def _look(self, doubtful: Tensor, step: Tensor) -> Tensor:
-        """Factors by which first steps up must be shorter, (B,), by one call at their ends.
+        """The factors, (B,), by which to shorten first steps up, from one call at their ends.
 
-        From data of one scale tau the score of y falls to a share tau^2 / (tau^2 + h^2) over a
-        step h, so a step that changes it by less than half is no longer than the data's scale.
+        For data of one scale tau the score of y falls to the fraction tau^2 / (tau^2 + h^2) over a
+        step h, so a step that changes it by less than half is not longer than the scale of the
+        data.
         """
         rows = torch.arange(len(self.y), device="cpu")
         if self.solver.compact:
@@ -399,7 +398,7 @@ class Flow(Track):
         grow = torch.where(self.after_rejection[rows], 1.0, 10.0)
         up = (factor * self.last_error[rows] ** b).clamp_min(0.2).minimum(grow)
         size = h.abs() * torch.where(ok, up, factor.clamp(0.1, 0.9))
-        # a step cut short by the stop says nothing against the longer one that was due
+        # a step shortened by the stop is no reason to shorten the next step
         size = torch.where(ok, size.maximum(self.h[rows] * (h.abs() < self.h[rows])), size)
         self.h[rows] = torch.where(live, size, self.h[rows])
         self.last_error[rows] = torch.where(ok, error.clamp_min(1e-4), self.last_error[rows])
@@ -407,10 +406,10 @@ class Flow(Track):
         return self.h[rows] < 32.0 * torch.finfo(torch.float64).eps * self.u[rows]
 
     def _remember(self, rows: Tensor, taken: Tensor, h: Tensor, slopes: list[Tensor]) -> None:
-        """The continuous extension of the steps taken: for dense output, and for the path.
+        """Store the continuous extension of accepted steps for dense output and for the path.
 
-        Of rows whose step is rejected, `taken` is NaN; they are worked out and not used, so that
-        a row's place among the others, and with it its rounding, depends on none of them.
+        For rows with a rejected step `taken` is NaN. They are computed and not used, so that the
+        position of a row in the batch, and so its rounding, does not depend on the other rows.
         """
         if self.dense is None and self.path is None:
             return

@@ -1,4 +1,4 @@
-"""An adaptive solver of the reverse SDE whose rejected steps keep the noise they revealed."""
+"""An adaptive solver of the reverse SDE that keeps the noise of rejected steps."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ __all__ = ["AdaptiveSDE"]
 @final
 @dataclass(frozen=True)
 class AdaptiveSDE(AdaptiveSolver):
-    """SRA1 in the SNR clock with steps for each sample, and a Brownian path that is never redrawn.
+    """SRA1 in the SNR with own steps for each sample, and a Brownian path that is never redrawn.
 
     In c = e^(2 lambda) and u = x alpha / sigma^2 the reverse SDE is du = x_0hat dc + dB. A step
     is that of `SRA1`; its error is estimated by the distance to the ancestral step (exponential
     Euler-Maruyama) under the same noise, 2/3 alpha_t (1 - e^(-2h)) (m_u - m_s), as an RMS over
-    the sample's own entries in units of atol + rtol |x|, all divided by
+    the entries of the sample in units of atol + rtol |x|, all divided by
     sqrt(sigma_data^2 alpha^2 + sigma^2).
 
-    A step is accepted or rejected after a look at its noise. Drawing that noise anew would
-    favour small noise, hence bias the samples, as Gotta Go Fast does (Jolicoeur-Martineau et al.
+    Whether a step is accepted depends on its noise. If a rejected step drew new noise, small noise
+    would be favoured and the samples biased, as with Gotta Go Fast (Jolicoeur-Martineau et al.
     2021, arXiv 2105.14080, alg. 1). Here steps are the intervals of a binary tree, whose
     increments and space-time Levy areas are fixed by (seed, sample, interval): a rejected
-    interval is split by a Brownian bridge, its remainder is kept for the steps that follow, and
-    the path keeps the law of a Brownian motion whatever is rejected (see `DyadicPath`). A
-    sample does not depend on its batch mates.
+    interval is split by a Brownian bridge, its remainder is kept for the following steps, and the
+    path has the distribution of a Brownian motion whatever is rejected (see `DyadicPath`). A
+    sample does not depend on the others of its batch.
 
-    The tree's upper levels are those of the grid, so that a long step passes many of its nodes;
-    `keep_path` and `on_step` make every sample stop at each. For `Solution.nfe`, `stats` and
-    `status` see `AdaptiveODE`.
+    The upper levels of the tree are those of the grid, so that a long step covers many of its
+    nodes; with `keep_path` or `on_step` every sample stops at each node. For `Solution.nfe`,
+    `stats` and `status` see `AdaptiveODE`.
 
     Args:
-        rtol, atol: relative and absolute tolerance of a step.
-        sigma_data: about the scale of the data's finer structure.
-        max_nfe: calls that a sample may use.
-        compact: call the network for the samples on their way alone.
+        rtol, atol: the relative and absolute tolerance of a step.
+        sigma_data: about the scale of the finer structure of the data.
+        max_nfe: the largest number of calls of a sample.
+        compact: call the network only for the samples that are not finished.
 
     Raises:
-        ValueError: eta is not 1; the grid ends where sigma = 0; the scores are not finite
-            however short the step.
-        TypeError: noise that is not `Independent`.
+        ValueError: eta is not 1; the grid ends at sigma = 0; the scores are not finite for any
+            step size.
+        TypeError: the noise is not `Independent`.
 
     Example:
         >>> from scoresde import VPSDE, ReverseSampler
@@ -100,7 +100,7 @@ class AdaptiveSDE(AdaptiveSolver):
     def track(
         self, caller: Caller, x: Tensor, segment: tuple[float, ...], tally: Tally, noise: Noise
     ) -> Track:
-        remedy = "its bridges are made of independent normals: pass noise='independent'"
+        remedy = "its bridges need independent normals: pass noise='independent'"
         instance("noise", noise, Independent, remedy)
         tree = DyadicPath(caller.process.sde, segment, noise, x)  # type: ignore[arg-type]
         return _Walk.start(self, tree, caller, x, tally)
@@ -109,7 +109,7 @@ class AdaptiveSDE(AdaptiveSolver):
 @final
 @dataclass(eq=False)
 class _Walk(Track):
-    """Samples on the reverse SDE: y is x itself, with the position and level of the next step."""
+    """The samples on the reverse SDE, with y = x and the position and level of the next step."""
 
     solver: AdaptiveSDE
     tree: DyadicPath
@@ -178,7 +178,7 @@ class _Walk(Track):
         return self.caller.predict(node, x, rows).x0
 
     def _fit(self) -> None:
-        """Shorten the steps that would pass the stop; the end of the segment cuts them off."""
+        """Shorten the steps that would pass the stop."""
         if self.stop < self.tree.end:
             waiting = self.waiting()
             while bool((over := waiting & (self._after() > self.stop)).any()):
@@ -209,12 +209,13 @@ class _Walk(Track):
         rtol, atol = self.solver.rtol, self.solver.atol
         error = error_norm(error / size, x / before, new / size, rtol, atol)
         self.trial = end, new
-        return self._ask_ahead(rows, waiting[rows] & (error <= 1.0), error)
+        return self._predict_ahead(rows, waiting[rows] & (error <= 1.0), error)
 
-    def _ask_ahead(self, rows: Tensor, good: Tensor, error: Tensor) -> Tensor:
-        """x_0hat where the good steps lead: a place without a finite one is no place to go.
+    def _predict_ahead(self, rows: Tensor, good: Tensor, error: Tensor) -> Tensor:
+        """Evaluate x_0hat at the ends of accepted steps; a value that is not finite rejects the
+        step.
 
-        At the end of the segment nobody asks.
+        At the end of the segment it is not evaluated.
         """
         end, new = self.trial
         on = good & (end < self.tree.end)
@@ -254,18 +255,18 @@ class _Walk(Track):
         return self.level[rows] >= self.tree.levels
 
     def _next_levels(self, rows: Tensor, live: Tensor, ok: Tensor, error: Tensor) -> None:
-        """The next step in powers of two: 0.9 h error^(-2/3), for an error of order h^1.5.
+        """Set the next step, in powers of two: 0.9 h error^(-2/3), for an error of order h^1.5.
 
-        An estimate made of one draw is small now and then by chance, the more so the fewer
-        entries a sample has. So a step is doubled at most, and only if the last estimate, for
-        a step scaled to this one's length, agrees.
+        An estimate from one draw is sometimes small by chance, more often if a sample has few
+        entries. So a step is at most doubled, and only if the last estimate, scaled to the length
+        of this step, allows it too.
         """
         wish = 0.9 * error.clamp(1e-6, 1e6).maximum(self.last_error[rows]) ** (-2.0 / 3.0)
         level, ticks = self.level[rows], self.ticks[rows]
         wider = torch.ones_like(level) << (self.tree.levels - level + 1)
         rise = ok & (wish >= 2.0) & (level > 0) & (ticks % wider == 0)
         fall = live & ~ok
-        # error ~ h^1.5: what was estimated for this step says as much of one half or twice as long
+        # error ~ h^1.5: scale the estimate to a step of half or twice the length
         scale = torch.where(rise, 2.0**1.5, torch.where(fall, 0.5**1.5, 1.0))
         known = torch.where(torch.isfinite(error), error, self.last_error[rows])
         self.last_error[rows] = torch.where(live, known * scale, self.last_error[rows])
@@ -274,6 +275,6 @@ class _Walk(Track):
 
 
 def _exact(now: Node, nxt: Node, h: Tensor, x: Tensor) -> tuple[Scalar, Scalar, Scalar]:
-    """The exact step over h in lambda, one for each sample: `ancestral` with columns."""
+    """The `ancestral` coefficients of steps h in lambda, one for each sample, as columns."""
     decay, fresh = torch.exp(-h), -torch.expm1(-2.0 * h)
     return ancestral(now, nxt, expand(decay.to(x), x), expand(fresh.to(x), x))

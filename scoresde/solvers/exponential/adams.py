@@ -1,4 +1,4 @@
-"""Exponential integrators: exact in the linear part, in the variable of the log-SNR."""
+"""Exponential integrators, which are exact in the linear part, with the log-SNR as variable."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Term: TypeAlias = tuple[Scalar, Tensor]
 @final
 @dataclass(frozen=True)
 class Adams(StepSolver[ReverseSDE, Row, Term]):
-    """Exponential Adams: a prediction interpolated through past nodes, integrated exactly.
+    """Exponential Adams: the prediction is interpolated through past nodes and integrated exactly.
 
-    The engine of the multistep solvers. With h the step in lambda, k = eta^2 and the
-    parametrisation "x0": x_t = sigma_t/sigma_s e^(-k h) x_s + alpha_t int (1 + k) e^(-(1 +
-    k)(lambda_t - lambda)) x_0hat dlambda + sigma_t sqrt(1 - e^(-2 k h)) z, x_0hat interpolated at
-    `order` past nodes; a `corrector` of c nodes (the new one among them) mends the state at the
-    next step, for which
-    the prediction is made anyway: one network call a step. The first steps use what they have.
+    This is the implementation of the multistep solvers. With h the step in lambda, k = eta^2 and
+    the parametrisation "x0": x_t = sigma_t/sigma_s e^(-k h) x_s + alpha_t int (1 + k) e^(-(1 +
+    k)(lambda_t - lambda)) x_0hat dlambda + sigma_t sqrt(1 - e^(-2 k h)) z, where x_0hat is
+    interpolated through `order` past nodes. A `corrector` through c nodes, the new one among them,
+    corrects the state at the start of the next step, whose prediction it reuses, so that a step
+    makes one network call. The first steps use the predictions available.
 
     | name | Adams |
     | --- | --- |
@@ -63,15 +63,16 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
     (arXiv 2302.04867), Xue et al. 2023 (arXiv 2309.05019), Zhang and Chen 2023 (arXiv 2204.13902).
 
     Args:
-        order: nodes of the predictor, 1 to 5.
-        corrector: nodes of the corrector, 2 to 6, or 0 for none.
+        order: the number of nodes of the predictor, 1 to 5.
+        corrector: the number of nodes of the corrector, 2 to 6, or 0 for none.
         parametrisation: the coordinate that is interpolated: "x0", "eps", "v" or "flow" (eps -
             x_0).
-        variable: in which: "log_snr", "rho" (sigma / alpha), "t" or "flow" (sigma / (alpha +
-            sigma)).
-        variant: "exact", or a paper's weights: "midpoint", "bh1", "bh2", "reference", "ipndm".
-        lower_final: one order less for each step that is left, as few steps may want; with many
-            the one last step of order 1 makes the whole of order 2.
+        variable: the variable of the interpolation: "log_snr", "rho" (sigma / alpha), "t" or
+            "flow" (sigma / (alpha + sigma)).
+        variant: "exact", or the weights of a paper: "midpoint", "bh1", "bh2", "reference",
+            "ipndm".
+        lower_final: lower the order to the number of remaining steps, which can help with few
+            steps; with many steps the last step of order 1 reduces the global order to 2.
     """
 
     order: int = 1
@@ -86,10 +87,10 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
     def __post_init__(self) -> None:
         most = 4 if self.variant == "ipndm" else _MOST
         if positive_int("order", self.order) > most:
-            remedy = "higher orders are unstable at the step sizes in use"
+            remedy = "higher orders are unstable at usual step sizes"
             raise fail("order", f"an integer from 1 to {most}", self.order, remedy)
         if self.corrector not in (0, *range(2, _MOST + 2)):
-            remedy = "order + 1 is the usual one, as in UniPC"
+            remedy = "order + 1 is usual, as in UniPC"
             raise fail(
                 "corrector", f"0 or an integer from 2 to {_MOST + 1}", self.corrector, remedy
             )
@@ -125,7 +126,9 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
         state_coef, weights, noise_std = row
         prediction = process.predict(now, x)
         fresh = [(noise_std, noise.normal(x, now, nxt))] if noise_std else []
-        if self.order == 1 and not self.corrector:  # no later step reads it: three passes over x
+        if (
+            self.order == 1 and not self.corrector
+        ):  # no later step reads the prediction: three passes over x
             return prediction.mix(state_coef, self.parametrisation, weights[0], *fresh), ()
         known = (prediction.scaled(self.parametrisation), *past)
         terms = [(w * c, m) for w, (c, m) in zip(weights, known, strict=False)]
@@ -133,5 +136,5 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
 
     @cached_property
     def _past(self) -> int:
-        """The number of predictions that the next step reads beside its own."""
+        """The number of past predictions that the next step reads."""
         return depth(self.order, self.corrector) - 1

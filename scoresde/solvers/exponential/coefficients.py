@@ -1,14 +1,15 @@
 """Coefficients of exponential Adams methods, derived.
 
 **Problem.** In lambda, the log-SNR, and with k = eta^2, the reverse process of the coordinate x_0
-is dx = [-(dlog sigma) - k] x dlambda + alpha (1 + k) x_0hat dlambda + noise. It is linear in x
-once x_0hat is a function of lambda alone, and so it is in every coordinate m of the prediction:
-x_0, eps, v or eps - x_0.
+is dx = [-(dlog sigma) - k] x dlambda + alpha (1 + k) x_0hat dlambda + noise. If
+x_0hat is a function of lambda alone this is linear in x, and so it is for every coordinate m of
+the
+prediction: x_0, eps, v or eps - x_0.
 
 **Integral.** So a step from s to t is, without approximation,
 x_t = state_coef x_s + int K(lambda) m(lambda) dlambda + noise_std z. For x_0, with h the step,
 state_coef = sigma_t/sigma_s e^(-k h), K = alpha_t (1 + k) e^(-(1 + k)(lambda_t - lambda)) and
-noise_std = sigma_t sqrt(1 - e^(-2 k h)): the exact posterior's.
+noise_std = sigma_t sqrt(1 - e^(-2 k h)), as in the exact posterior.
 
 **Interpolation.** m is replaced by the polynomial through its values at past nodes, in one of the
 `VARIABLES`. Its Lagrange basis L_j turns the integral into a sum, int K m = sum_j w_j m_j with
@@ -29,9 +30,9 @@ x_t = sigma_t/sigma_s x_s - alpha_t (e^(-h) - 1) D:
 >>> all(abs(x - y) < 1e-14 for x, y in zip(by_hand, (row.state_coef, *row.weights)))
 True
 
-All is relative to the step, in float64; in absolute lambda the weights lose digits by
-cancellation. On nodes of floats this is numpy; on nodes of 0-dim tensors the same lines are
-torch's, and the rows can be differentiated with respect to the nodes.
+All integrals are relative to the step, in float64; in absolute lambda the weights would lose
+digits by cancellation. Nodes of floats are computed with numpy; nodes of 0-dim tensors with torch
+by the same lines, and the rows are then differentiable with respect to the nodes.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ __all__ = [
 ]
 
 Array: TypeAlias = Any
-"""float64: of numpy along a grid of floats, of torch along one of tensors."""
+"""A float64 array of numpy for nodes of floats, and of torch for nodes of tensors."""
 
 
 class Row(NamedTuple):
@@ -69,7 +70,7 @@ class Row(NamedTuple):
 
     Attributes:
         state_coef: the factor of the state.
-        weights: of the predictions, newest first.
+        weights: the factors of the predictions, newest first.
         noise_std: the standard deviation of the fresh noise.
     """
 
@@ -97,7 +98,7 @@ class Scheme(Protocol):
 
 @cache
 def _gauss() -> tuple[Any, Any, Any]:
-    """Gauss points p and weights of [0, 1], and S with (S f)_q = int_{p_q}^1 f."""
+    """Gauss points p and weights on [0, 1], and S with (S f)_q = int_{p_q}^1 f."""
     from numpy.polynomial import legendre
 
     y, weights = legendre.leggauss(32)
@@ -110,10 +111,10 @@ class Segment:
     """The nodes of a segment as arrays, and the stochasticity on its steps.
 
     Attributes:
-        xp: numpy, or torch where the fields of the nodes are 0-dim tensors.
-        t, alpha, sigma, log_snr: at the nodes, (N + 1,).
+        xp: numpy, or torch if the fields of the nodes are 0-dim tensors.
+        t, alpha, sigma, log_snr: the values at the nodes, (N + 1,).
         share: the Gauss points of [0, 1], (Q,).
-        h: steps in lambda, (N,); negative ones lead to noise.
+        h: the steps in lambda, (N,), negative towards noise.
         ahead: lambda_t - lambda at the Gauss points of each step, (N, Q).
         k: eta^2 at the Gauss points, (N, Q).
     """
@@ -155,7 +156,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Parametrisation:
-    """How one coordinate of the prediction drives the state over the steps of a segment.
+    """The dependence of the state on one coordinate of the prediction over the steps of a segment.
 
     Attributes:
         state_coef: the factor of the state, (N,).
@@ -242,7 +243,7 @@ PARAMETRISATIONS: dict[str, Parametrisation] = {
         unit=lambda g: g.xp.ones_like(g.t),
     ),
 }
-"""The coordinate that is interpolated; with x0 the step's noise is that of the exact posterior."""
+"""The coordinates to interpolate; with x0 the noise of a step is that of the exact posterior."""
 
 VARIABLES: dict[str, Callable[[Segment, Array], Array]] = {
     "log_snr": lambda g, lam: lam,
@@ -250,14 +251,14 @@ VARIABLES: dict[str, Callable[[Segment, Array], Array]] = {
     "t": lambda g, lam: g.time_of(lam),
     "flow": lambda g, lam: 1.0 / (1.0 + g.xp.exp(lam)),
 }
-"""The variable in which it is interpolated by a polynomial, as a function of lambda."""
+"""The variables of the interpolating polynomial, as functions of lambda."""
 
 _SHIFTS = {"log_snr": 1.0, "rho": 1.0}
-"""Variables that a shift of lambda only scales: counted from the start of the step, so that
-nothing cancels."""
+"""Variables that a shift of lambda only scales; they are relative to the start of the step, so
+that no digits cancel."""
 
 VARIANTS = ("exact", "midpoint", "bh1", "bh2", "reference", "ipndm")
-"""Weights: exact integrals, or those that a paper or its code has in their place."""
+"""The variants of the weights: exact integrals, or the approximations of a paper or its code."""
 
 _IPNDM = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
@@ -319,7 +320,7 @@ class _Weights:
         return self.integrals(i, i[:, None] + 1 - np.arange(q))
 
     def _slope(self, i: Any) -> Array:
-        """B(h)/2, the papers' factor of a difference in place of its integral."""
+        """B(h)/2, the factor that papers use in place of the integral of a difference."""
         segment = self.segment
         size = segment.h * self.at_end if self.variant == "bh1" else segment.whole(self.density)
         half: Array = size[i] / 2
@@ -334,16 +335,16 @@ def _ramped(first: int, steps: int, most: int) -> list[tuple[Any, int]]:
 
 
 def depth(order: int, corrector: int) -> int:
-    """How many predictions a step combines, the newest included."""
+    """The number of predictions that a step combines, the newest included."""
     return max(order + 1, corrector) if corrector else order
 
 
 def table(segment: Segment, scheme: Scheme) -> tuple[Row, ...]:
-    """The rows of a segment, one a step.
+    """Compute the rows of a segment, one per step.
 
-    With a corrector the state that comes in is first moved by (corrector - predictor) weights of
-    the step before, in which the state before that and the noise cancel; both updates are then
-    one linear combination (the PEC mode of SA-Solver and UniPC, one network call a step).
+    With a corrector a step first adds to its state the (corrector - predictor) weights of the step
+    before, in which the earlier state and the noise cancel. Correction and step are then one
+    linear combination (the PEC mode of SA-Solver and UniPC, with one network call a step).
     """
     parametrisation, n = PARAMETRISATIONS[scheme.parametrisation], len(segment.h)
     m, order, corrector = segment.xp, scheme.order, scheme.corrector
