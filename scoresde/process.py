@@ -31,8 +31,7 @@ def eta_value(eta: Eta, t: float) -> float:
 
 
 class Process(ABC):
-    """A process to integrate: the drift as pairs (coefficient, tensor), and the diffusion
-    coefficient.
+    """A process to integrate: its drift, as pairs (coefficient, tensor), and its diffusion.
 
     Attributes:
         sde: the forward SDE.

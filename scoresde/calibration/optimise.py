@@ -1,7 +1,7 @@
-"""Where the nodes of a grid go: even local errors, a shortest path, descent on endpoint errors.
+"""Placement of nodes: equal local errors, a shortest path, or descent on endpoint errors.
 
-Everything here lives in lambda = log(alpha / sigma), on the probability flow, and knows of a model
-what its trajectories tell.
+Everything here is in lambda = log(alpha / sigma) on the probability flow, and uses the model only
+through its trajectories.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ __all__ = [
     "warp",
 ]
 
-_LEAST = 1e-3  # of the mean step: no step is shorter, so nodes never meet
+_LEAST = 1e-3  # of the mean step: the shortest step, so that nodes stay apart
 _FLOOR = 1e-3  # of the mean density
-_FLAT = 0.1  # a slope that makes no difference, in logarithms of error and of steps
-_PATIENCE = 5  # steps in a row that gain nothing
-_SOFT = 0.3  # of the error at the start: below it a smaller one counts for little
+_FLAT = 0.1  # a negligible slope, in logarithms of error and of steps
+_PATIENCE = 5  # the number of steps in a row without improvement
+_SOFT = 0.3  # of the error at the start: errors below it get little weight
 
 
 def local_error(path: Path, solver: Adams) -> tuple[Array, Array]:
-    """The constant c(lambda) of the solver's local error c h^(q + 1), and where it is known.
+    """The constant c(lambda) of the solver's local error c h^(q + 1), and its values of lambda.
 
-    One step leaves the integral of K(lambda) (m - p), with m the coordinate that the solver
-    interpolates and p the polynomial through q nodes: |K| |d^q m| h^(q + 1) up to a number. The
-    derivative is that in the solver's variable, by divided differences along the path; the norm is
-    in states of unit size, averaged over the trajectories.
+    The error of one step is the integral of K(lambda) (m - p), with m the coordinate that the
+    solver interpolates and p the polynomial through q nodes: |K| |d^q m| h^(q + 1) up to a factor.
+    The derivative is with respect to the variable of the solver, by divided differences along the
+    path; the norm is that of states of unit size, averaged over the trajectories.
     """
     q = int(solver.orders.ode or 1)
     segment = Segment(path.nodes, _no_times, 0.0)
@@ -66,11 +66,11 @@ def local_error(path: Path, solver: Adams) -> tuple[Array, Array]:
 
 
 def _no_times(points: Any) -> Any:
-    return points  # eta is a number, so no times are asked for between the nodes
+    return points  # eta is a number, so the times between the nodes are not used
 
 
 def spread(points: Array, density: Array, ends: tuple[float, float], steps: int) -> Array:
-    """N + 1 nodes between which the density has equal integrals."""
+    """Place N + 1 nodes between which the density has equal integrals."""
     fine = np.linspace(ends[0], ends[1], 1025)
     at = np.interp(fine, points, density)
     mean = at.mean()
@@ -81,9 +81,9 @@ def spread(points: Array, density: Array, ends: tuple[float, float], steps: int)
 
 
 def equidistribute(path: Path, solver: Adams, steps: int) -> Array:
-    """Nodes at which the local errors c h^(q + 1) are alike: of density c^(1 / (q + 1)).
+    """Place nodes with equal local errors c h^(q + 1), which have the density c^(1 / (q + 1)).
 
-    The same density makes the sum of the local errors least, for a given number of nodes.
+    This density also minimises the sum of the local errors for a given number of nodes.
     """
     points, constant = local_error(path, solver)
     density = constant ** (1.0 / (int(solver.orders.ode or 1) + 1))
@@ -92,9 +92,10 @@ def equidistribute(path: Path, solver: Adams, steps: int) -> Array:
 
 
 def deviations(path: Path, kernel_name: str) -> Array:
-    """How far one first-order step from node j lands from the path at node k, (M + 1, M + 1).
+    """The error at node k of one first-order step from node j of the path, (M + 1, M + 1).
 
-    Mean over the trajectories, over sqrt(D), in states of unit size; infinite unless k > j.
+    It is the mean over the trajectories, divided by sqrt(D), for states of unit size; it is
+    infinite unless k > j.
     """
     segment = Segment(path.nodes, _no_times, 0.0)
     parametrisation, told = PARAMETRISATIONS[kernel_name], path.read(kernel_name)
@@ -106,7 +107,7 @@ def deviations(path: Path, kernel_name: str) -> Array:
     cost = np.full((len(size), len(size)), math.inf)
     for j in range(len(size) - 1):
         kept, weight = 1.0, 0.0
-        for k in range(j + 1, len(size)):  # integrals of a constant add up
+        for k in range(j + 1, len(size)):  # the integrals for a constant add up
             kept, weight = kept * keep[k - 1], weight * keep[k - 1] + whole[k - 1]
             gap = path.x[k] - kept * path.x[j] - weight * unit[j] * told[j]
             cost[j, k] = float(length(gap).mean()) / size[k]
@@ -114,7 +115,7 @@ def deviations(path: Path, kernel_name: str) -> Array:
 
 
 def shortest(cost: Array, steps: int) -> list[int]:
-    """The path of N steps from the first node to the last whose costs add up to the least."""
+    """The path of N steps from the first node to the last with the smallest total cost."""
     total = np.where(np.arange(len(cost)) == 0, 0.0, math.inf)
     came = []
     for _ in range(steps):
@@ -154,14 +155,15 @@ class Found:
 def descend(
     trajectories: Trajectories, found: Found, which: slice, iterations: int, rate: float = 0.1
 ) -> Found:
-    """Adam on the logarithms of the steps, by gradients through the solver; the best met.
+    """Optimise the logarithms of the steps by Adam, with gradients through the solver.
 
-    The logarithm of an error has narrow valleys, one for each trajectory whose error happens to
-    vanish: so errors are softened by a share of what they are at the start, and where five steps
-    in a row gain nothing it goes back to the best nodes met, and on at a third of the rate.
+    The logarithm of an error has a narrow valley where the error of a trajectory happens to
+    vanish. So a fraction of the errors at the start is added to the errors, and after five steps
+    in a row without improvement the search restarts from the best nodes at a third of the rate.
+    The best nodes are returned.
 
     Raises:
-        NoGradient: the run has no gradient in the nodes, or not a finite one.
+        NoGradient: the run has no finite gradient with respect to the nodes.
     """
     theta = _shares(found.log_snr).requires_grad_()
     adam = torch.optim.Adam([theta], lr=rate, betas=(0.9, 0.95))
@@ -191,12 +193,12 @@ def descend(
 
 
 def check_gradient(trajectories: Trajectories, found: Found, which: slice) -> None:
-    """Compare the gradient with the loss itself, along it and along a zigzag: four runs.
+    """Compare the gradient with differences of the loss, along it and along a zigzag (four runs).
 
-    A model that detaches its input has a gradient, but not that of the loss.
+    A model that detaches its input has a gradient that is not the gradient of the loss.
 
     Raises:
-        NoGradient: they differ.
+        NoGradient: the two differ.
     """
     theta = _shares(found.log_snr).requires_grad_()
     with torch.enable_grad():
@@ -209,7 +211,7 @@ def check_gradient(trajectories: Trajectories, found: Found, which: slice) -> No
     for way in (slope, zigzag):
         way = way / way.norm().clamp_min(1e-30)
         told = float(slope @ way)
-        # small, but large enough for the change to stand out from rounding
+        # small, but with a change of the loss above rounding
         shift = min(torch.finfo(trajectories.x.dtype).eps ** (1 / 3), 0.02 / max(abs(told), _FLAT))
         at = [theta.detach() + sign * shift * way for sign in (1.0, -1.0)]
         up, down = (
@@ -222,9 +224,9 @@ def check_gradient(trajectories: Trajectories, found: Found, which: slice) -> No
 
 
 def warp(trajectories: Trajectories, found: Found, which: slice, runs: int) -> Found:
-    """Nelder-Mead on a smooth change of the steps; needs no gradient. The best met.
+    """Optimise a smooth change of the steps by Nelder-Mead, without gradients.
 
-    The logarithms of the steps move by a sum of Legendre polynomials of degree 1 to 4.
+    A sum of Legendre polynomials of degree 1 to 4 is added to the logarithms of the steps.
     """
     from scipy.optimize import minimize
 

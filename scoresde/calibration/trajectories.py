@@ -1,4 +1,4 @@
-"""Pilot trajectories: where the flow takes some starts, and where a solver does instead.
+"""Trajectories of the probability flow, and the errors of a solver on them.
 
 The weights of the exponential Adams family are differentiable in the nodes, and so is a whole run
 of the solver over nodes whose fields are tensors.
@@ -39,7 +39,7 @@ __all__ = [
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-_QUIET = Independent(0)  # the probability flow asks for no noise
+_QUIET = Independent(0)  # the probability flow uses no noise
 
 
 class NoGradient(Exception):
@@ -51,9 +51,9 @@ class Path:
     """Exact trajectories on a fine grid, uniform in lambda.
 
     Attributes:
-        nodes: M + 1 points of the schedule.
-        x: states there, (M + 1, P, *D).
-        v: predictions as v at all nodes but the last, (M, P, *D).
+        nodes: M + 1 nodes of the schedule.
+        x: the states at the nodes, (M + 1, P, *D).
+        v: the predictions as v at all nodes except the last, (M, P, *D).
     """
 
     nodes: tuple[Node, ...]
@@ -66,25 +66,25 @@ class Path:
 
     def read(self, kind: str) -> Tensor:
         """A coordinate of the predictions, (M, P, *D)."""
-        told = zip(self.x[:-1], self.nodes[:-1], self.v, strict=True)
-        return torch.stack([Prediction(x, n, v, "v").read(kind) for x, n, v in told])
+        triples = zip(self.x[:-1], self.nodes[:-1], self.v, strict=True)
+        return torch.stack([Prediction(x, n, v, "v").read(kind) for x, n, v in triples])
 
 
 @dataclass(eq=False)
 class Trajectories:
-    """Trajectories of the probability flow from fixed starts, whose exact ends are known.
+    """Trajectories of the probability flow from fixed initial states, with their exact ends.
 
     Attributes:
         sde, model: as in `ReverseSDE`.
         x: the states at T, (P, *D).
         cond: conditions, one entry per trajectory.
-        t_end: where the trajectories end.
-        batch: trajectories solved at a time.
-        ends: the states at t_end, (P, *D), once `follow` has found them.
+        t_end: the time at which the trajectories end.
+        batch: the number of trajectories solved at a time.
+        ends: the states at t_end, (P, *D), which `follow` computes.
         accuracy: the estimated error of `ends`.
-        rounding: what rounding makes of a run there, in the dtype of the trajectories.
-        rows, calls, gradients: network evaluations of single states, batched calls, and
-            evaluations of single states that were differentiated.
+        rounding: the rounding error of a run at t_end, in the dtype of the trajectories.
+        rows, calls, gradients: the numbers of network evaluations of single states, of batched
+            calls, and of evaluations of single states that were differentiated.
     """
 
     sde: AffineSDE
@@ -101,7 +101,7 @@ class Trajectories:
     gradients: int = 0
 
     def times(self, log_snr: Array) -> Grid:
-        """The grid through these log-SNRs, its ends at T and t_end to the last bit."""
+        """The grid through these log-SNRs, which runs exactly from T to t_end."""
         inner = [self.sde.time_of(float(at)) for at in log_snr[1:-1]]
         return Grid.of([self.sde.T, *inner, self.t_end])
 
@@ -121,7 +121,7 @@ class Trajectories:
         return rows
 
     def run(self, solver: Adams, grid: Grid, which: slice) -> Tensor:
-        """Where a solver takes some of the trajectories."""
+        """The end states of a solver for some of the trajectories."""
         ends = []
         for process, part in self._chunks(which):
             with torch.no_grad():
@@ -130,22 +130,22 @@ class Trajectories:
         return torch.cat(ends)
 
     def errors(self, solver: Adams, grid: Grid, which: slice) -> Tensor:
-        """Distances from the exact ends over sqrt(D), (P,); infinite where a run diverged."""
+        """Distances from the exact ends over sqrt(D), (P,); infinite if a run diverged."""
         gap = self.run(solver, grid, which).double() - self.ends[which].double()
         return length(gap).nan_to_num(math.inf, math.inf)
 
     def loss(self, solver: Adams, log_snr: Array, which: slice) -> float:
-        """The mean logarithm of the errors, which does not look below what is known."""
+        """Mean logarithm of the errors, which are floored at the accuracy of the exact ends."""
         return float(self._log(self.errors(solver, self.times(log_snr), which)).mean())
 
     def _log(self, errors: Tensor, floor: float = 0.0) -> Tensor:
         return 0.5 * (errors.square() + max(self.accuracy, self.rounding, floor) ** 2).log()
 
     def follow(self, solver: Adams, steps: int, keep: int, few: int) -> Path:
-        """Find the exact ends by a fine run of `steps` steps, a multiple of `keep`.
+        """Compute the exact ends by a fine run of `steps` steps, a multiple of `keep`.
 
-        The path of the first `few` trajectories is kept at `keep` + 1 nodes; the same trajectories
-        on every other node tell how exact the ends are.
+        The path of the first `few` trajectories is kept at `keep` + 1 nodes. A run of these
+        trajectories on every other node estimates the error of the ends.
         """
         ends = [self.sde.log_snr(t) for t in (self.sde.T, self.t_end)]
         fine = self.times(np.linspace(ends[0], ends[1], steps + 1))
@@ -163,7 +163,7 @@ class Trajectories:
         size = float(length(self.ends.double()).square().mean().sqrt())
         self.rounding = 32.0 * max(size, 1e-6) * torch.finfo(self.x.dtype).eps
         coarse = self.errors(solver, Grid.of(fine.times[::2]), part)
-        # both differ from the truth by some C h^q, with q at least 4
+        # both have an error of C h^q, with q at least 4
         self.accuracy = float(coarse.median()) / (2**4 - 1)
         every = steps // keep
         return Path(nodes[::every], torch.stack(x[::every]), torch.stack(told[::every]))
@@ -171,9 +171,9 @@ class Trajectories:
     def gradient(
         self, solver: Adams, share: Tensor, which: slice, floor: float = 0.0
     ) -> tuple[float, float, Tensor]:
-        """The loss, that with a floor to the errors, and the gradient of the latter.
+        """Return the loss, the loss with a floor to the errors, and the gradient of the latter.
 
-        With respect to the shares of the way that the steps take, (N,).
+        The gradient is with respect to the fractions of the range of lambda in each step, (N,).
         """
         first, last = (self.sde.log_snr(t) for t in (self.sde.T, self.t_end))
         share = share.detach().requires_grad_()
@@ -207,7 +207,7 @@ def length(gap: Tensor) -> Tensor:
 def smooth_times(sde: AffineSDE, log_snr: Tensor) -> Tensor:
     """The times of log-SNRs, with their derivative dt/dlambda = -2 sigma^2 / g^2.
 
-    In this closed form, since an SDE may find its times by iteration.
+    The derivative has this closed form, since an SDE may compute its times by iteration.
     """
     with torch.no_grad():
         times = sde.time_of(log_snr).clamp(0.0, sde.T)
@@ -226,9 +226,10 @@ def tensor_nodes(sde: AffineSDE, log_snr: Tensor) -> tuple[Node, ...]:
 def integrate_along(
     solver: Adams, process: ReverseSDE, x: Tensor, nodes: tuple[Node, ...]
 ) -> Iterator[tuple[Tensor, tuple[Term, ...]]]:
-    """The solver's own steps over nodes of floats or of tensors: each state, and what is kept.
+    """Yield the state and history after each step of a solver on nodes of floats or of tensors.
 
-    Along tensors the coefficients are tensors too, and the states have a gradient in them.
+    With nodes of tensors the coefficients are tensors too, and the states are differentiable with
+    respect to the nodes.
     """
     sde: AffineSDE = process.sde  # type: ignore[assignment]  # a calibration checks it
     smooth = nodes[0].batched

@@ -84,8 +84,7 @@ def choose_for(
     end: float,
     own_grid: bool,
 ) -> Choice:
-    """Return the solver and grid that did best in measurements with this many steps, or a
-    fallback.
+    """Return the solver and grid that did best with this many steps, or a fallback.
 
     The fallback is the Euler(-Maruyama) method. It is used if the SDE is not affine and, with a
     warning, on an explicit grid whose end has no noise. Without an explicit grid a `t_end` without
@@ -121,7 +120,9 @@ def choose_for(
     return Choice(first_order, "uniform", t_end, why)
 
 
-def _known(spread: tuple[float, int] | None) -> str:
-    if spread is None:
+def _known(data_scale: tuple[float, int] | None) -> str:
+    if data_scale is None:
         return "for data of unknown size"
-    return f"for data of standard deviation {spread[0]:.3g} and {spread[1]} values a sample"
+    return (
+        f"for data of standard deviation {data_scale[0]:.3g} and {data_scale[1]} values a sample"
+    )

@@ -183,10 +183,10 @@ def _flow(
         raise fail("x", "a non-empty batch of shape (B, *D)", x, "add a batch axis")
     if not bool(torch.isfinite(x).all()):
         raise fail("x", "finite numbers", "NaN or infinity", "clean the data first")
-    x, asked = x.to(state_dtype(x.dtype)), as_model(sde, model)
-    solver = _default(asked) if solver is None else solver
+    x, score_model = x.to(state_dtype(x.dtype)), as_model(sde, model)
+    solver = _default(score_model) if solver is None else solver
     instance("solver", solver, Solver, "pass for example AdaptiveODE(rtol=1e-6, atol=1e-6)")
-    process = ReverseSDE(sde, asked, 0.0, check_cond(asked, cond, len(x), x.device))
+    process = ReverseSDE(sde, score_model, 0.0, check_cond(score_model, cond, len(x), x.device))
     graph = torch.is_grad_enabled() and x.requires_grad and solver.differentiable
     x = x if graph else x.detach()
     with torch.set_grad_enabled(graph):

@@ -108,11 +108,11 @@ def resolve(
 def as_solver(solver: object, sde: SDE) -> tuple[Solver, Eta]:
     """Return the solver of a name, or the solver itself, and its default eta under an SDE."""
     if isinstance(solver, str):
-        made, eta = SOLVERS[choice("solver", solver, [*AUTOMATIC, *SOLVERS])]
-        return made, eta if isinstance(eta, float) else eta(sde)  # type: ignore[arg-type]
+        chosen, eta = SOLVERS[choice("solver", solver, [*AUTOMATIC, *SOLVERS])]
+        return chosen, eta if isinstance(eta, float) else eta(sde)  # type: ignore[arg-type]
     instance("solver", solver, Solver, f"pass a solver or one of {', '.join(SOLVERS)}")
-    made = solver  # type: ignore[assignment]  # as `instance` has checked
-    return made, 0.0 if made.serves == "ode" else 1.0
+    chosen = solver  # type: ignore[assignment]  # as `instance` has checked
+    return chosen, 0.0 if chosen.serves == "ode" else 1.0
 
 
 NOISES: dict[str, Callable[[int, SDE, Eta], Noise]] = {

@@ -218,8 +218,8 @@ class ReverseSampler:
             differentiable=differentiable,
         )
         if solution.status != "done":
-            told = f"solver: {solution.unfinished}, or take the states from solve()"
-            raise Unfinished(told, solution)
+            message = f"solver: {solution.unfinished}, or take the states from solve()"
+            raise Unfinished(message, solution)
         return solution.x
 
     def solve(

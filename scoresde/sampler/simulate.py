@@ -63,16 +63,16 @@ def simulate(
     check_hook(on_step)
     if isinstance(grid, str):
         count = FIRST_ORDER_STEPS if steps is None else steps
-        made = make_grid(grid, sde, count, t_start=sde.t_min, t_end=sde.T)
+        resolved = make_grid(grid, sde, count, t_start=sde.t_min, t_end=sde.T)
     else:
-        made = make_grid(grid, sde, steps)
-    process, plan = ForwardSDE(sde), Plan(EulerMaruyama(), None, Schedule(sde, made))
+        resolved = make_grid(grid, sde, steps)
+    process, plan = ForwardSDE(sde), Plan(EulerMaruyama(), None, Schedule(sde, resolved))
     source = as_noise(noise, seed, sde, 1.0)
     with torch.no_grad():
         x = x0
         if isinstance(sde, AffineSDE):
-            x = sde.perturb(made.start, x0, source.prior(x0))
-        source.check(made.times)
+            x = sde.perturb(resolved.start, x0, source.prior(x0))
+        source.check(resolved.times)
         solution = integrate(plan, process, x, source, on_step, keep_path)
         if not bool(torch.isfinite(solution.x).all()):
             replay(plan, process, x, source, on_step, SDE_FAULT)

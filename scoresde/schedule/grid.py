@@ -386,8 +386,7 @@ def make_grid(
     t_end: float | None = None,
     data_scale: tuple[float, int] | None = None,
 ) -> Grid:
-    """Return the grid of a name and a number of steps, or of times; a `Grid` is returned
-    unchanged.
+    """Return the grid of a name and a number of steps, or of times, or a `Grid` unchanged.
 
     `data_scale`, the standard deviation of the data and the number of values of a sample, is read
     by the grid "tapered" only.
@@ -402,11 +401,11 @@ def make_grid(
             of_data = {"std": data_scale[0], "dim": data_scale[1]}
         rule = GRIDS[choice("grid", grid, GRIDS)]
         return rule(sde, steps, t_start=t_start, t_end=t_end, **of_data)
-    made = grid if isinstance(grid, Grid) else Grid.of(grid)
-    made.check(sde)
-    own = {"steps": made.steps, "t_start": made.start, "t_end": made.end}
-    for name, asked in (("steps", steps), ("t_start", t_start), ("t_end", t_end)):
-        if asked is not None and asked != own[name]:
+    explicit = grid if isinstance(grid, Grid) else Grid.of(grid)
+    explicit.check(sde)
+    own = {"steps": explicit.steps, "t_start": explicit.start, "t_end": explicit.end}
+    for name, value in (("steps", steps), ("t_start", t_start), ("t_end", t_end)):
+        if value is not None and value != own[name]:
             remedy = f"leave {name} out, or name a grid ({', '.join(GRIDS)})"
-            raise fail(name, f"{own[name]:g}, that of the grid passed", asked, remedy)
-    return made
+            raise fail(name, f"{own[name]:g}, that of the grid passed", value, remedy)
+    return explicit

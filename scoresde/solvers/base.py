@@ -362,8 +362,8 @@ class Solution:
 
     def __repr__(self) -> str:
         path = "" if self.path is None else f", path={show(self.path)}"
-        told = f"{self.grid.steps} steps, nfe={self.nfe}, {self.solver!r}, status={self.status!r}"
-        return f"Solution({show(self.x)}{path}, {told})"
+        text = f"{self.grid.steps} steps, nfe={self.nfe}, {self.solver!r}, status={self.status!r}"
+        return f"Solution({show(self.x)}{path}, {text})"
 
     @property
     def unfinished(self) -> str:

@@ -167,8 +167,8 @@ class Singlestep(StepSolver[ReverseSDE, tuple[Node, ...], Tensor]):
         """The factors of the state and of the weights, and the argument of the phi functions."""
         if self.parametrisation == "eps":
             return node.alpha / now.alpha, -node.sigma * h, h
-        keep = node.sigma / now.sigma * math.exp(-k * (node.log_snr - now.log_snr))
-        return keep, node.alpha * (1.0 + k) * h, -(1.0 + k) * h
+        state_coef = node.sigma / now.sigma * math.exp(-k * (node.log_snr - now.log_snr))
+        return state_coef, node.alpha * (1.0 + k) * h, -(1.0 + k) * h
 
 
 def _carried(
@@ -176,8 +176,8 @@ def _carried(
 ) -> Tensor:
     """The noise of the step up to a stage: the earlier noise, decayed, and the noise since."""
     h = node.log_snr - at.log_snr
-    spread = node.sigma * math.sqrt(-math.expm1(-2.0 * k * h))
-    new = (spread, noise.normal(x, at, node))
+    std = node.sigma * math.sqrt(-math.expm1(-2.0 * k * h))
+    new = (std, noise.normal(x, at, node))
     if old is None:
         return lincomb(new)
     return lincomb((node.sigma / at.sigma * math.exp(-k * h), old), new)

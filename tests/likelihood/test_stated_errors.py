@@ -41,7 +41,7 @@ from scoresde.schedule.grid import log_snr
 from scoresde.solvers import AdaptiveSDE, Unfinished, UnfinishedWarning
 from scoresde.solvers.adaptive.base import Caller, Tally, error_norm
 from scoresde.solvers.adaptive.ode import Angle, Flow
-from scoresde.solvers.adaptive.sde import _Walk
+from scoresde.solvers.adaptive.sde import _Samples
 
 D = torch.float64
 VP = VPSDE()
@@ -240,17 +240,17 @@ def test_the_next_level_of_the_reverse_sde_by_hand() -> None:
     x, segment = torch.zeros(4, 1, dtype=D), log_snr(VP, 4).times
     process = ReverseSDE(VP, TWO.under(VP), 1.0)
     tree = DyadicPath(VP, segment, Independent(0), x)
-    walk = _Walk.start(AdaptiveSDE(), tree, Caller(process, 4), x, Tally.of(4, VP.T))
-    walk.begin(4)
-    level = int(walk.level[0]) + 2
-    walk.level = torch.full_like(walk.level, level)
+    samples = _Samples.start(AdaptiveSDE(), tree, Caller(process, 4), x, Tally.of(4, VP.T))
+    samples.begin(4)
+    level = int(samples.level[0]) + 2
+    samples.level = torch.full_like(samples.level, level)
     error = torch.tensor([0.2, 0.2, 0.5, 4.0], dtype=D)
-    walk.last_error = torch.tensor([0.1, 0.4, 0.1, 0.1], dtype=D)
+    samples.last_error = torch.tensor([0.1, 0.4, 0.1, 0.1], dtype=D)
     live = torch.ones(4, dtype=torch.bool)
-    walk._next_levels(torch.arange(4), live, error <= 1.0, error)
-    assert (walk.level - level).tolist() == [-1, 0, 0, 1]
+    samples._next_levels(torch.arange(4), live, error <= 1.0, error)
+    assert (samples.level - level).tolist() == [-1, 0, 0, 1]
     scaled = [0.2 * 2**1.5, 0.2, 0.5, 4.0 * 0.5**1.5]
-    assert walk.last_error.tolist() == pytest.approx(scaled, rel=1e-6)
+    assert samples.last_error.tolist() == pytest.approx(scaled, rel=1e-6)
 
 
 def test_documented_defaults() -> None:

@@ -27,14 +27,14 @@ class Caller:
     """Calls the process at one time per sample, for all rows of the batch or for some.
 
     Attributes:
-        last, most, made: the network evaluations of the last prediction, the largest number for
+        last, most, total: the network evaluations of the last prediction, the largest number for
             one prediction so far, and the total.
     """
 
     def __init__(self, process: ReverseSDE, batch: int) -> None:
         self.process = process
         self.batch = batch
-        self.last, self.most, self.made = 1, 1, 0
+        self.last, self.most, self.total = 1, 1, 0
         check_cond(process.model, process.cond, batch)
 
     def predict(self, node: Node, x: Tensor, rows: Tensor) -> Prediction:
@@ -42,15 +42,15 @@ class Caller:
         process = self.process
         self.last = process.model.calls(node)
         self.most = max(self.most, self.last)
-        self.made += self.last
+        self.total += self.last
         if len(rows) == self.batch or not process.cond:
-            told = process.predict(node, x)
+            prediction = process.predict(node, x)
         else:
             cond = {name: value[rows.to(value.device)] for name, value in process.cond.items()}
             process.nfe += self.last
-            told = process.model.predict(node, x, cond)
-        told.check_signal()
-        return told
+            prediction = process.model.predict(node, x, cond)
+        prediction.check_signal()
+        return prediction
 
 
 @dataclass(eq=False)

@@ -364,14 +364,14 @@ class Flow(Track):
         at = rows.to(self.y.device)
         y, step = self.y[at], expand(h.to(self.y), self.y)
         slopes, new, end = [self.slope[at]], y, torch.where(arrives, stop, u + h)
-        made = self.caller.made
+        total = self.caller.total
         for c, weights in zip(pair.c, pair.a, strict=True):
             moves = [(step * a, k) for a, k in zip(weights, slopes, strict=True) if a]
             new = lincomb((1.0, y), *moves)
             slopes.append(self._slope(end if c == 1.0 else u + c * h, new, rows))
         error = lincomb(*((step * e, k) for e, k in zip(pair.e, slopes, strict=True) if e))
         self.trial = end, h, new, slopes
-        self.spent = self.caller.made - made
+        self.spent = self.caller.total - total
         return error_norm(error, y, new, self.solver.rtol, self.solver.atol)
 
     def resolve(self, rows: Tensor, live: Tensor, error: Tensor) -> Tensor:

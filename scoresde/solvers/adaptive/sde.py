@@ -103,17 +103,17 @@ class AdaptiveSDE(AdaptiveSolver):
         remedy = "its bridges need independent normals: pass noise='independent'"
         instance("noise", noise, Independent, remedy)
         tree = DyadicPath(caller.process.sde, segment, noise, x)  # type: ignore[arg-type]
-        return _Walk.start(self, tree, caller, x, tally)
+        return _Samples.start(self, tree, caller, x, tally)
 
 
 @final
 @dataclass(eq=False)
-class _Walk(Track):
+class _Samples(Track):
     """The samples on the reverse SDE, with y = x and the position and level of the next step."""
 
     solver: AdaptiveSDE
     tree: DyadicPath
-    told: Tensor
+    x0: Tensor
     ticks: Tensor
     level: Tensor
     last_error: Tensor
@@ -124,7 +124,7 @@ class _Walk(Track):
     @classmethod
     def start(
         cls, solver: AdaptiveSDE, tree: DyadicPath, caller: Caller, x: Tensor, tally: Tally
-    ) -> _Walk:
+    ) -> _Samples:
         ticks = torch.zeros_like(tally.nfe)
         level = 0
         while level < tree.levels:
@@ -132,7 +132,7 @@ class _Walk(Track):
             if float(ends[1] - ends[0]) <= 1.0:
                 break
             level += 1
-        walk = cls(
+        samples = cls(
             caller,
             x,
             tally,
@@ -143,8 +143,8 @@ class _Walk(Track):
             torch.full_like(ticks, level),
             torch.zeros_like(tally.t),
         )
-        walk.replace(x)
-        return walk
+        samples.replace(x)
+        return samples
 
     @property
     def cost(self) -> int:
@@ -168,10 +168,10 @@ class _Walk(Track):
     def replace(self, x: Tensor) -> None:
         self.y = x
         rows = torch.arange(len(x), device="cpu")
-        self.told = self._x0(self.ticks, x, rows)
+        self.x0 = self._x0(self.ticks, x, rows)
         self.tally.nfe += self.caller.last * self.tally.alive
-        if not bool(torch.isfinite(self.told).all()):
-            self._refuse(~torch.isfinite(self.told).flatten(1).all(1).cpu() & self.tally.alive)
+        if not bool(torch.isfinite(self.x0).all()):
+            self._refuse(~torch.isfinite(self.x0).flatten(1).all(1).cpu() & self.tally.alive)
 
     def _x0(self, ticks: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         node = self.tree.sde.at(self.tree.times(ticks), like=x)
@@ -189,7 +189,7 @@ class _Walk(Track):
 
     def attempt(self, rows: Tensor) -> Tensor:
         at = rows.to(self.y.device)
-        x, m, tree = self.y[at], self.told[at], self.tree
+        x, m, tree = self.y[at], self.x0[at], self.tree
         begin, waiting = self.ticks[rows], self.waiting() & self.tally.alive
         end = torch.where(waiting[rows], self._after()[rows], begin)
         start, last = tree.log_snr(begin), tree.log_snr(end)
@@ -199,12 +199,12 @@ class _Walk(Track):
         t_stage = torch.clamp(tree.sde.time_of(stage), t_end, t_begin)
         now, middle, nxt = (tree.sde.at(t, like=x) for t in (t_begin, t_stage, t_end))
         steps = _exact(now, middle, stage - start, x), _exact(now, nxt, last - start, x)
-        new, told = sra1_step(
+        new, inner = sra1_step(
             x, m, lambda y: self.caller.predict(middle, y, rows).x0, *steps, z, a
         )
         self.tally.nfe[rows] += self.caller.last * waiting[rows]
         drift = 2.0 / 3.0 * steps[1][1]
-        error = lincomb((drift, told), (-drift, m))
+        error = lincomb((drift, inner), (-drift, m))
         size, before = self._size(nxt), self._size(now)
         rtol, atol = self.solver.rtol, self.solver.atol
         error = error_norm(error / size, x / before, new / size, rtol, atol)
@@ -212,27 +212,26 @@ class _Walk(Track):
         return self._predict_ahead(rows, waiting[rows] & (error <= 1.0), error)
 
     def _predict_ahead(self, rows: Tensor, good: Tensor, error: Tensor) -> Tensor:
-        """Evaluate x_0hat at the ends of accepted steps; a value that is not finite rejects the
-        step.
+        """Evaluate x_0hat at the ends of accepted steps, and reject steps where it is not finite.
 
         At the end of the segment it is not evaluated.
         """
         end, new = self.trial
         on = good & (end < self.tree.end)
-        self.ahead = self.told[rows.to(new.device)]
+        self.ahead = self.x0[rows.to(new.device)]
         if not bool(on.any()):
             return error
-        asked = (
+        called = (
             on.nonzero().flatten()
             if self.solver.compact
             else torch.arange(len(rows), device="cpu")
         )
-        at, into = asked.to(new.device), on.nonzero().flatten().to(new.device)
-        told = self._x0(end[asked], new[at], rows[asked])
+        at, into = called.to(new.device), on.nonzero().flatten().to(new.device)
+        values = self._x0(end[called], new[at], rows[called])
         if self.solver.compact:
-            self.ahead = self.ahead.index_copy(0, into, told)
+            self.ahead = self.ahead.index_copy(0, into, values)
         else:
-            self.ahead = self.ahead.index_copy(0, into, told[into])
+            self.ahead = self.ahead.index_copy(0, into, values[into])
         self.tally.nfe[rows] += self.caller.last * on
         lost = on & ~torch.isfinite(self.ahead).flatten(1).all(1).cpu()
         return torch.where(lost, torch.inf, error)
@@ -249,7 +248,7 @@ class _Walk(Track):
             moved, at = rows[here], here.to(new.device)
             into = moved.to(new.device)
             self.y = self.y.index_copy(0, into, new[at])
-            self.told = self.told.index_copy(0, into, self.ahead[at])
+            self.x0 = self.x0.index_copy(0, into, self.ahead[at])
             self.ticks[moved] = end[here].clamp_max(self.tree.end)
         self._next_levels(rows, live, ok, error)
         return self.level[rows] >= self.tree.levels

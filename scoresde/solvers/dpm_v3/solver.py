@@ -1,23 +1,25 @@
-"""DPM-Solver-v3: exponential Adams in the coordinates that a model's statistics make smooth.
+"""DPM-Solver-v3: exponential Adams in coordinates chosen by the statistics of a model.
 
 Derivation. With y = x / alpha the probability flow is dy/dlambda = -(l y + f), f = e^(-lambda) eps
 - l y (see `statistics`). With L = int l, from s to t,
 
     x_t = alpha_t/alpha_s e^(L_s - L_t) x_s + int K f dlambda,   K = -alpha_t e^(L(lambda) - L_t).
 
-Along a trajectory f' is near s f + b. With S = int s, variation of constants from lambda_s gives
+Along a trajectory f' is close to s f + b. With S = int s, variation of constants from lambda_s
+gives
 
     f(lambda) = e^(S - S_s) (g(lambda) + B(lambda)),   B(lambda) = int_s^lambda e^(S_s - S) b,
 
 where g' = e^(S_s - S) (f' - s f - b) is small: g is interpolated by a polynomial through nodes m,
 at which g_m = e^(S_s - S_m) f_m - B_m, and everything else is integrated. So a step is affine in
-the state and in the values f_m, with one coefficient a dimension:
+the state and in the values f_m, with one coefficient per dimension:
 
-    x_t = keep x_s + int K e^(S - S_s) B dlambda + sum_m W_m (e^(S_s - S_m) f_m - B_m),
+    x_t = a x_s + int K e^(S - S_s) B dlambda + sum_m W_m (e^(S_s - S_m) f_m - B_m),
     W_m = int K e^(S - S_s) L_m dlambda with the Lagrange polynomial L_m in lambda.
 
-A corrector is the same formula with the new node among the m, and the state before cancels in
-the difference of the two: it moves the state that comes in, at no network call.
+A corrector is the same formula with the new node among the m. The earlier state cancels in the
+difference of the two, which is added to the state at the start of the next step without a network
+call.
 """
 
 from __future__ import annotations
@@ -45,30 +47,30 @@ from scoresde.solvers.exponential.coefficients import Segment, depth
 __all__ = ["DPMSolverV3"]
 
 _MOST = 3
-_ROOM = 1 << 21  # numbers in one array of integrands; the dimensions are taken in parts
+_ROOM = 1 << 21  # numbers in one array of integrands; the dimensions are computed in parts
 
 
 @final
 @dataclass(frozen=True)
 class DPMSolverV3(StepSolver[ReverseSDE, Any, Tensor]):  # rows: arrays, then tensors
-    """DPM-Solver-v3: multistep, with one network call a step, led by statistics of the model.
+    """DPM-Solver-v3: a multistep solver with one network call a step that uses model statistics.
 
-    x_t = keep x_s + c + sum_m w_m f_m, with f = (sigma eps - l x) / alpha and the coefficients,
-    one a dimension, from l, s and b as the module's head derives. On Gaussian data with
-    independent dimensions and their statistics every step is exact; with l = 1, s = b = 0 it is
-    `Adams(order, corrector)`. The first steps use the nodes that they have, the last is not
-    corrected. It is made for 5 to 10 steps, where the corrector matters. Zheng et al. 2023 (arXiv
-    2310.13268), eq. 8 and alg. 1 and 2.
+    x_t = a x_s + c + sum_m w_m f_m, with f = (sigma eps - l x) / alpha and the coefficients,
+    one per dimension, computed from l, s and b as the docstring of the module derives. On Gaussian
+    data with independent dimensions and their statistics every step is exact; with l = 1, s = b =
+    0 it is `Adams(order, corrector)`. The first steps use the nodes available, and the last step
+    is not corrected. The solver is meant for 5 to 10 steps, where the corrector matters. Zheng et
+    al. 2023 (arXiv 2310.13268), eq. 8 and alg. 1 and 2.
 
     Args:
-        statistics: of the model that is sampled, for its SDE and the shape of its samples.
-        order: nodes of the predictor, 1 to 3.
-        corrector: nodes of the corrector, 2 to 4, the new one among them, or 0 for none;
-            `corrector=order` is the paper's, `order + 1` one as UniPC has it.
+        statistics: the statistics of the model, for its SDE and the shape of its samples.
+        order: the number of nodes of the predictor, 1 to 3.
+        corrector: the number of nodes of the corrector, 2 to 4, the new one among them, or 0 for
+            none; `corrector=order` is that of the paper, `order + 1` that of UniPC.
 
     Raises:
-        TypeError, ValueError: an order out of range; at the start of a solve, statistics of
-            another SDE, of samples of another shape or that do not reach the ends of the grid.
+        TypeError, ValueError: an order is out of range; at the start of a solve, the statistics
+            are those of another SDE or of samples of another shape, or do not cover the grid.
 
     Example:
         >>> from scoresde import VPSDE, Gaussian, ReverseSampler
@@ -90,7 +92,7 @@ class DPMSolverV3(StepSolver[ReverseSDE, Any, Tensor]):  # rows: arrays, then te
         remedy = "make them with Statistics.from_model(model, x0)"
         instance("statistics", self.statistics, Statistics, remedy)
         if positive_int("order", self.order) > _MOST:
-            remedy = "higher orders are unstable at the few steps that the statistics are for"
+            remedy = "higher orders are unstable with few steps"
             raise fail("order", f"an integer from 1 to {_MOST}", self.order, remedy)
         if isinstance(self.corrector, bool) or self.corrector not in (0, *range(2, _MOST + 2)):
             expected = f"0 or an integer from 2 to {_MOST + 1}"
@@ -116,7 +118,7 @@ class DPMSolverV3(StepSolver[ReverseSDE, Any, Tensor]):  # rows: arrays, then te
         statistics, segment = self.statistics, Segment(nodes, affine.time_of, 0.0)
         size, part = math.prod(statistics.shape), max(1, _ROOM // segment.points.size)
         parts = []
-        with np.errstate(over="ignore", invalid="ignore"):  # sought below
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
             for first in range(0, size, part):
                 form = _Form(segment, *statistics.splines(slice(first, first + part)))
                 parts.append(_rows(form, self.order, self.corrector))
@@ -128,9 +130,9 @@ class DPMSolverV3(StepSolver[ReverseSDE, Any, Tensor]):  # rows: arrays, then te
         return list(table.reshape(*table.shape[:2], 1, *statistics.shape))
 
     def placed(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
-        """The rows as tensors, after one transfer, so that no step waits for one."""
+        """Convert the rows to tensors by one transfer, so that no step waits for a transfer."""
         if like.shape[1:] != self.statistics.shape:
-            expected = f"samples of shape {self.statistics.shape}, those of the statistics"
+            expected = f"samples of shape {self.statistics.shape}, that of the statistics"
             raise fail("x", expected, like, "compute the statistics on data of this shape")
         own = [i for i, row in enumerate(rows) if isinstance(row, np.ndarray)]
         if not own:
@@ -168,25 +170,27 @@ class _Form:
     """The integrals of a segment for some dimensions d; arrays are (d, N) or (d, N, Q).
 
     Attributes:
-        keep: the factor of the state.
-        pull: -l / alpha at the start of each step, the factor of x in f.
+        state_coef: the factor of the state.
+        x_coef: -l / alpha at the start of each step, the factor of x in f.
         level: int K e^(S - S_s) B.
     """
 
     def __init__(self, segment: Segment, l: Any, big_l: Any, big_s: Any, b: Any) -> None:  # noqa: E741
         self.segment = segment
         mass, self._swell = big_l(segment.log_snr).T, big_s(segment.log_snr).T
-        self.keep = segment.alpha[1:] / segment.alpha[:-1] * np.exp(mass[:, :-1] - mass[:, 1:])
-        self.pull = -l(segment.log_snr[:-1]).T / segment.alpha[:-1]
+        self.state_coef = (
+            segment.alpha[1:] / segment.alpha[:-1] * np.exp(mass[:, :-1] - mass[:, 1:])
+        )
+        self.x_coef = -l(segment.log_snr[:-1]).T / segment.alpha[:-1]
         weigh = np.exp(np.moveaxis(big_l(segment.points), -1, 0) - mass[:, 1:, None])
         grow = np.exp(np.moveaxis(big_s(segment.points), -1, 0) - self._swell[:, :-1, None])
         self._density = -segment.alpha[1:, None] * weigh * grow
         drive = np.moveaxis(b(segment.points), -1, 0) / grow
-        self._rise = segment.whole(drive)  # B at the end of each step, seen from its start
+        self._rise = segment.whole(drive)  # B at the end of each step, relative to its start
         self.level = segment.whole(self._density * (self._rise[..., None] - segment.tail(drive)))
 
     def _apart(self, i: int, m: int) -> tuple[Array, Array]:
-        """e^(S_i - S_m) and B at node m, both seen from the start of step i."""
+        """e^(S_i - S_m) and B at node m, both relative to the start of step i."""
         shift = np.exp(self._swell[:, i, None] - self._swell)
         if m > i:
             return shift[:, m], self._rise[:, i]
@@ -209,9 +213,9 @@ class _Form:
 
 
 def _rows(form: _Form, order: int, corrector: int) -> Array:
-    """The coefficients of every step, (N, K, d); a corrector moves the state of the next one."""
+    """The coefficients of all steps, (N, K, d); a corrector changes the state of the next step."""
     n, width = len(form.segment.h), depth(order, corrector)
-    ahead = np.zeros((n, 1 + width, len(form.keep)))
+    ahead = np.zeros((n, 1 + width, len(form.state_coef)))
     back = np.zeros_like(ahead)
     for i in range(n):
         q = min(i + 1, order)
@@ -221,6 +225,8 @@ def _rows(form: _Form, order: int, corrector: int) -> Array:
             back[i + 1, : 1 + q] = form.step(i, [i + 1 - j for j in range(q)])
             back[i + 1, 0] -= ahead[i, 0]
             back[i + 1, 2:] -= ahead[i, 1:width]
-    keep = form.keep.T[:, None]
-    out: Array = np.concatenate([keep, form.pull.T[:, None], ahead + keep * back], axis=1)
+    state_coef = form.state_coef.T[:, None]
+    out: Array = np.concatenate(
+        [state_coef, form.x_coef.T[:, None], ahead + state_coef * back], axis=1
+    )
     return out

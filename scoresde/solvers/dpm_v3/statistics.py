@@ -1,16 +1,16 @@
-"""Statistics of a model along its noise levels: what DPM-Solver-v3 knows of it beforehand.
+"""Statistics of a model along its noise levels, which DPM-Solver-v3 uses.
 
 With y = x / alpha and lambda = log(alpha / sigma) the probability flow is dy/dlambda =
--e^(-lambda) eps. For any function l of lambda, one value a dimension, that is -(l y + f) with
+-e^(-lambda) eps. For any function l of lambda with one value per dimension this is -(l y + f) with
 
     f = (sigma eps - l x) / alpha = e^(-lambda) eps - l y.
 
-A solver integrates l exactly and has to guess f between its nodes, so f should depend on x as
-little as may be, and change along a trajectory as s f + b does, with s and b of lambda alone. In
-the mean of squares, over x = alpha x_0 + sigma z with x_0 from the data:
+A solver integrates l exactly and interpolates f between its nodes, so f should depend on x as
+little as possible, and its derivative along a trajectory should be close to s f + b with functions
+s and b of lambda. In the mean square over x = alpha x_0 + sigma z with x_0 from the data:
 
-    l = E[diag(sigma deps/dx)],                  the least E ||df/dx||^2,
-    s = Cov(f, f') / Var(f),  b = E[f'] - s E[f],    the least E (f' - s f - b)^2,
+    l = E[diag(sigma deps/dx)],                  minimises E ||df/dx||^2,
+    s = Cov(f, f') / Var(f),  b = E[f'] - s E[f],    minimises E (f' - s f - b)^2,
 
 where f' = d/dlambda (e^(-lambda) eps) - l' y + l e^(-lambda) eps is the derivative along the
 flow (Zheng et al. 2023, arXiv 2310.13268, sec. 3.1 and 3.2).
@@ -38,22 +38,22 @@ __all__ = ["Statistics"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-_DEGREE = 5  # of the splines: with four continuous derivatives no order up to 4 is lost
-_FEWEST = 16  # data points, and nodes: fewer say nothing of a variance, or of a curve
-_EXACT = 64  # dimensions up to which the whole diagonal costs little
-_RIDGE = 1e-8  # of Var(e^-lambda eps): where f hardly varies s is 0, not a quotient of roundings
+_DEGREE = 5  # of the splines: four continuous derivatives suffice for orders up to 4
+_FEWEST = 16  # data points, and nodes: fewer do not determine a variance, or a curve
+_EXACT = 64  # dimensions up to which the whole diagonal is cheap
+_RIDGE = 1e-8  # of Var(e^-lambda eps): s is 0, not a quotient of rounding errors, if f is constant
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Statistics:
-    """Empirical model statistics: l, s and b of lambda, one curve a dimension.
+    """Empirical model statistics: l, s and b as functions of lambda, one curve per dimension.
 
-    Between the nodes of the table the curves are splines of degree 5, integrated in closed form;
-    all is float64 on the CPU. Make them with `from_model`, `from_data` or `from_moments`; save
-    the four tensors (`tensors()`) and rebuild with `Statistics(sde, **tensors)`. Known curves are
+    Between the nodes of the table the curves are splines of degree 5, integrated in closed form,
+    in float64 on the CPU. Make them with `from_model`, `from_data` or `from_moments`; save the
+    four tensors (`tensors()`) and rebuild with `Statistics(sde, **tensors)`. Special cases are
 
-    | l | s | b | DPMSolverV3 is then |
+    | l | s | b | DPMSolverV3 is |
     | --- | --- | --- | --- |
     | 1 | 0 | 0 | `Adams(1)`: DPM-Solver++, UniPC |
     | 0 | -1 | 0 | `Adams(1, 0, "eps")` |
@@ -62,13 +62,13 @@ class Statistics:
     Zheng et al. 2023 (arXiv 2310.13268), sec. 3 and appendix on the computation.
 
     Args:
-        sde: the SDE that they were computed for; an affine one.
+        sde: the affine SDE for which they were computed.
         log_snr: the nodes lambda, (n,) with n >= 16, increasing.
-        l, s, b: (n, *D).
+        l, s, b: the values at the nodes, (n, *D).
 
     Raises:
-        TypeError, ValueError: an SDE that is not affine; nodes that do not increase; tables that
-            do not fit the nodes or each other, or hold what is not finite.
+        TypeError, ValueError: the SDE is not affine; the nodes do not increase; the tables do not
+            fit the nodes or each other, or are not finite.
 
     Example:
         >>> from scoresde import VPSDE
@@ -100,7 +100,7 @@ class Statistics:
                 got = getattr(self, name)
                 raise fail(name, f"shape {tuple(shape)}, that of l", got, "check the table")
         arrays = {name: value.numpy() for name, value in self.tensors().items()}
-        object.__setattr__(self, "_arrays", arrays)  # what the solver reads, with no tensor op
+        object.__setattr__(self, "_arrays", arrays)  # read without tensor operations
 
     def __repr__(self) -> str:
         return f"Statistics({self.sde!r}, shape={self.shape}, nodes={len(self.log_snr)})"
@@ -111,7 +111,7 @@ class Statistics:
         return tuple(self.l.shape[1:])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The table, to be saved: log_snr (n,), l, s and b (n, *D)."""
+        """The table, for saving: log_snr (n,), l, s and b (n, *D)."""
         return {name: getattr(self, name) for name in ("log_snr", "l", "s", "b")}
 
     @classmethod
@@ -126,24 +126,25 @@ class Statistics:
     ) -> Statistics:
         """The statistics of Gaussian data with independent dimensions, in closed form.
 
-        There eps = sigma (x - alpha mu) / (alpha^2 std^2 + sigma^2), so l = sigma^2 / (alpha^2
-        std^2 + sigma^2), f = -mu l, s = 0 and b = f' = 2 mu l (1 - l): all steps are exact.
+        For such data eps = sigma (x - alpha mu) / (alpha^2 std^2 + sigma^2), so l = sigma^2 /
+        (alpha^2 std^2 + sigma^2), f = -mu l, s = 0 and b = f' = 2 mu l (1 - l): all steps are
+        exact.
 
         Args:
             sde: an affine SDE.
-            mean, std: of the data, (*D).
-            nodes: of the table, equally spaced in lambda from T to t_end.
-            t_end: where the table ends; by default the SDE's own.
+            mean, std: those of the data, (*D).
+            nodes: the number of nodes of the table, equally spaced in lambda from T to t_end.
+            t_end: the time at which the table ends; by default that of the SDE.
         """
-        mu, spread = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (mean, std))
-        if mu.ndim == 0 or mu.shape != spread.shape:
-            got = (tuple(mu.shape), tuple(spread.shape))
+        mu, sd = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (mean, std))
+        if mu.ndim == 0 or mu.shape != sd.shape:
+            got = (tuple(mu.shape), tuple(sd.shape))
             raise fail("mean, std", "two of one shape (*D)", got, "one number a dimension")
-        if bool((spread < 0).any()):
-            raise fail("std", "numbers >= 0", float(spread.min()), "pass standard deviations")
+        if bool((sd < 0).any()):
+            raise fail("std", "numbers >= 0", float(sd.min()), "pass standard deviations")
         at = _levels(sde, nodes, t_end)
         # sigmoid of -2 (lambda + log std), which is 1 where std = 0
-        l = torch.sigmoid(-2.0 * (at.reshape(-1, *[1] * mu.ndim) + spread.log()))  # noqa: E741
+        l = torch.sigmoid(-2.0 * (at.reshape(-1, *[1] * mu.ndim) + sd.log()))  # noqa: E741
         return cls(sde, at, l, torch.zeros_like(l), 2.0 * mu * l * (1.0 - l))
 
     @classmethod
@@ -152,7 +153,7 @@ class Statistics:
     ) -> Statistics:
         """`from_moments` with the mean and standard deviation of data x0: (M, *D).
 
-        It asks no model and takes the data for Gaussian, which at high noise they are.
+        It needs no model and assumes that the data are Gaussian, as noised data are at high noise.
         """
         _check_data(x0)
         data = x0.detach().to("cpu", torch.float64)
@@ -173,28 +174,28 @@ class Statistics:
     ) -> Statistics:
         """The statistics of a model over data x0: (M, *D), noised at each lambda.
 
-        The noise and the probes are the same at every lambda, so the curves are smooth however
-        few the data: the scatter of fresh noise at each would be magnified by the derivative of l
-        that is in s and b. The diagonal of deps/dx comes from vector-Jacobian products: with the
-        unit vectors it is exact, with a Rademacher vector v a sample it is the mean of v (J^T v)
-        (Hutchinson). The derivative along the flow is that of five points, of fourth order in a
-        spacing fit for the dtype of x0. A node costs five forward calls on all data and a
-        backward one for each vector.
+        The noise and the probes are the same at every lambda, so the curves are smooth for any
+        number of data: s and b contain the derivative of l, which would amplify the scatter of
+        independent noise. The diagonal of deps/dx comes from vector-Jacobian products: with the
+        unit vectors it is exact, with one Rademacher vector v per sample it is the mean of
+        v (J^T v) (Hutchinson). The derivative along the flow is a difference of five points, of
+        fourth order, with a spacing for the dtype of x0. A node costs five forward calls on all
+        data and a backward call for each vector.
 
         Args:
             model: the model, through which autograd must be able to differentiate.
-            x0: data, M >= 16; the paper takes 1024 to 4096.
-            nodes: of the table, equally spaced in lambda from T to t_end.
-            t_end: where the table ends; by default the SDE's own.
-            probes: Rademacher vectors for each sample; None is the exact diagonal up to 64
-                dimensions, one vector beyond.
-            seed: of the noise.
+            x0: the data, with M >= 16; the paper uses 1024 to 4096.
+            nodes: the number of nodes of the table, equally spaced in lambda from T to t_end.
+            t_end: the time at which the table ends; by default that of the SDE.
+            probes: the number of Rademacher vectors per sample; None means the exact diagonal up
+                to 64 dimensions, and one vector above.
+            seed: the seed of the noise.
             cond: conditions, M entries each.
-            batch_size: how many samples the model is given at once; all by default.
+            batch_size: the number of samples in a call of the model; all by default.
 
         Raises:
-            TypeError, ValueError: an SDE that is not affine, too few data, a model without
-                a gradient.
+            TypeError, ValueError: the SDE is not affine, there are too few data, or the model has
+                no gradient.
 
         Example:
             >>> from scoresde import VPSDE, Gaussian
@@ -227,13 +228,13 @@ class Statistics:
         return l, l.antiderivative(), s.antiderivative(), b
 
     def check_sde(self, sde: SDE) -> None:
-        """Raise a ValueError if the SDE is another than that of the statistics."""
+        """Raise a ValueError if the SDE is not that of the statistics."""
         if not same_sde(sde, self.sde):
-            remedy = "compute the statistics anew with Statistics.from_model(model, x0)"
+            remedy = "compute new statistics with Statistics.from_model(model, x0)"
             raise fail("statistics", f"those of {sde!r}", f"those of {self.sde!r}", remedy)
 
     def check_range(self, times: Sequence[float], log_snr: Array) -> None:
-        """Raise a ValueError if a grid leaves the table."""
+        """Raise a ValueError if the table does not cover the grid."""
         low, high = self._arrays["log_snr"][[0, -1]].tolist()  # type: ignore[attr-defined]
         slack = 1e-9 * (high - low)
         for t, lam in zip(times, log_snr.tolist(), strict=True):
@@ -268,7 +269,7 @@ def _levels(sde: SDE, nodes: int, t_end: float | None) -> Tensor:
     if not low < high < math.inf:
         raise fail("t_end", "a time before T with a finite log-SNR", end, "pass 0 < t_end < T")
     if math.isinf(low):
-        remedy = "its statistics have no end there: make T smaller, or take unipc_3"
+        remedy = "the table would be infinite: make T smaller, or take unipc_3"
         raise fail("sde", "a finite log-SNR at T for DPM-Solver-v3", sde, remedy)
     return torch.linspace(low, high, nodes, dtype=torch.float64, device="cpu")
 
@@ -280,8 +281,9 @@ def _spline(at: Array, values: Array) -> Any:
 def _fit(at: Tensor, diagonal: Tensor, moments: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     """s and b by least squares from the moments of y, G = e^-lambda eps and G' = dG/dlambda.
 
-    With f = G - l y and f' = G' - l' y + l G every moment of f and f' is one of y, G and G'.
-    The y of the moments is less the mean of the data, so that the variances lose no digits.
+    With f = G - l y and f' = G' - l' y + l G every moment of f and f' is a moment of y, G and G'.
+    The mean of the data is subtracted from y in the moments, so that the variances keep their
+    digits.
     """
     nodes = at.numpy()
     slope = _spline(nodes, diagonal.flatten(1).numpy()).derivative()(nodes)
@@ -297,7 +299,7 @@ def _fit(at: Tensor, diagonal: Tensor, moments: Tensor, centre: Tensor) -> tuple
 
 @dataclass(frozen=True, eq=False)
 class _Survey:
-    """A model asked at one noise level after the other, on the same data and noise."""
+    """Evaluates a model at one noise level after the other, on the same data and noise."""
 
     model: ScoreModel
     x0: Tensor
@@ -348,11 +350,11 @@ class _Survey:
     def _diagonal(self, node: Node, x: Tensor, cond: Cond, noise: Noise) -> tuple[Tensor, Tensor]:
         """diag(deps/dx) of every sample, or an unbiased estimate of it; and eps."""
         x = x.detach().requires_grad_()
-        told = self.model.predict(node, x, cond)
-        if not told.value.requires_grad:
+        prediction = self.model.predict(node, x, cond)
+        if not prediction.value.requires_grad:
             remedy = "drop no_grad and detach from the model, or take Statistics.from_data"
-            raise fail("model", "one that autograd differentiates by x", told.value, remedy)
-        eps = told.eps
+            raise fail("model", "one that autograd differentiates by x", prediction.value, remedy)
+        eps = prediction.eps
         total = torch.zeros_like(x)
         if not self.probes:
             size = math.prod(x.shape[1:])
