@@ -124,24 +124,24 @@ def bar(plan: Plan, batches: int) -> Iterator[OnStep | None]:
 
 
 def warn_of_departure(model: ScoreModel, plan: Plan, x: Tensor, cond: Cond) -> None:
-    """Warn, with remedies, if samples x: (B, *D) have left the data that the model knows.
+    """Warn, with remedies, if samples x: (B, *D) differ from the training data of the model.
 
-    Nothing is known if no noise-free samples are compared or the model has no summary of its
-    data; see `DataSummary.departure`.
+    Samples with noise, and models without a summary of their data, are not checked; see
+    `DataSummary.departure`.
     """
-    known, sde, end = summary_of(model), plan.schedule.sde, plan.schedule.end
-    if known is None:
+    summary, sde, end = summary_of(model), plan.schedule.sde, plan.schedule.end
+    if summary is None:
         return
     noisy = not plan.denoise and isinstance(sde, AffineSDE)
-    if noisy and end.sigma >= 0.3 * end.alpha * known.std:
+    if noisy and end.sigma >= 0.3 * end.alpha * summary.std:
         return
     wider = 1.0
-    if cond:  # the samples of one class may spread wider than those of all, if it is rare
+    if cond:  # the standard deviation of a rare class may be larger than that of all data
         label = cond.get("label")
-        seen = 0 if label is None or not known.classes else len(set(label.tolist()))
-        wider = known.classes / seen if seen else math.inf
-    what = known.departure(x, wider=wider)
-    if what is None:
+        seen = 0 if label is None or not summary.classes else len(set(label.tolist()))
+        wider = summary.classes / seen if seen else math.inf
+    departure = summary.departure(x, wider=wider)
+    if departure is None:
         return
     remedies = ["train longer"]
     parts = (getattr(part, "predicts", None) for part in model.modules())
@@ -153,4 +153,4 @@ def warn_of_departure(model: ScoreModel, plan: Plan, x: Tensor, cond: Cond) -> N
     if end.t < sde.t_end:
         remedies.append(f"end at t_end = {sde.t_end:g}")
     advice = ", or ".join(remedies)
-    warnings.warn(f"samples: {what}; {advice}", DataRangeWarning, stacklevel=5)
+    warnings.warn(f"samples: {departure}; {advice}", DataRangeWarning, stacklevel=5)

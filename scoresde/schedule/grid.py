@@ -46,8 +46,7 @@ __all__ = [
 @final
 @dataclass(frozen=True)
 class Grid:
-    """A tuple of segments, each a strictly monotone tuple of times, which run down to sample and
-    up to add noise.
+    """Segments, each a strictly monotone tuple of times: down to sample, up to add noise.
 
     Between two segments the solving loop adds noise to the state with the exact transition of the
     SDE from the end of the first to the start of the second, and restarts the solver.

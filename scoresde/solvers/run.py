@@ -134,7 +134,7 @@ class Run:
     def leave_noise(
         self, x: Tensor, nodes: tuple[Node, ...], *, exactly: bool
     ) -> tuple[Tensor, tuple[Node, ...]]:
-        """Make the steps from pure noise, with x_0hat held fixed, for solvers that cannot make them.
+        """Make the steps from pure noise with x_0hat held fixed, for solvers that cannot.
 
         Args:
             x: the state at the first node, (B, *D).
