@@ -126,9 +126,7 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
         state_coef, weights, noise_std = row
         prediction = process.predict(now, x)
         fresh = [(noise_std, noise.normal(x, now, nxt))] if noise_std else []
-        if (
-            self.order == 1 and not self.corrector
-        ):  # no later step reads the prediction: three passes over x
+        if not self._past:  # no later step reads the prediction: three passes over x
             return prediction.mix(state_coef, self.parametrisation, weights[0], *fresh), ()
         known = (prediction.scaled(self.parametrisation), *past)
         terms = [(w * c, m) for w, (c, m) in zip(weights, known, strict=False)]
