@@ -1,4 +1,4 @@
-"""The command line, `scoresde`: train, sample, judge and look into score models."""
+"""The command line `scoresde`: train, sample, evaluate and inspect score models."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the interpreter with its exit code.
 
-    Exit codes: 0 done; 1 the run failed; 2 bad input, with what is wrong on stderr; 130 and 143
-    ended by SIGINT and SIGTERM.
+    Exit codes: 0 for success; 1 if the run failed; 2 for bad input, with a message on stderr; 130
+    and 143 after SIGINT and SIGTERM.
 
     Args:
         arguments: those of the command line; `sys.argv[1:]` by default.

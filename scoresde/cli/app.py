@@ -1,4 +1,4 @@
-"""The table of the commands, and how one of them is found and run."""
+"""The table of the commands, and the function that runs one of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = {
     "inspect": "inspect.Inspect",
     "export": "export.Export",
 }
-"""Each command, and its dataclass: the fields are its options, `run` is what it does."""
+"""Each command and its dataclass, which has the options as fields and a method `run`."""
 
 USAGE = """usage: scoresde [-h] [--version] [--traceback] COMMAND ...
 
@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> None:
         try:
             call = Call.read(kind, name, words)
         except SystemExit as end:
-            if end.code == 0:  # behind the help, which tyro has printed
+            if end.code == 0:  # after the help, which tyro has printed
                 print(_examples(kind))
             raise
         if call.moved:
@@ -94,6 +94,6 @@ def _summaries() -> str:
 
 
 def _examples(kind: Any) -> str:
-    """What stands below the flags in the help of a command."""
+    """The examples, which the help of a command shows below the flags."""
     loaders = f"{loader_help()}\n\n" if "data_option" in flags_of(kind) else ""
     return f"{loaders}Examples:\n\n{kind.EXAMPLES.strip()}"

@@ -1,4 +1,4 @@
-"""From names and options to the parts of a training run, and what is inferred from the data."""
+"""Build the parts of a training run from names, options and properties of the data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 INFERRED = ("dim", "channels", "size", "classes")
-"""Arguments of the networks that come from the data."""
+"""The arguments of the networks that are inferred from the data."""
 
 
 def with_options(
@@ -36,11 +36,11 @@ def with_options(
     pairs: Sequence[str] | None,
     fixed: Mapping[str, Any] | None = None,
 ) -> Any:
-    """`make` called with KEY=VALUE pairs, whose keys must be among its arguments.
+    """Call `make` with KEY=VALUE pairs, whose keys must be arguments of it.
 
     Raises:
-        TypeError, ValueError: an argument that there is not (with the nearest that there is), one
-            of `fixed`, or whatever `make` raises.
+        TypeError, ValueError: an argument does not exist (the message names the nearest one) or is
+            one of `fixed`, or `make` raises the error.
     """
     from scoresde._check import choice, fail
 
@@ -56,7 +56,7 @@ def with_options(
 
 
 def build_sde(name: str, options: Sequence[str] | None) -> AffineSDE:
-    """The SDE of that name, a key of `scoresde.sde.SDES`."""
+    """The SDE of a name, which is a key of `scoresde.sde.SDES`."""
     from scoresde._check import choice
     from scoresde.sde import SDES
 
@@ -65,7 +65,7 @@ def build_sde(name: str, options: Sequence[str] | None) -> AffineSDE:
 
 
 def build_time(name: str | None, options: Sequence[str] | None) -> TimeSampler:
-    """The time sampler of that name, by default that of the loss."""
+    """The time sampler of a name; by default that of the loss."""
     import scoresde.losses as module
     from scoresde._check import choice
 
@@ -82,14 +82,14 @@ def count_classes(data: Data | LazyData) -> int:
 
 
 def present(data: Data | LazyData, classes: int) -> list[int]:
-    """The classes of which there is a sample, of so many."""
+    """The classes, out of this number, that have a sample."""
     return sorted(set(data.cond["label"].tolist())) if classes else []
 
 
 def build_net(
     name: str, shape: Sequence[int], classes: int, options: Sequence[str] | None
 ) -> nn.Module:
-    """The network for samples of that shape; "auto" is an MLP for vectors, a U-Net for images."""
+    """The network for samples of this shape; "auto" is an MLP for vectors, a U-Net for images."""
     from scoresde._check import choice, fail
     from scoresde.nets import NETS
 
@@ -126,7 +126,7 @@ def build_model(
     net_time: str | None,
     sigma_data: float | None,
 ) -> Preconditioned:
-    """The network read as a prediction, by default as `Preconditioned` reads it."""
+    """The network with its parametrisation, by default that of `Preconditioned`."""
     from scoresde.model import Preconditioned
 
     return Preconditioned(net, sde, predicts=predicts, time=net_time, sigma_data=sigma_data)

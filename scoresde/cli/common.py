@@ -1,4 +1,4 @@
-"""What the commands share: errors as exit codes, output, folders, samplers."""
+"""Functions that the commands share: exit codes for errors, output, folders and samplers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 TRACEBACK = "SCORESDE_TRACEBACK"
-"""The environment variable that, set to 1, has errors show where they come from."""
+"""The environment variable that, if it is 1, makes errors show their traceback."""
 
 
 # Errors
@@ -57,23 +57,23 @@ BAD_INPUT = (
     IsADirectoryError,
     PermissionError,
 )
-"""What a user can correct by another command line; all else is a run that failed."""
+"""Errors that another command line can correct; with all others the run has failed."""
 
 TOLD = (*BAD_INPUT, OSError, RuntimeError, FloatingPointError)
-"""Errors whose message says all that there is to say."""
+"""Errors that need no more than their message."""
 
 
 @contextmanager
 def guarded(flags: Flags, traceback: bool = False) -> Iterator[None]:
-    """Errors as exit codes: a message on stderr, no traceback.
+    """Turn errors into exit codes and a message on stderr, without traceback.
 
-    2 for bad input (ValueError, TypeError, a missing file, folder, package or permission), 1 for a
-    run that failed, 130 for Ctrl-C. Arguments of the library are named by the flags that they come
-    from.
+    The code is 2 for bad input (ValueError, TypeError, a missing file, folder, package or
+    permission), 1 for a run that failed, and 130 for Ctrl-C. The message names arguments of the
+    library by their flags.
 
     Args:
-        flags: how the arguments of the command are written.
-        traceback: show where the error comes from, in place of the message.
+        flags: the flags of the arguments of the command.
+        traceback: show the traceback in place of the message.
     """
     FLAGS.set(flags)
     try:
@@ -99,7 +99,7 @@ def _complain(message: str) -> None:
 
 
 def _write(line: str) -> None:
-    """A line on stderr, above a progress bar if there is one."""
+    """Write a line to stderr, above a progress bar if there is one."""
     if "tqdm" in sys.modules:
         from tqdm import tqdm
 
@@ -111,7 +111,7 @@ def _write(line: str) -> None:
 
 @contextmanager
 def as_program() -> Iterator[None]:
-    """SIGTERM as an orderly exit (143), a reader that left as 141, warnings in one line."""
+    """Exit with 143 on SIGTERM and with 141 on a closed pipe, and show warnings in one line."""
 
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:  # as warnings calls it
         _complain(f"warning: {spelled(str(message), FLAGS.get({}))}")
@@ -125,7 +125,7 @@ def as_program() -> Iterator[None]:
             warnings.showwarning = warn
             yield
             sys.stdout.flush()
-    except BrokenPipeError:  # `scoresde inspect RUN | head`: as other programs end there
+    except BrokenPipeError:  # `scoresde inspect RUN | head`: end as other programs do
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
     finally:
@@ -136,7 +136,7 @@ def as_program() -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Is this the first of the processes of torchrun, or the only one?"""
+    """Whether this is the first process of torchrun, or the only one."""
     rank = os.environ.get("RANK") or "0"
     if not rank.isdecimal():
         raise ValueError(
@@ -147,13 +147,13 @@ def is_first() -> bool:
 
 
 def say(message: str) -> None:
-    """A line for people, on stderr, by the first process."""
+    """Write a line for people to stderr, from the first process."""
     if is_first():
         _write(message)
 
 
 def emit(result: Mapping[str, Any], text: str, as_json: bool) -> None:
-    """The result on stdout, by the first process: one JSON object, or the text.
+    """Write the result to stdout, from the first process: one JSON object, or the text.
 
     Numbers that are not finite become null, since JSON has no NaN.
     """
@@ -174,22 +174,22 @@ def _plain(value: Any) -> Any:
 
 
 def progress(total: int, label: str, as_json: bool, unit: str = "samples") -> Any:
-    """Progress on stderr, by the first process; none with --json."""
+    """A progress bar on stderr, from the first process; none with --json."""
     from scoresde._progress import progress as shown
 
     return closing(shown(total, label, unit, shown=watched(as_json)))
 
 
 def watched(as_json: bool) -> bool:
-    """Is the progress of this process shown?"""
+    """Whether this process shows its progress."""
     return not as_json and is_first()
 
 
 def check_folder(out: Path, overwrite: bool) -> None:
-    """Raise unless `claim_folder` would take the folder; nothing is made or removed.
+    """Raise an error if `claim_folder` would; no file is created or removed.
 
     Raises:
-        FileExistsError: something stands there.
+        FileExistsError: the folder is not empty, or is a file.
     """
     if not is_first():
         return
@@ -213,16 +213,16 @@ def check_folder(out: Path, overwrite: bool) -> None:
 def claim_folder(
     out: Path, overwrite: bool, stale: Iterable[str] = (), *, resume: bool = False
 ) -> Path:
-    """The folder of a run, new or empty, or an error.
+    """Create the folder of a run, which must be new or empty.
 
     Args:
-        out: the folder; it is made.
-        overwrite: take a folder that a run of `scoresde` made, and remove what is stale there.
+        out: the folder to create.
+        overwrite: accept a folder of an earlier run of `scoresde`, and remove its stale files.
         stale: names or patterns of the files and folders that the command writes.
-        resume: take the folder as it is.
+        resume: accept the folder as it is.
 
     Raises:
-        FileExistsError: something stands there, and is left untouched.
+        FileExistsError: the folder is not empty, or is a file; it is not changed.
     """
     if not is_first():
         return out
@@ -235,10 +235,10 @@ def claim_folder(
 
 
 def check_file(out: Path, overwrite: bool) -> None:
-    """Raise unless a file may be written there; nothing is made.
+    """Raise an error if a file must not be written there; no file is created.
 
     Raises:
-        FileExistsError: something stands there, and is left untouched.
+        FileExistsError: the file exists; it is not changed.
     """
     if not is_first():
         return
@@ -255,10 +255,10 @@ def check_file(out: Path, overwrite: bool) -> None:
 
 
 def key_values(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:
-    """KEY=VALUE pairs as a mapping; values are read as JSON where they are JSON, else as text.
+    """Read KEY=VALUE pairs as a mapping; values that are not JSON are text.
 
     Raises:
-        ValueError: a pair without "=", or a key twice.
+        ValueError: a pair has no "=", or a key appears twice.
     """
     found: dict[str, Any] = {}
     for pair in pairs or ():
@@ -276,12 +276,12 @@ def key_values(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device of that name; by default the accelerator if there is one, else the CPU.
+    """The device of a name; by default the accelerator if there is one, else the CPU.
 
     Under torchrun with CUDA each process takes the device of its local rank.
 
     Raises:
-        ValueError: there is no such device on this machine.
+        ValueError: this machine has no such device.
     """
     import torch
 
@@ -305,17 +305,17 @@ def make_sampler(
     t_end: float | None = None,
     denoise: bool | None = None,
 ) -> ReverseSampler:
-    """The sampler that the options of a command mean.
+    """Build the sampler from the options of a command.
 
     Args:
         model: the score model.
         solver: a name, or "calibration:NAME" for one saved in the checkpoint `folder`.
-        steps, eta, t_end, denoise: as of `ReverseSampler`.
+        steps, eta, t_end, denoise: see `ReverseSampler`.
         grid: a name, or times with commas between them.
         folder: the checkpoint that holds the calibrations.
 
     Raises:
-        TypeError, ValueError: as `ReverseSampler`.
+        TypeError, ValueError: see `ReverseSampler`.
     """
     from scoresde.sampler import ReverseSampler
 

@@ -132,7 +132,7 @@ scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --
 
 
 def _rows_of(samples: Samples, turns: list[int] | None) -> Tensor:
-    """The rows of the classes that are drawn; all rows of data without labels."""
+    """The rows of the chosen classes; all rows of data without labels."""
     import torch
 
     if turns is None or not samples.labelled:
@@ -145,7 +145,7 @@ def _rows_of(samples: Samples, turns: list[int] | None) -> Tensor:
 
 
 def _about(opened: Any, label: str | None, data: str | None) -> dict[str, Any]:
-    """What the report says of the checkpoint."""
+    """The description of the checkpoint in the report."""
     training = opened.config.get("training") or {}
     facts = {"checkpoint": str(opened.folder), "training step": training.get("step")}
     facts |= {"label": label, "data": data, "device": str(opened.device)}

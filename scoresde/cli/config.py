@@ -1,4 +1,4 @@
-"""Options from a file: TOML or JSON, read before the flags, written back into the run."""
+"""Options from a TOML or JSON file, which the flags override, and which each run writes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["ABOUT", "Call", "read_file", "written"]
 T = TypeVar("T")
 
 ABOUT = "about"
-"""The key under which a run's config.json says what it is; not an option."""
+"""The key of the description in the config.json of a run; it is not an option."""
 
 OF_THE_CALL = frozenset({"config", "json", "overwrite", "resume", "auto_resume"})
-"""Options that say how a command is called and not what it does: not in a file."""
+"""Options of the call that do not change the result; a file cannot hold them."""
 
 
 @final
@@ -34,11 +34,11 @@ class Call:
     """A command line that has been read.
 
     Attributes:
-        name: of the command.
+        name: the name of the command.
         options: its flags by name.
-        values: of all flags by name, defaults included.
-        given: names of those that a flag or the file gave.
-        moved: the --out of a config.json that lies elsewhere now, or None.
+        values: the values of all flags by name, defaults included.
+        given: the names of the flags that the command line or the file sets.
+        moved: the --out of a config.json that has been moved since, or None.
     """
 
     name: str
@@ -53,7 +53,8 @@ class Call:
 
         Raises:
             SystemExit: after the help, and after an error of the command line.
-            OSError, TypeError, ValueError: the file is not there, or an option in it is wrong.
+            OSError, TypeError, ValueError: the file does not exist, or an option in it is not
+                valid.
         """
         options = flags_of(kind)
         below: dict[str, Any] = {}
@@ -88,8 +89,8 @@ class Call:
         """Write `config.json` into a run's folder: `scoresde COMMAND --config` repeats the run.
 
         Args:
-            folder: of the run; made if it is not there.
-            about: anything that json holds, to be read by people and by other commands.
+            folder: the folder of the run, which is created if it does not exist.
+            about: a JSON value for people and for other commands.
         """
         from importlib.metadata import version
 
@@ -108,7 +109,7 @@ def _about(kind: type) -> str:
 
 
 def written(options: Mapping[str, Flag]) -> dict[str, str]:
-    """How each argument of the library is written, by the flags of a command."""
+    """The flag of each argument of the library, for the messages of a command."""
     found = {name: option.written for name, option in options.items()}
     return found | {name: found[own] for name, own in ALIASES.items() if own in found}
 
@@ -118,7 +119,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another ending, or not the format that the ending says.
+        ValueError: the file has another ending, or is not of the format of its ending.
     """
     if not path.is_file():
         raise FileNotFoundError(f"config: expected a .toml or .json file, got {str(path)!r}")

@@ -214,7 +214,7 @@ def raw_values(opened: Opened, x: Tensor) -> dict[str, Any]:
 
 
 def _picture(x: Any, place: Path, opened: Opened) -> str | None:
-    """The first samples beside the file, or None if there is no picture of such samples."""
+    """Draw the first samples beside the file; None if such samples have no picture."""
     if not is_first() or not drawable(x.shape[1:]):
         return None
     file = place.with_suffix(".png")
@@ -223,7 +223,7 @@ def _picture(x: Any, place: Path, opened: Opened) -> str | None:
 
 
 def _read(latents: Path, opened: Opened) -> tuple[Any, Any]:
-    """Codes (B, *D) and labels (B,) or None, that fit the model."""
+    """Read codes (B, *D) and labels (B,) or None, and check that they fit the model."""
     import zipfile
 
     import numpy as np

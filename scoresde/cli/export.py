@@ -86,7 +86,7 @@ scoresde export runs/images --output eps --shape 3x32x32 --out images.onnx
 
 
 def _kind(out: Path, to: str | None) -> str:
-    """onnx or program, by name or by the ending, which must agree."""
+    """The format onnx or program, from its name or from the ending, which must agree."""
     from scoresde._check import choice
 
     if to is not None:

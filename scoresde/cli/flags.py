@@ -44,16 +44,16 @@ PLAIN: dict[str, tuple[type, str]] = {
     "str": (str, "NAME"),
     "Path": (Path, "FILE"),
 }
-"""Types that are flags, by name, and what stands for a value of each in the help."""
+"""Types that can be flags, by name, and the placeholder of a value in the help."""
 
 KEYS = re.compile(r"a key of `scoresde\.(\w+)\.(\w+)`")
-"""What a docstring says of a registry, in whose place the help lists the names."""
+"""The mention of a registry in a docstring, which the help replaces by the names in it."""
 
 LIST = re.compile(r"tuple\[(int|float|str), (?:\.\.\.|\1)\]")
 
 
 def argument(metavar: str, default: Any = MISSING) -> Any:
-    """A field that is given by its place, not by a flag."""
+    """A field that is a positional argument."""
     return field(default=default, metadata={"metavar": metavar, "positional": True})
 
 
@@ -74,14 +74,14 @@ class Flag:
     """A flag.
 
     Attributes:
-        name: of the field.
-        kind: the type of a value, or of each of them.
+        name: the name of the field.
+        kind: the type of a value, or of each value.
         several: "" for one value, "," for values with commas between them, "+" for a flag that
-            is given once for each.
-        optional: its default may be None.
-        default: its value, or MISSING.
+            is repeated for each value.
+        optional: whether the default may be None.
+        default: the default, or MISSING.
         help: the docstring of the field.
-        metadata: of the field.
+        metadata: the metadata of the field.
     """
 
     name: str
@@ -94,21 +94,21 @@ class Flag:
 
     @property
     def written(self) -> str:
-        """How it is given, with {} for the value."""
+        """The flag as typed by a user, with {} for the value."""
         if self.metadata.get("positional"):
             return str(self.metadata["metavar"])
         return f"--{self.name.replace('_', '-')} {{}}"
 
     @property
     def metavar(self) -> str | None:
-        """What stands for its value in the help."""
+        """The placeholder of its value in the help."""
         if self.metadata.get("metavar"):
             return str(self.metadata["metavar"])
         own = next(m for k, m in PLAIN.values() if k is self.kind)
         return {",": f"{own},{own}", "+": "KEY=VALUE"}.get(self.several, own) or None
 
     def is_in(self, arguments: Sequence[str]) -> bool:
-        """Whether the command line gives it."""
+        """Whether the command line contains it."""
         names = [self.written.removesuffix(" {}"), f"--no-{self.name.replace('_', '-')}"]
         given = [word.partition("=")[0].replace("_", "-") for word in arguments]
         return any(name in given for name in (*names, self.metadata.get("alias") or names[0]))
@@ -143,10 +143,10 @@ class Flag:
         )
 
     def of_file(self, value: Any, path: str) -> Any:
-        """The value as a config file gives it, of the type of the flag.
+        """Convert a value of a config file to the type of the flag.
 
         Raises:
-            TypeError, ValueError: it is of another type.
+            TypeError, ValueError: the value has another type.
         """
         from scoresde._check import wrong_type
 
@@ -167,7 +167,7 @@ class Flag:
 
 
 def _pairs(value: Any) -> tuple[str, ...]:
-    """A table {"width": 64} or a list, as the flags that say the same: ("width=64",)."""
+    """Convert a table {"width": 64} or a list to the values of the flag: ("width=64",)."""
     import json
 
     if isinstance(value, dict):
@@ -176,7 +176,7 @@ def _pairs(value: Any) -> tuple[str, ...]:
 
 
 def _default(text: str) -> str:
-    """What the help says of a default, unless its text says it."""
+    """The default in the help, unless the text of the flag mentions it."""
     return "" if text in ("None", "False", "()", "") else f"The default is {text}."
 
 
@@ -190,7 +190,7 @@ def _group(owner: type, own: Field[Any]) -> type | None:
 
 
 def _flag(owner: type, own: Field[Any]) -> Flag | None:
-    """The flag of a field, or None if its type is of Python alone."""
+    """The flag of a field, or None if its type cannot be a flag."""
     parts = [part.strip() for part in str(own.type).split(" | ")]
     several, names = "", [part for part in parts if part in PLAIN]
     if match := LIST.fullmatch(parts[0]):
@@ -210,7 +210,7 @@ def _flag(owner: type, own: Field[Any]) -> Flag | None:
 
 @cache
 def docs_of(kind: type) -> dict[str, str]:
-    """The docstrings of the fields of a dataclass, which Python itself does not keep."""
+    """The docstrings of the fields of a dataclass, read from the source."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     found = {}
     for one, other in pairwise(tree.body[0].body):  # type: ignore[attr-defined]  # of a class
@@ -237,7 +237,7 @@ def registered(room: str, table: str) -> str:
 
 
 def flags_of(kind: type) -> dict[str, Flag]:
-    """The flags of a command by name, those of its groups among them."""
+    """The flags of a command by name, including those of its groups."""
     found: dict[str, Flag] = {}
     for own in fields(kind):
         group = _group(kind, own)
@@ -249,7 +249,7 @@ def flags_of(kind: type) -> dict[str, Flag]:
 
 
 def _mirror(kind: type, defaults: Mapping[str, Any]) -> type:
-    """A dataclass of the same flags for tyro to fill in, which checks types and nothing else."""
+    """A dataclass of the same flags for tyro, which checks only the types."""
     made: list[tuple[str, Any, Any]] = []
     for own in fields(kind):
         group = _group(kind, own)
@@ -272,23 +272,23 @@ def _mirror(kind: type, defaults: Mapping[str, Any]) -> type:
 def parse(
     kind: type, arguments: Sequence[str], defaults: Mapping[str, Any], *, prog: str, about: str
 ) -> dict[str, Any]:
-    """The values of all flags of a command by name.
+    """Parse the values of all flags of a command, by name.
 
     Args:
         kind: the dataclass of the command.
-        arguments: the command line behind the name of the command.
-        defaults: values that stand before those of the dataclass, of a file.
+        arguments: the command line after the name of the command.
+        defaults: values of a config file, which override those of the dataclass.
         prog: the name of the command.
         about: the text of its help, above the flags.
 
     Raises:
-        SystemExit: with code 0 after the help, with 2 after an error, which stands on stderr.
+        SystemExit: with code 0 after the help, and with 2 after an error, which is on stderr.
     """
     known = flags_of(kind)
     below = dict(defaults)
     for own in known.values():
         if own.several == "+" and own.is_in(arguments):
-            below[own.name] = ()  # a flag replaces the values of a file, it does not add to them
+            below[own.name] = ()  # a flag replaces the values of a file
     found: Any = tyro.cli(
         _mirror(kind, below),
         prog=prog,
@@ -316,10 +316,10 @@ def _values(filled: Any) -> dict[str, Any]:
 
 
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A command, or a group of options, from the values of its flags.
+    """Build a command, or a group of options, from the values of its flags.
 
     Raises:
-        TypeError, ValueError: as the dataclass itself.
+        TypeError, ValueError: the dataclass refuses a value.
     """
     found: dict[str, Any] = {}
     for own in fields(kind):  # type: ignore[arg-type]  # a dataclass

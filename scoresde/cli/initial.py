@@ -1,4 +1,4 @@
-"""`scoresde train --init-from`: a run that starts from the weights of another one."""
+"""`scoresde train --init-from`: start a run from the weights of another run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["initial"]
 def initial(
     call: Call, run: Path, whole: Data | LazyData
 ) -> tuple[Preconditioned, Data | LazyData]:
-    """The averaged model of another run, and the data with the classes that it knows.
+    """Return the averaged model of another run, and the data with the class numbers of that model.
 
-    The network, the SDE and the parametrisation are those of the run. The options of this call
-    become what they are there, so that its config.json says it.
+    The network, the SDE and the parametrisation are those of the run. They replace the options of
+    this call, so that its config.json records them.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such run; the data are of another shape or
-            number of classes; an option of this call asks for something else than the run has.
+        FileNotFoundError, ValueError: there is no such run; the data have another shape or
+            number of classes; an option of this call contradicts the run.
     """
     from scoresde.training import load
 
@@ -41,7 +41,7 @@ def initial(
 
 
 def _options(model: Preconditioned) -> dict[str, Any]:
-    """The options of `train` that build such a model."""
+    """The options of `train` that build this model."""
     from scoresde.nets import NETS
     from scoresde.sde import SDES
 
@@ -60,7 +60,7 @@ def _options(model: Preconditioned) -> dict[str, Any]:
 
 
 def _agree(call: Call, run: Path, known: Mapping[str, Any]) -> None:
-    """Raise if an option that was given says something else than the run has."""
+    """Raise a ValueError if an option of the call contradicts the run."""
     for name, own in known.items():
         asked = call.values[name]
         if name not in call.given or asked in ("auto", own):
@@ -97,9 +97,9 @@ def _plain(value: Any) -> Any:
 
 
 def _classes(run: Path, model: Preconditioned, whole: Data | LazyData) -> Data | LazyData:
-    """The data with the class numbers of the model, which are found by name.
+    """Return the data with the class numbers of the model, which are matched by name.
 
-    Of as many classes, those that the model does not know take the numbers of those that are gone.
+    If the numbers of classes agree, classes without a match get the numbers that are not used.
     """
     own = int(model.net.config.get("classes", 0))  # type: ignore[union-attr, operator]
     count = count_classes(whole)

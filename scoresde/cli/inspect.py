@@ -49,9 +49,9 @@ scoresde inspect runs/moons --json
 
 
 def report(folder: Path) -> dict[str, Any]:
-    """All that is known of a checkpoint, with every file read and its hash compared.
+    """Describe a checkpoint, after every file is read and its hash compared.
 
-    A network or an SDE of the user's own, which a checkpoint cannot rebuild, is named.
+    A custom network or SDE, which a checkpoint cannot rebuild, is given by its name.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or damaged, tensors do not fit the
@@ -66,7 +66,7 @@ def report(folder: Path) -> dict[str, Any]:
     count = sum(value.numel() for value in weights.values())
     if (
         net["class"] in networks() and sde["class"] in families()
-    ):  # do the tensors fit, and which are trained?
+    ):  # check that the tensors fit, and find the trained ones
         count = sum(p.numel() for p in open_checkpoint(folder, "cpu").model.net.parameters())
     training, extra = config.get("training") or {}, config.get("extra") or {}
     about, options = run_about(folder), net.get("config") or {}
@@ -105,7 +105,7 @@ def report(folder: Path) -> dict[str, Any]:
 
 
 def _verified(folder: Path, files: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights, once sizes and hashes of all files have been found as they should be."""
+    """Check the sizes and hashes of all files, and return the weights."""
     from scoresde.training.files import read
 
     tensors = {name: read(folder, {"files": files}, name) for name in files}
@@ -119,7 +119,7 @@ def _verified(folder: Path, files: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _times(made: Any, fields: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The ends of the SDE's time and of its log-SNR, of a family."""
+    """The ends of the time and of the log-SNR of an SDE family."""
     if made is None or fields is None:
         return {"time": None, "log_snr": None}
     sde = made(**fields)
@@ -185,7 +185,7 @@ def _listed(options: Mapping[str, Any] | None) -> str:
 
 
 def _classes(found: Mapping[str, Any]) -> str:
-    """Their number and names, with the number of samples of each where that is known."""
+    """The number and names of the classes, with the number of samples of each if it is known."""
     total, names, counts = (found[key] for key in ("classes", "class_names", "class_counts"))
     if not total:
         return "none"
@@ -197,7 +197,7 @@ def _classes(found: Mapping[str, Any]) -> str:
 
 
 def _data_rows(data: Mapping[str, Any]) -> dict[str, str]:
-    """What the model was trained on, and the units of its samples."""
+    """The training data, and the units of the samples."""
     rows = {
         "data": f"{data['name'] or 'unnamed'}, {data['count']:,} samples; in model units mean "
         f"{data['mean']:.3g}, standard deviation {data['std']:.3g}, "

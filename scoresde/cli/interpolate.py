@@ -83,7 +83,7 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
             ends = _drawn(opened, pairs, opened.shape(self.shape))
         wanted = ends[2] if self.label is None else opened.labels(self.label, len(pairs))
         work = (self.tolerance, self.batch_size)
-        x, z = _walk(opened, ends[0], ends[1], wanted, self.frames, work)
+        x, z = _interpolate(opened, ends[0], ends[1], wanted, self.frames, work)
         claim_folder(out, self.calling.overwrite, ("interpolation.*",))
         result: dict[str, Any] = {
             "out": str(out),
@@ -147,11 +147,11 @@ def _pair(option: str, text: str) -> tuple[int, int]:
 
 
 Ends = tuple["Tensor", "Tensor", dict[str, "Tensor"]]
-"""Codes of the two ends of each pair, and the conditions to decode with."""
+"""The codes of the two ends of each pair, and the conditions for decoding."""
 
 
 def _drawn(opened: Opened, pairs: list[tuple[int, int]], shape: tuple[int, ...]) -> Ends:
-    """Codes of the prior, those with which `scoresde sample` starts its first sample of a seed."""
+    """Draw codes of the prior, as `scoresde sample` does for the first sample of a seed."""
     import torch
 
     from scoresde.noise import Independent
@@ -168,7 +168,7 @@ def _dtype(opened: Opened) -> Any:
     return next(opened.model.parameters()).dtype
 
 
-def _walk(
+def _interpolate(
     opened: Opened,
     first: Tensor,
     second: Tensor,
@@ -176,7 +176,7 @@ def _walk(
     frames: int,
     work: tuple[float, int],
 ) -> tuple[Tensor, Tensor]:
-    """Samples and codes (pairs, frames, *D) on the great circles between the ends."""
+    """Compute samples and codes (pairs, frames, *D) on the great circles between the ends."""
     import torch
 
     from scoresde._tensor import batches

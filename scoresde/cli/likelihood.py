@@ -46,7 +46,7 @@ class Estimate:
     tolerance: float = Tolerances.rtol
 
     def kind(self, opened: Opened) -> str:
-        """What is estimated."""
+        """The name of the estimate."""
         discrete = opened.quantisation is not None
         if self.bound:
             return "bound on the log probability" if discrete else "bound on the log density"
@@ -167,7 +167,7 @@ scoresde likelihood runs/digits digits --data-option split=test --bound --out bo
             holdout=self.holdout,
             unconditional=self.unconditional,
         )
-        found = _Found(samples, self.estimate.kind(opened))
+        found = _Values(samples, self.estimate.kind(opened))
         with progress(len(samples), found.kind, self.calling.json) as bar:
             for first, x, cond in samples.batches(self.batch_size):
                 found.add(*self.estimate.measure(opened, x, cond or None, first, self.seed))
@@ -190,8 +190,8 @@ def _place(out: Path, overwrite: bool) -> Path:
 
 @final
 @dataclass(eq=False)
-class _Found:
-    """The values of the samples, as they come."""
+class _Values:
+    """The values of the samples, collected batch by batch."""
 
     samples: Samples
     kind: str
@@ -210,7 +210,7 @@ class _Found:
         return {"row": self.samples.rows, **{k: torch.cat(v) for k, v in self.columns.items()}}
 
     def summary(self) -> dict[str, Any]:
-        """Means with standard errors, over the samples that the solver did not stop."""
+        """The means and standard errors over the samples that the solver did not stop."""
         import torch
 
         columns = self.whole()
@@ -232,7 +232,7 @@ class _Found:
             result[name] = float(kept.mean())
             if name in ("nats", "bits_per_dim"):
                 scale = 1.0 if name == "nats" else 1 / (dim * math.log(2))
-                spread = float(kept.std()) if n > 1 else math.nan  # of one sample unknown
+                spread = float(kept.std()) if n > 1 else math.nan  # unknown for one sample
                 result[f"{name}_standard_error"] = spread / math.sqrt(max(n, 1))
                 result[f"{name}_monte_carlo_error"] = float(noise) * scale
         result["nfe"] = float(columns["nfe"].double().mean())
@@ -243,7 +243,7 @@ class _Found:
         return result
 
     def write(self, place: Path) -> None:
-        """The columns as a .csv or .npz file."""
+        """Write the columns as a .csv or .npz file."""
         columns = {name: value.numpy() for name, value in self.whole().items()}
         if place.suffix == ".npz":
             import numpy as np
@@ -260,8 +260,8 @@ def _monte_carlo_error(draws: Tensor, shared: bool) -> float:
     """The Monte-Carlo error of the mean over draws (S, B) of B samples; NaN for a single draw.
 
     Args:
-        draws: independent for each sample.
-        shared: but the samples share something in each draw, as the times of the bound.
+        draws: independent draws for each sample.
+        shared: whether the samples of a draw share random numbers, such as the times of the bound.
     """
     count, n = draws.shape
     if count < 2:

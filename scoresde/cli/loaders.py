@@ -17,10 +17,10 @@ TITLE = "Options of the loader, each given as --data-option KEY=VALUE:"
 
 
 def loader_options() -> dict[str, str]:
-    """What `--data-option` takes: the name of each option -> what it is.
+    """The options of `--data-option`: the name of each -> its description.
 
-    The texts are those of `scoresde.data.load_data` and of its groups of options. Its file is read
-    and not imported, because that would load torch for a help text.
+    The texts are those of `scoresde.data.load_data` and of its groups of options. Its source is
+    read, since an import would load torch for a help text.
     """
     file = Path(__file__).parents[1] / "data/load.py"
     body = ast.parse(file.read_text(encoding="utf-8")).body

@@ -1,8 +1,8 @@
-"""Messages of the library in the words of the command line: `steps=20` is `--steps 20` there.
+"""Translate messages of the library for the command line: `steps=20` becomes `--steps 20`.
 
-The library names its arguments as Python does. One table for each place where options become
-arguments (a command, the loader of its data, a network) says how they are written on the command
-line, and every error and warning that passes is put into these words, here and nowhere else.
+The library names its arguments as Python does. For each place where options become arguments (a
+command, the loader of its data, a network) a table gives the flags of the arguments, and every
+error and warning is translated here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from contextvars import ContextVar
 __all__ = ["ALIASES", "FLAGS", "Flags", "in_flags", "options_of", "spelled"]
 
 Flags = Mapping[str, str]
-"""Argument -> how it is given, with {} for the value: "--steps {}", "--data-option size={}"."""
+"""Argument -> its flag, with {} for the value: "--steps {}", "--data-option size={}"."""
 
 FLAGS: ContextVar[Flags] = ContextVar("FLAGS")
-"""How the arguments of the command that runs are written."""
+"""The flags of the arguments of the current command."""
 
 ALIASES = {
     "rtol": "tolerance",
@@ -31,31 +31,31 @@ ALIASES = {
 """Arguments of the library -> the option of a command from which they come."""
 
 VALUE = r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\([^)]*\)|-?[\w.+-]*\w(?![\w(\0])|\.\.\.|(?=[,;) ]|$)"
-"""What may follow "name=": a literal, dots for any value, or nothing, which names the option."""
+"""The text after "name=": a literal, dots for any value, or nothing for the option itself."""
 
 CALL = re.compile(r"\w\([^()]*\)")
-"""Code, such as AdaptiveODE(rtol=1e-6), which stays as it is."""
+"""Code, such as AdaptiveODE(rtol=1e-6), which is not translated."""
 
 VERBS = "pass|give|lower|raise|lengthen|shorten|loosen|tighten|set|leave|change"
 PYTHON = re.compile(
     r"\w\.\w+\(|\bData\.of\b|\bdata\.(x|split)\b|\bQuantisation\b|\bimage_folder\b"
     r"|\btorch\.|\bscoresde\.\w|\[\.\.\.\]|\.float\(\)|\bNone\b"
 )
-"""What can be done in Python alone."""
+"""Remedies that are possible only in Python."""
 
 
 def options_of(option: str, names: Iterable[str], whole: Iterable[str] = ()) -> dict[str, str]:
-    """KEY=VALUE options of a flag, `--data-option`, and arguments that are all of the data."""
+    """The flags of KEY=VALUE options, such as `--data-option`, and of arguments for the data."""
     return {name: f"--{option} {name}={{}}" for name in names} | dict.fromkeys(whole, "DATA")
 
 
 @contextmanager
 def in_flags(flags: Flags, *, plain: bool = False) -> Iterator[None]:
-    """Errors and warnings from here with flags for the names of arguments.
+    """Replace the names of arguments by flags in errors and warnings from this block.
 
     Args:
-        flags: how each argument is written.
-        plain: also leave out the remedies that only a program in Python can take.
+        flags: the flag of each argument.
+        plain: also remove the remedies that are possible only in Python.
     """
     heard: list[warnings.WarningMessage] = []
     try:
@@ -72,7 +72,7 @@ def in_flags(flags: Flags, *, plain: bool = False) -> Iterator[None]:
 
 
 def spelled(message: str, flags: Flags, *, plain: bool = False) -> str:
-    """The message with flags for the names of arguments; see `in_flags`."""
+    """Return the message with flags for the names of arguments; see `in_flags`."""
     if plain:
         message = _without_python(message)
     names = "|".join(sorted(map(re.escape, flags), key=len, reverse=True))
@@ -112,14 +112,14 @@ def _bare(flag: str) -> str:
 
 
 def _given(flag: str, value: str) -> str:
-    """A flag with a value as one types it: 32x48 for (32, 48), a,b for ['a', 'b']."""
+    """A flag and its value as typed by a user: 32x48 for (32, 48), a,b for ['a', 'b']."""
     try:
         read = ast.literal_eval(value)
     except (SyntaxError, ValueError):
         read = value
     if value in ("", "..."):
         return _bare(flag) if flag.endswith(" {}") else flag.format("")
-    alone = flag.endswith(" {}")  # of a switch, --overwrite, there is no value to give
+    alone = flag.endswith(" {}")  # a switch, such as --overwrite, has no value
     if isinstance(read, bool):
         return _bare(flag) if alone and read else flag.format(str(read).lower())
     if isinstance(read, tuple | list):
@@ -131,7 +131,7 @@ def _given(flag: str, value: str) -> str:
 
 
 def _without_python(message: str) -> str:
-    """The message without the alternatives among its remedies that are code."""
+    """Return the message without the remedies that are code."""
     head, mark, tail = message.partition("; ")
     pieces = re.split(r"(; |, or )", tail)
     kept = ""

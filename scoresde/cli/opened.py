@@ -30,7 +30,7 @@ __all__ = [
 
 
 def is_run(path: Path) -> bool:
-    """Is this the folder of a run or of a checkpoint?"""
+    """Whether this is the folder of a run or of a checkpoint."""
     if any((place / "model.safetensors").is_file() for place in (path, path / "checkpoint")):
         return True
     return bool(read_run(path).get("about", {}).get("command") == "train")
@@ -46,13 +46,13 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def run_about(folder: Path) -> dict[str, Any]:
-    """What `scoresde train` noted of the run that a checkpoint stands in; {} if nothing."""
+    """The description that `scoresde train` wrote of the run of a checkpoint, or {}."""
     about: dict[str, Any] = run_of(folder).get("about", {})
     return about
 
 
 def run_of(folder: Path) -> dict[str, Any]:
-    """The config.json of the run that a checkpoint stands in, runs/x/checkpoints/000001000 too."""
+    """The config.json of the run of a checkpoint, also for runs/x/checkpoints/000001000."""
     tables = (read_run(place) for place in folder.absolute().parents[:2])
     return next((t for t in tables if t.get("about", {}).get("command") == "train"), {})
 
@@ -60,7 +60,7 @@ def run_of(folder: Path) -> dict[str, Any]:
 def known_shape(
     net: Mapping[str, Any], extra: Mapping[str, Any], about: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
-    """The shape of a sample by a network's options, else by what was noted, or None."""
+    """The shape of a sample from the options of the network or the description, or None."""
     if "dim" in net:
         return (int(net["dim"]),)
     if "size" in net:
@@ -76,10 +76,10 @@ class Opened:
 
     Attributes:
         model: the model.
-        folder: of the checkpoint itself.
+        folder: the folder of the checkpoint.
         config: its config.json.
-        about: what the run's own config.json says of it; {} if there is none.
-        device: of the model.
+        about: the description in the config.json of the run; {} if there is none.
+        device: the device of the model.
     """
 
     model: Preconditioned
@@ -90,7 +90,7 @@ class Opened:
 
     @property
     def quantisation(self) -> Quantisation | None:
-        """The levels that the data stand for, if they are discrete."""
+        """The levels of the data, if they are discrete."""
         from scoresde.quantisation import Quantisation
 
         fields = self.config.get("quantisation")
@@ -98,7 +98,7 @@ class Opened:
 
     @property
     def data(self) -> DataSummary | None:
-        """What is known of the data that the model was trained on."""
+        """The summary of the training data, if the model has one."""
         return self.model.data
 
     @property
@@ -110,11 +110,11 @@ class Opened:
         """The shape of one sample, (*D).
 
         Args:
-            given: sizes with x between them, "1x28x28"; for a network that takes any size and a
-                checkpoint that does not say.
+            given: sizes with x between them, "1x28x28"; required if the network takes any size
+                and the checkpoint does not hold the shape.
 
         Raises:
-            ValueError: it is not known, not of that form, or none that the network takes.
+            ValueError: the shape is unknown, not of this form, or not valid for the network.
         """
         if given is not None:
             try:
@@ -135,7 +135,7 @@ class Opened:
         )
 
     def _check_sizes(self, sizes: tuple[int, ...]) -> None:
-        """Raise if the options of the network say that it takes no such sample."""
+        """Raise a ValueError if the network does not take samples of these sizes."""
         net: Mapping[str, Any] = getattr(self.model.net, "config", {})
         wanted: tuple[int | None, ...] | None = known_shape(net, {}, {})
         if "channels" in net and "size" not in net:
@@ -150,24 +150,24 @@ class Opened:
         raise ValueError(f"shape: expected {expected}, as the network takes it, got {got}")
 
     def any_shape(self) -> tuple[int | None, ...]:
-        """The shape of one sample with None for a size that may be any."""
+        """The shape of one sample, with None for a size that is free."""
         net: Mapping[str, Any] = getattr(self.model.net, "config", {})
         if "channels" in net and "size" not in net:
             return int(net["channels"]), None, None
         return self.shape()
 
     def turns(self, wanted: str | None) -> list[int] | None:
-        """The classes that take turns, or None for no label.
+        """The classes that are repeated in turn, or None for no label.
 
         Args:
             wanted: a class by its name or its number, several with commas between them, or "all"
                 of those that occur in the training data; None or "none" for no label, which a
-                network with classes takes as its unconditional case. A name goes before a number
-                and before "all" and "none", and may hold commas itself. Where all names are
-                numbers, such as 3 and 7, numbers are names only.
+                network with classes takes as its unconditional case. A name has priority over a
+                number and over "all" and "none", and may contain commas. If all names are
+                numbers, such as 3 and 7, numbers are read only as names.
 
         Raises:
-            ValueError: a class that there is not, or a model without classes.
+            ValueError: a class does not exist, or the model has no classes.
         """
         names = self.class_names
         if wanted is None or (wanted == "none" and "none" not in names):
@@ -186,13 +186,13 @@ class Opened:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the classes are called, or ()."""
+        """The names of the classes, or ()."""
         names = () if self.data is None else self.data.class_names
         return names if len(names) == self.classes else ()
 
     @property
     def present(self) -> list[int]:
-        """The classes of which the training data hold samples; all of them if that is unknown."""
+        """The classes that have samples in the training data; all classes if that is unknown."""
         counts = () if self.data is None else self.data.class_counts
         found = [k for k, count in enumerate(counts[: self.classes]) if count]
         return found or list(range(self.classes))
@@ -205,11 +205,11 @@ class Opened:
         """Class labels of samples number first ... first + n - 1, as a model's `cond`.
 
         Args:
-            wanted: as of `turns`.
-            n, first: how many samples, and the number of the first.
+            wanted: see `turns`.
+            n, first: the number of samples, and the number of the first one.
 
         Raises:
-            ValueError: as `turns`.
+            ValueError: see `turns`.
         """
         import torch
 
@@ -221,7 +221,7 @@ class Opened:
 
 
 def _class_numbers(wanted: str, names: Sequence[str], classes: int) -> list[int]:
-    """Class numbers from names and numbers with commas between them, the longest name first."""
+    """Read class numbers from names and numbers with commas between them, longest names first."""
     import difflib
 
     parts, found = wanted.split(","), []
@@ -250,10 +250,11 @@ def _class_numbers(wanted: str, names: Sequence[str], classes: int) -> list[int]
 
 
 def open_checkpoint(path: Path, device: str | None = None) -> Opened:
-    """The model of a run's folder or of a checkpoint.
+    """Open the model of the folder of a run or of a checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or it is damaged; see `scoresde.load`.
+        FileNotFoundError, ValueError: there is no checkpoint, or it is damaged; see
+            `scoresde.load`.
     """
     from scoresde.training import load, read_config
     from scoresde.training.files import checkpoint_folder

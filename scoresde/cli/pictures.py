@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Pictures", "draw", "draw_losses", "drawable", "why_not"]
 
-STEPS = 20  # enough for a look
+STEPS = 20  # enough for a preview
 
 
 def drawable(shape: Sequence[int]) -> bool:
-    """Is there a picture of samples of this shape: of points in the plane, or of images?"""
+    """Whether samples of this shape have a picture: points in the plane and images do."""
     return tuple(shape) == (2,) or (len(shape) == 3 and shape[0] in (1, 3, 4))
 
 
 def why_not(shape: Sequence[int]) -> str:
-    """Why there is no picture of samples of this shape."""
+    """The reason why samples of this shape have no picture."""
     sizes = "x".join(map(str, shape))
     return (
         f"images of 1, 3 or 4 channels and points in the plane are drawn, samples of {sizes} not"
@@ -60,17 +60,17 @@ def draw(
 
 @final
 class Pictures:
-    """The callback of a training run: samples of the averaged model, as a picture.
+    """The callback of a training run that draws samples of the averaged model.
 
-    Every picture has the same noise, so that they show how the model changes. With classes, each
-    column is one of them.
+    All pictures have the same noise, so that they show the changes of the model. With classes,
+    each column shows one class.
 
     Args:
-        folder: of the pictures, `<step>.png`.
-        shape: of a sample.
+        folder: the folder of the pictures, `<step>.png`.
+        shape: the shape of a sample.
         quantisation: the range of the pixels.
-        classes: the numbers of those that occur, () for none.
-        names: of all classes, if they are known.
+        classes: the numbers of the classes with samples, () for none.
+        names: the names of all classes, if they are known.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class Pictures:
         say(f"step {step}: drawing {n} samples for a picture")
         sampler = ReverseSampler(model.sde, model, steps=STEPS)
         try:
-            with warnings.catch_warnings():  # a model that is on its way may be far off
+            with warnings.catch_warnings():  # a model in training may be far from the data
                 warnings.simplefilter("ignore", DataRangeWarning)
                 x = sampler.sample((n, *self.shape), seed=0, cond=cond, batch_size=256)
-        except ValueError as error:  # a look at a model that is not there yet ends no run
+        except ValueError as error:  # a picture that cannot be drawn does not stop the run
             say(f"no picture at step {step}: {error}")
             return
         file = self.folder / f"{step:09d}.png"

@@ -163,11 +163,11 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
 
 
 SHARD, TABLE = 500, 100_000
-"""Samples in a shard by default, and in one of a table."""
+"""The number of samples in a shard by default, and in a shard of a table."""
 
 
 def _sheet(opened: Opened, folder: Path, turns: list[int] | None) -> str | None:
-    """A picture of the first samples, or None if there is none of such samples."""
+    """Draw the first samples; None if such samples have no picture."""
     from scoresde.data import samples
 
     drawn = samples(folder)

@@ -1,4 +1,4 @@
-"""Samples of a data set, made ready for the model of a checkpoint."""
+"""Samples of a data set in the units of the model of a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Samples:
     """Rows of a data set in the units of a model, read piece by piece.
 
     Attributes:
-        data: all of the data set.
-        rows: the chosen ones, their numbers in the data set, in order.
+        data: the whole data set.
+        rows: the numbers of the chosen samples in the data set, in order.
         opened: the model.
-        scaling: of the data that the model was trained on, None if they were used as they are.
-        labelled: hand the labels to the model.
+        scaling: the scaling of the training data, None if they were not scaled.
+        labelled: whether to pass the labels to the model.
     """
 
     data: Data | LazyData
@@ -44,7 +44,7 @@ class Samples:
         return len(self.rows)
 
     def take(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Samples by their numbers in the data set and their conditions, for the model."""
+        """Return the samples with these numbers in the data set, and their conditions."""
         part = self.data[rows]
         x, own = part.x, getattr(self.data, "scaling", None)
         if own is not self.scaling and self.opened.data is not None:
@@ -55,7 +55,7 @@ class Samples:
         return x.to(device), cond
 
     def batches(self, size: int) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
-        """(number of the first one among the chosen, x, cond), `size` at a time."""
+        """Yield (position of the first chosen sample, x, cond), `size` samples at a time."""
         for start in range(0, len(self), size):
             yield start, *self.take(self.rows[start : start + size])
 
@@ -71,13 +71,13 @@ def open_samples(
     unconditional: bool = False,
     without: str = "pass --unconditional",
 ) -> Samples:
-    """The samples of a data set for a model, at most `limit` of them, drawn without replacement.
+    """Open the samples of a data set for a model, at most `limit`, drawn without replacement.
 
-    `without` is how the command leaves the labels out, for messages.
+    `without` is the flag that leaves the labels out, for messages.
 
     Raises:
-        FileNotFoundError, TypeError, ValueError: as `load_data`; the data are not of the shape,
-            levels, columns or classes that the model was trained on.
+        FileNotFoundError, TypeError, ValueError: see `load_data`; the data do not have the shape,
+            levels, columns or classes of the training data.
     """
     import torch
 
@@ -146,12 +146,12 @@ def open_samples(
 
 
 def _options_of_run(opened: Opened, source: str, options: list[str]) -> tuple[list[str], str]:
-    """The options of the loader, those of the run among them if these are its data.
+    """Return the options of the loader, with those of the run if these are its data.
 
-    An option that is given goes before that of the run.
+    An option of the call overrides that of the run.
 
     Returns:
-        The options, and those of the run as a hint for a message: "" if there are none.
+        The options, and those of the run as a hint for a message, or "".
     """
     run = run_of(opened.folder)
     saved = run.get("data_option") or []

@@ -19,16 +19,15 @@ __all__ = ["load_source", "parts"]
 
 TEXTS = ("split", "mode", "layout", "key", "label", "labels", "delimiter", "decimal")
 WHOLE = ("source", "folder", "path", "images", "x", "data")
-"""What the loaders call the data themselves."""
+"""The arguments of the loaders that are the data."""
 
 
 def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
     """`load_data` with options as KEY=VALUE pairs.
 
     Raises:
-        FileNotFoundError, TypeError, ValueError: an option that there is not (with the nearest
-            that there is), the folder of a run in the place of data, or whatever `load_data`
-            raises.
+        FileNotFoundError, TypeError, ValueError: an option does not exist (the message names the
+            nearest one), the source is the folder of a run, or `load_data` raises the error.
     """
     import inspect
 
@@ -60,13 +59,13 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
     with in_flags(flags, plain=True):
         made: dict[str, Any] = {name: build(group, given) for name, group in groups.items()}
         found = load_data(source, **{n: v for n, v in given.items() if n in own}, **made)
-    # Rows are read later, and what is wrong with them is told in the same words.
+    # Rows are read later, and their errors are translated in the same way.
     FLAGS.set({**flags, **FLAGS.get({})})
     return found
 
 
 def _names(value: Any) -> list[str]:
-    """Names with commas between them, or a list; a column may be called 0."""
+    """Read names with commas between them, or a list; a column may have the name 0."""
     names = value.split(",") if isinstance(value, str) else value
     return [str(name) for name in names] if isinstance(names, list) else [str(names)]
 
@@ -83,12 +82,12 @@ def _sides(value: str | list[Any]) -> tuple[int, ...]:
 def parts(
     whole: Data | LazyData, holdout: float
 ) -> tuple[Data | LazyData, Data | LazyData | None]:
-    """What to train on, and what to judge on, by a hash of each sample: the same for all seeds.
+    """Split the data for training and validation by a hash of each sample, for all seeds alike.
 
     Args:
         whole: the data set.
-        holdout: share of the second part; 0 for none. Of fewer than 1 / holdout samples none is
-            held out.
+        holdout: the fraction of the second part. With fewer than 1 / holdout samples none is held
+            out.
 
     Raises:
         ValueError: `holdout` is not in [0, 1).

@@ -159,7 +159,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         began = clock.perf_counter()
         try:
             _fit(trainer, folder, resume)
-        except (TypeError, ValueError):  # bad input: the run stays as it was, its options too
+        except (TypeError, ValueError):  # bad input: the run and its options are not changed
             if is_first() and before is not None:
                 write(folder.config, before)
             raise
@@ -167,10 +167,10 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         emit(result, _ending(result), self.calling.json)
 
     def _goes_on(self, folder: RunFolder) -> bool:
-        """Whether there is a checkpoint in the folder to go on from.
+        """Whether the folder has a checkpoint from which the run resumes.
 
         Raises:
-            FileNotFoundError: there is none, and it was asked for.
+            FileNotFoundError: there is none, and --resume requires one.
         """
         out = folder.path
         if self.resume and not folder.resumable:
@@ -186,17 +186,17 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         return folder.resumable and (self.resume or self.auto_resume)
 
     def _model(self, call: Call, resume: bool) -> tuple[Preconditioned, Data | LazyData]:
-        """The model as it starts, and the data with the classes that it knows."""
+        """The model at the start, and the data with the class numbers of the model."""
         import torch
 
         whole, chosen = load_source(self.data, self.reading.data_option), self.network
         if self.reading.unconditional:
             whole = replace(whole, cond={}, classes=0, class_names=())
         if chosen.init_from is not None:
-            # A run that goes on has the weights itself, and the other run may be gone.
+            # A resumed run has its weights, and the other run may not exist any more.
             return initial(call, self.out if resume else chosen.init_from, whole)
         process = build_sde(chosen.sde, chosen.sde_option)
-        torch.manual_seed(self.seed)  # of the initial weights
+        torch.manual_seed(self.seed)  # for the initial weights
         shape = tuple(whole.x.shape[1:])
         net = build_net(chosen.net, shape, count_classes(whole), chosen.net_option)
         model = build_model(
@@ -211,7 +211,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
     def _trainer(
         self, model: Preconditioned, whole: Data | LazyData, folder: RunFolder
     ) -> tuple[Trainer, dict[str, Any]]:  # as json holds it
-        """The run, and what its config.json says of it."""
+        """The run, and its description for config.json."""
         from scoresde.training import Trainer
 
         classes, shape = count_classes(whole), tuple(whole.x.shape[1:])
@@ -273,11 +273,11 @@ def _leave_group() -> None:
         group.destroy_process_group()
 
 
-# What the command says
+# Output of the command
 
 
 def _beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], out: Path) -> str:
-    """What was inferred and what will be done, line by line."""
+    """The text at the start: the inferred settings and the plan."""
     model, net = trainer.model, trainer.model.net
     sizes = ", ".join(f"{k}={v}" for k, v in getattr(net, "config", {}).items())
     labels = f", {about['classes']} classes" if about["classes"] else ""
@@ -299,7 +299,7 @@ def _beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], 
 
 
 def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) -> dict[str, Any]:
-    """What a run came to, for --json."""
+    """The result of a run, for --json."""
     step, validation = trainer.validations[-1] if trainer.validations else (None, ())
     best = min((sum(v) / len(v), s) for s, v in trainer.validations) if step else (None, None)
     return {
@@ -321,7 +321,7 @@ def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) 
 
 
 def _ending(result: dict[str, Any]) -> str:
-    """What a run came to and where its things are, for people."""
+    """The text at the end: the result of a run and its files."""
     lines = [
         f"{result['steps']} steps in {result['seconds']:.1f} s, loss {_short(result['loss'])}"
     ]
