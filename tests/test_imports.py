@@ -81,7 +81,7 @@ def test_the_core_loads_torch_and_nothing_heavier() -> None:
 # What a sampler and a loss have no use for.
 UNUSED = {"cli", "comparison", "data", "ddpm", "doctor", "export", "fokker_planck", "likelihood"}
 UNUSED |= {"metrics", "nets", "plot", "training"}
-MOST = 65  # modules of the package; each costs about two milliseconds
+MOST = 45  # modules of the package; each costs about two milliseconds
 
 
 def test_the_core_loads_few_modules_and_no_room_that_it_does_not_use() -> None:
@@ -91,7 +91,9 @@ def test_the_core_loads_few_modules_and_no_room_that_it_does_not_use() -> None:
     others = {name.split(".")[0] for name in new - ours}
     assert others <= sys.stdlib_module_names
     assert UNUSED & {name.split(".")[1] for name in ours if "." in name} == set()
-    assert len(ours) <= MOST, f"the core loads {len(ours)} modules"
+    # a new scheme is a file, which this limit is not to stop
+    rooms = {name for name in ours if not name.startswith("scoresde.solvers.")}
+    assert len(rooms) <= MOST, f"the core loads {len(rooms)} modules beside the solvers"
 
 
 def test_public_names_are_documented() -> None:

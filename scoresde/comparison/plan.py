@@ -117,5 +117,5 @@ def _chooses(solver: object) -> bool:
 
 
 def _grid(sampler: ReverseSampler, solver: str | Solver | Calibration) -> str:
-    rule = "" if _chooses(sampler.solver) else sampler.plan.rule
-    return rule or "own"
+    name = "" if _chooses(sampler.solver) else sampler.plan.grid_name
+    return name or "own"

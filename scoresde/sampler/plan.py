@@ -85,12 +85,12 @@ def resolve(
         solver, default, t_end, why = choose_for(
             sde, process, count, model.data_scale, t_end, end, grid is not None
         )
-    chosen, own_eta = as_solver(solver, sde)
-    rule = ""
+    chosen, default_eta = as_solver(solver, sde)
+    name = ""
     if not isinstance(grid, Grid):
-        rule = default if grid is None else grid
+        name = default if grid is None else grid
         grid = make_grid(
-            rule, sde, steps, t_start=t_start, t_end=t_end, data_scale=model.data_scale
+            name, sde, steps, t_start=t_start, t_end=t_end, data_scale=model.data_scale
         )
     if denoise is None:
         denoise = affine
@@ -99,10 +99,10 @@ def resolve(
         remedy = "leave denoise out: Tweedie's formula needs alpha and sigma"
         raise wrong_type("denoise", "False on an SDE that is not affine", denoise, remedy)
     if eta is None:
-        eta = own_eta
+        eta = default_eta
     elif not callable(eta):
         eta = nonnegative("eta", eta, "0 is the ODE, 1 the SDE")
-    return Plan(chosen, eta, Schedule(sde, grid), denoise, rule, why)
+    return Plan(chosen, eta, Schedule(sde, grid), denoise, name, why)
 
 
 def as_solver(solver: object, sde: SDE) -> tuple[Solver, Eta]:
@@ -119,10 +119,11 @@ NOISES: dict[str, Callable[[int, SDE, Eta], Noise]] = {
     "independent": lambda seed, sde, eta: Independent(seed),
     "path": lambda seed, sde, eta: BrownianPath(seed, sde, eta=eta),
 }
-"""Name -> noise source of a seed, for a process."""
+"""Name -> function (seed, sde, eta) -> noise source."""
 
 
 def as_model(sde: SDE, model: object) -> ScoreModel:
+    """Return a score model as it is, and a function score(t, x) wrapped in `FunctionScore`."""
     if isinstance(model, ScoreModel):
         return model
     if isinstance(model, nn.Module):
@@ -138,6 +139,7 @@ def as_model(sde: SDE, model: object) -> ScoreModel:
 
 
 def as_noise(noise: object, seed: object, sde: SDE, eta: Eta) -> Noise:
+    """Return the noise source of a name and a seed, drawn if None, or the source itself."""
     if isinstance(noise, Noise):
         if seed is not None and seed != noise.seed:
             raise fail("seed", f"the noise's own seed {noise.seed}", seed, "leave seed out")
@@ -149,6 +151,7 @@ def as_noise(noise: object, seed: object, sde: SDE, eta: Eta) -> Noise:
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape (N, *D) of positive integers as a tuple, or raise."""
     if isinstance(shape, int) or not isinstance(shape, Sequence):
         raise wrong_type("shape", "(N, *D)", shape, "pass for example shape=(16, 2)")
     sizes = tuple(positive_int("shape", n, "pass sizes above 0, e.g. (16, 2)") for n in shape)

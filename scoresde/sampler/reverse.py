@@ -399,7 +399,7 @@ class ReverseSampler:
         """The plan that starts at this time, with the same number of steps."""
         plan, end = self.plan, self.grid.end
         ends = {"t_start": t_start, "t_end": end}
-        named = plan.rule or self.grid
+        named = plan.grid_name or self.grid
         grid = make_grid(
             named, self.sde, self.grid.steps, **ends, data_scale=self.model.data_scale
         )

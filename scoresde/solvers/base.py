@@ -25,7 +25,7 @@ from scoresde.noise import Noise
 from scoresde.process import Eta, Process, ReverseSDE, eta_value
 from scoresde.schedule.grid import Grid, Schedule
 from scoresde.sde import SDE
-from scoresde.solvers.limits import Held, own_steps
+from scoresde.solvers.limits import Held, scheme_steps
 from scoresde.solvers.run import OnStep, Run, Tally, check_hook, hooked
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "StepSolver",
     "Unfinished",
     "UnfinishedWarning",
-    "enough_steps",
+    "check_enough_steps",
     "integrate",
 ]
 
@@ -171,7 +171,7 @@ class StepSolver(Solver, Generic[ProcessT, RowT, PastT]):
         """
         return range(len(nodes) - 1)  # type: ignore[return-value]  # of schemes with RowT = int
 
-    def placed(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
+    def rows_like(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
         """Convert the rows of a segment to the dtype and device of states such as `like`."""
         return rows
 
@@ -202,7 +202,7 @@ class StepSolver(Solver, Generic[ProcessT, RowT, PastT]):
         table = []
         for nodes in schedule.segments:
             first, last = (
-                (0, len(nodes) - 1) if eta is None else own_steps(nodes, self.reaches_data)
+                (0, len(nodes) - 1) if eta is None else scheme_steps(nodes, self.reaches_data)
             )
             own = self.rows(schedule.sde, nodes[first : last + 1], eta) if first < last else ()
             held = [
@@ -237,7 +237,7 @@ class StepSolver(Solver, Generic[ProcessT, RowT, PastT]):
     def solve_segment(
         self, run: Run, x: Tensor, nodes: tuple[Node, ...], rows: tuple[Any, ...]
     ) -> Tensor:
-        rows = self.placed(rows, x)
+        rows = self.rows_like(rows, x)
         state = x
         for state, _ in self.steps(run.process, x, nodes, rows, run.noise, run.on_step):
             if run.path is not None:
@@ -245,7 +245,7 @@ class StepSolver(Solver, Generic[ProcessT, RowT, PastT]):
         return state
 
 
-def enough_steps(order: int, grid: Grid) -> None:
+def check_enough_steps(order: int, grid: Grid) -> None:
     """Raise a ValueError if no segment has enough steps for a multistep scheme's order."""
     longest = max(len(segment) - 1 for segment in grid.segments)
     if order > longest:
@@ -263,7 +263,7 @@ class Plan:
         eta: the stochasticity of the reverse process; None for the forward SDE.
         schedule: the grid with its nodes.
         denoise: whether the run ends with one Tweedie step x_0hat(x).
-        rule: the name of the grid; "" for an explicit grid.
+        grid_name: the name of the grid; "" for an explicit grid.
         why: the reason for an automatic choice; "" if the user chose.
 
     Attributes:
@@ -278,7 +278,7 @@ class Plan:
     eta: Eta | None
     schedule: Schedule
     denoise: bool = False
-    rule: str = ""
+    grid_name: str = ""
     why: str = ""
 
     def __post_init__(self) -> None:
@@ -286,7 +286,7 @@ class Plan:
         solver.check(self.schedule.sde, self.stochastic)
         if eta is None and not solver.forward:
             expected = f"a ReverseSDE for {type(solver).__name__}"
-            remedy = "only EulerMaruyama integrates the forward SDE"
+            remedy = "EulerMaruyama and TorchSDESolver integrate the forward SDE"
             raise wrong_type("process", expected, "ForwardSDE", remedy)
         for times in self.schedule.grid.segments:
             up = times[0] < times[-1]
@@ -313,7 +313,7 @@ class Plan:
         return self.solver.prepare(self.schedule, self.eta)
 
     def __repr__(self) -> str:
-        schedule, on = self.schedule, f" on {self.rule!r}" if self.rule else ""
+        schedule, on = self.schedule, f" on {self.grid_name!r}" if self.grid_name else ""
         parts = [
             repr(self.solver),
             f"eta={self.eta!r}",

@@ -117,8 +117,8 @@ class PredictorCorrector(StepSolver[ReverseSDE, Any, Any]):  # those of the pred
     def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> Sequence[Any]:
         return self.predictor.rows(sde, nodes, eta)
 
-    def placed(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
-        return self.predictor.placed(rows, like)
+    def rows_like(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
+        return self.predictor.rows_like(rows, like)
 
     def step(
         self,

@@ -23,7 +23,7 @@ from scoresde.noise import Noise
 from scoresde.process import Eta, ReverseSDE, eta_value
 from scoresde.schedule.grid import LEAST_SIGNAL
 
-__all__ = ["FAR", "Held", "in_noise", "own_steps"]
+__all__ = ["FAR", "Held", "in_noise", "scheme_steps"]
 
 FAR = 7.0
 """The length of a step in the log-SNR that is too long for every scheme."""
@@ -39,7 +39,7 @@ def in_noise(now: Node, nxt: Node) -> bool:
     return bool(nxt.alpha <= LEAST_SIGNAL or nxt.log_snr - now.log_snr > FAR)
 
 
-def own_steps(nodes: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
+def scheme_steps(nodes: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
     """The range (first, stop) of the steps of a segment that the scheme makes.
 
     All other steps hold x_0hat fixed. `reaches_data` says whether the scheme can end at sigma = 0.

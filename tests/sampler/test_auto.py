@@ -141,7 +141,7 @@ def test_the_scale_of_data_and_schedule_together_changes_nothing() -> None:
     for steps in (5, 12, 30):
         x = ReverseSampler(EDMSDE(0.0002, 8.0), small.under(EDMSDE(0.0002, 8.0)), steps=steps)
         y = ReverseSampler(EDMSDE(), TWO.under(EDMSDE()), steps=steps)
-        assert x.plan.rule == y.plan.rule == "tapered"
+        assert x.plan.grid_name == y.plan.grid_name == "tapered"
         assert [10 * t for t in x.grid.times] == pytest.approx(list(y.grid.times), rel=1e-9)
 
 

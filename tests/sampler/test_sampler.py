@@ -388,7 +388,7 @@ def test_defaults() -> None:
                 solution = made.solve((2, 2), seed=0)
                 assert made.solver == as_solver(name, VP)[0] == solution.solver
                 assert made.eta == (1.0 if process == "sde" else 0.0)
-                assert (made.plan.rule, made.grid.steps) == (
+                assert (made.plan.grid_name, made.grid.steps) == (
                     grid,
                     steps,
                 ) and solution.nfe == steps + 1
@@ -407,7 +407,11 @@ def test_defaults() -> None:
     assert ReverseSampler(VP, score, Adams(1)).eta == 1.0
     own = SDE(lambda t, x: -x, lambda t: 1.0)
     plain = ReverseSampler(own, score)
-    assert (plain.plan.rule, plain.solver, plain.grid.steps) == ("uniform", EulerMaruyama(), 500)
+    assert (plain.plan.grid_name, plain.solver, plain.grid.steps) == (
+        "uniform",
+        EulerMaruyama(),
+        500,
+    )
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -59,7 +59,7 @@ ROWS = [
         T,
         "process",
         "ForwardSDE",
-        "only EulerMaruyama",
+        "EulerMaruyama and TorchSDESolver",
     ),
     Row(
         "adams-history",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,7 @@ from test_singlestep import as_in_the_snr_clock
 
 import scoresde
 import scoresde.process
-import scoresde.solvers.exponential.adams
-import scoresde.solvers.external
+import scoresde.solvers
 from scoresde._tensor import lincomb
 from scoresde.solvers import SOLVERS, Orders, Solver
 
@@ -24,13 +25,12 @@ EXPECTED: dict[str, dict[str, Any]] = json.loads(
 )
 MODULES = (
     scoresde.prediction,
-    scoresde.solvers.euler,
-    scoresde.solvers.heun,
-    scoresde.solvers.exponential.adams,
-    scoresde.solvers.singlestep,
-    scoresde.solvers.sra,
-    scoresde.solvers.external,
+    *(
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(scoresde.solvers.__path__, "scoresde.solvers.")
+    ),
 )
+"""Every module in which a scheme may stand; its weights are those that it gives to `lincomb`."""
 
 
 def make(expression: str) -> Solver:

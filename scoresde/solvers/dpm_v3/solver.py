@@ -40,7 +40,7 @@ from scoresde.noise import Noise
 from scoresde.process import Eta, ReverseSDE
 from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, StepSolver, enough_steps
+from scoresde.solvers.base import Orders, StepSolver, check_enough_steps
 from scoresde.solvers.dpm_v3.statistics import Array, Statistics
 from scoresde.solvers.exponential.coefficients import Segment, depth
 
@@ -110,7 +110,7 @@ class DPMSolverV3(StepSolver[ReverseSDE, Any, Tensor]):  # rows: arrays, then te
         times = schedule.grid.times
         log_snr = np.array([node.log_snr for nodes in schedule.segments for node in nodes])
         self.statistics.check_range(times, log_snr)
-        enough_steps(self.order, schedule.grid)
+        check_enough_steps(self.order, schedule.grid)
 
     def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> Sequence[Array]:
         """Coefficients (K, 1, *D): state_coef, -l/alpha, constant, weights newest first."""
@@ -129,7 +129,7 @@ class DPMSolverV3(StepSolver[ReverseSDE, Any, Tensor]):  # rows: arrays, then te
             raise fail("statistics", "|int s| well below 700 over a few steps", got, "add steps")
         return list(table.reshape(*table.shape[:2], 1, *statistics.shape))
 
-    def placed(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
+    def rows_like(self, rows: tuple[Any, ...], like: Tensor) -> tuple[Any, ...]:
         """Convert the rows to tensors by one transfer, so that no step waits for a transfer."""
         if like.shape[1:] != self.statistics.shape:
             expected = f"samples of shape {self.statistics.shape}, that of the statistics"

@@ -15,7 +15,7 @@ from scoresde.noise import Noise
 from scoresde.process import Eta, ReverseSDE, eta_value
 from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, StepSolver, enough_steps
+from scoresde.solvers.base import Orders, StepSolver, check_enough_steps
 from scoresde.solvers.exponential.coefficients import (
     PARAMETRISATIONS,
     VARIABLES,
@@ -28,7 +28,7 @@ from scoresde.solvers.exponential.coefficients import (
 
 __all__ = ["Adams"]
 
-_MOST = 5
+_MAX_ORDER = 5
 
 Term: TypeAlias = tuple[Scalar, Tensor]
 """A prediction kept for later steps, as (c, m) with the coordinate c m."""
@@ -39,12 +39,18 @@ Term: TypeAlias = tuple[Scalar, Tensor]
 class Adams(StepSolver[ReverseSDE, Row, Term]):
     """Exponential Adams: the prediction is interpolated through past nodes and integrated exactly.
 
-    This is the implementation of the multistep solvers. With h the step in lambda, k = eta^2 and
-    the parametrisation "x0": x_t = sigma_t/sigma_s e^(-k h) x_s + alpha_t int (1 + k) e^(-(1 +
-    k)(lambda_t - lambda)) x_0hat dlambda + sigma_t sqrt(1 - e^(-2 k h)) z, where x_0hat is
-    interpolated through `order` past nodes. A `corrector` through c nodes, the new one among them,
-    corrects the state at the start of the next step, whose prediction it reuses, so that a step
-    makes one network call. The first steps use the predictions available.
+    This is the implementation of the multistep solvers. For a step from node s to node t, with
+    lambda = log(alpha / sigma) the log-SNR, h = lambda_t - lambda_s, k = eta^2 and the
+    parametrisation "x0",
+
+        x_t = sigma_t/sigma_s e^(-k h) x_s
+              + alpha_t int (1 + k) e^(-(1 + k)(lambda_t - lambda)) x_0hat dlambda
+              + sigma_t sqrt(1 - e^(-2 k h)) z,
+
+    where x_0hat is interpolated through s and the `order` - 1 nodes before it. A `corrector`
+    through c nodes, t among them, corrects the state at the start of the next step, whose
+    prediction it reuses, so that a step makes one network call. The first steps use the
+    predictions available. The derivation is that of `scoresde.solvers.exponential.coefficients`.
 
     | name | Adams |
     | --- | --- |
@@ -53,8 +59,8 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
     | DPM-Solver++(3M); as published, of second order | `Adams(3)`; `variant="reference"` |
     | UniPC-p; with its B(h) in the first steps | `Adams(p, p + 1)`; `variant="bh1"`, `"bh2"` |
     | SA-Solver P-k/C-m | `Adams(k, m)` at eta = tau |
-    | DEIS tAB-k | `Adams(k + 1, parametrisation="eps", variable="t")` |
-    | DEIS rhoAB-k | `Adams(k, parametrisation="eps", variable="rho")` |
+    | DEIS tAB-k, of degree k | `Adams(k + 1, parametrisation="eps", variable="t")` |
+    | DEIS rhoAB, k nodes | `Adams(k, parametrisation="eps", variable="rho")` |
     | DEIS in log rho | `Adams(k, parametrisation="eps")` |
     | Adams-Bashforth of a rectified flow | `Adams(k, parametrisation="flow", variable="flow")` |
     | iPNDM-k | `Adams(k, parametrisation="eps", variant="ipndm")` |
@@ -63,14 +69,16 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
     (arXiv 2302.04867), Xue et al. 2023 (arXiv 2309.05019), Zhang and Chen 2023 (arXiv 2204.13902).
 
     Args:
-        order: the number of nodes of the predictor, 1 to 5.
+        order: the number of nodes of the predictor, 1 to 5, or to 4 for "ipndm".
         corrector: the number of nodes of the corrector, 2 to 6, or 0 for none.
         parametrisation: the coordinate that is interpolated: "x0", "eps", "v" or "flow" (eps -
             x_0).
         variable: the variable of the interpolation: "log_snr", "rho" (sigma / alpha), "t" or
             "flow" (sigma / (alpha + sigma)).
-        variant: "exact", or the weights of a paper: "midpoint", "bh1", "bh2", "reference",
-            "ipndm".
+        variant: "exact", the exact integrals of the interpolation, or the weights of a paper in
+            their place: "midpoint" (DPM-Solver++ 2M), "bh1" and "bh2" (UniPC, whose B(h) is h or
+            e^h - 1, while two nodes are used), "reference" (the published code of DPM-Solver++
+            3M) and "ipndm" (constant weights of equal steps).
         lower_final: lower the order to the number of remaining steps, which can help with few
             steps; with many steps the last step of order 1 reduces the global order to 2.
     """
@@ -85,14 +93,14 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
     needs: ClassVar[type] = AffineSDE
 
     def __post_init__(self) -> None:
-        most = 4 if self.variant == "ipndm" else _MOST
+        most = 4 if self.variant == "ipndm" else _MAX_ORDER
         if positive_int("order", self.order) > most:
             remedy = "higher orders are unstable at usual step sizes"
             raise fail("order", f"an integer from 1 to {most}", self.order, remedy)
-        if self.corrector not in (0, *range(2, _MOST + 2)):
+        if self.corrector not in (0, *range(2, _MAX_ORDER + 2)):
             remedy = "order + 1 is usual, as in UniPC"
             raise fail(
-                "corrector", f"0 or an integer from 2 to {_MOST + 1}", self.corrector, remedy
+                "corrector", f"0 or an integer from 2 to {_MAX_ORDER + 1}", self.corrector, remedy
             )
         choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
         choice("variable", self.variable, VARIABLES)
@@ -106,12 +114,12 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
         return Orders(ode=order, weak=min(order, 2), strong=1)
 
     def check_schedule(self, schedule: Schedule, eta: Eta | None) -> None:
-        enough_steps(self.order, schedule.grid)
+        check_enough_steps(self.order, schedule.grid)
 
     def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> tuple[Row, ...]:
         affine: AffineSDE = sde  # type: ignore[assignment]  # see `needs`
-        strength = partial(eta_value, eta) if callable(eta) else eta or 0.0
-        return table(Segment(nodes, affine.time_of, strength), self)
+        eta_at = partial(eta_value, eta) if callable(eta) else eta or 0.0
+        return table(Segment(nodes, affine.time_of, eta_at), self)
 
     def step(
         self,
