@@ -115,7 +115,7 @@ def choose_for(
     name = "auto" if process == "ode" else "auto_sde"
     remedy = "end it at a larger time; the final denoising leads to the data"
     warnings.warn(
-        f"grid: {why}, so {name!r} is {first_order!r}, of first order; {remedy}", stacklevel=5
+        f"grid: {why}, so {name!r} is {first_order!r}, of first order; {remedy}", stacklevel=4
     )
     return Choice(first_order, "uniform", t_end, why)
 

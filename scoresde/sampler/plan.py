@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scoresde._check import (
     choice,
     fail,
     instance,
-    nonnegative,
     positive_int,
     wrong_type,
 )
@@ -30,7 +29,7 @@ __all__ = ["NOISES", "as_model", "as_noise", "as_solver", "check_shape", "resolv
 
 def resolve(
     sde: SDE,
-    model: ScoreModel,
+    model: ScoreModel | Callable[..., Tensor],
     solver: str | Solver | Calibration = "auto",
     *,
     steps: int | None = None,
@@ -61,6 +60,7 @@ def resolve(
         1.0
     """
     instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
+    model = as_model(sde, model)
     if model.sde is not sde and not same_sde(model.sde, sde):
         remedy = "take the SDE that the model was trained for (model.sde)"
         raise fail("sde", f"the model's own, {model.sde!r}", repr(sde), remedy)
@@ -98,10 +98,7 @@ def resolve(
     if denoise and not affine:
         remedy = "leave denoise out: Tweedie's formula needs alpha and sigma"
         raise wrong_type("denoise", "False on an SDE that is not affine", denoise, remedy)
-    if eta is None:
-        eta = default_eta
-    elif not callable(eta):
-        eta = nonnegative("eta", eta, "0 is the ODE, 1 the SDE")
+    eta = default_eta if eta is None else eta
     return Plan(chosen, eta, Schedule(sde, grid), denoise, name, why)
 
 

@@ -155,6 +155,8 @@ class Schedule:
     segments: tuple[tuple[Node, ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        instance("sde", self.sde, SDE, "pass an SDE such as VPSDE()")
+        instance("grid", self.grid, Grid, "make one with Grid.of(times)")
         self.grid.check(self.sde)
         at, segments = self.sde.at, self.grid.segments
         object.__setattr__(self, "segments", tuple(tuple(map(at, times)) for times in segments))

@@ -19,12 +19,12 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, show, wrong_type
+from scoresde._check import fail, floating, instance, nonnegative, show, wrong_type
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Eta, Process, ReverseSDE, eta_value
 from scoresde.schedule.grid import Grid, Schedule
-from scoresde.sde import SDE
+from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers.limits import Held, scheme_steps
 from scoresde.solvers.run import OnStep, Run, Tally, check_hook, hooked
 
@@ -282,12 +282,21 @@ class Plan:
     why: str = ""
 
     def __post_init__(self) -> None:
+        instance("solver", self.solver, Solver, "pass a solver such as Adams(1)")
+        instance("schedule", self.schedule, Schedule, "pass Schedule(sde, grid)")
         eta, solver = self.eta, self.solver
+        if eta is not None and not callable(eta):
+            eta = nonnegative("eta", eta, "0 is the ODE, 1 the SDE")
+            object.__setattr__(self, "eta", eta)
         solver.check(self.schedule.sde, self.stochastic)
         if eta is None and not solver.forward:
             expected = f"a ReverseSDE for {type(solver).__name__}"
             remedy = "EulerMaruyama and TorchSDESolver integrate the forward SDE"
             raise wrong_type("process", expected, "ForwardSDE", remedy)
+        for before, after in pairwise(self.schedule.grid.segments):
+            if before[-1] != after[0] and not isinstance(self.schedule.sde, AffineSDE):
+                expected = "a single segment on an SDE that is not affine"
+                raise wrong_type("grid", expected, self.schedule.sde, "drop the rest")
         for times in self.schedule.grid.segments:
             up = times[0] < times[-1]
             if eta is None and not up:

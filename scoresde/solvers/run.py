@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, cast, final
 
 import torch
 from torch import Tensor
@@ -114,10 +114,7 @@ class Run:
         """Add noise, from one segment up to the next, to the samples that are not stopped."""
         if now.t == nxt.t:
             return x
-        sde = self.process.sde
-        if not isinstance(sde, AffineSDE):
-            expected = "a single segment on an SDE that is not affine"
-            raise wrong_type("grid", expected, sde, "drop the rest")
+        sde = cast(AffineSDE, self.process.sde)  # as `Plan` has checked
         scale, std = sde.transition(now.t, nxt.t)
         noisy = lincomb((scale, x), (std, self.noise.stream("renoise").draw(x)))
         if self.tally is None:

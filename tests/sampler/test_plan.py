@@ -107,6 +107,27 @@ def test_a_plan_is_refused_before_any_network_call() -> None:
     own = SDE(lambda t, x: -x, lambda t: 1.0)
     with pytest.raises(TypeError, match=r"sde: expected an AffineSDE for Adams"):
         Plan(Adams(1), 0.0, Schedule(own, Grid.of([1.0, 0.5])))
+    again = Schedule(own, Grid(((1.0, 0.5), (0.7, 0.2))))
+    with pytest.raises(TypeError, match=r"grid: expected a single segment on an SDE that is not"):
+        Plan(scoresde.EulerMaruyama(), 1.0, again)
+    Plan(scoresde.EulerMaruyama(), 1.0, Schedule(own, Grid(((1.0, 0.5), (0.5, 0.2)))))
+    with pytest.raises(ValueError, match=r"eta: expected a finite number >= 0, got -1"):
+        Plan(Adams(1), -1.0, schedule)
+    with pytest.raises(TypeError, match=r"solver: expected a Solver, got .*'ddim'.*Adams\(1\)"):
+        Plan("ddim", 0.0, schedule)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"grid: expected a Grid, got .*Grid.of"):
+        Schedule(VPSDE(), [1.0, 0.5])  # type: ignore[arg-type]
+
+
+def test_a_function_is_a_model_of_a_plan_as_it_is_of_a_sampler() -> None:
+    assert resolve(VPSDE(), lambda t, x: -x, "ddim") == resolve(VPSDE(), SCORE, "ddim")
+
+
+def test_the_warning_of_a_fall_back_is_about_the_line_that_makes_the_sampler() -> None:
+    grid = Grid.of([1.0, 0.5, 0.0])
+    with pytest.warns(UserWarning, match="of first order") as told:
+        ReverseSampler(scoresde.FlowSDE(T=1.0), lambda t, x: -x, grid=grid)
+    assert [warning.filename for warning in told] == [__file__]
 
 
 def test_coefficients_are_one_row_a_step_and_hold_x0_at_the_limits() -> None:
