@@ -1,12 +1,19 @@
-"""What tests of many rooms share: draws, means with errors, and the content of a folder."""
+"""Helpers of many tests: draws, means with errors, the files of a folder, the public names."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
+import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+import scoresde
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -26,3 +33,21 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def public() -> Iterator[tuple[str, Any]]:
+    """Every public function, class and method of the package, the command line among them."""
+    for info in pkgutil.walk_packages(scoresde.__path__, "scoresde."):
+        if info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if getattr(value, "__module__", None) != info.name or not callable(value):
+                continue
+            yield f"{info.name}.{name}", value
+            for key, method in vars(value).items() if inspect.isclass(value) else ():
+                own = inspect.isfunction(method) or isinstance(method, (classmethod, staticmethod))
+                own = own and getattr(value, key).__module__ == info.name  # not of matplotlib
+                if own and not key.startswith("_"):
+                    yield f"{info.name}.{name}.{key}", getattr(value, key)

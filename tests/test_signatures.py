@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-import scoresde
+from shared import public
 
 MOST = 16
-
-
-def public() -> Iterator[tuple[str, Any]]:
-    """Every public function, class and method of the package, the command line among them."""
-    for info in pkgutil.walk_packages(scoresde.__path__, "scoresde."):
-        if info.name.endswith("__main__"):
-            continue
-        module = importlib.import_module(info.name)
-        for name in getattr(module, "__all__", ()):
-            value = getattr(module, name)
-            if getattr(value, "__module__", None) != info.name or not callable(value):
-                continue
-            yield f"{info.name}.{name}", value
-            for key, method in vars(value).items() if inspect.isclass(value) else ():
-                own = inspect.isfunction(method) or isinstance(method, (classmethod, staticmethod))
-                own = own and getattr(value, key).__module__ == info.name  # not of matplotlib
-                if own and not key.startswith("_"):
-                    yield f"{info.name}.{name}.{key}", getattr(value, key)
 
 
 def arguments(value: Any) -> int:

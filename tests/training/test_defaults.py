@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
-import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from shared import public
 
-import scoresde
 from scoresde import (
     DDPM,
     FokkerPlanck,
@@ -128,24 +126,7 @@ def test_the_default_numbers_of_steps() -> None:
     assert (choice.STEPS, choice.FIRST_ORDER_STEPS) == (50, 500)
 
 
-def public() -> Iterator[tuple[str, Any]]:
-    """Every public function, class and method of the package, the command line apart."""
-    for info in pkgutil.walk_packages(scoresde.__path__, "scoresde."):
-        if ".cli" in info.name or info.name.endswith("__main__"):
-            continue
-        module = importlib.import_module(info.name)
-        for name in getattr(module, "__all__", ()):
-            value = getattr(module, name)
-            if getattr(value, "__module__", None) != info.name or not callable(value):
-                continue
-            yield f"{info.name}.{name}", value
-            for key, method in vars(value).items() if inspect.isclass(value) else ():
-                own = inspect.isfunction(method) or isinstance(method, (classmethod, staticmethod))
-                if own and not key.startswith("_"):
-                    yield f"{info.name}.{name}.{key}", getattr(value, key)
-
-
-PUBLIC = dict(public())
+PUBLIC = {name: value for name, value in public() if ".cli" not in name}
 
 
 def test_seeds_and_counters_start_at_zero() -> None:
