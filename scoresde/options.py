@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIVERGENCES",
+    "OPTIMIZERS",
     "PROBES",
     "SCHEDULES",
     "Divergence",
@@ -62,6 +63,9 @@ DIVERGENCES = ("hutchinson", "exact", "hutch++")
 PROBES = ("rademacher", "gaussian")
 """Distributions of the probes."""
 
+OPTIMIZERS = ("adamw", "muon")
+"""The optimisers (see `scoresde.training.optimizer`)."""
+
 ZERO_IS_NONE: Mapping[str, object] = {"off": 0}
 """Metadata of a field that the command line sets to None by the value 0."""
 
@@ -69,7 +73,7 @@ ZERO_IS_NONE: Mapping[str, object] = {"off": 0}
 @final
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """Options of the optimiser, which is AdamW.
+    """Options of the optimiser.
 
     A step takes `batch_size` x `accumulate` x processes samples.
 
@@ -90,8 +94,12 @@ class Optim:
     accumulate: int = 1
     """Number of forward passes whose gradients are averaged for one step."""
 
+    optimizer: str = "adamw"
+    """The optimiser: adamw, or muon for the matrices of the hidden layers and adamw for the
+    rest, with one learning rate for both."""
+
     lr: float = 1e-3
-    """The highest learning rate of AdamW."""
+    """The highest learning rate."""
 
     warmup: int | None = None
     """Number of steps in which the learning rate rises from 0. By default a twentieth of all
@@ -101,7 +109,7 @@ class Optim:
     """The learning rate after the warm-up: cosine (it falls to 0 at the last step) or constant."""
 
     weight_decay: float = 0.0
-    """The weight decay of AdamW."""
+    """The weight decay, of AdamW and of Muon."""
 
     clip: float | None = field(default=1.0, metadata=ZERO_IS_NONE)
     """The largest norm of the gradient. None, on the command line also 0, disables the limit."""
@@ -121,6 +129,7 @@ class Optim:
 
     def __post_init__(self) -> None:
         _whole_numbers(self, "batch_size", "accumulate", "max_nonfinite")
+        choice("optimizer", self.optimizer, OPTIMIZERS)
         _set(self, "lr", positive("lr", self.lr))
         if self.warmup is not None:
             nonnegative("warmup", self.warmup)

@@ -14,5 +14,6 @@ NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "uvit": UViT}
 
 The command line passes `dim` for vectors (D,), `channels` and `size` for images (C, H, W), and
 `classes`, if the network has these arguments. A network with `dim` is for vectors, any other for
-images.
+images. Its attribute `ends` names the modules of its first and last layers, which Muon leaves to
+AdamW.
 """

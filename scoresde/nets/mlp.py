@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from torch import Tensor, nn
 from torch.nn.functional import silu
@@ -48,6 +48,8 @@ class MLP(nn.Module):
         >>> net(torch.randn(5, 2), torch.rand(5)).shape
         torch.Size([5, 2])
     """
+
+    ends: ClassVar[tuple[str, ...]] = ("enter", "exit")  # first and last layers
 
     def __init__(
         self,

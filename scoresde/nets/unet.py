@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,8 @@ class UNet(nn.Module):
         >>> net(torch.randn(2, 1, 14, 14), torch.rand(2), label=torch.tensor([7, -1])).shape
         torch.Size([2, 1, 14, 14])
     """
+
+    ends: ClassVar[tuple[str, ...]] = ("enter", "exit")  # first and last layers
 
     def __init__(
         self,

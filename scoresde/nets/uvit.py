@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,8 @@ class UViT(nn.Module):
         >>> net(torch.randn(2, 3, 8, 16), torch.rand(2)).shape
         torch.Size([2, 3, 8, 16])
     """
+
+    ends: ClassVar[tuple[str, ...]] = ("enter", "patches", "exit")  # first and last layers
 
     def __init__(
         self,

@@ -161,7 +161,7 @@ def _numbered(folder: Path) -> list[Path]:
 def _check_weights(update: Update, step: int) -> None:
     """Raise if weights contain NaN or infinity."""
     if not all(bool(p.detach().isfinite().all()) for p in update.parameters):
-        lr = update.optimizer.param_groups[0]["lr"]
+        lr = update.optimizer.lr
         remedy = f"lower lr, now {lr:.3g}, or clip; the checkpoint before this one is intact"
         got = f"NaN or infinity after step {step}"
         raise diverged("model", "finite weights", got, remedy)

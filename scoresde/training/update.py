@@ -1,4 +1,4 @@
-"""One optimiser step: backward, clip, AdamW, average."""
+"""One optimiser step: backward, clip, optimiser, average."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scoresde.model import ScoreModel
 from scoresde.options import Optim
 from scoresde.training.checkpoint import fill
 from scoresde.training.ema import EMA, replica
+from scoresde.training.optimizer import Optimizer
 from scoresde.training.posthoc_ema import PowerEMA
 
 __all__ = ["Update"]
@@ -20,18 +21,18 @@ __all__ = ["Update"]
 
 @final
 class Update:
-    """One optimiser step: backward, clip by the global norm, AdamW, average of the weights.
+    """One optimiser step: backward, clip by the global norm, optimiser, average of the weights.
 
     It does not synchronise with the device. `gradient_norm` followed by `apply` or `discard` is a
     step with a check of the gradients.
 
     Args:
         model: the model, on its device.
-        optim: `lr`, `weight_decay`, `clip` and `ema` are used here.
+        optim: `optimizer`, `lr`, `weight_decay`, `clip` and `ema` are used here.
         widths: widths of the profiles of further averages (see `PowerEMA`).
 
     Attributes:
-        optimizer: the AdamW.
+        optimizer: the `Optimizer`.
         ema: the `EMA`, or None.
         tracks: the `PowerEMA`s.
 
@@ -48,18 +49,8 @@ class Update:
         self, model: nn.Module, optim: Optim = Optim(), widths: Sequence[float] = ()
     ) -> None:
         self.model = model
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        if not self.parameters:
-            raise fail("model", "parameters to train", "none", "wrap a network, not a function")
-        self.fused = all(
-            p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in self.parameters
-        )
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=optim.lr,
-            weight_decay=optim.weight_decay,
-            fused=self.fused or None,
-        )
+        self.optimizer = Optimizer(model, optim)
+        self.parameters = list(self.optimizer.parameters.values())
         self.clip = optim.clip
         self.ema = None if optim.ema is None else EMA(model, optim.ema)
         self.tracks = [PowerEMA(model, width) for width in widths]
@@ -79,9 +70,7 @@ class Update:
     def apply(self, norm: Tensor | None = None) -> Tensor:
         """Clip, step and average; return the norm of the gradients before clipping."""
         norm = self.gradient_norm() if norm is None else norm
-        if self.clip is not None:
-            self._shrink(norm, self.clip)
-        self.optimizer.step()
+        self.optimizer.step(norm, self.clip)
         self.discard()
         if self.ema is not None:
             self.ema.update(self.model)
@@ -89,21 +78,13 @@ class Update:
             track.update(self.model)
         return norm
 
-    def _shrink(self, norm: Tensor, clip: float) -> None:
-        if self.fused:  # its kernel scales the gradients itself, which saves a pass
-            scale = (norm.float() + 1e-6) / clip
-            self.optimizer.grad_scale = scale.clamp_min(1.0)  # type: ignore[attr-defined]
-        else:
-            nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
-
     def discard(self) -> None:
         """Delete the gradients."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the next steps."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.optimizer.lr = lr
 
     @property
     def averaged(self) -> ScoreModel:
@@ -124,13 +105,8 @@ class Update:
 
     def tensors(self) -> dict[str, Tensor]:
         """Raw weights, the optimiser's state and the power-function averages, by flat names."""
-        state = self.optimizer.state_dict()["state"]
         raw = {f"raw.{k}": v for k, v in self.model.state_dict().items()}
-        moments = {
-            f"optimizer.{i}.{k}": v if isinstance(v, Tensor) else torch.as_tensor(v)
-            for i, entry in state.items()
-            for k, v in entry.items()
-        }
+        moments = {f"optimizer.{k}": v for k, v in self.optimizer.tensors().items()}
         means = {
             f"track{i}.{k}": v
             for i, track in enumerate(self.tracks)
@@ -152,7 +128,9 @@ class Update:
         """
         raw = {k[4:]: v for k, v in tensors.items() if k.startswith("raw.")}
         fill(self.model, raw, where)
-        self._restore_optimizer(tensors, where)
+        head = "optimizer."
+        own = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
+        self.optimizer.restore(own, where)
         if self.ema is not None:
             fill(self.averaged.net, averaged, where)  # type: ignore[arg-type]
             self.ema.restore(info["ema_updates"])
@@ -166,19 +144,3 @@ class Update:
             head = f"track{i}."
             own = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
             track.restore(own, updates, where)
-
-    def _restore_optimizer(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        count = len(self.parameters)
-        for name, value in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "optimizer":
-                index, _, key = rest.partition(".")
-                # A fused kernel would read beyond the end of a state of another shape.
-                like = self.parameters[int(index)].shape if int(index) < count else None
-                if value.shape not in (like, ()):
-                    remedy = "train the same parameters as in the run that is resumed"
-                    raise fail(f"{name} in {where}", f"a tensor of shape {like}", value, remedy)
-                state.setdefault(int(index), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})

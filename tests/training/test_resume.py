@@ -75,6 +75,17 @@ def test_a_signal_ends_the_run_after_the_step_and_a_checkpoint(
         assert parts[0] == parts[1]
 
 
+def test_a_run_with_muon_resumes_to_the_bit(tmp_path: Path) -> None:
+    changes = {"optimizer": "muon", "lr": 0.02, "weight_decay": 0.1, "clip": 0.1}
+    whole = run(tmp_path / "whole", **changes).fit()
+    loss = at_call(7, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        run(tmp_path / "parts", loss=loss, **changes).fit()
+    assert same(run(tmp_path / "parts", small(seed=7), **changes).fit(resume=True), whole)
+    assert equal_folders(tmp_path / "whole" / "checkpoint", tmp_path / "parts" / "checkpoint")
+    assert not same(run(None, **changes | {"optimizer": "adamw"}).fit(), whole)
+
+
 def test_a_signal_in_the_last_validation_or_write_is_obeyed(tmp_path: Path) -> None:
     """The run is over, and what comes after it in the script must not go on."""
     for step in (8, 12):

@@ -2,14 +2,19 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 from training_models import same, weights
 
+from scoresde.model import Preconditioned
+from scoresde.nets import MLP, UNet, UViT
 from scoresde.options import Optim
+from scoresde.sde import VPSDE
 from scoresde.training import Update
+from scoresde.training.optimizer import hidden
 from scoresde.training.stream import Stream
 
 # One update
@@ -22,7 +27,7 @@ def test_update_clips_the_global_norm() -> None:
         loss = scale * (net.weight.sum() + 2 * net.bias.sum())
         norm = update.step(loss)
         raw = scale * math.sqrt(6 + 4 * 2)
-        moments = [update.optimizer.state[p]["exp_avg"] for p in net.parameters()]
+        moments = [update.optimizer.adamw.state[p]["exp_avg"] for p in net.parameters()]
         # Adam's first moment after one step is 0.1 of the gradient that came to it.
         seen = 10 * torch.cat([m.flatten() for m in moments]).norm().item()
         assert seen == pytest.approx(raw if clip is None else min(clip, raw), rel=1e-4)
@@ -54,6 +59,102 @@ def test_update_does_not_train_what_is_frozen() -> None:
     assert all(torch.equal(v, before[k]) for k, v in net[0].state_dict().items())
     with pytest.raises(ValueError, match=r"model: expected parameters to train, got 'none'"):
         Update(net.requires_grad_(False))
+
+
+# Muon
+
+
+def stack(*sizes: int) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.Tanh()))
+    )
+
+
+def test_muon_sets_all_singular_values_of_a_step_to_about_one() -> None:
+    """The step is lr 0.2 sqrt(max(rows, columns)) U V^T, up to the five Newton-Schulz steps."""
+    net = stack(3, 8, 5, 2)
+    before = weights(net)
+    update = Update(net, Optim(optimizer="muon", lr=0.1, clip=1e-3, ema=None))
+    update.step(net(torch.randn(64, 3)).square().sum())
+    step = (before["2.weight"] - net[2].weight.detach()) / (0.1 * 0.2 * math.sqrt(8))
+    values = torch.linalg.svdvals(step)
+    assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_muon_trains_hidden_matrices_and_adamw_the_rest() -> None:
+    net = nn.Sequential(
+        nn.Embedding(4, 6), nn.Linear(6, 5), nn.Conv1d(5, 4, 3), nn.LayerNorm(4), nn.Linear(4, 2)
+    )
+    assert hidden(net) == ["2.weight"]
+    assert hidden(MLP(2, width=8, depth=1, classes=3)) == [
+        "embed.first.weight",
+        "embed.second.weight",
+        "blocks.0.first.weight",
+        "blocks.0.time.weight",
+        "blocks.0.second.weight",
+    ]
+    assert not {"enter.weight", "exit.weight"} & set(hidden(UNet(1, width=8, multipliers=(1,))))
+    found = hidden(UViT(1, size=4, width=8, depth=1))
+    assert not [n for n in found if n.split(".")[0] in ("enter", "exit", "patches", "position")]
+    update = Update(Preconditioned(net, VPSDE()), Optim(optimizer="muon"))
+    assert [tuple(p.shape) for p in update.optimizer.muon.param_groups[0]["params"]] == [(4, 15)]
+    assert len(update.optimizer.adamw.param_groups[0]["params"]) == 8
+    with pytest.raises(ValueError, match=r"optimizer: expected hidden matrices.*'adamw'"):
+        Update(nn.Linear(3, 2), Optim(optimizer="muon"))
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_muon_on_a_convolution_is_torchs_on_its_matrix(clip: float | None) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 6, (2, 3)), nn.Conv2d(6, 2, 1))
+    flat = nn.Parameter(net[1].weight.detach().clone().flatten(1))
+    update = Update(net, Optim(optimizer="muon", lr=0.1, weight_decay=0.2, clip=clip, ema=None))
+    muon = torch.optim.Muon([flat], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    for k in range(3):
+        loss = net(torch.randn(3, 2, 8, 8)).square().mean()
+        loss.backward()
+        norm = update.gradient_norm()
+        share = 1.0 if clip is None else min(1.0, clip / float(norm))
+        flat.grad = share * net[1].weight.grad.clone().flatten(1)
+        muon.step()
+        update.apply(norm)
+        torch.testing.assert_close(net[1].weight.flatten(1), flat, rtol=0, atol=1e-3 * (k + 1))
+        assert (net[1].weight.flatten(1) - flat).abs().mean() < 2e-5
+
+
+def test_muon_sees_through_another_memory_format_and_weights_that_were_moved() -> None:
+    nets = []
+    for change in (0, 1):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 6, 3), nn.Conv2d(6, 2, 3))
+        if change:
+            net.to(memory_format=torch.channels_last)
+        update = Update(net, Optim(optimizer="muon", lr=0.1, ema=None))
+        for k in range(2):
+            if change and k:
+                for parameter in net.parameters():
+                    parameter.data = parameter.data.clone()
+            update.step(net(torch.ones(1, 2, 8, 8)).square().mean())
+        nets.append(net)
+    one, other = (net[1].weight for net in nets)
+    assert not other.is_contiguous()
+    assert (one - other).norm() < 2e-2 * one.norm()
+
+
+def test_the_state_of_muon_is_not_taken_for_one_of_adamw() -> None:
+    net = stack(3, 8, 5, 2)
+    states = {}
+    for name in ("adamw", "muon"):
+        update = Update(net, Optim(optimizer=name))
+        update.step(net(torch.ones(2, 3)).sum())
+        states[name] = update.optimizer.tensors()
+    assert "2.weight.momentum_buffer" in states["muon"]
+    for own, other in (("adamw", "muon"), ("muon", "adamw")):
+        fresh = Update(net, Optim(optimizer=own))
+        match = rf"optimizer\.2\.weight in here: .*a state of {own}.*resume with .*'{other}'"
+        with pytest.raises(ValueError, match=match):
+            fresh.optimizer.restore(states[other], "here")
 
 
 # The order of the data
