@@ -16,12 +16,12 @@ from scoresde._check import choice, fail, finite, floating, instance, positive
 from scoresde._tensor import Scalar, expand, lincomb, state_dtype, wide
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.node import AffineNode, Node
-from scoresde.options import Loss
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.schedule.grid import SoftLogSNR
 from scoresde.sde import SDE, AffineSDE, as_affine
 
 __all__ = [
+    "LEAST_NOISE",
     "TIME",
     "TIMES",
     "WEIGHTING",
@@ -33,6 +33,9 @@ __all__ = [
     "UniformTime",
     "dsm_loss",
 ]
+
+LEAST_NOISE = 0.3
+"""The least noise that a loss for the likelihood of quantised data takes, in bin widths."""
 
 CELLS = 1000  # the cells of constant density in `LossTime`
 
@@ -78,8 +81,13 @@ class TimeSampler(ABC):
     ) -> tuple[Tensor, Tensor | None]:
         """n times in [t_min, T], (n,) float64 on the CPU, and importance weights (n,) or None."""
 
-    def scaled(self, std: float) -> TimeSampler:
-        """The same sampler for data of this standard deviation, unless it has one already."""
+    def fitted(self, std: float, bin_width: float | None = None) -> TimeSampler:
+        """The same sampler for data of this scale, unless it has been told one already.
+
+        Args:
+            std: the standard deviation of the data.
+            bin_width: the distance of the levels of quantised data; None for any other.
+        """
         return self
 
 
@@ -117,25 +125,41 @@ class ImportanceTime(TimeSampler):
 
     Under every affine SDE g^2 / sigma^2 = -2 d lambda / dt, so this is uniform in the log-SNR and
     its inverse CDF is `sde.time_of`, in closed form for the families; near pure noise, where the
-    log-SNR is unbounded, it is uniform in `SoftLogSNR`. The weights 1 / (p(t) (T - t_min))
-    preserve the mean of the loss over uniform times. Song et al. 2021 (arXiv 2101.09258),
-    sec. 5.1.
+    log-SNR is unbounded, it is uniform in `SoftLogSNR`. The weights 1 / (p(t) (T - t_0))
+    preserve the mean of the loss over times uniform on [t_0, T], where t_0 is the time of the
+    least noise. Song et al. 2021 (arXiv 2101.09258), sec. 5.1.
 
     Args:
         low_discrepancy: see `UniformTime`.
+        least: the smallest sigma / alpha. If None, a `Trainer` on quantised data sets it to
+            `LEAST_NOISE` bin widths, below which the levels are plain to see and the bound on
+            the likelihood has nothing to gain; otherwise times begin at t_min.
     """
 
     low_discrepancy: bool = True
+    least: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.least is not None:
+            positive("least", self.least, "the smallest sigma / alpha that matters")
+
+    def fitted(self, std: float, bin_width: float | None = None) -> TimeSampler:
+        if self.least is not None or bin_width is None:
+            return self
+        return replace(self, least=LEAST_NOISE * bin_width)
 
     def sample(
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
         affine = _affine(sde)
-        affine.check_finite("t_min", affine.t_min, "take t_min > 0")
+        first = affine.t_min
+        if self.least is not None and -math.log(self.least) < affine.log_snr(first):
+            first = float(affine.time_of(-math.log(self.least)))
+        affine.check_finite("t_min", first, "take t_min > 0")
         u = _uniforms(n, self.low_discrepancy, generator)
-        t, slope = SoftLogSNR.between(affine, affine.t_min).drawn(u, affine.t_min)
+        t, slope = SoftLogSNR.between(affine, first).drawn(u, first)
         density = (affine.g(t) / affine.sigma(t)) ** 2 / (2 * slope)
-        return t, 1.0 / (density * (affine.T - affine.t_min))
+        return t, 1.0 / (density * (affine.T - first))
 
 
 @final
@@ -177,7 +201,7 @@ class LossTime(TimeSampler):
         if not 0.0 < finite("uniform", self.uniform, "pass e.g. 0.2") <= 1.0:
             raise fail("uniform", "a share in (0, 1]", self.uniform, "pass e.g. 0.2")
 
-    def scaled(self, std: float) -> TimeSampler:
+    def fitted(self, std: float, bin_width: float | None = None) -> TimeSampler:
         return replace(self, std=std) if self.std is None else self
 
     def sample(
@@ -252,7 +276,7 @@ class LogNormalTime(TimeSampler):
         if self.scale is not None:
             positive("scale", self.scale, "the standard deviation of the data")
 
-    def scaled(self, std: float) -> TimeSampler:
+    def fitted(self, std: float, bin_width: float | None = None) -> TimeSampler:
         return replace(self, scale=std) if self.scale is None else self
 
     def sample(
@@ -291,7 +315,7 @@ def _normal_cdf(z: float) -> float:
 TIME = LogNormalTime()
 """The default distribution of the times of a loss."""
 
-WEIGHTING = Loss.weighting
+WEIGHTING = "eps"
 """The default weighting of a loss, a key of `WEIGHTINGS`."""
 
 
@@ -350,7 +374,7 @@ def dsm_loss(
     data = summary_of(model)
     scale = getattr(model, "sigma_data", None) if data is None else data.std
     if scale:
-        time = time.scaled(scale)
+        time = time.fitted(scale)
     if generator is not None:
         instance("generator", generator, torch.Generator, "pass torch.Generator()")
     x0, cond = x0.to(state_dtype(x0.dtype)), check_cond(model, cond, len(x0), x0.device)

@@ -9,9 +9,9 @@ without.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from scoresde._check import (
     choice,
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIVERGENCES",
+    "OBJECTIVES",
     "OPTIMIZERS",
+    "PRECISIONS",
     "PROBES",
     "SCHEDULES",
     "Divergence",
@@ -41,6 +43,7 @@ __all__ = [
     "Tolerances",
     "check_decay",
     "check_width",
+    "known",
 ]
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -66,8 +69,13 @@ PROBES = ("rademacher", "gaussian")
 OPTIMIZERS = ("adamw", "muon")
 """The optimisers (see `scoresde.training.optimizer`)."""
 
-ZERO_IS_NONE: Mapping[str, object] = {"off": 0}
-"""Metadata of a field that the command line sets to None by the value 0."""
+PRECISIONS = ("no", "bf16", "auto")
+"""The precisions of the network in training."""
+
+OBJECTIVES = ("quality", "likelihood")
+"""What a recipe is for: the quality of samples, or the likelihood of data."""
+
+T = TypeVar("T")
 
 
 @final
@@ -75,83 +83,102 @@ ZERO_IS_NONE: Mapping[str, object] = {"off": 0}
 class Optim:
     """Options of the optimiser.
 
-    A step takes `batch_size` x `accumulate` x processes samples.
+    A step takes `batch_size` x `accumulate` x processes samples. Every field that is None is set
+    by the recipe for the data and the objective, a `scoresde.training.Recipe`; a `Trainer` has
+    the values of its run in `trainer.optim`.
 
     Raises:
-        TypeError, ValueError: a value is of another type or out of range.
+        TypeError, ValueError: a value is of another type or out of range, or both `ema` and
+            `ema_width` are given.
 
     Example:
-        >>> Optim(lr=2e-3).clip
-        1.0
+        >>> Optim(lr=2e-3).schedule
+        'cosine'
         >>> Optim(lr=0.0)
         Traceback (most recent call last):
         ValueError: lr: expected a finite number > 0, got 0.0; pass a number above 0
     """
 
-    batch_size: int = 128
-    """Number of samples in one forward pass of one process."""
+    batch_size: int | None = None
+    """Number of samples in one forward pass of one process. By default that of the recipe."""
 
     accumulate: int = 1
     """Number of forward passes whose gradients are averaged for one step."""
 
-    optimizer: str = "adamw"
+    optimizer: str | None = None
     """The optimiser: adamw, or muon for the matrices of the hidden layers and adamw for the
-    rest, with one learning rate for both."""
+    rest, with one learning rate for both. By default that of the recipe."""
 
-    lr: float = 1e-3
-    """The highest learning rate."""
+    lr: float | None = None
+    """The highest learning rate. By default that of the recipe."""
 
     warmup: int | None = None
-    """Number of steps in which the learning rate rises from 0. By default a twentieth of all
-    steps, at most 1000."""
+    """Number of steps in which the learning rate rises from 0. By default a share of all steps,
+    that of the recipe."""
 
     schedule: str = "cosine"
     """The learning rate after the warm-up: cosine (it falls to 0 at the last step) or constant."""
 
-    weight_decay: float = 0.0
-    """The weight decay, of AdamW and of Muon."""
+    weight_decay: float | None = None
+    """The weight decay, of AdamW and of Muon. By default that of the recipe."""
 
-    clip: float | None = field(default=1.0, metadata=ZERO_IS_NONE)
-    """The largest norm of the gradient. None, on the command line also 0, disables the limit."""
+    clip: float | None = None
+    """The largest norm of the gradient. 0 disables the limit. By default that of the recipe."""
 
-    ema: float | None = field(default=0.999, metadata=ZERO_IS_NONE)
-    """The decay of the exponential moving average of the weights, in [0, 1). With None, on the
-    command line also 0, no average is kept."""
+    ema: float | None = None
+    """The decay of the exponential moving average of the weights, in [0, 1). With 0 no average is
+    kept. By default the average is that of --ema-width."""
 
-    precision: str = "no"
-    """The precision of the network: no, or bf16 for autocast. The weights stay as they are."""
+    ema_width: float | None = None
+    """The length of the average of the weights as a share of the run: the width of its profile,
+    from 0 to 0.2886 (see `scoresde.training.EMA`). By default that of the recipe."""
 
-    compile: bool = False
-    """Send the network through torch.compile."""
+    precision: str | None = None
+    """The precision of the network: no, bf16 for autocast (the weights stay as they are), or
+    auto for bf16 where the processor computes in it. By default that of the recipe."""
+
+    compile: bool | None = None
+    """Send the network through torch.compile. By default the recipe decides."""
+
+    freeze: tuple[str, ...] = ()
+    """Patterns of the names of parameters that are not trained, for example embed.*,enter.*"""
 
     max_nonfinite: int = 10
     """Number of steps in a row without a finite loss and gradient that ends the run."""
 
     def __post_init__(self) -> None:
-        _whole_numbers(self, "batch_size", "accumulate", "max_nonfinite")
-        choice("optimizer", self.optimizer, OPTIMIZERS)
-        _set(self, "lr", positive("lr", self.lr))
-        if self.warmup is not None:
-            nonnegative("warmup", self.warmup)
+        _whole_numbers(self, "accumulate", "max_nonfinite")
+        if self.batch_size is not None:
+            _whole_numbers(self, "batch_size")
+        if self.optimizer is not None:
+            choice("optimizer", self.optimizer, OPTIMIZERS)
+        if self.lr is not None:
+            _set(self, "lr", positive("lr", self.lr))
+        for name in ("warmup", "weight_decay", "clip"):
+            if getattr(self, name) is not None:
+                nonnegative(name, getattr(self, name))
         choice("schedule", self.schedule, SCHEDULES)
-        _set(self, "weight_decay", nonnegative("weight_decay", self.weight_decay))
-        if self.clip is not None:
-            _set(self, "clip", positive("clip", self.clip, "pass None for no clipping"))
         if self.ema is not None:
             _set(self, "ema", check_decay("ema", self.ema))
-        choice("precision", self.precision, ("no", "bf16"))
-
-    def warmup_of(self, steps: int) -> float:
-        """The number of warm-up steps in a run of so many steps."""
-        return min(steps // 20, 1000) if self.warmup is None else self.warmup
+        if self.ema_width is not None:
+            _set(self, "ema_width", check_width("ema_width", self.ema_width))
+            if self.ema is not None:
+                remedy = "pass one of them: a decay, or a width as a share of the run"
+                raise fail("ema_width", "None beside ema", self.ema_width, remedy)
+        if self.precision is not None:
+            choice("precision", self.precision, PRECISIONS)
+        _set(self, "freeze", _names("freeze", self.freeze, "pass ('embed.*',)"))
 
     def lr_at(self, step: int, steps: int) -> float:
-        """The learning rate of step number `step`, from 0, of so many: warm-up, then schedule."""
-        warmup = self.warmup_of(steps)
+        """The learning rate of step number `step`, from 0, of so many: warm-up, then schedule.
+
+        It needs `lr` and `warmup`, which the recipe fills in.
+        """
+        warmup, lr = known(self.warmup), known(self.lr)
         if step < warmup:
-            return self.lr * (step + 1) / (warmup + 1)
+            return lr * (step + 1) / (warmup + 1)
         progress = (step - warmup) / max(1, steps - warmup)
-        return self.lr * SCHEDULES[self.schedule](progress)
+        return lr * SCHEDULES[self.schedule](progress)
 
 
 @final
@@ -159,27 +186,33 @@ class Optim:
 class Loss:
     """Options of the loss.
 
+    Every field that is None is set by the recipe for the data and the objective, a
+    `scoresde.training.Recipe`; a `Trainer` has the values of its run in `trainer.loss`.
+
     Raises:
         TypeError, ValueError: a value is of another type or out of range.
     """
+
+    objective: str = "quality"
+    """What the recipe is for: quality of samples, or likelihood (bits/dim)."""
 
     function: Callable[..., Tensor] | None = None
     """The loss(model, x0, *, weighting, time, cond, cond_dropout, generator) -> (B,). By default
     `scoresde.dsm_loss`."""
 
-    weighting: str | Callable[..., Any] = "eps"  # Any: the number or tensor w(node)
+    weighting: str | Callable[..., Any] | None = None  # Any: the number or tensor w(node)
     """The weighting of the loss: a key of `scoresde.losses.WEIGHTINGS`, or in Python a function
-    w(node) on the squared error of eps."""
+    w(node) on the squared error of eps. By default that of the recipe."""
 
     time: Any = None  # a TimeSampler, which stands in a higher layer
-    """How times are drawn. By default log-normally around the scale of the data, spread evenly
-    over each batch (`scoresde.losses.TIME`)."""
+    """How times are drawn. By default as the recipe says (`scoresde.losses.TIMES`)."""
 
     cond_dropout: float | None = None
-    """Probability of training a sample without its conditions. By default 0.1 where the model has
-    a null value for each condition of the data, such as class labels, else 0."""
+    """Probability of training a sample without its conditions. By default that of the recipe
+    where the model has a null value for each condition of the data, such as labels, else 0."""
 
     def __post_init__(self) -> None:
+        choice("objective", self.objective, OBJECTIVES)
         if self.function is not None and not callable(self.function):
             raise wrong_type("loss", "a function like dsm_loss", self.function, "pass dsm_loss")
         if (
@@ -362,6 +395,13 @@ class Table:
     only numbers."""
 
 
+def known(value: T | None) -> T:
+    """An option of a run, which the recipe has filled in."""
+    if value is None:
+        raise ValueError("options: expected those of a run, which a recipe filled in, got None")
+    return value
+
+
 def check_decay(name: str, decay: object) -> float:
     """`decay` as a float in [0, 1)."""
     number = nonnegative(name, decay)
@@ -381,6 +421,14 @@ def check_width(name: str, width: object) -> float:
 def _whole_numbers(group: object, *names: str) -> None:
     for name in names:
         _set(group, name, positive_int(name, getattr(group, name)))
+
+
+def _names(name: str, value: object, remedy: str) -> tuple[str, ...]:
+    """A sequence of strings as a tuple."""
+    names = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (0,)
+    if not all(isinstance(n, str) for n in names):
+        raise wrong_type(name, "names", value, remedy)
+    return names
 
 
 def _set(group: object, name: str, value: object) -> None:

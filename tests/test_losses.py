@@ -522,15 +522,15 @@ def test_times_take_the_scale_that_the_model_knows_unless_they_have_their_own(ti
     probe.data = DataSummary(1, (2,), mean=0.0, std=30.0, low=-1.0, high=1.0)
     dsm_loss(probe, x0, time=time, generator=seeded())
     assert float(probe.node.t.median()) > 5 * float(plain.median())
-    own = time.scaled(1.0)
+    own = time.fitted(1.0)
     dsm_loss(probe, x0, time=own, generator=seeded())
-    assert own.scaled(30.0) is own and torch.equal(probe.node.t, plain)
+    assert own.fitted(30.0) is own and torch.equal(probe.node.t, plain)
     model = Preconditioned(Scale(0.5).float(), EDMSDE(), sigma_data=30.0)
     assert torch.equal(
         dsm_loss(model, x0, time=time, generator=seeded()),
-        dsm_loss(model, x0, time=time.scaled(30.0), generator=seeded()),
+        dsm_loss(model, x0, time=time.fitted(30.0), generator=seeded()),
     )
-    assert UniformTime().scaled(30.0) == UniformTime()
+    assert UniformTime().fitted(30.0) == UniformTime()
 
 
 # Conditions

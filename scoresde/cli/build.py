@@ -64,13 +64,17 @@ def build_sde(name: str, options: Sequence[str] | None) -> AffineSDE:
     return with_options("sde-option", made, options)  # type: ignore[no-any-return]
 
 
-def build_time(name: str | None, options: Sequence[str] | None) -> TimeSampler:
-    """The time sampler of a name; by default that of the loss."""
+def build_time(
+    name: str | None, options: Sequence[str] | None, default: TimeSampler
+) -> TimeSampler | None:
+    """The time sampler of a name, or of the kind of `default`; None without name and options."""
     import scoresde.losses as module
     from scoresde._check import choice
 
+    if name is None and not options:
+        return None
     times = module.TIMES
-    made = type(module.TIME) if name is None else times[choice("time", name, times)]
+    made = type(default) if name is None else times[choice("time", name, times)]
     return with_options("time-option", made, options)  # type: ignore[no-any-return]
 
 

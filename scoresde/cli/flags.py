@@ -327,9 +327,7 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
         if group is not None:
             found[own.name] = build(group, values)
         elif own.name in values:
-            off = own.metadata.get("off")
-            value = values[own.name]
-            found[own.name] = None if off is not None and value == off else value
+            found[own.name] = values[own.name]
     return kind(**found)
 
 

@@ -90,7 +90,7 @@ class Times:
 
     time: str | None = None
     """How the times of the loss are drawn: a key of `scoresde.losses.TIMES`. By default it is
-    log_normal, around the scale of the data."""
+    that of the recipe."""
     time_option: list[str] = field(default_factory=list)
     """An option of --time, for example low_discrepancy=false or uniform=0.2. The flag may be
     repeated."""
@@ -212,10 +212,12 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         self, model: Preconditioned, whole: Data | LazyData, folder: RunFolder
     ) -> tuple[Trainer, dict[str, Any]]:  # as json holds it
         """The run, and its description for config.json."""
-        from scoresde.training import Trainer
+        from scoresde.training import Trainer, recipe_for
 
         classes, shape = count_classes(whole), tuple(whole.x.shape[1:])
         seen, held_out = parts(whole, self.reading.holdout)
+        recipe = recipe_for(shape, len(seen), self.loss.objective)
+        time = build_time(self.times.time, self.times.time_option, recipe.time)
         pictures = Pictures(
             folder.samples, shape, whole.quantisation, present(seen, classes), whole.class_names
         )
@@ -225,7 +227,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
             seen,
             steps=self.steps,
             optim=self.optim,
-            loss=replace(self.loss, time=build_time(self.times.time, self.times.time_option)),
+            loss=replace(self.loss, time=time),
             records=self.records,
             validation=held_out,
             seed=self.seed,
@@ -281,7 +283,8 @@ def _beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], 
     model, net = trainer.model, trainer.model.net
     sizes = ", ".join(f"{k}={v}" for k, v in getattr(net, "config", {}).items())
     labels = f", {about['classes']} classes" if about["classes"] else ""
-    per_step = trainer.optim.batch_size * trainer.optim.accumulate
+    optim = trainer.optim
+    per_step = trainer.batch_size * optim.accumulate
     lines = {
         "data": f"{whole!r}{labels}",
         "split": f"{about['samples']} to train on, {about['held_out']} held out",
@@ -291,11 +294,24 @@ def _beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], 
         "predicts": f"{about['predicts']}, told {about['time']} as its time",
         "loss": f"weighting {about['loss']}, times by {about['drawn']}",
         "training": f"{trainer.steps} steps of {per_step} samples in each process",
+        "recipe": _recipe(trainer),
         "run": str(out),
     }
     if not drawable(about["shape"]):
         lines["pictures"] = f"none: {why_not(about['shape'])}"
     return "\n".join(f"{name:9}{text}" for name, text in lines.items())
+
+
+def _recipe(trainer: Trainer) -> str:
+    """The options of the optimiser in a line."""
+    optim, kind = trainer.optim, "x".join(map(str, trainer.summary.shape))
+    average = f"width {optim.ema_width:g}" if optim.ema is None else f"decay {optim.ema:g}"
+    return (
+        f"{trainer.loss.objective} of {kind}: {optim.optimizer}, lr {optim.lr:g} after "
+        f"{optim.warmup} steps ({optim.schedule}), clip {optim.clip:g}, average of {average}, "
+        f"precision {optim.precision}{', compiled' if optim.compile else ''}, dropout of "
+        f"conditions {trainer.loss.cond_dropout:g}"
+    )
 
 
 def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) -> dict[str, Any]:

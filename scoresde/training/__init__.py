@@ -4,14 +4,17 @@ from scoresde._check import Diverged
 from scoresde.training.checkpoint import load, load_calibration, read_config, save
 from scoresde.training.ema import EMA
 from scoresde.training.posthoc_ema import PowerEMA, posthoc_ema
+from scoresde.training.recipe import RECIPES, Recipe, recipe_for
 from scoresde.training.run_folder import RunFolder
 from scoresde.training.trainer import Trainer
 from scoresde.training.update import Update
 
 __all__ = [
     "EMA",
+    "RECIPES",
     "Diverged",
     "PowerEMA",
+    "Recipe",
     "RunFolder",
     "Trainer",
     "Update",
@@ -19,5 +22,6 @@ __all__ = [
     "load_calibration",
     "posthoc_ema",
     "read_config",
+    "recipe_for",
     "save",
 ]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from typing import TypeVar, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import instance
+from scoresde._check import fail, instance
 from scoresde.model import ScoreModel
-from scoresde.options import check_decay
+from scoresde.options import check_decay, check_width
 
-__all__ = ["EMA", "Held", "replica"]
+__all__ = ["EMA", "Held", "exponent", "replica"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -21,14 +22,22 @@ Module = TypeVar("Module", bound=nn.Module)
 class EMA:
     """Averages parameters: theta_bar <- d theta_bar + (1 - d) theta after every optimiser step.
 
-    After n updates, d = min(decay, (1 + n)/(10 + n)): during the warm-up early iterates are
-    forgotten quickly. The first update copies. Buffers are copied and not averaged, since means
-    of frequency tables or counts are meaningless. Ho et al. 2020 (arXiv 2006.11239), appendix B
-    (decay 0.9999); the warm-up is TensorFlow's `num_updates`.
+    With a decay, d = min(decay, (1 + n)/(10 + n)) after n updates: during the warm-up early
+    iterates are forgotten quickly. Ho et al. 2020 (arXiv 2006.11239), appendix B (decay 0.9999);
+    the warm-up is TensorFlow's `num_updates`.
+
+    With a width, d = (1 - 1/(n + 1))^(gamma + 1): the weights of all iterates are in proportion to
+    the power gamma of their number, so the length of the average is a fixed share of the run
+    however long it is (`exponent` gives gamma; a width of 0.09 is the warm-up of the other kind).
+    Karras et al. 2024 (EDM2, arXiv 2312.02696), section 3.1.
+
+    The first update copies. Buffers are copied and not averaged, since means of frequency tables
+    or counts are meaningless.
 
     Args:
         model: the model to train; it is copied, except for its SDE.
-        decay: the final d, in [0, 1).
+        decay: the final d, in [0, 1). By default 0.999, if there is no width.
+        width: the standard deviation of the profile as a share of the run, in (0, 0.2886).
 
     Attributes:
         module: the averaged model.
@@ -36,7 +45,7 @@ class EMA:
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: `decay` is outside [0, 1).
+        ValueError: `decay` or `width` is out of range, or both are given.
 
     Example:
         >>> net = nn.Linear(1, 1, bias=False)
@@ -48,23 +57,38 @@ class EMA:
         10.0
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
+    def __init__(
+        self, model: nn.Module, decay: float | None = None, *, width: float | None = None
+    ) -> None:
         instance("model", model, nn.Module, "pass the model that is trained")
-        self.decay = check_decay("decay", decay)
+        self.decay = check_decay("decay", 0.999 if decay is None else decay)
+        self.width = width
+        if width is not None:
+            if decay is not None:
+                raise fail("width", "None beside decay", width, "pass one of them")
+            self.gamma = exponent(check_width("width", width))
         self.updates = 0
         self.module = replica(model)
         self._average, self._current = Held(self.module), Held(model)
+
+    @property
+    def next_decay(self) -> float:
+        """The d of the next update."""
+        n = self.updates
+        if self.width is not None:
+            return float((1.0 - 1.0 / (n + 1)) ** (self.gamma + 1))
+        return 0.0 if n == 0 else min(self.decay, (1 + n) / (10 + n))
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Update the average with the parameters of `model` after an optimiser step."""
         if model is not self._current.module:
             self._current = Held(model)
-        n, average, current = self.updates, self._average, self._current
-        if n == 0:
+        average, current = self._average, self._current
+        if self.updates == 0:
             torch._foreach_copy_(average.parameters, current.parameters)
         else:
-            weight = 1.0 - min(self.decay, (1 + n) / (10 + n))
+            weight = 1.0 - self.next_decay
             torch._foreach_lerp_(average.parameters, current.parameters, weight)
         for buffer, source in zip(average.buffers(), current.buffers(), strict=True):
             buffer.copy_(source)
@@ -73,6 +97,16 @@ class EMA:
     def restore(self, updates: int) -> None:
         """Continue after `updates` updates; the weights of `module` must have been loaded."""
         self.updates = updates
+
+
+def exponent(width: float) -> float:
+    """gamma of a power-function profile of this width, its standard deviation as a share.
+
+    It is the positive root of (gamma + 2)^2 (gamma + 3) width^2 = gamma + 1.
+    """
+    t = width**-2
+    roots = np.roots([1.0, 7.0, 16.0 - t, 12.0 - t])
+    return float(roots.real.max())
 
 
 @final

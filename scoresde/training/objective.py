@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import listed, wrong_type
-from scoresde.losses import dsm_loss
+from scoresde.losses import WEIGHTING, dsm_loss
 from scoresde.model import Preconditioned, ScoreModel, suited
 from scoresde.options import Loss
 from scoresde.training.loader import Loader
@@ -44,14 +44,14 @@ class Objective(nn.Module):
 
     def each(self, x: Tensor, cond: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
         """The losses before the mean, (B,)."""
-        loss = self.loss
+        loss, weighting = self.loss, self.loss.weighting
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             return (loss.function or dsm_loss)(
                 self.model,
                 suited(self.model, x),
                 cond=cond,
                 generator=generator,
-                weighting=loss.weighting,
+                weighting=WEIGHTING if weighting is None else weighting,
                 time=loss.time,
                 cond_dropout=loss.cond_dropout or 0.0,
             )

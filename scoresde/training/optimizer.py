@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import fail, refuse
-from scoresde.options import Optim
+from scoresde.options import Optim, known
 
 __all__ = ["Optimizer", "hidden"]
 
@@ -26,7 +26,7 @@ class Optimizer:
 
     Args:
         model: the model on its device, whose parameters that require a gradient are trained.
-        optim: `optimizer`, `lr` and `weight_decay` are used here.
+        optim: `optimizer`, `lr` and `weight_decay`, which are not None here.
 
     Attributes:
         parameters: the trained parameters, by name.
@@ -38,7 +38,7 @@ class Optimizer:
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 8), nn.Linear(8, 2))
-        >>> made = Optimizer(net, Optim(optimizer="muon"))
+        >>> made = Optimizer(net, Optim(optimizer="muon", lr=0.01, weight_decay=0.0))
         >>> len(made.adamw.param_groups[0]["params"]), len(made.muon.param_groups[0]["params"])
         (5, 1)
     """
@@ -50,6 +50,9 @@ class Optimizer:
         chosen = set(hidden(model)) if optim.optimizer == "muon" else set()
         self._matrices = {n: p for n, p in self.parameters.items() if n in chosen}
         rest = {n: p for n, p in self.parameters.items() if n not in chosen}
+        if chosen and not hasattr(torch.optim, "Muon"):
+            remedy = "install torch 2.9 or later, or pass optimizer='adamw'"
+            raise refuse("optimizer", "a torch with torch.optim.Muon", torch.__version__, remedy)
         if optim.optimizer == "muon" and not self._matrices:
             remedy = "pass optimizer='adamw', or train a network with more layers"
             raise fail("optimizer", "hidden matrices for Muon in the model", "none", remedy)
@@ -59,8 +62,8 @@ class Optimizer:
         )
         self.adamw = torch.optim.AdamW(
             [{"params": list(rest.values())}],
-            lr=optim.lr,
-            weight_decay=optim.weight_decay,
+            lr=known(optim.lr),
+            weight_decay=known(optim.weight_decay),
             fused=self.fused or None,
         )
         self._views = {n: nn.Parameter(_matrix(p)) for n, p in self._matrices.items()}
@@ -68,8 +71,8 @@ class Optimizer:
         if self._views:
             self.muon = torch.optim.Muon(
                 list(self._views.values()),
-                lr=optim.lr,
-                weight_decay=optim.weight_decay,
+                lr=known(optim.lr),
+                weight_decay=known(optim.weight_decay),
                 adjust_lr_fn="match_rms_adamw",
             )
         self._places: list[tuple[torch.optim.Optimizer, str, Tensor]] = [
@@ -89,9 +92,9 @@ class Optimizer:
             for group in () if made is None else made.param_groups:
                 group["lr"] = value
 
-    def step(self, norm: Tensor, clip: float | None) -> None:
-        """One step, with the gradients of global norm `norm`, (), scaled down to `clip`."""
-        if clip is not None:
+    def step(self, norm: Tensor, clip: float = 0.0) -> None:
+        """One step; a `clip` above 0 scales gradients of a larger global norm, (), down to it."""
+        if clip:
             scale = ((norm.float() + 1e-6) / clip).clamp_min(1.0)
             if self.fused:  # its kernel scales the gradients itself, which saves a pass
                 self.adamw.grad_scale = scale  # type: ignore[attr-defined]

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from scoresde.model import ScoreModel
 from scoresde.options import check_width
 from scoresde.sde import SDE
 from scoresde.training.checkpoint import load
+from scoresde.training.ema import exponent
 from scoresde.training.files import (
     CONFIG,
     check_config,
@@ -26,7 +26,7 @@ from scoresde.training.files import (
     write,
 )
 
-__all__ = ["PowerEMA", "exponent", "posthoc_ema", "snapshot", "weights_of"]
+__all__ = ["PowerEMA", "posthoc_ema", "snapshot", "weights_of"]
 
 FORMAT, TRACK = "scoresde snapshot", "track{}.safetensors"
 
@@ -97,13 +97,6 @@ class PowerEMA:
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def exponent(width: float) -> float:
-    """gamma of a profile: the positive root of (gamma + 2)^2 (gamma + 3) width^2 = gamma + 1."""
-    t = width**-2
-    roots = np.roots([1.0, 7.0, 16.0 - t, 12.0 - t])
-    return float(roots.real.max())
 
 
 def weights_of(

@@ -12,22 +12,21 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, diverged, fail, instance, path_of, positive_int, refuse
+from scoresde._check import diverged, fail, instance, positive_int
 from scoresde._check import seed as check_seed
 from scoresde._tensor import as_device
-from scoresde.data import Data, LazyData, summarise, unit_fault
-from scoresde.losses import TIME, WEIGHTINGS, TimeSampler
+from scoresde.data import Data, LazyData, summarise
 from scoresde.model import Preconditioned, ScoreModel, bare, check_cond, check_weights
-from scoresde.options import Loss, Optim, Records
+from scoresde.options import Loss, Optim, Records, known
 from scoresde.quantisation import Quantisation
-from scoresde.sde import SDE, AffineSDE
-from scoresde.summary import DataSummary
-from scoresde.training.checkpoint import describe
+from scoresde.training.checks import check_folder, check_units
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
-from scoresde.training.log import Log, writing
+from scoresde.training.log import Log
 from scoresde.training.objective import Objective, compiled, culprits, explained, own_modes
+from scoresde.training.precision import uses_bf16
 from scoresde.training.processes import Processes
+from scoresde.training.recipe import recipe_for
 from scoresde.training.run_folder import RunFolder
 from scoresde.training.state import Metrics, Row, State, ValidationRow
 from scoresde.training.stream import Stream, digest, own_randomness, seed_global
@@ -80,8 +79,9 @@ class Trainer:
         model: the score model.
         data: (N, *D) in model units, a pair (x, cond), or `scoresde.data.Data`.
         steps: number of optimiser steps.
-        optim: batch size, learning rate, average of the weights, precision; see `Optim`.
-        loss: the loss, its weighting, times and dropout of conditions; see `Loss`.
+        optim: batch size, learning rate, average of the weights, precision; see `Optim`. What it
+            leaves open is set by the recipe for the kind of data and the objective of the loss.
+        loss: the objective, the loss, its weighting, times and dropout of conditions; see `Loss`.
         records: when to log, to save and to validate; see `Records`.
         validation: validation data for the averaged model, in any form of `data`; see
             `Validation`.
@@ -100,6 +100,8 @@ class Trainer:
             schedules the limits depend on their range of sigma.
 
     Attributes:
+        recipe: the `Recipe`.
+        optim, loss: the options with the values of the recipe filled in.
         history: rows (step, mean loss since the last row, learning rate).
         metrics: for the same rows, {"gradient_norm": mean before clipping, "skipped": steps}.
         validations: rows (step, mean losses in the parts of the time interval), which
@@ -151,17 +153,23 @@ class Trainer:
         check_cond(model, self.data.cond, len(self.data))
         self.steps = positive_int("steps", steps)
         self.quantisation = self.data.quantisation if quantisation is None else quantisation
+        if self.quantisation is not None:
+            instance("quantisation", self.quantisation, Quantisation, "pass Quantisation(256)")
         self.summary = replace(summarise(self.data), quantisation=self.quantisation)
         if not any_scale:
-            _check_units(self.summary, model.sde)
-        self.optim, self.records = optim, records
-        self.loss = _filled_in(loss, self.summary, self.data.cond, model)
+            check_units(self.summary, model.sde)
+        self.records = records
+        self.recipe = recipe_for(self.data.x.shape[1:], len(self.data), loss.objective)
+        self.optim = self.recipe.optim(optim, self.steps, model)
+        null: Mapping[str, object] = getattr(model, "null", {})
+        self.loss = self.recipe.loss(loss, self.summary, list(self.data.cond), null)
+        self.batch_size = known(self.optim.batch_size)
         self.seed = check_seed(seed)
-        self.stream = Stream(len(self.data), optim.batch_size, self.seed)
+        self.stream = Stream(len(self.data), self.batch_size, self.seed)
         self.device = None if device is None else as_device(device, "None for the default")
         self.folder = None
         if out is not None:
-            self.folder = _folder(out, records.keep, model, self.quantisation)
+            self.folder = check_folder(out, records.keep, model, self.quantisation)
         elif records.tensorboard:
             raise fail("tensorboard", "a folder to write to", True, "pass out='runs/name'")
         elif records.snapshot_every is not None:
@@ -173,7 +181,7 @@ class Trainer:
                 Data.of(validation),
                 self.loss,
                 parts=records.buckets,
-                batch_size=optim.batch_size,
+                batch_size=self.batch_size,
                 seed=self.seed,
                 table=None if self.folder is None else self.folder.validation,
             )
@@ -188,7 +196,7 @@ class Trainer:
     def __repr__(self) -> str:
         net = type(bare(getattr(self.model, "net", self.model))).__name__
         out = "" if self.folder is None else f", out={str(self.folder.path)!r}"
-        size, lr = self.optim.batch_size, self.optim.lr
+        size, lr = self.batch_size, known(self.optim.lr)
         options = f"steps={self.steps}, batch_size={size}, lr={lr:g}"
         return f"Trainer({net} on {self.data!r}, {options}, seed={self.seed}{out})"
 
@@ -224,11 +232,12 @@ class Trainer:
         settings = self._settings(processes.count)
         state = self._begin(update, settings, processes.first, resume)
         folder = self.folder if processes.first else None  # the other processes only read
-        plain = Objective(model, self.loss, bf16=optim.precision == "bf16")
+        bf16 = uses_bf16(known(optim.precision), device)
+        plain = Objective(model, self.loss, bf16=bf16)
         objective = processes.wrapped(plain)
         with ExitStack() as stack:
             stack.enter_context(own_modes(model))
-            stack.enter_context(compiled(model, optim.compile))
+            stack.enter_context(compiled(model, known(optim.compile)))
             stack.enter_context(own_randomness(device))
             interrupts = stack.enter_context(Interrupts(active=self.folder is not None))
             log = stack.enter_context(self._log(state, folder, processes))
@@ -330,12 +339,12 @@ class Trainer:
         """The settings that must not change when a run is resumed."""
         return {
             "seed": self.seed,
-            "batch_size": self.optim.batch_size,
+            "batch_size": self.batch_size,
             "accumulate": self.optim.accumulate,
             "processes": processes,
             "samples": len(self.data),
             "data": digest(self.data) if self.folder is not None else "",
-            "ema": self.optim.ema is not None,
+            "ema": self.optim.ema != 0.0,
         }
 
     def _extra(self, done: int) -> dict[str, Any]:
@@ -348,7 +357,7 @@ class Trainer:
         return Log(
             state,
             steps=self.steps,
-            batch=self.optim.batch_size * self.optim.accumulate * processes.count,
+            batch=self.batch_size * self.optim.accumulate * processes.count,
             table=None if folder is None else folder.history,
             events=None if folder is None else folder.tensorboard,
             wanted=self.records.tensorboard,
@@ -382,50 +391,3 @@ class Trainer:
                     folder.save_best(update, {"step": done, "validation": mean})
             if self.callback is not None and calls:
                 self.callback(done, averaged)
-
-
-def _filled_in(
-    loss: Loss, summary: DataSummary, cond: Mapping[str, Any], model: ScoreModel
-) -> Loss:
-    """The options of the loss, completed by those that depend on the data."""
-    if not callable(loss.weighting):
-        choice("weighting", loss.weighting, WEIGHTINGS)
-    time = TIME if loss.time is None else loss.time
-    instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
-    dropout = loss.cond_dropout
-    if dropout is None:
-        dropout = 0.1 if cond and set(cond) <= set(getattr(model, "null", ())) else 0.0
-    return replace(loss, time=time.scaled(summary.std or 1.0), cond_dropout=dropout)
-
-
-def _folder(
-    out: str | os.PathLike[str], keep: int, model: ScoreModel, quantisation: Quantisation | None
-) -> RunFolder:
-    """The folder of a run; a model that cannot be saved there is refused before training."""
-    place = path_of("out", out)
-    with writing(place):  # fails in a folder without permissions
-        taken = place.exists() and not place.is_dir()
-    if taken:
-        raise fail("out", "a folder", str(out), "choose another name")
-    describe(model, quantisation)
-    return RunFolder(place, keep=keep, quantisation=quantisation)
-
-
-def _check_units(summary: DataSummary, sde: SDE) -> None:
-    """Raise if the scale of the data obviously does not match the schedule."""
-    if summary.quantisation is not None or not isinstance(sde, AffineSDE):
-        return
-    alpha, noise = float(sde.alpha(sde.T)), float(sde.sigma(sde.T))
-    unit, limits = noise, {"noise": 1.0, "least": 0.1}
-    if alpha > 0.5:  # the noise dominates the data at T instead of replacing them
-        quiet = float(sde.sigma(sde.t_min))
-        unit, limits = 1.0, {"noise": noise, "least": min(0.1, 10 * quiet)}
-    std = summary.std if summary.count > 1 else unit  # unknown for a single sample
-    fault = unit_fault(summary.offset / unit, std / unit, **limits)
-    if fault is not None:
-        remedy = (
-            "standardise them by scoresde.data.Data.of(data).standardised(), whose scaling is "
-            "stored in the checkpoint to convert samples back, or pass any_scale=True if this "
-            "scale is intended"
-        )
-        raise refuse("data", "values in model units", fault, remedy)

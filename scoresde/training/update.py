@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from scoresde._check import fail
 from scoresde.model import ScoreModel
-from scoresde.options import Optim
+from scoresde.options import Optim, known
 from scoresde.training.checkpoint import fill
 from scoresde.training.ema import EMA, replica
 from scoresde.training.optimizer import Optimizer
 from scoresde.training.posthoc_ema import PowerEMA
+from scoresde.training.recipe import Recipe
 
 __all__ = ["Update"]
 
@@ -28,7 +29,8 @@ class Update:
 
     Args:
         model: the model, on its device.
-        optim: `optimizer`, `lr`, `weight_decay`, `clip` and `ema` are used here.
+        optim: the optimiser, its rate and decay, `clip` and the average are used here. Those that
+            are None are the defaults of `Recipe`.
         widths: widths of the profiles of further averages (see `PowerEMA`).
 
     Attributes:
@@ -48,11 +50,12 @@ class Update:
     def __init__(
         self, model: nn.Module, optim: Optim = Optim(), widths: Sequence[float] = ()
     ) -> None:
+        optim = Recipe().optim(optim, 0, model)
         self.model = model
         self.optimizer = Optimizer(model, optim)
         self.parameters = list(self.optimizer.parameters.values())
-        self.clip = optim.clip
-        self.ema = None if optim.ema is None else EMA(model, optim.ema)
+        self.clip = known(optim.clip)
+        self.ema = None if optim.ema == 0.0 else EMA(model, optim.ema, width=optim.ema_width)
         self.tracks = [PowerEMA(model, width) for width in widths]
 
     def step(self, loss: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from scoresde.prediction import Prediction
 from scoresde.quantisation import Quantisation
 from scoresde.sampler import ShardFiles
 from scoresde.summary import DataRangeWarning, DataSummary
+from scoresde.training import RECIPES
 
 
 def drawn(n: int, dim: int = 2, seed: int = 0) -> Tensor:
@@ -52,8 +53,8 @@ def drawn(n: int, dim: int = 2, seed: int = 0) -> Tensor:
 
 def test_the_defaults_of_trainer_loss_and_command_line_are_one() -> None:
     loss = Trainer(Preconditioned(MLP(2, width=8), VPSDE()), drawn(64), steps=1).loss
-    assert loss.time == TIME.scaled(summarise(drawn(64)).std)
-    assert loss.weighting == WEIGHTING == Loss().weighting
+    assert loss.time == TIME.fitted(summarise(drawn(64)).std)
+    assert loss.weighting == WEIGHTING == RECIPES["vector", "quality"].weighting
     assert inspect.signature(dsm_loss).parameters["weighting"].default == WEIGHTING
     own = {f.name: f.default for group in (Optim, Loss, Records) for f in fields(group)}
     flags = flags_of(Train)

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 pytest.importorskip("tyro")
-from scoresde.cli.flags import build, docs_of, flag, flags_of, parse
+from scoresde.cli.flags import docs_of, flag, flags_of, parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """Options of a part."""
 
-    clip: float | None = field(default=1.0, metadata={"off": 0})
-    """The limit. None disables it."""
+    clip: float | None = 1.0
+    """The limit. 0 disables it."""
     board: bool | None = None
     """Write it."""
     widths: tuple[float, ...] = (0.1, 0.2)
@@ -61,11 +61,6 @@ def test_the_command_line_goes_before_a_file_and_a_file_before_the_defaults() ->
     found = values("-n", "7", "--no-board", "--item", "c", "--widths", "0.4,0.5", **file)
     assert (found["n"], found["board"], found["item"]) == (7, False, ["c"])
     assert found["widths"] == (0.4, 0.5)
-
-
-def test_zero_stands_for_none_where_none_cannot_be_typed() -> None:
-    assert build(Whole, values("--clip", "0")).part.clip is None
-    assert build(Whole, values("--clip", "0.5")).part.clip == 0.5
 
 
 def test_a_value_of_a_file_is_of_the_type_of_its_flag() -> None:

@@ -99,7 +99,7 @@ STATED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "FokkerPlanck.evolve": (FokkerPlanck.evolve, {"tol": 1e-4, "max_steps": 100_000}),
     "score_fpe_residual": (score_fpe_residual, {"divergence": "exact", "probes": 1}),
     "transport_gap": (doctor.transport_gap, {"batches": 8}),
-    "EMA": (EMA, {"decay": 0.999}),
+    "EMA": (EMA, {"decay": None, "width": None}),
     # metrics
     "prdc": (m.prdc, {"k": 5}),
     "two_sample_test": (m.two_sample_test, {"classifier": "logistic", "folds": 5}),

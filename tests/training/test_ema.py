@@ -85,7 +85,7 @@ def test_the_copy_keeps_the_very_sde() -> None:
     model = small(sde=sde)
     assert EMA(model).module.sde is sde
     assert trained(model=model, steps=2).sde is sde
-    assert trained(model=model, steps=2, ema=None).sde is sde
+    assert trained(model=model, steps=2, ema=0).sde is sde
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, math.nan, "0.9"])

@@ -1,0 +1,156 @@
+"""Recipes: the options of a run that depend on the kind of data and on the objective.
+
+Every value that a `Trainer` takes without being told stands in the table `RECIPES` (for data sets
+with few samples in `FEW`), so a recipe is changed there and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, final
+
+import torch
+from torch import nn
+
+from scoresde._check import choice, instance
+from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, ImportanceTime, TimeSampler
+from scoresde.options import OBJECTIVES, Loss, Optim
+from scoresde.summary import DataSummary
+from scoresde.training.optimizer import hidden
+
+__all__ = ["FEW", "FEW_SAMPLES", "KINDS", "RECIPES", "Recipe", "kind_of", "recipe_for"]
+
+T = TypeVar("T")
+
+KINDS = ("vector", "signal", "image", "volume")
+"""Kinds of data, by the number of axes of a sample: (D,), (C, L), (C, H, W), (C, D, H, W)."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a run does about everything that its options leave open.
+
+    Args:
+        optimizer: adamw or muon; a model without hidden matrices is trained by adamw.
+        lr: the highest learning rate.
+        batch_size: number of samples in a step of one process.
+        warmup: the share of the steps in which the learning rate rises.
+        longest_warmup: the largest number of these steps.
+        weight_decay: that of the optimiser.
+        clip: the largest norm of the gradient; 0 for none.
+        ema_width: the width of the average of the weights, as a share of the run; see `EMA`.
+        precision: no, bf16, or auto for bf16 where the processor computes in it.
+        compile: whether the network is compiled.
+        weighting: the weighting of the loss, a key of `scoresde.losses.WEIGHTINGS`.
+        time: the distribution of times.
+        cond_dropout: probability of training a sample without conditions.
+        predicts: what a network that is built for the data predicts, a parametrisation of
+            `Preconditioned`; None for that of the SDE.
+    """
+
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    batch_size: int = 128
+    warmup: float = 0.05
+    longest_warmup: int = 1000
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema_width: float = 0.09
+    precision: str = "no"
+    compile: bool = False
+    weighting: str = WEIGHTING
+    time: TimeSampler = field(default=TIME)
+    cond_dropout: float = 0.1
+    predicts: str | None = None
+
+    def optim(self, asked: Optim, steps: int, model: nn.Module) -> Optim:
+        """The options of the optimiser for a run of so many steps, with nothing left open."""
+        optimizer = asked.optimizer or self.optimizer
+        if asked.optimizer is None and not (hasattr(torch.optim, "Muon") and hidden(model)):
+            optimizer = "adamw"
+        warmup = min(int(self.warmup * steps), self.longest_warmup)
+        averages = asked.ema is None and asked.ema_width is None
+        return replace(
+            asked,
+            batch_size=_or(asked.batch_size, self.batch_size),
+            optimizer=optimizer,
+            lr=_or(asked.lr, self.lr),
+            warmup=_or(asked.warmup, warmup),
+            weight_decay=_or(asked.weight_decay, self.weight_decay),
+            clip=_or(asked.clip, self.clip),
+            ema_width=self.ema_width if averages else asked.ema_width,
+            precision=_or(asked.precision, self.precision),
+            compile=_or(asked.compile, self.compile),
+        )
+
+    def loss(
+        self, asked: Loss, summary: DataSummary, cond: Sequence[str], null: Mapping[str, object]
+    ) -> Loss:
+        """The options of the loss for these data, with nothing left open.
+
+        Args:
+            asked: the options of the user.
+            summary: the summary of the data.
+            cond: the names of the conditions of the data.
+            null: the model's values of the conditions that mean "none".
+        """
+        weighting = self.weighting if asked.weighting is None else asked.weighting
+        if not callable(weighting):
+            choice("weighting", weighting, WEIGHTINGS)
+        time = self.time if asked.time is None else asked.time
+        instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
+        dropout = asked.cond_dropout
+        if dropout is None:
+            dropout = self.cond_dropout if cond and set(cond) <= set(null) else 0.0
+        levels = summary.quantisation
+        fitted = time.fitted(summary.std or 1.0, None if levels is None else levels.bin_width)
+        return replace(asked, weighting=weighting, time=fitted, cond_dropout=dropout)
+
+
+def _or(asked: T | None, own: T) -> T:
+    return own if asked is None else asked
+
+
+QUALITY = Recipe()
+LIKELIHOOD = Recipe(weighting="likelihood", time=ImportanceTime())
+
+RECIPES: dict[tuple[str, str], Recipe] = {
+    ("vector", "quality"): QUALITY,
+    ("signal", "quality"): QUALITY,
+    ("image", "quality"): QUALITY,
+    ("volume", "quality"): QUALITY,
+    ("vector", "likelihood"): LIKELIHOOD,
+    ("signal", "likelihood"): LIKELIHOOD,
+    ("image", "likelihood"): LIKELIHOOD,
+    ("volume", "likelihood"): LIKELIHOOD,
+}
+"""(kind of data, objective) -> recipe."""
+
+FEW_SAMPLES = 5000
+"""A data set with fewer samples takes its recipe from `FEW`, if there is one."""
+
+FEW: dict[tuple[str, str], Recipe] = {}
+"""(kind of data, objective) -> the recipe for few samples."""
+
+
+def kind_of(shape: Sequence[int]) -> str:
+    """The kind of data whose samples have this shape, one of `KINDS`.
+
+    Example:
+        >>> kind_of((2,)), kind_of((3, 32, 32))
+        ('vector', 'image')
+    """
+    return KINDS[min(len(shape), len(KINDS)) - 1]
+
+
+def recipe_for(shape: Sequence[int], samples: int, objective: str = "quality") -> Recipe:
+    """The recipe for data of this shape of a sample, (*D), and number of samples.
+
+    Example:
+        >>> recipe_for((2,), 1000, "likelihood").weighting
+        'likelihood'
+    """
+    key = kind_of(shape), choice("objective", objective, OBJECTIVES)
+    return FEW[key] if samples < FEW_SAMPLES and key in FEW else RECIPES[key]
