@@ -29,6 +29,7 @@ __all__ = [
     "asinh",
     "atan2",
     "check_data",
+    "decimals",
     "exp",
     "batches",
     "expand",
@@ -379,3 +380,10 @@ def uncompiled() -> Iterator[None]:
             yield
     else:
         yield
+
+
+def decimals(value: Tensor, places: Tensor) -> Tensor:
+    """The value rounded to a number of decimal places, which may be negative; never -0."""
+    places = places.to(value).clamp(-300, 300)
+    up, down = 10.0 ** places.clamp(min=0), 10.0 ** (-places).clamp(min=0)
+    return (value * up / down).round() / up * down + 0.0

@@ -394,6 +394,25 @@ class Table:
     """Whether the first line of a CSV file names the columns. By default it does unless it holds
     only numbers."""
 
+    condition: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+    """The columns that are given and not modelled. They become the condition "given" of the
+    network: numbers in their units, categories as 0 and 1, and missing cells as not given."""
+
+    categories: Sequence[str] | None = None
+    """The columns of categories whose cells look like numbers. Columns of names are categories
+    anyway."""
+
+    coding: str = "auto"
+    """The coding of categories: bits, one_hot, or auto, which is one_hot for 3 to 16 of them."""
+
+    bounds: Mapping[str, Sequence[float | None]] | None = None
+    """The bounds of columns, within which samples stay: {"age": (0, 120), "income": (0, None)}, or
+    age:0:120,income:0: on the command line."""
+
+    missing: str = "model"
+    """What to do with missing cells: model (an indicator beside the value), drop (leave the rows
+    out) or refuse."""
+
 
 def known(value: T | None) -> T:
     """An option of a run, which the recipe has filled in."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, floating, instance, wrong_type
+from scoresde._check import choice, fail, finite, floating, instance, wrong_type
+from scoresde._tensor import decimals
 from scoresde.quantisation import Quantisation
 
-__all__ = ["DataRangeWarning", "DataSummary", "Scaling"]
+if TYPE_CHECKING:
+    from scoresde.columns import TableScaling
+
+__all__ = ["ConditionSummary", "DataRangeWarning", "DataSummary", "Scaling", "Units", "units_of"]
 
 
 class DataRangeWarning(UserWarning):
@@ -70,6 +74,22 @@ class Scaling:
         value = self._checked("x", x)
         return (value * self.std.to(value) + self.mean.to(value)).to(x.dtype)
 
+    def stable(self, x: Tensor) -> Tensor:
+        """Raw values of x, rounded so that they hardly depend on its rounding or on the scaling.
+
+        They are rounded to decimals far below the standard deviation; values with fewer decimals
+        are reproduced exactly under any scaling.
+        """
+        return decimals(self.decode(x.double()), 4 - self.std.log10().floor())
+
+    def log_abs_det(self, x: Tensor) -> Tensor:
+        """log |det dx/draw| at samples x (B, *D): (B,) float64.
+
+        A log-density in model units plus this is the log-density in the units of the raw values.
+        """
+        std = self.std.to(self._checked("x", x))
+        return -std.expand(x.shape[1:]).log().sum().expand(len(x))
+
     def _checked(self, name: str, value: Tensor) -> Tensor:
         if not isinstance(value, Tensor):
             raise wrong_type(name, "a torch.Tensor", value, "use torch.as_tensor")
@@ -103,6 +123,89 @@ class Scaling:
         return cls(mean, std, tuple(saved.get("columns", ())))
 
 
+Units: TypeAlias = "Scaling | TableScaling"
+"""A map from raw values to model units: encode, decode, log_abs_det and the names of columns."""
+
+
+def units_of(saved: Mapping[str, Any] | None) -> Units | None:
+    """The map of a checkpoint, from the `to_dict` of either kind; None for None."""
+    if saved is None:
+        return None
+    if "parts" not in saved:
+        return Scaling.from_dict(saved)
+    from scoresde.columns import TableScaling  # the core does without it
+
+    return TableScaling.from_dict(saved)
+
+
+@final
+@dataclass(frozen=True)
+class ConditionSummary:
+    """A floating condition of a data set: its shape, and the columns of a table in its entries.
+
+    A column of numbers is one entry, in the units of the table. A column of n categories is n
+    entries, 1 for its category and 0 for the others. An entry that is not given is NaN.
+
+    Args:
+        shape: (*C), the shape of the condition of one sample.
+        columns: the name of each column -> the names of its categories, () for numbers; empty if
+            the condition is not from a table.
+
+    Raises:
+        ValueError: the columns do not have `shape`.
+
+    Example:
+        >>> weather = ConditionSummary((3,), {"temperature": (), "sky": ("clear", "cloudy")})
+        >>> weather.encode({"temperature": 20})
+        tensor([20., nan, nan])
+        >>> weather.encode({"sky": "clear"})
+        tensor([nan, 1., 0.])
+    """
+
+    shape: tuple[int, ...]
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size = sum(max(1, len(names)) for names in self.columns.values())
+        if self.columns and self.shape != (size,):
+            expected = f"({size},), the number of entries of the columns"
+            raise fail("shape", expected, self.shape, "one entry a number, n for n categories")
+
+    def encode(self, values: Mapping[str, object]) -> Tensor:
+        """The condition (k,) of a sample, from values by the names of columns.
+
+        Args:
+            values: the name of a column -> a number, or the name of a category. Columns that are
+                left out, or None, are not given: NaN.
+
+        Raises:
+            ValueError: a column is unknown, a value is no finite number, or a category is
+                unknown.
+        """
+        entries: list[float] = []
+        for name in values:
+            choice("given", name, self.columns)
+        for name, names in self.columns.items():
+            value = values.get(name)
+            if names:
+                text = None if value is None else choice(name, str(value), names)
+                entries += [math.nan if text is None else float(text == one) for one in names]
+            else:
+                entries.append(math.nan if value is None else finite(name, value))
+        return torch.tensor(entries, dtype=torch.float32, device="cpu")
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields as plain values of JSON, for a checkpoint."""
+        columns = {name: list(names) for name, names in self.columns.items()}
+        return {"shape": list(self.shape), "columns": columns}
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> ConditionSummary:
+        """The inverse of `to_dict`."""
+        columns = {name: tuple(names) for name, names in saved["columns"].items()}
+        return cls(tuple(saved["shape"]), columns)
+
+
 @dataclass(frozen=True, eq=False)
 class DataSummary:
     """A summary of the training data of a model, in model units.
@@ -126,6 +229,7 @@ class DataSummary:
         scaling: the map from the user's values to model units; None if it is the identity.
         quantisation: the levels of quantised data; None for any other.
         offset: of the means of the entries, the one that is farthest from 0.
+        conditions: the floating conditions by name.
 
     Raises:
         ValueError: `high` is below `low`, a number is not finite, or the number of names or
@@ -147,9 +251,10 @@ class DataSummary:
     classes: int = 0
     class_names: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
-    scaling: Scaling | None = None
+    scaling: Units | None = None
     quantisation: Quantisation | None = None
     offset: float = 0.0
+    conditions: Mapping[str, ConditionSummary] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("mean", "std", "low", "high", "offset"):
@@ -243,20 +348,22 @@ class DataSummary:
             "class_counts": list(self.class_counts),
             "scaling": None if self.scaling is None else self.scaling.to_dict(),
             "quantisation": None if self.quantisation is None else self.quantisation.to_dict(),
+            "conditions": {name: one.to_dict() for name, one in self.conditions.items()},
         }
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> DataSummary:
         """The inverse of `to_dict`."""
-        scaling, quantisation = saved.get("scaling"), saved.get("quantisation")
+        quantisation, conditions = saved.get("quantisation"), saved.get("conditions", {})
         return cls(
             **{k: saved[k] for k in ("count", "mean", "std", "low", "high", "name", "classes")},
             offset=saved.get("offset", 0.0),
             shape=tuple(saved["shape"]),
             class_names=tuple(saved["class_names"]),
             class_counts=tuple(saved.get("class_counts", ())),
-            scaling=None if scaling is None else Scaling.from_dict(scaling),
+            scaling=units_of(saved.get("scaling")),
             quantisation=None if quantisation is None else Quantisation.from_dict(quantisation),
+            conditions={k: ConditionSummary.from_dict(one) for k, one in conditions.items()},
         )
 
 

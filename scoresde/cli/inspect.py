@@ -204,10 +204,15 @@ def _data_rows(data: Mapping[str, Any]) -> dict[str, str]:
         f"from {data['low']:.3g} to {data['high']:.3g}"
     }
     scaling = data["scaling"]
-    if scaling is not None and scaling["columns"]:
+    if scaling is not None and "parts" in scaling:
+        from scoresde._check import listed
+        from scoresde.columns import TableScaling
+
+        rows["columns"] = listed(list(map(str, TableScaling.from_dict(scaling).parts)), 12)
+    elif scaling is not None and scaling["columns"]:
         triples = zip(scaling["columns"], scaling["mean"], scaling["std"], strict=True)
-        listed = [f"{name} ({mean:.4g} +- {std:.3g})" for name, mean, std in triples]
-        rows["columns"] = ", ".join(listed[:12]) + (" ..." if len(listed) > 12 else "")
+        shown = [f"{name} ({mean:.4g} +- {std:.3g})" for name, mean, std in triples]
+        rows["columns"] = ", ".join(shown[:12]) + (" ..." if len(shown) > 12 else "")
     elif scaling is not None:
         plain = isinstance(scaling["mean"], float)
         rows["scaling"] = (

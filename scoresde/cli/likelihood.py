@@ -170,7 +170,7 @@ scoresde likelihood runs/digits digits --data-option split=test --bound --out bo
         found = _Values(samples, self.estimate.kind(opened))
         with progress(len(samples), found.kind, self.calling.json) as bar:
             for first, x, cond in samples.batches(self.batch_size):
-                found.add(*self.estimate.measure(opened, x, cond or None, first, self.seed))
+                found.add(x, *self.estimate.measure(opened, x, cond or None, first, self.seed))
                 bar.update(len(x))
         result = found.summary()
         if place is not None:
@@ -179,6 +179,10 @@ scoresde likelihood runs/digits digits --data-option split=test --bound --out bo
                     found.write(half)
             result["out"] = str(place)
         emit(result, _text(result), self.calling.json)
+
+
+UNITS = "nats_in_units_of_the_table"
+"""The column of values in the units of the data, which have a scaling."""
 
 
 def _place(out: Path, overwrite: bool) -> Path:
@@ -198,7 +202,16 @@ class _Values:
     columns: dict[str, list[Tensor]] = field(default_factory=dict)
     draws: list[Tensor] = field(default_factory=list)
 
-    def add(self, columns: dict[str, Tensor], draws: Tensor) -> None:
+    @property
+    def no_density(self) -> str | None:
+        """Why there is no density in the units of the data, or None."""
+        return getattr(self.samples.scaling, "density_fault", None)
+
+    def add(self, x: Tensor, columns: dict[str, Tensor], draws: Tensor) -> None:
+        scaling = self.samples.scaling
+        if scaling is not None and self.no_density is None:
+            shift = scaling.log_abs_det(x.detach().double().cpu())
+            columns = {**columns, UNITS: columns["nats"].detach().double().cpu() + shift}
         for name, value in columns.items():
             self.columns.setdefault(name, []).append(value.detach().double().cpu())
         self.draws.append(draws.detach().double().cpu())
@@ -230,16 +243,14 @@ class _Values:
                 continue
             kept = value[good]
             result[name] = float(kept.mean())
-            if name in ("nats", "bits_per_dim"):
-                scale = 1.0 if name == "nats" else 1 / (dim * math.log(2))
+            if name in ("nats", "bits_per_dim", UNITS):
+                scale = 1 / (dim * math.log(2)) if name == "bits_per_dim" else 1.0
                 spread = float(kept.std()) if n > 1 else math.nan  # unknown for one sample
                 result[f"{name}_standard_error"] = spread / math.sqrt(max(n, 1))
                 result[f"{name}_monte_carlo_error"] = float(noise) * scale
         result["nfe"] = float(columns["nfe"].double().mean())
-        if self.samples.scaling is not None:
-            shape = self.samples.data.x.shape[1:]
-            shift = float(self.samples.scaling.std.expand(shape).log().sum())
-            result["nats_in_units_of_the_table"] = result["nats"] - shift
+        if self.no_density is not None:
+            result["no_density"] = self.no_density
         return result
 
     def write(self, place: Path) -> None:
@@ -272,7 +283,7 @@ def _monte_carlo_error(draws: Tensor, shared: bool) -> float:
 
 def _text(result: dict[str, Any]) -> str:
     lines = [f"{result['kind']}, {result['samples']} samples of {result['data'] or 'the data'}"]
-    names = {"bits_per_dim": "bits/dim", "nats": "nats", "nats_in_units_of_the_table": "raw nats"}
+    names = {"bits_per_dim": "bits/dim", "nats": "nats", UNITS: "raw nats"}
     for name, title in names.items():
         if name in result:
             error, noise = (
@@ -284,6 +295,8 @@ def _text(result: dict[str, Any]) -> str:
                 tail += f" (of it Monte Carlo {noise:.4f})"
             tail += " in the units of the data" if title == "raw nats" else ""
             lines.append(f"{title:12}{result[name]:.4f}{tail}")
+    if "no_density" in result:
+        lines.append(f"{'raw nats':12}none: {result['no_density']}, so rows have no density")
     parts = ("solver_error", "truncation", "prior", "diffusion", "reconstruction")
     lines += [f"{n.replace('_', ' '):15} {result[n]:.3g} nats" for n in parts if n in result]
     lines.append(f"{'calls':15} {result['nfe']:.1f} of the network for a sample")

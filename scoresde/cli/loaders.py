@@ -31,7 +31,7 @@ def loader_options() -> dict[str, str]:
         if names in groups:
             kind = text.partition(":")[0]
             found |= {name: f"{kind}: {about}" for name, about in groups[names].items()}
-        elif names != "source":
+        elif names not in ("source", "like"):
             found |= dict.fromkeys(names.split(", "), text)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -16,7 +16,8 @@ from scoresde.cli.source import load_source, parts
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scoresde.data import Data, LazyData, Scaling
+    from scoresde.data import Data, LazyData
+    from scoresde.summary import Units
 
 __all__ = ["Samples", "open_samples"]
 
@@ -32,13 +33,15 @@ class Samples:
         opened: the model.
         scaling: the scaling of the training data, None if they were not scaled.
         labelled: whether to pass the labels to the model.
+        conditions: the other conditions that are passed to the model.
     """
 
     data: Data | LazyData
     rows: Tensor
     opened: Opened
-    scaling: Scaling | None
+    scaling: Units | None
     labelled: bool
+    conditions: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,11 +50,12 @@ class Samples:
         """Return the samples with these numbers in the data set, and their conditions."""
         part = self.data[rows]
         x, own = part.x, getattr(self.data, "scaling", None)
-        if own is not self.scaling and self.opened.data is not None:
+        if own != self.scaling and self.opened.data is not None:
             raw = x.double() if own is None else own.decode(x.double())
             x = (raw if self.scaling is None else self.scaling.encode(raw)).to(x.dtype)
         device = self.opened.device
-        cond = {"label": part.cond["label"].to(device)} if self.labelled else {}
+        names = [*(["label"] if self.labelled else []), *self.conditions]
+        cond = {name: part.cond[name].to(device) for name in names}
         return x.to(device), cond
 
     def batches(self, size: int) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
@@ -82,10 +86,9 @@ def open_samples(
     import torch
 
     from scoresde._check import fail, positive_int
-    from scoresde.data import Data as InMemory
 
     options, hint = _options_of_run(opened, source, list(options or ()))
-    data: Data | LazyData = load_source(source, options)
+    data: Data | LazyData = load_source(source, options, opened.data)
     if holdout:
         held_out = parts(data, holdout)[1]
         if held_out is None:
@@ -120,13 +123,6 @@ def open_samples(
     scaling = None if opened.data is None else opened.data.scaling
     own = getattr(data, "scaling", None)
     columns = () if scaling is None else scaling.columns
-    names = () if own is None else own.columns
-    turned = names != columns and sorted(names) == sorted(columns)
-    if turned and own is not None and isinstance(data, InMemory):
-        order = torch.tensor([own.columns.index(name) for name in columns], device="cpu")
-        own = replace(own, mean=own.mean[order], std=own.std[order], columns=columns)
-        data = replace(data, x=data.x[:, order], scaling=own)
-        say(f"the columns are taken in the order of the training: {', '.join(columns)}")
     if columns and (own is None or own.columns != columns):
         got = None if own is None else own.columns
         remedy = f"pass a table with these columns{hint}"
@@ -142,7 +138,12 @@ def open_samples(
 
         generator = seeded(seed)
         rows = torch.randperm(len(data), generator=generator, device="cpu")[:limit].sort().values
-    return Samples(data, rows, opened, scaling, labelled)
+    known = () if opened.data is None or unconditional else tuple(opened.data.conditions)
+    absent = [name for name in known if name not in data.cond]
+    if absent:
+        say(f"the data have no condition {', '.join(absent)}: the model is not given it")
+    given = tuple(name for name in known if name in data.cond)
+    return Samples(data, rows, opened, scaling, labelled, given)
 
 
 def _options_of_run(opened: Opened, source: str, options: list[str]) -> tuple[list[str], str]:

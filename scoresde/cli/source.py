@@ -14,16 +14,37 @@ from scoresde.options import Pictures, Table
 
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
+    from scoresde.summary import DataSummary
 
 __all__ = ["load_source", "parts"]
 
-TEXTS = ("split", "mode", "layout", "key", "label", "labels", "delimiter", "decimal")
+TEXTS = (
+    "coding",
+    "missing",
+    "split",
+    "mode",
+    "layout",
+    "key",
+    "label",
+    "labels",
+    "delimiter",
+    "decimal",
+)
+NAMES = ("columns", "drop", "categories", "condition", "class_names")
+TABLES = (".csv", ".tsv", ".parquet", ".pq")
 WHOLE = ("source", "folder", "path", "images", "x", "data")
 """The arguments of the loaders that are the data."""
 
 
-def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
+def load_source(
+    source: str, options: Sequence[str] | None, like: DataSummary | None = None
+) -> Data | LazyData:
     """`load_data` with options as KEY=VALUE pairs.
+
+    Args:
+        source: the data set.
+        options: the pairs.
+        like: the summary of the data whose columns, categories and scaling a table has.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: an option does not exist (the message names the
@@ -38,14 +59,17 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
 
     given: dict[str, Any] = key_values("data-option", options)
     groups = {"pictures": Pictures, "table": Table}
-    own = [n for n in inspect.signature(load_data).parameters if n not in ("source", *groups)]
+    every = inspect.signature(load_data).parameters
+    own = [name for name in every if name not in ("source", "like", *groups)]
     known = own + [field.name for group in groups.values() for field in fields(group)]
     for name, value in given.items():
         choice("--data-option", name, known)
         if name in TEXTS and not (name == "labels" and isinstance(value, bool)):
             given[name] = str(value)
-        elif name in ("columns", "drop", "class_names"):
+        elif name in NAMES and not isinstance(value, dict):
             given[name] = _names(value)
+        elif name == "bounds":
+            given[name] = _bounds(value)
         elif name == "size" and isinstance(value, str | list):
             given[name] = _sides(value)
     if source not in NAMED and is_run(Path(source).expanduser()):
@@ -58,6 +82,8 @@ def load_source(source: str, options: Sequence[str] | None) -> Data | LazyData:
     flags = options_of("data-option", known, WHOLE)
     with in_flags(flags, plain=True):
         made: dict[str, Any] = {name: build(group, given) for name, group in groups.items()}
+        if Path(source).suffix.lower() in TABLES:
+            made["like"] = like
         found = load_data(source, **{n: v for n, v in given.items() if n in own}, **made)
     # Rows are read later, and their errors are translated in the same way.
     FLAGS.set({**flags, **FLAGS.get({})})
@@ -68,6 +94,24 @@ def _names(value: Any) -> list[str]:
     """Read names with commas between them, or a list; a column may have the name 0."""
     names = value.split(",") if isinstance(value, str) else value
     return [str(name) for name in names] if isinstance(names, list) else [str(names)]
+
+
+def _bounds(value: Any) -> Any:  # of json, which the loader checks
+    """Read bounds as in age:0:120,income:0:, where an end that is left out is no bound."""
+    if not isinstance(value, str):
+        return value
+    found: dict[str, list[float | None]] = {}
+    for part in value.split(","):
+        name, *ends = part.rsplit(":", 2)
+        try:
+            low, high = (float(end) if end.strip() else None for end in ends)
+        except ValueError:
+            raise ValueError(
+                "--data-option bounds: expected NAME:LOW:HIGH, several with commas, where LOW or "
+                f"HIGH may be left out, as in age:0:120,income:0:, got {part!r}"
+            ) from None
+        found[name] = [low, high]
+    return found
 
 
 def _sides(value: str | list[Any]) -> tuple[int, ...]:

@@ -10,14 +10,14 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, floating, instance, wrong_type
+from scoresde._check import fail, finite, floating, instance, listed, wrong_type
 from scoresde._tensor import seeded
 from scoresde.data.given import given
 from scoresde.data.labels import class_names_of, renumbered
 from scoresde.data.rows import Rows, ScaledRows, chunks
 from scoresde.data.scaling import scaling_of
 from scoresde.quantisation import Quantisation
-from scoresde.summary import Scaling
+from scoresde.summary import Scaling, Units
 
 __all__ = ["Data", "LazyData"]
 
@@ -41,12 +41,16 @@ class Data:
         class_names: the names of the classes in order; () if unknown.
         scaling: the map from raw values to model units, whose `decode` converts samples back;
             None if the values were in model units.
+        cond_columns: for a condition from a table, the columns in its entries: its name -> the
+            name of each column -> the names of its categories, () for numbers. See
+            `ConditionSummary`.
 
     Raises:
         TypeError: a tensor has the wrong type.
         ValueError: `x` is empty, contains NaN or infinity (the message names the first bad row)
             or is constant over a channel, axis 1 of (N, D) and of (N, C, H, W), or a condition's
-            length or a label is wrong. Constant pixels and sets of one row are allowed.
+            length or a label is wrong, or it contains infinity. Constant pixels and sets of one
+            row are allowed. NaN in a floating condition means "not given".
 
     Example:
         >>> data = Data(torch.randn(10, 2), {"label": torch.arange(10) % 2}, classes=2)
@@ -63,10 +67,12 @@ class Data:
     name: str = ""
     classes: int = 0
     class_names: tuple[str, ...] = ()
-    scaling: Scaling | None = None
+    scaling: Units | None = None
+    cond_columns: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_x(self.x)
+        # A table has checked its columns, and a part of it may have constant ones.
+        _check_x(self.x, constant=bool(self.scaling is not None and self.scaling.columns))
         _check_classes(self)
 
     @overload
@@ -211,6 +217,7 @@ class LazyData:
         classes: number of classes of "label"; 0 if there are none or their number is unknown.
         class_names: the names of the classes in order; () if unknown.
         scaling: the map from raw values to model units; see `Data`.
+        cond_columns: the columns of conditions from a table; see `Data`.
 
     Raises:
         TypeError: `x` is not a `Rows`, or a condition has the wrong type.
@@ -232,7 +239,8 @@ class LazyData:
     name: str = ""
     classes: int = 0
     class_names: tuple[str, ...] = ()
-    scaling: Scaling | None = None
+    scaling: Units | None = None
+    cond_columns: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         instance("x", self.x, Rows, "wrap an array with ArrayRows, or pass a tensor to Data")
@@ -347,10 +355,13 @@ def _own_scaling(data: Data | LazyData, by: str) -> Scaling:
     return scaling_of(data.x, by)
 
 
-def _both(first: Scaling | None, second: Scaling) -> Scaling:
+def _both(first: Units | None, second: Scaling) -> Scaling:
     """Two scalings in one, `first` applied first: raw = mean + std (mean' + std' x)."""
     if first is None:
         return second
+    if not isinstance(first, Scaling):
+        remedy = "its numbers are standardised and its categories are -1 and 1: leave them so"
+        raise fail("scaling", "a map that is linear", f"one of {listed(first.columns)}", remedy)
     mean, std = first.mean + first.std * second.mean, first.std * second.std
     return Scaling(mean, std, first.columns)
 
@@ -368,7 +379,7 @@ def _tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 
-def _check_x(x: Tensor) -> None:
+def _check_x(x: Tensor, *, constant: bool) -> None:
     floating("x", x, "encode integers with Quantisation(levels=256).encode(x)")
     if x.ndim < 2:
         raise fail(
@@ -378,7 +389,7 @@ def _check_x(x: Tensor) -> None:
         raise fail("x", "at least one sample with one coordinate", x, "check what was loaded")
     _check_finite("x", x)
     # In (N, A, B) the axis A may be channels or the rows of an image.
-    if len(x) > 1 and x.ndim != 3:
+    if len(x) > 1 and x.ndim != 3 and not constant:
         _check_channels(x)
 
 
@@ -419,7 +430,8 @@ def _checked_cond(name: str, value: Tensor, data: Data | LazyData) -> Tensor:
             argument, f"leading length {len(data.x)}, that of x", value, "one row per sample"
         )
     if name != "label":
-        _check_finite(argument, value)
+        floats = value.is_floating_point()  # in which NaN means "not given"
+        _check_finite(argument, value.masked_fill(value.isnan(), 0.0) if floats else value)
         return value
     if value.is_floating_point() or value.is_complex() or value.ndim != 1:
         raise wrong_type(argument, "integers of shape (N,)", value, "one class number per sample")

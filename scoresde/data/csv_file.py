@@ -9,7 +9,7 @@ import codecs
 import csv
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import reduce
 from io import StringIO
 from itertools import islice
@@ -20,7 +20,7 @@ import numpy as np
 
 from scoresde._check import fail, need
 
-__all__ = ["Column", "read_csv", "thousands"]
+__all__ = ["MISSING", "Column", "read_csv", "thousands"]
 
 Column = np.ndarray[Any, Any]
 
@@ -37,6 +37,9 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+MISSING = frozenset({"", "na", "n/a", "nan", "nat", "null", "none", "?", "-", "<na>"})
+"""Cells whose value is missing, in lower case."""
+
 DELIMITERS = (",", ";", "\t", "|")
 COMMENT = re.compile(r"^[ \t]*#.*\n?", re.MULTILINE)
 COMMA = re.compile(r"[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?")
@@ -48,7 +51,7 @@ GROUPED = re.compile(r"[+-]?\d{1,3}([.,' \u00a0\u202f]\d{3})+([.,]\d+)?")
 def read_csv(
     path: Path,
     pick: Callable[[list[str]], list[str]],
-    label: str | None,
+    texts: Collection[str],
     *,
     delimiter: str | None = None,
     decimal: str | None = None,
@@ -59,7 +62,7 @@ def read_csv(
     Args:
         path: the file.
         pick: from the names of all columns to those that are wanted.
-        label: the column whose cells stay texts.
+        texts: the columns whose cells stay texts.
         delimiter, decimal, header: as of `csv_table`, None to tell them from the file.
 
     Raises:
@@ -86,8 +89,8 @@ def read_csv(
     if any(len(row) == len(names) + 1 and not row[-1].strip() for row in below):
         text = re.sub(rf"{re.escape(mark)}[ \t]*$", "", text, flags=re.MULTILINE)  # ends the rows
     cells = _cells(path, text, mark, names, named)
-    columns = {k: cells[k].to_numpy() if k == label else _floats(cells[k]) for k in picked}
-    numbers = [name for name in picked if name != label]
+    columns = {k: cells[k].to_numpy() if k in texts else _floats(cells[k]) for k in picked}
+    numbers = [name for name in picked if name not in texts]
     commas = [name for name in numbers if mark != "," and _has_commas(columns[name])]
     if decimal is None and commas:
         warnings.warn(
@@ -221,7 +224,7 @@ def _has_commas(column: Column) -> bool:
     """Whether texts are numbers with decimal commas."""
     if column.dtype != object:
         return False
-    cells = [cell.strip() for cell in column.tolist() if cell.strip()]
+    cells = [cell.strip() for cell in column.tolist() if cell.strip().lower() not in MISSING]
     commas = any("," in cell for cell in cells)
     return commas and all(COMMA.fullmatch(c) or _number(c, comma=False) for c in cells)
 

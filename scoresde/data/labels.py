@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde._check import fail, listed, wrong_type
 
-__all__ = ["Labels", "class_names_of", "numbered", "renumbered"]
+__all__ = ["Labels", "check_count", "class_names_of", "numbered", "renumbered"]
 
 FEW = 20
 """Up to this number of rows each may have its own class."""
@@ -74,7 +74,7 @@ def numbered(
         places, texts = np.argsort(order)[places], [texts[i] for i in order]
         if int(texts[0]) < 0 and texts != ["-1", "1"]:
             raise _out_of_range(array, places == 0, name, "labels from 0, or -1 and 1")
-    _check_count(len(texts), n, name)
+    check_count(len(texts), n, name)
     return Labels(torch.from_numpy(places.astype(np.int64).reshape(n)), len(texts), tuple(texts))
 
 
@@ -152,7 +152,7 @@ def _out_of_range(
     return fail(name, expected, f"{array[row]} in row {row}", remedy)
 
 
-def _check_count(classes: int, n: int, name: str) -> None:
+def check_count(classes: int, n: int, name: str) -> None:
     if n <= FEW or 2 * classes <= n:
         return
     got = f"{classes} classes for {n} samples"

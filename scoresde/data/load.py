@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from scoresde.data.samples import MANIFEST, samples
 from scoresde.data.tables import csv_table, parquet_table
 from scoresde.data.toys import TOYS, toy
 from scoresde.options import Pictures, Table
+from scoresde.summary import DataSummary
 
 __all__ = ["LOOKED_FOR", "NAMED", "load_data"]
 
@@ -41,6 +43,7 @@ TRAINING = frozenset({"train", "training"})
 POINTS = 10_000
 IMAGES = ("split", "size", "mode", "flip", "labels", "background", "strict", "standardise")
 ARRAYS = ("layout", "levels", "standardise")
+TABLE = ("condition", "categories", "coding", "bounds", "missing", "like")
 
 
 def load_data(
@@ -58,6 +61,7 @@ def load_data(
     table: Table = Table(),
     standardise: bool | str | None = None,
     class_names: Sequence[str] | None = None,
+    like: DataSummary | None = None,
 ) -> Data | LazyData:
     """The data set of this name or at this path, whose format is recognised from its content.
 
@@ -79,9 +83,12 @@ def load_data(
         label: the column of labels in a table, or their array in a .npz file.
         labels: the file of labels of a .npy or an IDX file; for a folder of images or .npy files
             False if its sub-folders are not classes.
-        table: for a table: its columns, and for a CSV file its format; see `Table`.
+        table: for a table: its columns, conditions, categories and bounds, and for a CSV file its
+            format; see `Table`.
         class_names: for data with labels, the classes of other data, matched by name; see
             `Data.with_classes`.
+        like: for a table, the summary of other data, such as `model.data`, whose columns,
+            categories, bounds and scaling it has; see `csv_table`.
 
     Returns:
         Data, or LazyData for folders of images or samples, .npy and .npz, whose `load()` gives
@@ -103,9 +110,10 @@ def load_data(
     instance("table", table, Table, "pass e.g. Table(columns=['a', 'b'])")
     given = dict(
         split=split, n=n, seed=seed, layout=layout, levels=levels, key=key, label=label,
-        labels=labels, standardise=standardise, **vars(pictures), **vars(table),
+        labels=labels, standardise=standardise, like=like, **vars(pictures), **vars(table),
     )  # fmt: skip
-    options = {name: value for name, value in given.items() if value is not None}
+    unset = {field.name: field.default for field in fields(Table)}
+    options = {k: v for k, v in given.items() if v is not None and v != unset.get(k)}
     found = _found(source, options)
     return found if class_names is None else found.with_classes(class_names)
 
@@ -180,14 +188,14 @@ def _classes_of_training(path: Path, inside: Sequence[str], split: str) -> list[
 
 def _file(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
     table = ("columns", "label", "drop", "standardise")
-    text = (*table, "delimiter", "decimal", "header")
+    text = (*table, "delimiter", "decimal", "header", *TABLE)
     known: dict[str, tuple[Callable[..., Data | LazyData], tuple[str, ...]]] = {
         ".npy": (npy, ("labels", *ARRAYS)),
         ".npz": (npz, ("key", "label", *ARRAYS)),
         ".csv": (csv_table, text),
         ".tsv": (csv_table, text),
-        ".parquet": (parquet_table, table),
-        ".pq": (parquet_table, table),
+        ".parquet": (parquet_table, (*table, *TABLE)),
+        ".pq": (parquet_table, (*table, *TABLE)),
     }
     ending = path.suffix.lower()
     if ending in known:

@@ -15,7 +15,7 @@ from scoresde._check import seed as check_seed
 from scoresde.data.base import Data, LazyData
 from scoresde.data.rows import CHUNK
 from scoresde.data.scaling import Moments, moments_of, moments_of_rows
-from scoresde.summary import DataSummary
+from scoresde.summary import ConditionSummary, DataSummary
 
 __all__ = ["hold_out", "moments", "split", "summarise"]
 
@@ -185,6 +185,11 @@ def summarise(data: Data | LazyData, *, rows: int = 10_000) -> DataSummary:
         class_counts=() if label is None else tuple(label.bincount(minlength=classes).tolist()),
         scaling=whole.scaling,
         quantisation=whole.quantisation,
+        conditions={
+            name: ConditionSummary(tuple(value.shape[1:]), whole.cond_columns.get(name, {}))
+            for name, value in whole.cond.items()
+            if value.is_floating_point()
+        },
     )
 
 
@@ -210,12 +215,7 @@ def _identity(data: Data | LazyData, rows: Tensor) -> list[bytes]:
         return data.x.identity(rows)
     x = data.x[rows.to(data.x.device)].detach().cpu()
     if data.scaling is not None:
-        # The scaling changes when samples are added, but the identity must not. So the raw values
-        # are rounded to decimals far below the standard deviation; values with fewer decimals are
-        # reproduced exactly under any scaling.
-        places = (4 - data.scaling.std.log10().floor()).clamp(-300, 300)
-        up, down = 10.0 ** places.clamp(min=0), 10.0 ** (-places).clamp(min=0)
-        x = (data.scaling.decode(x.double()) * up / down).round() / up * down
-        x = x + 0.0  # no negative zero
+        # The scaling changes when samples are added, but the identity must not.
+        x = data.scaling.stable(x)
     x = x.contiguous().flatten(1)
     return [bytes(row.view(torch.uint8).numpy()) for row in x]

@@ -7,7 +7,7 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -17,13 +17,15 @@ from torch import Tensor
 
 from scoresde._check import fail, need, path_of
 from scoresde._io import read_json
+from scoresde.columns import Category, TableScaling
 from scoresde.data.base import LazyData
+from scoresde.data.cells import categories_of, numbers_of
 from scoresde.data.files import Files
 from scoresde.data.items import PictureItems
 from scoresde.data.pictures import CHANNELS
 from scoresde.data.rows import ArrayRows, Rows
 from scoresde.quantisation import Quantisation
-from scoresde.summary import Scaling
+from scoresde.summary import units_of
 
 __all__ = [
     "FORMAT",
@@ -96,8 +98,7 @@ def samples(folder: str | os.PathLike[str]) -> LazyData:
     label = labels_of(settings, range(first, first + n))
     classes = tuple(settings.get("class_names", ()))
     cond = {} if label is None else {"label": label}
-    saved = settings.get("scaling")
-    scaling = None if saved is None else Scaling.from_dict(saved)
+    scaling = units_of(settings.get("scaling"))
     return LazyData(rows, cond, quantisation, place.name, len(classes), classes, scaling)
 
 
@@ -161,15 +162,30 @@ class ShardRows(Rows):
     def _table(self, file: Path) -> np.ndarray[Any, Any]:
         """The rows of a shard of text, in model units or, with a quantisation, as levels."""
         (count,) = self.settings["shape"]
+        scaling = None if self.settings.get("floats") else units_of(self.settings.get("scaling"))
         with file.open(newline="", encoding="utf-8") as handle:
             rows = list(csv.reader(handle))[1:]
+        if isinstance(scaling, TableScaling):
+            raw = torch.from_numpy(raw_of(rows, scaling))
+            return scaling.encode(raw).numpy().astype(self.settings["dtype"])
         values = np.array([row[:count] for row in rows], np.float64).reshape(len(rows), count)
         if self.quantisation is not None:
             return values.astype(self.settings["dtype"])
-        scaling = self.settings.get("scaling")
-        if scaling is not None and not self.settings.get("floats"):
-            values = Scaling.from_dict(scaling).encode(torch.from_numpy(values)).numpy()
+        if scaling is not None:
+            values = scaling.encode(torch.from_numpy(values)).numpy()
         return values.astype(self.settings["dtype"])
+
+
+def raw_of(rows: Sequence[Sequence[str]], scaling: TableScaling) -> np.ndarray[Any, Any]:
+    """The raw values (N, K) of cells in the order of the columns; see `TableScaling`."""
+    columns = []
+    for k, part in enumerate(scaling.parts):
+        cells = np.array([row[k] for row in rows], object)
+        if isinstance(part, Category):
+            columns.append(categories_of(cells, part.name, part.names)[0])
+        else:
+            columns.append(numbers_of(cells, part.name))
+    return np.stack(columns, 1)
 
 
 def csv_text(arrays: Mapping[str, np.ndarray[Any, Any]], scaling: Any = None) -> str:
@@ -178,18 +194,24 @@ def csv_text(arrays: Mapping[str, np.ndarray[Any, Any]], scaling: Any = None) ->
     Args:
         arrays: x (N, D) and, as far as known, raw (N, D), columns (D,), label (N,) and
             class_names, as in a shard.
-        scaling: the scaling of the samples, as of `Scaling.to_dict`. Raw values are written to
-            1e-7 of its standard deviation, about the rounding of float32.
+        scaling: the scaling of the samples, as of its `to_dict`. Numbers are written to 1e-7 of
+            their standard deviation, about the rounding of float32, categories by their names, and
+            missing cells empty.
     """
     raw = arrays.get("raw", arrays["x"])
-    if scaling is not None:
+    units = units_of(scaling)
+    table = units if isinstance(units, TableScaling) else None
+    if scaling is not None and table is None:
         places = np.ceil(7 - np.log10(np.asarray(scaling["std"], np.float64)))
         places = np.broadcast_to(places, raw.shape[1:]).astype(int).tolist()
         columns = [np.round(raw[:, k], max(0, places[k])) for k in range(raw.shape[1])]
         raw = np.stack(columns, 1)
     head = arrays["columns"].tolist() if "columns" in arrays else []
     head = head or [f"x{k}" for k in range(raw.shape[1])]
-    lines = [[str(cell) for cell in row] for row in raw]  # the shortest text of each
+    if table is None:
+        lines = [[str(cell) for cell in row] for row in raw]  # the shortest text of each
+    else:
+        lines = table.texts(torch.from_numpy(np.asarray(raw, np.float64)))
     if "label" in arrays:
         names = arrays["class_names"].tolist() if "class_names" in arrays else None
         head = [*head, next(name for name in ("label", "class", "label_") if name not in head)]

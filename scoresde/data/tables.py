@@ -1,31 +1,47 @@
-"""Tables of numbers, CSV and parquet, standardised column by column."""
+"""Tables, CSV and parquet: numbers standardised column by column, and categories as bits."""
 
 from __future__ import annotations
 
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, need, path_of, wrong_type
+from scoresde._check import choice, fail, need, path_of, wrong_type
 from scoresde.data.base import Data
-from scoresde.data.csv_file import Column, read_csv, thousands
+from scoresde.data.cells import Cells, missing_cell, missing_in
+from scoresde.data.csv_file import read_csv
 from scoresde.data.labels import Labels, numbered
-from scoresde.data.scaling import scaling_of
+from scoresde.data.mixed import (
+    MISSING_CELLS,
+    Bounds,
+    condition_of,
+    measured,
+    read_columns,
+    without_missing,
+)
+from scoresde.data.picking import (
+    Condition,
+    categories_named,
+    check_names,
+    groups_of,
+    names_in,
+    names_of,
+    parts_of,
+    picker,
+)
 from scoresde.data.units import checked_standardise
+from scoresde.summary import DataSummary, Units
 
 __all__ = ["csv_table", "parquet_table", "table"]
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "<na>"})
 NUMBERING = re.compile(r"(.*[_ ])?(id|uuid|index|idx|row|nr|date|time|timestamp|datetime)", re.I)
-DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?")
 UNNAMED = re.compile(r"|Unnamed: 0|__index_level_0__")
 
 
@@ -34,14 +50,20 @@ def csv_table(
     *,
     columns: Sequence[str] | None = None,
     label: str | None = None,
+    condition: Condition = None,
     drop: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
+    coding: str = "auto",
+    bounds: Bounds | None = None,
+    missing: str = "model",
+    like: DataSummary | None = None,
     delimiter: str | None = None,
     decimal: str | None = None,
     header: bool | None = None,
     standardise: bool | str = "auto",
     dtype: torch.dtype = torch.float32,
 ) -> Data:
-    """A table of numbers in a CSV file, each column standardised to mean 0 and variance 1.
+    """A table in a CSV file: numbers with mean 0 and variance 1, and categories as bits.
 
     The first line has the names of the columns. If it contains only numbers, it is the first row
     of data and the columns are named "0", "1", ..., but a first line 0, 1, 2, ... is that of a
@@ -49,31 +71,53 @@ def csv_table(
     comments (#) are ignored. A first column without a name that counts the rows is left out, with
     a warning; there is also a warning of a column with numbers or dates of rows.
 
+    A table of plain numbers has one entry of x for each column, and a `Scaling`. Any other table
+    has a `scoresde.columns.TableScaling`: a column of categories has an entry -1 or 1 for each bit
+    or for each category, a column with missing cells an indicator beside its value, and a column
+    with bounds is mapped to all real numbers by a logit or a logarithm before it is standardised,
+    so that samples stay within the bounds. `data.scaling.decode` converts samples back, and
+    `data.scaling.log_abs_det` converts log-densities.
+
     Args:
         path: the file, in UTF-8, UTF-16 with a byte-order mark, or latin-1 (with a warning).
-        columns: the columns to use, in this order; by default all except `label` and `drop`.
+        columns: the columns to use, in this order; by default all except `label`, `condition` and
+            `drop`.
         drop: the columns to leave out.
         label: a column of integers or texts that becomes the condition "label"; the values that
             occur are the classes and their names, numbered in order.
+        condition: columns that are given and not modelled. They become one condition "given" (N,
+            k): numbers in the units of the table, n categories as n entries 0 and 1, NaN where a
+            cell is missing. A mapping of names to columns makes several conditions of these names.
+        categories: columns of categories whose cells look like numbers. Columns whose cells are
+            names are categories anyway, with a warning.
+        coding: "bits", "one_hot" (see `scoresde.columns.CODINGS`), or "auto", which is one-hot for
+            3 to 16 categories.
+        bounds: column -> (low, high), None for no bound, such as {"age": (0, 120), "income": (0,
+            None)}. Numbers on a bound are allowed, and come back as the bound: see
+            `scoresde.columns.Number`.
+        missing: what to do with missing cells, which are empty, or NA, nan, null, none, ? or -:
+            "model" (an indicator beside the value, with a warning), "drop" (leave the rows out,
+            with a warning) or "refuse".
+        like: the summary of other data, such as `model.data`. Columns, categories, bounds,
+            conditions and scaling are then those, so that equal cells become equal numbers.
         delimiter: the delimiter of cells. By default it is the one of comma, semicolon, tab and |
             that divides the first lines into rows of equal length with the most numbers.
         decimal: "." or ","; by default a comma if it occurs in cells and is not the delimiter.
             Thousands separators are refused.
         header: whether the first line has the names; by default it is inferred as above.
         standardise: whether (True or "auto") to subtract the mean and divide by the standard
-            deviation of each column (over N); `data.scaling.decode` converts samples back. False
-            keeps the numbers.
-        dtype: the dtype of x; the standardisation is computed in float64.
+            deviation of each column (over N). False keeps the numbers.
+        dtype: the dtype of x; the map to model units is computed in float64.
 
     Returns:
-        Data with x (N, D), and its `Scaling` if it is standardised.
+        Data with x (N, D), and its scaling unless it has plain numbers that are not standardised.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ImportError: pyarrow is not installed.
-        ValueError: a column has other values than numbers, is constant, or is not in the table, a
-            value is missing, or a row has another number of cells. The message names column and
-            row.
+        ValueError: a column mixes numbers and names, is constant, violates its bounds, is infinite
+            or is not in the table, or a row has another number of cells. The message names column
+            and row.
 
     Example:
         >>> import tempfile
@@ -84,12 +128,35 @@ def csv_table(
         (Data(heights: 3 x (2,) float32, cond: label), ('f', 'm'))
         >>> data.scaling.decode(data.x)[0]
         tensor([ 1.8000, 80.0000])
+        >>> data = csv_table(file, condition=["weight"], categories=["sex"])
+        >>> data, data.cond["given"].tolist()
+        (Data(heights: 3 x (2,) float32, cond: given), [[80.0], [60.0], [70.0]])
+        >>> data.scaling.texts(data.scaling.decode(data.x.double()))[0]
+        ['1.8', 'm']
     """
     path = path_of("path", path)
-    pick = _picker(columns, label, drop)
-    found = read_csv(path, pick, label, delimiter=delimiter, decimal=decimal, header=header)
-    found = _without_index(found, columns, path.name)
-    return table(found, label=label, standardise=standardise, dtype=dtype, name=path.stem)
+    texts = [label, *names_in("categories", categories), *categories_named(like)]
+    found = read_csv(
+        path,
+        picker(columns, label, drop, groups_of(condition, like)),
+        [name for name in texts if name is not None],
+        delimiter=delimiter,
+        decimal=decimal,
+        header=header,
+    )
+    return table(
+        _without_index(found, columns, path.name),
+        label=label,
+        condition=condition,
+        categories=categories,
+        coding=coding,
+        bounds=bounds,
+        missing=missing,
+        like=like,
+        standardise=standardise,
+        dtype=dtype,
+        name=path.stem,
+    )
 
 
 def parquet_table(
@@ -97,18 +164,25 @@ def parquet_table(
     *,
     columns: Sequence[str] | None = None,
     label: str | None = None,
+    condition: Condition = None,
     drop: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
+    coding: str = "auto",
+    bounds: Bounds | None = None,
+    missing: str = "model",
+    like: DataSummary | None = None,
     standardise: bool | str = "auto",
     dtype: torch.dtype = torch.float32,
 ) -> Data:
-    """A table of numbers in a parquet file, each column standardised; see `csv_table`.
+    """A table in a parquet file; see `csv_table`.
 
     Args:
         path: the file.
-        columns, label, drop, standardise, dtype: see `csv_table`.
+        columns, label, condition, drop, categories, coding, bounds, missing: see `csv_table`.
+        like, standardise, dtype: see `csv_table`.
 
     Returns:
-        Data with x (N, D), and its `Scaling` if it is standardised.
+        Data with x (N, D), and its scaling; see `csv_table`.
 
     Raises:
         FileNotFoundError, ValueError: see `csv_table`.
@@ -121,15 +195,32 @@ def parquet_table(
     path = path_of("path", path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    found = _read_parquet(path, _picker(columns, label, drop))
-    found = _without_index(found, columns, path.name)
-    return table(found, label=label, standardise=standardise, dtype=dtype, name=path.stem)
+    found = _read_parquet(path, picker(columns, label, drop, groups_of(condition, like)))
+    return table(
+        _without_index(found, columns, path.name),
+        label=label,
+        condition=condition,
+        categories=categories,
+        coding=coding,
+        bounds=bounds,
+        missing=missing,
+        like=like,
+        standardise=standardise,
+        dtype=dtype,
+        name=path.stem,
+    )
 
 
 def table(
     found: Mapping[str, Any],
     *,
     label: str | None = None,
+    condition: Condition = None,
+    categories: Sequence[str] | None = None,
+    coding: str = "auto",
+    bounds: Bounds | None = None,
+    missing: str = "model",
+    like: DataSummary | None = None,
     standardise: bool | str = "auto",
     dtype: torch.dtype = torch.float32,
     name: str = "table",
@@ -139,11 +230,12 @@ def table(
     Args:
         found: the columns in order: a mapping, a DataFrame of pandas, a table of pyarrow, or a
             structured array of numpy.
-        label, standardise, dtype: see `csv_table`.
+        label, condition, categories, coding, bounds, missing: see `csv_table`.
+        like, standardise, dtype: see `csv_table`.
         name: the name of the data.
 
     Returns:
-        Data with x (N, D), and its `Scaling` if it is standardised.
+        Data with x (N, D), and its `Scaling` or `TableScaling` if it has one.
 
     Raises:
         ValueError: see `csv_table`.
@@ -151,35 +243,48 @@ def table(
     Example:
         >>> table({"a": [1.0, 2.0, 3.0], "b": [0.0, 5.0, 0.0]}).scaling.mean
         tensor([2.0000, 1.6667], dtype=torch.float64)
+        >>> data = table(
+        ...     {"share": [0.2, 0.5, 0.9], "kind": ["u", "v", "u"]},
+        ...     categories=["kind"],
+        ...     bounds={"share": (0, 1)},
+        ... )
+        >>> data.scaling.texts(data.scaling.decode(data.x.double()))[0]
+        ['0.2', 'u']
     """
-    columns = {str(key): np.asarray(found[key]) for key in _keys(found)}
-    _known("label", [label] if label is not None else [], columns)
-    lengths = {key: len(value) for key, value in columns.items()}
+    cells = {str(key): np.asarray(found[key]) for key in _keys(found)}
+    groups = groups_of(condition, like)
+    beside = [column for group in groups.values() for column in group]
+    check_names(cells, label, beside, categories)
+    lengths = {key: len(value) for key, value in cells.items()}
     if len(set(lengths.values())) > 1:
         raise fail("found", "columns of one length", lengths, "check where they come from")
-    numbers = {key: _numbers(value, key) for key, value in columns.items() if key != label}
-    if not numbers or not next(iter(lengths.values())):
-        got = f"{len(numbers)} columns of {max(lengths.values(), default=0)} rows"
+    keys = [key for key in cells if key != label and key not in beside]
+    rows = max(lengths.values(), default=0)
+    if not keys or not rows:
+        got = f"{len(keys)} columns of {rows} rows"
         raise fail("columns", "a column and a row of numbers", got, "check what was loaded")
-    raw = torch.from_numpy(np.stack(list(numbers.values()), axis=1))
+    known = parts_of(like, keys)
+    keys = keys if known is None else list(known)
+    read = read_columns([*keys, *beside], cells, categories, names_of(known, like), name)
+    kept = without_missing(read, choice("missing", missing, MISSING_CELLS), name)
     cond: dict[str, Tensor] = {}
     classes = 0
     names: tuple[str, ...] = ()
     if label is not None:
-        cond["label"], classes, names = _classes(columns[label], label)
-    _warn_of_numbering(numbers, name)
-    constant = [key for key, value in numbers.items() if (value == value[0]).all()]
-    if constant and len(raw) > 1:
-        got = f"{', '.join(map(repr, constant))} constant"
-        remedy = f"there is nothing in them to model: pass drop={constant}, or columns="
-        raise fail("columns", "columns that vary", got, remedy)
-    scaling = None
-    if checked_standardise(standardise):
-        if len(raw) < 2:
-            raise fail("standardise", "two rows or more", len(raw), "pass standardise=False")
-        scaling = replace(scaling_of(raw, "entry"), columns=tuple(numbers))
-        raw = scaling.encode(raw)
-    return Data(raw.to(dtype), cond, None, name, classes, names, scaling)
+        cond["label"], classes, names = _classes(cells[label][kept], label)
+    for group, columns in groups.items():
+        cond[group] = condition_of([read[column] for column in columns]).to(dtype)
+    scaling: Units | None
+    scale = checked_standardise(standardise) is not False
+    if known is not None and like is not None:
+        scaling = like.scaling
+    else:
+        _warn_of_numbering({k: read[k].values for k in keys if not read[k].names}, name)
+        scaling = measured([read[key] for key in keys], bounds, coding, scale, name)
+    raw = torch.from_numpy(np.stack([read[key].values for key in keys], axis=1))
+    x = raw if scaling is None else scaling.encode(raw)
+    described = {group: {c: read[c].names for c in columns} for group, columns in groups.items()}
+    return Data(x.to(dtype), cond, None, name, classes, names, scaling, described)
 
 
 def _keys(found: Any) -> list[Any]:
@@ -196,15 +301,15 @@ def _keys(found: Any) -> list[Any]:
 
 
 def _without_index(
-    found: dict[str, Column], wanted: Sequence[str] | None, name: str
-) -> dict[str, Column]:
+    found: dict[str, Cells], wanted: Sequence[str] | None, name: str
+) -> dict[str, Cells]:
     """The columns without one that counts the rows, and without an empty last one."""
     keys = list(found)
     left = dict(found)
     for key in keys:
         if wanted is not None or not UNNAMED.fullmatch(key) or len(left) == 1:
             continue
-        if all(_is_missing(value) for value in found[key].tolist()):
+        if missing_in(found[key]).all():
             del left[key]
         elif _numbers_rows(found[key]):
             del left[key]
@@ -216,7 +321,7 @@ def _without_index(
     return left
 
 
-def _warn_of_numbering(numbers: Mapping[str, Column], name: str) -> None:
+def _warn_of_numbering(numbers: Mapping[str, Cells], name: str) -> None:
     """Warn of columns that look like numbers or dates of rows, which are modelled as well."""
     found = [
         key
@@ -234,67 +339,15 @@ def _warn_of_numbering(numbers: Mapping[str, Column], name: str) -> None:
         )
 
 
-def _numbers(values: Column, column: str) -> Column:
-    """A column as float64; raise with the column, the row and the value."""
-    if values.ndim != 1:
-        raise fail(f"column {column!r}", "one number a row", values, "take it apart first")
-    if values.dtype.kind in "iubf":
-        numbers = values.astype(np.float64)
-    else:
-        try:
-            if values.dtype.kind not in "OUS":
-                raise ValueError(values.dtype)
-            numbers = values.astype(np.float64)
-        except (TypeError, ValueError):
-            _first_fault(values, column)
-    bad = ~np.isfinite(numbers)
-    if bad.any():
-        row = int(bad.argmax())
-        if np.isnan(numbers[row]):
-            raise _missing(column, row, int(bad.sum()), len(values))
-        got = f"{numbers[row]} in row {row + 1}"
-        raise fail(f"column {column!r}", "finite numbers", got, "drop or repair the row")
-    return numbers
-
-
-def _first_fault(values: Column, column: str) -> NoReturn:
-    for row, value in enumerate(values.tolist()):
-        if value is None or str(value).strip().lower() in MISSING:
-            raise _missing(column, row, sum(_is_missing(v) for v in values.tolist()), len(values))
-        try:
-            float(value)
-        except (TypeError, ValueError):
-            expected = "numbers, for categories cannot be modelled as such"
-            got = f"{value!r} in row {row + 1}"
-            remedy = f"leave it out of columns=, encode it as numbers, or pass label={column!r}"
-            if hint := thousands(value):
-                expected, remedy = "numbers", hint
-            elif DATE.fullmatch(str(value).strip()):
-                expected = "numbers, and dates are none"
-                remedy = f"pass drop=[{column!r}], or encode it as a number, such as the day"
-            raise fail(f"column {column!r}", expected, got, remedy) from None
-    raise fail(f"column {column!r}", "numbers", values, "convert it to floats first")
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or str(value).strip().lower() in MISSING
-
-
-def _missing(column: str, row: int, count: int, total: int) -> ValueError:
-    remedy = f"drop or fill the {count} of its {total} values that are missing"
-    return fail(f"column {column!r}", "a number", f"a missing value in row {row + 1}", remedy)
-
-
-def _classes(values: Column, column: str) -> Labels:
+def _classes(values: Cells, column: str) -> Labels:
     """Labels, number and names of the classes in a column of integers or of texts."""
-    given = values.tolist()
-    for row, value in enumerate(given):
-        if _is_missing(value) or value != value:
-            raise _missing(column, row, sum(map(_is_missing, given)), len(given))
+    absent = missing_in(values)
+    if absent.any():
+        raise missing_cell(column, int(absent.argmax()), int(absent.sum()), len(values))
     return numbered(values, len(values), f"column {column!r}")
 
 
-def _numbers_rows(values: Column) -> bool:
+def _numbers_rows(values: Cells) -> bool:
     """Whether a column counts the rows from 0 or from 1."""
     try:
         offset = np.unique(values.astype(np.float64) - np.arange(len(values)))
@@ -303,52 +356,11 @@ def _numbers_rows(values: Column) -> bool:
     return len(values) > 1 and offset.tolist() in ([0.0], [1.0])
 
 
-def _listed(argument: str, names: Sequence[str] | None) -> list[str]:
-    """Names as a list; raise for a single text."""
-    if isinstance(names, str):
-        raise wrong_type(argument, "a list of names", names, f"pass [{names!r}]")
-    return list(names or [])
-
-
-def _known(argument: str, names: Sequence[str], known: Iterable[str]) -> None:
-    listed = list(known)
-    for name in names:
-        if name not in listed:
-            expected = f"columns among {', '.join(map(repr, listed))}"
-            raise fail(argument, expected, name, "check the spelling")
-
-
-def _picker(
-    wanted: Sequence[str] | None, label: str | None, drop: Sequence[str] | None
-) -> Callable[[list[str]], list[str]]:
-    """The function from the names of all columns to those to read, including the label."""
-    columns, dropped = _listed("columns", wanted), _listed("drop", drop)
-    if wanted is not None and drop:
-        raise fail("drop", "None beside columns", drop, "pass one of the two")
-
-    def pick(names: list[str]) -> list[str]:
-        _known("columns", columns, names)
-        _known("drop", dropped, names)
-        _known("label", [label] if label is not None else [], names)
-        left = [name for name in names if name not in dropped]
-        picked = columns if wanted is not None else [name for name in left if name != label]
-        if label in columns or label in dropped:
-            argument = "columns" if label in columns else "drop"
-            raise fail("label", f"a column that is not among {argument}", label, "name it once")
-        return picked if label is None else [*picked, label]
-
-    return pick
-
-
-def _read_parquet(path: Path, pick: Callable[[list[str]], list[str]]) -> dict[str, Column]:
+def _read_parquet(path: Path, pick: Callable[[list[str]], list[str]]) -> dict[str, Cells]:
     library = need("pyarrow.parquet", "data")
     try:
         picked = pick(list(library.read_schema(path).names))
         read = library.read_table(path, columns=picked)
     except (need("pyarrow", "data").ArrowException, OSError) as error:
         raise fail(str(path), "a parquet file", str(error), "write it again") from error
-    for name, column in zip(read.column_names, read.columns, strict=True):
-        if column.null_count:
-            row = int(np.argmax(np.asarray(column.is_null())))
-            raise _missing(name, row, column.null_count, len(column))
     return {name: np.asarray(read.column(name).to_numpy()) for name in picked}

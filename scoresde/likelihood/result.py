@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scoresde._check import brief, fail, instance
 from scoresde.quantisation import Quantisation
+from scoresde.summary import Units
 
 __all__ = ["LogLikelihood"]
 
@@ -72,6 +73,22 @@ class LogLikelihood:
     def nats(self) -> Tensor:
         """log p of each sample, (B,): the mean over the probes."""
         return self.draws.mean(0)
+
+    def nats_in_units(self, scaling: Units, x: Tensor) -> Tensor:
+        """log p of each sample in the units of the raw values, (B,): `nats` + log |det dx/draw|.
+
+        Args:
+            scaling: the map from raw values to model units, such as `model.data.scaling`.
+            x: (B, *D), the samples in model units, as passed to `log_prob`.
+
+        Raises:
+            ValueError: x has another number of samples, or the raw values have no density, since
+                a table has categories, missing cells or numbers on a bound.
+        """
+        if len(x) != self.draws.shape[1]:
+            expected = f"the {self.draws.shape[1]} samples of log_prob"
+            raise fail("x", expected, x, "pass the same x")
+        return self.nats + scaling.log_abs_det(x).to(self.nats)
 
     @property
     def standard_error(self) -> Tensor:

@@ -35,7 +35,7 @@ from scoresde.sampler.manifest import claim, explained_shard, mine, settings_of,
 from scoresde.sampler.plan import check_shape
 from scoresde.sampler.reverse import ReverseSampler
 from scoresde.solvers.base import Unfinished, UnfinishedWarning
-from scoresde.summary import DataRangeWarning, DataSummary, Scaling
+from scoresde.summary import DataRangeWarning, DataSummary, units_of
 
 __all__ = ["ShardFiles", "Shards", "sample_to"]
 
@@ -72,8 +72,9 @@ class ShardFiles:
 
     format: str = "npz"
     """The format. "npz": arrays x (S, *D), index and, with labels, label; with units also raw, (S,
-    *D) float64 in these units, and the names of the columns, if they have any; and class_names, if
-    they are known. "png": each shard is a folder of pictures named by the number of their sample;
+    *D) float64 in these units (of a table (S, K), with the numbers of categories and NaN for
+    missing cells), and the names of the columns, if they have any; and class_names, if they are
+    known. "png": each shard is a folder of pictures named by the number of their sample;
     (C, H, W) of 1, 3 or 4 channels and a quantisation of at most 256 levels, which are spread over
     0 ... 255. "csv": a table, of vectors (D,), in the units of the data where they are known, with
     the names of its columns and, with labels, a column of class names."""
@@ -347,8 +348,8 @@ def _draw(
         arrays["label"] = labels.numpy()
     if settings["class_names"]:
         arrays["class_names"] = np.array(settings["class_names"])
-    if settings["scaling"] is not None and not settings.get("floats"):
-        scaling = Scaling.from_dict(settings["scaling"])
+    scaling = None if settings.get("floats") else units_of(settings["scaling"])
+    if scaling is not None:
         arrays["raw"] = scaling.decode(torch.from_numpy(x).double()).numpy()
         if scaling.columns:
             arrays["columns"] = np.array(scaling.columns)

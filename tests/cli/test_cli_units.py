@@ -536,7 +536,7 @@ def test_a_name_goes_before_a_run_that_is_called_the_same(
 
 def test_help_lists_the_options_of_the_loaders_from_their_own_docstrings() -> None:
     listed = loader_options()
-    known = set(inspect.signature(load_data).parameters) - {"source", "pictures", "table"}
+    known = set(inspect.signature(load_data).parameters) - {"source", "like", "pictures", "table"}
     known |= {field.name for group in (Pictures, Table) for field in fields(group)}
     assert set(listed) == known
     shown = call("train --help").stdout

@@ -360,3 +360,12 @@ def test_a_scaling_takes_any_shape_that_broadcasts_against_a_sample(
     if shape:
         with pytest.raises(ValueError, match=r"raw: expected shape \(\.\.\., 3"):
             scaling.encode(torch.zeros(7, 2, 4, 4))
+
+
+def test_nan_in_a_floating_condition_means_not_given() -> None:
+    x, y = torch.randn(3, 2), torch.tensor([[1.0, math.nan], [math.nan, math.nan], [0.0, 2.0]])
+    data = Data(x, {"y": y})
+    assert torch.equal(data[:2].cond["y"].isnan(), y[:2].isnan())
+    with pytest.raises(ValueError, match=r"inf in row 2"):
+        Data(x, {"y": torch.tensor([math.nan, 1.0, math.inf])})
+    assert summarise(data).conditions["y"].shape == (2,)
