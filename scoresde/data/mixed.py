@@ -104,13 +104,20 @@ def read_columns(
     return found
 
 
-def without_missing(read: dict[str, Read], missing: str, name: str) -> Cells:
-    """Apply a key of `MISSING_CELLS`: change `read` for "drop"; return the rows that are kept."""
+def without_missing(read: dict[str, Read], missing: str, name: str, *, known: bool) -> Cells:
+    """Apply a key of `MISSING_CELLS`: change `read` for "drop"; return the rows that are kept.
+
+    Args:
+        read: the columns.
+        missing: the key.
+        name: the name of the data in messages.
+        known: whether the columns are those of other data, which say what is missing.
+    """
     absent = {key: np.isnan(one.values) for key, one in read.items()}
     total = len(next(iter(absent.values())))
     some = {key: int(gone.sum()) for key, gone in absent.items() if gone.any()}
     everywhere = [key for key, count in some.items() if count == total]
-    if everywhere:
+    if everywhere and not known:
         remedy = f"there is nothing in it: pass drop={everywhere}"
         raise fail(f"column {everywhere[0]!r}", "cells that are not missing", "none", remedy)
     kept = np.ones(total, np.bool_)
@@ -120,6 +127,8 @@ def without_missing(read: dict[str, Read], missing: str, name: str) -> Cells:
         key = next(iter(some))
         raise missing_cell(key, int(absent[key].argmax()), some[key], total)
     counts = listed([f"{key!r} ({count})" for key, count in some.items()])
+    if missing == "model" and known:
+        return kept
     if missing == "model":
         done = "modelled by an indicator (missing=drop leaves the rows out, refuse is an error)"
     else:
