@@ -471,6 +471,25 @@ def _drop(
     drop = torch.rand(n, generator=generator, device="cpu") < probability
     dropped = {}
     for name, value in cond.items():
-        empty = _moved(torch.as_tensor(null[name], device="cpu").to(value.dtype), value)
+        empty = _moved(_null_of(name, null[name], value), value)
         dropped[name] = torch.where(expand(_moved(drop, value), value), empty, value)
     return dropped
+
+
+def _null_of(name: str, null: object, value: Tensor) -> Tensor:
+    """The null value of a condition in its dtype, on the CPU.
+
+    Raises:
+        ValueError: the dtype cannot hold it, such as NaN among whole numbers.
+    """
+    if value.is_floating_point() or value.is_complex() or not isinstance(null, int | float):
+        fits = True
+    elif value.dtype == torch.bool:
+        fits = isinstance(null, bool)
+    else:
+        limits = torch.iinfo(value.dtype)
+        fits = limits.min <= null <= limits.max and float(null).is_integer()
+    if not fits:
+        remedy = "convert the condition, e.g. with .float() or .long()"
+        raise fail(f"cond[{name!r}]", f"a dtype that holds its null value {null}", value, remedy)
+    return torch.as_tensor(null, device="cpu").to(value.dtype)

@@ -6,7 +6,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, final
+from typing import Protocol, TypeAlias, TypeGuard, final
 
 import torch
 from torch import Tensor, nn
@@ -212,16 +212,16 @@ def _check_names(cond: dict[str, Tensor], fn: Callable[..., object]) -> None:
             raise fail("cond", f"{name!r}, which the model needs", list(cond) or None, remedy)
 
 
-def _labels(label: Tensor, classes: int, null: object) -> Tensor:
+def _labels(argument: str, label: Tensor, classes: int, null: object) -> Tensor:
     """Return labels as int64, each a class or the value for "no label", or raise."""
     if classes == 0:
         remedy = "build the network with classes=..., or leave label out"
-        raise wrong_type("cond['label']", "none, as the network has classes=0", label, remedy)
+        raise wrong_type(argument, "none, as the network has classes=0", label, remedy)
     integers = not (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool)
     if label.ndim != 1 or not integers:
         kind = fail if integers else wrong_type
         remedy = "one class number per sample"
-        raise kind("cond['label']", "integers of shape (N,)", label, remedy)
+        raise kind(argument, "integers of shape (N,)", label, remedy)
     label = label.long()
     if label.device.type == "cpu":  # on an accelerator this check would force a synchronisation
         wrong = (label < 0) | (label >= classes)
@@ -231,8 +231,30 @@ def _labels(label: Tensor, classes: int, null: object) -> Tensor:
             got = f"{int(label[wrong][0])} among them"
             expected = f"classes from 0 to {classes - 1}, or {null} for no label"
             remedy = "number the classes from 0, or build the network with more classes"
-            raise fail("cond['label']", expected, got, remedy)
+            raise fail(argument, expected, got, remedy)
     return label
+
+
+class _Conditional(Protocol):
+    """A network that knows its conditions, such as those of `scoresde.nets`."""
+
+    @property
+    def nulls(self) -> Mapping[str, object]: ...
+
+    @property
+    def label_classes(self) -> Mapping[str, int]: ...
+
+    def admit(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+def _is_conditional(net: object) -> TypeGuard[_Conditional]:
+    return hasattr(net, "nulls") and hasattr(net, "admit")
+
+
+def _nulls(net: nn.Module) -> dict[str, object]:
+    """The values that mean "no condition" for a network."""
+    own = bare(net)
+    return dict(own.nulls) if _is_conditional(own) else {"label": -1}
 
 
 def summary_of(model: nn.Module) -> DataSummary | None:
@@ -284,7 +306,7 @@ class Preconditioned(_Calling):
         sigma_data: standard deviation of the data, for "edm". If None, it is 1 until a `Trainer`
             measures it.
         null: the values that mean "no condition", by name; the training dropout of conditions
-            uses them.
+            uses them. By default they are those of the network, if it is one of `scoresde.nets`.
 
     Raises:
         TypeError: net is not a module, or the SDE is not affine and predicts is not "score".
@@ -327,17 +349,23 @@ class Preconditioned(_Calling):
         )
         if null is not None:
             instance("null", null, Mapping, 'pass name -> value, e.g. {"label": -1}')
-        self.null: dict[str, object] = {"label": -1} if null is None else dict(null)
+        self.null: dict[str, object] = _nulls(net) if null is None else dict(null)
         self.net = net
         self.sde = sde
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         net = bare(self.net)
-        _check_names(cond, net.forward)
-        classes = getattr(net, "config", {}).get("classes")  # of the networks of scoresde.nets
-        if classes is None or "label" not in cond:
-            return cond
-        return cond | {"label": _labels(cond["label"], classes, self.null.get("label"))}
+        if _is_conditional(net):
+            cond, classes = net.admit(cond), net.label_classes
+        else:
+            _check_names(cond, net.forward)
+            count = getattr(net, "config", {}).get("classes")  # of a network registered in NETS
+            classes = {} if count is None else {"label": int(count)}
+        labels = {name: n for name, n in classes.items() if name in cond}
+        return cond | {
+            name: _labels(f"cond[{name!r}]", cond[name], n, self.null.get(name))
+            for name, n in labels.items()
+        }
 
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
         if self.predicts == "edm":
@@ -350,7 +378,7 @@ class Preconditioned(_Calling):
         value = self.time(node) if callable(self.time) else TIMES[self.time](node)
         time = Node.column_of(value, x, dtype)
         named = dict(cond or {})
-        if dtype is not None:
+        if dtype is not None and not _is_conditional(bare(self.net)):
             named |= {k: v.to(dtype) for k, v in named.items() if v.is_floating_point()}
         value = self._call(lambda state: self.net(state, time, **named), dtype, x)
         same_shape("net", value, x, "the network must return one value per entry of x")

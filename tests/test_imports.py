@@ -147,8 +147,10 @@ def public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.Asy
 
 def swallowed_keywords(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in public_functions(tree.body):
-        # What __new__ is given goes to __init__ too, which refuses a typo.
-        if node.args.kwarg and node.name != "__new__":
+        # What __new__ is given goes to __init__ too, which refuses a typo; a network takes
+        # conditions by name, which its Conditioner checks.
+        names = node.args.kwarg and (node.name, node.args.kwarg.arg)
+        if names and node.name != "__new__" and names != ("forward", "cond"):
             yield node.lineno, f"public {node.name} takes **{node.args.kwarg.arg}"
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
     from scoresde.losses import TimeSampler
     from scoresde.model import Preconditioned
+    from scoresde.nets import Spec
     from scoresde.sde import AffineSDE
 
 __all__ = [
@@ -23,10 +24,11 @@ __all__ = [
     "build_time",
     "count_classes",
     "present",
+    "specs_of",
     "with_options",
 ]
 
-INFERRED = ("dim", "channels", "size", "classes")
+INFERRED = ("dim", "channels", "dims", "size", "classes", "conditions")
 """The arguments of the networks that are inferred from the data."""
 
 
@@ -35,8 +37,11 @@ def with_options(
     make: Callable[..., Any],
     pairs: Sequence[str] | None,
     fixed: Mapping[str, Any] | None = None,
+    others: Mapping[str, Any] | None = None,
 ) -> Any:
     """Call `make` with KEY=VALUE pairs, whose keys must be arguments of it.
+
+    The arguments `fixed` cannot be given; the pairs win over the arguments `others`.
 
     Raises:
         TypeError, ValueError: an argument does not exist (the message names the nearest one) or is
@@ -52,7 +57,7 @@ def with_options(
                 f"--{option}", f"none, for {make.__name__} has no options", key, "leave it out"
             )
         choice(f"--{option} of {make.__name__}", key, taken)
-    return make(**fixed, **given)
+    return make(**{**(others or {}), **fixed, **given})
 
 
 def build_sde(name: str, options: Sequence[str] | None) -> AffineSDE:
@@ -91,35 +96,29 @@ def present(data: Data | LazyData, classes: int) -> list[int]:
 
 
 def build_net(
-    name: str, shape: Sequence[int], classes: int, options: Sequence[str] | None
+    name: str,
+    shape: Sequence[int],
+    classes: int,
+    options: Sequence[str] | None,
+    *,
+    conditions: Mapping[str, Spec] | None = None,
+    preset: str = "small",
 ) -> nn.Module:
-    """The network for samples of this shape; "auto" is an MLP for vectors, a U-Net for images."""
-    from scoresde._check import choice, fail
-    from scoresde.nets import NETS
+    """The network for samples of this shape and their conditions; see `nets.network_for`."""
+    from scoresde.nets.build import network_arguments
 
-    choice("net", name, ["auto", *NETS])
-    takes = {key: set(inspect.signature(made).parameters) for key, made in NETS.items()}
-    vector = len(shape) == 1
-    key = ("mlp" if vector else "unet") if name == "auto" else name
-    if len(shape) not in (1, 3) or ("dim" in takes[key]) != vector:
-        remedy = "choose the other kind of network, or reshape the data to (N, D) or (N, C, H, W)"
-        if len(shape) == 2:
-            remedy = (
-                f"there is no network for sequences yet: reshape the data to (N, "
-                f"{shape[0] * shape[1]}) for an MLP, or to (N, {shape[0]}, 1, {shape[1]}), given "
-                "with --data-option layout=NCHW, for a U-Net along one axis"
-            )
-        elif len(shape) > 3:
-            remedy = "there is no network for volumes yet: write one and use scoresde.Trainer"
-        kinds = [[k for k in NETS if ("dim" in takes[k]) == flat] for flat in (True, False)]
-        expected = f"{' or '.join(kinds[0])} for (D,), {' or '.join(kinds[1])} for (C, H, W)"
-        raise fail("net", expected, (name, shape), remedy)
-    if classes and "classes" not in takes[key]:
-        remedy = "--unconditional leaves the labels out"
-        raise fail("net", "a network that takes `classes`", name, remedy)
-    known = {"dim": shape[0], "channels": shape[0], "size": tuple(shape[1:]), "classes": classes}
-    fixed = {k: known[k] for k in INFERRED if k in takes[key]}
-    return with_options("net-option", NETS[key], options, fixed)  # type: ignore[no-any-return]
+    made, fixed, others = network_arguments(
+        shape, classes=classes, conditions=conditions, net=name, preset=preset
+    )
+    return with_options("net-option", made, options, fixed, others)  # type: ignore[no-any-return]
+
+
+def specs_of(data: Data | LazyData) -> dict[str, Spec]:
+    """The conditions of the data other than the label, as the networks take them."""
+    from scoresde.nets import infer_conditions
+
+    others = {name: value for name, value in data.cond.items() if name != "label"}
+    return infer_conditions(tuple(data.x.shape[1:]), others)
 
 
 def build_model(

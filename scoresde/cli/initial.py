@@ -81,10 +81,13 @@ def _agree(call: Call, run: Path, known: Mapping[str, Any]) -> None:
 
 
 def _fits(run: Path, config: Mapping[str, Any], shape: tuple[int, ...]) -> None:
-    own = {"dim": shape[0], "channels": shape[0], "size": list(shape[1:])}
+    dims = len(shape) - 1
+    own = {"dim": shape[0], "channels": shape[0], "dims": dims, "size": list(shape[1:])}
     differ = [k for k in own if k in config and _plain(config[k]) != own[k]]
-    if len(shape) != (1 if "dim" in config else 3) or differ:
-        its = ", ".join(f"{k}={config[k]}" for k in ("dim", "channels", "size") if k in config)
+    if dims != (0 if "dim" in config else config.get("dims", 2)) or differ:
+        its = ", ".join(
+            f"{k}={config[k]}" for k in ("dim", "channels", "dims", "size") if k in config
+        )
         raise ValueError(
             f"DATA: expected samples that the network of {run} takes ({its}), got the shape "
             f"{shape}; bring them to this shape, e.g. by --data-option size= or mode=, or leave "

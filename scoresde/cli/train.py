@@ -15,6 +15,7 @@ from scoresde.cli.build import (
     build_time,
     count_classes,
     present,
+    specs_of,
 )
 from scoresde.cli.common import check_folder, claim_folder, emit, is_first, say, watched
 from scoresde.cli.config import Call
@@ -66,8 +67,10 @@ class Network:
     sde_option: list[str] = field(default_factory=list)
     """An option of the SDE, for example beta_max=20. The flag may be repeated."""
     net: str = "auto"
-    """The network: a key of `scoresde.nets.NETS`. By default it is an MLP for vectors, a U-Net for
-    images."""
+    """The network: a key of `scoresde.nets.NETS`. By default it is an MLP for vectors, else a
+    U-Net."""
+    preset: str = "small"
+    """The size of the network: tiny, small or base. Options of the network win over it."""
     net_option: list[str] = field(default_factory=list)
     """An option of the network, for example width=64. The flag may be repeated."""
     predicts: str | None = None
@@ -198,7 +201,14 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         process = build_sde(chosen.sde, chosen.sde_option)
         torch.manual_seed(self.seed)  # for the initial weights
         shape = tuple(whole.x.shape[1:])
-        net = build_net(chosen.net, shape, count_classes(whole), chosen.net_option)
+        net = build_net(
+            chosen.net,
+            shape,
+            count_classes(whole),
+            chosen.net_option,
+            conditions=specs_of(whole),
+            preset=chosen.preset,
+        )
         model = build_model(
             net,
             process,

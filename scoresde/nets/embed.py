@@ -1,16 +1,25 @@
-"""Embeddings of time and class label, and the check of every network's inputs."""
+"""Embeddings of time, class label and input, and the check of every network's x and t."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, floating, positive_int, wrong_type
+from scoresde._check import fail, finite, floating, positive, positive_int, wrong_type
 
-__all__ = ["FourierFeatures", "LabelEmbedding", "TimeEmbedding", "check_call"]
+__all__ = [
+    "FourierFeatures",
+    "LabelEmbedding",
+    "TimeEmbedding",
+    "check_call",
+    "check_exponents",
+    "input_features",
+    "level_exponents",
+]
 
 
 @final
@@ -104,85 +113,120 @@ class LabelEmbedding(nn.Module):
 
 @final
 class TimeEmbedding(nn.Module):
-    """Embedding of time and label: a small MLP of the Fourier features of t, plus a label vector.
+    """Embedding of time: a small MLP of its Fourier features.
 
-        emb(t, label) = W_2 silu(W_1 fourier(t)) + table[label]
+        emb(t) = W_2 silu(W_1 fourier(t))
 
     Args:
         width: length of the embedding.
-        classes: number of classes, 0 for an unconditional network.
         max_frequency: that of the Fourier features.
 
-    Shapes: ``t: (B,)``, ``label: (B,)`` int64, -1 or None for no label -> ``(B, width)``, in the
-    dtype of the weights.
+    Shapes: ``t: (B,)`` -> ``(B, width)``, in the dtype of the weights.
 
     Raises:
-        ValueError: ``width`` is not a positive integer, or ``classes`` is negative.
+        ValueError: ``width`` is not a positive integer.
 
-    Source: Ho et al. 2020, appendix B; Dhariwal and Nichol 2021, section 3 (labels).
+    Source: Ho et al. 2020, appendix B.
 
     Example:
         >>> import torch
         >>> from scoresde.nets import TimeEmbedding
-        >>> embed = TimeEmbedding(32, classes=10)
-        >>> embed(torch.rand(4), torch.tensor([0, 9, -1, -1])).shape
+        >>> TimeEmbedding(32)(torch.rand(4)).shape
         torch.Size([4, 32])
     """
 
-    def __init__(self, width: int, classes: int = 0, max_frequency: float = 100.0) -> None:
+    def __init__(self, width: int, max_frequency: float = 100.0) -> None:
         super().__init__()
         positive_int("width", width)
         self.fourier = FourierFeatures(64, max_frequency)
         self.first = nn.Linear(64, width)
         self.second = nn.Linear(width, width)
-        self.label = LabelEmbedding(width, classes) if class_count(classes) else None
 
-    def forward(self, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, t: Tensor) -> Tensor:
         features = self.fourier(t).to(self.first.weight.dtype)
         emb: Tensor = self.second(nn.functional.silu(self.first(features)))
-        return emb if self.label is None else emb + self.label(label, t.shape[0])
+        return emb
 
 
-def class_count(classes: int) -> int:
-    """Check and return the number of classes: 0 for none, or a positive integer."""
-    remedy = "pass the number of classes, or 0 for none"
-    return 0 if classes == 0 else positive_int("classes", classes, remedy)
+def input_features(x: Tensor, exponents: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """x with sin(2^n pi x) and cos(2^n pi x) of each n as further channels, in precision `dtype`.
+
+    Args:
+        x: (B, C, *D).
+        exponents: the numbers n; without any, x is returned as it is.
+        dtype: the precision of the result; phases are computed in float32 or wider.
+
+    Source: Kingma et al. 2021, "Variational diffusion models", appendix C.
+
+    Example:
+        >>> import torch
+        >>> from scoresde.nets.embed import input_features
+        >>> input_features(torch.zeros(2, 3, 8, 8), (7, 8), torch.float32).shape
+        torch.Size([2, 15, 8, 8])
+    """
+    if not exponents:
+        return x
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    phases = [2.0**n * math.pi * wide for n in exponents]
+    waves = [wave.to(dtype) for phase in phases for wave in (phase.sin(), phase.cos())]
+    return torch.cat([x.to(dtype), *waves], dim=1)
 
 
-def check_call(
-    x: Tensor, t: Tensor, label: Tensor | None, event: tuple[int | str, ...], classes: int
-) -> None:
-    """Check shapes and dtypes of the arguments of ``net(x, t, label)``, without synchronisation.
+def level_exponents(bin_width: float) -> tuple[float, float]:
+    """The exponents of `input_features` whose periods are two levels and one level of the data.
+
+    Near t = 0 the phase of the second is the noise modulo the distance of two levels, which is
+    all that a network must remove. For 256 levels in [-1, 1] the exponents are 6.99 and 7.99.
+
+    Args:
+        bin_width: the distance between neighbouring levels in model units.
+
+    Raises:
+        ValueError: it is not above 0.
+
+    Example:
+        >>> level_exponents(2 / 256)
+        (7.0, 8.0)
+    """
+    last = math.log2(2.0 / positive("bin_width", bin_width, "pass quantisation.bin_width"))
+    return last - 1.0, last
+
+
+def check_exponents(exponents: Sequence[float]) -> list[float]:
+    """Check and return the exponents of `input_features` as a list, for `config`."""
+    remedy = "pass e.g. level_exponents(quantisation.bin_width), or () for none"
+    if isinstance(exponents, str | int | float):
+        raise wrong_type("input_fourier", "a sequence of numbers", exponents, remedy)
+    found = [finite("input_fourier", n, remedy) for n in exponents]
+    if any(not 0 <= n <= 20 for n in found):
+        raise fail("input_fourier", "numbers from 0 to 20", exponents, remedy)
+    return found
+
+
+def check_call(x: Tensor, t: Tensor, event: tuple[int | str, ...], about: str = "") -> None:
+    """Check shapes and dtypes of x and t in ``net(x, t)``, without synchronisation.
 
     Args:
         x: the state, which must be floating point of shape ``(B, *event)``.
         t: the times, which must be floating point of shape ``(B,)``.
-        label: the labels, which must be int64 of shape ``(B,)``, or None.
         event: shape of one sample; a string in it, such as "H", allows any size.
-        classes: the number of classes of the network, 0 if it takes no label.
+        about: what is said of the network beside the shape that it takes.
 
     Raises:
         ValueError: a shape is wrong.
-        TypeError: a dtype is wrong, or labels are given to a network without classes.
+        TypeError: a dtype is wrong.
 
     Example:
         >>> import torch
         >>> from scoresde.nets.embed import check_call
-        >>> check_call(torch.zeros(4, 1, 8, 8), torch.rand(4), None, (1, "H", "W"), 0)
+        >>> check_call(torch.zeros(4, 1, 8, 8), torch.rand(4), (1, "H", "W"))
     """
     pairs = zip(event, floating("x", x).shape[1:], strict=False)
     if x.ndim != len(event) + 1 or any(n != m for n, m in pairs if not isinstance(n, str)):
         want = f"shape (B, {', '.join(map(str, event))})"
-        raise fail("x", want, x, "reshape it, or build the network for this shape")
+        comma = f", {about}" if about else ""
+        remedy = "reshape it, or build the network for this shape"
+        raise fail("x", f"{want}, that of the network{comma}", x, remedy)
     if floating("t", t).shape != x.shape[:1]:
         remedy = "pass one time per sample, e.g. t.expand(len(x)) of a single one"
         raise fail("t", f"shape ({len(x)},)", t, remedy)
-    if label is None:
-        return
-    if classes == 0:
-        remedy = "build the network with classes=..., or leave label out"
-        raise wrong_type("label", "none, as classes=0", label, remedy)
-    if label.dtype != torch.int64:
-        raise wrong_type("label", "an int64 tensor", label, "convert it with .long()")
-    if label.shape != x.shape[:1]:
-        raise fail("label", f"shape ({len(x)},)", label, "give one per sample, -1 for no label")

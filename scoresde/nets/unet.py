@@ -1,203 +1,234 @@
-"""The convolutional U-Net of DDPM and ADM, the network for images."""
+"""The convolutional U-Net of DDPM and ADM, the network for signals, images and volumes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar, final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
+from torch.nn.functional import interpolate, silu
 
 from scoresde._check import fail, nonnegative, positive, positive_int
-from scoresde.nets.embed import TimeEmbedding, check_call, class_count
+from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, group_norm, zeroed
+from scoresde.nets.conditioner import ConditionalNet, Conditioner
+from scoresde.nets.conditions import Set, Spec, as_config, as_specs
+from scoresde.nets.embed import check_call, check_exponents, input_features
+from scoresde.nets.presets import sized
 
-__all__ = ["UNet"]
-
-Layer = TypeVar("Layer", bound=nn.Module)
+__all__ = ["UNet", "levels_of"]
 
 
 @final
-class UNet(nn.Module):
-    """U-Net for images: residual convolutions at several resolutions, joined by skips.
+class UNet(ConditionalNet):
+    """U-Net: residual convolutions at several resolutions, joined by skips.
 
-    Level l has ``width * multipliers[l]`` channels at 1 / 2^l of the image's size. Each residual
-    block is modulated by time and label (a scale and shift after its second group norm), some
+    Level l has ``width * multipliers[l]`` channels at 1 / 2^l of the size of x. Each residual
+    block is modulated by time and conditions (a scale and shift after its second group norm), some
     levels and the middle have self-attention, and the decoder reads every feature map of the
-    encoder by concatenation. H and W are arbitrary, also odd or unequal: an odd size is halved
-    with rounding up, and enlarged to the size of its skip on the way back. The last convolution
-    of every block and of the network starts at zero, so an untrained network returns exactly 0.
+    encoder by concatenation. The sides of x are arbitrary, also odd or unequal: an odd side is
+    halved with rounding up, and enlarged to the size of its skip on the way back. A side of 1
+    stays 1, but a map of a single place is not halved again: that is an error. The last
+    convolution of every block and of the network starts at zero, so an untrained network returns
+    exactly 0.
+
+    Conditions: labels and vectors modulate the blocks; an image is joined to x as channels; the
+    elements of a set are further keys and values of the self-attention, and their pooled sum
+    modulates the blocks.
 
     The fused attention kernels of PyTorch have no forward mode and no second derivative; if you
     need them, run the network under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 
+    The presets, with their parameters for one channel without conditions:
+
+    | dims | tiny | small | base |
+    | --- | --- | --- | --- |
+    | 1 | 567,361 | 2,947,073 | 9,982,561 |
+    | 2 | 284,129 | 1,120,705 | 6,649,409 |
+    | 3 | 426,737 | 1,696,609 | 9,962,593 |
+
     Args:
-        channels: channels of the image.
+        channels: channels of x.
+        dims: number of spatial axes: 1 for signals, 2 for images, 3 for volumes.
         width: channels at the first level.
         multipliers: one per level; their number is the number of resolutions.
         blocks: residual blocks per level of the encoder (one more in the decoder).
         attention: the levels with self-attention, where negative numbers count from the last;
             with ``()`` only the middle has it.
         heads: attention heads, a divisor of the channels wherever there is attention.
-        classes: number of classes, 0 for an unconditional network.
+        classes: number of classes of the condition "label", 0 for none.
+        conditions: further conditions: name -> `Label`, `Vector`, `Image` or `Set`.
         max_frequency: the fastest feature of time, in radians per unit of t; see
             ``FourierFeatures``.
         dropout: probability of dropping a feature within a residual block.
+        input_fourier: exponents n of further channels sin(2^n pi x) and cos(2^n pi x), which
+            resolve the last bits of data with levels, for likelihoods: those of
+            `level_exponents`. In a network of bfloat16 weights x itself lacks these bits; autocast
+            keeps them.
+        preset: "tiny", "small" or "base": the sizes that are not given.
 
-    Shapes: ``x: (B, channels, H, W)``, ``t: (B,)`` float, ``label: (B,)`` int64, -1 for no
-    label, or None for no label at all -> ``(B, channels, H, W)``.
+    Shapes: ``x: (B, channels, *D)`` of ``dims`` spatial axes, ``t: (B,)`` float, ``label: (B,)``
+    int64, and conditions as their specifications say; a condition that is left out is not given
+    for any sample -> ``(B, channels, *D)``.
 
     Raises:
-        ValueError: a size is not a positive integer, multipliers are empty, a level does not
-            exist, the heads do not divide the channels, dropout is outside [0, 1), or x, t or
-            label has the wrong shape.
-        TypeError: labels are given to a network without classes.
+        ValueError: a size is not a positive integer, dims is not 1, 2 or 3, multipliers are empty,
+            a level does not exist, the heads do not divide the channels, dropout is outside
+            [0, 1), the preset is unknown, x, t or a condition has the wrong shape, or x is too
+            small for the number of levels.
+        TypeError: a condition is given that the network does not take.
 
     Source: Ho et al. 2020, appendix B; Dhariwal and Nichol 2021, section 3 (scale and shift).
 
     Example:
         >>> import torch
-        >>> from scoresde.nets import UNet
-        >>> net = UNet(1, width=16, multipliers=(1, 2), blocks=1, classes=10)
-        >>> net(torch.randn(2, 1, 14, 14), torch.rand(2), label=torch.tensor([7, -1])).shape
+        >>> from scoresde.nets import UNet, Vector
+        >>> net = UNet(1, preset="tiny", classes=10, conditions={"y": Vector(3)})
+        >>> x, t = torch.randn(2, 1, 14, 14), torch.rand(2)
+        >>> net(x, t, label=torch.tensor([7, -1]), y=torch.randn(2, 3)).shape
         torch.Size([2, 1, 14, 14])
     """
 
     ends: ClassVar[tuple[str, ...]] = ("enter", "exit")  # first and last layers
 
+    PRESETS: ClassVar[dict[int, dict[str, dict[str, Any]]]] = {  # Any: values of JSON
+        1: {
+            "tiny": dict(width=32, multipliers=(1, 2, 2), blocks=1, attention=(-1,), heads=4),
+            "small": dict(width=64, multipliers=(1, 2, 2, 2), blocks=1, attention=(-1,), heads=4),
+            "base": dict(width=96, multipliers=(1, 2, 2, 2), blocks=2, attention=(-1,), heads=4),
+        },
+        2: {
+            "tiny": dict(width=16, multipliers=(1, 2, 2), blocks=1, attention=(-1,), heads=4),
+            "small": dict(width=32, multipliers=(1, 2, 2), blocks=1, attention=(-1,), heads=4),
+            "base": dict(width=64, multipliers=(1, 2, 2), blocks=2, attention=(-1,), heads=4),
+        },
+        3: {
+            "tiny": dict(width=8, multipliers=(1, 2, 4), blocks=1, attention=(-1,), heads=4),
+            "small": dict(width=16, multipliers=(1, 2, 4), blocks=1, attention=(-1,), heads=4),
+            "base": dict(width=32, multipliers=(1, 2, 4), blocks=2, attention=(-1,), heads=4),
+        },
+    }
+    """The sizes of each preset, by the number of spatial axes."""
+
     def __init__(
         self,
         channels: int,
         *,
-        width: int = 32,
-        multipliers: Sequence[int] = (1, 2, 2),
-        blocks: int = 1,
-        attention: Sequence[int] = (-1,),
-        heads: int = 4,
+        dims: int = 2,
+        width: int | None = None,
+        multipliers: Sequence[int] | None = None,
+        blocks: int | None = None,
+        attention: Sequence[int] | None = None,
+        heads: int | None = None,
         classes: int = 0,
+        conditions: Mapping[str, Spec | Mapping[str, Any]] | None = None,  # Any: values of JSON
         max_frequency: float = 100.0,
         dropout: float = 0.0,
+        input_fourier: Sequence[float] = (),
+        preset: str = "small",
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = dict(  # values of JSON, for checkpoints
+        if dims not in CONVOLUTIONS:
+            remedy = "1 for signals, 2 for images, 3 for volumes"
+            raise fail("dims", "1, 2 or 3", dims, remedy)
+        given = dict(
+            width=width, multipliers=multipliers, blocks=blocks, attention=attention, heads=heads
+        )
+        size = sized(preset, self.PRESETS[dims], given)
+        specs = as_specs(conditions, classes)
+        self.config = dict(
             channels=positive_int("channels", channels),
-            width=positive_int("width", width),
-            multipliers=[positive_int("multipliers", m) for m in multipliers],
-            blocks=positive_int("blocks", blocks),
-            attention=list(attention),
-            heads=positive_int("heads", heads),
-            classes=class_count(classes),
+            dims=dims,
+            width=positive_int("width", size["width"]),
+            multipliers=[positive_int("multipliers", m) for m in size["multipliers"]],
+            blocks=positive_int("blocks", size["blocks"]),
+            attention=list(size["attention"]),
+            heads=positive_int("heads", size["heads"]),
+            **as_config(specs),
             max_frequency=positive("max_frequency", max_frequency),
             dropout=nonnegative("dropout", dropout),
+            input_fourier=check_exponents(input_fourier),
         )
         if dropout >= 1.0:
             raise fail("dropout", "a probability in [0, 1)", dropout, "pass 0.0 for none")
         if not self.config["multipliers"]:
             raise fail("multipliers", "one per level", multipliers, "pass (1,) for a single level")
-        widths = [width * m for m in self.config["multipliers"]]
-        attends = heads_by_level(attention, widths, heads)
-        emb = 4 * width
-        self.embed = TimeEmbedding(emb, classes, self.config["max_frequency"])
-        self.enter = nn.Conv2d(channels, width, 3, padding=1)
+        first, per_level, n_heads = (self.config[k] for k in ("width", "blocks", "heads"))
+        widths = [first * m for m in self.config["multipliers"]]
+        attends = heads_by_level(size["attention"], widths, n_heads)
+        emb, conv = 4 * first, CONVOLUTIONS[dims]
+        self.condition = Conditioner(specs, emb, dims, self.config["max_frequency"])
+        tokens = emb if self.condition.named(Set) else 0
 
-        skips = [width]
+        def block(ins: int, outs: int, heads: int) -> ResidualBlock:
+            return ResidualBlock(dims, ins, outs, emb, heads, dropout, tokens)
+
+        ins = channels * (1 + 2 * len(self.config["input_fourier"]))
+        self.enter = conv(ins + self.condition.image_channels, first, 3, padding=1)
+
+        skips = [first]
         self.down = nn.ModuleList()
         for level, out in enumerate(widths):
             if level > 0:
-                self.down.append(Halve(skips[-1]))
+                self.down.append(conv(skips[-1], skips[-1], 3, stride=2, padding=1))
                 skips.append(skips[-1])
-            for _ in range(blocks):
-                self.down.append(Block(skips[-1], out, emb, attends[level], dropout))
+            for _ in range(per_level):
+                self.down.append(block(skips[-1], out, attends[level]))
                 skips.append(out)
 
         now = widths[-1]
-        self.middle = nn.ModuleList([Block(now, now, emb, n, dropout) for n in (heads, 0)])
+        self.middle = nn.ModuleList([block(now, now, n) for n in (n_heads, 0)])
 
         self.up = nn.ModuleList()
         for level, out in reversed(list(enumerate(widths))):
-            for _ in range(blocks + 1):
-                self.up.append(Block(now + skips.pop(), out, emb, attends[level], dropout))
+            for _ in range(per_level + 1):
+                self.up.append(block(now + skips.pop(), out, attends[level]))
                 now = out
 
         self.norm = group_norm(now)
-        self.exit = zeroed(nn.Conv2d(now, channels, 3, padding=1))
+        self.exit = zeroed(conv(now, channels, 3, padding=1))
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        check_call(x, t, label, (self.config["channels"], "H", "W"), self.config["classes"])
-        emb = silu(self.embed(t, label))
-        h = self.enter(x)
+    def forward(
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, **cond: Tensor | None
+    ) -> Tensor:
+        config = self.config
+        self._check(x, t)
+        given = self.condition(x, t, {"label": label, **cond})
+        ins = input_features(x, config["input_fourier"], given.emb.dtype)
+        if given.images is not None:
+            ins = torch.cat([ins, given.images], dim=1)
+        emb, tokens, present = given.emb, given.tokens, given.present
+        h = self.enter(ins)
         skips = [h]
         for layer in self.down:
-            h = layer(h, emb)
+            halves = not isinstance(layer, ResidualBlock)
+            h = layer(h) if halves else layer(h, emb, tokens, present)
             skips.append(h)
         for layer in self.middle:
-            h = layer(h, emb)
+            h = layer(h, emb, tokens, present)
         for layer in self.up:
             skip = skips.pop()
             if h.shape[2:] != skip.shape[2:]:
                 h = interpolate(h, size=skip.shape[2:])
-            h = layer(torch.cat([h, skip], dim=1), emb)
+            h = layer(torch.cat([h, skip], dim=1), emb, tokens, present)
         out: Tensor = self.exit(silu(self.norm(h)))
         return out
 
-
-@final
-class Block(nn.Module):
-    """Residual block, then self-attention if it has heads: ``(B, ins, H, W) -> (B, outs, H, W)``.
-
-    h = conv(silu(norm(x))); out = skip(x) + conv(silu((1 + scale(emb)) norm(h) + shift(emb)))
-    """
-
-    def __init__(self, ins: int, outs: int, emb: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1 = group_norm(ins)
-        self.conv1 = nn.Conv2d(ins, outs, 3, padding=1)
-        self.film = nn.Linear(emb, 2 * outs)
-        self.norm2 = group_norm(outs)
-        self.dropout = nn.Dropout(dropout)
-        self.conv2 = zeroed(nn.Conv2d(outs, outs, 3, padding=1))
-        self.skip = nn.Identity() if ins == outs else nn.Conv2d(ins, outs, 1)
-        self.attention = Attention(outs, heads) if heads else nn.Identity()
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        scale, shift = self.film(emb).unflatten(1, (2, -1, 1, 1)).unbind(dim=1)
-        h = self.conv1(silu(self.norm1(x)))
-        h = self.norm2(h) * (1 + scale) + shift
-        h = self.conv2(self.dropout(silu(h)))
-        out: Tensor = self.attention(self.skip(x) + h)
-        return out
+    def _check(self, x: Tensor, t: Tensor) -> None:
+        """Check x and t, and that no level halves a map of a single place."""
+        dims = self.config["dims"]
+        axes = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}[dims]
+        check_call(x, t, (self.config["channels"], *axes), f"which has dims={dims}")
+        levels, most = len(self.config["multipliers"]), levels_of(x.shape[2:])
+        if levels > most:
+            remedy = f"take {most} multipliers, or a larger x"
+            expected = f"a side above {2 ** (levels - 2)}, which {levels} levels need"
+            raise fail("x", expected, x, remedy)
 
 
-@final
-class Halve(nn.Module):
-    """Halves height and width, rounding up; it ignores emb, which a Block takes."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        out: Tensor = self.conv(x)
-        return out
-
-
-@final
-class Attention(nn.Module):
-    """Self-attention over the pixels of ``x: (B, C, H, W)``, added to x."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = group_norm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.out = zeroed(nn.Linear(channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(self.norm(x).flatten(2).transpose(1, 2))
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).transpose(1, 3).unbind(dim=2)
-        h = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        out: Tensor = x + self.out(h).transpose(1, 2).reshape(x.shape)
-        return out
+def levels_of(sides: Sequence[int]) -> int:
+    """The largest number of levels for these sides, at the last of which a side of 1 remains."""
+    return 1 + (max(sides) - 1).bit_length()
 
 
 def heads_by_level(attention: Sequence[int], widths: list[int], heads: int) -> list[int]:
@@ -212,16 +243,3 @@ def heads_by_level(attention: Sequence[int], widths: list[int], heads: int) -> l
             want = f"a divisor of the {widths[level]} channels of level {level}"
             raise fail("heads", want, heads, f"pass heads=1, or a multiple of {heads} as width")
     return [heads if level in levels else 0 for level in range(n)]
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm with up to 32 groups of 4 channels or more."""
-    fitting = (n for n in range(1, 33) if channels % n == 0 and channels >= 4 * n)
-    return nn.GroupNorm(max(fitting, default=1), channels)
-
-
-def zeroed(layer: Layer) -> Layer:
-    """Return the layer with its weights set to zero."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer

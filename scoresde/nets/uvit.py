@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import torch
@@ -10,13 +11,16 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pixel_shuffle, scaled_dot_product_attention
 
 from scoresde._check import fail, positive, positive_int
-from scoresde.nets.embed import LabelEmbedding, TimeEmbedding, check_call, class_count
+from scoresde.nets.conditioner import ConditionalNet, Conditioner
+from scoresde.nets.conditions import Spec, as_config, as_specs
+from scoresde.nets.embed import check_call, check_exponents, input_features
+from scoresde.nets.presets import sized
 
 __all__ = ["UViT"]
 
 
 @final
-class UViT(nn.Module):
+class UViT(ConditionalNet):
     """U-ViT: a transformer whose tokens are patches, time and label, with long skips.
 
     The output of each of the first ``n = (depth - 1) // 2`` blocks is an input of a late block
@@ -26,6 +30,12 @@ class UViT(nn.Module):
 
     The one or two blocks between have no skip. The final 3 x 3 convolution starts at zero, so an
     untrained network returns exactly 0.
+
+    The presets, with their parameters for one channel of 28 x 28 without conditions:
+
+    | tiny | small | base |
+    | --- | --- | --- |
+    | 179,278 | 1,304,590 | 7,761,934 |
 
     The fused attention kernels of PyTorch have no forward mode and no second derivative; if you
     need them, run the network under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
@@ -38,17 +48,23 @@ class UViT(nn.Module):
         depth: number of transformer blocks; with 3 or more there are long skips.
         heads: attention heads, a divisor of ``width``.
         mlp_ratio: hidden units of a block's MLP divided by ``width``.
-        classes: number of classes, 0 for an unconditional network.
+        classes: number of classes of the condition "label", 0 for none.
+        conditions: further conditions: name -> `Label`, `Vector`, `Image` or `Set`.
         max_frequency: the fastest feature of time, in radians per unit of t; see
             ``FourierFeatures``.
+        input_fourier: exponents n of further channels sin(2^n pi x) and cos(2^n pi x); see
+            `UNet`.
+        preset: "tiny", "small" or "base": the sizes that are not given.
 
-    Shapes: ``x: (B, channels, H, W)``, ``t: (B,)`` float, ``label: (B,)`` int64, -1 for no
-    label, or None for no label at all -> ``(B, channels, H, W)``.
+    Shapes: ``x: (B, channels, H, W)``, ``t: (B,)`` float, ``label: (B,)`` int64, and conditions
+    as their specifications say; a condition that is left out is not given for any sample ->
+    ``(B, channels, H, W)``.
 
     Raises:
         ValueError: a size is not a positive integer, the patch does not divide the size, the
-            heads do not divide the width, or x, t or label has the wrong shape.
-        TypeError: labels are given to a network without classes.
+            heads do not divide the width, the preset is unknown, or x, t or a condition has the
+            wrong shape.
+        TypeError: a condition is given that the network does not take.
 
     Source: Bao et al. 2023, "All are worth words: a ViT backbone for diffusion models".
 
@@ -62,22 +78,35 @@ class UViT(nn.Module):
 
     ends: ClassVar[tuple[str, ...]] = ("enter", "patches", "exit")  # first and last layers
 
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {  # Any: values of JSON
+        "tiny": dict(width=64, depth=3, heads=4),
+        "small": dict(width=128, depth=6, heads=4),
+        "base": dict(width=256, depth=9, heads=4),
+    }
+    """The sizes of each preset."""
+
     def __init__(
         self,
         channels: int,
         *,
         size: int | tuple[int, int],
         patch: int = 2,
-        width: int = 128,
-        depth: int = 6,
-        heads: int = 4,
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
         mlp_ratio: float = 4.0,
         classes: int = 0,
+        conditions: Mapping[str, Spec | Mapping[str, Any]] | None = None,  # Any: values of JSON
         max_frequency: float = 100.0,
+        input_fourier: Sequence[float] = (),
+        preset: str = "small",
     ) -> None:
         super().__init__()
+        given = sized(preset, self.PRESETS, dict(width=width, depth=depth, heads=heads))
+        width, depth, heads = given["width"], given["depth"], given["heads"]
+        specs = as_specs(conditions, classes)
         height, breadth = image_size(size, positive_int("patch", patch))
-        self.config: dict[str, Any] = dict(  # values of JSON, for checkpoints
+        self.config = dict(
             channels=positive_int("channels", channels),
             size=[height, breadth],
             patch=patch,
@@ -85,16 +114,18 @@ class UViT(nn.Module):
             depth=positive_int("depth", depth),
             heads=positive_int("heads", heads),
             mlp_ratio=positive("mlp_ratio", mlp_ratio),
-            classes=class_count(classes),
+            **as_config(specs),
             max_frequency=positive("max_frequency", max_frequency),
+            input_fourier=check_exponents(input_fourier),
         )
         if width % heads:
             raise fail("heads", f"a divisor of width={width}", heads, "pass heads=1, or change it")
-        rows, columns, extras = height // patch, breadth // patch, 2 if classes else 1
-        self.time = TimeEmbedding(width, max_frequency=self.config["max_frequency"])
-        self.label = LabelEmbedding(width, classes) if classes else None
-        self.enter = nn.Conv2d(channels, width, patch, stride=patch)
-        self.position = nn.Parameter(torch.zeros(1, extras + rows * columns, width))
+        rows, columns = height // patch, breadth // patch
+        self.condition = Conditioner(specs, width, 2, self.config["max_frequency"])
+        ins = channels * (1 + 2 * len(self.config["input_fourier"]))
+        ins += self.condition.image_channels
+        self.enter = nn.Conv2d(ins, width, patch, stride=patch)
+        self.position = nn.Parameter(torch.zeros(1, 1 + rows * columns, width))
 
         hidden, skips = math.ceil(mlp_ratio * width), (depth - 1) // 2
         self.blocks = nn.ModuleList([Block(width, heads, hidden) for _ in range(depth)])
@@ -104,23 +135,31 @@ class UViT(nn.Module):
         self.exit = nn.Conv2d(channels, channels, 3, padding=1)
         start(self)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, **cond: Tensor | None
+    ) -> Tensor:
         config = self.config
-        check_call(x, t, label, (config["channels"], *config["size"]), config["classes"])
-        image = self.enter(x)
-        tokens = [self.time(t)[:, None], image.flatten(2).transpose(1, 2)]
-        if self.label is not None:
-            tokens.insert(1, self.label(label, x.shape[0])[:, None])
+        check_call(x, t, (config["channels"], *config["size"]))
+        given = self.condition(x, t, {"label": label, **cond})
+        ins = input_features(x, config["input_fourier"], given.emb.dtype)
+        if given.images is not None:
+            ins = torch.cat([ins, given.images], dim=1)
+        image = self.enter(ins)
+        tokens = [given.emb[:, None], image.flatten(2).transpose(1, 2)]
         h = torch.cat(tokens, dim=1) + self.position
+        mask, places = None, h.shape[1]
+        if given.tokens is not None and given.present is not None:
+            h = torch.cat([h, given.tokens], dim=1)
+            mask = nn.functional.pad(given.present, (places, 0), value=True)[:, None, None]
         skips: list[Tensor] = []
         senders, receivers = len(self.skips), len(self.blocks) - len(self.skips)
         for k, block in enumerate(self.blocks):
             if k >= receivers:
                 h = self.skips[k - receivers](torch.cat([h, skips.pop()], dim=-1))
-            h = block(h)
+            h = block(h, mask)
             if k < senders:
                 skips.append(h)
-        pixels = self.patches(self.norm(h[:, len(tokens) - 1 :]))
+        pixels = self.patches(self.norm(h[:, 1:places]))
         image = pixels.transpose(1, 2).unflatten(2, image.shape[2:])
         out: Tensor = self.exit(pixel_shuffle(image, config["patch"]))
         return out
@@ -140,10 +179,10 @@ class Block(nn.Module):
         self.first = nn.Linear(width, hidden)
         self.second = nn.Linear(hidden, width)
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
         qkv = self.qkv(self.norm1(h)).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.transpose(1, 3).unbind(dim=2)
-        mixed = scaled_dot_product_attention(q, k, v)
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         h = h + self.out(mixed.transpose(1, 2).flatten(2))
         out: Tensor = h + self.second(gelu(self.first(self.norm2(h))))
         return out

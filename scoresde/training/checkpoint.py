@@ -299,6 +299,7 @@ def describe(
     known = networks().get(type(net).__name__) is type(net)
     family = families().get(type(sde).__name__) is type(sde)
     null = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in model.null.items()}
+    own = getattr(net, "nulls", None)  # with NaN, which equals nothing
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -317,7 +318,7 @@ def describe(
             "predicts": model.predicts,
             "time": model.time.to_dict() if isinstance(model.time, ChainTime) else model.time,
             "sigma_data": model.sigma_data,
-            "null": _json("model.null", null),
+            "null": None if repr(null) == repr(own) else _json("model.null", null),
         },
         "quantisation": None if quantisation is None else quantisation.to_dict(),
         "data": None if summary is None else replace(summary, quantisation=None).to_dict(),

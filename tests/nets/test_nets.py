@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -58,12 +59,25 @@ def test_mlp_keeps_the_shape(dim: int) -> None:
 
 
 @pytest.mark.parametrize("multipliers", [(1,), (1, 2), (1, 2, 2, 3)])
-@pytest.mark.parametrize("size", [(8, 8), (14, 14), (28, 28), (30, 30), (9, 7), (6, 20), (1, 1)])
-def test_unet_keeps_any_size(multipliers: tuple[int, ...], size: tuple[int, int]) -> None:
-    net = awake(UNet(1, width=4, multipliers=multipliers, blocks=1))
+@pytest.mark.parametrize(
+    "size", [(8, 8), (28, 28), (9, 7), (6, 20), (1, 5), (64,), (13,), (8, 8, 8), (5, 1, 6)]
+)
+def test_unet_keeps_any_size(multipliers: tuple[int, ...], size: tuple[int, ...]) -> None:
+    net = awake(UNet(1, dims=len(size), width=4, multipliers=multipliers, blocks=1))
     out = net(torch.randn(2, 1, *size), torch.rand(2))
     assert out.shape == (2, 1, *size)
     assert out.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("size", "levels"), [((1, 1), 1), ((2, 1), 2), ((3,), 3), ((4, 2, 2), 3), ((5, 3), 4)]
+)
+def test_a_map_of_a_single_place_is_not_halved(size: tuple[int, ...], levels: int) -> None:
+    x, t, axes = torch.randn(2, 1, *size), torch.rand(2), len(size)
+    assert UNet(1, dims=axes, width=4, multipliers=(1,) * levels)(x, t).shape == x.shape
+    net = UNet(1, dims=axes, width=4, multipliers=(1,) * (levels + 1))
+    with pytest.raises(ValueError, match=f"x: expected a side above .* take {levels} mult"):
+        net(x, t)
 
 
 @pytest.mark.parametrize(("size", "patch"), [(8, 2), ((4, 8), 4), ((5, 3), 1), (9, 3)])
@@ -112,21 +126,27 @@ def test_config_rebuilds_the_network(build: Build) -> None:
     assert torch.equal(net(x, t), twin(x, t))
 
 
+SPECS = {"y": {"kind": "vector", "size": 2}, "s": {"kind": "set", "features": 2, "ordered": True}}
+
+
 def test_config_holds_every_argument_given() -> None:
     given: list[tuple[type[nn.Module], dict[str, Any]]] = [
-        (MLP, dict(dim=3, width=10, depth=2, classes=5, max_frequency=50.0)),
+        (MLP, dict(dim=3, width=10, depth=2, classes=5, conditions=SPECS, max_frequency=50.0)),
         (
             UNet,
             dict(
                 channels=3,
+                dims=1,
                 width=12,
                 multipliers=[1, 3],
                 blocks=3,
                 attention=[0],
                 heads=3,
                 classes=2,
+                conditions=SPECS,
                 dropout=0.25,
                 max_frequency=50.0,
+                input_fourier=[6, 7],
             ),
         ),
         (
@@ -141,11 +161,15 @@ def test_config_holds_every_argument_given() -> None:
                 mlp_ratio=1.5,
                 max_frequency=50.0,
                 classes=2,
+                conditions=SPECS,
+                input_fourier=[6, 7],
             ),
         ),
     ]
     for kind, config in given:
         assert kind(**config).config == config
+        arguments = set(inspect.signature(kind).parameters) - {"preset"}
+        assert arguments == set(config)
 
 
 @each_net
@@ -312,10 +336,15 @@ def test_the_unet_reads_every_map_of_the_way_down() -> None:
         assert torch.equal(into[:, -skip.shape[1] :], skip)
 
 
+class Unchanged(nn.Module):
+    def forward(self, h: Tensor, *more: object) -> Tensor:
+        return h
+
+
 def test_the_uvit_places_its_patches() -> None:
     """With identity blocks, a pixel moves its own patch and the 3 x 3 conv's rim alone."""
     net = awake(UViT(1, size=(8, 12), patch=4, width=16, depth=1))
-    nn.Module.__setattr__(net, "blocks", nn.ModuleList([nn.Identity()]))
+    nn.Module.__setattr__(net, "blocks", nn.ModuleList([Unchanged()]))
     x, t = torch.randn(1, 1, 8, 12), torch.rand(1)
     y = x.clone()
     y[..., 5, 6] += 1
