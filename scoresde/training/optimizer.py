@@ -193,7 +193,7 @@ def hidden(model: nn.Module) -> list[str]:
     Example:
         >>> from scoresde.nets import MLP
         >>> hidden(MLP(2, width=8, depth=1))[:3]
-        ['embed.first.weight', 'embed.second.weight', 'blocks.0.first.weight']
+        ['condition.time.first.weight', 'condition.time.second.weight', 'blocks.0.first.weight']
     """
     ends: set[int] = set()
     declared = False

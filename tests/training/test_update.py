@@ -89,8 +89,8 @@ def test_muon_trains_hidden_matrices_and_adamw_the_rest() -> None:
     )
     assert hidden(net) == ["2.weight"]
     assert hidden(MLP(2, width=8, depth=1, classes=3)) == [
-        "embed.first.weight",
-        "embed.second.weight",
+        "condition.time.first.weight",
+        "condition.time.second.weight",
         "blocks.0.first.weight",
         "blocks.0.time.weight",
         "blocks.0.second.weight",
