@@ -26,10 +26,10 @@ from torch import Tensor
 
 from scoresde import VPSDE, Adams, FunctionScore, Grid, ReverseSampler
 from scoresde.prediction import Prediction
-from scoresde.sampler.choice import AUTO, choose
 from scoresde.schedule import Schedule
 from scoresde.schedule.grid import GRIDS, make_grid, tapered
 from scoresde.solvers import SOLVERS
+from scoresde.solvers.choice import AUTO, choose
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks.problems import Drawn, drawn

@@ -18,10 +18,10 @@ from scoresde.calibration import Calibration
 from scoresde.model import FunctionScore, ScoreModel
 from scoresde.noise import BrownianPath, Independent, Noise
 from scoresde.process import Eta
-from scoresde.sampler.choice import FIRST_ORDER_STEPS, STEPS, choose_for
 from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE, same_sde
 from scoresde.solvers.base import Plan, Solver
+from scoresde.solvers.choice import FIRST_ORDER_STEPS, STEPS, choose_for
 from scoresde.solvers.registry import AUTOMATIC, SOLVERS
 
 __all__ = ["NOISES", "as_model", "as_noise", "as_solver", "check_shape", "resolve"]
@@ -42,7 +42,7 @@ def resolve(
     """Resolve the arguments of a sampler to a plan, and check them against each other.
 
     An automatic solver is the one that did best in measurements with this number of steps, or with
-    those of the longest segment of an explicit grid; see `scoresde.sampler.choice`. The arguments
+    those of the longest segment of an explicit grid; see `scoresde.solvers.choice`. The arguments
     are those of `ReverseSampler`.
 
     Args:

@@ -12,13 +12,13 @@ from scoresde._check import fail, floating, instance
 from scoresde._tensor import ordinary
 from scoresde.noise import Noise
 from scoresde.process import ForwardSDE
-from scoresde.sampler.choice import FIRST_ORDER_STEPS
 from scoresde.sampler.plan import as_noise
 from scoresde.sampler.replay import SDE_FAULT, replay
 from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import EulerMaruyama
 from scoresde.solvers.base import Plan, Solution, integrate
+from scoresde.solvers.choice import FIRST_ORDER_STEPS
 from scoresde.solvers.run import OnStep, check_hook
 
 __all__ = ["simulate"]

@@ -12,7 +12,7 @@ from scoresde.solvers.base import (
 )
 from scoresde.solvers.dpm_v3 import DPMSolverV3, Statistics
 from scoresde.solvers.euler import EulerMaruyama, ReverseDiffusion
-from scoresde.solvers.exponential import Adams
+from scoresde.solvers.exponential import Adams, LearnedAdams
 from scoresde.solvers.external import SciPySolver, TorchSDESolver
 from scoresde.solvers.heun import Heun
 from scoresde.solvers.langevin import Corrector, Langevin, PredictorCorrector
@@ -31,6 +31,7 @@ __all__ = [
     "EulerMaruyama",
     "Heun",
     "Langevin",
+    "LearnedAdams",
     "OneCallSRA",
     "Orders",
     "Plan",

@@ -87,4 +87,4 @@ If eta depends on the schedule, the entry is a function SDE -> eta.
 """
 
 AUTOMATIC = ("auto", "auto_sde")
-"""Names for the solver that did best in measurements; see `scoresde.sampler.choice`."""
+"""Names for the solver that did best in measurements; see `scoresde.solvers.choice`."""

@@ -36,10 +36,10 @@ from scoresde import (
 from scoresde.nets import MLP
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
-from scoresde.sampler.choice import AUTO
 from scoresde.sampler.plan import as_solver
 from scoresde.schedule.grid import GRIDS
 from scoresde.solvers import SOLVERS
+from scoresde.solvers.choice import AUTO
 
 VP = VPSDE()
 TWO = GaussianMixture(

@@ -173,6 +173,7 @@ def classes() -> list[type[Solver]]:
 
 REASONS = {
     "SciPySolver": "the method is scipy's, to its own tolerance",
+    "LearnedAdams": "its factors belong to one grid; test_learned.py compares its rows by hand",
     "Langevin": "a corrector leaves the time where it is",
     "PredictorCorrector": "its law is that of the predictor; test_schemes.py measures the bias",
 }
