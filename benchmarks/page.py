@@ -1,20 +1,39 @@
-"""Writes docs/results.md from what the benchmarks of training left in benchmarks/results.
+"""Writes docs/results.md and docs/training.md from what benchmarks left in benchmarks/results.
 
     python benchmarks/page.py
 
-Every figure of the page is read from a JSON file there; a test fails when the two differ.
+Every figure of the pages is read from a JSON file there, and the defaults from the package; a test
+fails when a page differs.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import statistics
+import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from scoresde.training.recipe import FEW, FEW_SAMPLES, RECIPES, Recipe
+
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.recipe import MEASURES, SOLVER, SOLVER_STEPS
+
+DEFAULT = "the defaults"
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGE = ROOT / "docs/results.md"
-NETS = {"unet": "U-Net", "uvit": "U-ViT"}
+TRAINING = ROOT / "docs/training.md"
+RUNS = {
+    "unet-quality": "U-Net, quality",
+    "unet-likelihood": "U-Net, likelihood",
+    "uvit-quality": "U-ViT, quality",
+    "uvit-likelihood": "U-ViT, likelihood",
+}
+EARLIER = {"unet": "U-Net", "uvit": "U-ViT"}
+"""The runs before there were two objectives; they are shown until a later one exists."""
 
 HEAD = """# Results of training
 
@@ -35,7 +54,9 @@ small network trained on the training images, which classifies {accuracy:.1%} of
 correctly. The same distance for two halves of the test set is in brackets. They are not an FID.
 The last rows are the classification accuracy score: the share of the test set that a classifier
 trained only on the samples classifies correctly.
+"""
 
+EARLIER_VERDICT = """
 The U-Net is near the floor in precision and below it in coverage. The U-ViT, with 4 x 4 patches
 and fewer steps, has not learned to match neighbouring patches: a transformer of this size needs
 smaller patches and longer training than an hour on two cores.
@@ -56,21 +77,36 @@ def table(rows: list[tuple[str, ...]], columns: tuple[str, ...]) -> str:
     return head + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def fashion(found: dict[str, dict[str, Any]]) -> str:
-    training = {net: f["training"] for net, f in found.items()}
-    judged = {net: f["judged"] for net, f in found.items()}
-    nets = list(found)
-    count = judged[nets[0]]["sampling"]["count"]
+def fashion(found: dict[str, dict[str, Any]], titles: dict[str, str] = RUNS) -> str:
+    """The section of the runs, a column each."""
+    training = {run: f["training"] for run, f in found.items()}
+    judged = {run: f["judged"] for run, f in found.items()}
+    runs = list(found)
+    count = judged[runs[0]]["sampling"]["count"]
 
     def row(title: str, value: Any) -> tuple[str, ...]:
-        return (title, *(value(net) for net in nets))
+        return (title, *(value(run) for run in runs))
 
-    def bits(net: str, key: str) -> str:
-        return pm(judged[net]["bits"][key])
+    def bits(run: str, key: str) -> str:
+        return pm(judged[run]["bits"][key])
 
+    batches = {training[run].get("batch_size", 64) for run in runs}
     rows = [
         row("parameters", lambda n: f"{training[n]['parameters'] / 1e6:.2f} M"),
-        row("steps of 64", lambda n: f"{training[n]['steps']}"),
+        row(f"steps of {batches.pop()}", lambda n: f"{training[n]['steps']}")
+        if len(batches) == 1
+        else row("steps", lambda n: f"{training[n]['steps']} of {training[n]['batch_size']}"),
+    ]
+    if all("optimizer" in training[run] for run in runs):
+        rows.append(
+            row(
+                "optimiser, rate, precision",
+                lambda n: ", ".join(
+                    str(training[n][key]) for key in ("optimizer", "lr", "precision")
+                ),
+            )
+        )
+    rows += [
         row("minutes, training", lambda n: f"{training[n]['seconds'] / 60:.0f}"),
         row("core minutes, training", lambda n: f"{training[n]['core_seconds'] / 60:.0f}"),
         row("minutes, judging", lambda n: f"{judged[n]['seconds'] / 60:.0f}"),
@@ -78,14 +114,22 @@ def fashion(found: dict[str, dict[str, Any]]) -> str:
         row("bound, first 32 images", lambda n: bits(n, "bound_of_the_32")),
         row("flow, first 32 images", lambda n: bits(n, "flow_of_the_32")),
     ]
-    for name in judged[nets[0]]["distances"]:
+    for name in judged[runs[0]]["distances"]:
 
-        def value(net: str, name: str = name) -> str:
-            m = judged[net]["distances"][name]
+        def value(run: str, name: str = name) -> str:
+            m = judged[run]["distances"][name]
             return f"{m['value']:.3g} ({m['floor_mean']:.3g} ± {m['floor_std']:.2g})"
 
         title = name if name not in ("frechet", "kernel") else f"{name} distance"
         rows.append(row(f"{title} (two real halves)", value))
+    if all("auto" in judged[run] for run in runs):
+        for steps in judged[runs[0]]["auto"]:
+
+            def fast(run: str, steps: str = steps) -> str:
+                m = judged[run]["auto"][steps]
+                return f"{m['frechet']:.3g} ({m['nfe']} calls)"
+
+            rows.append(row(f"frechet distance, `auto` in {steps} steps", fast))
     rows += [
         row(
             "samples of the requested class, by the classifier",
@@ -101,20 +145,50 @@ def fashion(found: dict[str, dict[str, Any]]) -> str:
         ),
     ]
     text = FASHION.format(
-        accuracy=judged[nets[0]]["classifier_accuracy"],
+        accuracy=judged[runs[0]]["classifier_accuracy"],
         count=count,
-        against=judged[nets[0]]["distances"]["frechet"]["count"],
+        against=judged[runs[0]]["distances"]["frechet"]["count"],
     )
-    for net in nets:
-        text += f"\n    {found[net]['command']}\n"
-    text += "\n" + table(rows, tuple(NETS[net] for net in nets))
-    for net in nets:
+    if titles is EARLIER:
+        text += EARLIER_VERDICT
+    for run in runs:
+        text += f"\n    {found[run]['command']}\n"
+    text += "\n" + table(rows, tuple(titles[run] for run in runs))
+    if titles is RUNS:
+        text += aims(judged)
+    for run in runs:
         text += (
-            f"\n![Samples of the {NETS[net]}, a row for each class](images/fashion-{net}.png)\n"
-            f"\n![Loss of the {NETS[net]} on the holdout, by time]"
-            f"(images/fashion-{net}-loss.png)\n"
+            f"\n![Samples of the {titles[run]}, a row for each class](images/fashion-{run}.png)\n"
+            f"\n![Loss of the {titles[run]} on the holdout, by time]"
+            f"(images/fashion-{run}-loss.png)\n"
         )
     return text
+
+
+def aims(judged: dict[str, dict[str, Any]]) -> str:
+    """What was aimed at, and whether it was reached."""
+
+    def frechet(run: str) -> dict[str, float]:
+        found: dict[str, float] = judged[run]["distances"]["frechet"]
+        return found
+
+    rows = []
+
+    def aim(said: str, value: float, most: float, digits: str = ".3f") -> None:
+        reached = "reached" if value <= most else "not reached"
+        rows.append((said, f"{value:{digits}}", f"{most:{digits}}", reached))
+
+    if "unet-likelihood" in judged:
+        aim("bound of the U-Net, bits/dim", judged["unet-likelihood"]["bits"]["bound"][0], 2.96)
+    if "unet-quality" in judged:
+        m, run = frechet("unet-quality"), judged["unet-quality"]
+        aim("Frechet distance of the U-Net over the halves'", m["value"] / m["floor_mean"], 2.0)
+        gap = run["trained_on_as_many_real"] - run["trained_on_samples"]
+        aim("accuracy lost by training on samples, %", 100 * gap, 1.0, ".1f")
+    if {"unet-quality", "uvit-quality"} <= set(judged):
+        ratio = frechet("uvit-quality")["value"] / frechet("unet-quality")["value"]
+        aim("Frechet distance of the U-ViT over the U-Net's", ratio, 1.5)
+    return "\n" + table(rows, ("found", "at most", "")) if rows else ""
 
 
 def included(title: str, name: str) -> str:
@@ -125,17 +199,150 @@ def included(title: str, name: str) -> str:
 
 
 def page() -> str:
-    nets = {
-        net: read(f"fashion-{net}") for net in NETS if (RESULTS / f"fashion-{net}.json").exists()
-    }
+    def runs(names: dict[str, str]) -> dict[str, dict[str, Any]]:
+        there = [n for n in names if (RESULTS / f"fashion-{n}.json").exists()]
+        return {name: read(f"fashion-{name}") for name in there}
+
+    later = runs(RUNS)
     return (
         HEAD
-        + fashion(nets)
+        + (fashion(later) if later else fashion(runs(EARLIER), EARLIER))
         + included("Learned densities beside the truth", "densities")
         + included("Weighting, sampling of time and prediction", "ablation")
     )
 
 
+OPEN = """# Training: the defaults and where they come from
+
+`python benchmarks/page.py` writes this page from `benchmarks/results/recipe.json`, which
+`python benchmarks/recipe.py` fills, and from the tables of `scoresde.training.recipe`; a test
+fails if the page is out of date.
+
+`Trainer(model, data, steps=n)` and `scoresde train DATA` take everything that is left open from
+the recipe for the kind of data, the number of samples and the objective. `trainer.optim` and
+`trainer.loss` hold the values of a run, and the command line prints them. The objective is
+`Loss(objective="quality")` or `"likelihood"`, on the command line `--objective`.
+
+## The recipes
+
+"""
+
+GO_BACK = """
+## Going back to earlier defaults
+
+The defaults of the first version (a network of the noise, even times) and those before the recipe
+(v, log-normal times) have a row in every table below. They are, in full:
+
+```python
+earlier = Optim(
+    optimizer="adamw",
+    lr=1e-3,
+    batch_size=128,
+    warmup=min(n // 20, 1000),
+    clip=1.0,
+    ema=0.999,
+    weight_decay=0.0,
+    precision="no",
+)
+first = Trainer(
+    Preconditioned(net, sde, predicts="eps"),
+    data,
+    steps=n,
+    optim=earlier,
+    loss=Loss(weighting="eps", time=UniformTime()),
+)
+before = Trainer(
+    Preconditioned(net, sde, predicts="v"),
+    data,
+    steps=n,
+    optim=earlier,
+    loss=Loss(weighting="eps", time=LogNormalTime()),
+)
+```
+
+with `from scoresde.options import Loss, Optim` and
+`from scoresde.losses import LogNormalTime, UniformTime`.
+"""
+
+MEASURED = """
+## What was measured
+
+Each row changes one thing and leaves the rest to the recipe; its values are means ± standard
+errors over seeds. Loss is the error of eps at uniform times, bound the time integral in the bound
+of the likelihood in nats per dimension, both on held-out data; the distance is that of samples by
+{solver} in {steps} steps. "Over the default" is the ratio of the distances, marked where the two
+differ by more than two standard errors of both. A row with one seed has no error.
+"""
+
+
+def recipes() -> str:
+    """The options of every recipe, a column each; kinds of data with equal recipes share one."""
+    tables: list[tuple[str, Any]] = [("", RECIPES), (f", under {FEW_SAMPLES:,} samples", FEW)]
+    columns: dict[tuple[str, ...], list[str]] = {}
+    for few, found in tables:
+        for (kind, objective), recipe in found.items():
+            said = (objective + few, *(said_of(getattr(recipe, f.name)) for f in fields(Recipe)))
+            columns.setdefault(said, []).append(kind)
+    rows = zip(("objective", *(f"`{f.name}`" for f in fields(Recipe))), *columns, strict=True)
+    head = f"| | {' | '.join(', '.join(kinds) for kinds in columns.values())} |\n"
+    rule = "| --- |" + " --- |" * len(columns) + "\n"
+    return head + rule + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def said_of(value: Any) -> str:
+    return "of the SDE" if value is None else str(value).replace("|", "\\|")
+
+
+def mean_error(values: list[float]) -> tuple[float, float]:
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return statistics.fmean(values), error
+
+
+def measured(name: str, kind: dict[str, Any]) -> str:
+    """The table of one kind of data."""
+    keys = ("distance", "loss", "bound", "seconds")
+    found = {
+        row: {key: mean_error([cell[key] for cell in seeds.values()]) for key in keys}
+        for row, seeds in kind["rows"].items()
+        if seeds
+    }
+    base = found.get(DEFAULT)
+    lines = [
+        f"\n### {name.replace('_', ' ')}\n",
+        f"`python benchmarks/recipe.py --only {name}`; the distance is the "
+        f"{MEASURES[name]}, {kind['floor']:.4g} for as many real samples.\n",
+        "| row | seeds | steps | distance | over the default | loss | bound | processor, s |",
+        "| --- |" + " ---: |" * 7,
+    ]
+    for row, values in found.items():
+        cells = [
+            f"{value:.4g}" + ("" if math.isnan(error) else f" ± {error:.2g}")
+            for value, error in (values[key] for key in ("distance", "loss", "bound"))
+        ]
+        ratio = ""
+        if base is not None and row != DEFAULT:
+            (value, error), (least, base_error) = values["distance"], base["distance"]
+            clear = abs(value - least) > 2 * math.hypot(error, base_error)
+            word = (" better" if value < least else " worse") if clear else ""
+            ratio = f"{value / least:.2f}{word}"
+        steps = next(iter(kind["rows"][row].values()))["steps"]
+        lines.append(
+            f"| {row} | {len(kind['rows'][row])} | {steps} | {cells[0]} | {ratio} | {cells[1]} "
+            f"| {cells[2]} | {values['seconds'][0]:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def training() -> str:
+    """docs/training.md."""
+    kinds = read("recipe")["kinds"] if (RESULTS / "recipe.json").exists() else {}
+    text = OPEN + recipes() + GO_BACK
+    if kinds:
+        text += MEASURED.format(solver=SOLVER, steps=SOLVER_STEPS)
+    return text + "".join(measured(name, kind) for name, kind in kinds.items())
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"wrote {PAGE}")
+    TRAINING.write_text(training(), encoding="utf-8")
+    print(f"wrote {PAGE} and {TRAINING}")

@@ -22,6 +22,41 @@ def test_the_page_is_that_of_the_files() -> None:
     assert PAGE.read_text(encoding="utf-8") == page.page()
 
 
+@pytest.mark.skipif(not page.TRAINING.exists(), reason="no page in this checkout")
+def test_the_page_of_training_is_that_of_the_files_and_of_the_recipes() -> None:
+    assert page.TRAINING.read_text(encoding="utf-8") == page.training()
+
+
+def test_a_row_is_called_better_only_beyond_two_standard_errors() -> None:
+    """Two seeds: 1.0 and 1.2 have the mean 1.1 and the standard error 0.1."""
+
+    def cells(*distances: float) -> dict[str, dict[str, float]]:
+        rest = {"loss": 0.1, "bound": 2.0, "seconds": 3.0, "steps": 7}
+        return {str(i): {"distance": d, **rest} for i, d in enumerate(distances)}
+
+    rows = {
+        page.DEFAULT: cells(1.0, 1.2),
+        "near": cells(0.95, 0.97),
+        "far": cells(0.5, 0.52),
+        "bad": cells(2.0, 2.02),
+        "one seed": cells(9.0),
+    }
+    text = page.measured("moons", {"floor": 0.01, "rows": rows})
+    assert f"| {page.DEFAULT} | 2 | 7 | 1.1 ± 0.1 |  | 0.1 ± 0 | 2 ± 0 | 3 |" in text
+    assert "| near | 2 | 7 | 0.96 ± 0.01 | 0.87 |" in text
+    assert "| far | 2 | 7 | 0.51 ± 0.01 | 0.46 better |" in text
+    assert "| bad | 2 | 7 | 2.01 ± 0.01 | 1.83 worse |" in text
+    assert "| one seed | 1 | 7 | 9 | 8.18 |" in text
+
+
+def test_equal_recipes_share_a_column() -> None:
+    head, _, objectives, *rest = page.recipes().splitlines()
+    kinds = [kind for cell in head.split("|")[2:-1] for kind in cell.split(",")]
+    assert len(kinds) == len(page.RECIPES) + len(page.FEW)
+    columns = list(zip(*(row.split("|")[2:-1] for row in (objectives, *rest)), strict=True))
+    assert len(set(columns)) == len(columns)
+
+
 def test_the_numbers_of_samples_are_those_of_the_run() -> None:
     measured = {"value": 0.0123, "floor_mean": 0.0045, "floor_std": 0.0001, "count": 777}
     judged = {
@@ -35,7 +70,9 @@ def test_the_numbers_of_samples_are_those_of_the_run() -> None:
         "trained_on_as_many_real": 0.75,
     }
     training = {"parameters": 10**6, "steps": 9, "seconds": 120.0, "core_seconds": 240.0}
-    text = page.fashion({"unet": {"training": training, "judged": judged, "command": "this one"}})
+    text = page.fashion(
+        {"unet-quality": {"training": training, "judged": judged, "command": "this one"}}
+    )
     for said in (
         "between 1,234 samples",
         "and 777 test images",
@@ -48,6 +85,10 @@ def test_the_numbers_of_samples_are_those_of_the_run() -> None:
     ):
         assert said in text
     assert "5,000" not in text
+    assert (
+        "| Frechet distance of the U-Net over the halves' | 2.733 | 2.000 | not reached |" in text
+    )
+    assert "| accuracy lost by training on samples, % | 50.0 | 1.0 | not reached |" in text
 
 
 def test_the_time_of_a_run_in_parts_is_their_sum(
@@ -63,7 +104,9 @@ def test_the_time_of_a_run_in_parts_is_their_sum(
     monkeypatch.setattr(Trainer, "fit", fit)
     x = torch.randn(200, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     data = Data(x, {"label": torch.arange(200) % 10})
-    args = argparse.Namespace(net="unet", steps=3, seed=0, resume=False)
+    args = argparse.Namespace(
+        net="unet", objective="quality", preset="tiny", steps=3, seed=0, resume=False
+    )
     with pytest.raises(SystemExit):
         fashion.train(args, tmp_path, data)
     args.resume = True
