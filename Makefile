@@ -102,5 +102,6 @@ $(BENCH)/.installed: setup.cfg constraints.txt
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[cli,train,data]' \
 	    diffusers==0.42.1 torchdiffeq==0.2.5 torchsde==0.2.6
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-deps \
-	    azula==0.11.1 k-diffusion==0.1.1.post1 einops zuko==1.6.0
+	    azula==0.11.1 k-diffusion==0.1.1.post1 einops zuko==1.6.0 \
+	    denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
 	@touch $@

@@ -19,10 +19,11 @@ import importlib.util
 import math
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import accumulate
 from typing import Any
 from unittest.mock import patch
 
@@ -31,7 +32,46 @@ from torch import Tensor
 
 from benchmarks.problems import Denoiser, Draws
 
-__all__ = ["LIBRARIES", "Peer", "Task", "installed", "k_sampling", "peers"]
+__all__ = ["LIBRARIES", "Peer", "Task", "installed", "k_sampling", "part_of", "peers"]
+
+
+@cache
+def _shell(library: str) -> types.ModuleType:
+    """A package without what its `__init__` imports."""
+    home = importlib.util.find_spec(library)
+    if home is None:
+        raise ModuleNotFoundError(library, name=library)
+    package = types.ModuleType(library)
+    package.__path__ = list(home.submodule_search_locations or ())
+    return package
+
+
+def part_of(library: str, part: str, stand_ins: Mapping[str, Sequence[str]]) -> Any:
+    """One module of a library beside its `__init__`, where packages that it names are missing.
+
+    Args:
+        library: the package.
+        part: the module in it.
+        stand_ins: module that is missing -> the names that are imported from it; none of them may
+            be needed by what is used of the part.
+    """
+    extra = {library: _shell(library)}
+    for name, attributes in stand_ins.items():
+        for whole in accumulate(name.split("."), "{}.{}".format):
+            extra.setdefault(whole, types.ModuleType(whole))
+        for attribute in attributes:
+            setattr(extra[name], attribute, types.ModuleType(f"{name}.{attribute}"))
+    before = {name: sys.modules.get(name) for name in extra}
+    sys.modules.update(extra)
+    try:
+        return importlib.import_module(f"{library}.{part}")
+    finally:
+        # All other modules stay: extensions cannot be loaded twice.
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
 
 
 @dataclass(frozen=True)
@@ -258,17 +298,8 @@ def _diffusers() -> list[Peer]:
 
 @cache
 def k_sampling() -> Any:
-    """`k_diffusion.sampling` beside its `__init__`; of its utils it needs `append_dims` alone."""
-    home = importlib.util.find_spec("k_diffusion")
-    if home is None:
-        raise ModuleNotFoundError("k_diffusion", name="k_diffusion")
-    package = types.ModuleType("k_diffusion")
-    package.__path__ = list(home.submodule_search_locations or ())
-    utils = types.ModuleType("k_diffusion.utils")
-    utils.append_dims = lambda x, n: x[(...,) + (None,) * (n - x.ndim)]  # type: ignore[attr-defined]
-    package.utils = utils  # type: ignore[attr-defined]
-    with patch.dict(sys.modules, {"k_diffusion": package, "k_diffusion.utils": utils}):
-        return importlib.import_module("k_diffusion.sampling")
+    """`k_diffusion.sampling` beside its `__init__`."""
+    return part_of("k_diffusion", "sampling", {"torchvision.transforms": ("functional",)})
 
 
 class _OnePath:

@@ -1,6 +1,6 @@
-"""What a step of the `Trainer` costs beyond the network's, and how many steps a loss takes.
+"""What a step of the `Trainer` costs beyond the network's, and the time to quality beside peers.
 
-    python benchmarks/training.py [--quick] [--threads 1] [--seeds 3]
+    python benchmarks/training.py [--quick] [--data digits] [--seeds 3] [--limit 240]
 
 Cost. A bare step is forward, mean square, backward and AdamW on inputs that are there already; a
 step of the `Trainer` draws rows, times and noise, and clips, checks, averages and logs as well.
@@ -11,26 +11,30 @@ what it takes to pick a batch, both as a share of the bare step. Data in memory 
 step itself, so there is no queue that could run dry: loading costs the run its share of the step.
 The digits come in their own size of 8 x 8, where a step is short, and enlarged to 28 x 28.
 
-Steps. One U-Net, AdamW, EMA and batch size on the digits; each loss with the target that its
-library trains (eps, v or EDM's F). The judges are the same for all, on held-out digits: the error
-of eps under uniform times, and the time integral in the bound of the likelihood. The mark is what
-the best of the peers' losses reaches, by the first judge, after 3/4 of its steps; reported is at
-which step the mean of the seeds first passes it, and the ratio to the best of the peers.
-The peers' losses are written here as their documentation states them, on the very same network:
-
-- diffusers-style: eps, t uniform over 1000 whole numbers;
-- k-diffusion-style: F of EDM, log sigma normal (-1.2, 1.2), weight 1;
-- azula-style: x_0 through its skip, t uniform, weight alpha^2 / sigma^2 + 1, which is F (here v).
+Time to quality. Every example of `training_peers.py`, ours among them, trains for 100, 200, 400
+and so on steps until a training takes more than `--limit` seconds of the processor: each number of
+steps is a training of its own, with its own schedule of the learning rate, unless the example has
+none that ends with the training. One judge for all, on held-out images: the error of eps under
+uniform times, and the Frechet distance in the features of a `Judge` of as many samples by one
+solver, all clipped to the range of the data. Values are means over seeds. The mark is the best
+value that any peer reaches within half of the limit; reported are the seconds and the steps at
+which each example passes it, on a straight line in log seconds between two trainings. A training
+that is done is kept in the JSON, so a run that was interrupted goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
+import shlex
 import statistics
+import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,30 +42,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from scoresde import VPSDE, Preconditioned, Trainer
-from scoresde.data import Data, digits
-from scoresde.losses import (
-    ImportanceTime,
-    LogNormalTime,
-    LossTime,
-    TimeSampler,
-    UniformTime,
-    dsm_loss,
-)
+from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer
+from scoresde.data import digits, fashion_mnist
+from scoresde.losses import UniformTime, dsm_loss
+from scoresde.metrics import Judge, frechet_distance
 from scoresde.model import ScoreModel
 from scoresde.nets import UNet
 from scoresde.options import Loss as Losses
 from scoresde.options import Optim
-from scoresde.sde import SDE
-from scoresde.training import Update
 from scoresde.training.stream import Stream
-from scoresde.training.validation import Validation
+
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.fashion import FASHION_JUDGE, classifier
+from benchmarks.recipe import losses
+from benchmarks.training_peers import Example, available
 
 RESULTS = Path(__file__).parent / "results"
 
-LR = 1e-3  # the Trainer's default
-
-Loss = Callable[[ScoreModel, Tensor, torch.Generator], Tensor]
+LR = 1e-3
+EVEN = UniformTime(low_discrepancy=True)
+SOLVER, SOLVER_STEPS = "dpmpp_2m_sde", 40
+"""The solver of all samples. It adds noise, which forgives the peers that predict eps."""
 
 
 def net(width: int, seed: int = 0) -> UNet:
@@ -123,7 +124,8 @@ def cost(width: int, size: int, batch: int, steps: int) -> dict[str, float]:
         extra.append(time.process_time() - mark - (model.net.seconds - before))
         return each
 
-    optim, loss = Optim(batch_size=batch, lr=LR), Losses(function=timed, time=EVEN)
+    optim = Optim(optimizer="adamw", batch_size=batch, lr=LR)
+    loss = Losses(function=timed, weighting="eps", time=EVEN)
     Trainer(model, x, steps=steps + 1, optim=optim, loss=loss).fit()
     stream, loads = Stream(len(x), batch, 0), []
     for k in range(50):
@@ -142,185 +144,232 @@ def cost(width: int, size: int, batch: int, steps: int) -> dict[str, float]:
     }
 
 
-# How many steps a loss takes
+# Time to quality
 
 
-class WholeTimes(TimeSampler):
-    """t = (i + 1) / 1000 with i uniform in 0 ... 999."""
+class Judges:
+    """What is measured of a model, on images that no training sees."""
 
-    def sample(
-        self, sde: SDE, n: int, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        i = torch.randint(0, 1000, (n,), generator=generator)
-        return (i.double() + 1) / 1000, None
+    def __init__(self, name: str, count: int) -> None:
+        if name == "digits":
+            self.train, test = digits("train"), digits("test")
+            self.judge = Judge.fit(self.train.x, self.train.cond["label"])
+        else:
+            self.train, test = (fashion_mnist(split=part) for part in ("train", "test"))
+            self.judge = classifier(self.train, test, FASHION_JUDGE)
+        self.test = test[:count]
+        # As many real images as samples: what a perfect model would reach.
+        self.floor = self.distance(self.train.x[:count])
 
+    def distance(self, x: Tensor) -> float:
+        features = self.judge.features
+        return frechet_distance(features(x.clamp(-1, 1)), features(self.test.x))
 
-def unit(time: TimeSampler) -> Loss:
-    """The mean square of the network's own output, at times drawn one by one."""
-
-    def loss(model: ScoreModel, x0: Tensor, generator: torch.Generator) -> Tensor:
-        t, _ = time.sample(model.sde, len(x0), generator)
-        node = model.sde.at(t, like=x0)
-        eps = torch.randn(x0.shape, generator=generator)
-        said = model.predict(node, node.alpha * x0 + node.sigma * eps)
-        if said.kind == "eps":
-            return (said.value - eps).square().flatten(1).mean(1)
-        if said.kind == "v":
-            v = node.alpha * eps - node.sigma * x0
-            return (said.value - v).square().flatten(1).mean(1)
-        # x_0 = c_skip x + c_out F in units of x / alpha: the weight on x_0 is 1 / c_out^2.
-        s = node.sigma / node.alpha
-        weight = (s**2 + 1) / s**2
-        return (weight * (said.x0 - x0).square()).flatten(1).mean(1)
-
-    return loss
+    def __call__(self, model: ScoreModel, seed: int) -> dict[str, float]:
+        sampler = ReverseSampler(model.sde, model, SOLVER, steps=SOLVER_STEPS)
+        with warnings.catch_warnings():  # samples of a short training lie far out
+            warnings.simplefilter("ignore", UserWarning)
+            x = sampler.sample(self.test.x.shape, seed=seed, batch_size=300)
+        return {"frechet": self.distance(x), **losses(model, self.test.x[:450])}
 
 
-def ours(time: TimeSampler | None, weighting: str) -> Loss:
-    def loss(model: ScoreModel, x0: Tensor, generator: torch.Generator) -> Tensor:
-        return dsm_loss(model, x0, weighting=weighting, time=time, generator=generator)
-
-    return loss
-
-
-EVEN = UniformTime(low_discrepancy=True)
-EDM_TIME = LogNormalTime(mean=-1.2, std=1.2, uniform=0.0, scale=1.0, low_discrepancy=False)
-PEERS: dict[str, tuple[str, Loss]] = {
-    "diffusers-style: eps, whole t": ("eps", unit(WholeTimes())),
-    "k-diffusion-style: F, log-normal": ("edm", unit(EDM_TIME)),
-    "azula-style: F, uniform t": ("v", unit(UniformTime(low_discrepancy=False))),
-}
-OURS: dict[str, tuple[str, Loss]] = {
-    "eps, even t": ("eps", ours(EVEN, "eps")),
-    "eps, t by its loss": ("eps", ours(LossTime(std=0.5, low_discrepancy=True), "eps")),
-    "F of EDM, even t": ("edm", ours(EVEN, "eps")),
-    "F of EDM, t by its loss": ("edm", ours(LossTime(std=0.5, low_discrepancy=True), "eps")),
-}
+def courses(
+    example: Example, judges: Judges, seed: int, limit: float, lengths: Iterable[int]
+) -> Iterator[dict[str, float]]:
+    """The rows of one example: steps, seconds of the processor, loss and Frechet distance."""
+    taken, seconds, training = 0, 0.0, None
+    for steps in lengths:
+        if training is None or example.planned:
+            training, taken, seconds = example.begin(judges.train.x, seed, steps), 0, 0.0
+        began = time.process_time()
+        training.train(steps - taken)
+        model = training.model()
+        seconds += time.process_time() - began
+        taken = steps
+        yield {"steps": steps, "seconds": seconds, **judges(model, seed)}
+        if seconds > limit:
+            return
 
 
-@torch.no_grad()
-def bound(model: ScoreModel, x: Tensor) -> float:
-    """The time integral in the bound of the likelihood, nats per dimension."""
-    time, generator = ImportanceTime(low_discrepancy=True), torch.Generator().manual_seed(98)
-    found = [
-        dsm_loss(model, x, weighting="likelihood", time=time, generator=generator).mean()
-        for _ in range(8)
+def when(rows: list[dict[str, float]], key: str, mark: float) -> tuple[float, float]:
+    """The seconds and the steps at which a value passes the mark, on a line in their logarithms.
+
+    A mark that the first row has reached is taken to be passed at it.
+    """
+    last = rows[0]
+    for row in rows:
+        if row[key] <= mark:
+            drop = last[key] - row[key]
+            share = 1.0 if drop <= 0 else min(1.0, (last[key] - mark) / drop)
+            return tuple(  # type: ignore[return-value]
+                math.exp((1 - share) * math.log(last[k]) + share * math.log(row[k]))
+                for k in ("seconds", "steps")
+            )
+        last = row
+    return math.inf, math.inf
+
+
+def means(seeds: dict[str, list[dict[str, float]]]) -> list[dict[str, float]]:
+    """The mean over seeds of the rows that all seeds have."""
+    return [
+        {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
+        for rows in zip(*seeds.values(), strict=False)
     ]
-    return float(torch.stack(found).mean()) * (model.sde.T - model.sde.t_min)
 
 
-def curve(
-    predicts: str, loss: Loss, seed: int, width: int, batch: int, steps: int, every: int
-) -> tuple[list[tuple[int, float]], float]:
-    """(step, validation loss of the averaged model) of one run, and the `bound` at its end."""
-    data, held_out = digits("train"), Data.of(digits("test").x[:450])
-    model = Preconditioned(net(width, seed), VPSDE(), predicts=predicts)
-    judge = Validation(held_out, Losses(), parts=4, batch_size=450, seed=99)
-    update = Update(model, Optim(lr=2e-3, ema=0.98))
-    stream, rows = Stream(len(data), batch, seed), []
-    for step in range(steps):
-        update.set_lr(2e-3 * min(1.0, (step + 1) / 20))
-        x0 = data.x[stream.rows(step)]
-        update.step(loss(model, x0, stream.generator(step)).mean())
-        if (step + 1) % every == 0:
-            found = judge(update.result(), torch.device("cpu"))
-            rows.append((step + 1, sum(found) / len(found)))
-    return rows, bound(update.result(), held_out.x)  # type: ignore[arg-type]
+def race(
+    judges: Judges,
+    seeds: int,
+    limit: float,
+    lengths: Sequence[int],
+    kept: dict[str, Any],
+    keep: Callable[[], None],
+) -> None:
+    """The curves of every example; `keep` is called after each one that is added to `kept`."""
+    for seed, example in product(range(seeds), available()):
+        done = kept.setdefault(example.name, {})
+        if str(seed) in done:
+            continue
+        rows = []
+        for row in courses(example, judges, seed, limit, lengths):
+            rows.append(row)
+            print(seed, example.name, *(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+        done[str(seed)] = rows
+        keep()
 
 
-def first_below(rows: list[tuple[int, float]], mark: float) -> float:
-    """At which step the loss passes the mark, between rows on a straight line."""
-    last = (0, rows[0][1])
-    for step, value in rows:
-        if value <= mark:
-            share = 1.0 if last[1] <= value else (last[1] - mark) / (last[1] - value)
-            return last[0] + min(1.0, share) * (step - last[0])
-        last = step, value
-    return float("inf")
+def marks(curves: dict[str, list[dict[str, float]]], limit: float) -> dict[str, float]:
+    """The best that a peer reaches within half of the limit, by each judge."""
+    rows = [
+        row
+        for name, course in curves.items()
+        if name != "scoresde"
+        for row in course
+        if row["seconds"] <= limit / 2
+    ]
+    return {key: min(row[key] for row in rows) for key in ("loss", "frechet")}
 
 
-def race(seeds: int, width: int, batch: int, steps: int, every: int) -> dict[str, Any]:
-    runs = {
-        name: [curve(kind, loss, s, width, batch, steps, every) for s in range(seeds)]
-        for name, (kind, loss) in (PEERS | OURS).items()
+def quality(found: dict[str, Any], limit: float) -> list[str]:
+    """The table of the time to quality."""
+    curves = {name: means(seeds) for name, seeds in found["curves"].items()}
+    mark = marks(curves, limit)
+    passed = {
+        name: {key: when(rows, key, value) for key, value in mark.items()}
+        for name, rows in curves.items()
     }
-    mean = {
-        name: [
-            (rows[0][0], statistics.fmean(value for _, value in rows))
-            for rows in zip(*(rows for rows, _ in curves), strict=True)
+
+    def best(key: str, place: int) -> float:
+        return min(both[key][place] for name, both in passed.items() if name != "scoresde")
+
+    def cell(value: float, least: float) -> str:
+        return f"{value:.3g} ({value / least:.2f})" if value < math.inf else "not reached"
+
+    lines = [
+        f"Marks: error of eps {mark['loss']:.4f}, Frechet distance {mark['frechet']:.4f} (as many "
+        f"real images: {found['floor']:.4f}). In brackets the ratio to the best of the peers.",
+        "",
+        "| example | seconds to the error | steps to it | seconds to the distance | steps to it "
+        "| last error | last distance | ms a step |",
+        "| --- |" + " ---: |" * 7,
+    ]
+    for name, rows in curves.items():
+        cells = [
+            cell(passed[name][key][place], best(key, place))
+            for key in ("loss", "frechet")
+            for place in (0, 1)
         ]
-        for name, curves in runs.items()
-    }
-    late = max(1, 3 * (steps // every) // 4)
-    mark = min(mean[name][late - 1][1] for name in PEERS)
-    reached = {name: first_below(rows, mark) for name, rows in mean.items()}
-    best = min(reached[name] for name in PEERS)
-    table = {
-        name: {
-            "steps": reached[name],
-            "ratio": reached[name] / best,
-            "final": rows[-1][1],
-            "spread": max(r[-1][1] for r, _ in runs[name]) - min(r[-1][1] for r, _ in runs[name]),
-            "bound": statistics.fmean(nats for _, nats in runs[name]),
-        }
-        for name, rows in mean.items()
-    }
-    return {"mark": mark, "losses": table}
+        last = [seed[-1] for seed in found["curves"][name].values()]
+        for key in ("loss", "frechet"):
+            values = [row[key] for row in last]
+            cells.append(f"{statistics.fmean(values):.4f} ± {(max(values) - min(values)) / 2:.4f}")
+        cells.append(f"{1e3 * rows[-1]['seconds'] / rows[-1]['steps']:.3g}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def report(found: dict[str, Any]) -> str:
     costs = found["cost"]
-    sizes = "\n| --- |" + " ---: |" * len(costs)
-    figures = (
-        f"| a step, images of | {' | '.join(f'{size} x {size}' for size in costs)} |{sizes}\n"
-    )
-    figures += "\n".join(
+    lines = [
+        "# Training",
+        "",
+        f"`{found['command']}`, torch {found['torch']}, {found['machine']}, "
+        f"{found['threads']} threads.",
+        "",
+        f"| a step, images of | {' | '.join(f'{size} x {size}' for size in costs)} |",
+        "| --- |" + " ---: |" * len(costs),
+    ]
+    lines += [
         f"| {key} | {' | '.join(f'{each[key]:.3g}' for each in costs.values())} |"
-        for key in next(iter(costs.values()))
-    )
-    head = (
-        "| loss | steps to the mark | ratio to the best peer | final | its spread over seeds "
-        "| bound, nats/dim |\n"
-    )
-    rows = "\n".join(
-        f"| {name} | {row['steps']:.0f} | {row['ratio']:.2f} | {row['final']:.4f} "
-        f"| {row['spread']:.4f} | {row['bound']:.2f} |"
-        for name, row in found["race"]["losses"].items()
-    )
-    return (
-        f"# Training\n\n`{found['command']}`, torch {torch.__version__}, {platform.machine()}, "
-        f"{torch.get_num_threads()} threads\n\n{figures}\n\n"
-        f"Mark: {found['race']['mark']:.4f} (eps, uniform times, held-out digits).\n\n"
-        f"{head}| --- | ---: | ---: | ---: | ---: | ---: |\n{rows}\n"
-    )
+        for key in next(iter(costs.values()), {})
+    ]
+    for data, run in found["races"].items():
+        lines += [
+            "",
+            f"## Time to quality: {data}",
+            "",
+            f"`{run['command']}`: means over {run['seeds']} seeds; "
+            f"trainings of up to {run['limit']:g} seconds of the processor; {SOLVER} in "
+            f"{SOLVER_STEPS} steps; after ± half the spread over seeds. The examples are "
+            "described in `benchmarks/training_peers.py`.",
+            "",
+            *quality(run, run["limit"]),
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="under two minutes")
+    parser.add_argument("--data", choices=["digits", "fashion"], default="digits")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seeds", type=int, help="runs of each loss (3; quick: 1)")
+    parser.add_argument("--seeds", type=int, help="trainings of each example (3; quick: 1)")
+    parser.add_argument("--limit", type=float, help="seconds of a training (240; quick: 60)")
+    parser.add_argument("--samples", type=int, help="images that judge (899; quick: 100)")
+    parser.add_argument(
+        "--only", choices=["cost", "race"], nargs="+", default=["cost", "race"], help="parts"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     quick = args.quick
-    seeds = args.seeds or (1 if quick else 3)
-    began = time.perf_counter()
-    found: dict[str, Any] = {
-        "command": "python benchmarks/training.py"
-        + " --quick" * quick
-        + (f" --seeds {args.seeds}" if args.seeds else "")
+    stem = RESULTS / ("training-quick" if quick else "training")
+    file = stem.with_suffix(".json")
+    found: dict[str, Any] = {"cost": {}, "races": {}}
+    if file.exists() and not quick:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if "races" not in found:  # of an older form
+            found = {"cost": found["cost"], "races": {}, "command": found["command"]}
+    command = shlex.join(["python", "benchmarks/training.py", *sys.argv[1:]])
+    found |= {
+        "command": command if "cost" in args.only else found.get("command", command),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": args.threads,
     }
-    width, plans = (16, {8: 60}) if quick else (32, {8: 300, 28: 60})
-    found["cost"] = {size: cost(width, size, 64, steps) for size, steps in plans.items()}
-    found["race"] = race(seeds, 8, 32, *((160, 20) if quick else (600, 25)))
-    found["seconds"] = time.perf_counter() - began
+
+    def write() -> None:
+        RESULTS.mkdir(exist_ok=True)
+        file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    if "cost" in args.only:
+        width, plans = (16, {8: 60}) if quick else (32, {8: 300, 28: 60})
+        found["cost"] = {str(n): cost(width, n, 64, steps) for n, steps in plans.items()}
+        write()
+    if "race" in args.only:
+        run = found["races"].setdefault(args.data, {})
+        limit = args.limit or (60.0 if quick else 240.0)
+        if run.get("limit", limit) != limit:
+            raise SystemExit(f"{file} holds trainings of --limit {run['limit']:g}: move it away")
+        run |= {"command": command, "limit": limit, "seeds": args.seeds or (1 if quick else 3)}
+        count = args.samples or (100 if quick else 899)
+        most = 200 if quick else 10**9
+        run |= race(
+            args.data, run["seeds"], limit, most, count, run.setdefault("curves", {}), write
+        )
+        write()
     text = report(found)
-    RESULTS.mkdir(exist_ok=True)
-    name = "training-quick" if quick else "training"
-    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
-    print(f"{found['seconds']:.0f} s")
 
 
 if __name__ == "__main__":
