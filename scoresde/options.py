@@ -250,6 +250,10 @@ class Records:
     buckets: int = 8
     """Number of equal parts of the time interval in each of which the validation loss is taken."""
 
+    patience: int | None = None
+    """Number of validations in a row without a lower loss after which the run ends. The result is
+    then the averaged model of the lowest loss. By default a run makes all its steps."""
+
     snapshot_every: int | None = None
     """Number of steps between two snapshots of two averages of the weights, from which
     `posthoc_ema` makes an average of any length. By default none is written."""
@@ -262,7 +266,7 @@ class Records:
 
     def __post_init__(self) -> None:
         _whole_numbers(self, "log_every", "checkpoint_every", "keep", "buckets")
-        for name in ("validate_every", "snapshot_every"):
+        for name in ("validate_every", "snapshot_every", "patience"):
             if getattr(self, name) is not None:
                 _whole_numbers(self, name)
         if not isinstance(self.widths, Sequence) or isinstance(self.widths, str):

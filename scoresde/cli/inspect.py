@@ -139,7 +139,7 @@ def _average(training: Mapping[str, Any]) -> str | None:
 def _validation(training: Mapping[str, Any], extra: Mapping[str, Any]) -> float | None:
     rows = training.get("validations")
     if rows:
-        return float(sum(rows[-1][1]) / len(rows[-1][1]))
+        return float(rows[-1][1])
     return extra.get("validation")
 
 

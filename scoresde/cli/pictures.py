@@ -124,7 +124,7 @@ def draw_losses(trainer: Trainer, file: Path) -> None:
     from scoresde import plot
 
     curves = {"training": [(step, loss) for step, loss, _ in trainer.history]}
-    curves["validation"] = [(step, sum(v) / len(v)) for step, v in trainer.validations]
+    curves["validation"] = [(row.step, row.loss) for row in trainer.validations]
     known = {k: ([s for s, _ in v], [loss for _, loss in v]) for k, v in curves.items() if v}
     if known:
         plot.save(plot.curve(known, logy=True), file)

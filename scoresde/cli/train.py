@@ -326,19 +326,21 @@ def _recipe(trainer: Trainer) -> str:
 
 def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) -> dict[str, Any]:
     """The result of a run, for --json."""
-    step, validation = trainer.validations[-1] if trainer.validations else (None, ())
-    best = min((sum(v) / len(v), s) for s, v in trainer.validations) if step else (None, None)
+    rows = trainer.validations
+    last = rows[-1] if rows else None
+    best = min(rows, key=lambda row: row.loss) if rows else None
     return {
         "out": str(out),
         "checkpoint": str(out / "checkpoint"),
-        "best": str(out / "best") if step else None,
-        "steps": trainer.steps,
+        "best": str(out / "best") if best else None,
+        "steps": trainer.steps if trainer.stopped is None else trainer.stopped,
+        "stopped": trainer.stopped is not None,
         "seconds": seconds,
         "loss": trainer.history[-1][1] if trainer.history else None,
-        "validation": sum(validation) / len(validation) if step else None,
-        "validation_by_time": validation,
-        "best_validation": best[0],
-        "best_step": best[1],
+        "validation": last.loss if last else None,
+        "validation_by_time": last.parts if last else (),
+        "best_validation": best.loss if best else None,
+        "best_step": best.step if best else None,
         "skipped": sum(int(row["skipped"]) for row in trainer.metrics),
         "parameters": about["parameters"],
         "shape": about["shape"],
@@ -357,6 +359,8 @@ def _ending(result: dict[str, Any]) -> str:
             f"{result['best']}: the model of the lowest validation loss, "
             f"{_short(result['best_validation'])} at step {result['best_step']}"
         )
+    if result["stopped"]:
+        lines.append("the run ended early, for the validation loss stopped to fall (--patience)")
     if result["skipped"]:
         lines.append(f"{result['skipped']} steps were skipped: their loss was not finite")
     lines.append(f"{result['checkpoint']}: the averaged model and the state of the run")

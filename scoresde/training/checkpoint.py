@@ -38,6 +38,7 @@ __all__ = [
     "load",
     "load_calibration",
     "load_training",
+    "load_weights",
     "networks",
     "read_config",
     "save",
@@ -241,6 +242,16 @@ def load_training(
     _same_schedule(model.sde, config["schedule"], "model.sde")
     state = Training(read(folder, config, TRAINING), config["training"])
     return read(folder, config, WEIGHTS), state
+
+
+def load_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a saved network, and the content of `config.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load`.
+    """
+    folder, config = _open(path)
+    return read(folder, config, WEIGHTS), config
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], where: str, assign: bool = False) -> None:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import fnmatch
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import listed, wrong_type
+from scoresde._check import Diverged, diverged, fail, listed, wrong_type
 from scoresde.losses import WEIGHTING, dsm_loss
-from scoresde.model import Preconditioned, ScoreModel, suited
+from scoresde.model import Preconditioned, ScoreModel, bare, suited
 from scoresde.options import Loss
 from scoresde.training.loader import Loader
+from scoresde.training.state import State
 from scoresde.training.stream import seed_global
 
-__all__ = ["Objective", "compiled", "culprits", "explained", "own_modes"]
+__all__ = [
+    "Objective",
+    "compiled",
+    "culprits",
+    "explained",
+    "frozen",
+    "frozen_names",
+    "not_finite",
+    "own_modes",
+]
 
 
 @final
@@ -98,6 +110,56 @@ def explained(x: Tensor, cond: Mapping[str, Tensor], first: bool) -> Iterator[No
             f"data: expected a batch that model and loss take, got {got}, on which they raised "
             f"{type(error).__name__}: {error}; build the network for this data, or reshape it"
         ) from error
+
+
+@contextmanager
+def frozen(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
+    """Train no parameter that a pattern matches inside the context; see `frozen_names`."""
+    parameters = dict(_inner(model).named_parameters())
+    held = [parameters[name] for name in frozen_names(model, patterns)]
+    before = [parameter.requires_grad for parameter in held]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, wanted in zip(held, before, strict=True):
+            parameter.requires_grad_(wanted)
+
+
+def frozen_names(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """The names of the parameters of the network that a pattern such as "embed.*" matches.
+
+    Raises:
+        ValueError: a pattern matches no parameter, or nothing is left to train.
+    """
+    parameters = dict(_inner(model).named_parameters())
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = fnmatch.filter(parameters, pattern)
+        if not matched:
+            raise fail("freeze", f"a pattern of {listed([*parameters], 40)}", pattern, "name them")
+        found.update(matched)
+    if found and not any(p.requires_grad for n, p in parameters.items() if n not in found):
+        raise fail("freeze", "parameters left to train", list(patterns), "freeze fewer")
+    return [name for name in parameters if name in found]
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The network of a `Preconditioned` model, in whose names patterns are written."""
+    return bare(model.net) if isinstance(model, Preconditioned) else model
+
+
+def not_finite(
+    plain: Objective, loader: Loader, numbers: Iterable[int], state: State, step: int, lr: float
+) -> Diverged:
+    """The error of too many steps in a row without a finite loss and gradient."""
+    value, size = state.losses[-1], state.norms[-1]
+    name, bad = ("gradient", size) if math.isfinite(value) else ("loss", value)
+    skipped = f"{bad} at step {step + 1} ({state.in_row} of them in a row were skipped)"
+    got = f"{skipped}, from {culprits(plain, loader, numbers)}"
+    remedy = f"look at these rows, lower lr (now {lr:.3g}), lengthen warmup or clip"
+    return diverged(name, "finite values", got, remedy)
 
 
 def culprits(objective: Objective, loader: Loader, numbers: Iterable[int]) -> str:

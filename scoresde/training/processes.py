@@ -83,6 +83,13 @@ class Processes:
         signals = [number for number, n in zip(SIGNALS, total[2:], strict=True) if n > 0]
         return total[0] / self.count, total[1] / self.count, signals[0] if signals else None
 
+    def either(self, *flags: bool) -> tuple[bool, ...]:
+        """Flags of the first process or of any other, equal in all processes."""
+        if self.count == 1:
+            return flags
+        values = torch.tensor([float(flag) for flag in flags], device=self._accelerator.device)
+        return tuple(n > 0 for n in self._accelerator.reduce(values, "sum").tolist())
+
     def wait(self) -> None:
         """Wait for all processes."""
         self._accelerator.wait_for_everyone()

@@ -14,7 +14,7 @@ from scoresde._check import diverged, fail
 from scoresde._io import previous, remove, sweep
 from scoresde.model import ScoreModel
 from scoresde.quantisation import Quantisation
-from scoresde.training.checkpoint import Training, load_training, save
+from scoresde.training.checkpoint import Training, load_training, load_weights, save
 from scoresde.training.files import CONFIG, Damaged, link
 from scoresde.training.posthoc_ema import snapshot
 from scoresde.training.update import Update
@@ -123,6 +123,14 @@ class RunFolder:
                     raise
                 warnings.warn(f"{error}; resuming from {other} instead", stacklevel=5)
         raise fail("resume", "a checkpoint", str(self.path), "train anew")
+
+    def find_best(self, step: int) -> dict[str, Tensor] | None:
+        """The weights in `best/`, or None if it is missing or of a later step than this one."""
+        try:
+            weights, config = load_weights(self.best)
+        except FileNotFoundError:
+            return None
+        return weights if config["extra"].get("step", step + 1) <= step else None
 
     def go_on(self, place: Path, step: int) -> None:
         """Prepare the folder for a run that resumes from the checkpoint of a step at `place`."""

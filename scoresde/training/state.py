@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, final
+from typing import Any, NamedTuple, TypeAlias, final
 
 __all__ = ["Metrics", "Row", "State", "ValidationRow"]
 
@@ -15,8 +15,25 @@ Row: TypeAlias = tuple[int, float, float]
 Metrics: TypeAlias = dict[str, float]
 """For one row: "gradient_norm", the mean before clipping, and "skipped", the number of steps."""
 
-ValidationRow: TypeAlias = tuple[int, tuple[float, ...]]
-"""(step, the mean loss in each of the intervals of time)."""
+
+class ValidationRow(NamedTuple):
+    """One validation of the averaged model.
+
+    Attributes:
+        step: the number of steps made.
+        loss: the mean loss at times that are drawn as in training, which compares with that of
+            the history.
+        parts: the mean loss in each of the equal intervals of time.
+    """
+
+    step: int
+    loss: float
+    parts: tuple[float, ...]
+
+    @property
+    def uniform(self) -> float:
+        """The mean loss at uniform times."""
+        return math.fsum(self.parts) / len(self.parts)
 
 
 @final
@@ -62,13 +79,21 @@ class State:
         self.metrics.append({"gradient_norm": norm, "skipped": len(pairs) - len(good)})
         return True
 
-    def judge(self, step: int, losses: tuple[float, ...]) -> tuple[float, bool]:
-        """Record a validation; return the mean loss and whether it is the lowest so far."""
-        self.validations.append((step, losses))
-        mean = math.fsum(losses) / len(losses)
-        lowest = mean < self.best
-        self.best = min(mean, self.best)
-        return mean, lowest
+    def judge(self, row: ValidationRow) -> bool:
+        """Record a validation; return whether its loss is the lowest so far."""
+        self.validations.append(row)
+        lowest = row.loss < self.best
+        self.best = min(row.loss, self.best)
+        return lowest
+
+    @property
+    def waited(self) -> int:
+        """Number of validations in a row, the last one included, without a new lowest loss."""
+        best, count = math.inf, 0
+        for row in self.validations:
+            count = 0 if row.loss < best else count + 1
+            best = min(best, row.loss)
+        return count
 
     def to_dict(self) -> dict[str, Any]:
         """The content as values of JSON, without `step`, which the checkpoint has."""
@@ -91,7 +116,10 @@ class State:
             step=int(saved["step"]),
             history=history,
             metrics=list(saved.get("metrics", [empty for _ in history])),
-            validations=[(s, tuple(v)) for s, v in saved.get("validations", [])],
+            validations=[
+                ValidationRow(step, loss, tuple(parts))
+                for step, loss, parts in saved.get("validations", [])
+            ],
             losses=list(pending.get("losses", ())),
             norms=list(pending.get("norms", ())),
             in_row=saved.get("in_row", 0),

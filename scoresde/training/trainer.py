@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,22 +12,32 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import diverged, fail, instance, positive_int
+from scoresde._check import fail, instance, positive_int
 from scoresde._check import seed as check_seed
 from scoresde._tensor import as_device
 from scoresde.data import Data, LazyData, summarise
 from scoresde.model import Preconditioned, ScoreModel, bare, check_cond, check_weights
 from scoresde.options import Loss, Optim, Records, known
 from scoresde.quantisation import Quantisation
+from scoresde.training.best import Best
 from scoresde.training.checks import check_folder, check_units
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
 from scoresde.training.log import Log
-from scoresde.training.objective import Objective, compiled, culprits, explained, own_modes
+from scoresde.training.objective import (
+    Objective,
+    compiled,
+    explained,
+    frozen,
+    frozen_names,
+    not_finite,
+    own_modes,
+)
 from scoresde.training.precision import uses_bf16
 from scoresde.training.processes import Processes
 from scoresde.training.recipe import recipe_for
 from scoresde.training.run_folder import RunFolder
+from scoresde.training.settings import changes, check_same, fixed, free
 from scoresde.training.state import Metrics, Row, State, ValidationRow
 from scoresde.training.stream import Stream, digest, own_randomness, seed_global
 from scoresde.training.update import Update
@@ -104,8 +114,11 @@ class Trainer:
         optim, loss: the options with the values of the recipe filled in.
         history: rows (step, mean loss since the last row, learning rate).
         metrics: for the same rows, {"gradient_norm": mean before clipping, "skipped": steps}.
-        validations: rows (step, mean losses in the parts of the time interval), which
-            `validation.csv` contains as well. The model of the lowest mean is in `best/`.
+        validations: rows (step, loss, losses in the parts of the time interval), which
+            `validation.csv` contains as well; see `Validation`. The model of the lowest loss is
+            in `best/`.
+        stopped: the step at which the patience of `records` ended the run, or None.
+        changes: settings that a resumed run changed, name -> (old, new).
 
     Raises:
         TypeError, ValueError: an argument is out of range; the data contain NaN, are empty or
@@ -175,7 +188,10 @@ class Trainer:
         elif records.snapshot_every is not None:
             got = records.snapshot_every
             raise fail("snapshot_every", "a folder to write to", got, "pass out='runs/name'")
+        frozen_names(model, self.optim.freeze)
         self.validation = None
+        if records.patience is not None and validation is None:
+            raise fail("patience", "validation data to judge by", None, "pass validation=...")
         if validation is not None:
             self.validation = Validation(
                 Data.of(validation),
@@ -189,6 +205,8 @@ class Trainer:
         self.callback = callback
         self.callback_every = positive_int("callback_every", callback_every)
         self.workers = 0 if workers == 0 else positive_int("workers", workers)
+        self.stopped: int | None = None
+        self.changes: dict[str, tuple[Any, Any]] = {}
         self.history: list[Row] = []
         self.metrics: list[Metrics] = []
         self.validations: list[ValidationRow] = []
@@ -207,11 +225,18 @@ class Trainer:
     def fit(self, resume: bool = False) -> ScoreModel:
         """Train, and return the averaged model in eval mode.
 
+        This is the average after the last step. With `Records(patience=...)` it is the average at
+        the validation with the lowest loss, whether patience ended the run or not; the checkpoint
+        still has the state of the last step.
+
         Args:
             resume: continue the run whose checkpoint is in `out`, to bitwise the same weights as
-                without the interruption. `steps` and the optimiser's settings may change; the
-                data, seed, batch size and number of processes may not. If False, a new run starts
-                from the current weights of the model and replaces the checkpoint in `out`.
+                without the interruption. `steps`, rates and other settings may change, which a
+                warning lists with their old and new values: with more steps the learning rate
+                follows the schedule of the longer run from there on. The data, seed, batch size,
+                optimiser, frozen parameters and number of processes may not change. If False, a
+                new run starts from the current weights of the model, which also begin its
+                average, and replaces the checkpoint in `out`.
 
         Raises:
             FileNotFoundError: there is no checkpoint to resume.
@@ -222,17 +247,23 @@ class Trainer:
             return self._fit(resume)
 
     def _fit(self, resume: bool) -> ScoreModel:
+        with frozen(self.model, self.optim.freeze):
+            result = self._train(resume)
+        for own, other in zip(self.model.parameters(), result.parameters(), strict=True):
+            other.requires_grad_(own.requires_grad)
+        return result
+
+    def _train(self, resume: bool) -> ScoreModel:
         model, optim, records, stream = self.model, self.optim, self.records, self.stream
         processes = Processes(optim.accumulate)
         self._inform(model)
         device = processes.device(self.device)
         model.to(device)
         tracked = records.widths if records.snapshot_every is not None else ()
-        update = Update(model, optim, tracked)
-        settings = self._settings(processes.count)
-        state = self._begin(update, settings, processes.first, resume)
-        folder = self.folder if processes.first else None  # the other processes only read
+        update, best = Update(model, optim, tracked), Best(records.patience)
         bf16 = uses_bf16(known(optim.precision), device)
+        state = self._begin(update, best, processes, resume, bf16)
+        folder = self.folder if processes.first else None  # the other processes only read
         plain = Objective(model, self.loss, bf16=bf16)
         objective = processes.wrapped(plain)
         with ExitStack() as stack:
@@ -248,7 +279,8 @@ class Trainer:
                 Loader(self.data, stream, device, self.workers, processes.count, stop)
             )
             model.train()
-            for step in range(state.step, self.steps):
+            ended, done = best.ends(state), state.step
+            for step in range(state.step, state.step if ended else self.steps):
                 update.set_lr(lr := self.lr_at(step))
                 numbers = [processes.number(step, piece) for piece in range(optim.accumulate)]
                 losses = []
@@ -269,32 +301,32 @@ class Trainer:
                     update.discard()
                 log.step()
                 if state.in_row >= optim.max_nonfinite:
-                    name, bad = ("gradient", size) if math.isfinite(value) else ("loss", value)
-                    skipped = (
-                        f"{bad} at step {step + 1} ({state.in_row} of them in a row were skipped)"
-                    )
-                    got = f"{skipped}, from {culprits(plain, loader, numbers)}"
-                    remedy = (
-                        f"look at these rows, lower lr (now {lr:.3g}), lengthen warmup or clip"
-                    )
-                    raise diverged(name, "finite values", got, remedy)
+                    raise not_finite(plain, loader, numbers, state, step, lr)
                 done, last = step + 1, step + 1 == self.steps
                 saves = self.folder is not None and (last or done % records.checkpoint_every == 0)
                 if saves or last or done % records.log_every == 0:
                     log.row(done, lr)
-                if processes.first:
-                    self._judge(update, state, log, done, settings)
+                lowest = processes.first and self._judge(update, state, log, done)
+                if records.patience is not None and self._validates(done):
+                    lowest, ended = processes.either(lowest, best.ends(state))
+                    if lowest:
+                        best.keep(update)
+                    if ended:
+                        last, saves = True, self.folder is not None
+                        log.row(done, lr)
                 if folder is not None and (saves or caught is not None):
                     log.sync()
-                    info = {"step": done, "run": settings, **state.to_dict(), **update.info()}
-                    folder.save(update, info, self._extra(done))
+                    folder.save(update, self._info(done, state, update), self._extra(done))
                 if last and caught is None:
                     caught = interrupts.caught  # during the last validation or write
                 if caught is not None:
                     processes.wait()
                     interrupts.obey(caught)
+                if ended:
+                    break
+            self.stopped = done if ended else None
         processes.wait()
-        return update.result()
+        return best.given_to(update.result())
 
     def _inform(self, model: ScoreModel) -> None:
         """Store the summary of the data, and sigma_data, in the model."""
@@ -304,48 +336,53 @@ class Trainer:
                 part.sigma_data = part.sigma_data or self.summary.std or 1.0
 
     def _begin(
-        self, update: Update, settings: Mapping[str, Any], first: bool, resume: bool
+        self, update: Update, best: Best, processes: Processes, resume: bool, bf16: bool
     ) -> State:
         """The state to start from: a new one, or that of the last intact checkpoint."""
-        state = State()
+        state, first = State(), processes.first
+        self.settings = fixed(
+            self.optim,
+            seed=self.seed,
+            processes=processes.count,
+            samples=len(self.data),
+            data=digest(self.data) if self.folder is not None else "",
+        )
+        self.choices = free(self.optim, self.loss, self.records, self.steps)
+        self.choices["precision"] = "bf16" if bf16 else "no"
         if self.folder is not None and first:
             self.folder.start(fresh=not resume)
         if resume:
             if self.folder is None:
                 raise fail("resume", "a folder to resume from", None, "pass out='runs/name'")
             place, averaged, saved = self.folder.find(self.model)
-            self._check_same_run(saved.info, settings, str(place))
+            self._check_same_run(saved.info, str(place))
             update.restore(saved.tensors, averaged, saved.info, str(place))
             state = State.from_dict(saved.info)
+            best.resume(self.folder, state)
             if first:
                 self.folder.go_on(place, state.step)
         self.history, self.metrics = state.history, state.metrics
         self.validations = state.validations
         return state
 
-    def _check_same_run(
-        self, info: Mapping[str, Any], settings: Mapping[str, Any], place: str
-    ) -> None:
-        for name, value in settings.items():
-            saved = info["run"].get(name)
-            if saved != value:
-                remedy = "resume with it, or start another run"
-                raise fail(name, f"{saved!r}, as in {place}", value, remedy)
+    def _check_same_run(self, info: Mapping[str, Any], place: str) -> None:
+        check_same(info["run"], self.settings, place)
         if info["step"] > self.steps:
             expected = f"at least the {info['step']} steps already made in {place}"
             raise fail("steps", expected, self.steps, "ask for more, or scoresde.load the model")
+        self.changes = changes(info.get("choices", {}), self.choices)
+        if self.changes:
+            listed = ", ".join(f"{k} {old} -> {new}" for k, (old, new) in self.changes.items())
+            warnings.warn(
+                f"the run in {place} goes on from step {info['step']} with other settings: "
+                f"{listed}",
+                stacklevel=6,
+            )
 
-    def _settings(self, processes: int) -> dict[str, Any]:
-        """The settings that must not change when a run is resumed."""
-        return {
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "accumulate": self.optim.accumulate,
-            "processes": processes,
-            "samples": len(self.data),
-            "data": digest(self.data) if self.folder is not None else "",
-            "ema": self.optim.ema != 0.0,
-        }
+    def _info(self, done: int, state: State, update: Update) -> dict[str, Any]:
+        """The state of the run beside its tensors."""
+        own = {"step": done, "run": self.settings, "choices": self.choices}
+        return {**own, **state.to_dict(), **update.info()}
 
     def _extra(self, done: int) -> dict[str, Any]:
         """Information about the run for readers of a checkpoint."""
@@ -364,30 +401,36 @@ class Trainer:
             progress=self.progress and processes.first,
         )
 
-    def _judge(
-        self, update: Update, state: State, log: Log, done: int, settings: Mapping[str, Any]
-    ) -> None:
-        """Write snapshots, validate, and call the callback, whichever is due."""
-        records, last, folder = self.records, done == self.steps, self.folder
+    def _due(self, done: int, every: int | None) -> bool:
+        return every is not None and (done == self.steps or done % every == 0)
 
-        def due(every: int | None) -> bool:
-            return every is not None and (last or done % every == 0)
+    def _validates(self, done: int) -> bool:
+        """Whether the model is validated after this step."""
+        due = self._due(done, self.records.validates_every(self.steps))
+        return self.validation is not None and due
 
-        if folder is not None and due(records.snapshot_every):
-            folder.snapshot(update, done, settings)
-        validates = self.validation is not None and due(records.validates_every(self.steps))
-        calls = self.callback is not None and due(self.callback_every)
+    def _judge(self, update: Update, state: State, log: Log, done: int) -> bool:
+        """Write snapshots, validate, and call the callback, whichever is due.
+
+        It returns whether there was a validation, whose loss is the lowest so far.
+        """
+        folder, lowest = self.folder, False
+        if folder is not None and self._due(done, self.records.snapshot_every):
+            folder.snapshot(update, done, self.settings)
+        validates = self._validates(done)
+        calls = self.callback is not None and self._due(done, self.callback_every)
         if not validates and not calls:
-            return
+            return False
         with own_modes(self.model):
             averaged = update.result()
             if self.validation is not None and validates:
-                losses = self.validation(averaged, update.parameters[0].device)
-                mean, lowest = state.judge(done, losses)
+                row = self.validation(averaged, update.parameters[0].device, done)
+                lowest = state.judge(row)
                 self.validation.write(state.validations, averaged.sde)
-                parts = {f"validation/{i}": loss for i, loss in enumerate(losses)}
-                log.scalars(done, {"validation": mean, **parts})
+                parts = {f"validation/{i}": loss for i, loss in enumerate(row.parts)}
+                log.scalars(done, {"validation": row.loss, **parts})
                 if lowest and folder is not None:
-                    folder.save_best(update, {"step": done, "validation": mean})
+                    folder.save_best(update, {"step": done, "validation": row.loss})
             if self.callback is not None and calls:
                 self.callback(done, averaged)
+        return lowest

@@ -47,15 +47,18 @@ class BucketTime(TimeSampler):
 
 @final
 class Validation:
-    """The loss of a model on held-out data in each of equal intervals of time.
+    """The loss of a model on held-out data, as it is trained and by equal intervals of time.
 
-    Times and noise depend only on the seed, so values of two calls differ only by the model. The
-    mean of a row is the loss under uniform times. A loss that is low on average but high in one
-    interval, usually near t = 0, is visible here.
+    The loss of a row is at times drawn as in training, with the weights of these times and
+    without dropout of conditions. It compares with the loss of the training, and the best model
+    and the patience of a run go by it. A loss that is low on average but high in one interval,
+    usually near t = 0, is visible in the intervals, whose mean is the loss at uniform times.
+
+    Times and noise depend only on the seed, so values of two calls differ only by the model.
 
     Args:
-        data: the validation data, all of which are used in every interval.
-        loss: the options, whose `time` is replaced by the intervals.
+        data: the validation data, all of which are used each time.
+        loss: the options of the training.
         parts: number of intervals.
         batch_size: number of samples in one forward pass.
         seed: the seed of times and noise.
@@ -80,18 +83,22 @@ class Validation:
         self.table = table
 
     @torch.no_grad()
-    def __call__(self, model: ScoreModel, device: torch.device) -> tuple[float, ...]:
-        return tuple(self._interval(model, device, index) for index in range(self.parts))
+    def __call__(self, model: ScoreModel, device: torch.device, step: int) -> ValidationRow:
+        own = self._mean(model, device, self.loss, self.parts)
+        parts = (
+            self._mean(model, device, replace(self.loss, time=BucketTime(i, self.parts)), i)
+            for i in range(self.parts)
+        )
+        return ValidationRow(step, own, tuple(parts))
 
-    def _interval(self, model: ScoreModel, device: torch.device, index: int) -> float:
-        loss = replace(self.loss, time=BucketTime(index, self.parts))
+    def _mean(self, model: ScoreModel, device: torch.device, loss: Loss, index: int) -> float:
         objective = Objective(model, loss)
         total = torch.zeros((), dtype=torch.float64, device="cpu")
         for start in range(0, len(self.data), self.batch_size):
             rows = torch.arange(start, min(start + self.batch_size, len(self.data)), device="cpu")
             x = take(self.data.x, rows, device)
             cond = {k: take(v, rows, device) for k, v in self.data.cond.items()}
-            generator = self.stream.generator(start * self.parts + index)
+            generator = self.stream.generator(start * (self.parts + 1) + index)
             total += objective.each(x, cond, generator).double().sum().cpu()
         return float(total) / len(self.data)
 
@@ -104,5 +111,5 @@ class Validation:
         names = [f"{a:.4g}-{b:.4g}" for a, b in pairwise(ends)]
         with writing(self.table), self.table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["step", "loss", *names])
-            writer.writerows([step, sum(v) / len(v), *v] for step, v in rows)
+            writer.writerow(["step", "loss", "uniform", *names])
+            writer.writerows([row.step, row.loss, row.uniform, *row.parts] for row in rows)

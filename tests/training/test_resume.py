@@ -268,29 +268,38 @@ def test_validation_by_time(tmp_path: Path) -> None:
     options = {"validate_every": 6, "buckets": 4, "batch_size": 25}
     trainer = run(tmp_path, loss=clock, validation=points(50), **options)
     trainer.fit()
-    (first, losses), (second, again) = trainer.validations
-    assert (first, second) == (6, 12) and losses == again  # the same times and noise every time
+    (first, own, losses), (second, *again) = trainer.validations
+    assert (first, second) == (6, 12) and [own, losses] == again  # the same times and noise
     sde = VPSDE()
     ends = [sde.t_min + (sde.T - sde.t_min) * i / 4 for i in range(5)]
     middles = [(a + b) / 2 for a, b in pairwise(ends)]
     assert losses == pytest.approx(middles, abs=0.25 / 25)
     with (tmp_path / "validation.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
-    assert head == ["step", "loss", *(f"{a:.4g}-{b:.4g}" for a, b in pairwise(ends))]
-    assert [tuple(map(float, r[2:])) for r in rows] == [losses, losses]
-    assert float(rows[0][1]) == pytest.approx(sum(losses) / 4)
+    assert head == ["step", "loss", "uniform", *(f"{a:.4g}-{b:.4g}" for a, b in pairwise(ends))]
+    assert [tuple(map(float, r[3:])) for r in rows] == [losses, losses]
+    assert float(rows[0][2]) == pytest.approx(sum(losses) / 4)
+    draws = torch.Generator().manual_seed(0)
+    mean = trainer.loss.time.sample(sde, 100_000, draws)[0].mean()
+    assert float(rows[0][1]) == own == pytest.approx(float(mean), abs=0.02)
 
 
 def test_validation_is_the_loss_of_the_averaged_model() -> None:
     """The mean over the intervals is that of uniform times, and conditions come along."""
     trainer = run(None, validation=points(400), steps=3, validate_every=3, buckets=5)
     model = trainer.fit()
-    ((_, losses),) = trainer.validations
+    (row,) = trainer.validations
     draws = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        many = dsm_loss(model, points(400).repeat(50, 1), time=UniformTime(), generator=draws)
-    spread = float(many.std()) / math.sqrt(400 * 5)
-    assert sum(losses) / 5 == pytest.approx(float(many.mean()), abs=4 * spread)
+    x = points(400).repeat(50, 1)
+    for time, found, count in (
+        (UniformTime(), row.uniform, 400 * 5),
+        (trainer.loss.time, row.loss, 400),
+    ):
+        with torch.no_grad():
+            many = dsm_loss(model, x, time=time, generator=draws)
+        spread = float(many.std()) / math.sqrt(count)
+        assert found == pytest.approx(float(many.mean()), abs=4 * spread)
+    assert abs(row.loss - row.uniform) > 0.02
 
 
 def test_the_best_model_is_kept(tmp_path: Path) -> None:
@@ -306,7 +315,7 @@ def test_the_best_model_is_kept(tmp_path: Path) -> None:
     seen: dict[int, ScoreModel] = {}
     trainer.callback, trainer.callback_every = lambda k, m: seen.update({k: copy.deepcopy(m)}), 1
     trainer.fit()
-    means = {step: math.fsum(v) / len(v) for step, v in trainer.validations}
+    means = {row.step: row.loss for row in trainer.validations}
     best = min(means, key=means.__getitem__)
     assert 1 < best < 20
     assert read_config(tmp_path / "best")["extra"] == {"step": best, "validation": means[best]}
