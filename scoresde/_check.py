@@ -21,6 +21,8 @@ __all__ = [
     "Diverged",
     "about",
     "brief",
+    "check_decay",
+    "check_width",
     "choice",
     "diverged",
     "fail",
@@ -156,6 +158,22 @@ def nonnegative(name: str, value: object, remedy: str = "pass 0 or a number abov
     number = _number(name, value, "a finite number >= 0", remedy)
     if number < 0:
         raise fail(name, "a finite number >= 0", value, remedy)
+    return number
+
+
+def check_decay(name: str, decay: object) -> float:
+    """`decay` as a float in [0, 1)."""
+    number = nonnegative(name, decay)
+    if number >= 1.0:
+        raise fail(name, "a number in [0, 1)", decay, "0.999 averages some 1000 steps")
+    return number
+
+
+def check_width(name: str, width: object) -> float:
+    """`width` of a power-function profile as a float in (0, 1/sqrt(12))."""
+    number = positive(name, width, "0.05 and 0.10 are usual")
+    if number >= 1 / math.sqrt(12):
+        raise fail(name, "a width below 0.2886, that of the plain mean", width, "take 0.1")
     return number
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from scoresde._check import (
+    check_decay,
+    check_width,
     choice,
     fail,
     finite,
@@ -41,8 +43,6 @@ __all__ = [
     "Records",
     "Table",
     "Tolerances",
-    "check_decay",
-    "check_width",
     "known",
 ]
 
@@ -423,22 +423,6 @@ def known(value: T | None) -> T:
     if value is None:
         raise ValueError("options: expected those of a run, which a recipe filled in, got None")
     return value
-
-
-def check_decay(name: str, decay: object) -> float:
-    """`decay` as a float in [0, 1)."""
-    number = nonnegative(name, decay)
-    if number >= 1.0:
-        raise fail(name, "a number in [0, 1)", decay, "0.999 averages some 1000 steps")
-    return number
-
-
-def check_width(name: str, width: object) -> float:
-    """`width` of a power-function profile as a float in (0, 1/sqrt(12))."""
-    number = positive(name, width, "0.05 and 0.10 are usual")
-    if number >= 1 / math.sqrt(12):
-        raise fail(name, "a width below 0.2886, that of the plain mean", width, "take 0.1")
-    return number
 
 
 def _whole_numbers(group: object, *names: str) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, instance
+from scoresde._check import check_decay, check_width, fail, instance
 from scoresde.model import ScoreModel
-from scoresde.options import check_decay, check_width
 
 __all__ = ["EMA", "Held", "exponent", "replica"]
 

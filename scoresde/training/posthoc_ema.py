@@ -11,9 +11,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import instance, path_of, positive_int, refuse
+from scoresde._check import check_width, instance, path_of, positive_int, refuse
 from scoresde.model import ScoreModel
-from scoresde.options import check_width
 from scoresde.sde import SDE
 from scoresde.training.checkpoint import load
 from scoresde.training.ema import exponent

@@ -453,7 +453,7 @@ def test_weights_that_are_not_finite_are_never_saved(
         (
             {"data": (points(), {"label": torch.zeros(64).long()})},
             TypeError,
-            r"cond\['label'\]: expected none, as the network has classes=0, .* classes=",
+            r"cond\['label'\]: expected none, as classes=0, .* classes=",
         ),
         (
             {"loss": lambda model, x0, **_: x0.sum()},
