@@ -188,8 +188,10 @@ class ConditionSummary:
         for name, names in self.columns.items():
             value = values.get(name)
             if names:
-                text = None if value is None else choice(name, str(value), names)
-                entries += [math.nan if text is None else float(text == one) for one in names]
+                if value is not None and str(value) not in names:
+                    expected = f"a category of {name!r}, one of {', '.join(map(repr, names))}"
+                    raise fail("given", expected, value, "check the spelling")
+                entries += [math.nan if value is None else float(str(value) == k) for k in names]
             else:
                 entries.append(math.nan if value is None else finite(name, value))
         return torch.tensor(entries, dtype=torch.float32, device="cpu")

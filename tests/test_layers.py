@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "summary",
         "sde prediction data",
         "schedule noise model",
-        "process oracles analytic_start losses ddpm",
+        "process oracles analytic_start conditioned losses ddpm",
         "solvers",
         "calibration",
         "sampler likelihood fokker_planck",

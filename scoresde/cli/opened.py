@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from scoresde.model import Preconditioned
     from scoresde.quantisation import Quantisation
-    from scoresde.summary import DataSummary
+    from scoresde.summary import ConditionSummary, DataSummary
 
 __all__ = [
     "Opened",
@@ -184,6 +184,46 @@ class Opened:
             say(f"warning: the training data hold no sample of class {', '.join(missing)}")
         return turns
 
+    def given(self, pairs: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Conditions of one sample by name, from pairs such as "temperature=20" or "kind=b".
+
+        Args:
+            pairs: NAME=VALUE, where NAME is a column of the training data, or a condition that is
+                a vector, whose values have commas between them.
+
+        Raises:
+            ValueError: the model has no such condition, or the value is not one of its.
+        """
+        import torch
+
+        from scoresde._check import fail
+
+        known = {} if self.data is None else self.data.conditions
+        columns = {column: name for name, one in known.items() for column in one.columns}
+        vectors = [name for name, one in known.items() if len(one.shape) <= 1]
+        values: dict[str, dict[str, object]] = {}
+        found: dict[str, torch.Tensor] = {}
+        for pair in pairs:
+            # A name may hold "=", so the known ones are tried first.
+            names = [name for name in (*columns, *vectors) if pair.startswith(f"{name}=")]
+            name = max(names, key=len, default=pair.partition("=")[0])
+            text = pair[len(name) + 1 :].strip()
+            if not names:
+                listed = ", ".join([*columns, *(v for v in vectors if not known[v].columns)])
+                expected = f"NAME=VALUE with a condition of the model ({listed or 'it has none'})"
+                raise fail("given", expected, pair, "leave it out, or check the spelling")
+            if name in values.get(columns.get(name, ""), {}) or name in found:
+                raise fail("given", "each condition once", name, "give it once")
+            if name in columns:
+                group = columns[name]
+                number = not known[group].columns[name]
+                values.setdefault(group, {})[name] = _number(name, text) if number else text
+            else:
+                numbers = [_number(name, part) for part in text.split(",")]
+                found[name] = torch.tensor(numbers).reshape(_sized(name, numbers, known[name]))
+        made = found | {group: known[group].encode(given) for group, given in values.items()}
+        return {name: value.to(self.device) for name, value in made.items()}
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, or ()."""
@@ -247,6 +287,25 @@ def _class_numbers(wanted: str, names: Sequence[str], classes: int) -> list[int]
             )
         parts = parts[size:]
     return found
+
+
+def _number(name: str, text: str) -> float:
+    """A number of --given."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"given: expected a number for {name}, got {text!r}") from None
+
+
+def _sized(name: str, numbers: Sequence[float], known: ConditionSummary) -> tuple[int, ...]:
+    """The shape of a condition; raise unless there are as many numbers."""
+    count = known.shape[0] if known.shape else 1
+    if len(numbers) != count:
+        raise ValueError(
+            f"given: expected {count} numbers with commas between them for {name}, got "
+            f"{len(numbers)}"
+        )
+    return known.shape
 
 
 def open_checkpoint(path: Path, device: str | None = None) -> Opened:

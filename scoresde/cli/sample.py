@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from scoresde.cli.common import emit, is_first, make_sampler, watched
+from scoresde.cli.common import emit, is_first, make_sampler, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable
+
+if TYPE_CHECKING:
+    from scoresde.model import ScoreModel
 
 __all__ = ["Sample", "SolverChoice"]
 
@@ -52,6 +55,7 @@ class Sample:
 scoresde sample runs/digits --n 1000 --out samples
 scoresde sample runs/digits --n 50000 --label 3 --solver dpmpp_2m --steps 20 --out threes
 scoresde sample runs/table --n 500 --label dog,cat --format csv --out rows
+scoresde sample runs/weather --given temperature=20 --given sky=clear --format csv --out rows
 scoresde sample runs/images --n 50000 --format png --shard 250 --out pictures
 torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000 --out many
 """
@@ -65,6 +69,10 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
     """The class by name or number, such as dog or 3; several that take turns, such as dog,cat or
     0,1,7; all (or balanced), as many of each that occurs in the training data; or none. A name
     goes before a number. By default it is all, if the model has classes."""
+    given: list[str] = flag(metavar="NAME=VALUE", many=True)
+    """A condition of all samples: a column that train took as a condition, such as temperature=20
+    or kind=b, or a vector such as y=0.1,0.2. The flag may be repeated. Conditions that are left
+    out are not given."""
     seed: int = 0
     first: int = 0
     """The number of the first sample. N continues a run of N samples."""
@@ -97,7 +105,7 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
         label = "all" if self.label is None and opened.classes else self.label
         turns = opened.turns(label)
         sampler = make_sampler(
-            opened.model,
+            _conditioned(opened, self.given),
             solver=how.solver,
             steps=how.steps,
             grid=how.grid,
@@ -143,6 +151,7 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
             "drawn": done.drawn,
             "kept": done.kept,
             "missing": done.missing,
+            "given": list(self.given),
             "classes": None if turns is None else [opened.class_name(k) for k in turns],
             "picture": picture,
             "solver": repr(sampler.solver),
@@ -164,6 +173,19 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
 
 SHARD, TABLE = 500, 100_000
 """The number of samples in a shard by default, and in a shard of a table."""
+
+
+def _conditioned(opened: Opened, pairs: list[str]) -> ScoreModel:
+    """The model with the conditions of the command line fixed."""
+    from scoresde.conditioned import Conditioned
+
+    given = opened.given(pairs)
+    known = {} if opened.data is None else opened.data.conditions
+    left = [name for name in known if name not in given]
+    if left:
+        columns = [column for name in left for column in known[name].columns or (name,)]
+        say(f"samples are not given {', '.join(columns)} (--given {columns[0]}=... gives it)")
+    return Conditioned(opened.model, given) if given else opened.model
 
 
 def _sheet(opened: Opened, folder: Path, turns: list[int] | None) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scoresde.cli.common import key_values
+from scoresde.cli.common import key_values, say
 from scoresde.cli.flags import build
 from scoresde.cli.messages import FLAGS, in_flags, options_of
 from scoresde.options import Pictures, Table
@@ -131,7 +132,7 @@ def parts(
     Args:
         whole: the data set.
         holdout: the fraction of the second part. With fewer than 1 / holdout samples none is held
-            out.
+            out, with a warning.
 
     Raises:
         ValueError: `holdout` is not in [0, 1).
@@ -141,6 +142,11 @@ def parts(
 
     if not 0 <= holdout < 1:
         raise fail("holdout", "a share from 0 up to 1", holdout, "pass e.g. 0.05, or 0 for none")
+    if holdout and holdout * len(whole) < 1:
+        say(
+            f"warning: none of {len(whole)} samples is held out for validation, which needs "
+            f"{math.ceil(1 / holdout)} at --holdout {holdout:g}"
+        )
     if isinstance(whole, LazyData):
         return hold_out(whole, holdout)
     return hold_out(whole, holdout)

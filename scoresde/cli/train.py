@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time as clock
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,8 +44,12 @@ class Reading:
     """The share of the data on which the model is judged and not trained. It is chosen by a hash
     of each sample, so it stays when data are added. 0 holds none out, and of fewer than 1 / X
     samples none is held out."""
+    condition: list[str] = flag(metavar="COLUMN", many=True)
+    """A column of a table, or an array of a .npz file, that is given to the network and not
+    modelled; numbers keep their units and categories their names. The flag may be repeated. See
+    --given of scoresde sample."""
     unconditional: bool = False
-    """Leave the labels of the data out."""
+    """Leave the labels and the conditions of the data out."""
     any_scale: bool = False
     """Train also on floats that are plainly not in model units, as they are."""
     workers: int = 2
@@ -55,6 +60,12 @@ class Reading:
 
         if not 0 <= self.holdout <= 0.9:
             raise fail("holdout", "a share from 0 to 0.9", self.holdout, "pass e.g. 0.05")
+
+    @property
+    def options(self) -> list[str]:
+        """The options of the loader, with the columns of --condition."""
+        given = [f"condition={json.dumps(self.condition)}"] if self.condition else []
+        return [*self.data_option, *given]
 
 
 @final
@@ -114,6 +125,7 @@ class Train:
 scoresde train moons --steps 3000 --out runs/moons
 scoresde train digits --net unet --net-option width=32 --steps 2000 --out runs/digits
 scoresde train images/ --data-option size=32 --precision bf16 --steps 100000 --out runs/images
+scoresde train weather.csv --condition temperature --condition sky --out runs/weather
 scoresde train --config runs/moons/config.json --out runs/again     (the same weights)
 scoresde train --config runs/moons/config.json --resume             (after a kill)
 scoresde train more/ --init-from runs/images --lr 1e-4 --out runs/finer
@@ -192,7 +204,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         """The model at the start, and the data with the class numbers of the model."""
         import torch
 
-        whole, chosen = load_source(self.data, self.reading.data_option), self.network
+        whole, chosen = load_source(self.data, self.reading.options), self.network
         if self.reading.unconditional:
             whole = replace(whole, cond={}, classes=0, class_names=())
         if chosen.init_from is not None:

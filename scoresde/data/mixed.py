@@ -104,13 +104,16 @@ def read_columns(
     return found
 
 
-def without_missing(read: dict[str, Read], missing: str, name: str, *, known: bool) -> Cells:
+def without_missing(
+    read: dict[str, Read], missing: str, name: str, *, given: Collection[str], known: bool
+) -> Cells:
     """Apply a key of `MISSING_CELLS`: change `read` for "drop"; return the rows that are kept.
 
     Args:
         read: the columns.
         missing: the key.
         name: the name of the data in messages.
+        given: the columns that are conditions.
         known: whether the columns are those of other data, which say what is missing.
     """
     absent = {key: np.isnan(one.values) for key, one in read.items()}
@@ -126,11 +129,14 @@ def without_missing(read: dict[str, Read], missing: str, name: str, *, known: bo
     if missing == "refuse":
         key = next(iter(some))
         raise missing_cell(key, int(absent[key].argmax()), some[key], total)
-    counts = listed([f"{key!r} ({count})" for key, count in some.items()])
     if missing == "model" and known:
         return kept
+    counts = listed([f"{key!r} ({count})" for key, count in some.items()])
     if missing == "model":
-        done = "modelled by an indicator (missing=drop leaves the rows out, refuse is an error)"
+        ways = {"modelled by an indicator": [key for key in some if key not in given]}
+        ways["conditions that are not given"] = [key for key in some if key in given]
+        done = " and ".join(way for way, keys in ways.items() if keys)
+        done += " (missing=drop leaves the rows out, refuse is an error)"
     else:
         kept = ~np.any(list(absent.values()), axis=0)
         done = f"left out with their rows, and {kept.sum()} rows remain"

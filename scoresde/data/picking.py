@@ -39,7 +39,7 @@ def groups_of(condition: Condition, like: DataSummary | None) -> dict[str, list[
         listing = names_in("condition", condition)
         groups = {GIVEN: listing} if listing else {}
     for name, columns in groups.items():
-        if not columns or not name.isidentifier() or name in ("label", "x", "t"):
+        if not columns or not name.isidentifier() or name in ("label", "x", "t", "self"):
             expected = "names of conditions, not label, x or t, each with columns"
             raise fail("condition", expected, {name: columns}, "pass e.g. {'given': ['age']}")
     every = [column for columns in groups.values() for column in columns]

@@ -266,9 +266,8 @@ def table(
     known = parts_of(like, keys)
     keys = keys if known is None else list(known)
     read = read_columns([*keys, *beside], cells, categories, names_of(known, like), name)
-    kept = without_missing(
-        read, choice("missing", missing, MISSING_CELLS), name, known=like is not None
-    )
+    choice("missing", missing, MISSING_CELLS)
+    kept = without_missing(read, missing, name, given=beside, known=like is not None)
     cond: dict[str, Tensor] = {}
     classes = 0
     names: tuple[str, ...] = ()

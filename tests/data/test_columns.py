@@ -213,7 +213,10 @@ def test_conditions_of_columns_are_read_by_name() -> None:
     assert given.tolist() == [20.5, 0.0, 0.0, 1.0]
     assert weather.encode({}).isnan().all()
     refuses(lambda: weather.encode({"T": 1.0}), ["given", "'sky', 't'", "did you mean 't'"])
-    refuses(lambda: weather.encode({"sky": "blue"}), ["sky", "'clear', 'grey'", "'blue'"])
+    refuses(
+        lambda: weather.encode({"sky": "blue"}),
+        ["given", "category of 'sky'", "'clear', 'grey'", "'blue'"],
+    )
     refuses(lambda: weather.encode({"t": "warm"}), ["t", "number"], TypeError)
     refuses(lambda: weather.encode({"t": math.nan}), ["t", "finite"])
     refuses(lambda: ConditionSummary((2,), {"sky": ("clear",) * 3}), ["shape", "(3,)"])
