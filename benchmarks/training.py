@@ -362,11 +362,10 @@ def main() -> None:
             raise SystemExit(f"{file} holds trainings of --limit {run['limit']:g}: move it away")
         run |= {"command": command, "limit": limit, "seeds": args.seeds or (1 if quick else 3)}
         count = args.samples or (100 if quick else 899)
-        most = 200 if quick else 10**9
-        run |= race(
-            args.data, run["seeds"], limit, most, count, run.setdefault("curves", {}), write
-        )
-        write()
+        lengths = (20, 40) if quick else tuple(100 * 2**k for k in range(12))
+        judges, curves = Judges(args.data, count), run.setdefault("curves", {})
+        run["floor"] = judges.floor
+        race(judges, run["seeds"], limit, lengths, curves, write)
     text = report(found)
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
