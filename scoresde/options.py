@@ -141,7 +141,7 @@ class Optim:
     """Send the network through torch.compile. By default the recipe decides."""
 
     freeze: tuple[str, ...] = ()
-    """Patterns of the names of parameters that are not trained, for example embed.*,enter.*"""
+    """Patterns of the names of parameters that are not trained, for example condition.*,enter.*"""
 
     max_nonfinite: int = 10
     """Number of steps in a row without a finite loss and gradient that ends the run."""
@@ -167,7 +167,7 @@ class Optim:
                 raise fail("ema_width", "None beside ema", self.ema_width, remedy)
         if self.precision is not None:
             choice("precision", self.precision, PRECISIONS)
-        _set(self, "freeze", _names("freeze", self.freeze, "pass ('embed.*',)"))
+        _set(self, "freeze", _names("freeze", self.freeze, "pass ('enter.*',)"))
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of step number `step`, from 0, of so many: warm-up, then schedule.

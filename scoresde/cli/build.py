@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scoresde.losses import TimeSampler
     from scoresde.model import Preconditioned
     from scoresde.nets import Spec
+    from scoresde.quantisation import Quantisation
     from scoresde.sde import AffineSDE
 
 __all__ = [
@@ -103,13 +104,21 @@ def build_net(
     *,
     conditions: Mapping[str, Spec] | None = None,
     preset: str = "small",
+    levels: Quantisation | None = None,
 ) -> nn.Module:
-    """The network for samples of this shape and their conditions; see `nets.network_for`."""
+    """The network for samples of this shape and their conditions; see `nets.network_for`.
+
+    With `levels` it gets Fourier features of its input that tell these levels apart, if it takes
+    any.
+    """
     from scoresde.nets.build import network_arguments
+    from scoresde.nets.embed import level_exponents
 
     made, fixed, others = network_arguments(
         shape, classes=classes, conditions=conditions, net=name, preset=preset
     )
+    if levels is not None and "input_fourier" in inspect.signature(made).parameters:
+        others["input_fourier"] = level_exponents(levels.bin_width)
     return with_options("net-option", made, options, fixed, others)  # type: ignore[no-any-return]
 
 

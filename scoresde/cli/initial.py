@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +14,33 @@ from scoresde.cli.config import Call
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
     from scoresde.model import Preconditioned
+    from scoresde.summary import DataSummary
 
 __all__ = ["initial"]
 
 
 def initial(
-    call: Call, run: Path, whole: Data | LazyData
+    call: Call, run: Path, read: Callable[[DataSummary | None], Data | LazyData]
 ) -> tuple[Preconditioned, Data | LazyData]:
-    """Return the averaged model of another run, and the data with the class numbers of that model.
+    """Return the averaged model of another run, and the data in its units and class numbers.
 
     The network, the SDE and the parametrisation are those of the run. They replace the options of
     this call, so that its config.json records them.
 
+    Args:
+        call: the options of the call.
+        run: the other run.
+        read: reads the data; its argument is the summary of those of the run.
+
     Raises:
-        FileNotFoundError, ValueError: there is no such run; the data have another shape or
-            number of classes; an option of this call contradicts the run.
+        FileNotFoundError, ValueError: there is no such run; the data have another shape, other
+            columns or another number of classes; an option of this call contradicts the run.
     """
     from scoresde.training import load
+    from scoresde.training.checks import in_units_of
 
     model: Preconditioned = load(run)  # type: ignore[assignment]
+    whole = in_units_of(read(model.data), model.data, raw=True)
     known = _options(model)
     _agree(call, run, known)
     call.values.update({name: value for name, value in known.items() if value is not None})

@@ -29,6 +29,7 @@ from scoresde.options import Loss, Optim, Records
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
     from scoresde.model import Preconditioned
+    from scoresde.summary import DataSummary
     from scoresde.training import RunFolder, Trainer
 
 __all__ = ["Train"]
@@ -204,12 +205,13 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         """The model at the start, and the data with the class numbers of the model."""
         import torch
 
-        whole, chosen = load_source(self.data, self.reading.options), self.network
-        if self.reading.unconditional:
-            whole = replace(whole, cond={}, classes=0, class_names=())
+        from scoresde.training import recipe_for
+
+        chosen = self.network
         if chosen.init_from is not None:
             # A resumed run has its weights, and the other run may not exist any more.
-            return initial(call, self.out if resume else chosen.init_from, whole)
+            return initial(call, self.out if resume else chosen.init_from, self._read)
+        whole = self._read()
         process = build_sde(chosen.sde, chosen.sde_option)
         torch.manual_seed(self.seed)  # for the initial weights
         shape = tuple(whole.x.shape[1:])
@@ -220,15 +222,24 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
             chosen.net_option,
             conditions=specs_of(whole),
             preset=chosen.preset,
+            levels=whole.quantisation if self.loss.objective == "likelihood" else None,
         )
+        recipe = recipe_for(shape, len(whole), self.loss.objective)
         model = build_model(
             net,
             process,
-            predicts=chosen.predicts,
+            predicts=recipe.predicts if chosen.predicts is None else chosen.predicts,
             net_time=chosen.net_time,
             sigma_data=chosen.sigma_data,
         )
         return model, whole
+
+    def _read(self, like: DataSummary | None = None) -> Data | LazyData:
+        """The data; a table has the columns and the scaling of `like`."""
+        whole = load_source(self.data, self.reading.options, like)
+        if self.reading.unconditional:
+            return replace(whole, cond={}, classes=0, class_names=())
+        return whole
 
     def _trainer(
         self, model: Preconditioned, whole: Data | LazyData, folder: RunFolder

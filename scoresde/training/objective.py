@@ -128,7 +128,7 @@ def frozen(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
 
 
 def frozen_names(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """The names of the parameters of the network that a pattern such as "embed.*" matches.
+    """The names of the parameters of the network that a pattern such as "enter.*" matches.
 
     Raises:
         ValueError: a pattern matches no parameter, or nothing is left to train.

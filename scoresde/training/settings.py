@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scoresde._check import fail, refuse
+from scoresde._check import refuse
 from scoresde.options import Loss, Optim, Records
 
 __all__ = ["changes", "check_same", "fixed", "free"]
@@ -45,14 +45,13 @@ def free(optim: Optim, loss: Loss, records: Records, steps: int) -> dict[str, An
 def check_same(saved: Mapping[str, Any], own: Mapping[str, Any], place: str) -> None:
     """Raise a ValueError that names all settings that must not change and did."""
     differ = [name for name, value in own.items() if saved.get(name) != value]
+    if "samples" in differ and "data" in differ:
+        differ.remove("data")  # it says no more
     if differ:
-        remedy = "resume with it, or start another run"
-        if len(differ) == 1:
-            (name,) = differ
-            raise fail(name, f"{saved.get(name)!r}, as in {place}", own[name], remedy)
         old, new = (
-            ", ".join(f"{name}={values.get(name)!r}" for name in differ) for values in (saved, own)
+            " and ".join(repr(values.get(name)) for name in differ) for values in (saved, own)
         )
+        remedy = "resume with the same, or start another run"
         raise refuse(", ".join(differ), f"{old}, as in {place}", new, remedy)
 
 

@@ -16,11 +16,17 @@ from scoresde._check import fail, instance, positive_int
 from scoresde._check import seed as check_seed
 from scoresde._tensor import as_device
 from scoresde.data import Data, LazyData, summarise
-from scoresde.model import Preconditioned, ScoreModel, bare, check_cond, check_weights
+from scoresde.model import (
+    ScoreModel,
+    bare,
+    check_cond,
+    check_weights,
+    summary_of,
+)
 from scoresde.options import Loss, Optim, Records, known
 from scoresde.quantisation import Quantisation
 from scoresde.training.best import Best
-from scoresde.training.checks import check_folder, check_units
+from scoresde.training.checks import check_folder, check_units, in_units_of, inform
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
 from scoresde.training.log import Log
@@ -72,6 +78,10 @@ class Trainer:
     loses only the steps since the last one. SIGTERM and SIGINT (preemption, Ctrl-C) take effect
     after the current step and a checkpoint: SIGTERM as SystemExit(143) and SIGINT as
     KeyboardInterrupt, unless there were other handlers. `fit(resume=True)` continues the run.
+
+    A model that was trained before, such as `scoresde.load(run)`, is trained on from its weights,
+    which also begin the average. New data are in the units of the first ones: `Data` with another
+    scaling are converted, and values without one are taken to be in model units already.
 
     To use several processes, each with `batch_size` samples a step, on one machine or on two:
 
@@ -162,13 +172,17 @@ class Trainer:
         if not any(p.requires_grad for p in model.parameters()):
             raise fail("model", "parameters to train", "none", "wrap a network, not a function")
         self.model = model
-        self.data = Data.of(data)
+        known_data = summary_of(model)
+        self.data = in_units_of(Data.of(data), known_data)
         check_cond(model, self.data.cond, len(self.data))
         self.steps = positive_int("steps", steps)
         self.quantisation = self.data.quantisation if quantisation is None else quantisation
         if self.quantisation is not None:
             instance("quantisation", self.quantisation, Quantisation, "pass Quantisation(256)")
-        self.summary = replace(summarise(self.data), quantisation=self.quantisation)
+        found = replace(summarise(self.data), quantisation=self.quantisation)
+        if found.scaling is None and known_data is not None and not found.quantisation:
+            found = replace(found, scaling=known_data.scaling)
+        self.summary = found
         if not any_scale:
             check_units(self.summary, model.sde)
         self.records = records
@@ -194,7 +208,7 @@ class Trainer:
             raise fail("patience", "validation data to judge by", None, "pass validation=...")
         if validation is not None:
             self.validation = Validation(
-                Data.of(validation),
+                in_units_of(Data.of(validation), self.summary),
                 self.loss,
                 parts=records.buckets,
                 batch_size=self.batch_size,
@@ -256,7 +270,7 @@ class Trainer:
     def _train(self, resume: bool) -> ScoreModel:
         model, optim, records, stream = self.model, self.optim, self.records, self.stream
         processes = Processes(optim.accumulate)
-        self._inform(model)
+        inform(model, self.summary, self.data.cond)
         device = processes.device(self.device)
         model.to(device)
         tracked = records.widths if records.snapshot_every is not None else ()
@@ -327,13 +341,6 @@ class Trainer:
             self.stopped = done if ended else None
         processes.wait()
         return best.given_to(update.result())
-
-    def _inform(self, model: ScoreModel) -> None:
-        """Store the summary of the data, and sigma_data, in the model."""
-        model.data = self.summary
-        for part in model.modules():
-            if isinstance(part, Preconditioned) and part.predicts == "edm":
-                part.sigma_data = part.sigma_data or self.summary.std or 1.0
 
     def _begin(
         self, update: Update, best: Best, processes: Processes, resume: bool, bf16: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import torch
 from test_resume import at_call, equal_folders
 from training_models import points, run, same, small, trained, weights
 
+from scoresde.data import ArrayRows, Data, LazyData
+from scoresde.model import Preconditioned
+from scoresde.nets import MLP, Vector
+from scoresde.sde import VPSDE
 from scoresde.training import Trainer, load
 
 # Frozen parts
@@ -57,7 +62,7 @@ def test_a_pattern_that_matches_nothing_lists_the_names() -> None:
         run(None, freeze=("enter.*", "emb.*"))
     with pytest.raises(ValueError, match=r"freeze: expected parameters left to train"):
         run(None, freeze=("*",))
-    with pytest.raises(TypeError, match=r"freeze: expected names.*pass \('embed\.\*',\)"):
+    with pytest.raises(TypeError, match=r"freeze: expected names.*pass \('enter\.\*',\)"):
         run(None, freeze="embed.*")
 
 
@@ -103,3 +108,62 @@ def test_a_loaded_model_is_trained_on_and_its_average_begins_at_its_weights(
     )
     assert step < 1.1e-3  # of one step of Adam
     assert found.data.std == pytest.approx(Trainer(small(), data, steps=1).summary.std)
+
+
+# Units
+
+
+def standard(mean: float, std: float, n: int = 64, seed: int = 0) -> Data:
+    return Data(mean + std * points(n, seed=seed)).standardised()
+
+
+def test_new_data_are_brought_to_the_units_of_the_first_ones(tmp_path: Path) -> None:
+    first, other = standard(100.0, 7.0), standard(103.0, 5.0, seed=3)
+    run(tmp_path, data=first, validation=other).fit()
+    loaded = load(tmp_path)
+    trainer = Trainer(loaded, other, steps=2, validation=other)
+    raw = 103.0 + 5.0 * points(seed=3)
+    expected = first.scaling.encode(raw)
+    torch.testing.assert_close(trainer.data.x, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(trainer.validation.data.x, expected, rtol=1e-5, atol=1e-5)
+    found = trainer.fit()
+    torch.testing.assert_close(found.data.scaling.mean, first.scaling.mean)
+    torch.testing.assert_close(found.data.decode(expected), raw, rtol=1e-5, atol=1e-5)
+    lazy = LazyData(ArrayRows(raw.double().numpy())).standardised()
+    rows = Trainer(loaded, lazy, steps=1).data.x[torch.arange(64)]
+    torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
+    # Values without a scaling are in model units, whose meaning stays.
+    plain = Trainer(loaded, points(seed=9), steps=1)
+    assert torch.equal(plain.data.x, points(seed=9))
+    assert plain.fit().data.scaling.to_dict() == first.scaling.to_dict()
+
+
+def test_units_that_cannot_be_those_of_the_first_data_are_refused(tmp_path: Path) -> None:
+    run(tmp_path).fit()
+    loaded = load(tmp_path)
+    with pytest.raises(ValueError, match=r"data: expected values in the units of.*standardise=F"):
+        Trainer(loaded, standard(100.0, 7.0), steps=1)
+    loaded.data = None
+    Trainer(loaded, standard(100.0, 7.0), steps=1)
+    scaling = replace(standard(5.0, 2.0).scaling, columns=("a", "b"))
+    run(tmp_path, data=Data(points(), scaling=scaling)).fit()
+    other = Data(points(), scaling=replace(scaling, columns=("a", "c")))
+    with pytest.raises(ValueError, match=r"data: expected the columns \('a', 'b'\).*'a', 'c'"):
+        Trainer(load(tmp_path), other, steps=1)
+
+
+# Conditions
+
+
+def test_the_scale_of_conditions_is_measured_once(tmp_path: Path) -> None:
+    def build() -> Preconditioned:
+        return Preconditioned(MLP(2, width=8, depth=1, conditions={"y": Vector(1)}), VPSDE())
+
+    y = 50.0 + 3.0 * points(64, 1)
+    run(tmp_path, model := build(), data=(points(), {"y": y})).fit()
+    scale = model.net.condition.scale("y")
+    assert float(scale.mean) == pytest.approx(float(y.mean()), rel=1e-5)
+    assert float(scale.std) == pytest.approx(float(y.std(correction=0)), rel=1e-4)
+    assert same(load(tmp_path).net.condition.scales, model.net.condition.scales)
+    Trainer(again := load(tmp_path), (points(), {"y": y + 20}), steps=2).fit()
+    assert same(again.net.condition.scales, model.net.condition.scales)

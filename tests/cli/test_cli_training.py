@@ -1,0 +1,88 @@
+"""Training on by the command line: units, frozen parts, changed settings, patience, recipes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("tyro")
+from command_line import answer, call, refused
+
+from scoresde import load
+from scoresde.nets.embed import level_exponents
+
+QUICK = "--sample-every 0 --no-tensorboard --log-every 2 --batch-size 16 --net-option width=8"
+
+
+def array(place: Path, mean: float, std: float) -> Path:
+    values = np.random.default_rng(0).normal(mean, std, (80, 2)).astype(np.float32)
+    np.save(place, values)
+    return place
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("first")
+    call(f"train {array(place / 'a.npy', 1000.0, 3.0)} --steps 2 {QUICK} --out {place}/run")
+    return place / "run"
+
+
+def test_fine_tuning_keeps_the_units_and_the_frozen_parts(first: Path, tmp_path: Path) -> None:
+    other = array(tmp_path / "b.npy", 1006.0, 2.0)
+    line = f"train {other} --init-from {first} --steps 3 --batch-size 16 --log-every 1"
+    line += " --sample-every 0 --no-tensorboard"
+    call(f"{line} --freeze condition.*,enter.* --out {tmp_path}/run")
+    one, two = (load(place) for place in (first, tmp_path / "run"))
+    assert one.data.scaling.to_dict() == two.data.scaling.to_dict()
+    assert two.data.mean == pytest.approx((1006.0 - 1000.0) / 3.0, abs=0.2)
+    assert two.data.std == pytest.approx(2.0 / 3.0, abs=0.1)
+    moved = {k for k, v in two.state_dict().items() if not torch.equal(v, one.state_dict()[k])}
+    assert moved and not {k for k in moved if k.split(".")[1] in ("condition", "enter")}
+    saved = json.loads((tmp_path / "run/config.json").read_text())
+    assert saved["freeze"] == ["condition.*", "enter.*"]
+    refused(
+        f"{line} --freeze emb.* --out {tmp_path}/x", "--freeze: expected a pattern of", "enter"
+    )
+
+
+def test_a_resumed_run_says_what_changed_and_refuses_what_must_not(tmp_path: Path) -> None:
+    out = f"--out {tmp_path}/run"
+    call(f"train moons --data-option n=60 --steps 2 {QUICK} {out}")
+    base = f"train --config {tmp_path}/run/config.json --resume"
+    text = r"goes on from step 2 with other settings: steps 2 -> 4, lr 0\.001 -> 0\.01$"
+    with pytest.warns(UserWarning, match=text):
+        call(f"{base} --steps 4 --lr 0.01")
+    refused(
+        f"{base} --steps 6 --seed 3 --optimizer muon", "seed, optimizer: expected 0 and 'adamw'"
+    )
+
+
+def test_patience_ends_a_run_and_is_reported(tmp_path: Path) -> None:
+    line = f"train moons --data-option n=60 --holdout 0.3 --steps 40 {QUICK} --validate-every 1"
+    found = answer(f"{line} --lr 1e-30 --patience 2 --out {tmp_path}/run")
+    assert found["stopped"] and found["steps"] < 40
+    assert found["best_step"] == found["steps"] - 2
+    with (tmp_path / "run/validation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["loss"]) for row in rows]
+    assert min(losses) == found["best_validation"] and "uniform" in rows[0]
+    refused(
+        f"{line} --holdout 0 --patience 2 --out {tmp_path}/x", "--patience: expected validation"
+    )
+
+
+def test_the_objective_chooses_the_recipe_and_the_features_of_the_input(tmp_path: Path) -> None:
+    line = f"train digits --steps 1 {QUICK} --net-option blocks=1"
+    said = call(f"{line} --objective likelihood --out {tmp_path}/run").stderr
+    assert "likelihood of 1x8x8" in said and "weighting likelihood" in said
+    model = load(tmp_path / "run")
+    own = model.net.config["input_fourier"]
+    assert own == pytest.approx(list(level_exponents(2 / 16)))
+    said = call(f"{line} --optimizer muon --ema-width 0.1 --out {tmp_path}/other").stderr
+    assert "quality of 1x8x8: muon, lr 0.001 after 0 steps" in said and "width 0.1" in said
+    assert load(tmp_path / "other").net.config["input_fourier"] == []
