@@ -400,7 +400,8 @@ class Table:
 
     condition: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     """The columns that are given and not modelled. They become the condition "given" of the
-    network: numbers in their units, categories as 0 and 1, and missing cells as not given."""
+    network: numbers in their units, categories as 0 and 1, and missing cells as not given. In a
+    .npz file, the arrays that are conditions under their own names; [] for none."""
 
     categories: Sequence[str] | None = None
     """The columns of categories whose cells look like numbers. Columns of names are categories

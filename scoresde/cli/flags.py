@@ -342,8 +342,8 @@ class Shared:
     """A run's folder, or a checkpoint: runs/x, runs/x/checkpoint, runs/x/best."""
     data: str = argument("DATA")
     """A data set: digits, fashion_mnist, a toy (moons, swiss_roll, checkerboard,
-    eight_gaussians), a folder of images, of IDX or of CIFAR files, or a .npy, .npz, .csv, .tsv or
-    .parquet file."""
+    eight_gaussians), a folder of images, of IDX, CIFAR, .npy or .wav files, or a .npy, .npz, .csv,
+    .tsv, .parquet or .wav file."""
     data_option: list[str] = field(default_factory=list)
     """An option of the loader, such as split=test, n=5000, size=32, mode=L, flip=true,
     label=COLUMN, labels=FILE, key=NAME, columns=a,b or levels=256. The flag may be repeated."""

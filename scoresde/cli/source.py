@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["load_source", "parts"]
 
 TEXTS = (
+    "channels",
     "coding",
     "missing",
     "split",

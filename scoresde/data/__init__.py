@@ -8,9 +8,10 @@ from scoresde.data.digits import digits
 from scoresde.data.files import array_folder
 from scoresde.data.idx import fashion_mnist, idx, idx_folder, read_idx
 from scoresde.data.images import image_folder
+from scoresde.data.layouts import LAYOUTS
 from scoresde.data.load import NAMED, load_data
 from scoresde.data.partition import hold_out, moments, split, summarise
-from scoresde.data.rows import LAYOUTS, ArrayRows, Rows, ScaledRows
+from scoresde.data.rows import ArrayRows, Rows, ScaledRows
 from scoresde.data.samples import samples
 from scoresde.data.scaling import Moments, unit_fault
 from scoresde.data.tables import csv_table, parquet_table, table
@@ -24,6 +25,7 @@ from scoresde.data.toys import (
     swiss_roll,
     toy,
 )
+from scoresde.data.wav import wav, write_wav
 from scoresde.summary import DataSummary, Scaling
 
 __all__ = [
@@ -67,4 +69,6 @@ __all__ = [
     "table",
     "toy",
     "unit_fault",
+    "wav",
+    "write_wav",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 import zipfile
 import zlib
@@ -18,17 +17,14 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, path_of, wrong_type
 from scoresde.data.base import LazyData
+from scoresde.data.beside import LABEL_WORDS, LABELS, SAMPLES, conditions_in
 from scoresde.data.labels import numbered
-from scoresde.data.rows import CHUNK, IMAGES, ArrayRows, ScaledRows, layout_of
+from scoresde.data.layouts import IMAGES, layout_of, told_layout
+from scoresde.data.rows import CHUNK, ArrayRows, ScaledRows
 from scoresde.data.units import checked_standardise, levels_up_to, meaning_of
 from scoresde.quantisation import Quantisation
 
 __all__ = ["array_data", "npy", "npz"]
-
-_WORD = r"(?<![a-zA-Z]){}(?![a-zA-Z])"
-SAMPLES = re.compile(_WORD.format("(x|images?|imgs?|data|samples?|features?|inputs?)"), re.I)
-LABEL_WORDS = ["y", "label", "labels", "target", "targets", "class", "classes"]
-LABELS = re.compile(_WORD.format(f"({'|'.join(LABEL_WORDS)})"), re.I)
 
 
 def npy(
@@ -36,6 +32,7 @@ def npy(
     labels: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | None = None,
     *,
     layout: str = "auto",
+    channels: str | None = None,
     levels: int | None = None,
     quantisation: Quantisation | None = None,
     classes: int | None = None,
@@ -61,9 +58,11 @@ def npy(
         labels: N integers or texts: a .npy file, an array or a tensor. The values that occur are
             the classes and their names, numbered in order.
         layout: the meaning of the axes, a key of `LAYOUTS`: "NCHW", "NHWC" (moved to NCHW), "NHW"
-            (a channel is added), "NCL", "NCDHW", "NDHWC", "ND" (unchanged), or "auto", which
-            recognises unambiguous cases (vectors, bytes with three axes, images with 1 to 4
-            channels).
+            (a channel is added), "NL", "NCL", "NLC", "NDHW", "NCDHW", "NDHWC", "ND" (unchanged),
+            or "auto", which recognises unambiguous cases (vectors, bytes with three axes, images
+            with 1 to 4 channels), with a warning if it adds a channel to floats.
+        channels: the place of the channel axis in place of a layout: "none" (signals (N, L),
+            images (N, H, W) and volumes (N, D, H, W) get one), "first" or "last".
         levels: number of levels of integers.
         quantisation: levels and range, also for floats.
         standardise: for floats True, False (they are in model units) or "auto", as described
@@ -91,7 +90,9 @@ def npy(
     array = _loaded(path)
     if isinstance(labels, str | os.PathLike):
         labels = _loaded(path_of("labels", labels))
-    data = array_data(array, path, path.name, layout, levels, quantisation, standardise)
+    data = array_data(
+        array, path, path.name, layout, levels, quantisation, standardise, channels=channels
+    )
     return _labelled(replace(data, name=path.stem), labels, classes)
 
 
@@ -100,50 +101,61 @@ def npz(
     key: str | None = None,
     label: str | None = None,
     *,
+    condition: Sequence[str] | None = None,
     layout: str = "auto",
+    channels: str | None = None,
     levels: int | None = None,
     quantisation: Quantisation | None = None,
     classes: int | None = None,
     standardise: bool | str = "auto",
 ) -> LazyData:
-    """An array in a .npz file, with labels from another array in it.
+    """An array in a .npz file, with labels and conditions from other arrays in it.
 
     A .npz file cannot be memory-mapped: the array is read into memory as it is stored, and
     converted to floats row by row. Store larger arrays as .npy.
 
     Args:
         path: the file.
-        key: name of the array of samples. By default it is the only one besides `label`, or one
-            with a usual name: x, images, data, X_train, train_images and the like.
+        key: name of the array of samples. By default it is the only one besides `label` and
+            `condition`, or one with a usual name: x, images, data, X_train, train_images and the
+            like.
         label: name of the array of N integers or texts. By default it is the one whose name
             matches that of the samples (y, label, labels, y_train, train_labels and the like) and
             which has one class per sample; a warning names it. "" means no labels.
-        layout, levels, quantisation, classes, standardise: see `npy`.
+        condition: names of the arrays (N, ...) that are conditions under their own names, in the
+            numbers that they have; NaN means "not given". By default they are all other arrays of
+            numbers with N rows, except those with a usual name of samples or labels; a warning
+            names them. [] means none.
+        layout, channels, levels, quantisation, classes, standardise: see `npy`.
 
     Returns:
         LazyData.
 
     Raises:
-        FileNotFoundError, TypeError, ValueError: see `npy`; a key is not in the file.
+        FileNotFoundError, TypeError, ValueError: see `npy`; a key is not in the file, or a
+            condition does not have N rows.
 
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "x.npz"
-        >>> np.savez(file, x=np.eye(4), y=np.arange(4))
-        >>> npz(file, label="y")
-        LazyData(x: 4 x (4,) float32, cond: label)
+        >>> np.savez(file, x=np.eye(4), y=np.arange(4), theta=np.ones((4, 3)))
+        >>> npz(file, label="y", condition=["theta"])
+        LazyData(x: 4 x (4,) float32, cond: label, theta)
     """
     path = path_of("path", path)
     file = _loaded(path)
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise fail("path", "a .npz file", str(path), "use scoresde.data.npy")
+    if isinstance(condition, str):
+        raise wrong_type("condition", "a list of names", condition, f"pass [{condition!r}]")
     with file:
         names = list(file.files)
-        for argument, name in (("key", key), ("label", label)):
+        wanted = [("condition", name) for name in condition or ()]
+        for argument, name in (("key", key), ("label", label), *wanted):
             if name and name not in names:
                 remedy = f"these are in {path}"
                 raise fail(argument, f"one of {', '.join(map(repr, names))}", name, remedy)
-        chosen = key if key is not None else _samples_in(names, label)
+        chosen = key if key is not None else _samples_in(names, label, condition or ())
         if chosen is None:
             held = ", ".join(map(repr, names)) or "nothing"
             raise fail("key", "the name of the samples' array", key, f"{path} holds {held}")
@@ -158,14 +170,19 @@ def npz(
                 )
         elif label:
             given = _member(file, label, path)
+        beside = {n: _member(file, n, path) for n in names if n not in (chosen, label)}
+    cond = conditions_in(beside, condition, len(array) if array.ndim else 0, path.name)
     name = f"{path.name}[{chosen!r}]"
-    data = array_data(array, array, name, layout, levels, quantisation, standardise)
-    return _labelled(replace(data, name=path.stem), given, classes)
+    data = array_data(
+        array, array, name, layout, levels, quantisation, standardise, channels=channels
+    )
+    labelled = _labelled(replace(data, name=path.stem), given, classes)
+    return replace(labelled, cond={**labelled.cond, **cond})
 
 
-def _samples_in(names: Sequence[str], label: str | None) -> str | None:
-    """The array of samples: the only one besides the labels, or one with a usual name."""
-    others = [name for name in names if name != label]
+def _samples_in(names: Sequence[str], label: str | None, condition: Sequence[str]) -> str | None:
+    """The array of samples: the only one besides the others, or one with a usual name."""
+    others = [name for name in names if name != label and name not in condition]
     if len(others) > 1:
         others = [name for name in others if not LABELS.search(name)] or others
     if len(others) > 1:
@@ -232,6 +249,8 @@ def array_data(
     levels: int | None = None,
     quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
+    *,
+    channels: str | None = None,
 ) -> LazyData:
     """An array as data in model units, without labels; see `npy`.
 
@@ -239,7 +258,7 @@ def array_data(
         array: the array, which may be mapped.
         source: the source of later reads: the array, or the path of its file.
         name: the name of the data in messages.
-        layout, levels, quantisation, standardise: see `npy`.
+        layout, levels, quantisation, standardise, channels: see `npy`.
     """
     if not isinstance(array, np.ndarray):
         raise fail("path", "a .npy file", name, "use scoresde.data.npz")
@@ -252,7 +271,11 @@ def array_data(
         raise wrong_type(name, "integers or floats", array, remedy)
     if array.ndim == 0 or array.size == 0:
         raise fail(name, "at least one sample", array, "check what was saved")
-    layout = layout_of(array.shape, layout, name, byte=array.dtype == np.uint8)
+    byte = array.dtype == np.uint8
+    found = layout_of(array.shape, layout, name, channels=channels, byte=byte)
+    if not byte and channels is None:
+        told_layout(array.shape, layout, found, name)
+    layout = found
     image, floats = layout in IMAGES, array.dtype.kind == "f"
     checked_standardise(standardise)
     if quantisation is None and levels is None and (floats or standardise is True):

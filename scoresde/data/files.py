@@ -17,7 +17,14 @@ from scoresde.data.base import LazyData
 from scoresde.data.items import arrays_of
 from scoresde.quantisation import Quantisation
 
-__all__ = ["Files", "array_folder", "deep_picture", "files_below", "with_classes_of_folders"]
+__all__ = [
+    "Files",
+    "array_folder",
+    "classes_of_folders",
+    "deep_picture",
+    "files_below",
+    "with_classes_of_folders",
+]
 
 PASSED_OVER = frozenset({"__MACOSX", "__pycache__"})
 
@@ -88,6 +95,7 @@ def array_folder(
     *,
     labels: bool | None = None,
     layout: str = "auto",
+    channels: str | None = None,
     levels: int | None = None,
     quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
@@ -101,7 +109,7 @@ def array_folder(
         labels: whether the sub-folders name classes; by default if all files are in sub-folders.
         layout: what the axes of all samples together are, of which the first counts them; as of
             `npy`.
-        levels, quantisation, standardise: as of `npy`.
+        channels, levels, quantisation, standardise: as of `npy`.
 
     Returns:
         LazyData with x (N, *D), and labels and the names of the classes if there are sub-folders.
@@ -130,7 +138,7 @@ def array_folder(
             raise fail("levels", "None beside a quantisation", levels, "pass one of the two")
         quantisation = Quantisation(levels)
     files = Files(place, names, numpy_file)
-    data = arrays_of(files, place.name, layout, quantisation, standardise)
+    data = arrays_of(files, place.name, layout, quantisation, standardise, channels=channels)
     return with_classes_of_folders(data, files, labels)
 
 

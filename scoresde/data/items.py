@@ -12,8 +12,9 @@ from torch import Tensor
 
 from scoresde._check import fail
 from scoresde.data.base import LazyData
+from scoresde.data.layouts import IMAGES, layout_of, told_layout
 from scoresde.data.pictures import CHANNELS, pixels
-from scoresde.data.rows import IMAGES, ArrayRows, Rows, ScaledRows, layout_of
+from scoresde.data.rows import ArrayRows, Rows, ScaledRows
 from scoresde.data.scaling import ends_of
 from scoresde.data.units import levels_up_to, meaning_of
 from scoresde.quantisation import Quantisation
@@ -67,6 +68,7 @@ class ArrayItems(_Items):
     Args:
         source: the source of the items.
         layout, quantisation, dtype, whole, numbers: see `ArrayRows`.
+        channels: see `layout_of`.
     """
 
     def __init__(
@@ -77,12 +79,13 @@ class ArrayItems(_Items):
         dtype: torch.dtype = torch.float32,
         whole: bool = False,
         numbers: bool = False,
+        channels: str | None = None,
     ) -> None:
         self.source, self.parallel = source, source.opened
         first = self._array(0)
-        self.kind, self.byte, self._raw = first.dtype.kind, first.dtype == np.uint8, first.shape
+        self.kind, self.byte, self.raw = first.dtype.kind, first.dtype == np.uint8, first.shape
         shape = (len(source), *first.shape)
-        self.layout = layout_of(shape, layout, "layout", byte=self.byte)
+        self.layout = layout_of(shape, layout, "layout", channels=channels, byte=self.byte)
         self.quantisation = quantisation
         self._dtype = dtype
         self._how = whole, numbers
@@ -105,8 +108,8 @@ class ArrayItems(_Items):
     def read(self, rows: Tensor) -> Tensor:
         arrays = [self._array(number) for number in rows.tolist()]
         for number, array in zip(rows.tolist(), arrays, strict=True):
-            if array.shape != self._raw:
-                expected = f"an array of shape {self._raw}, as {self.source.called(0)}"
+            if array.shape != self.raw:
+                expected = f"an array of shape {self.raw}, as {self.source.called(0)}"
                 remedy = "cut it, pad it or leave it out"
                 raise fail(self.source.called(number), expected, array, remedy)
         if not arrays:
@@ -195,16 +198,20 @@ def arrays_of(
     layout: str = "auto",
     quantisation: Quantisation | None = None,
     standardise: bool | str = "auto",
+    *,
+    channels: str | None = None,
 ) -> LazyData:
     """Data of items that are arrays, in model units, without labels; see `npy`."""
-    exact = ArrayItems(source, layout, None, torch.float64, numbers=True)
+    exact = ArrayItems(source, layout, None, torch.float64, numbers=True, channels=channels)
+    if not exact.byte and channels is None:
+        told_layout((len(source), *exact.raw), layout, exact.layout, name)
     floats, whole, scaling = exact.kind == "f", False, None
     if quantisation is None and (floats or standardise is True):
         quantisation, scaling = meaning_of(exact, exact.layout, standardise, name, floats=floats)
         whole = quantisation is not None
     elif quantisation is None:
         quantisation = Quantisation(_levels(exact, name))
-    rows: Rows = ArrayItems(source, layout, quantisation, whole=whole)
+    rows: Rows = ArrayItems(source, exact.layout, quantisation, whole=whole)
     if scaling is not None:
         rows = ScaledRows(exact, scaling, torch.float32)
     return LazyData(rows, {}, quantisation, name, scaling=scaling)

@@ -20,6 +20,7 @@ from scoresde.data.images import image_folder, picture_endings, subfolders
 from scoresde.data.samples import MANIFEST, samples
 from scoresde.data.tables import csv_table, parquet_table
 from scoresde.data.toys import TOYS, toy
+from scoresde.data.wav import wav
 from scoresde.options import Pictures, Table
 from scoresde.summary import DataSummary
 
@@ -33,8 +34,9 @@ LOOKED_FOR = (
     "a folder of IDX files: train-images-idx3-ubyte and its kin, or .gz",
     "a folder of CIFAR's Python files: data_batch_1, or train and meta",
     "a folder of samples that sample_to wrote",
-    "a folder of images or of .npy files, one a sample, in sub-folders named by class or not",
-    "a file: .npy, .npz, .csv, .tsv, .parquet, or IDX",
+    "a folder of images or of .npy files, one a sample, or of .wav files, in sub-folders named by "
+    "class or not",
+    "a file: .npy, .npz, .csv, .tsv, .parquet, .wav, or IDX",
 )
 """What `load_data` looks for, in this order."""
 
@@ -42,7 +44,8 @@ PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "vali
 TRAINING = frozenset({"train", "training"})
 POINTS = 10_000
 IMAGES = ("split", "size", "mode", "flip", "labels", "background", "strict", "standardise")
-ARRAYS = ("layout", "levels", "standardise")
+ARRAYS = ("layout", "channels", "levels", "standardise")
+SOUNDS = ("split", "window", "labels", "standardise")
 TABLE = ("condition", "categories", "coding", "bounds", "missing", "like")
 
 
@@ -54,7 +57,9 @@ def load_data(
     seed: int | None = None,
     pictures: Pictures = Pictures(),
     layout: str | None = None,
+    channels: str | None = None,
     levels: int | None = None,
+    window: int | None = None,
     key: str | None = None,
     label: str | None = None,
     labels: str | os.PathLike[str] | bool | None = None,
@@ -78,11 +83,15 @@ def load_data(
         seed: seed of a toy, or of the split of the digits.
         pictures: for a folder of images: size, mode, mirror images ...; see `Pictures`.
         layout, levels: for .npy and .npz, see `npy`.
-        standardise: for .npy, .npz and tables True, False or "auto"; see `npy` and `csv_table`.
+        channels: for .npy and .npz the place of the channel axis, "none" (signals (N, L), images
+            (N, H, W) and volumes (N, D, H, W)), "first" or "last"; see `npy`.
+        window: for WAV files, the number of values of a signal; see `wav`.
+        standardise: for .npy, .npz, WAV and tables True, False or "auto"; see `npy`, `wav` and
+            `csv_table`.
         key: the array of samples in a .npz file.
         label: the column of labels in a table, or their array in a .npz file.
-        labels: the file of labels of a .npy or an IDX file; for a folder of images or .npy files
-            False if its sub-folders are not classes.
+        labels: the file of labels of a .npy or an IDX file; for a folder of images, .npy or .wav
+            files False if its sub-folders are not classes.
         table: for a table: its columns, conditions, categories and bounds, and for a CSV file its
             format; see `Table`.
         class_names: for data with labels, the classes of other data, matched by name; see
@@ -91,8 +100,8 @@ def load_data(
             categories, bounds and scaling it has; see `csv_table`.
 
     Returns:
-        Data, or LazyData for folders of images or samples, .npy and .npz, whose `load()` gives
-        Data.
+        Data, or LazyData for folders of images or samples, .npy, .npz and WAV, whose `load()`
+        gives Data.
 
     Raises:
         FileNotFoundError: it is neither a name nor a path; the message lists what was searched.
@@ -109,8 +118,9 @@ def load_data(
     instance("pictures", pictures, Pictures, "pass e.g. Pictures(size=32)")
     instance("table", table, Table, "pass e.g. Table(columns=['a', 'b'])")
     given = dict(
-        split=split, n=n, seed=seed, layout=layout, levels=levels, key=key, label=label,
-        labels=labels, standardise=standardise, like=like, **vars(pictures), **vars(table),
+        split=split, n=n, seed=seed, layout=layout, channels=channels, levels=levels, key=key,
+        window=window, label=label, labels=labels, standardise=standardise, like=like,
+        **vars(pictures), **vars(table),
     )  # fmt: skip
     unset = {field.name: field.default for field in fields(Table)}
     options = {k: v for k, v in given.items() if v is not None and v != unset.get(k)}
@@ -148,10 +158,12 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
     if (path / MANIFEST).is_file():
         _only(options, (), "a folder of samples")
         return samples(path)
-    arrays = bool(files_below(path, {".npy"})) and not files_below(path, picture_endings())
-    kind, allowed = (
-        ("images", IMAGES) if not arrays else (".npy files", ("split", "labels", *ARRAYS))
-    )
+    pictured = bool(files_below(path, picture_endings()))
+    arrays = not pictured and bool(files_below(path, {".npy"}))
+    sounds = not pictured and not arrays and bool(files_below(path, {".wav"}))
+    kind = ".npy files" if arrays else "WAV files" if sounds else "images"
+    allowed: Sequence[str] = ("split", "labels", *ARRAYS) if arrays else IMAGES
+    allowed = SOUNDS if sounds else allowed
     images = dict(_only(options, allowed, f"a folder of {kind}"))
     inside = subfolders(path)
     split = images.pop("split", None)
@@ -165,7 +177,8 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
         remedy = f"pass split={inside[0]!r}, or image_folder(path) if they are classes"
         raise fail("split", "which sub-folder to take", f"None, with {inside}", remedy)
     try:
-        found = array_folder(path, **images) if arrays else image_folder(path, **images)
+        load = array_folder if arrays else wav if sounds else image_folder
+        found: LazyData = load(path, **images)
         if trained_on and found.class_names:
             more = [name for name in found.class_names if name not in trained_on]
             found = found.with_classes([*trained_on, *more])
@@ -191,7 +204,8 @@ def _file(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
     text = (*table, "delimiter", "decimal", "header", *TABLE)
     known: dict[str, tuple[Callable[..., Data | LazyData], tuple[str, ...]]] = {
         ".npy": (npy, ("labels", *ARRAYS)),
-        ".npz": (npz, ("key", "label", *ARRAYS)),
+        ".npz": (npz, ("key", "label", "condition", *ARRAYS)),
+        ".wav": (wav, ("window", "standardise")),
         ".csv": (csv_table, text),
         ".tsv": (csv_table, text),
         ".parquet": (parquet_table, (*table, *TABLE)),

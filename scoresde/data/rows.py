@@ -14,24 +14,11 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, path_of
+from scoresde.data.layouts import LAYOUTS, arranged, arranged_shape
 from scoresde.quantisation import Quantisation
 from scoresde.summary import Scaling
 
-__all__ = ["IMAGES", "LAYOUTS", "ArrayRows", "Rows", "ScaledRows", "Subset", "chunks", "layout_of"]
-
-LAYOUTS = {
-    "NCHW": "(N, C, H, W): images with the channel first, kept as they are",
-    "NHWC": "(N, H, W, C): images with the channel last, which is moved to the front",
-    "NHW": "(N, H, W): images without a channel, which get one",
-    "NCL": "(N, C, L): signals with the channel first, kept as they are",
-    "NCDHW": "(N, C, D, H, W): volumes with the channel first, kept as they are",
-    "NDHWC": "(N, D, H, W, C): volumes with the channel last, which is moved to the front",
-    "ND": "(N, *D): anything else, kept as it is; (N,) becomes (N, 1)",
-}
-"""The meaning of the axes of an array, by name."""
-
-LAST = ("NHWC", "NDHWC")
-IMAGES = ("NCHW", "NHWC", "NHW")
+__all__ = ["CHUNK", "ArrayRows", "Rows", "ScaledRows", "Subset", "chunks"]
 
 CHUNK = 2**22
 """The number of values in one piece when all rows are read: 16 MiB of float32."""
@@ -230,7 +217,7 @@ class ArrayRows(Rows):
         raw = self.open()
         self.raw_dtype = raw.dtype
         self.integers = whole or (raw.dtype.kind in "iub" and not numbers)
-        self._shape = _arranged_shape(raw.shape, self.layout)
+        self._shape = arranged_shape(raw.shape, self.layout)
         self._table = None
         if self.integers and quantisation is not None and quantisation.levels <= 2**16:
             self._table = quantisation.encode(
@@ -258,7 +245,7 @@ class ArrayRows(Rows):
             _announce(stored, rows)
         raw = stored[rows.numpy()]
         values = self._levels(raw, rows) if self.integers else self._floats(raw, rows)
-        return _arranged(values, self.layout)
+        return arranged(values, self.layout)
 
     def _levels(self, raw: np.ndarray[Any, Any], rows: Tensor) -> Tensor:
         quantisation = self.quantisation or Quantisation(2)
@@ -307,52 +294,6 @@ class ArrayRows(Rows):
         return values
 
 
-def layout_of(
-    shape: tuple[int, ...], layout: str = "auto", name: str = "x", *, byte: bool = False
-) -> str:
-    """The key of `LAYOUTS` for an array of this shape; "auto" recognises unambiguous cases.
-
-    Arrays with one or two axes are "ND". With three axes they are grey images if they are unsigned
-    bytes (`byte`) or if both sides are at least 8 and one is at most twice the other, and signals
-    if the length is at least 4 times the number of channels. With four axes they are images, with
-    the channel first or last, if exactly one of the two sizes is 1 to 4, or if the two other sides
-    are equal. Five axes are volumes by the same rule. More axes are "ND".
-
-    Raises:
-        ValueError: `layout` is unknown or has another number of axes, or "auto" is ambiguous.
-
-    Example:
-        >>> layout_of((500, 32, 32, 3))
-        'NHWC'
-    """
-    axes = len(shape)
-    if choice("layout", layout, (*LAYOUTS, "auto")) != "auto":
-        if axes == 0 or (layout != "ND" and axes != len(layout)):
-            expected = f"{len(layout)} axes, {LAYOUTS[layout]}"
-            raise fail(name, expected, f"shape {shape}", "pass another layout")
-        return layout
-    if axes in (1, 2):
-        return "ND"
-    if axes == 3:
-        short, long = sorted(shape[1:])
-        if byte or (short >= 8 and long <= 2 * short):
-            return "NHW"
-        if shape[2] >= 4 * shape[1]:
-            return "NCL"
-    if axes in (4, 5):
-        ends = ("NCHW", "NHWC") if axes == 4 else ("NCDHW", "NDHWC")
-        first, last = shape[1] <= 4, shape[-1] <= 4
-        if first == last:
-            first, last = len({*shape[2:]}) == 1, len({*shape[1:-1]}) == 1
-        if first != last:
-            return ends[0] if first else ends[1]
-    if axes > 5:
-        return "ND"
-    meanings = "; ".join(f"{key!r} is {meaning}" for key, meaning in LAYOUTS.items())
-    got = f"'auto' for an array of shape {shape}"
-    raise fail("layout", "a layout that says what the axes are", got, f"pass one: {meanings}")
-
-
 def chunks(x: Tensor | Rows) -> Iterator[Tensor]:
     """Consecutive pieces (n, *D) of all rows, with about `CHUNK` values each."""
     width = max(1, int(np.prod(x.shape[1:], dtype=np.int64)))
@@ -379,16 +320,3 @@ def _announce(stored: np.ndarray[Any, Any], rows: Tensor) -> None:
             start = first + row * size
             page = start - start % mmap.PAGESIZE
             mapped.madvise(mmap.MADV_WILLNEED, page, start + size - page)
-
-
-def _arranged_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    if layout in LAST:
-        return (shape[0], shape[-1], *shape[1:-1])
-    if layout == "NHW":
-        return (shape[0], 1, *shape[1:])
-    return shape if len(shape) > 1 else (*shape, 1)
-
-
-def _arranged(x: Tensor, layout: str) -> Tensor:
-    shape = _arranged_shape(tuple(x.shape), layout)
-    return x.movedim(-1, 1).contiguous() if layout in LAST else x.reshape(shape)

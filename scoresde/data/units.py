@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, listed
-from scoresde.data.rows import CHUNK, IMAGES, Rows, chunks
+from scoresde.data.layouts import IMAGES
+from scoresde.data.rows import CHUNK, Rows, chunks
 from scoresde.data.scaling import ends_of, moments_of, scaling_of, unit_fault
 from scoresde.quantisation import Quantisation
 from scoresde.summary import Scaling
