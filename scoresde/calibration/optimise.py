@@ -1,7 +1,8 @@
 """Placement of nodes: equal local errors, a shortest path, or descent on endpoint errors.
 
-Everything here is in lambda = log(alpha / sigma) on the probability flow, and uses the model only
-through its trajectories.
+The descent learns the factors of `LearnedAdams` too. Everything here is in
+lambda = log(alpha / sigma) on the probability flow, and uses the model only through its
+trajectories.
 """
 
 from __future__ import annotations
@@ -14,8 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.calibration.trajectories import Array, NoGradient, Path, Trajectories, length
-from scoresde.solvers.exponential.adams import Adams
+from scoresde.calibration.trajectories import (
+    Array,
+    NoGradient,
+    Path,
+    Scheme,
+    Trajectories,
+    length,
+)
+from scoresde.solvers.exponential import Adams, LearnedAdams
 from scoresde.solvers.exponential.coefficients import PARAMETRISATIONS, VARIABLES, Segment
 
 __all__ = [
@@ -33,8 +41,11 @@ __all__ = [
 _LEAST = 1e-3  # of the mean step: the shortest step, so that nodes stay apart
 _FLOOR = 1e-3  # of the mean density
 _FLAT = 0.1  # a negligible slope, in logarithms of error and of steps
-_PATIENCE = 5  # the number of steps in a row without improvement
-_SOFT = 0.3  # of the error at the start: errors below it get little weight
+_PATIENCE = 3  # the number of passes in a row without improvement
+_SOFT = 0.1  # of the error at the start: errors below it get little weight
+_RATE = 0.1  # of the logarithms of the steps
+_SLOPE_RATE, _SCALE_RATE = 0.15, 0.015  # of the factors, at most
+_RELATIVE = 1.0  # the rate of the scales over the relative error, where that is less
 
 
 def local_error(path: Path, solver: Adams) -> tuple[Array, Array]:
@@ -145,51 +156,116 @@ def _nodes(like: Array, share: Tensor) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A solver on nodes in lambda, and its loss."""
+    """A solver on nodes in lambda, and its loss.
+
+    Attributes:
+        loss: the mean logarithm of the errors.
+        solver: the Adams method.
+        log_snr: the nodes, (N + 1,).
+        factors: scales and slopes of `LearnedAdams`, (2, N), or None.
+    """
 
     loss: float
     solver: Adams
     log_snr: Array
+    factors: Array | None = None
+
+    @property
+    def scheme(self) -> Scheme:
+        """The solver with its factors."""
+        if self.factors is None:
+            return self.solver
+        scales, slopes = self.factors.tolist()
+        return LearnedAdams(self.solver, tuple(scales), tuple(slopes))
 
 
 def descend(
-    trajectories: Trajectories, found: Found, which: slice, iterations: int, rate: float = 0.1
+    trajectories: Trajectories,
+    found: Found,
+    train: slice,
+    batch: int,
+    iterations: int,
+    learn: bool,
 ) -> Found:
-    """Optimise the logarithms of the steps by Adam, with gradients through the solver.
+    """Optimise the logarithms of the steps, and the factors, by Adam with gradients of the run.
 
-    The logarithm of an error has a narrow valley where the error of a trajectory happens to
-    vanish. So a fraction of the errors at the start is added to the errors, and after five steps
-    in a row without improvement the search restarts from the best nodes at a third of the rate.
-    The best nodes are returned.
+    Each iteration takes the next `batch` trajectories. The logarithm of an error has a narrow
+    valley where the error of a trajectory happens to vanish, so a fraction of the errors at the
+    start is added to the errors. After each pass through the trajectories its mean loss is
+    compared with that of the best pass: after three passes without improvement the search restarts
+    from there at a third of the rate, and ends if it does so twice. The rates of the factors are
+    relative to the error, since a change of a factor changes the state in proportion.
+
+    Returns:
+        The last parameters, or the start if its loss on these trajectories is smaller.
 
     Raises:
         NoGradient: the run has no finite gradient with respect to the nodes.
     """
+    steps = len(found.log_snr) - 1
     theta = _shares(found.log_snr).requires_grad_()
-    adam = torch.optim.Adam([theta], lr=rate, betas=(0.9, 0.95))
+    made = np.ones((2, steps)) if found.factors is None else found.factors
+    factors = torch.from_numpy(made.copy()).requires_grad_()
+    size = float(length(trajectories.ends.double()).square().mean().sqrt())
+    relative = _RELATIVE * math.exp(min(found.loss, 0.0)) / max(size, 1e-30)
     floor = _SOFT * math.exp(min(found.loss, 0.0))
-    best, least, at, since = found, math.inf, theta.detach().clone(), 0
+    rates = torch.tensor([[min(_SCALE_RATE, relative)], [min(_SLOPE_RATE, 10.0 * relative)]])
+    passes = max(1, (train.stop - train.start) // batch)
+    adam, damped = _adam(theta), _adam(factors)
+    best = (math.inf, theta.detach().clone(), factors.detach().clone())
+    begun, total, since, slower = best[1:], 0.0, 0, 1.0
     for i in range(iterations):
+        at = train.start + (i % passes) * batch
         with torch.enable_grad():
             share = _step_shares(theta)
-        loss, softened, gradient = trajectories.gradient(found.solver, share, which, floor)
-        finite = math.isfinite(softened) and bool(gradient.isfinite().all())
+        slope = trajectories.gradient(
+            found.solver, share, slice(at, at + batch), floor, factors if learn else None
+        )
+        finite = math.isfinite(slope.softened) and bool(slope.share.isfinite().all())
+        finite = finite and bool(slope.factors.isfinite().all())
         if not finite and i == 0:
             raise NoGradient("the gradient is not finite")
-        since += 1
-        if finite and softened < least:
-            best = Found(loss, found.solver, _nodes(found.log_snr, share))
-            least, at, since = softened, theta.detach().clone(), 0
+        total += slope.softened if finite else math.inf
+        if (i + 1) % passes == 0:
+            if total < best[0]:
+                best, since = (total, *begun), 0
+            else:
+                since += 1
         if not finite or since == _PATIENCE:
-            rate, since = rate / 3, 0
-            theta = at.clone().requires_grad_()
-            adam = torch.optim.Adam([theta], lr=rate, betas=(0.9, 0.95))
-            continue
-        (theta.grad,) = torch.autograd.grad(share, theta, gradient)
-        for group in adam.param_groups:
-            group["lr"] = rate * (0.1 + 0.9 * math.cos(math.pi / 2 * i / iterations) ** 2)
-        adam.step()
-    return best
+            slower, since = slower / 3, 0
+            if slower < 0.1:
+                break
+            theta, factors = (b.clone().requires_grad_() for b in best[1:])
+            adam, damped = _adam(theta), _adam(factors)
+        else:
+            (theta.grad,) = torch.autograd.grad(share, theta, slope.share)
+            factors.grad = slope.factors if learn else torch.zeros_like(factors)
+            factors.grad[1, 0] = 0.0  # the first step extrapolates by nothing
+            rate = slower * min(1.0, (i + 1) / 3) * _cosine(i / iterations)
+            with torch.no_grad():
+                _apply(adam, rate * _RATE)
+                before = factors.detach().clone()
+                _apply(damped, rate)
+                factors.copy_(before + rates * (factors - before))
+        if (i + 1) % passes == 0:
+            begun, total = (theta.detach().clone(), factors.detach().clone()), 0.0
+    log_snr = _nodes(found.log_snr, _step_shares(theta.detach()))
+    last = Found(0.0, found.solver, log_snr, factors.detach().numpy() if learn else found.factors)
+    last = replace(last, loss=trajectories.loss(last.scheme, log_snr, train))
+    return last if last.loss < found.loss else found
+
+
+def _adam(parameter: Tensor) -> torch.optim.Adam:
+    return torch.optim.Adam([parameter], lr=1.0, betas=(0.9, 0.95))
+
+
+def _apply(adam: torch.optim.Adam, rate: float) -> None:
+    adam.param_groups[0]["lr"] = rate
+    adam.step()
+
+
+def _cosine(progress: float) -> float:
+    return 0.05 + 0.95 * math.cos(math.pi / 2 * progress) ** 2
 
 
 def check_gradient(trajectories: Trajectories, found: Found, which: slice) -> None:
@@ -203,14 +279,14 @@ def check_gradient(trajectories: Trajectories, found: Found, which: slice) -> No
     theta = _shares(found.log_snr).requires_grad_()
     with torch.enable_grad():
         share = _step_shares(theta)
-    loss, _, to_share = trajectories.gradient(found.solver, share, which)
-    (slope,) = torch.autograd.grad(share, theta, to_share)
-    if not math.isfinite(loss) or not bool(slope.isfinite().all()):
+    slope = trajectories.gradient(found.solver, share, which)
+    (to_theta,) = torch.autograd.grad(share, theta, slope.share)
+    if not math.isfinite(slope.loss) or not bool(to_theta.isfinite().all()):
         raise NoGradient("the gradient is not finite")
-    zigzag = torch.tensor([(-1.0) ** i for i in range(len(theta))]).to(slope)
-    for way in (slope, zigzag):
+    zigzag = torch.tensor([(-1.0) ** i for i in range(len(theta))]).to(to_theta)
+    for way in (to_theta, zigzag):
         way = way / way.norm().clamp_min(1e-30)
-        told = float(slope @ way)
+        told = float(to_theta @ way)
         # small, but with a change of the loss above rounding
         shift = min(torch.finfo(trajectories.x.dtype).eps ** (1 / 3), 0.02 / max(abs(told), _FLAT))
         at = [theta.detach() + sign * shift * way for sign in (1.0, -1.0)]

@@ -15,11 +15,11 @@ from scoresde.model import ScoreModel
 from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE, AffineSDE, same_schedule
 from scoresde.sde.fingerprint import model_hashes
-from scoresde.solvers.exponential.adams import Adams
+from scoresde.solvers.exponential import Adams, LearnedAdams
 
 __all__ = ["Calibration", "Cost", "Errors"]
 
-_FORMAT, _VERSION = "scoresde calibration", 1
+_FORMAT, _VERSION = "scoresde calibration", 2
 
 
 @final
@@ -65,6 +65,11 @@ class Cost:
     gradients: int
 
     @property
+    def evaluations(self) -> int:
+        """Network evaluations of single states, of which a differentiated one counts as three."""
+        return self.rows + 2 * self.gradients
+
+    @property
     def nfe(self) -> float:
         """Network evaluations per trajectory."""
         return self.rows / self.trajectories
@@ -77,9 +82,10 @@ class Calibration:
 
     Attributes:
         grid: the grid from T to t_end.
-        solver: the solver of the probability flow on this grid.
+        solver: the solver of the probability flow on this grid, with factors if they were
+            learned.
         method: the method by which the nodes were placed.
-        start_grid, start_solver: the start, which is the best solver on a named grid.
+        start_grid, start_solver: the start, which is the automatic choice of solver and grid.
         training, held: errors on the trajectories that were used and on those held back.
         training_before, held_before: these errors at the start.
         reference_error: the estimated error of the exact endpoints.
@@ -89,7 +95,7 @@ class Calibration:
     """
 
     grid: Grid
-    solver: Adams
+    solver: Adams | LearnedAdams
     method: str
     start_grid: Grid
     start_solver: Adams
@@ -106,6 +112,11 @@ class Calibration:
     def steps(self) -> int:
         """The number of steps, and of network calls without the final denoising."""
         return self.grid.steps
+
+    @property
+    def gain(self) -> float:
+        """The error of the start over that of the result, on the held-back trajectories."""
+        return self.held_before.typical / max(self.held.typical, 1e-300)
 
     def check(self, sde: SDE, model: ScoreModel | None = None, solver: object = None) -> None:
         """Raise a ValueError unless this is the calibration of this SDE, model and solver.
@@ -151,13 +162,11 @@ class Calibration:
         return cls(**made)
 
     def __str__(self) -> str:
-        gain = self.held_before.typical / max(self.held.typical, 1e-300)
         lines = (
             f"{self.solver!r}, {self.steps} steps ({self.method})",
             f"held-back trajectories: {self.held_before.typical:.2g} -> {self.held.typical:.2g} "
-            f"({gain:.2g} times less); error of the reference {self.reference_error:.1g}",
-            f"{self.cost.rows} network evaluations, as {self.cost.rows // self.steps} samples; "
-            f"{self.cost.gradients} of them differentiated",
+            f"({self.gain:.2g} times less); error of the reference {self.reference_error:.1g}",
+            f"{self.cost.rows} network evaluations, {self.cost.gradients} of them differentiated",
             self.note,
         )
         return "\n".join(line for line in lines if line)
@@ -167,10 +176,16 @@ def _grid_back(saved: Any) -> Grid:
     return Grid(tuple(tuple(segment) for segment in saved["segments"]))
 
 
+def _solver_back(saved: Any) -> Adams | LearnedAdams:
+    if "base" not in saved:
+        return Adams(**saved)
+    return LearnedAdams(Adams(**saved["base"]), saved["scales"], saved["slopes"])
+
+
 _BACK: dict[str, Callable[[Any], Any]] = {
     "grid": _grid_back,
     "start_grid": _grid_back,
-    "solver": lambda saved: Adams(**saved),
+    "solver": _solver_back,
     "start_solver": lambda saved: Adams(**saved),
     "training": lambda saved: Errors(**saved),
     "held": lambda saved: Errors(**saved),

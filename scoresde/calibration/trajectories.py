@@ -1,45 +1,54 @@
 """Trajectories of the probability flow, and the errors of a solver on them.
 
-The weights of the exponential Adams family are differentiable in the nodes, and so is a whole run
-of the solver over nodes whose fields are tensors.
+The weights of the exponential Adams family are differentiable in the nodes and in the factors of
+`LearnedAdams`, and so is a whole run of the solver over nodes whose fields are tensors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from scoresde._tensor import Scalar
-from scoresde.model import ScoreModel
+from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.prediction import Prediction
 from scoresde.process import ReverseSDE
 from scoresde.schedule.grid import Grid
 from scoresde.sde import AffineSDE
-from scoresde.solvers.exponential.adams import Adams, Term
+from scoresde.solvers.exponential import Adams, LearnedAdams
+from scoresde.solvers.exponential.adams import Term
 from scoresde.solvers.exponential.coefficients import Row, Segment, table
+from scoresde.solvers.exponential.learned import corrected
 
 __all__ = [
     "Array",
     "NoGradient",
     "Path",
+    "Scheme",
+    "Slope",
     "Trajectories",
+    "integrate_along",
     "length",
     "tensor_nodes",
-    "integrate_along",
 ]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
+Scheme: TypeAlias = Adams | LearnedAdams
+"""A solver that a calibration can run."""
+
 _QUIET = Independent(0)  # the probability flow uses no noise
+_GRAPH = 2**20  # values of states in a graph above which the network's activations are not kept
 
 
 class NoGradient(Exception):
@@ -70,6 +79,43 @@ class Path:
         return torch.stack([Prediction(x, n, v, "v").read(kind) for x, n, v in triples])
 
 
+class Slope(NamedTuple):
+    """A loss and its gradient.
+
+    Attributes:
+        loss: the mean logarithm of the errors.
+        softened: the same with a floor to the errors.
+        share: the gradient of `softened` by the fractions of the range of lambda, (N,).
+        factors: its gradient by the factors of `LearnedAdams`, scales and slopes, (2, N).
+    """
+
+    loss: float
+    softened: float
+    share: Tensor
+    factors: Tensor
+
+
+class _Recomputed(ScoreModel):
+    """A model whose activations are computed again for the gradient, which saves memory."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__()
+        self.model, self.sde = model, model.sde
+
+    def calls(self, node: Node) -> int:
+        return self.model.calls(node)
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        told: Prediction = checkpoint(
+            self.model.predict, node, x, cond, use_reentrant=False, preserve_rng_state=False
+        )
+        return told
+
+
+def _unseen(rows: int) -> None:
+    return
+
+
 @dataclass(eq=False)
 class Trajectories:
     """Trajectories of the probability flow from fixed initial states, with their exact ends.
@@ -85,6 +131,7 @@ class Trajectories:
         rounding: the rounding error of a run at t_end, in the dtype of the trajectories.
         rows, calls, gradients: the numbers of network evaluations of single states, of batched
             calls, and of evaluations of single states that were differentiated.
+        seen: a function that is told the network evaluations, as they are made, for a display.
     """
 
     sde: AffineSDE
@@ -99,6 +146,12 @@ class Trajectories:
     rows: int = 0
     calls: int = 0
     gradients: int = 0
+    seen: Callable[[int], object] = _unseen
+
+    @property
+    def evaluations(self) -> int:
+        """The network evaluations so far; one that was differentiated counts as three."""
+        return self.rows + 2 * self.gradients
 
     def times(self, log_snr: Array) -> Grid:
         """The grid through these log-SNRs, which runs exactly from T to t_end."""
@@ -115,12 +168,13 @@ class Trajectories:
             cond = {k: c[part] for k, c in self.cond.items()} or None
             yield ReverseSDE(self.sde, self.model, 0.0, cond), part
 
-    def _count(self, process: ReverseSDE, part: slice) -> int:
+    def _count(self, process: ReverseSDE, part: slice, gradient: bool = False) -> None:
         rows: int = process.nfe * (part.stop - part.start)
         self.rows, self.calls = self.rows + rows, self.calls + process.nfe
-        return rows
+        self.gradients += rows if gradient else 0
+        self.seen(3 * rows if gradient else rows)
 
-    def run(self, solver: Adams, grid: Grid, which: slice) -> Tensor:
+    def run(self, solver: Scheme, grid: Grid, which: slice) -> Tensor:
         """The end states of a solver for some of the trajectories."""
         ends = []
         for process, part in self._chunks(which):
@@ -129,12 +183,12 @@ class Trajectories:
             self._count(process, part)
         return torch.cat(ends)
 
-    def errors(self, solver: Adams, grid: Grid, which: slice) -> Tensor:
+    def errors(self, solver: Scheme, grid: Grid, which: slice) -> Tensor:
         """Distances from the exact ends over sqrt(D), (P,); infinite if a run diverged."""
         gap = self.run(solver, grid, which).double() - self.ends[which].double()
         return length(gap).nan_to_num(math.inf, math.inf)
 
-    def loss(self, solver: Adams, log_snr: Array, which: slice) -> float:
+    def loss(self, solver: Scheme, log_snr: Array, which: slice) -> float:
         """Mean logarithm of the errors, which are floored at the accuracy of the exact ends."""
         return float(self._log(self.errors(solver, self.times(log_snr), which)).mean())
 
@@ -169,32 +223,54 @@ class Trajectories:
         return Path(nodes[::every], torch.stack(x[::every]), torch.stack(told[::every]))
 
     def gradient(
-        self, solver: Adams, share: Tensor, which: slice, floor: float = 0.0
-    ) -> tuple[float, float, Tensor]:
-        """Return the loss, the loss with a floor to the errors, and the gradient of the latter.
+        self,
+        solver: Adams,
+        share: Tensor,
+        which: slice,
+        floor: float = 0.0,
+        factors: Tensor | None = None,
+    ) -> Slope:
+        """The loss and its gradient.
 
-        The gradient is with respect to the fractions of the range of lambda in each step, (N,).
+        Args:
+            solver: the Adams method.
+            share: the fractions of the range of lambda in each step, (N,).
+            which: the trajectories.
+            floor: added to the errors, in squares, of the softened loss.
+            factors: scales and slopes of each step, (2, N); 1 if None.
+
+        Raises:
+            NoGradient: the end of a run cannot be differentiated.
         """
         first, last = (self.sde.log_snr(t) for t in (self.sde.T, self.t_end))
         share = share.detach().requires_grad_()
-        loss, softened, total = 0.0, 0.0, torch.zeros_like(share)
+        ones = share.new_ones(2, len(share))
+        factors = (ones if factors is None else factors).detach().requires_grad_()
+        loss, softened = 0.0, 0.0
+        total = [torch.zeros_like(share), torch.zeros_like(factors)]
         count = len(self.x[which])
         for process, part in self._chunks(which):
+            again = self.x[part].numel() * len(share) > _GRAPH
+            if again:
+                process.model = _Recomputed(process.model)
             try:
                 with torch.enable_grad():
                     way = torch.cat([share.new_zeros(1), share.cumsum(0)])
                     nodes = tensor_nodes(self.sde, first + (last - first) * way)
-                    for x, _ in integrate_along(solver, process, self.x[part], nodes):
+                    for x, _ in integrate_along(solver, process, self.x[part], nodes, factors):
                         end = x
                     gap = length(end.double() - self.ends[part].double())
                     value = self._log(gap, floor).sum() / count
-                    total = total + torch.autograd.grad(value, share)[0]
+                    slopes = torch.autograd.grad(value, (share, factors))
             except RuntimeError as error:
                 raise NoGradient(str(error).partition("\n")[0]) from error
+            total = [t + s for t, s in zip(total, slopes, strict=True)]
             softened += float(value.detach())
             loss += float(self._log(gap.detach()).sum()) / count
-            self.gradients += self._count(process, part)
-        return loss, softened, total
+            self._count(process, part, gradient=True)
+            if again:
+                self._count(process, part)
+        return Slope(loss, softened, *total)
 
 
 def length(gap: Tensor) -> Tensor:
@@ -224,17 +300,26 @@ def tensor_nodes(sde: AffineSDE, log_snr: Tensor) -> tuple[Node, ...]:
 
 
 def integrate_along(
-    solver: Adams, process: ReverseSDE, x: Tensor, nodes: tuple[Node, ...]
+    solver: Adams,
+    process: ReverseSDE,
+    x: Tensor,
+    nodes: tuple[Node, ...],
+    factors: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, tuple[Term, ...]]]:
     """Yield the state and history after each step of a solver on nodes of floats or of tensors.
 
     With nodes of tensors the coefficients are tensors too, and the states are differentiable with
-    respect to the nodes.
+    respect to the nodes and to the factors of `LearnedAdams`, (2, N).
     """
     sde: AffineSDE = process.sde  # type: ignore[assignment]  # a calibration checks it
     smooth = nodes[0].batched
     time_of = partial(smooth_times, sde) if smooth else sde.time_of
-    rows = table(Segment(nodes, time_of, 0.0), solver)
+    segment = Segment(nodes, time_of, 0.0)
+    rows = (
+        table(segment, solver)
+        if factors is None
+        else corrected(segment, solver, *(f.unbind() for f in factors))
+    )
 
     def to_x(coefficient: Scalar) -> Scalar:
         return torch.as_tensor(coefficient).to(x)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoresde._check import fail, floating, instance
 from scoresde._tensor import batches, ordinary, state_kind
-from scoresde.calibration import Calibration, calibrate
+from scoresde.calibration import Calibration
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.noise import Noise
 from scoresde.oracles import Gaussian
@@ -122,9 +122,11 @@ class ReverseSampler:
         *,
         method: str = "optimise",
         solver: Adams | None = None,
-        trajectories: int = 48,
+        trajectories: int | None = None,
         seed: int = 0,
         cond: Cond = None,
+        budget: int | None = None,
+        progress: bool = False,
         batch_size: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -136,9 +138,12 @@ class ReverseSampler:
         Args:
             shape: the shape of one sample, (*D).
             cond: the conditions of the trajectories, name -> (trajectories, ...).
-            method, solver, trajectories, seed, batch_size: as in `scoresde.calibrate`.
+            method, solver, trajectories, seed, budget, progress, batch_size: as in
+                `scoresde.calibrate`.
             dtype, device: those of the trajectories; by default those of the model's parameters.
         """
+        from scoresde.calibration.search import calibrate  # which only this method needs
+
         dtype, device = state_kind(self.model, dtype, device)
         return calibrate(
             ReverseSDE(self.sde, self.model, self.eta, cond),
@@ -149,6 +154,8 @@ class ReverseSampler:
             trajectories=trajectories,
             seed=seed,
             t_end=self.grid.end,
+            budget=budget,
+            progress=progress,
             batch_size=batch_size,
             dtype=dtype,
             device=device,

@@ -33,6 +33,7 @@ from scoresde import (
     ScoreModel,
     SubVPSDE,
 )
+from scoresde.calibration.budget import pilots
 from scoresde.calibration.optimise import (
     Found,
     check_gradient,
@@ -42,7 +43,7 @@ from scoresde.calibration.optimise import (
     spread,
 )
 from scoresde.calibration.result import Calibration
-from scoresde.calibration.search import _trajectories, calibrate
+from scoresde.calibration.search import _trajectories, calibrate, calibrate_each
 from scoresde.calibration.trajectories import NoGradient, Path, Trajectories, tensor_nodes
 from scoresde.nets import MLP
 from scoresde.node import Node
@@ -51,6 +52,7 @@ from scoresde.prediction import Prediction
 from scoresde.schedule.grid import log_snr
 from scoresde.sde import AffineSDE
 from scoresde.sde.fingerprint import model_hashes
+from scoresde.solvers import LearnedAdams
 from scoresde.solvers.exponential.coefficients import (
     PARAMETRISATIONS,
     VARIABLES,
@@ -59,7 +61,7 @@ from scoresde.solvers.exponential.coefficients import (
     table,
 )
 
-MODULE = importlib.import_module("scoresde.calibration.search")
+MODULE = importlib.import_module("scoresde.calibration.strategy")
 VP = VPSDE()
 MIXTURE = order.mixture_2d()
 FAMILIES = [
@@ -126,14 +128,19 @@ def test_gradient_of_the_endpoint_error_is_that_of_finite_differences(
     group, _ = followed(sde)
     which, n = slice(2, 9), 6
     share = torch.linspace(0.5, 1.5, n, dtype=DOUBLE) / n
+    factors = 1.0 + 0.02 * torch.arange(2.0 * n, dtype=DOUBLE).sin().reshape(2, n)
 
-    def loss(at: Tensor) -> float:
+    def loss(at: Tensor, factors: Tensor = factors) -> float:
         ends = sde.log_snr(sde.T), sde.log_snr(sde.t_end)
         way = np.concatenate([[0.0], at.numpy().cumsum()])
-        return group.loss(solver, ends[0] + (ends[1] - ends[0]) * way, which)
+        learned = LearnedAdams(solver, *(tuple(f.tolist()) for f in factors))
+        return group.loss(learned, ends[0] + (ends[1] - ends[0]) * way, which)
 
-    value, _, gradient = group.gradient(solver, share, which)
-    assert value == pytest.approx(loss(share), rel=1e-7)
+    slope = group.gradient(solver, share, which, factors=factors)
+    gradient = slope.share
+    assert slope.loss == pytest.approx(loss(share), rel=1e-7)
+    plain = group.gradient(solver, share, which)
+    assert plain.loss == pytest.approx(loss(share, torch.ones_like(factors)), rel=1e-7)
     # shares that add up to 1 keep the ends, as the loss of a grid does
     for i in range(n - 1):
         way = torch.zeros(n, dtype=DOUBLE)
@@ -142,6 +149,14 @@ def test_gradient_of_the_endpoint_error_is_that_of_finite_differences(
         seen = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / 36e-6
         told = float(gradient[i] - gradient[i + 1])
         assert told == pytest.approx(seen, rel=1e-6, abs=1e-6 * float(gradient.abs().max()))
+    for i in range(n):
+        for kind in range(2):
+            unit = torch.zeros_like(factors)
+            unit[kind, i] = 1.0
+            at = [loss(share, factors + h * 1e-5 * unit) for h in (-1, 1)]
+            seen = (at[1] - at[0]) / 2e-5
+            size = float(slope.factors.abs().max())
+            assert float(slope.factors[kind, i]) == pytest.approx(seen, rel=1e-4, abs=1e-5 * size)
 
 
 def test_chunks_of_pilots_change_neither_loss_nor_gradient() -> None:
@@ -151,7 +166,25 @@ def test_chunks_of_pilots_change_neither_loss_nor_gradient() -> None:
     group.batch = 5
     parts = group.gradient(Adams(2, 3), share, slice(0, 12))
     assert parts[:2] == pytest.approx(whole[:2], rel=1e-12)
-    torch.testing.assert_close(parts[2], whole[2], rtol=1e-10, atol=1e-12)
+    for part, all_ in zip(parts[2:], whole[2:], strict=True):
+        torch.testing.assert_close(part, all_, rtol=1e-10, atol=1e-12)
+
+
+def test_activations_that_are_computed_again_change_no_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Preconditioned(MLP(2, width=8).double(), VP)
+    for weight in model.parameters():
+        weight.data += 0.1 * torch.randn_like(weight)
+    group, _ = followed(model=model)
+    share, rows = torch.full((5,), 0.2, dtype=DOUBLE), group.rows
+    kept = group.gradient(Adams(2, 3), share, slice(0, 12))
+    assert (group.rows - rows, group.gradients) == (60, 60)
+    monkeypatch.setattr(importlib.import_module(Trajectories.__module__), "_GRAPH", 0)
+    again = group.gradient(Adams(2, 3), share, slice(0, 12))
+    assert (group.rows - rows, group.gradients) == (180, 120)  # they are evaluated twice
+    for a, b in zip(again, kept, strict=True):
+        torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), rtol=1e-12, atol=0.0)
 
 
 # Equidistribution
@@ -285,13 +318,58 @@ class Counted(ScoreModel):
         return Prediction(x, node, value, told.kind)
 
 
-def test_default_search_counts_its_calls_and_costs_less_than_5000_samples() -> None:
+def test_a_search_counts_its_calls_and_costs_a_tenth_of_12000_a_step() -> None:
+    """12,000 evaluations a step were those of the search that this one replaced."""
     model = Counted()
-    made = calibrate(flow(model=model), (2,), steps=5, dtype=DOUBLE)
+    made = calibrate(flow(model=model), (2,), steps=10, trajectories=24, iterations=24)
     assert (made.cost.rows, made.cost.calls) == (model._rows, model._calls)
-    assert made.cost.trajectories == 48 and made.cost.nfe == made.cost.rows / 48
-    assert 0 < made.cost.gradients < made.cost.rows <= 5000 * made.steps
+    assert made.cost.trajectories == 24 and made.cost.nfe == made.cost.rows / 24
+    assert made.cost.evaluations == made.cost.rows + 2 * made.cost.gradients
+    assert 0 < made.cost.gradients < made.cost.rows
+    assert made.cost.evaluations <= 1300 * made.steps
     assert made.held.typical <= made.held_before.typical
+
+
+@pytest.mark.parametrize("budget", [6000, 9000, 16_000])
+def test_a_budget_is_kept(budget: int) -> None:
+    model = Counted()
+    made = calibrate_each(
+        flow(model=model), (2,), steps=(4, 8), trajectories=24, dtype=DOUBLE, budget=budget
+    )
+    spent = sum(c.cost.evaluations for c in made.values())
+    assert 0.5 * budget < spent <= budget
+    assert sum(c.cost.rows for c in made.values()) == model._rows
+    assert sorted(made) == [4, 8] and all(n == c.steps for n, c in made.items())
+    assert all(c.held.typical <= c.held_before.typical for c in made.values())
+
+
+def test_a_budget_that_is_too_small_says_how_much_is_needed() -> None:
+    with pytest.raises(ValueError, match=r"budget: expected at least \d+ network evaluations"):
+        calibrate(flow(), (2,), steps=5, budget=1000)
+
+
+def test_progress_counts_the_evaluations_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+
+    class Bar:
+        def update(self, n: int) -> None:
+            told.append(n)
+
+        def close(self) -> None:
+            told.append(-1)
+
+    def shown(total: int, label: str, unit: str, *, shown: bool) -> Bar:
+        assert (label, unit, shown) == ("calibrating", "evaluations", True)
+        told.append(total)
+        return Bar()
+
+    monkeypatch.setattr(importlib.import_module("scoresde.calibration.search"), "shown", shown)
+    made = small(progress=True)
+    assert sum(told[1:-1]) == made.cost.evaluations <= told[0] and told[-1] == -1
+
+
+def test_samples_of_few_values_take_more_trajectories() -> None:
+    assert [pilots(dim) for dim in (1, 2, 8, 16, 64, 3072)] == [96, 96, 48, 24, 24, 24]
 
 
 @pytest.mark.parametrize("sde", FAMILIES[1:], **ids)
@@ -302,7 +380,7 @@ def test_every_family_and_method_is_never_worse_than_its_start(
     solver = Adams(2, 3, "v")
     made = small(process=flow(sde), method=method, solver=solver, trajectories=18, iterations=6)
     assert made.held.typical <= made.held_before.typical
-    assert made.solver == solver and made.grid.steps == 6
+    assert getattr(made.solver, "base", made.solver) == solver and made.grid.steps == 6
     assert (made.grid == made.start_grid) == ("fell back" in made.note)
     made.grid.check(sde)
 
@@ -415,7 +493,7 @@ def test_a_saved_calibration_is_checked(found: Calibration) -> None:
     with pytest.raises(TypeError, match="saved"):
         Calibration.from_dict([1])  # type: ignore[arg-type]
     for change in ({"format": "other"}, {"version": 99}):
-        with pytest.raises(ValueError, match=r"saved.*version 1"):
+        with pytest.raises(ValueError, match=r"saved.*version 2"):
             Calibration.from_dict({**found.to_dict(), **change})
     for missing in ("grid", "cost", "note", "fingerprint"):
         broken = found.to_dict()
@@ -427,12 +505,12 @@ def test_a_saved_calibration_is_checked(found: Calibration) -> None:
 
 
 def test_another_sde_model_or_solver_is_refused(found: Calibration) -> None:
-    found.check(VP, MIXTURE.under(VP), Adams(2))
+    found.check(VP, MIXTURE.under(VP), found.solver)
     with pytest.raises(ValueError, match=r"sde: expected .* as in the calibration"):
         found.check(VPSDE(beta_max=19.0))
     with pytest.raises(TypeError, match="sde"):
         found.check(SDE(lambda t, x: -x, lambda t: 1.0))
-    with pytest.raises(ValueError, match=r"solver: .*Adams\(order=2"):
+    with pytest.raises(ValueError, match=r"solver: .*Adams\(base=Adams\(order=2"):
         found.check(VP, solver=Adams(3))
     moved = replace(MIXTURE, means=MIXTURE.means + 1e-3)
     with pytest.raises(ValueError, match=r"model: .*weights.*calibrate anew"):

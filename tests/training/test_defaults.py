@@ -27,7 +27,7 @@ from scoresde import metrics as m
 from scoresde.calibration.search import calibrate
 from scoresde.fokker_planck import score_fpe_residual
 from scoresde.quantisation import Quantisation
-from scoresde.sampler import choice
+from scoresde.solvers import choice
 from scoresde.solvers.dpm_v3.statistics import Statistics
 from scoresde.training.ema import EMA
 
@@ -68,10 +68,10 @@ STATED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "SciPySolver": (solvers.SciPySolver, {"method": "RK45", "rtol": 1e-5, "atol": 1e-5}),
     "TorchSDESolver": (solvers.TorchSDESolver, {"method": "euler", "brownian": "scoresde"}),
-    "calibrate": (calibrate, {"method": "optimise", "trajectories": 48, "iterations": 30}),
+    "calibrate": (calibrate, {"method": "optimise", "trajectories": None, "iterations": None}),
     "ReverseSampler.calibrate": (
         ReverseSampler.calibrate,
-        {"method": "optimise", "trajectories": 48},
+        {"method": "optimise", "trajectories": None},
     ),
     "Statistics.from_model": (Statistics.from_model, {"nodes": 64}),
     "Statistics.from_data": (Statistics.from_data, {"nodes": 256}),

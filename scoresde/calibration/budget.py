@@ -1,0 +1,103 @@
+"""The network evaluations of a calibration, planned so that they stay within a budget.
+
+The unit is one network evaluation of one state; one that is differentiated counts as three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scoresde._check import fail
+
+__all__ = ["CHECKED", "FEW", "RANKED", "Effort", "efforts", "pilots", "reference_cost", "rounds"]
+
+FEW = 8
+"""The number of trajectories of the ranking, and of the path that is kept."""
+
+CHECKED = 4
+"""The number of trajectories on which the gradient is checked."""
+
+RANKED = 5
+"""The number of candidates that are run, beside the start."""
+
+_LEADERS = 2  # the number of candidates whose nodes are optimised
+_FEWEST = 8  # the least number of iterations for which a second leader is worth its cost
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done for one number of steps.
+
+    Attributes:
+        leaders: the number of candidates whose nodes are optimised.
+        short: the iterations for each of them.
+        iterations: the iterations of the joint optimisation.
+        batch: the trajectories of an iteration.
+    """
+
+    leaders: int
+    short: int
+    iterations: int
+    batch: int
+
+    def cost(self, steps: int, train: int, held: int) -> int:
+        """The network evaluations, at most, beside those of the reference."""
+        gradients = 3 * self.batch * (self.leaders * self.short + self.iterations)
+        ranking = FEW * (RANKED + 2) + 7 * CHECKED
+        tested = (2 * self.leaders + 1) * train + 2 * train + 3 * held
+        return steps * (gradients + ranking + tested)
+
+
+def pilots(dim: int) -> int:
+    """The number of trajectories by default: 24, and up to 96 for samples of few values.
+
+    Two thirds of them are optimised on. The error of a trajectory of few values vanishes by
+    chance more often, so it takes more of them to say something about a solver.
+    """
+    return 3 * min(32, max(8, 128 // dim))
+
+
+def rounds(dim: int) -> int:
+    """The iterations of the joint optimisation by default."""
+    return 24 if dim >= 16 else 48
+
+
+def reference_cost(trajectories: int, fine: int) -> int:
+    """The evaluations of a fine run and of its estimated error."""
+    return trajectories * fine + min(FEW, trajectories) * (fine // 2)
+
+
+def efforts(
+    counts: Sequence[int],
+    iterations: int,
+    trajectories: tuple[int, int],
+    fine: int,
+    budget: int | None,
+) -> tuple[dict[int, Effort], int]:
+    """The efforts for each number of steps, and the evaluations of all, within a budget.
+
+    Args:
+        counts: the numbers of steps.
+        iterations: the iterations of the joint optimisation, of which fewer are made if the
+            budget requires it.
+        trajectories: the numbers of those that are optimised on and of those held back.
+        fine: the steps of the reference.
+        budget: the most evaluations, or None.
+
+    Raises:
+        ValueError: the budget is too small for any search.
+    """
+    train, held = trajectories
+    batch = min(train, max(FEW, train // 4))
+    plans = [(_LEADERS, r) for r in range(iterations, min(_FEWEST, iterations) - 1, -1)]
+    plans += [(1, r) for r in range(min(_FEWEST, iterations) - 1, 3, -1)]
+    total = 0
+    for leaders, repeats in plans:
+        made = Effort(leaders, max(3, repeats // 4), repeats, batch)
+        total = reference_cost(train + held, fine) + FEW * counts[-1]
+        total += sum(made.cost(n, train, held) for n in counts)
+        if budget is None or total <= budget:
+            return dict.fromkeys(counts, made), total
+    remedy = "raise it, or take fewer steps or trajectories"
+    raise fail("budget", f"at least {total} network evaluations", budget, remedy)

@@ -1,0 +1,210 @@
+"""The search for solver and nodes of one number of steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from scoresde.calibration.budget import CHECKED, FEW, RANKED, Effort
+from scoresde.calibration.look import Look
+from scoresde.calibration.optimise import (
+    Found,
+    check_gradient,
+    descend,
+    deviations,
+    equidistribute,
+    shortest,
+    warp,
+)
+from scoresde.calibration.result import Errors
+from scoresde.calibration.trajectories import Array, NoGradient, Path, Trajectories
+from scoresde.schedule.grid import make_grid
+from scoresde.solvers.choice import choose_for
+from scoresde.solvers.exponential import Adams
+from scoresde.solvers.registry import SOLVERS
+
+__all__ = ["CANDIDATES", "METHODS", "Search", "automatic"]
+
+CANDIDATES: tuple[Adams, ...] = (
+    Adams(2),
+    Adams(2, variant="midpoint"),
+    Adams(2, 3),
+    Adams(3, 4),
+    Adams(4, 5),
+    Adams(2, parametrisation="eps", variant="midpoint"),
+    Adams(3, parametrisation="eps", variant="ipndm"),
+    Adams(3, parametrisation="eps"),
+    Adams(4, parametrisation="eps"),
+    Adams(3, 4, "eps"),
+    Adams(1, parametrisation="v"),
+    Adams(2, parametrisation="v"),
+    Adams(2, parametrisation="v", variant="midpoint"),
+    Adams(2, 3, "v"),
+    Adams(3, 4, "v"),
+    Adams(4, 5, "v"),
+    Adams(2, 3, "flow", "flow"),
+    Adams(3, 4, "flow", "flow"),
+)
+"""The solvers that a calibration chooses from, unless it is given one."""
+
+_GRIDS = ("log_snr", "quadratic", "karras", "tapered")
+_FACTORS = "the learned factors were dropped: "
+
+
+def automatic(group: Trajectories, steps: int) -> Found:
+    """The automatic choice of solver and grid for a number of steps, with an unknown loss."""
+    sde, scale = group.sde, group.model.data_scale
+    choice = choose_for(sde, "ode", steps, scale, group.t_end, group.t_end, False)
+    solver, _ = SOLVERS[choice.solver]
+    grid = make_grid(choice.grid, sde, steps, t_end=group.t_end, data_scale=scale)
+    return Found(math.inf, solver, group.log_snr(grid))  # type: ignore[arg-type]  # all are Adams
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """The calibration for one number of steps.
+
+    Args:
+        group: the trajectories.
+        path: the exact trajectories on a fine grid.
+        steps: the number of steps.
+        solver: the only solver to consider, or None for all `CANDIDATES`.
+        effort: how much is done.
+        train, held: the trajectories that are used, and those held back.
+    """
+
+    group: Trajectories
+    path: Path
+    steps: int
+    solver: Adams | None
+    effort: Effort
+    train: slice
+    held: slice
+
+    def run(self, method: str) -> tuple[Found, Found, Errors, Errors, str]:
+        """The start, the result, their errors on the held-back trajectories, and a note."""
+        ranked = self._ranked()
+        start = ranked[0] if self.solver is not None else self._scored(self._automatic)
+        found, note = METHODS[method](self, sorted([start, *ranked], key=lambda f: f.loss))
+        errors = [self.errors(f, self.held) for f in (start, *found)]
+        order = sorted(range(1, len(errors)), key=lambda i: errors[i].typical)
+        best = order[0]
+        if not errors[best].typical < errors[0].typical:
+            if errors[best] != errors[0]:
+                worse = f"{errors[best].typical:.3g} against {errors[0].typical:.3g}"
+                note = (
+                    "fell back to the start: held-back trajectories have larger errors, "
+                    f"{worse}. {note}"
+                )
+            return start, start, errors[0], errors[0], note
+        if found[-1].factors is not None and found[best - 1].factors is None:
+            worse = f"{errors[-1].typical:.3g} against {errors[best].typical:.3g}"
+            note = f"{_FACTORS}held-back trajectories have larger errors, {worse}. {note}"
+        return start, found[best - 1], errors[0], errors[best], note
+
+    def errors(self, found: Found, which: slice) -> Errors:
+        """The errors of a candidate on some trajectories."""
+        grid = self.group.times(found.log_snr)
+        return Errors.of(self.group.errors(found.scheme, grid, which))
+
+    @property
+    def _automatic(self) -> Found:
+        return automatic(self.group, self.steps)
+
+    @property
+    def solvers(self) -> tuple[Adams, ...]:
+        """The solvers to consider."""
+        if self.solver is not None:
+            return (self.solver,)
+        return tuple(s for s in CANDIDATES if s.order <= self.steps)
+
+    def _scored(self, found: Found, which: slice = slice(0, FEW)) -> Found:
+        loss = self.group.loss(found.scheme, found.log_snr, which)
+        return replace(found, loss=loss)
+
+    def _ranked(self) -> list[Found]:
+        """Solvers on named grids, the best first: ranked by estimates, and the first by runs."""
+        scale = self.group.model.data_scale
+        look = Look(self.group.sde, self.path, 1.0 if scale is None else scale[0])
+        named = [
+            self.group.log_snr(
+                make_grid(g, self.group.sde, self.steps, t_end=self.group.t_end, data_scale=scale)
+            )
+            for g in _GRIDS
+        ]
+        found = [Found(look.loss(s, at), s, at) for s in self.solvers for at in named]
+        found = sorted(found, key=lambda f: f.loss)
+        return sorted(map(self._scored, _varied(found)[:RANKED]), key=lambda f: f.loss)
+
+    def optimise(self, starts: list[Found]) -> tuple[list[Found], str]:
+        """Optimise the nodes of the leaders, then nodes and factors of the best."""
+        group, effort = self.group, self.effort
+        placed = [Found(0.0, s, equidistribute(self.path, s, self.steps)) for s in self.solvers]
+        if self.solver is not None and self.steps > 1:
+            starts = sorted([*starts, *map(self._scored, placed)], key=lambda f: f.loss)
+        leaders = _distinct(starts)[: effort.leaders]
+        leaders = [self._scored(f, self.train) for f in leaders]
+        try:
+            check_gradient(group, leaders[0], slice(0, CHECKED))
+        except NoGradient as reason:
+            if self.steps == 1:
+                return leaders[:1], "one step has no nodes to place"
+            runs = max(12, 3 * effort.batch * effort.iterations // (self.train.stop or 1))
+            tried = [warp(group, found, self.train, runs) for found in leaders]
+            note = f"optimised without gradients: {reason}"
+            return [min(tried, key=lambda f: f.loss)], note
+        if self.steps > 1:
+            leaders = [self._descended(f, effort.short, learn=False) for f in leaders]
+        nodes = min(leaders, key=lambda f: f.loss)
+        return [nodes, self._descended(nodes, effort.iterations, learn=True)], ""
+
+    def _descended(self, found: Found, iterations: int, learn: bool) -> Found:
+        """Descend from a candidate; one without a finite gradient stays as it was."""
+        try:
+            return descend(self.group, found, self.train, self.effort.batch, iterations, learn)
+        except NoGradient:
+            return found
+
+    def equidistributed(self, starts: list[Found]) -> tuple[list[Found], str]:
+        """Spread the local errors of each solver evenly."""
+        nodes = [(s, equidistribute(self.path, s, self.steps)) for s in self.solvers]
+        return self._best(nodes), ""
+
+    def gits(self, starts: list[Found]) -> tuple[list[Found], str]:
+        """The shortest path of deviations, for each parametrisation."""
+        lam = self.path.log_snr
+        kinds = {s.parametrisation for s in self.solvers}
+        nodes = {k: lam[shortest(deviations(self.path, k), self.steps)] for k in kinds}
+        return self._best([(s, nodes[s.parametrisation]) for s in self.solvers]), ""
+
+    def _best(self, nodes: list[tuple[Adams, Array]]) -> list[Found]:
+        scored = [self._scored(Found(0.0, solver, at)) for solver, at in nodes]
+        return [min(scored, key=lambda f: f.loss)]
+
+
+def _varied(found: list[Found]) -> list[Found]:
+    """The first two of each solver."""
+    seen: dict[Adams, int] = {}
+    kept = []
+    for f in found:
+        seen[f.solver] = seen.get(f.solver, 0) + 1
+        if seen[f.solver] <= 2:
+            kept.append(f)
+    return kept
+
+
+def _distinct(found: list[Found]) -> list[Found]:
+    """The first of each solver."""
+    first: dict[Adams, Found] = {}
+    for f in found:
+        first.setdefault(f.solver, f)
+    return list(first.values())
+
+
+METHODS: dict[str, Callable[[Search, list[Found]], tuple[list[Found], str]]] = {
+    "optimise": Search.optimise,
+    "equidistribute": Search.equidistributed,
+    "gits": Search.gits,
+}
+"""The methods of placing nodes."""
