@@ -137,9 +137,7 @@ class Opened:
     def _check_sizes(self, sizes: tuple[int, ...]) -> None:
         """Raise a ValueError if the network does not take samples of these sizes."""
         net: Mapping[str, Any] = getattr(self.model.net, "config", {})
-        wanted: tuple[int | None, ...] | None = known_shape(net, {}, {})
-        if "channels" in net and "size" not in net:
-            wanted = (int(net["channels"]), None, None)
+        wanted: tuple[int | None, ...] | None = _free_shape(net) or known_shape(net, {}, {})
         if wanted is None or (
             len(wanted) == len(sizes)
             and all(size in (None, own) for size, own in zip(wanted, sizes, strict=True))
@@ -152,9 +150,7 @@ class Opened:
     def any_shape(self) -> tuple[int | None, ...]:
         """The shape of one sample, with None for a size that is free."""
         net: Mapping[str, Any] = getattr(self.model.net, "config", {})
-        if "channels" in net and "size" not in net:
-            return int(net["channels"]), None, None
-        return self.shape()
+        return _free_shape(net) or self.shape()
 
     def turns(self, wanted: str | None) -> list[int] | None:
         """The classes that are repeated in turn, or None for no label.
@@ -287,6 +283,13 @@ def _class_numbers(wanted: str, names: Sequence[str], classes: int) -> list[int]
             )
         parts = parts[size:]
     return found
+
+
+def _free_shape(net: Mapping[str, Any]) -> tuple[int | None, ...] | None:
+    """The shape of a sample of a network that takes any size, None for each; else None."""
+    if "channels" not in net or "size" in net:
+        return None
+    return (int(net["channels"]), *(None for _ in range(int(net.get("dims", 2)))))
 
 
 def _number(name: str, text: str) -> float:

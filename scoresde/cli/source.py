@@ -94,7 +94,7 @@ def load_source(
 
 def _names(value: Any) -> list[str]:
     """Read names with commas between them, or a list; a column may have the name 0."""
-    names = value.split(",") if isinstance(value, str) else value
+    names = [v for v in value.split(",") if v.strip()] if isinstance(value, str) else value
     return [str(name) for name in names] if isinstance(names, list) else [str(names)]
 
 

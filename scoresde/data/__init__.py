@@ -1,5 +1,6 @@
 """Data in model units: containers, the embedded digits, toys, and loaders for files."""
 
+from scoresde.columns import TableScaling
 from scoresde.data.arrays import npy, npz
 from scoresde.data.base import Data, LazyData
 from scoresde.data.cifar import cifar, read_pickle
@@ -26,13 +27,14 @@ from scoresde.data.toys import (
     toy,
 )
 from scoresde.data.wav import wav, write_wav
-from scoresde.summary import DataSummary, Scaling
+from scoresde.summary import ConditionSummary, DataSummary, Scaling
 
 __all__ = [
     "LAYOUTS",
     "NAMED",
     "TOYS",
     "ArrayRows",
+    "ConditionSummary",
     "Data",
     "DataSummary",
     "LazyData",
@@ -40,6 +42,7 @@ __all__ = [
     "Moments",
     "Rows",
     "ScaledRows",
+    "TableScaling",
     "Scaling",
     "checkerboard",
     "array_folder",

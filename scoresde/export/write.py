@@ -81,7 +81,8 @@ def export_onnx(
     the inputs, the SDE, the standard deviation of the prior, and `schedule`: t, alpha, sigma and
     log_snr at 201 nodes from T to t_end, equidistant in log_snr, of which every (200 / N)-th is a
     node of the "log_snr" grid of N steps. `data` is the summary of the training data: range, names
-    of classes and of columns, and `scaling`: a raw value is mean + std x.
+    of classes and of columns, and `scaling`: a raw value is mean + std x, or a table has `parts`,
+    the fields of `scoresde.columns.Number` and `Category` for each column.
 
     Args:
         model: the model, which is copied and not changed.

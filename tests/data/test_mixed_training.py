@@ -1,0 +1,58 @@
+"""A model of a table with every kind of column has the frequencies of its training data."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer
+from scoresde.columns import TableScaling
+from scoresde.data import Data, table
+from scoresde.nets import MLP
+
+N = 4000
+
+
+def made(n: int = N, seed: int = 0) -> Data:
+    """Rows of dependent columns: a category, a number that is missing for some, a share."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(["ox", "emu", "yak", "gnu"], n, p=[0.4, 0.3, 0.2, 0.1])
+    age = np.where(kind == "ox", 60.0, 30.0) + 5 * rng.normal(size=n)
+    gone = rng.random(n) < np.where(kind == "emu", 0.7, 0.1)
+    share = 1 / (1 + np.exp(-(np.where(gone, 1.0, -1.0) + rng.normal(size=n))))
+    wild = np.where(rng.random(n) < 0.25, "yes", "no")
+    columns = {"age": np.where(gone, np.nan, age), "share": share, "kind": kind, "wild": wild}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return table(columns, bounds={"share": (0, 1)})
+
+
+@pytest.mark.slow
+def test_frequencies_missing_rates_and_dependence_are_reproduced() -> None:
+    """The tolerance is 0.04, five times the sampling error of a share of 4000 rows."""
+    data = made()
+    torch.manual_seed(0)
+    net = MLP(data.x.shape[1], width=96)
+    model = Trainer(Preconditioned(net, VPSDE()), data, steps=1500, seed=0).fit()
+    drawn = ReverseSampler(model.sde, model, steps=30).sample((N, data.x.shape[1]), seed=0)
+    scaling = data.scaling
+    assert isinstance(scaling, TableScaling)
+    found, truth = (scaling.decode(x.double()) for x in (drawn, data.x))
+    for k, categories in ((2, 4), (3, 2)):
+        for number in range(categories):
+            share, expected = ((raw[:, k] == number).double().mean() for raw in (found, truth))
+            assert abs(share - expected) < 0.04, (k, number, share, expected)
+    gone = [raw[:, 0].isnan() for raw in (found, truth)]
+    assert abs(gone[0].double().mean() - gone[1].double().mean()) < 0.04
+    for number in range(4):  # of each kind
+        rates = [
+            g[raw[:, 2] == number].double().mean()
+            for g, raw in zip(gone, (found, truth), strict=True)
+        ]
+        assert abs(rates[0] - rates[1]) < 0.08, (number, rates)
+    assert ((found[:, 1] > 0) & (found[:, 1] < 1)).all()
+    means = [raw[:, 1][g].mean() for g, raw in zip(gone, (found, truth), strict=True)]
+    assert abs(means[0] - means[1]) < 0.04
+    ox = [raw[(raw[:, 2] == 2) & ~g, 0] for g, raw in zip(gone, (found, truth), strict=True)]
+    assert abs(ox[0].mean() - ox[1].mean()) < 2.0
