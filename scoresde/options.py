@@ -211,17 +211,19 @@ class Loss:
     """Probability of training a sample without its conditions. By default that of the recipe
     where the model has a null value for each condition of the data, such as labels, else 0."""
 
+    augment: float | None = None
+    """Probability of each of the transformations of images: mirror, scale, rotation and shift.
+    The network sees them as a condition, so samples do not show them. By default that of the
+    recipe."""
+
     def __post_init__(self) -> None:
+        for name in ("cond_dropout", "augment"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= finite(name, value, "pass e.g. 0.1") <= 1.0:
+                raise fail(name, "a probability in [0, 1]", value, "pass e.g. 0.1")
         choice("objective", self.objective, OBJECTIVES)
         if self.function is not None and not callable(self.function):
             raise wrong_type("loss", "a function like dsm_loss", self.function, "pass dsm_loss")
-        if (
-            self.cond_dropout is not None
-            and not 0.0 <= finite("cond_dropout", self.cond_dropout, "pass e.g. 0.1") <= 1.0
-        ):
-            raise fail(
-                "cond_dropout", "a probability in [0, 1]", self.cond_dropout, "pass e.g. 0.1"
-            )
 
 
 @final

@@ -205,7 +205,9 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         """The model at the start, and the data with the class numbers of the model."""
         import torch
 
+        from scoresde.nets import Vector
         from scoresde.training import recipe_for
+        from scoresde.training.augment import CONDITION, LABELS
 
         chosen = self.network
         if chosen.init_from is not None:
@@ -215,16 +217,20 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         process = build_sde(chosen.sde, chosen.sde_option)
         torch.manual_seed(self.seed)  # for the initial weights
         shape = tuple(whole.x.shape[1:])
+        recipe = recipe_for(shape, len(whole), self.loss.objective)
+        augment = recipe.augment if self.loss.augment is None else self.loss.augment
+        conditions = specs_of(whole)
+        if augment and len(shape) == 3:
+            conditions[CONDITION] = Vector(len(LABELS))
         net = build_net(
             chosen.net,
             shape,
             count_classes(whole),
             chosen.net_option,
-            conditions=specs_of(whole),
+            conditions=conditions,
             preset=chosen.preset,
             levels=whole.quantisation if self.loss.objective == "likelihood" else None,
         )
-        recipe = recipe_for(shape, len(whole), self.loss.objective)
         model = build_model(
             net,
             process,
@@ -339,11 +345,12 @@ def _recipe(trainer: Trainer) -> str:
     """The options of the optimiser in a line."""
     optim, kind = trainer.optim, "x".join(map(str, trainer.summary.shape))
     average = f"width {optim.ema_width:g}" if optim.ema is None else f"decay {optim.ema:g}"
+    augment = f", augmented with {trainer.loss.augment:g}" if trainer.loss.augment else ""
     return (
         f"{trainer.loss.objective} of {kind}: {optim.optimizer}, lr {optim.lr:g} after "
         f"{optim.warmup} steps ({optim.schedule}), clip {optim.clip:g}, average of {average}, "
         f"precision {optim.precision}{', compiled' if optim.compile else ''}, dropout of "
-        f"conditions {trainer.loss.cond_dropout:g}"
+        f"conditions {trainer.loss.cond_dropout:g}{augment}"
     )
 
 

@@ -15,6 +15,7 @@ from scoresde._check import Diverged, diverged, fail, listed, wrong_type
 from scoresde.losses import WEIGHTING, dsm_loss
 from scoresde.model import Preconditioned, ScoreModel, bare, suited
 from scoresde.options import Loss
+from scoresde.training.augment import Augmented, augmented
 from scoresde.training.loader import Loader
 from scoresde.training.state import State
 from scoresde.training.stream import seed_global
@@ -30,6 +31,8 @@ __all__ = [
     "own_modes",
 ]
 
+OWN = 0x5DEECE66  # the seed of the augmentation of a batch is that of its loss, changed by this
+
 
 @final
 class Objective(nn.Module):
@@ -37,7 +40,7 @@ class Objective(nn.Module):
 
     Args:
         model: the score model.
-        loss: the options, with `time` and `cond_dropout` set.
+        loss: the options, with `time`, `cond_dropout` and `augment` set.
         bf16: compute under autocast.
     """
 
@@ -57,10 +60,16 @@ class Objective(nn.Module):
     def each(self, x: Tensor, cond: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
         """The losses before the mean, (B,)."""
         loss, weighting = self.loss, self.loss.weighting
+        model, x = self.model, suited(self.model, x)
+        if loss.augment:
+            # Its own generator: the loss draws the same times and noise with and without it.
+            own = torch.Generator("cpu").manual_seed(generator.initial_seed() ^ OWN)
+            x, label = augmented(x, loss.augment, own)
+            model = Augmented(model, label)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             return (loss.function or dsm_loss)(
-                self.model,
-                suited(self.model, x),
+                model,
+                x,
                 cond=cond,
                 generator=generator,
                 weighting=WEIGHTING if weighting is None else weighting,

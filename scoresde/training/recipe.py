@@ -15,8 +15,10 @@ from torch import nn
 
 from scoresde._check import choice, instance
 from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, ImportanceTime, TimeSampler
+from scoresde.model import ScoreModel
 from scoresde.options import OBJECTIVES, Loss, Optim
 from scoresde.summary import DataSummary
+from scoresde.training.augment import takes_augment
 from scoresde.training.optimizer import hidden
 
 __all__ = ["FEW", "FEW_SAMPLES", "KINDS", "RECIPES", "Recipe", "kind_of", "recipe_for"]
@@ -46,6 +48,8 @@ class Recipe:
         weighting: the weighting of the loss, a key of `scoresde.losses.WEIGHTINGS`.
         time: the distribution of times.
         cond_dropout: probability of training a sample without conditions.
+        augment: probability of each transformation of images; see `augmented`. A network without
+            the condition "augment" is trained without it.
         predicts: what a network that is built for the data predicts, a parametrisation of
             `Preconditioned`; None for that of the SDE.
     """
@@ -63,6 +67,7 @@ class Recipe:
     weighting: str = WEIGHTING
     time: TimeSampler = field(default=TIME)
     cond_dropout: float = 0.1
+    augment: float = 0.0
     predicts: str | None = None
 
     def optim(self, asked: Optim, steps: int, model: nn.Module) -> Optim:
@@ -86,7 +91,7 @@ class Recipe:
         )
 
     def loss(
-        self, asked: Loss, summary: DataSummary, cond: Sequence[str], null: Mapping[str, object]
+        self, asked: Loss, summary: DataSummary, cond: Sequence[str], model: ScoreModel
     ) -> Loss:
         """The options of the loss for these data, with nothing left open.
 
@@ -94,8 +99,9 @@ class Recipe:
             asked: the options of the user.
             summary: the summary of the data.
             cond: the names of the conditions of the data.
-            null: the model's values of the conditions that mean "none".
+            model: the model.
         """
+        null: Mapping[str, object] = getattr(model, "null", {})
         weighting = self.weighting if asked.weighting is None else asked.weighting
         if not callable(weighting):
             choice("weighting", weighting, WEIGHTINGS)
@@ -106,7 +112,12 @@ class Recipe:
             dropout = self.cond_dropout if cond and set(cond) <= set(null) else 0.0
         levels = summary.quantisation
         fitted = time.fitted(summary.std or 1.0, None if levels is None else levels.bin_width)
-        return replace(asked, weighting=weighting, time=fitted, cond_dropout=dropout)
+        augment = asked.augment
+        if augment is None:
+            augment = self.augment if takes_augment(model) else 0.0
+        return replace(
+            asked, weighting=weighting, time=fitted, cond_dropout=dropout, augment=augment
+        )
 
 
 def _or(asked: T | None, own: T) -> T:

@@ -37,6 +37,7 @@ def free(optim: Optim, loss: Loss, records: Records, steps: int) -> dict[str, An
         "weighting": _name(loss.weighting) if callable(loss.weighting) else loss.weighting,
         "time": repr(loss.time),
         "cond_dropout": loss.cond_dropout,
+        "augment": loss.augment,
         "validate_every": records.validates_every(steps),
         "patience": records.patience,
     }

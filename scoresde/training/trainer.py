@@ -25,6 +25,7 @@ from scoresde.model import (
 )
 from scoresde.options import Loss, Optim, Records, known
 from scoresde.quantisation import Quantisation
+from scoresde.training.augment import check_augment
 from scoresde.training.best import Best
 from scoresde.training.checks import check_folder, check_units, in_units_of, inform
 from scoresde.training.interrupt import Interrupts
@@ -188,8 +189,8 @@ class Trainer:
         self.records = records
         self.recipe = recipe_for(self.data.x.shape[1:], len(self.data), loss.objective)
         self.optim = self.recipe.optim(optim, self.steps, model)
-        null: Mapping[str, object] = getattr(model, "null", {})
-        self.loss = self.recipe.loss(loss, self.summary, list(self.data.cond), null)
+        self.loss = self.recipe.loss(loss, self.summary, list(self.data.cond), model)
+        check_augment(known(self.loss.augment), model, self.summary.shape, self.data.cond)
         self.batch_size = known(self.optim.batch_size)
         self.seed = check_seed(seed)
         self.stream = Stream(len(self.data), self.batch_size, self.seed)

@@ -50,9 +50,10 @@ class Validation:
     """The loss of a model on held-out data, as it is trained and by equal intervals of time.
 
     The loss of a row is at times drawn as in training, with the weights of these times and
-    without dropout of conditions. It compares with the loss of the training, and the best model
-    and the patience of a run go by it. A loss that is low on average but high in one interval,
-    usually near t = 0, is visible in the intervals, whose mean is the loss at uniform times.
+    without dropout of conditions and augmentation. It compares with the loss of the training, and
+    the best model and the patience of a run go by it. A loss that is low on average but high in
+    one interval, usually near t = 0, is visible in the intervals, whose mean is the loss at
+    uniform times.
 
     Times and noise depend only on the seed, so values of two calls differ only by the model.
 
@@ -76,7 +77,7 @@ class Validation:
         table: Path | None = None,
     ) -> None:
         self.data = data
-        self.loss = replace(loss, cond_dropout=0.0)
+        self.loss = replace(loss, cond_dropout=0.0, augment=0.0)
         self.parts = parts
         self.batch_size = batch_size
         self.stream = Stream(len(data), batch_size, seed)

@@ -86,3 +86,15 @@ def test_the_objective_chooses_the_recipe_and_the_features_of_the_input(tmp_path
     said = call(f"{line} --optimizer muon --ema-width 0.1 --out {tmp_path}/other").stderr
     assert "quality of 1x8x8: muon, lr 0.001 after 0 steps" in said and "width 0.1" in said
     assert load(tmp_path / "other").net.config["input_fourier"] == []
+
+
+def test_augmentation_is_a_condition_that_sampling_does_not_need(tmp_path: Path) -> None:
+    line = f"train digits --steps 2 {QUICK} --net-option blocks=1 --unconditional"
+    said = call(f"{line} --augment 0.3 --out {tmp_path}/run").stderr
+    assert "augmented with 0.3" in said
+    conditions = load(tmp_path / "run").net.config["conditions"]
+    assert conditions == {"augment": {"kind": "vector", "size": 6}}
+    call(f"sample {tmp_path}/run --n 2 --steps 3 --out {tmp_path}/samples")
+    more = f"train digits --init-from {tmp_path}/run --unconditional --steps 1 --batch-size 16"
+    call(f"{more} --augment 0.1 --sample-every 0 --out {tmp_path}/more")
+    refused(f"train moons --augment 0.1 {QUICK} --out {tmp_path}/x", "--augment: expected 0")
