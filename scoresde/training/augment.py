@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from scoresde._check import fail, listed
+from scoresde._tensor import expand
 from scoresde.model import Cond, ScoreModel, bare
 from scoresde.nets import Vector
 from scoresde.node import Node
@@ -97,7 +98,7 @@ def transformed(x: Tensor, label: Tensor) -> Tensor:
     pixels to the bit.
     """
     mirror = label[:, 0] > 0.5
-    x = torch.where(mirror.to(x.device)[:, None, None, None], x.flip(3), x)
+    x = torch.where(expand(mirror.to(x.device), x), x.flip(3), x)
     height, width = x.shape[2:]
     scale = torch.exp2(SCALE * label[:, 1].double())
     cos, sin = label[:, 2].double() + 1.0, label[:, 3].double()
@@ -117,7 +118,7 @@ def transformed(x: Tensor, label: Tensor) -> Tensor:
     still = (label[:, 1:] == 0).all(1).to(x.device)
     grid = affine_grid(theta, list(x.shape), align_corners=False)
     moved = grid_sample(x, grid, "bilinear", "reflection", align_corners=False)
-    return torch.where(still[:, None, None, None], x, moved)
+    return torch.where(expand(still, x), x, moved)
 
 
 @final
