@@ -36,8 +36,9 @@ class Encode:
     """Encode data as latent codes, by the probability flow from data to noise.
 
     The flow is one to one: `scoresde decode` gives the data back, to the tolerance. The file holds
-    z (the codes), row (the number of each sample in the data set), nfe, the labels if the model
-    was told them, and with --check round_trip, the RMS error of each sample after decoding.
+    z (the codes), row (the number of each sample in the data set), nfe, the labels and conditions
+    if the model was told them, and with --check round_trip, the RMS error of each sample after
+    decoding.
     """
 
     EXAMPLES: ClassVar[str] = """
@@ -118,7 +119,12 @@ def _codes(opened: Opened, x: Any, cond: Any, tolerance: float, check: bool) -> 
     found = {"z": got.z, "nfe": x.new_full((len(x),), got.solution.nfe) if nfe is None else nfe}
     if got.round_trip is not None:
         found["round_trip"] = got.round_trip
-    return found | dict(cond)
+    return found | {_stored(name): value for name, value in cond.items()}
+
+
+def _stored(name: str) -> str:
+    """The array of a condition in a file of codes; only that of the labels has its own name."""
+    return name if name == "label" else f"cond_{name}"
 
 
 @final
@@ -162,7 +168,7 @@ scoresde decode runs/table latents.npz --out back.csv
 
         place = _place(self.out, self.calling.overwrite, (".npz", ".csv"))
         opened = open_checkpoint(self.model, self.device)
-        z, labels = _read(self.latents, opened)
+        z, conds = _read(self.latents, opened)
         if place.suffix == ".csv" and z.ndim != 2:
             raise ValueError(
                 "out: expected a .npz file for samples that are no vectors, got a .csv"
@@ -172,16 +178,17 @@ scoresde decode runs/table latents.npz --out back.csv
         with progress(len(z), "decode", self.calling.json) as bar:
             for rows, _ in batches(len(z), self.batch_size):
                 part = torch.from_numpy(z[rows]).to(opened.device)
-                chosen = None
+                cond = {name: torch.from_numpy(value[rows]) for name, value in conds.items()}
+                if self.label is not None:
+                    cond.pop("label", None)
                 if turns is not None:
                     numbers = torch.arange(rows.start, rows.stop) % len(turns)
-                    chosen = torch.tensor(turns)[numbers]
-                elif self.label is None and labels is not None:
-                    chosen = torch.from_numpy(labels[rows])
-                cond = None if chosen is None else {"label": chosen.to(opened.device)}
+                    cond["label"] = torch.tensor(turns)[numbers]
+                told += [cond["label"]] if "label" in cond else []
+                cond = {name: value.to(opened.device) for name, value in cond.items()}
                 solver = flow_solver(self.tolerance)
-                parts.append(decode(sde, opened.model, part, solver=solver, cond=cond).cpu())
-                told += [] if chosen is None else [chosen]
+                made = decode(sde, opened.model, part, solver=solver, cond=cond or None)
+                parts.append(made.cpu())
                 bar.update(len(part))
         whole = torch.cat(parts)
         arrays: dict[str, Any] = {"x": whole.numpy()}
@@ -222,8 +229,8 @@ def _picture(x: Any, place: Path, opened: Opened) -> str | None:
     return str(file)
 
 
-def _read(latents: Path, opened: Opened) -> tuple[Any, Any]:
-    """Read codes (B, *D) and labels (B,) or None, and check that they fit the model."""
+def _read(latents: Path, opened: Opened) -> tuple[Any, dict[str, Any]]:  # arrays
+    """Read codes (B, *D) and the conditions by name, and check that they fit the model."""
     import zipfile
 
     import numpy as np
@@ -234,7 +241,8 @@ def _read(latents: Path, opened: Opened) -> tuple[Any, Any]:
         raise FileNotFoundError(f"latents: expected a .npz file, got {str(latents)!r}")
     try:
         with np.load(latents, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("z", "label") if name in file}
+            kept = [n for n in file if n in ("z", "label") or n.startswith("cond_")]
+            arrays = {name: file[name] for name in kept}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"latents: {str(latents)!r} is no .npz file of arrays: {error}"
@@ -248,7 +256,8 @@ def _read(latents: Path, opened: Opened) -> tuple[Any, Any]:
     ):
         remedy = "pass codes of this model"
         raise fail("latents", f"codes of the shape {wanted} of a sample", z, remedy)
-    return z, arrays.get("label") if opened.classes else None
+    taken = [n for n in arrays if n.startswith("cond_") or (n == "label" and opened.classes)]
+    return z, {name.removeprefix("cond_"): arrays[name] for name in taken}
 
 
 def _save(place: Path, arrays: Mapping[str, Any], opened: Opened) -> None:

@@ -81,7 +81,10 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
             ends = self._encoded(opened, self.data, pairs)
         else:
             ends = _drawn(opened, pairs, opened.shape(self.shape))
-        wanted = ends[2] if self.label is None else opened.labels(self.label, len(pairs))
+        wanted = ends[2]
+        if self.label is not None:
+            others = {name: value for name, value in wanted.items() if name != "label"}
+            wanted = others | opened.labels(self.label, len(pairs))
         work = (self.tolerance, self.batch_size)
         x, z = _interpolate(opened, ends[0], ends[1], wanted, self.frames, work)
         claim_folder(out, self.calling.overwrite, ("interpolation.*",))
@@ -185,7 +188,7 @@ def _interpolate(
     shares = torch.arange(frames, dtype=torch.float64) / (frames - 1)
     z = torch.stack([slerp(first, second, float(w)) for w in shares], 1)
     flat = z.flatten(0, 1)
-    whole = {name: value.repeat_interleave(frames) for name, value in cond.items()}
+    whole = {name: value.repeat_interleave(frames, 0) for name, value in cond.items()}
     parts, (tolerance, size) = [], work
     for rows, part in batches(len(flat), size, whole):
         solver = flow_solver(tolerance)

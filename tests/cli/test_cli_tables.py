@@ -16,7 +16,7 @@ from scoresde.columns import TableScaling
 from scoresde.data import load_data, samples
 from scoresde.likelihood import log_prob
 
-HEAD = ["age", "share", "kind", "code", "temp"]
+HEAD = ["age", "share", "kind", "code", "temp", "sky"]
 
 
 def rows_of(n: int = 300) -> list[list[str]]:
@@ -29,6 +29,7 @@ def rows_of(n: int = 300) -> list[list[str]]:
             k,
             str(i % 3),
             f"{20 + i % 5}",
+            ("clear", "grey")[i % 2],
         ]
         for i, (k, s) in enumerate(zip(kind, share, strict=True))
     ]
@@ -53,7 +54,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     table = table_in(folder, rows_of())
     data = options(bounds="share:0:1,age:0:", categories="code")
-    call(f"train {table} --condition temp --steps 20 --out {folder}/run {data} {SMALL}")
+    call(
+        f"train {table} --condition temp --condition sky --steps 20 --out {folder}/run {data} {SMALL}"
+    )
     return folder
 
 
@@ -93,14 +96,30 @@ def test_what_is_given_changes_the_samples_and_is_checked(run: Path) -> None:
     out = f"--steps 3 --out {run}/none"
     for given, words in (
         ("temp=warm", ["--given", "a number for temp", "'warm'"]),
-        ("tmp=3", ["--given", "NAME=VALUE", "(temp)", "'tmp=3'"]),
+        ("tmp=3", ["--given", "NAME=VALUE", "(temp, sky)", "'tmp=3'"]),
         ("temp", ["--given", "NAME=VALUE"]),
+        ("sky=blue", ["--given", "a category of 'sky'", "'clear', 'grey'", "'blue'"]),
         ("temp=3 --given temp=4", ["--given", "once", "temp"]),
     ):
         message = refused(f"sample {run}/run -n 4 --given {given} {out}")
         for word in words:
             assert word in message
     assert not (run / "none").exists()
+
+
+def test_codes_come_back_with_the_conditions_they_were_made_with(run: Path) -> None:
+    table = f"{run}/run {run}/t.csv"
+    call(f"encode {table} --limit 6 --tolerance 1e-5 --out {run}/codes.npz")
+    with np.load(run / "codes.npz") as held:
+        rows = torch.from_numpy(held["row"])
+        assert held["cond_given"].shape == (6, 3)
+    call(f"decode {run}/run {run}/codes.npz --tolerance 1e-5 --out {run}/back.npz")
+    data = load_data(run / "t.csv", like=scoresde.load(run / "run/checkpoint").data)
+    with np.load(run / "back.npz") as held:
+        np.testing.assert_allclose(held["x"], data.x[rows].numpy(), atol=1e-3)
+    call(f"interpolate {table} --between 1,2 --frames 3 --tolerance 1e-5 --out {run}/path")
+    with np.load(run / "path/interpolation.npz") as held:
+        np.testing.assert_allclose(held["x"][0, 0], data.x[1].numpy(), atol=1e-3)
 
 
 def test_a_table_with_probabilities_has_no_density(run: Path) -> None:
@@ -112,7 +131,7 @@ def test_a_table_with_probabilities_has_no_density(run: Path) -> None:
 
 def test_other_rows_are_read_by_the_columns_of_the_training(run: Path, tmp_path: Path) -> None:
     rows = [row for row in rows_of() if row[0] and row[2] == "ox"][:6]
-    order = [4, 2, 0, 3, 1]
+    order = [4, 2, 5, 0, 3, 1]
     other = table_in(tmp_path, [[row[k] for k in order] for row in rows], [HEAD[k] for k in order])
     found = answer(f"likelihood {run}/run {other}")
     known = scoresde.load(run / "run/checkpoint")
@@ -120,7 +139,7 @@ def test_other_rows_are_read_by_the_columns_of_the_training(run: Path, tmp_path:
     cond = dict(data.cond)
     expected = log_prob(known, data.x[:], cond=cond, seed=0).nats.mean()
     assert found["nats"] == pytest.approx(float(expected), abs=1e-3)
-    bad = table_in(tmp_path, [["30", "0.5", "cow", "1", "20"], *rows_of(5)])
+    bad = table_in(tmp_path, [["30", "0.5", "cow", "1", "20", "grey"], *rows_of(5)])
     assert "'cow' in row 1" in refused(f"likelihood {run}/run {bad}")
     assert "age (numbers of at least 0, missing cells)" in call(f"inspect {run}/run").stdout
 
