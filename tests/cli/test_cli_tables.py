@@ -54,9 +54,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     table = table_in(folder, rows_of())
     data = options(bounds="share:0:1,age:0:", categories="code")
-    call(
-        f"train {table} --condition temp --condition sky --steps 20 --out {folder}/run {data} {SMALL}"
-    )
+    given = "--condition temp --condition sky"
+    call(f"train {table} {given} --steps 20 --out {folder}/run {data} {SMALL}")
     return folder
 
 
