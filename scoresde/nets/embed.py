@@ -17,6 +17,7 @@ __all__ = [
     "TimeEmbedding",
     "check_call",
     "check_exponents",
+    "check_numbers",
     "input_features",
     "level_exponents",
 ]
@@ -195,11 +196,21 @@ def level_exponents(bin_width: float) -> tuple[float, float]:
 def check_exponents(exponents: Sequence[float]) -> list[float]:
     """Check and return the exponents of `input_features` as a list, for `config`."""
     remedy = "pass e.g. level_exponents(quantisation.bin_width), or () for none"
-    if isinstance(exponents, str | int | float):
-        raise wrong_type("input_fourier", "a sequence of numbers", exponents, remedy)
-    found = [finite("input_fourier", n, remedy) for n in exponents]
-    if any(not 0 <= n <= 20 for n in found):
-        raise fail("input_fourier", "numbers from 0 to 20", exponents, remedy)
+    return check_numbers("input_fourier", exponents, 20, remedy)
+
+
+def check_numbers(name: str, values: Sequence[float], most: float, remedy: str) -> list[float]:
+    """Check numbers from 0 to `most`, and return them as a list, for `config`.
+
+    Raises:
+        TypeError: they are no sequence of numbers.
+        ValueError: one of them is negative, above `most` or not finite.
+    """
+    if not isinstance(values, Sequence):
+        raise wrong_type(name, "a sequence of numbers", values, remedy)
+    found = [finite(name, value, remedy) for value in values]
+    if any(not 0 <= value <= most for value in found):
+        raise fail(name, f"numbers from 0 to {most:g}", values, remedy)
     return found
 
 

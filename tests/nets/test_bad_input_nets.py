@@ -21,6 +21,8 @@ ROWS = [
         "float32",
         ".long()",
     ),
+    Row("mlp-waves", lambda: MLP(2, waves=3.0), T, "waves", "3.0", "() for none"),
+    Row("mlp-wave", lambda: MLP(2, waves=(-1.0,)), V, "waves", "(-1.0,)", "() for none"),
     Row("fourier-odd", lambda: FourierFeatures(5), V, "dim", "5", "pass 6"),
     Row("unet-levels", lambda: UNet(1, multipliers=()), V, "multipliers", "()", "single level"),
     Row("unet-heads", lambda: UNet(1, width=8, heads=3), V, "heads", "3", "pass heads=1"),
@@ -34,7 +36,7 @@ ROWS = [
         "(2, 3, 8, 8)",
         "build the network for this shape",
     ),
-    Row("uvit-patch", lambda: UViT(1, size=9, patch=2), V, "size", "9", "another patch"),
+    Row("uvit-patch", lambda: UViT(1, size=9, patch=2), V, "size", "(9, 9)", "another patch"),
     Row("uvit-heads", lambda: UViT(1, size=8, width=30), V, "heads", "4", "heads=1"),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scoresde.nets import MLP, FourierFeatures, TimeEmbedding, UNet, UViT
+from scoresde.nets.uvit import positions, unpatch
 
 Build = Callable[..., nn.Module]
 Net = TypeVar("Net", bound=nn.Module)
@@ -80,7 +82,9 @@ def test_a_map_of_a_single_place_is_not_halved(size: tuple[int, ...], levels: in
         net(x, t)
 
 
-@pytest.mark.parametrize(("size", "patch"), [(8, 2), ((4, 8), 4), ((5, 3), 1), (9, 3)])
+@pytest.mark.parametrize(
+    ("size", "patch"), [(8, 2), ((4, 8), 4), ((5, 3), 1), (9, 3), ((12,), 2), ((4, 2, 6), 2)]
+)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_uvit_keeps_the_shape(size: Any, patch: int, depth: int) -> None:
     net = UViT(3, size=size, patch=patch, width=8, depth=depth, heads=2)
@@ -131,7 +135,18 @@ SPECS = {"y": {"kind": "vector", "size": 2}, "s": {"kind": "set", "features": 2,
 
 def test_config_holds_every_argument_given() -> None:
     given: list[tuple[type[nn.Module], dict[str, Any]]] = [
-        (MLP, dict(dim=3, width=10, depth=2, classes=5, conditions=SPECS, max_frequency=50.0)),
+        (
+            MLP,
+            dict(
+                dim=3,
+                width=10,
+                depth=2,
+                classes=5,
+                conditions=SPECS,
+                max_frequency=50.0,
+                waves=[3.0],
+            ),
+        ),
         (
             UNet,
             dict(
@@ -154,7 +169,9 @@ def test_config_holds_every_argument_given() -> None:
             dict(
                 channels=3,
                 size=[6, 9],
+                dims=2,
                 patch=3,
+                stem=8,
                 width=12,
                 depth=4,
                 heads=3,
@@ -336,20 +353,30 @@ def test_the_unet_reads_every_map_of_the_way_down() -> None:
         assert torch.equal(into[:, -skip.shape[1] :], skip)
 
 
-class Unchanged(nn.Module):
-    def forward(self, h: Tensor, *more: object) -> Tensor:
-        return h
+@pytest.mark.parametrize("size", [(8,), (4, 6), (2, 4, 6)])
+def test_patches_are_put_back_where_they_were(size: tuple[int, ...]) -> None:
+    """A convolution that lists the entries of a patch is inverted, for channels too."""
+    axes, entries = len(size), 2 ** len(size)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    conv = getattr(nn, f"Conv{axes}d")(3, 3 * entries, 2, stride=2, bias=False).double()
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(3 * entries).reshape(conv.weight.shape))
+    assert torch.equal(unpatch(conv(x), 2), x)
 
 
-def test_the_uvit_places_its_patches() -> None:
-    """With identity blocks, a pixel moves its own patch and the 3 x 3 conv's rim alone."""
-    net = awake(UViT(1, size=(8, 12), patch=4, width=16, depth=1))
-    nn.Module.__setattr__(net, "blocks", nn.ModuleList([Unchanged()]))
-    x, t = torch.randn(1, 1, 8, 12), torch.rand(1)
-    y = x.clone()
-    y[..., 5, 6] += 1
-    rows, columns = (net(x, t) - net(y, t))[0, 0].abs().gt(1e-6).nonzero().unbind(1)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (3, 7, 3, 8)
+def test_positions_differ_in_every_place() -> None:
+    for grid, width in (((50,), 8), ((6, 5), 16), ((3, 4, 2), 16)):
+        found = positions(grid, width)[0]
+        assert found.shape == (math.prod(grid), width)
+        assert torch.cdist(found, found).add(10 * torch.eye(len(found))).min() > 0.02
+
+
+@pytest.mark.parametrize(
+    ("size", "patch"),
+    [(8, 2), (28, 4), ((32, 32), 4), ((64,), 2), ((256,), 4), ((9, 7), 1), ((27, 9), 3)],
+)
+def test_the_patch_is_the_smallest_with_few_tokens(size: Any, patch: int) -> None:
+    assert UViT(1, size=size, preset="tiny").config["patch"] == patch
 
 
 # Errors
@@ -372,9 +399,11 @@ BAD_SIZES: list[tuple[Callable[[], object], type[Exception], list[str]]] = [
     (lambda: UNet(1, width=5, attention=()), ValueError, ["heads", "10 channels", "level 2"]),
     (lambda: UNet(1, dropout=1.0), ValueError, ["dropout", "1.0", "0.0 for none"]),
     (lambda: UNet(1, dropout=-0.1), ValueError, ["dropout", "-0.1", "pass"]),
-    (lambda: UViT(1, size=9), ValueError, ["size", "patch=2", "9", "pad"]),
+    (lambda: UViT(1, size=9, patch=2), ValueError, ["size", "patch=2", "(9, 9)", "pad"]),
     (lambda: UViT(1, size=(8, 6), patch=4), ValueError, ["size", "patch=4", "(8, 6)", "pad"]),
-    (lambda: UViT(1, size=(8, 8, 8)), ValueError, ["size", "(8, 8, 8)", "pass"]),  # type: ignore[arg-type]
+    (lambda: UViT(1, size=(8,) * 4), ValueError, ["size", "(8, 8, 8, 8)", "1, 2 or 3 sides"]),
+    (lambda: UViT(1, size=(8, 8), dims=1), ValueError, ["size", "(8, 8)", "1 sides"]),
+    (lambda: UViT(1, size=8, stem=0), ValueError, ["stem", "0", "pass"]),
     (lambda: UViT(1, size=8, patch=0), ValueError, ["patch", "0", "pass"]),
     (lambda: UViT(1, size=8, width=30), ValueError, ["heads", "width=30", "4", "heads=1"]),
     (lambda: UViT(1, size=8, depth=0), ValueError, ["depth", "0", "pass"]),
