@@ -34,8 +34,8 @@ __all__ = [
     "dsm_loss",
 ]
 
-LEAST_NOISE = 0.3
-"""The least noise that a loss for the likelihood of quantised data takes, in bin widths."""
+LEAST_NOISE = 0.2
+"""The least noise that matters for the likelihood of quantised data, in bin widths."""
 
 CELLS = 1000  # the cells of constant density in `LossTime`
 

@@ -42,7 +42,8 @@ class Estimate:
     times: int = 128
     """The number of times in each draw of the bound."""
     t_end: float | None = None
-    """The time at which the flow begins. By default it is t_min of the SDE."""
+    """The time at which the flow begins, or the bound ends. By default it is t_min of the SDE, and
+    for the bound of discrete data the time at which the noise is a share of their levels."""
     tolerance: float = Tolerances.rtol
 
     def kind(self, opened: Opened) -> str:

@@ -1,6 +1,6 @@
 """Likelihoods along the probability flow, each with its error budget."""
 
-from scoresde.likelihood.bound import Bound, elbo
+from scoresde.likelihood.bound import Bound, elbo, t_end_of
 from scoresde.likelihood.density import TRUNCATIONS, log_prob
 from scoresde.likelihood.discrete import DEQUANTISERS, DiscreteLogLikelihood, discrete_log_prob
 from scoresde.likelihood.result import LogLikelihood
@@ -19,4 +19,5 @@ __all__ = [
     "discrete_log_prob",
     "elbo",
     "log_prob",
+    "t_end_of",
 ]

@@ -13,7 +13,8 @@ from scoresde._check import brief, choice, fail, instance, positive, positive_in
 from scoresde._tensor import batches, check_data, lincomb, ordinary, seeded, wide
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.losses import LEAST_NOISE
+from scoresde.model import Cond, Preconditioned, ScoreModel, bare, check_cond
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
 from scoresde.prediction import Prediction
@@ -21,7 +22,7 @@ from scoresde.quantisation import Quantisation, check_levels
 from scoresde.schedule.grid import SoftLogSNR
 from scoresde.sde import AffineSDE, as_affine
 
-__all__ = ["PROPOSALS", "Bound", "elbo"]
+__all__ = ["PROPOSALS", "Bound", "elbo", "t_end_of"]
 
 PROPOSALS = ("log_snr", "uniform")
 """The distribution of times: uniform in the log-SNR, or in time (in the number of the step).
@@ -30,6 +31,10 @@ Near pure noise, where the log-SNR is unbounded, `scoresde.schedule.grid.SoftLog
 """
 
 STEPS = 128
+
+PLAIN_NOISE = 0.5
+"""The noise, in bin widths, at which the bound ends for a network that does not see levels."""
+
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -169,7 +174,8 @@ def elbo(
             of a chain.
         samples: S, independent draws of the whole bound; two or more give standard errors.
         proposal: "log_snr" or "uniform".
-        t_end: the end of the integral, the SDE's t_min by default; continuous time only.
+        t_end: the end of the integral; continuous time only. By default it is that of `t_end_of`
+            for the decoder "bins", and the SDE's t_min for the others.
         decoder_variance: the variance of p(x_0 | x_{t_end}); by default sigma^2 / alpha^2 at
             t_end, that of x_0 given x_{t_end} under a flat prior. A chain uses Sigma_1.
         cond: conditions, name -> (B, ...).
@@ -199,6 +205,8 @@ def elbo(
     count = positive_int("samples", samples, "two or more give standard errors")
     if decoder == "bins":
         check_levels(x, quantisation)
+        if t_end is None and chain is None and quantisation is not None:
+            t_end = t_end_of(model, quantisation)
     source = _source(model, chain, t_end, decoder_variance, steps, proposal)
     noise = Independent(seed, first).stream("bound")
     shifts = _shifts(noise.seed, count)
@@ -215,6 +223,42 @@ def elbo(
     nfe = count * source.calls(decoder)
     total = prior + drawn.sum(1)
     return Bound(prior, diffusion, last, total, x[0].numel(), decoder, quantisation, nfe)
+
+
+def t_end_of(model: ScoreModel, quantisation: Quantisation) -> float:
+    """The time at which the bound on the likelihood of discrete data ends by default.
+
+    The bound holds for any end. With much noise left, the decoder cannot tell the levels apart;
+    with little, the network would have to, and most do not see that the data lie on levels. There
+    sigma / alpha is `PLAIN_NOISE` bin widths for a network, `LEAST_NOISE` bin widths for one with
+    Fourier features of its input (Kingma et al. 2021, appendix C), and t_min for a model without a
+    network, such as an oracle, whose prediction knows the levels.
+
+    On 8 x 8 digits of 17 levels a U-Net after 1000 steps has 2.03 bits/dim at 0.3 and at 0.5 bin
+    widths, 2.17 at 0.2 and 2.13 at 1; with Fourier features 1.98 at 0.2, 2.01 at 0.1 and at 0.3,
+    2.15 at 1.
+
+    Args:
+        model: the score model, of an affine SDE.
+        quantisation: the levels of the data.
+
+    Example:
+        >>> from scoresde import Preconditioned, VPSDE
+        >>> from scoresde.nets import UNet
+        >>> model = Preconditioned(UNet(1, width=8, multipliers=(1,)), VPSDE())
+        >>> round(t_end_of(model, Quantisation(256)), 6)
+        0.000152
+    """
+    sde = as_affine("model.sde", model.sde, "the bound needs x_t given x_0; see LinearSDE")
+    parts = (part for part in model.modules() if isinstance(part, Preconditioned))
+    inner = next(parts, None)
+    if inner is None:
+        return sde.t_min
+    sees = getattr(bare(inner.net), "config", {}).get("input_fourier")
+    noise = (LEAST_NOISE if sees else PLAIN_NOISE) * quantisation.bin_width
+    if -math.log(noise) >= sde.log_snr(sde.t_min):
+        return sde.t_min
+    return float(sde.time_of(-math.log(noise)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,12 @@ import torch
 from torch import nn
 
 from scoresde import Empirical, Gaussian, GaussianMixture, Quantisation, ScoreModel
+from scoresde.conditioned import Conditioned
 from scoresde.ddpm import DDPM
-from scoresde.likelihood.bound import Bound, elbo
+from scoresde.likelihood.bound import PLAIN_NOISE, Bound, elbo, t_end_of
+from scoresde.losses import LEAST_NOISE
+from scoresde.model import Preconditioned
+from scoresde.nets import UNet
 from scoresde.noise import Independent
 from scoresde.prediction import Prediction
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, AffineSDE, CosineSDE, FlowSDE, SubVPSDE
@@ -456,3 +460,44 @@ def test_the_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert f"{long['total']:.3f}" in printed and f"{value:.3f}" in printed
     assert (tmp_path / "terms.png").stat().st_size > 10_000
+
+
+# Where the bound of discrete data ends by default
+
+
+def test_the_bound_of_discrete_data_ends_where_the_noise_is_a_share_of_a_bin() -> None:
+    quantisation, told = Quantisation(17), {"input_fourier": (3.0, 4.0)}
+    small = {"width": 8, "multipliers": (1,), "blocks": 1}
+    for options, share in (({}, PLAIN_NOISE), (told, LEAST_NOISE)):
+        for sde in (VPSDE(), FlowSDE(), EDMSDE()):
+            model = Preconditioned(UNet(1, **small, **options), sde)
+            t = t_end_of(model, quantisation)
+            noise = float(sde.sigma(t) / sde.alpha(t))
+            assert noise == pytest.approx(share * 0.125, rel=1e-6)
+    assert t_end_of(Empirical(torch.zeros(2, 1)).under(VPSDE()), quantisation) == VPSDE().t_min
+    coarse = VESDE(sigma_min=0.1)
+    assert t_end_of(Preconditioned(UNet(1, **small), coarse), quantisation) == coarse.t_min
+    wrapped = Conditioned(
+        Preconditioned(UNet(1, **small, classes=2), VPSDE()), {"label": torch.tensor(1)}
+    )
+    assert t_end_of(wrapped, quantisation) == t_end_of(wrapped.model, quantisation)
+
+
+def test_the_default_end_is_used_for_bins_alone() -> None:
+    torch.manual_seed(0)
+    model, quantisation = (
+        Preconditioned(UNet(1, width=8, multipliers=(1,)), VPSDE()),
+        Quantisation(5),
+    )
+    x = quantisation.encode(torch.randint(0, 5, (4, 1, 6, 6)))
+    end = t_end_of(model, quantisation)
+    how = {"steps": 8, "samples": 1}
+    default = elbo(model, x, quantisation=quantisation, **how)
+    same = elbo(model, x, quantisation=quantisation, t_end=end, **how)
+    other = elbo(model, x, quantisation=quantisation, t_end=VPSDE().t_min, **how)
+    assert torch.equal(default.draws, same.draws) and not torch.equal(default.draws, other.draws)
+    for decoder in ("gaussian", "noised"):
+        plain, least = (
+            elbo(model, x, decoder=decoder, t_end=t, **how) for t in (None, VPSDE().t_min)
+        )
+        assert torch.equal(plain.draws, least.draws)
