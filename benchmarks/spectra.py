@@ -172,8 +172,8 @@ def normal(shape: tuple[int, ...], seed: int) -> Tensor:
 
 PROBLEMS: dict[str, type[Spectral]] = {"signal": Signal, "field": Field}
 PLANS: dict[str, dict[str, Any]] = {
-    "signal": {"preset": "small", "steps": 4000, "rows": 50_000, "samples": 4000, "held": 128},
-    "field": {"preset": "tiny", "steps": 1500, "rows": 4000, "samples": 500, "held": 16},
+    "signal": {"preset": "tiny", "steps": 3000, "rows": 50_000, "samples": 4000, "held": 128},
+    "field": {"preset": "tiny", "steps": 1000, "rows": 4000, "samples": 500, "held": 16},
 }
 
 
