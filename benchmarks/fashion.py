@@ -5,10 +5,10 @@
     python benchmarks/fashion.py --net uvit --objective quality
 
 The 60,000 training images (Debian's package dataset-fashion-mnist, or --data FOLDER) less a
-holdout of 1 %, a VP-SDE, the network of `network_for` and the defaults of the `Trainer` for the
-objective, with nothing else said. The number of steps is what fits into --minutes, by the time
-that 20 steps take. A run that was interrupted goes on with --resume; --judge takes a trained one
-and judges it again.
+holdout of 1 %, a VP-SDE, the network that `scoresde train` builds and the defaults of the
+`Trainer` for the objective, with nothing else said. The number of steps is what fits into
+--minutes, by the time that 20 steps take. A run that was interrupted goes on with --resume;
+--judge takes a trained one and judges it again.
 
 Judged on the 10,000 test images, with labels, by the averaged weights:
 
@@ -54,9 +54,10 @@ from scoresde import (
 )
 from scoresde.data import Data, load_data, split
 from scoresde.metrics import Judge, compare_sets
-from scoresde.nets import network_for
+from scoresde.nets import level_exponents, network_for
 from scoresde.options import Loss, Records, Tolerances
 from scoresde.solvers import Solution
+from scoresde.training.recipe import recipe_for
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -67,10 +68,15 @@ SHARE = 0.93
 """Of the minutes for the steps; validation, checkpoints and the calibration take the rest."""
 
 
-def model_of(args: argparse.Namespace, x: Tensor) -> Preconditioned:
+def model_of(args: argparse.Namespace, data: Data) -> Preconditioned:
+    """The model that `scoresde train` builds; for likelihood with features of its input."""
     torch.manual_seed(args.seed)
-    net = network_for(x.shape[1:], classes=10, net=args.net, preset=args.preset)
-    return Preconditioned(net, VPSDE())
+    shape, options = data.x.shape[1:], {}
+    if args.objective == "likelihood" and data.quantisation is not None:
+        options["input_fourier"] = level_exponents(data.quantisation.bin_width)
+    net = network_for(shape, classes=10, net=args.net, preset=args.preset, options=options)
+    predicts = recipe_for(shape, len(data), args.objective).predicts
+    return Preconditioned(net, VPSDE(), predicts=predicts)
 
 
 def steps_in(minutes: float, model: ScoreModel, data: Data, loss: Loss) -> int:
@@ -87,7 +93,7 @@ def steps_in(minutes: float, model: ScoreModel, data: Data, loss: Loss) -> int:
 
 def train(args: argparse.Namespace, out: Path, data: Data) -> None:
     """Train, and note in `training.json` what it took, with the parts that were interrupted."""
-    model, loss = model_of(args, data.x), Loss(objective=args.objective)
+    model, loss = model_of(args, data), Loss(objective=args.objective)
     rest, holdout = split(data, 0.99)
     notes = out / "training.json"
     spent: dict[str, Any] = {"seconds": 0.0, "core_seconds": 0.0}

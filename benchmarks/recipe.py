@@ -42,8 +42,10 @@ from scoresde import VPSDE, Preconditioned, ReverseSampler, ScoreModel, Trainer
 from scoresde.data import Data, digits, fashion_mnist, toy
 from scoresde.losses import ImportanceTime, LogNormalTime, LossTime, UniformTime, dsm_loss
 from scoresde.metrics import Judge, frechet_distance, sliced_wasserstein
-from scoresde.nets import network_for
+from scoresde.nets import level_exponents, network_for
 from scoresde.options import Loss, Optim
+from scoresde.quantisation import Quantisation
+from scoresde.training.recipe import recipe_for
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks.fashion import FASHION_JUDGE, classifier
@@ -65,6 +67,8 @@ class Row:
         optim, loss: fields of `Optim` and `Loss`.
         rate: the learning rate over that of the recipe.
         batch: the batch size over that of the recipe; the number of steps is divided by it.
+        features: give the network features of its input that tell the levels of the data apart;
+            only for data that have levels.
     """
 
     factor: str
@@ -74,6 +78,12 @@ class Row:
     loss: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 1.0
     batch: float = 1.0
+    features: bool = False
+
+    @property
+    def objective(self) -> str:
+        found: str = self.loss.get("objective", "quality")
+        return found
 
 
 EARLIER = {
@@ -102,6 +112,12 @@ ROWS = (
         {"weighting": "eps", "time": LogNormalTime()},
     ),
     Row("objective", "objective likelihood", loss={"objective": "likelihood"}),
+    Row(
+        "objective",
+        "objective likelihood, features of the input",
+        loss={"objective": "likelihood"},
+        features=True,
+    ),
     Row("optimizer", "AdamW", optim={"optimizer": "adamw"}),
     Row("optimizer", "Muon", optim={"optimizer": "muon"}),
     *(Row("lr", f"rate x {rate:g}", rate=rate) for rate in (0.25, 0.5, 2.0, 4.0)),
@@ -138,6 +154,7 @@ class Kind:
         distance: of samples to data; smaller is better.
         real: as many real samples, whose distance is the floor.
         preset: the size of the network.
+        levels: the quantisation of the data, None for data without levels.
     """
 
     def __init__(
@@ -149,9 +166,10 @@ class Kind:
         distance: Callable[[Tensor], float],
         real: Tensor,
         preset: str = "small",
+        levels: Quantisation | None = None,
     ) -> None:
         self.steps, self.train, self.test, self.count = steps, train, test, count
-        self.distance, self.preset = distance, preset
+        self.distance, self.preset, self.levels = distance, preset, levels
         self.floor = distance(real)
 
     def judged(self, model: ScoreModel, seed: int) -> dict[str, float]:
@@ -194,7 +212,8 @@ def _images(name: str) -> Kind:
     def distance(x: Tensor) -> float:
         return frechet_distance(judge.features(x.clamp(-1, 1)), target)
 
-    return Kind(steps, train.x, test.x, count, distance, train.x[:count])
+    levels = train.quantisation
+    return Kind(steps, train.x, test.x, count, distance, train.x[:count], levels=levels)
 
 
 def _toy(name: str) -> Kind:
@@ -252,8 +271,12 @@ def trainer_of(kind: Kind, row: Row, seed: int, steps: int) -> Trainer:
 
     def made(optim: Optim, number: int) -> Trainer:
         torch.manual_seed(seed)
-        net = network_for(kind.train.shape[1:], preset=kind.preset)
-        model = Preconditioned(net, VPSDE(), predicts=row.predicts)
+        shape, options = kind.train.shape[1:], {}
+        if row.features and kind.levels is not None:
+            options["input_fourier"] = level_exponents(kind.levels.bin_width)
+        net = network_for(shape, preset=kind.preset, options=options)
+        own = recipe_for(shape, len(kind.train), row.objective).predicts
+        model = Preconditioned(net, VPSDE(), predicts=row.predicts or own)
         return Trainer(
             model, kind.train, steps=number, optim=optim, loss=Loss(**row.loss), seed=seed
         )
@@ -307,7 +330,7 @@ def main() -> None:
         found = json.loads(FILE.read_text(encoding="utf-8"))
     seeds = 1 if args.quick else args.seeds
     for seed, name, row in product(range(seeds), args.only, ROWS):
-        if row.factor not in args.rows:
+        if row.factor not in args.rows or (row.features and kind_of(name).levels is None):
             continue
         kind = found["kinds"].setdefault(name, {"floor": kind_of(name).floor, "rows": {}})
         done = kind["rows"].setdefault(row.name, {})
