@@ -15,16 +15,17 @@ from scoresde.data import Data
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/results.md"
+RENEW = "run `python benchmarks/page.py`"
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="no results in this checkout")
 def test_the_page_is_that_of_the_files() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page.page()
+    assert PAGE.read_text(encoding="utf-8") == page.page(), RENEW
 
 
 @pytest.mark.skipif(not page.TRAINING.exists(), reason="no page in this checkout")
 def test_the_page_of_training_is_that_of_the_files_and_of_the_recipes() -> None:
-    assert page.TRAINING.read_text(encoding="utf-8") == page.training()
+    assert page.TRAINING.read_text(encoding="utf-8") == page.training(), RENEW
 
 
 def test_a_row_is_called_better_only_beyond_two_standard_errors() -> None:
