@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import nn
@@ -124,18 +124,22 @@ def _or(asked: T | None, own: T) -> T:
     return own if asked is None else asked
 
 
-QUALITY = Recipe()
-LIKELIHOOD = Recipe(weighting="likelihood", time=ImportanceTime())
+VECTOR = Recipe(lr=2e-3, batch_size=256, ema_width=0.1)
+CONVOLUTIONS = Recipe(optimizer="muon", lr=1e-2, batch_size=64, ema_width=0.1)
+LIKELIHOOD: Mapping[str, Any] = {  # Any: fields of `Recipe`
+    "weighting": "likelihood",
+    "time": ImportanceTime(),
+}
 
 RECIPES: dict[tuple[str, str], Recipe] = {
-    ("vector", "quality"): QUALITY,
-    ("signal", "quality"): QUALITY,
-    ("image", "quality"): QUALITY,
-    ("volume", "quality"): QUALITY,
-    ("vector", "likelihood"): LIKELIHOOD,
-    ("signal", "likelihood"): LIKELIHOOD,
-    ("image", "likelihood"): LIKELIHOOD,
-    ("volume", "likelihood"): LIKELIHOOD,
+    ("vector", "quality"): VECTOR,
+    ("signal", "quality"): CONVOLUTIONS,
+    ("image", "quality"): CONVOLUTIONS,
+    ("volume", "quality"): CONVOLUTIONS,
+    ("vector", "likelihood"): replace(VECTOR, **LIKELIHOOD),
+    ("signal", "likelihood"): replace(CONVOLUTIONS, **LIKELIHOOD),
+    ("image", "likelihood"): replace(CONVOLUTIONS, **LIKELIHOOD),
+    ("volume", "likelihood"): replace(CONVOLUTIONS, **LIKELIHOOD),
 }
 """(kind of data, objective) -> recipe."""
 
