@@ -134,8 +134,8 @@ LIKELIHOOD: Mapping[str, Any] = {  # Any: fields of `Recipe`
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("vector", "quality"): VECTOR,
     ("signal", "quality"): CONVOLUTIONS,
-    ("image", "quality"): CONVOLUTIONS,
-    ("volume", "quality"): CONVOLUTIONS,
+    ("image", "quality"): replace(CONVOLUTIONS, precision="auto"),
+    ("volume", "quality"): replace(CONVOLUTIONS, precision="auto"),
     ("vector", "likelihood"): replace(VECTOR, **LIKELIHOOD),
     ("signal", "likelihood"): replace(CONVOLUTIONS, **LIKELIHOOD),
     ("image", "likelihood"): replace(CONVOLUTIONS, **LIKELIHOOD),
