@@ -409,8 +409,8 @@ class Table:
     """The columns of categories whose cells look like numbers. Columns of names are categories
     anyway."""
 
-    coding: str = "auto"
-    """The coding of categories: bits, one_hot, or auto, which is one_hot for 3 to 16 of them."""
+    coding: str = "bits"
+    """The coding of categories: bits, the digits of their number, or one_hot, an entry each."""
 
     bounds: Mapping[str, Sequence[float | None]] | None = None
     """The bounds of columns, within which samples stay: {"age": (0, 120), "income": (0, None)}, or

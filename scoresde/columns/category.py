@@ -20,6 +20,10 @@ CODINGS = ("bits", "one_hot")
 - "bits": the binary digits of its number, the highest first, ceil(log2 n) of them (analog bits:
   Chen et al. 2022, arXiv 2208.04202);
 - "one_hot": n entries, of which that of the category is 1.
+
+Bits are the default of tables: on tables of 4, 10, 16 and 40 categories a network of the same size
+learnt the frequencies of the categories better from them (`tests/data/test_mixed_training.py` has
+the case of 40).
 """
 
 

@@ -45,9 +45,6 @@ MISSING_CELLS = {
 }
 """What to do with missing cells."""
 
-MOST = 16
-"""The largest number of categories that are one-hot by default."""
-
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -157,7 +154,7 @@ def measured(
     Raises:
         ValueError: a column is constant, or violates its bounds (column and row are named).
     """
-    choice("coding", coding, ("auto", *CODINGS))
+    choice("coding", coding, CODINGS)
     ends = bounds_of(bounds, [column.name for column in columns if not column.names])
     constant = [column.name for column in columns if _is_constant(column)]
     total = len(columns[0].values)
@@ -172,7 +169,7 @@ def measured(
         return _plain(columns, name) if standardise else None
     return TableScaling(
         tuple(
-            _category(column, coding)
+            Category(column.name, column.names, coding, bool(np.isnan(column.values).any()))
             if column.names
             else _number(column, *ends.get(column.name, (None, None)), standardise)
             for column in columns
@@ -190,13 +187,6 @@ def _is_constant(column: Read) -> bool:
     given = column.values[~np.isnan(column.values)]
     same = bool((given == given[0]).all())
     return same and not (column.names and len(given) < len(column.values))
-
-
-def _category(column: Read, coding: str) -> Category:
-    missing = bool(np.isnan(column.values).any())
-    few = 2 < len(column.names) + missing <= MOST
-    chosen = ("one_hot" if few else "bits") if coding == "auto" else coding
-    return Category(column.name, column.names, chosen, missing)
 
 
 def _number(column: Read, low: float | None, high: float | None, standardise: bool) -> Number:

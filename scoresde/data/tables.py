@@ -53,7 +53,7 @@ def csv_table(
     condition: Condition = None,
     drop: Sequence[str] | None = None,
     categories: Sequence[str] | None = None,
-    coding: str = "auto",
+    coding: str = "bits",
     bounds: Bounds | None = None,
     missing: str = "model",
     like: DataSummary | None = None,
@@ -90,8 +90,7 @@ def csv_table(
             cell is missing. A mapping of names to columns makes several conditions of these names.
         categories: columns of categories whose cells look like numbers. Columns whose cells are
             names are categories anyway, with a warning.
-        coding: "bits", "one_hot" (see `scoresde.columns.CODINGS`), or "auto", which is one-hot for
-            3 to 16 categories.
+        coding: "bits" or "one_hot"; see `scoresde.columns.CODINGS`.
         bounds: column -> (low, high), None for no bound, such as {"age": (0, 120), "income": (0,
             None)}. Numbers on a bound are allowed, and come back as the bound: see
             `scoresde.columns.Number`.
@@ -167,7 +166,7 @@ def parquet_table(
     condition: Condition = None,
     drop: Sequence[str] | None = None,
     categories: Sequence[str] | None = None,
-    coding: str = "auto",
+    coding: str = "bits",
     bounds: Bounds | None = None,
     missing: str = "model",
     like: DataSummary | None = None,
@@ -217,7 +216,7 @@ def table(
     label: str | None = None,
     condition: Condition = None,
     categories: Sequence[str] | None = None,
-    coding: str = "auto",
+    coding: str = "bits",
     bounds: Bounds | None = None,
     missing: str = "model",
     like: DataSummary | None = None,

@@ -56,3 +56,28 @@ def test_frequencies_missing_rates_and_dependence_are_reproduced() -> None:
     assert abs(means[0] - means[1]) < 0.04
     ox = [raw[(raw[:, 2] == 2) & ~g, 0] for g, raw in zip(gone, (found, truth), strict=True)]
     assert abs(ox[0].mean() - ox[1].mean()) < 2.0
+
+
+@pytest.mark.slow
+def test_bits_are_learnt_better_than_one_hot_entries() -> None:
+    """40 categories of unlike frequencies and a number that depends on them.
+
+    The total variation to the frequencies of the data was 0.058 with bits and 0.321 with one-hot
+    entries; that of two sets of 8000 rows is 0.034.
+    """
+    rng, k, n = np.random.default_rng(0), 40, 8000
+    weights = 1 / np.arange(1, k + 1) ** 0.7
+    kind = rng.choice(k, n, p=weights / weights.sum())
+    columns = {"kind": kind, "y": np.sin(2.4 * kind) * 2 + 0.3 * rng.normal(size=n)}
+    truth, far = np.bincount(kind, minlength=k) / n, {}
+    for coding in ("bits", "one_hot"):
+        data = table(columns, categories=["kind"], coding=coding)
+        torch.manual_seed(0)
+        net = MLP(data.x.shape[1], width=128)
+        model = Trainer(Preconditioned(net, VPSDE()), data, steps=1500, seed=0).fit()
+        drawn = ReverseSampler(model.sde, model, steps=40).sample((n, data.x.shape[1]), seed=1)
+        assert data.scaling is not None
+        found = data.scaling.decode(drawn.double())[:, 0].long().numpy()
+        far[coding] = 0.5 * np.abs(np.bincount(found, minlength=k) / n - truth).sum()
+    assert far["bits"] < 0.1
+    assert far["bits"] < 0.5 * far["one_hot"]
