@@ -344,11 +344,13 @@ def _beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], 
 def _recipe(trainer: Trainer) -> str:
     """The options of the optimiser in a line."""
     optim, kind = trainer.optim, "x".join(map(str, trainer.summary.shape))
-    average = f"width {optim.ema_width:g}" if optim.ema is None else f"decay {optim.ema:g}"
+    average = f"average of width {optim.ema_width}"
+    if optim.ema is not None:
+        average = f"average of decay {optim.ema:g}" if optim.ema else "no average"
     augment = f", augmented with {trainer.loss.augment:g}" if trainer.loss.augment else ""
     return (
         f"{trainer.loss.objective} of {kind}: {optim.optimizer}, lr {optim.lr:g} after "
-        f"{optim.warmup} steps ({optim.schedule}), clip {optim.clip:g}, average of {average}, "
+        f"{optim.warmup} steps ({optim.schedule}), clip {optim.clip:g}, {average}, "
         f"precision {optim.precision}{', compiled' if optim.compile else ''}, dropout of "
         f"conditions {trainer.loss.cond_dropout:g}{augment}"
     )

@@ -99,6 +99,11 @@ def work(kind: str, out: Path) -> None:
             safetensors.torch.save_file(found, out / f"{name}{rank}.safetensors")
             torch.manual_seed(rank)
         return
+    if kind == "patience":
+        made = impatient(out / "run")
+        safetensors.torch.save_file(dict(made.fit().named_parameters()), out / f"best{rank}")
+        (out / f"stopped{rank}").write_text(str(made.stopped))
+        return
     if kind == "port":
         trainer(dsm_loss, 8).fit()
     acts = {"term": signal.SIGTERM, "die": signal.SIGKILL}
@@ -107,6 +112,21 @@ def work(kind: str, out: Path) -> None:
         loss = ending(4, lambda: os.kill(os.getpid(), acts[kind]))
     made = trainer(loss, 8, out / "run")
     made.fit(resume=(out / "run" / "checkpoint").exists())
+
+
+def impatient(out: Path) -> Trainer:
+    """A run whose loss turns round in training, so that its patience ends it."""
+    calls = iter(range(1000))
+
+    def turning(model: ScoreModel, x0: Tensor, **options: Any) -> Tensor:
+        each = of_the_row(model, x0, **options)
+        return -each if torch.is_grad_enabled() and next(calls) >= 4 else each
+
+    draws = torch.Generator().manual_seed(1)
+    held_out = Data(torch.randn(8, 2, generator=draws, dtype=torch.float64), classes=3)
+    options = {"validation": held_out, "validate_every": 1, "patience": 2, "lr": 0.05}
+    made: Trainer = trainer(turning, 8, out, **options, warmup=0)
+    return made
 
 
 def alone(loss: Callable[..., Tensor], batch: int, accumulate: int) -> dict[str, Tensor]:
@@ -192,6 +212,22 @@ def test_a_process_that_ends_takes_the_other_along_and_the_run_goes_on(tmp_path:
     one = alone(dsm_loss, 8, 2)
     for name, value in load(tmp_path / "run" / "checkpoint").named_parameters():
         torch.testing.assert_close(value.detach(), one[f"ema.{name}"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_patience_ends_both_processes_at_one_step_with_one_model(tmp_path: Path) -> None:
+    """Only the first of them validates; the other hears of it."""
+    for code, text in pair("patience", tmp_path):
+        assert code == 0, text[-3000:]
+    first, second = ((tmp_path / f"stopped{rank}").read_text() for rank in (0, 1))
+    assert first == second and 3 <= int(first) < STEPS
+    best = load(tmp_path / "run" / "best")
+    step = read_config(tmp_path / "run" / "best")["extra"]["step"]
+    assert step == int(first) - 2
+    for rank in (0, 1):
+        found = safetensors.torch.load_file(tmp_path / f"best{rank}")
+        for name, value in best.named_parameters():
+            assert torch.equal(found[name], value)
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
