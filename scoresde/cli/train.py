@@ -324,9 +324,10 @@ def _beginning(trainer: Trainer, whole: Data | LazyData, about: dict[str, Any], 
     labels = f", {about['classes']} classes" if about["classes"] else ""
     optim = trainer.optim
     per_step = trainer.batch_size * optim.accumulate
+    few = "" if about["held_out"] else ": no validation (see --holdout)"
     lines = {
         "data": f"{whole!r}{labels}",
-        "split": f"{about['samples']} to train on, {about['held_out']} held out",
+        "split": f"{about['samples']} to train on, {about['held_out']} held out{few}",
         "levels": whole.quantisation or "none: not discrete",
         "sde": repr(model.sde),
         "network": f"{about['network']}({sizes}), {about['parameters']:,} parameters",
