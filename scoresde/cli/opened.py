@@ -180,12 +180,19 @@ class Opened:
             say(f"warning: the training data hold no sample of class {', '.join(missing)}")
         return turns
 
+    @property
+    def conditions(self) -> Mapping[str, Mapping[str, Any]]:  # values of JSON
+        """The conditions of the network other than the label: name -> kind and sizes."""
+        config = getattr(self.model.net, "config", {})
+        found: Mapping[str, Mapping[str, Any]] = config.get("conditions", {})
+        return found
+
     def given(self, pairs: Sequence[str]) -> dict[str, torch.Tensor]:
         """Conditions of one sample by name, from pairs such as "temperature=20" or "kind=b".
 
         Args:
-            pairs: NAME=VALUE, where NAME is a column of the training data, or a condition that is
-                a vector, whose values have commas between them.
+            pairs: NAME=VALUE, where NAME is a column of the training data, a condition that is a
+                vector, whose values have commas between them, or one that is a class number.
 
         Raises:
             ValueError: the model has no such condition, or the value is not one of its.
@@ -197,20 +204,29 @@ class Opened:
         known = {} if self.data is None else self.data.conditions
         columns = {column: name for name, one in known.items() for column in one.columns}
         vectors = [name for name, one in known.items() if len(one.shape) <= 1]
+        labels = {
+            n: one["classes"] for n, one in self.conditions.items() if one["kind"] == "label"
+        }
         values: dict[str, dict[str, object]] = {}
         found: dict[str, torch.Tensor] = {}
         for pair in pairs:
             # A name may hold "=", so the known ones are tried first.
-            names = [name for name in (*columns, *vectors) if pair.startswith(f"{name}=")]
+            names = [name for name in (*columns, *vectors, *labels) if pair.startswith(f"{name}=")]
             name = max(names, key=len, default=pair.partition("=")[0])
             text = pair[len(name) + 1 :].strip()
             if not names:
-                listed = ", ".join([*columns, *(v for v in vectors if not known[v].columns)])
+                plain = [name for name in vectors if not known[name].columns]
+                listed = ", ".join([*columns, *plain, *labels])
                 expected = f"NAME=VALUE with a condition of the model ({listed or 'it has none'})"
                 raise fail("given", expected, pair, "leave it out, or check the spelling")
             if name in values.get(columns.get(name, ""), {}) or name in found:
                 raise fail("given", "each condition once", name, "give it once")
-            if name in columns:
+            if name in labels:
+                if not text.isdecimal() or int(text) >= labels[name]:
+                    expected = f"a class from 0 to {labels[name] - 1} for {name}"
+                    raise fail("given", expected, text, "number the classes from 0")
+                found[name] = torch.tensor(int(text))
+            elif name in columns:
                 group = columns[name]
                 number = not known[group].columns[name]
                 values.setdefault(group, {})[name] = _number(name, text) if number else text

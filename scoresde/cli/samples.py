@@ -138,11 +138,13 @@ def open_samples(
 
         generator = seeded(seed)
         rows = torch.randperm(len(data), generator=generator, device="cpu")[:limit].sort().values
-    known = () if opened.data is None or unconditional else tuple(opened.data.conditions)
+    known = () if unconditional else tuple(opened.conditions)
     absent = [name for name in known if name not in data.cond]
     if absent:
         say(f"the data have no condition {', '.join(absent)}: the model is not given it")
-    given = tuple(name for name in known if name in data.cond)
+    taken = [name for name in known if name in data.cond]
+    masks = [f"{name}_mask" for name in taken if f"{name}_mask" in data.cond]
+    given = (*taken, *masks)
     return Samples(data, rows, opened, scaling, labelled, given)
 
 

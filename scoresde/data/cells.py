@@ -30,8 +30,8 @@ DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?")
 
 
 def _is_missing(value: object) -> bool:
-    """Whether a cell is empty or says that its value is missing."""
-    return value is None or value != value or str(value).strip().lower() in MISSING
+    """Whether a cell is empty or says that its value is missing, as nan, NaT and <NA> do."""
+    return value is None or str(value).strip().lower() in MISSING
 
 
 def missing_in(values: Cells) -> Cells:
@@ -116,7 +116,7 @@ def names_categories(values: Cells) -> bool:
     """Whether the cells of a column are names: texts of which none is a number or a date."""
     if values.ndim != 1 or values.dtype.kind not in "OUS":
         return False
-    given = [value for value in values.tolist() if not _is_missing(value)]
+    given = {value for value in values.tolist() if not _is_missing(value)}
     return bool(given) and not any(
         _is_number(value) or thousands(value) or DATE.fullmatch(str(value).strip())
         for value in given

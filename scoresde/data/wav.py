@@ -52,7 +52,7 @@ def wav(
     Each file is cut into windows that do not overlap; what is left at its end is not used. The
     values of PCM with 8, 16, 24 or 32 bits are amplitudes from -1 to 1, and each channel is
     standardised: `data.scaling.decode` gives amplitudes again, which `write_wav` writes. Nothing
-    is resampled.
+    is resampled. A split may put windows of one recording into both parts.
 
     Args:
         path: the file, or the folder, whose sub-folders are searched too.

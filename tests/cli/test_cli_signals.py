@@ -9,7 +9,9 @@ import torch
 pytest.importorskip("tyro")
 from command_line import answer, call, refused
 
+import scoresde
 from scoresde.data import samples, write_wav
+from scoresde.likelihood import log_prob
 
 FEW = "--preset tiny --steps 2 --batch-size 4"
 
@@ -53,6 +55,38 @@ def test_arrays_beside_the_samples_are_given(tmp_path: Path) -> None:
     assert "--given: expected 3 numbers with commas between them for theta, got 2" in message
     plain = f"train {tmp_path}/x.npz --data-option condition= --out {tmp_path}/plain"
     assert "theta" not in call(f"{plain} {FEW} --net-option width=16").stderr
+
+
+def test_classes_and_sets_beside_the_samples_are_passed_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x": rng.normal(size=(40, 2)),
+        "kind": np.arange(40) % 4,
+        "points": rng.normal(size=(40, 5, 3)),
+        "points_mask": rng.random((40, 5)) < 0.7,
+    }
+    np.savez(tmp_path / "x.npz", **arrays)
+    call(f"train {tmp_path}/x.npz --out {tmp_path}/run {FEW} --net-option width=16")
+    line = f"likelihood {tmp_path}/run {tmp_path}/x.npz --limit 3"
+    model = scoresde.load(tmp_path / "run/checkpoint")
+    cond = {k: torch.from_numpy(v) for k, v in arrays.items() if k != "x"}
+    cond["points"] = cond["points"].float()
+    out = f"{tmp_path}/values.npz"
+    call(f"{line} --out {out}")
+    with np.load(out) as held:
+        rows, nats = torch.from_numpy(held["row"]), held["nats"]
+    x = torch.from_numpy(arrays["x"][rows]).float()
+    part = {name: value[rows] for name, value in cond.items()}
+    expected = log_prob(model, x, cond=part, seed=0).nats
+    np.testing.assert_allclose(nats, expected.numpy(), atol=1e-3)
+    drawn = []
+    for given in ("--given kind=1", "--given kind=3"):
+        place = f"{tmp_path}/drawn{len(drawn)}"
+        call(f"sample {tmp_path}/run -n 3 --steps 2 {given} --out {place}")
+        drawn.append(samples(place).load().x)
+    assert not torch.equal(*drawn)
+    message = refused(f"sample {tmp_path}/run -n 3 --given kind=9 --out {tmp_path}/none")
+    assert "--given: expected a class from 0 to 3 for kind, got '9'" in message
 
 
 def test_recordings_train(tmp_path: Path) -> None:

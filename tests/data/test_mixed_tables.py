@@ -169,6 +169,40 @@ def test_parquet_with_nulls(tmp_path: Path) -> None:
     assert texts == [["1.0", "u", "3"], ["", "v", "1"], ["4.0", "", "1"], ["9.0", "v", ""]]
 
 
+class Missing:
+    """The missing value of pandas, which has no truth."""
+
+    def __repr__(self) -> str:
+        return "<NA>"
+
+    def __ne__(self, other: object) -> Any:
+        return self
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def test_missing_values_of_frames() -> None:
+    gone = Missing()
+    columns = {
+        "i": np.array([1, gone, 4, 7], object),
+        "k": np.array(["u", "v", gone, "u"], object),
+        "t": np.array([0.5, math.nan, None, 2.0], object),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scaling = (data := table(columns)).scaling
+    assert isinstance(scaling, TableScaling)
+    texts = scaling.texts(scaling.decode(data.x.double()))
+    assert texts == [["1.0", "u", "0.5"], ["", "v", ""], ["4.0", "", ""], ["7.0", "u", "2.0"]]
+
+
 def test_columns_become_conditions_in_their_units(tmp_path: Path) -> None:
     rows = "".join(
         f"{i * 0.1},{20 + i if i else ''},{'abc'[i % 3] if i > 1 else 'NA'}\n" for i in range(9)
