@@ -6,7 +6,8 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias, TypeGuard, final
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias, TypeGuard, final
 
 import torch
 from torch import Tensor, nn
@@ -93,10 +94,13 @@ class ScoreModel(nn.Module, ABC):
     Attributes:
         sde: the SDE of the marginals.
         data: a summary of the data that the model was trained on, or None.
+        calibrations: calibrations by name; `solver="auto"` takes that of the name "10" for 10
+            steps. `Trainer.fit` and `load` set them.
     """
 
     sde: SDE
     data: DataSummary | None = None
+    calibrations: Mapping[str, Any] = MappingProxyType({})  # Any: of a room above
 
     @abstractmethod
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:

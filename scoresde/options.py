@@ -263,6 +263,11 @@ class Records:
     widths: tuple[float, float] = (0.05, 0.10)
     """The widths of the profiles of these two averages (see `PowerEMA`)."""
 
+    calibrate: tuple[int, ...] | None = (5, 10, 20)
+    """Numbers of steps for which the solver is calibrated to the model at the end, within 3 % of
+    the training's network evaluations; fewer where these do not suffice. solver="auto" uses the
+    calibrations. With None, on the command line 0, none is made."""
+
     tensorboard: bool | None = None
     """Write the files of TensorBoard too. By default they are written if it is installed."""
 
@@ -271,6 +276,14 @@ class Records:
         for name in ("validate_every", "snapshot_every", "patience"):
             if getattr(self, name) is not None:
                 _whole_numbers(self, name)
+        if self.calibrate is not None:
+            counts: object = self.calibrate
+            if not isinstance(counts, Sequence) or isinstance(counts, str):
+                remedy = "pass (5, 10, 20), or None for no calibration"
+                raise wrong_type("calibrate", "numbers of steps", counts, remedy)
+            wanted = tuple(counts) not in ((), (0,))
+            checked_counts = tuple(positive_int("calibrate", n) for n in counts if wanted)
+            _set(self, "calibrate", checked_counts or None)
         if not isinstance(self.widths, Sequence) or isinstance(self.widths, str):
             raise wrong_type("widths", "two widths", self.widths, "pass (0.05, 0.10)")
         checked = tuple(check_width("widths", width) for width in self.widths)

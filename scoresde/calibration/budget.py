@@ -10,7 +10,19 @@ from dataclasses import dataclass
 
 from scoresde._check import fail
 
-__all__ = ["CHECKED", "FEW", "RANKED", "Effort", "efforts", "pilots", "reference_cost", "rounds"]
+__all__ = [
+    "CHECKED",
+    "FEW",
+    "RANKED",
+    "Effort",
+    "affordable",
+    "efforts",
+    "fine_steps",
+    "pilots",
+    "reference_cost",
+    "rounds",
+    "split",
+]
 
 FEW = 8
 """The number of trajectories of the ranking, and of the path that is kept."""
@@ -63,9 +75,39 @@ def rounds(dim: int) -> int:
     return 24 if dim >= 16 else 48
 
 
+def fine_steps(steps: int) -> int:
+    """The steps of the reference by default, for so many steps of the solver."""
+    return 2 * (2 * steps + 12)
+
+
 def reference_cost(trajectories: int, fine: int) -> int:
     """The evaluations of a fine run and of its estimated error."""
     return trajectories * fine + min(FEW, trajectories) * (fine // 2)
+
+
+def affordable(counts: Sequence[int], dim: int, budget: int | None) -> tuple[list[int], int]:
+    """The numbers of steps that can be calibrated within a budget, and of trajectories for it.
+
+    The first numbers of steps are taken, in rising order; rather than one less, fewer
+    trajectories are taken, down to 24.
+    """
+    most = pilots(dim)
+    wholes = sorted({most, max(24, most // 2), 24}, reverse=True)
+    for many in range(len(counts), 0, -1):
+        fine = fine_steps(counts[many - 1])
+        for whole in wholes:
+            try:
+                efforts(counts[:many], rounds(dim), split(whole), fine, budget)
+            except ValueError:
+                continue
+            return list(counts[:many]), whole
+    return [], 24
+
+
+def split(trajectories: int) -> tuple[int, int]:
+    """The numbers of trajectories that are optimised on, and of those held back."""
+    train = 2 * trajectories // 3
+    return train, trajectories - train
 
 
 def efforts(

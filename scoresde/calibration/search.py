@@ -12,7 +12,15 @@ import torch
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
 from scoresde._progress import progress as shown
 from scoresde._tensor import ordinary, state_kind
-from scoresde.calibration.budget import FEW, efforts, pilots, reference_cost, rounds
+from scoresde.calibration.budget import (
+    FEW,
+    affordable,
+    efforts,
+    fine_steps,
+    reference_cost,
+    rounds,
+    split,
+)
 from scoresde.calibration.result import Calibration, Cost
 from scoresde.calibration.strategy import METHODS, Search, automatic
 from scoresde.calibration.trajectories import Path, Trajectories
@@ -81,7 +89,8 @@ def calibrate(
         method: "optimise", "equidistribute" or "gits".
         solver: calibrate this solver only; by default the best of `CANDIDATES`.
         trajectories: the number of trajectories, at least 12; by default 24 for samples of 16
-            values or more, and up to 96 for those of fewer, which say less about an error.
+            values or more, and up to 96 for those of fewer, which say less about an error, or
+            as many as there are conditions.
         seed: the seed of their initial states.
         t_end: the time at which they end; by default that of the SDE.
         iterations: the iterations of the joint optimisation; a quarter of them is made before for
@@ -172,15 +181,17 @@ def calibrate_each(
     choice("method", method, METHODS)
     if iterations is not None:
         positive_int("iterations", iterations)
-    group = _trajectories(process, shape, trajectories, seed, t_end, batch_size, dtype, device)
+    limit = None if budget is None else positive_int("budget", budget)
+    group = _trajectories(
+        process, shape, trajectories, counts, limit, seed, t_end, batch_size, dtype, device
+    )
     only = None if solver is None else _adams(solver, counts[0])
-    fine = 4 * counts[-1] + 24 if reference is None else positive_int("reference", reference)
+    fine = fine_steps(counts[-1]) if reference is None else positive_int("reference", reference)
     fine = max(fine, 2 * counts[-1])  # the placements choose among its nodes
     fine += fine % 2
-    limit = None if budget is None else positive_int("budget", budget)
     count = len(group.x)
-    train, held = slice(0, 2 * count // 3), slice(2 * count // 3, count)
-    sizes = train.stop, count - train.stop
+    sizes = split(count)
+    train, held = slice(0, sizes[0]), slice(sizes[0], count)
     repeats = rounds(group.x[0].numel()) if iterations is None else iterations
     made, total = efforts(counts, repeats, sizes, fine, limit)
     found = {}
@@ -243,6 +254,8 @@ def _trajectories(
     process: ReverseSDE,
     shape: Sequence[int],
     trajectories: int | None,
+    counts: Sequence[int],
+    budget: int | None,
     seed: int,
     t_end: float | None,
     batch_size: int | None,
@@ -261,8 +274,12 @@ def _trajectories(
     if isinstance(shape, int) or not isinstance(shape, Sequence):
         raise wrong_type("shape", "the shape of one sample, (*D)", shape, "pass for example (2,)")
     sizes = [positive_int("shape", n, "pass sizes above 0, e.g. (1, 8, 8)") for n in shape]
-    count = pilots(math.prod(sizes)) if trajectories is None else trajectories
-    if positive_int("trajectories", count) < _LEAST_PILOTS:
+    if trajectories is None and process.cond:
+        trajectories = len(next(iter(process.cond.values())))
+    if trajectories is None:
+        trajectories = affordable(counts, math.prod(sizes), budget)[1]
+    count = positive_int("trajectories", trajectories)
+    if count < _LEAST_PILOTS:
         remedy = "a third of them is held back to check the result"
         raise fail("trajectories", f"at least {_LEAST_PILOTS}", trajectories, remedy)
     check_cond(process.model, process.cond, count)

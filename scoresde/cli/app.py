@@ -23,6 +23,7 @@ COMMANDS = {
     "decode": "encode.Decode",
     "interpolate": "interpolate.Interpolate",
     "compare": "compare.Compare",
+    "calibrate": "calibrate.Calibrate",
     "inspect": "inspect.Inspect",
     "export": "export.Export",
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from scoresde._io import digest
+from scoresde.cli.calibrate import summary
 from scoresde.cli.common import emit
 from scoresde.cli.config import Call
 from scoresde.cli.flags import argument
@@ -57,6 +58,7 @@ def report(folder: Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: a file is missing or damaged, tensors do not fit the
             network, or the weights hold NaN.
     """
+    from scoresde.calibration import Calibration
     from scoresde.training import read_config
     from scoresde.training.checkpoint import families, networks
 
@@ -98,7 +100,10 @@ def report(folder: Path) -> dict[str, Any]:
         "resumable": bool(training),
         "run": training.get("run"),
         "validation": _validation(training, extra),
-        "calibrations": sorted(config.get("calibrations") or {}),
+        "calibrations": {
+            name: summary(Calibration.from_dict(saved))
+            for name, saved in (config.get("calibrations") or {}).items()
+        },
         "extra": extra,
         "files": {name: dict(entry) for name, entry in config["files"].items()},
     }
@@ -169,7 +174,8 @@ def _text(found: Mapping[str, Any]) -> str:
     }
     if found["validation"] is not None:
         rows["validation"] = f"{found['validation']:.4f}"
-    rows["calibrated"] = ", ".join(found["calibrations"]) or "no"
+    gains = [f"{name} ({c['gain']:.2g} times)" for name, c in found["calibrations"].items()]
+    rows["calibrated"] = f"for {', '.join(gains)} steps; less error" if gains else "no"
     lines = [f"{name:12}{value}" for name, value in rows.items()]
     lines += [
         f"{'intact' if i == 0 else '':12}{name}, {entry['bytes']:,} bytes, "

@@ -18,6 +18,7 @@ from scoresde.cli.build import (
     present,
     specs_of,
 )
+from scoresde.cli.calibrate import gained
 from scoresde.cli.common import check_folder, claim_folder, emit, is_first, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
@@ -297,12 +298,16 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
 
 def _fit(trainer: Trainer, folder: RunFolder, resume: bool) -> None:
     try:
-        trainer.fit(resume=resume)
+        model = trainer.fit(resume=resume)
     except (KeyboardInterrupt, SystemExit):
         say(f"stopped; to go on: scoresde train --config {folder.config} --resume")
         raise
     finally:
         _leave_group()
+    if trainer.uncalibrated:
+        say(f"solvers: {trainer.uncalibrated}")
+    for calibration in model.calibrations.values():
+        say(f"solver for {calibration.steps} steps: {gained(calibration)}")
     if is_first():
         draw_losses(trainer, folder.curves)
 

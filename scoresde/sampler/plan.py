@@ -15,6 +15,7 @@ from scoresde._check import (
     wrong_type,
 )
 from scoresde.calibration import Calibration
+from scoresde.calibration.stored import stored
 from scoresde.model import FunctionScore, ScoreModel
 from scoresde.noise import BrownianPath, Independent, Noise
 from scoresde.process import Eta
@@ -25,6 +26,9 @@ from scoresde.solvers.choice import FIRST_ORDER_STEPS, STEPS, choose_for
 from scoresde.solvers.registry import AUTOMATIC, SOLVERS
 
 __all__ = ["NOISES", "as_model", "as_noise", "as_solver", "check_shape", "resolve"]
+
+CALIBRATED = "calibrated"
+"""The name of the grid of a calibration that the model carries."""
 
 
 def resolve(
@@ -41,8 +45,10 @@ def resolve(
 ) -> Plan:
     """Resolve the arguments of a sampler to a plan, and check them against each other.
 
-    An automatic solver is the one that did best in measurements with this number of steps, or with
-    those of the longest segment of an explicit grid; see `scoresde.solvers.choice`. The arguments
+    The solver "auto" is the calibration that the model carries for this number of steps, if it has
+    one for the default grid and end of the probability flow. Otherwise an automatic solver is the
+    one that did best in measurements with this number of steps, or with those of the longest
+    segment of an explicit grid; see `scoresde.solvers.choice`. The arguments
     are those of `ReverseSampler`.
 
     Args:
@@ -80,13 +86,19 @@ def resolve(
         grid = make_grid(grid, sde, steps, t_start=t_start, t_end=t_end)
         count, end = max(len(segment) - 1 for segment in grid.segments), grid.end
     default, why = "log_snr" if affine else "uniform", ""
-    if automatic:
+    own = None
+    if solver == "auto" and grid is None and t_start is None and eta in (None, 0):
+        own = stored(model, count)
+    if own is not None and own.grid.end == end:
+        solver, grid, eta, automatic = own.solver, own.grid, 0.0, False
+        why = f"calibrated for this model and {count} steps, {_gained(own)}"
+    elif automatic:
         process = "ode" if solver == "auto" and eta in (None, 0) else "sde"
         solver, default, t_end, why = choose_for(
             sde, process, count, model.data_scale, t_end, end, grid is not None
         )
     chosen, default_eta = as_solver(solver, sde)
-    name = ""
+    name = "" if own is None or grid is not own.grid else CALIBRATED
     if not isinstance(grid, Grid):
         name = default if grid is None else grid
         grid = make_grid(
@@ -100,6 +112,15 @@ def resolve(
         raise wrong_type("denoise", "False on an SDE that is not affine", denoise, remedy)
     eta = default_eta if eta is None else eta
     return Plan(chosen, eta, Schedule(sde, grid), denoise, name, why)
+
+
+def _gained(calibration: Calibration) -> str:
+    if calibration.grid == calibration.start_grid:
+        return "where no other solver or grid did better than the automatic choice"
+    return (
+        f"with {1 / calibration.gain:.2g} of the error of the automatic choice on trajectories "
+        "that were held back"
+    )
 
 
 def as_solver(solver: object, sde: SDE) -> tuple[Solver, Eta]:

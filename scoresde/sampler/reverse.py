@@ -20,7 +20,7 @@ from scoresde.noise import Noise
 from scoresde.oracles import Gaussian
 from scoresde.process import Eta, ReverseSDE
 from scoresde.sampler.latent import Latent, decode, encode
-from scoresde.sampler.plan import as_model, as_noise, check_shape, resolve
+from scoresde.sampler.plan import CALIBRATED, as_model, as_noise, check_shape, resolve
 from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay, warn_of_departure
 from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE
@@ -38,10 +38,11 @@ class ReverseSampler:
     Args:
         sde: the SDE that the model was trained for.
         model: a `ScoreModel`, or a bare function score(t, x).
-        solver: a name of `SOLVERS`, a solver, or "auto": the solver that did best in measurements
-            with this number of steps on the probability flow, or on the reverse SDE if eta is not
-            0; "auto_sde" is the best stochastic solver, with its eta. `Solution.solver` holds the
-            choice, and `plan.why` the reason.
+        solver: a name of `SOLVERS`, a solver, or "auto": the calibration that the model
+            carries for this number of steps (see `ScoreModel.calibrations`), or else the solver
+            that did best in measurements with this number of steps on the probability flow, or on
+            the reverse SDE if eta is not 0; "auto_sde" is the best stochastic solver, with its
+            eta. `Solution.solver` holds the choice, and `plan.why` the reason.
         steps: the number of steps of the solver, 50 by default; the final denoising makes one more
             call.
         grid: "log_snr", "uniform", "quadratic", "karras", "sigmoid", "tapered", a `Grid`, or the
@@ -405,6 +406,16 @@ class ReverseSampler:
     def _from(self, t_start: float) -> Plan:
         """The plan that starts at this time, with the same number of steps."""
         plan, end = self.plan, self.grid.end
+        if plan.grid_name == CALIBRATED:  # its nodes are those from T
+            return resolve(
+                self.sde,
+                self.model,
+                "auto",
+                steps=self.grid.steps,
+                t_start=t_start,
+                t_end=end,
+                denoise=plan.denoise,
+            )
         ends = {"t_start": t_start, "t_end": end}
         named = plan.grid_name or self.grid
         grid = make_grid(

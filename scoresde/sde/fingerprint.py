@@ -66,6 +66,9 @@ def same_sde(a: SDE, b: SDE) -> bool:
         return False
 
 
+_APART = ("training", "calibrations")  # attributes that change no prediction
+
+
 def model_hashes(model: nn.Module) -> dict[str, str]:
     """SHA-256 of three aspects of a model: "classes", "weights" and "settings".
 
@@ -78,7 +81,7 @@ def model_hashes(model: nn.Module) -> dict[str, str]:
     for path, module in model.named_modules():
         classes.append([path, type(module).__qualname__])
         for name, value in sorted(vars(module).items()):
-            if not name.startswith("_") and name != "training" and not isinstance(value, SDE):
+            if not (name.startswith("_") or name in _APART or isinstance(value, SDE)):
                 settings.append([path, name, _plain(value)])
     for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
         weights.update(f"{name} {tuple(value.shape)}".encode())

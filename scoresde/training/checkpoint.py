@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from scoresde._check import fail, instance, listed, refuse, wrong_type
 from scoresde._tensor import as_device, ordinary
 from scoresde.calibration import Calibration
+from scoresde.calibration.stored import valid
 from scoresde.ddpm import ChainSDE, ChainTime
 from scoresde.model import Preconditioned, ScoreModel, bare
 from scoresde.nets import NETS
@@ -29,11 +31,13 @@ from scoresde.training.files import (
     damaged,
     open_folder,
     read,
+    rewrite,
     write,
 )
 
 __all__ = [
     "Training",
+    "add_calibrations",
     "families",
     "load",
     "load_calibration",
@@ -102,7 +106,8 @@ def save(
             returns them.
         extra: any values of JSON, for readers of the checkpoint.
         training: the state of a run, which `Trainer` writes.
-        calibrations: calibrations of this model by name; `load_calibration` returns them.
+        calibrations: calibrations of this model by name, by default those that it carries;
+            `load` gives them to the model.
 
     Returns:
         The folder.
@@ -122,9 +127,11 @@ def save(
         VPSDE(beta_min=0.1, beta_max=20.0)
     """
     config = describe(model, quantisation=quantisation, extra=extra)
-    for calibration in (calibrations or {}).values():
+    if calibrations is None:
+        calibrations = _still_valid(model) if model.calibrations else {}
+    for calibration in calibrations.values():
         calibration.check(model.sde, model)
-    config["calibrations"] = {k: c.to_dict() for k, c in (calibrations or {}).items()}
+    config["calibrations"] = {k: c.to_dict() for k, c in calibrations.items()}
     place = check_place(path, (WEIGHTS, TRAINING))
     files: dict[str, Mapping[str, Tensor]] = {WEIGHTS: _net_of(model).state_dict()}
     if training is not None:
@@ -183,6 +190,8 @@ def load(
         if config.get("data") is not None:
             known = {**config["data"], "quantisation": config.get("quantisation")}
             model.data = DataSummary.from_dict(known)
+        saved = config.get("calibrations") or {}
+        model.calibrations = {k: Calibration.from_dict(c) for k, c in saved.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / CONFIG, f"model settings that do not fit ({error})") from error
     return model.to(where).eval()
@@ -221,6 +230,49 @@ def load_calibration(path: str | os.PathLike[str], name: str) -> Calibration:
     return Calibration.from_dict(saved[name])
 
 
+def add_calibrations(
+    path: str | os.PathLike[str], model: ScoreModel, calibrations: Mapping[str, Calibration]
+) -> None:
+    """Add calibrations to a checkpoint of this model, beside or in place of those of their names.
+
+    Only `config.json` is written anew, atomically.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load`; the checkpoint has another network, other
+            settings or another schedule, or a calibration is one of another model.
+        OSError: it cannot be written; the checkpoint is intact.
+    """
+    folder, config = _open(path)
+    _same_model(model, folder, config)
+    for calibration in calibrations.values():
+        calibration.check(model.sde, model)
+    known = {k: c.to_dict() for k, c in calibrations.items()}
+    config["calibrations"] = {**config.get("calibrations", {}), **known}
+    rewrite(folder, config)
+
+
+def _still_valid(model: ScoreModel) -> Mapping[str, Calibration]:
+    """The calibrations that a model carries; stale ones are left out with a warning."""
+    found = valid(model)
+    stale = [name for name in model.calibrations if name not in found]
+    if stale:
+        warnings.warn(
+            f"model: its calibrations for {', '.join(stale)} steps were made before its weights "
+            "or settings were changed, and are not saved; calibrate it anew",
+            stacklevel=4,
+        )
+    return found
+
+
+def _same_model(model: ScoreModel, folder: Path, config: Mapping[str, Any]) -> None:
+    mine = describe(model)
+    for key in ("net", "model"):
+        if mine[key] != config[key]:
+            remedy = "build the same model, or train anew in another folder"
+            raise refuse("model", f"that of {folder}, {config[key]}", mine[key], remedy)
+    _same_schedule(model.sde, config["schedule"], "model.sde")
+
+
 def load_training(
     path: str | os.PathLike[str], model: ScoreModel
 ) -> tuple[dict[str, Tensor], Training]:
@@ -234,12 +286,7 @@ def load_training(
     if "training" not in config:
         remedy = "resume from the checkpoint that the Trainer wrote"
         raise fail("resume", "a checkpoint with a training state", str(folder), remedy)
-    mine = describe(model)
-    for key in ("net", "model"):
-        if mine[key] != config[key]:
-            remedy = "build the same model, or train anew in another folder"
-            raise refuse("model", f"that of {folder}, {config[key]}", mine[key], remedy)
-    _same_schedule(model.sde, config["schedule"], "model.sde")
+    _same_model(model, folder, config)
     state = Training(read(folder, config, TRAINING), config["training"])
     return read(folder, config, WEIGHTS), state
 

@@ -105,6 +105,7 @@ def inform(model: ScoreModel, summary: DataSummary, cond: Mapping[str, Tensor]) 
     Scales that were measured before, of a model that is trained on, stay as they are.
     """
     model.data = summary
+    model.calibrations = {}  # the training changes the weights that they belong to
     for part in model.modules():
         if isinstance(part, Preconditioned):
             if part.predicts == "edm":

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, listed, path_of, refuse
 from scoresde._io import digest, explained, link_folder, previous, read_json, replacing, sha256
+from scoresde._io import write as write_file
 
 __all__ = [
     "CONFIG",
@@ -25,6 +26,7 @@ __all__ = [
     "link",
     "open_folder",
     "read",
+    "rewrite",
     "write",
 ]
 
@@ -72,6 +74,19 @@ def write(
         content = json.loads(json.dumps({**config, "files": sums}))  # as it will be read
         content["checksum"] = _checksum(content)
         (half / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def rewrite(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the `config.json` of a folder of `write` anew; its other files stay as they are.
+
+    Raises:
+        OSError: see `write`.
+    """
+    content = {key: value for key, value in config.items() if key != "checksum"}
+    content = json.loads(json.dumps(content))  # as it will be read
+    content["checksum"] = _checksum(content)
+    with _explained(folder):
+        write_file(folder / CONFIG, json.dumps(content, indent=1).encode())
 
 
 def link(source: Path, place: Path) -> None:

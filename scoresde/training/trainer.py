@@ -27,6 +27,7 @@ from scoresde.options import Loss, Optim, Records, known
 from scoresde.quantisation import Quantisation
 from scoresde.training.augment import check_augment
 from scoresde.training.best import Best
+from scoresde.training.calibrating import calibrate_run
 from scoresde.training.checks import check_folder, check_units, in_units_of, inform
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
@@ -128,6 +129,7 @@ class Trainer:
         validations: rows (step, loss, losses in the parts of the time interval), which
             `validation.csv` contains as well; see `Validation`. The model of the lowest loss is
             in `best/`.
+        uncalibrated: the reason why there are fewer calibrations than `records` asks for, or "".
         stopped: the step at which the patience of `records` ended the run, or None.
         changes: settings that a resumed run changed, name -> (old, new).
 
@@ -221,6 +223,7 @@ class Trainer:
         self.callback_every = positive_int("callback_every", callback_every)
         self.workers = 0 if workers == 0 else positive_int("workers", workers)
         self.stopped: int | None = None
+        self.uncalibrated = ""
         self.changes: dict[str, tuple[Any, Any]] = {}
         self.history: list[Row] = []
         self.metrics: list[Metrics] = []
@@ -266,7 +269,24 @@ class Trainer:
             result = self._train(resume)
         for own, other in zip(self.model.parameters(), result.parameters(), strict=True):
             other.requires_grad_(own.requires_grad)
+        self._calibrate(result)
         return result
+
+    def _calibrate(self, result: ScoreModel) -> None:
+        if self.records.calibrate is None:
+            return
+        place = None if self.folder is None else self.folder.checkpoint
+        if self.records.patience is not None and self.folder is not None:
+            place = self.folder.best if self.folder.best.is_dir() else None
+        self.uncalibrated = calibrate_run(
+            result,
+            self.records.calibrate,
+            self.data if self.validation is None else self.validation.data,
+            samples=(self.stopped or self.steps) * self.batch_size * self.optim.accumulate,
+            seed=self.seed,
+            place=place,
+            progress=self.progress,
+        )
 
     def _train(self, resume: bool) -> ScoreModel:
         model, optim, records, stream = self.model, self.optim, self.records, self.stream
