@@ -1,0 +1,45 @@
+"""`scoresde calibrate`: what it stores, what `inspect` and `sample` make of it, and bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import answer, call, refused
+
+from scoresde import VPSDE, Preconditioned, load, save
+from scoresde.nets import MLP
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    made = Preconditioned(MLP(2, width=8, classes=3), VPSDE())
+    for weight in made.parameters():  # the last layer starts at zero, where all grids are exact
+        weight.data += 0.1 * torch.randn_like(weight)
+    return save(made, tmp_path_factory.mktemp("calibrate") / "model")
+
+
+def test_a_calibration_is_stored_shown_and_used(model: Path) -> None:
+    assert "calibrated  no" in call(f"inspect {model}").stdout
+    told = answer(f"calibrate {model} --steps 4,6 --budget 20000 --device cpu")
+    assert told["evaluations"] <= 20_000 and sorted(told["calibrations"]) == ["4", "6"]
+    four = told["calibrations"]["4"]
+    assert four["error"] <= four["error_before"] and four["gain"] >= 1.0
+    assert answer(f"inspect {model}")["calibrations"] == told["calibrations"]
+    text = call(f"inspect {model}").stdout
+    assert f"calibrated  for 4 ({four['gain']:.2g} times), 6 (" in text
+    assert sorted(load(model).calibrations) == ["4", "6"]
+
+
+def test_a_second_calibration_joins_the_first_one(model: Path) -> None:
+    text = call(f"calibrate {model} --steps 3 --budget 20000 --device cpu").stdout
+    assert "3 steps: " in text and "network evaluations; stored in" in text
+    assert "3" in load(model).calibrations
+
+
+def test_bad_input_names_its_flag(model: Path) -> None:
+    refused(f"calibrate {model} --steps 0", "--steps: expected", "above 0")
+    refused(f"calibrate {model} --budget 100", "--budget: expected at least", "evaluations")
+    refused(f"calibrate {model.parent / 'none'}", "MODEL: expected a checkpoint folder")
