@@ -571,7 +571,7 @@ def test_pilots_are_where_they_are_asked_for_or_where_the_model_is(trained: bool
     def trajectories(model_on: str, **options: Any) -> Tensor:
         process = flow(model=Held(model_on, DOUBLE, trained), cond={"y": torch.zeros(12)})
         given = {"t_end": None, "batch_size": None, "dtype": None, "device": None} | options
-        group = _trajectories(process, (2,), 12, 0, **given)
+        group = _trajectories(process, (2,), 12, (5,), None, 0, **given)
         assert group.cond["y"].device == group.x.device
         return group.x
 
