@@ -13,7 +13,8 @@ in the data) 2,000 samples by `auto` in at most 20 network calls stand beside 2,
 sliced W2 distance between them, and the floor, that between two exact sets. The ratio is the mean
 distance over the mean floor; the aim is at most 2.
 
-A training that is done is kept in results/conditional.json, so a run that was interrupted goes on.
+A training that is done is kept in results/conditional.json, unless its recipe was another, so a
+run that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer
 from scoresde.data import Data
 from scoresde.metrics import sliced_wasserstein
 from scoresde.nets import Vector, network_for
+from scoresde.training.recipe import recipe_for
 
 RESULTS = Path(__file__).parent / "results"
 NOISE = 0.3
@@ -183,8 +185,9 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     for problem, seed in product(PROBLEMS, range(args.seeds or (1 if quick else 3))):
         done = found["cells"].setdefault(problem.name, {})
-        if str(seed) not in done:
-            done[str(seed)] = one(problem, seed, found["steps"], **sizes)
+        recipe = str(recipe_for((problem.dim,), sizes["rows"]))
+        if done.get(str(seed), {}).get("recipe") != recipe:
+            done[str(seed)] = one(problem, seed, found["steps"], **sizes) | {"recipe": recipe}
             print(problem.name, seed, done[str(seed)], flush=True)
             file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     text = report(found)

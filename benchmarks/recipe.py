@@ -18,7 +18,8 @@ sliced Wasserstein distance for vectors, and the largest relative error of the p
 the spectrum for the signal; beside it stands the same for as many real samples.
 
 A cell (kind, row, seed) is kept in results/recipe.json, so cells can be run one by one and a run
-that was interrupted goes on. `python benchmarks/page.py` makes docs/training.md of them.
+that was interrupted goes on; one whose options have changed since is run again. `python
+benchmarks/page.py` makes docs/training.md of them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -240,7 +241,7 @@ def _signal() -> Kind:
         return max(abs(b - 1) for b in law.bands(x))
 
     train, test = law.draw(50_000, 1).float(), law.draw(2000, 2).float()
-    return Kind(1500, train, test, 2000, distance, test)
+    return Kind(1500, train, test, 2000, distance, test, preset="tiny")
 
 
 KINDS: dict[str, Callable[[], Kind]] = {
@@ -294,25 +295,20 @@ def trainer_of(kind: Kind, row: Row, seed: int, steps: int) -> Trainer:
     return made(Optim(**options, **changed), max(1, round(steps / row.batch)))
 
 
-def one(name: str, row: Row, seed: int, steps: int | None) -> dict[str, Any]:
-    kind = kind_of(name)
-    trainer = trainer_of(kind, row, seed, steps or kind.steps)
+def options_of(trainer: Trainer) -> dict[str, Any]:
+    """What a run was told, by its user or by the recipe."""
+    return {
+        "steps": trainer.steps,
+        "optim": {k: v for k, v in asdict(trainer.optim).items() if k != "freeze"},
+        "loss_options": str(trainer.loss),
+    }
+
+
+def one(kind: Kind, trainer: Trainer, seed: int) -> dict[str, Any]:
     began = time.process_time()
     model = trainer.fit()
     seconds = time.process_time() - began
-    optim = trainer.optim
-    return {
-        **kind.judged(model, seed),
-        "seconds": seconds,
-        "steps": trainer.steps,
-        "batch_size": optim.batch_size,
-        "optimizer": optim.optimizer,
-        "lr": optim.lr,
-        "ema": optim.ema,
-        "ema_width": optim.ema_width,
-        "precision": optim.precision,
-        "loss_options": str(trainer.loss),
-    }
+    return {**kind.judged(model, seed), "seconds": seconds, **options_of(trainer)}
 
 
 def main() -> None:
@@ -329,15 +325,20 @@ def main() -> None:
     if FILE.exists() and not args.quick:
         found = json.loads(FILE.read_text(encoding="utf-8"))
     seeds = 1 if args.quick else args.seeds
+    if args.quick:
+        for name in args.only:
+            kind_of(name).count = 50
     for seed, name, row in product(range(seeds), args.only, ROWS):
         if row.factor not in args.rows or (row.features and kind_of(name).levels is None):
             continue
-        kind = found["kinds"].setdefault(name, {"floor": kind_of(name).floor, "rows": {}})
-        done = kind["rows"].setdefault(row.name, {})
-        if str(seed) in done:
+        kind = kind_of(name)
+        kept = found["kinds"].setdefault(name, {"floor": kind.floor, "rows": {}})
+        done = kept["rows"].setdefault(row.name, {})
+        trainer = trainer_of(kind, row, seed, 3 if args.quick else kind.steps)
+        if options_of(trainer).items() <= done.get(str(seed), {}).items():
             continue
-        done[str(seed)] = one(name, row, seed, 3 if args.quick else None)
-        said = {k: v for k, v in done[str(seed)].items() if isinstance(v, float)}
+        cell = done[str(seed)] = one(kind, trainer, seed)
+        said = {k: v for k, v in cell.items() if isinstance(v, float)}
         print(name, seed, row.name, *(f"{k} {v:.4g}" for k, v in said.items()), flush=True)
         if not args.quick:
             RESULTS.mkdir(exist_ok=True)

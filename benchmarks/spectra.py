@@ -21,9 +21,8 @@ The networks are those of `network_for` (a U-Net of one and of three dimensions)
   cancels. The divergence is exact for the signal, and by four probes for the field. The aim is a
   gap of at most 1 % of the exact entropy per dimension.
 
-A run that is done is kept in results/spectra.json, unless its sizes were others, so one that was
-interrupted goes on. Writes
-results/spectra.{json,md,png}.
+A run that is done is kept in results/spectra.json, unless its sizes or its recipe were others, so
+one that was interrupted goes on. Writes results/spectra.{json,md,png}.
 """
 
 from __future__ import annotations
@@ -47,6 +46,7 @@ from scoresde.nets import network_for
 from scoresde.options import Divergence, Loss, Tolerances
 from scoresde.plot import save
 from scoresde.plot.style import PALETTE, SOFT, blank
+from scoresde.training.recipe import recipe_for
 
 RESULTS = Path(__file__).parent / "results"
 OBJECTIVES = ("quality", "likelihood")
@@ -309,6 +309,7 @@ def main() -> None:
         if args.quick:
             small = {"preset": "tiny", "steps": 20, "rows": 200, "samples": 20, "held": 2}
             plan |= small | ({} if name == "signal" else {"steps": 2})
+        plan |= {"recipe": str(recipe_for(PROBLEMS[name]().shape, plan["rows"], objective))}
         done = cells.setdefault(f"{name}, {objective}", {})
         if not plan.items() <= done.get(str(seed), {}).items():
             done[str(seed)] = one(name, objective, seed, plan)

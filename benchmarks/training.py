@@ -19,7 +19,8 @@ uniform times, and the Frechet distance in the features of a `Judge` of as many 
 solver, all clipped to the range of the data. Values are means over seeds. The mark is the best
 value that any peer reaches within half of the limit; reported are the seconds and the steps at
 which each example passes it, on a straight line in log seconds between two trainings. A training
-that is done is kept in the JSON, so a run that was interrupted goes on.
+that is done is kept in the JSON, so a run that was interrupted goes on; ours is run again if the
+recipe has changed.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from scoresde.model import ScoreModel
 from scoresde.nets import UNet
 from scoresde.options import Loss as Losses
 from scoresde.options import Optim
+from scoresde.training.recipe import recipe_for
 from scoresde.training.stream import Stream
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
@@ -365,6 +367,10 @@ def main() -> None:
         lengths = (20, 40) if quick else tuple(100 * 2**k for k in range(12))
         judges, curves = Judges(args.data, count), run.setdefault("curves", {})
         run["floor"] = judges.floor
+        recipe = str(recipe_for(judges.train.x.shape[1:], len(judges.train)))
+        if run.setdefault("recipe", recipe) != recipe:
+            del curves["scoresde"]
+            run["recipe"] = recipe
         race(judges, run["seeds"], limit, lengths, curves, write)
     text = report(found)
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
