@@ -228,7 +228,7 @@ def registered(room: str, table: str) -> str:
     """
     spec = find_spec(f"scoresde.{room}")
     file = Path("" if spec is None or spec.origin is None else spec.origin)
-    places = (file, file.with_name("registry.py")) if file.name == "__init__.py" else (file,)
+    places = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else (file,)
     source = "".join(place.read_text("utf-8") for place in places if place.is_file())
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from scoresde._check import choice, instance
-from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, ImportanceTime, TimeSampler
+from scoresde.losses import TIME, WEIGHTING, WEIGHTINGS, BoundTime, TimeSampler
 from scoresde.model import ScoreModel
 from scoresde.options import OBJECTIVES, Loss, Optim
 from scoresde.summary import DataSummary
@@ -128,7 +128,7 @@ VECTOR = Recipe(lr=2e-3, batch_size=256, ema_width=0.1)
 CONVOLUTIONS = Recipe(optimizer="muon", lr=1e-2, batch_size=64, ema_width=0.1)
 LIKELIHOOD: Mapping[str, Any] = {  # Any: fields of `Recipe`
     "weighting": "likelihood",
-    "time": ImportanceTime(),
+    "time": BoundTime(),
 }
 
 RECIPES: dict[tuple[str, str], Recipe] = {

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scoresde import VPSDE, Preconditioned, ReverseSampler, dsm_loss, load, log_prob, save
-from scoresde.losses import _drop
+from scoresde.losses.dsm import _drop
 from scoresde.nets import (
     MLP,
     ConditionalNet,

@@ -11,7 +11,7 @@ from torch import nn
 from training_models import points, run, same, small, trained, weights
 
 from scoresde.data import Data, summarise
-from scoresde.losses import LEAST_NOISE, TIME, ImportanceTime, UniformTime
+from scoresde.losses import LEAST_NOISE, TIME, BoundTime, ImportanceTime, UniformTime
 from scoresde.model import Preconditioned
 from scoresde.options import OBJECTIVES, Loss, Optim
 from scoresde.quantisation import Quantisation
@@ -80,8 +80,10 @@ def test_the_objective_likelihood_weights_by_it_and_begins_at_the_noise_of_the_l
     loss = Loss(objective="likelihood")
     found = Trainer(small(), discrete(), steps=1, loss=loss).loss
     assert found.weighting == "likelihood"
-    assert found.time == ImportanceTime(least=LEAST_NOISE * 0.5)
-    assert Trainer(small(), points(), steps=1, loss=loss).loss.time == ImportanceTime()
+    std = summarise(discrete()).std
+    assert found.time == BoundTime(std=std, least=LEAST_NOISE * 0.5)
+    std = summarise(points()).std
+    assert Trainer(small(), points(), steps=1, loss=loss).loss.time == BoundTime(std=std)
     own = Loss(objective="likelihood", time=UniformTime(), weighting="v")
     kept = Trainer(small(), discrete(), steps=1, loss=own).loss
     assert (kept.time, kept.weighting) == (UniformTime(), "v")

@@ -1,75 +1,39 @@
-"""Denoising score matching: the loss, its weightings and the sampling of times."""
+"""Distributions of the times of a loss."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
-from scoresde._check import choice, fail, finite, floating, instance, positive
-from scoresde._tensor import Scalar, expand, lincomb, state_dtype, wide
-from scoresde.model import Cond, ScoreModel, check_cond, summary_of
-from scoresde.node import AffineNode, Node
-from scoresde.prediction import COORDINATES, Prediction
+from scoresde._check import choice, fail, finite, positive
+from scoresde._tensor import log
+from scoresde.losses.drawn import Drawn, affine_of
+from scoresde.losses.weightings import WEIGHTINGS
+from scoresde.prediction import Prediction
 from scoresde.schedule.grid import SoftLogSNR
-from scoresde.sde import SDE, AffineSDE, as_affine
+from scoresde.sde import SDE, AffineSDE
 
 __all__ = [
     "LEAST_NOISE",
     "TIME",
     "TIMES",
-    "WEIGHTING",
-    "WEIGHTINGS",
+    "BoundTime",
     "ImportanceTime",
     "LogNormalTime",
     "LossTime",
     "TimeSampler",
     "UniformTime",
-    "dsm_loss",
 ]
 
 LEAST_NOISE = 0.2
 """The least noise that matters for the likelihood of quantised data, in bin widths."""
 
 CELLS = 1000  # the cells of constant density in `LossTime`
-
-Weighting = tuple[str, Callable[[Node], Scalar]]
-
-
-def _edm(node: Node, sigma_data: float = 1.0) -> Scalar:
-    square: Scalar = (node.sigma / node.alpha) ** 2
-    return (square + sigma_data**2) / (square * sigma_data**2)
-
-
-def _min_snr(node: Node, gamma: float = 5.0) -> Scalar:
-    snr = (node.alpha / node.sigma) ** 2
-    return snr.clamp_max(gamma) if isinstance(snr, Tensor) else min(snr, gamma)
-
-
-WEIGHTINGS: dict[str, Weighting] = {
-    "eps": ("eps", lambda n: 1.0),
-    "x0": ("x0", lambda n: 1.0),
-    "v": ("v", lambda n: 1.0),
-    "likelihood": ("score", lambda n: 0.5 * n.g**2),
-    "min_snr": ("x0", _min_snr),
-    "edm": ("x0", _edm),
-}
-"""Weighting -> (the coordinate whose squared error is averaged, its weight at a node).
-
-- "eps": |eps - eps_theta|^2, the simple loss of Ho et al. 2020 (sigma^2 on the score's error);
-- "x0", "v": the same in these coordinates;
-- "likelihood": g^2/2 on the score's error, which bounds the likelihood (Song et al. 2021, arXiv
-  2101.09258, thm 1);
-- "min_snr": min(snr, 5) on x_0's error (Hang et al. 2023, arXiv 2303.09556);
-- "edm": (s^2 + 1)/s^2 on x_0's error, s = sigma/alpha (Karras et al. 2022, arXiv 2206.00364,
-  table 1, with data of unit standard deviation).
-"""
 
 
 class TimeSampler(ABC):
@@ -151,15 +115,97 @@ class ImportanceTime(TimeSampler):
     def sample(
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        affine = _affine(sde)
-        first = affine.t_min
-        if self.least is not None and -math.log(self.least) < affine.log_snr(first):
-            first = float(affine.time_of(-math.log(self.least)))
-        affine.check_finite("t_min", first, "take t_min > 0")
+        affine = affine_of(sde)
+        first = _first(affine, self.least)
         u = _uniforms(n, self.low_discrepancy, generator)
         t, slope = SoftLogSNR.between(affine, first).drawn(u, first)
         density = (affine.g(t) / affine.sigma(t)) ** 2 / (2 * slope)
         return t, 1.0 / (density * (affine.T - first))
+
+
+@final
+@dataclass(frozen=True)
+class BoundTime(TimeSampler):
+    """Times for the bound on the likelihood, drawn in proportion to its loss for Gaussian data.
+
+    The likelihood-weighted loss is the integral of the error of eps over the log-SNR lambda. For
+    data N(0, std^2 I) the best prediction has the mean squared error m(lambda) = 1 / (1 +
+    e^(-2 lambda) / std^2). `ImportanceTime` takes all lambda alike, as for an error of 1
+    everywhere, and so spends most samples where noise hides the data and there is nothing to
+    learn. Here the density over lambda is in proportion to m, whose integral is a softplus, and a
+    share of the times is uniform as in `ImportanceTime`, which bounds the weights by those of that
+    one divided by the share. The weights 1 / (p(t) (T - t_0)) preserve the mean of the loss over
+    times uniform on [t_0, T], where t_0 is the time of the least noise. Kingma et al. 2021 (VDM,
+    arXiv 2107.00630), section 5.2, learn a schedule to the same end.
+
+    Args:
+        std: standard deviation of the data. If None, a `Trainer` measures it; otherwise it is 1.
+        uniform: the share of times that are uniform in the log-SNR, in (0, 1].
+        least: see `ImportanceTime`.
+        low_discrepancy: see `UniformTime`.
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> t, weight = BoundTime().sample(VPSDE(), 10_000, torch.Generator().manual_seed(0))
+        >>> round(float(weight.mean()), 1)
+        1.0
+    """
+
+    std: float | None = None
+    uniform: float = 0.3
+    least: float | None = None
+    low_discrepancy: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("std", "least"):
+            if getattr(self, name) is not None:
+                positive(name, getattr(self, name), "leave it out to have it measured")
+        if not 0.0 < finite("uniform", self.uniform, "pass e.g. 0.3") <= 1.0:
+            raise fail("uniform", "a share in (0, 1]", self.uniform, "pass e.g. 0.3")
+
+    def fitted(self, std: float, bin_width: float | None = None) -> TimeSampler:
+        least = None if bin_width is None else LEAST_NOISE * bin_width
+        return replace(
+            self,
+            std=std if self.std is None else self.std,
+            least=least if self.least is None else self.least,
+        )
+
+    def sample(
+        self, sde: SDE, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        affine = affine_of(sde)
+        first = _first(affine, self.least)
+        soft = SoftLogSNR.between(affine, first)
+        low, high = (soft.of(affine.log_snr(t)) for t in (affine.T, first))
+        u = _uniforms(n, self.low_discrepancy, generator)
+        plain, _ = soft.drawn((u / self.uniform).clamp_max(1.0), first)
+        share = ((u - self.uniform) / max(1.0 - self.uniform, 1e-12)).clamp(0.0, 1.0)
+        shift = math.log(1.0 if self.std is None else self.std)
+        below, above = (_softplus(2 * (affine.log_snr(t) + shift)) for t in (affine.T, first))
+        area = below + (above - below) * share.clamp_min(1e-9)
+        focused = affine.time_of(area.expm1().log() / 2 - shift)
+        t = torch.where(u < self.uniform, plain, focused.clamp(first, affine.T))
+        log_snr = affine.log_snr(t)
+        # The densities of lambda: dw/dlambda / (high - low), and m over its integral.
+        even = torch.sigmoid(log_snr - log(soft.floor)) / (high - low)
+        weighted = 2 * torch.sigmoid(2 * (log_snr + shift)) / (above - below)
+        density = self.uniform * even + (1 - self.uniform) * weighted
+        speed = (affine.g(t) / affine.sigma(t)) ** 2 / 2  # -dlambda/dt
+        return t, 1.0 / (density * speed * (affine.T - first))
+
+
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def _first(sde: AffineSDE, least: float | None) -> float:
+    """The time at which sigma / alpha is `least`, but t_min at the earliest."""
+    first = sde.t_min
+    if least is not None and -math.log(least) < sde.log_snr(first):
+        first = float(sde.time_of(-math.log(least)))
+    sde.check_finite("t_min", first, "take t_min > 0")
+    return first
 
 
 @final
@@ -208,7 +254,7 @@ class LossTime(TimeSampler):
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
         std = 1.0 if self.std is None else self.std
-        share = _shares(_affine(sde), self.weighting, std, self.uniform)
+        share = _shares(affine_of(sde), self.weighting, std, self.uniform)
         upper = share.cumsum(0)
         u = _uniforms(n, self.low_discrepancy, generator) * upper[-1]
         cell = torch.searchsorted(upper, u, right=True).clamp_max(len(share) - 1)
@@ -224,7 +270,7 @@ def _shares(sde: AffineSDE, weighting: str, std: float, uniform: float) -> Tenso
     """
     kind, weigh = WEIGHTINGS[weighting]
     middle = (torch.arange(CELLS, dtype=torch.float64, device="cpu") + 0.5) / CELLS
-    node = _Drawn(sde, sde.t_min + (sde.T - sde.t_min) * middle, middle[:, None])
+    node = Drawn(sde, sde.t_min + (sde.T - sde.t_min) * middle, middle[:, None])
     signal, noise = (node.alpha * std) ** 2, node.sigma**2
     scale = Prediction(signal, node, signal, "eps").coefficients(kind)[1]
     loss = (weigh(node) * scale**2 * signal / (signal + noise)).flatten()
@@ -282,7 +328,7 @@ class LogNormalTime(TimeSampler):
     def sample(
         self, sde: SDE, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        affine = _affine(sde)
+        affine = affine_of(sde)
         low, high = -affine.log_snr(affine.t_min), -affine.log_snr(affine.T)
         centre = self.mean + math.log(1.0 if self.scale is None else self.scale)
         centre = min(max(centre, low), high)
@@ -301,6 +347,7 @@ TIMES: dict[str, type[TimeSampler]] = {
     "log_normal": LogNormalTime,
     "uniform": UniformTime,
     "importance": ImportanceTime,
+    "bound": BoundTime,
     "loss": LossTime,
 }
 """Name -> distribution of the times, as the command line builds it."""
@@ -314,182 +361,3 @@ def _normal_cdf(z: float) -> float:
 
 TIME = LogNormalTime()
 """The default distribution of the times of a loss."""
-
-WEIGHTING = "eps"
-"""The default weighting of a loss, a key of `WEIGHTINGS`."""
-
-
-def _affine(sde: SDE) -> AffineSDE:
-    remedy = "denoising score matching needs x_t given x_0 in closed form; see LinearSDE"
-    return as_affine("model.sde", sde, remedy)
-
-
-def dsm_loss(
-    model: ScoreModel,
-    x0: Tensor,
-    *,
-    weighting: str | Callable[[Node], Scalar] = WEIGHTING,
-    time: TimeSampler | None = None,
-    cond: Cond = None,
-    cond_dropout: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Denoising score matching: w(t) |score_theta(t, x_t) + eps / sigma(t)|^2 for each sample.
-
-    The error is computed in the model's own coordinate and scaled to that of the weighting, so
-    nothing is divided by a small alpha or sigma. Vincent 2011; Song et al. 2021 (arXiv
-    2011.13456), eq. 7.
-
-    Args:
-        model: the score model, of an affine SDE.
-        x0: (B, *D) data in model units.
-        weighting: a key of `WEIGHTINGS`, or w(node) on the squared error of eps.
-        time: the distribution of times. The default `TIME` is log-normal around the scale of
-            the data, if the model has it, with low discrepancy within the batch.
-        cond: conditions, name -> (B, ...).
-        cond_dropout: the probability that a sample's conditions are replaced by the model's
-            `null`.
-        generator: a CPU generator; the global one by default.
-
-    Returns:
-        (B,) losses, means over the dimensions; call `.mean()` for a training loss.
-
-    Raises:
-        TypeError, ValueError: x0 is not floating or is empty, the SDE is not affine, a name is
-            unknown, or a probability is outside [0, 1].
-
-    Example:
-        >>> from scoresde import VPSDE, GaussianMixture
-        >>> oracle = GaussianMixture(torch.zeros(1, 2), torch.ones(1)).under(VPSDE())
-        >>> dsm_loss(oracle, torch.randn(8, 2)).shape
-        torch.Size([8])
-    """
-    instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
-    sde = _affine(model.sde)
-    if floating("x0", x0).ndim < 2 or x0.numel() == 0:
-        raise fail("x0", "a non-empty batch of shape (B, *D)", x0, "add a batch axis")
-    kind, weigh = _weighting(weighting)
-    time = TIME if time is None else time
-    instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
-    data = summary_of(model)
-    scale = getattr(model, "sigma_data", None) if data is None else data.std
-    if scale:
-        time = time.fitted(scale)
-    if generator is not None:
-        instance("generator", generator, torch.Generator, "pass torch.Generator()")
-    x0, cond = x0.to(state_dtype(x0.dtype)), check_cond(model, cond, len(x0), x0.device)
-    _check_dropout(model, cond, cond_dropout)
-    drawn, importance = time.sample(sde, len(x0), generator)
-    node = _Drawn(sde, drawn, x0)
-    eps = _normal_like(x0, generator)
-    x = lincomb((node.alpha, x0), (node.sigma, eps))
-    prediction = model.predict(node, x, _drop(model, cond, cond_dropout, generator))
-    p, q = COORDINATES[prediction.kind](node)
-    value = prediction.value.to(x0.dtype)
-    target = eps if prediction.kind == "eps" else lincomb((q, eps), (p, x0))
-    error = mse_loss(value, target, reduction="none").flatten(1).mean(1)
-    scale = prediction.coefficients(kind)[1]
-    for factor in (weigh(node) * scale**2, importance):
-        if isinstance(factor, Tensor):
-            error = error * _moved(factor, error).to(error.dtype).flatten()
-        elif factor is not None and factor != 1.0:
-            error = error * factor
-    return error
-
-
-@final
-class _Drawn(AffineNode):
-    """`sde.at(t, like)` for random times, which computes g, log_snr and rate on first access.
-
-    Most losses need only alpha and sigma, and schedule evaluations dominate their cost beside
-    the network.
-    """
-
-    __slots__ = ("_like", "_sde", "_time")
-
-    def __init__(self, sde: AffineSDE, t: Tensor, like: Tensor) -> None:
-        if t.shape != like.shape[:1]:
-            remedy = "return as many as requested"
-            raise fail("time", f"times of shape ({len(like)},)", t, remedy)
-        moved = _moved(t, like)
-        if moved.device.type == "cpu":  # on an accelerator this would force a synchronisation
-            for end in moved.aminmax():
-                sde.check_time("t", float(end))
-        self._sde, self._like = sde, like
-        self._time = expand(wide(moved), like)
-        self.t = self.column_of(self._time, like)
-        self.alpha = sde.alpha(self._time).to(like)
-        self.sigma = sde.sigma(self._time).to(like)
-
-    def __getattr__(self, name: str) -> Any:  # as in Node
-        if name not in ("g", "log_snr", "rate"):
-            return super().__getattr__(name)
-        value = getattr(self._sde, name)(self._time)
-        dtype = self.t.dtype if name == "log_snr" else self._like.dtype  # as in Node.fitted
-        value = value.to(self._like.device, dtype)
-        setattr(self, name, value)
-        return value
-
-
-def _weighting(weighting: str | Callable[[Node], Scalar]) -> Weighting:
-    if callable(weighting):
-        return "eps", weighting
-    return WEIGHTINGS[choice("weighting", weighting, WEIGHTINGS)]
-
-
-def _normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    if generator is None:
-        return torch.randn_like(x)
-    return _moved(torch.randn(x.shape, generator=generator, device="cpu", dtype=x.dtype), x)
-
-
-def _moved(drawn: Tensor, like: Tensor) -> Tensor:
-    """Move random numbers from the CPU to the device of `like`, without a synchronisation."""
-    if like.device.type == "mps" and drawn.dtype == torch.float64:
-        drawn = drawn.float()
-    return drawn.to(like.device, non_blocking=like.device.type != "mps")
-
-
-def _check_dropout(model: ScoreModel, cond: Cond, probability: float) -> None:
-    if not 0.0 <= finite("cond_dropout", probability, "pass e.g. 0.1") <= 1.0:
-        raise fail("cond_dropout", "a probability in [0, 1]", probability, "pass e.g. 0.1")
-    null = getattr(model, "null", {})
-    missing = sorted(set(cond or {}) - set(null))
-    if missing and probability:
-        remedy = "name the value that means 'no condition' in Preconditioned(..., null=...)"
-        raise fail("cond", f"conditions among {sorted(null)}", missing, remedy)
-
-
-def _drop(
-    model: ScoreModel, cond: Cond, probability: float, generator: torch.Generator | None
-) -> Cond:
-    """Replace all conditions of a sample by the model's `null`, with this probability."""
-    if not cond or probability == 0.0:
-        return cond
-    null: Mapping[str, object] = getattr(model, "null", {})
-    n = next(iter(cond.values())).shape[0]
-    drop = torch.rand(n, generator=generator, device="cpu") < probability
-    dropped = {}
-    for name, value in cond.items():
-        empty = _moved(_null_of(name, null[name], value), value)
-        dropped[name] = torch.where(expand(_moved(drop, value), value), empty, value)
-    return dropped
-
-
-def _null_of(name: str, null: object, value: Tensor) -> Tensor:
-    """The null value of a condition in its dtype, on the CPU.
-
-    Raises:
-        ValueError: the dtype cannot hold it, such as NaN among whole numbers.
-    """
-    if value.is_floating_point() or value.is_complex() or not isinstance(null, int | float):
-        fits = True
-    elif value.dtype == torch.bool:
-        fits = isinstance(null, bool)
-    else:
-        limits = torch.iinfo(value.dtype)
-        fits = limits.min <= null <= limits.max and float(null).is_integer()
-    if not fits:
-        remedy = "convert the condition, e.g. with .float() or .long()"
-        raise fail(f"cond[{name!r}]", f"a dtype that holds its null value {null}", value, remedy)
-    return torch.as_tensor(null, device="cpu").to(value.dtype)
