@@ -11,7 +11,7 @@ from scoresde.losses import BoundTime, ImportanceTime, TimeSampler
 from scoresde.quantisation import Quantisation
 from scoresde.sde import EDMSDE, VESDE, VPSDE, AffineSDE, CosineSDE, FlowSDE, SubVPSDE
 
-SDES = [VPSDE(), SubVPSDE(), CosineSDE(), FlowSDE(), VESDE(), EDMSDE()]
+SDES = [VPSDE(), SubVPSDE(), CosineSDE(), FlowSDE(), VESDE(), EDMSDE(), FlowSDE(T=1.0)]
 LEAST = 0.01
 
 
@@ -23,7 +23,7 @@ def drawn(
     return t, weight
 
 
-@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("sde", SDES, ids=repr)
 @pytest.mark.parametrize("uniform", [0.05, 0.3, 1.0])
 def test_the_weights_keep_integrals_over_time(sde: AffineSDE, uniform: float) -> None:
     """The mean of f over uniform times in [t_0, T], for f = t and for |eps error|^2 dlambda/dt."""
@@ -65,7 +65,7 @@ def test_the_weights_are_at_most_those_of_even_log_snrs_over_their_share() -> No
         speed = (sde.g(t) / sde.sigma(t)) ** 2 / 2
         first = max(float(sde.time_of(-math.log(LEAST))), sde.t_min)
         bound = (sde.log_snr(first) - max(sde.log_snr(sde.T), -8.0)) / 0.2
-        ordinary = sde.log_snr(t) > -5  # where the floor of the log-SNR is not felt
+        ordinary = sde.log_snr(t) > -2  # where the floor of the log-SNR is not felt
         scaled = weight * speed * (sde.T - first)
         assert float(scaled[ordinary].max()) <= 1.02 * bound, sde
 

@@ -131,7 +131,7 @@ BARE_DRAWS = frozenset(
 )
 IN_PLACE_DRAWS = frozenset({"bernoulli_", "exponential_", "normal_", "random_", "uniform_"})
 # nets: initial weights. Elsewhere a draw names its generator.
-MAY_DRAW = ("noise", "losses.py", "data", "nets")
+MAY_DRAW = ("noise", "losses", "data", "nets")
 
 
 def public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
