@@ -53,7 +53,7 @@ def one(cell: Cell, seed: int, steps: int, train: Data, test: Data, judge: Judge
         model,
         train.x,
         steps=steps,
-        optim=Optim(batch_size=64, lr=2e-3, ema=0.99),
+        optim=Optim(optimizer="adamw", batch_size=64, lr=2e-3, ema=0.99),
         loss=Loss(weighting=weighting, time=TIMES[time_name]),
         seed=seed,
     ).fit()

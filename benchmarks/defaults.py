@@ -36,17 +36,18 @@ from scoresde.data import Data, digits, toy
 from scoresde.losses import UniformTime
 from scoresde.metrics import Judge, frechet_distance, sliced_wasserstein
 from scoresde.nets import MLP, UNet
-from scoresde.options import Optim
+from scoresde.options import Loss, Optim, Records
 
 RESULTS = Path(__file__).parent / "results"
 SDES = {s.__name__: s() for s in (VPSDE, SubVPSDE, CosineSDE, FlowSDE, VESDE, EDMSDE)}
 EVEN = UniformTime(low_discrepancy=True)
 CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "defaults": ({}, {}),
-    "uniform times": ({}, {"time": EVEN}),
-    "predicts eps, uniform times": ({"predicts": "eps"}, {"time": EVEN}),
+    "uniform times": ({}, {"loss": Loss(time=EVEN)}),
+    "predicts eps, uniform times": ({"predicts": "eps"}, {"loss": Loss(time=EVEN)}),
 }
 STEPS = (10, 50)
+ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 2e-3}
 
 
 class Problem:
@@ -60,9 +61,9 @@ class Problem:
             else (toy(name, 4000, seed=0), toy(name, 4000, seed=1))
         )
         self.judge = Judge.fit(self.train.x, self.train.cond["label"]) if self.image else None
-        self.options = {"steps": 300, "optim": Optim(batch_size=64, lr=2e-3, ema=0.99)}
+        self.options = {"steps": 300, "optim": Optim(**ADAMW, batch_size=64, ema=0.99)}
         if not self.image:
-            self.options = {"steps": 1500, "optim": Optim(lr=2e-3)}
+            self.options = {"steps": 1500, "optim": Optim(**ADAMW, batch_size=128, ema=0.999)}
 
     def distance(self, x: torch.Tensor) -> float:
         if self.judge is None:
@@ -77,7 +78,9 @@ class Problem:
         process = SDES[sde]
         model = Preconditioned(net, process, **reading)
         data = Data(self.train.x)
-        trained = Trainer(model, data, seed=seed, **self.options, **training).fit()
+        records = Records(calibrate=None)
+        options = {**self.options, **training, "records": records}
+        trained = Trainer(model, data, seed=seed, **options).fit()
         found = []
         for steps in STEPS:
             x = ReverseSampler(process, trained, steps=steps).sample(self.test.x.shape, seed=seed)

@@ -111,8 +111,8 @@ def toy(seeds: int, steps: int, cells: int) -> dict[str, Any]:
             Preconditioned(net, sde, predicts="eps"),
             x,
             steps=steps,
-            optim=Optim(batch_size=512, lr=2e-3),
-            loss=Loss(time=EVEN),
+            optim=Optim(optimizer="adamw", batch_size=512, lr=2e-3, ema=0.999),
+            loss=Loss(weighting="eps", time=EVEN),
             seed=seed,
         ).fit()
         for name, eta in (("flow", 0.0), ("sde", 1.0)):
@@ -179,7 +179,7 @@ def table(seeds: int, steps: int) -> dict[str, Any]:
             Preconditioned(net, sde, predicts="edm", sigma_data=1.0),
             train.x,
             steps=steps // 2,
-            optim=Optim(lr=2e-3, ema=0.99, weight_decay=0.1),
+            optim=Optim(optimizer="adamw", batch_size=128, lr=2e-3, ema=0.99, weight_decay=0.1),
             loss=Loss(time=EVEN, weighting="v"),
             seed=seed,
         )

@@ -86,7 +86,8 @@ def steps_in(minutes: float, model: ScoreModel, data: Data, loss: Loss) -> int:
 
     def seconds(steps: int) -> float:
         began = time.perf_counter()
-        Trainer(copy.deepcopy(model), data, steps=steps, loss=loss).fit()
+        records = Records(calibrate=None)
+        Trainer(copy.deepcopy(model), data, steps=steps, loss=loss, records=records).fit()
         return time.perf_counter() - began
 
     each = (seconds(25) - seconds(5)) / 20

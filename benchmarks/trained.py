@@ -2,7 +2,7 @@
 
     python benchmarks/trained.py [--quick] [--only digits moons] [--cache runs/trained]
 
-Two models, trained as `examples/train_vp.py` does and kept in the cache folder: a U-Net on
+Two models, trained by AdamW at even times and kept in the cache folder: a U-Net on
 scikit-learn's digits and an MLP on two moons. A budget is the number of network calls of a sample,
 the last of which is the denoising one, for ours as for the peers. Peers walk their own default
 grids, over a chain whose levels of noise are those of the SDE; calls are counted at the network.
@@ -150,13 +150,15 @@ class Case:
             self.train.x,
             quantisation=self.train.quantisation,
             steps=steps,
-            optim=Optim(batch_size=64 if self.image else 512, lr=2e-3, ema=0.995),
-            loss=Loss(time=UniformTime(low_discrepancy=True)),
+            optim=Optim(
+                optimizer="adamw", batch_size=64 if self.image else 512, lr=2e-3, ema=0.995
+            ),
+            loss=Loss(weighting="eps", time=UniformTime(low_discrepancy=True)),
             seed=0,
             out=out,
             device="cpu",
             progress=True,
-            records=Records(tensorboard=False, checkpoint_every=500),
+            records=Records(tensorboard=False, checkpoint_every=500, calibrate=None),
         )
         model = trainer.fit(resume=(out / "checkpoint").exists())
         size = sum(p.numel() for p in net.parameters())
