@@ -314,7 +314,7 @@ def test_a_missing_or_late_all_is_seen(source: str) -> None:
         ("class _A:\n    def f(self, **kwargs): ...", "sde.py"),
         ("x = torch.randn(3, generator=generator)", "analytic.py"),
         ("rng = np.random.default_rng(seed)", "metrics.py"),
-        ("x = torch.randn_like(x)", "losses.py"),
+        ("x = torch.randn_like(x)", "losses/dsm.py"),
         ("x = torch.randn(3)", "data/toys.py"),
         ("y = x[:, :, None, None]", "nets/unet.py"),
         (documented("def f(self, a, b):", "a, b: two, of which a: is one."), "sde.py"),
