@@ -1,4 +1,4 @@
-"""The U-ViT, a vision transformer with long skips."""
+"""The U-ViT, a vision transformer with long skips between two convolutional stages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, pixel_shuffle, scaled_dot_product_attention
+from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
 from scoresde._check import fail, positive, positive_int
+from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, group_norm, zeroed
 from scoresde.nets.conditioner import ConditionalNet, Conditioner
 from scoresde.nets.conditions import Spec, as_config, as_specs
 from scoresde.nets.embed import check_call, check_exponents, input_features
@@ -18,35 +19,52 @@ from scoresde.nets.presets import sized
 
 __all__ = ["UViT"]
 
+MOST_TOKENS = 64
+"""The largest number of patches by default."""
+
 
 @final
 class UViT(ConditionalNet):
-    """U-ViT: a transformer whose tokens are patches, time and label, with long skips.
+    """U-ViT: a transformer on patches with long skips, between two convolutional stages.
 
-    The output of each of the first ``n = (depth - 1) // 2`` blocks is an input of a late block
-    (the first of them of the last block), by concatenation and a linear map:
+    A residual block of convolutions at full resolution makes ``stem`` channels f of x, whose
+    patches are the tokens. After the transformer the tokens become channels of full resolution
+    again, beside which a second block of convolutions reads f:
 
-        h <- block(W [h; skip])
+        f = block(conv(x)),  h = transformer(patches(f)),  net = conv(block([unpatch(h); f])).
 
-    The one or two blocks between have no skip. The final 3 x 3 convolution starts at zero, so an
-    untrained network returns exactly 0.
+    The output of each of the first ``n = (depth - 1) // 2`` transformer blocks is an input of a
+    late block (the first of them of the last block), by concatenation and a linear map. Time and
+    conditions modulate every block: scale and shift of its norms and, in the transformer, gates
+    of its branches that start at zero. The last convolution starts at zero, so an untrained
+    network returns exactly 0.
 
-    The presets, with their parameters for one channel of 28 x 28 without conditions:
-
-    | tiny | small | base |
-    | --- | --- | --- |
-    | 179,278 | 1,304,590 | 7,761,934 |
+    Conditions: labels and vectors modulate the blocks; an image is joined to x as channels; the
+    elements of a set are further tokens, and their pooled sum modulates the blocks.
 
     The fused attention kernels of PyTorch have no forward mode and no second derivative; if you
     need them, run the network under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 
+    The presets, with their parameters for one channel and 256, 28 x 28 and 16 x 16 x 16 places,
+    without conditions:
+
+    | dims | tiny | small | base |
+    | --- | --- | --- | --- |
+    | 1 | 564,929 | 2,543,073 | 11,537,665 |
+    | 2 | 608,417 | 2,695,041 | 12,051,457 |
+    | 3 | 781,697 | 3,283,809 | 14,002,177 |
+
     Args:
-        channels: channels of the image.
-        size: height and width of the image, an int if equal, divisible by ``patch``.
-        patch: side of the square patches.
+        channels: channels of x.
+        size: the sides of x, an int if they are equal; each divisible by ``patch``.
+        dims: number of spatial axes: 1 for signals, 2 for images, 3 for volumes; by default the
+            number of sides, or 2 for an int.
+        patch: side of a patch. By default it is the smallest above 1 that divides the sides into
+            at most 64 patches.
         width: length of the tokens.
         depth: number of transformer blocks; with 3 or more there are long skips.
         heads: attention heads, a divisor of ``width``.
+        stem: channels of the convolutional stages.
         mlp_ratio: hidden units of a block's MLP divided by ``width``.
         classes: number of classes of the condition "label", 0 for none.
         conditions: further conditions: name -> `Label`, `Vector`, `Image` or `Set`.
@@ -56,9 +74,9 @@ class UViT(ConditionalNet):
             `UNet`.
         preset: "tiny", "small" or "base": the sizes that are not given.
 
-    Shapes: ``x: (B, channels, H, W)``, ``t: (B,)`` float, ``label: (B,)`` int64, and conditions
+    Shapes: ``x: (B, channels, *size)``, ``t: (B,)`` float, ``label: (B,)`` int64, and conditions
     as their specifications say; a condition that is left out is not given for any sample ->
-    ``(B, channels, H, W)``.
+    ``(B, channels, *size)``.
 
     Raises:
         ValueError: a size is not a positive integer, the patch does not divide the size, the
@@ -66,22 +84,24 @@ class UViT(ConditionalNet):
             wrong shape.
         TypeError: a condition is given that the network does not take.
 
-    Source: Bao et al. 2023, "All are worth words: a ViT backbone for diffusion models".
+    Source: Bao et al. 2023, "All are worth words: a ViT backbone for diffusion models" (long
+    skips); Hoogeboom et al. 2023, "Simple diffusion" (a transformer between convolutions); Peebles
+    and Xie 2023, "Scalable diffusion models with transformers" (modulation with gates from zero).
 
     Example:
         >>> import torch
         >>> from scoresde.nets import UViT
-        >>> net = UViT(3, size=(8, 16), width=32, depth=3)
+        >>> net = UViT(3, size=(8, 16), preset="tiny")
         >>> net(torch.randn(2, 3, 8, 16), torch.rand(2)).shape
         torch.Size([2, 3, 8, 16])
     """
 
-    ends: ClassVar[tuple[str, ...]] = ("enter", "patches", "exit")  # first and last layers
+    ends: ClassVar[tuple[str, ...]] = ("enter", "exit")  # first and last layers
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {  # Any: values of JSON
-        "tiny": dict(width=64, depth=3, heads=4),
-        "small": dict(width=128, depth=6, heads=4),
-        "base": dict(width=256, depth=9, heads=4),
+        "tiny": dict(width=96, depth=3, heads=4, stem=16),
+        "small": dict(width=160, depth=5, heads=4, stem=32),
+        "base": dict(width=256, depth=9, heads=4, stem=64),
     }
     """The sizes of each preset."""
 
@@ -89,11 +109,13 @@ class UViT(ConditionalNet):
         self,
         channels: int,
         *,
-        size: int | tuple[int, int],
-        patch: int = 2,
+        size: int | Sequence[int],
+        dims: int | None = None,
+        patch: int | None = None,
         width: int | None = None,
         depth: int | None = None,
         heads: int | None = None,
+        stem: int | None = None,
         mlp_ratio: float = 4.0,
         classes: int = 0,
         conditions: Mapping[str, Spec | Mapping[str, Any]] | None = None,  # Any: values of JSON
@@ -102,38 +124,43 @@ class UViT(ConditionalNet):
         preset: str = "small",
     ) -> None:
         super().__init__()
-        given = sized(preset, self.PRESETS, dict(width=width, depth=depth, heads=heads))
-        width, depth, heads = given["width"], given["depth"], given["heads"]
+        sides = sides_of(size, dims)
+        side = smallest_patch(sides) if patch is None else positive_int("patch", patch)
+        grid = patches_of(sides, side)
+        given = dict(width=width, depth=depth, heads=heads, stem=stem)
+        sizes = sized(preset, self.PRESETS, given)
         specs = as_specs(conditions, classes)
-        height, breadth = image_size(size, positive_int("patch", patch))
         self.config = dict(
             channels=positive_int("channels", channels),
-            size=[height, breadth],
-            patch=patch,
-            width=positive_int("width", width),
-            depth=positive_int("depth", depth),
-            heads=positive_int("heads", heads),
+            size=sides,
+            dims=len(sides),
+            patch=side,
+            **{name: positive_int(name, value) for name, value in sizes.items()},
             mlp_ratio=positive("mlp_ratio", mlp_ratio),
             **as_config(specs),
             max_frequency=positive("max_frequency", max_frequency),
             input_fourier=check_exponents(input_fourier),
         )
-        if width % heads:
-            raise fail("heads", f"a divisor of width={width}", heads, "pass heads=1, or change it")
-        rows, columns = height // patch, breadth // patch
-        self.condition = Conditioner(specs, width, 2, self.config["max_frequency"])
+        wide, deep, n_heads, narrow = (self.config[name] for name in given)
+        if wide % n_heads:
+            remedy = "pass heads=1, or change it"
+            raise fail("heads", f"a divisor of width={wide}", n_heads, remedy)
+        axes, conv = len(sides), CONVOLUTIONS[len(sides)]
+        self.condition = Conditioner(specs, wide, axes, self.config["max_frequency"])
         ins = channels * (1 + 2 * len(self.config["input_fourier"]))
-        ins += self.condition.image_channels
-        self.enter = nn.Conv2d(ins, width, patch, stride=patch)
-        self.position = nn.Parameter(torch.zeros(1, 1 + rows * columns, width))
+        self.enter = conv(ins + self.condition.image_channels, narrow, 3, padding=1)
+        self.before = ResidualBlock(axes, narrow, narrow, wide)
+        self.patches = conv(narrow, wide, side, stride=side)
+        self.position = nn.Parameter(positions(grid, wide))
 
-        hidden, skips = math.ceil(mlp_ratio * width), (depth - 1) // 2
-        self.blocks = nn.ModuleList([Block(width, heads, hidden) for _ in range(depth)])
-        self.skips = nn.ModuleList([nn.Linear(2 * width, width) for _ in range(skips)])
-        self.norm = nn.LayerNorm(width)
-        self.patches = nn.Linear(width, channels * patch**2)
-        self.exit = nn.Conv2d(channels, channels, 3, padding=1)
-        start(self)
+        hidden, skips = math.ceil(mlp_ratio * wide), (deep - 1) // 2
+        self.blocks = nn.ModuleList([Block(wide, n_heads, hidden) for _ in range(deep)])
+        self.skips = nn.ModuleList([nn.Linear(2 * wide, wide) for _ in range(skips)])
+        self.norm = nn.LayerNorm(wide)
+        self.pixels = nn.Linear(wide, narrow * side**axes)
+        self.after = ResidualBlock(axes, 2 * narrow, narrow, wide)
+        self.last = group_norm(narrow)
+        self.exit = zeroed(conv(narrow, channels, 3, padding=1))
 
     def forward(
         self, x: Tensor, t: Tensor, label: Tensor | None = None, **cond: Tensor | None
@@ -144,69 +171,106 @@ class UViT(ConditionalNet):
         ins = input_features(x, config["input_fourier"], given.emb.dtype)
         if given.images is not None:
             ins = torch.cat([ins, given.images], dim=1)
-        image = self.enter(ins)
-        tokens = [given.emb[:, None], image.flatten(2).transpose(1, 2)]
-        h = torch.cat(tokens, dim=1) + self.position
+        fine = self.before(self.enter(ins), given.emb)
+        coarse = self.patches(fine)
+        h = coarse.flatten(2).transpose(1, 2) + self.position
         mask, places = None, h.shape[1]
         if given.tokens is not None and given.present is not None:
             h = torch.cat([h, given.tokens], dim=1)
             mask = nn.functional.pad(given.present, (places, 0), value=True)[:, None, None]
+        h = self._transform(h, given.emb, mask)
+        pixels = self.pixels(self.norm(h[:, :places])).transpose(1, 2)
+        whole = unpatch(pixels.reshape(*pixels.shape[:2], *coarse.shape[2:]), config["patch"])
+        whole = self.after(torch.cat([whole, fine], dim=1), given.emb)
+        out: Tensor = self.exit(silu(self.last(whole)))
+        return out
+
+    def _transform(self, h: Tensor, emb: Tensor, mask: Tensor | None) -> Tensor:
+        """The transformer with its long skips, on tokens (B, N, width)."""
         skips: list[Tensor] = []
         senders, receivers = len(self.skips), len(self.blocks) - len(self.skips)
         for k, block in enumerate(self.blocks):
             if k >= receivers:
                 h = self.skips[k - receivers](torch.cat([h, skips.pop()], dim=-1))
-            h = block(h, mask)
+            h = block(h, emb, mask)
             if k < senders:
                 skips.append(h)
-        pixels = self.patches(self.norm(h[:, 1:places]))
-        image = pixels.transpose(1, 2).unflatten(2, image.shape[2:])
-        out: Tensor = self.exit(pixel_shuffle(image, config["patch"]))
-        return out
+        return h
 
 
 @final
 class Block(nn.Module):
-    """A pre-norm transformer block on tokens ``(B, N, width)``: attention, then an MLP."""
+    """A modulated transformer block on tokens (B, N, width): attention, then an MLP.
+
+    h += gate_1 attention((1 + scale_1) norm(h) + shift_1), and the same with an MLP. The gates,
+    scales and shifts are linear in the embedding (B, width) and start at zero.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm1 = nn.LayerNorm(width)
+        self.modulation = zeroed(nn.Linear(width, 6 * width))
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
         self.first = nn.Linear(width, hidden)
         self.second = nn.Linear(hidden, width)
 
-    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
-        qkv = self.qkv(self.norm1(h)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.transpose(1, 3).unbind(dim=2)
+    def forward(self, h: Tensor, emb: Tensor, mask: Tensor | None = None) -> Tensor:
+        parts = self.modulation(emb)[:, None].chunk(6, dim=-1)
+        scale1, shift1, gate1, scale2, shift2, gate2 = parts
+        inner = self.norm1(h) * (1 + scale1) + shift1
+        q, k, v = self.qkv(inner).unflatten(-1, (3, self.heads, -1)).transpose(1, 3).unbind(dim=2)
         mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        h = h + self.out(mixed.transpose(1, 2).flatten(2))
-        out: Tensor = h + self.second(gelu(self.first(self.norm2(h))))
+        h = h + gate1 * self.out(mixed.transpose(1, 2).flatten(2))
+        inner = self.norm2(h) * (1 + scale2) + shift2
+        out: Tensor = h + gate2 * self.second(gelu(self.first(inner)))
         return out
 
 
-def image_size(size: int | tuple[int, int], patch: int) -> tuple[int, int]:
-    """Height and width of the image; raise unless they are whole numbers of patches."""
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2:
-        raise fail("size", "an int or (height, width)", size, "pass the image's own size")
-    for side in sides:
-        if positive_int("size", side) % patch:
-            remedy = "choose another patch, or pad the images"
-            raise fail("size", f"divisible by patch={patch}", size, remedy)
-    return sides[0], sides[1]
+def unpatch(x: Tensor, patch: int) -> Tensor:
+    """Tokens as maps of full resolution: (B, C patch^d, *D) -> (B, C, *(patch D))."""
+    axes, sides = x.ndim - 2, x.shape[2:]
+    split = x.reshape(x.shape[0], -1, *([patch] * axes), *sides)  # (B, C, p_1, ..., D_1, ...)
+    order = [axis for k in range(axes) for axis in (2 + axes + k, 2 + k)]
+    whole = split.permute(0, 1, *order)
+    return whole.reshape(*split.shape[:2], *(patch * side for side in sides))
 
 
-def start(net: UViT) -> None:
-    """Set the initial weights: normals of std 0.02, and zeros in the last convolution."""
-    for module in net.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-    nn.init.normal_(net.position, std=0.02)
-    nn.init.zeros_(net.exit.weight)
-    nn.init.zeros_(net.exit.bias)  # type: ignore[arg-type]
+def sides_of(size: int | Sequence[int], dims: int | None) -> list[int]:
+    """The sides of x, from one for all of `dims` axes (2 by default) or from all of them."""
+    remedy = "pass the sides of the data, e.g. (28, 28), or an int if they are equal"
+    if isinstance(size, int):
+        sides = [size] * (2 if dims is None else positive_int("dims", dims))
+    else:
+        sides = list(size)
+    if len(sides) not in CONVOLUTIONS or dims not in (None, len(sides)):
+        expected = f"{'1, 2 or 3' if dims is None else dims} sides"
+        raise fail("size", expected, size, remedy)
+    return [positive_int("size", side) for side in sides]
+
+
+def patches_of(sides: Sequence[int], patch: int) -> list[int]:
+    """The number of patches along each side, which must be whole."""
+    if any(side % patch for side in sides):
+        remedy = "choose another patch, or pad the data"
+        raise fail("size", f"divisible by patch={patch}", tuple(sides), remedy)
+    return [side // patch for side in sides]
+
+
+def smallest_patch(sides: Sequence[int]) -> int:
+    """The smallest patch above 1 with at most `MOST_TOKENS` patches, else the largest."""
+    fitting = [p for p in range(2, min(sides) + 1) if all(side % p == 0 for side in sides)] or [1]
+    few = [p for p in fitting if math.prod(side // p for side in sides) <= MOST_TOKENS]
+    return min(few, default=max(fitting))
+
+
+def positions(grid: Sequence[int], width: int) -> Tensor:
+    """Sines and cosines of the place along each side, (1, prod(grid), width)."""
+    count = -(-width // (2 * len(grid)))
+    rate = torch.logspace(0.0, -2.0, count) * (math.pi / 2)
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in grid), indexing="ij")
+    phases = [axis.reshape(-1, 1) * rate for axis in axes]
+    waves = [wave for phase in phases for wave in (phase.sin(), phase.cos())]
+    return torch.cat(waves, dim=1)[None, :, :width].contiguous()
