@@ -12,7 +12,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
 from scoresde._check import fail, positive, positive_int
 from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, group_norm, zeroed
-from scoresde.nets.conditioner import ConditionalNet, Conditioner
+from scoresde.nets.conditioner import ConditionalNet, Conditioner, Given
 from scoresde.nets.conditions import Spec, as_config, as_specs
 from scoresde.nets.embed import check_call, check_exponents, input_features
 from scoresde.nets.presets import sized
@@ -25,13 +25,14 @@ MOST_TOKENS = 64
 
 @final
 class UViT(ConditionalNet):
-    """U-ViT: a transformer on patches with long skips, between two convolutional stages.
+    """U-ViT: a transformer on patches with long skips, between convolutional stages.
 
-    A residual block of convolutions at full resolution makes ``stem`` channels f of x, whose
-    patches are the tokens. After the transformer the tokens become channels of full resolution
-    again, beside which a second block of convolutions reads f:
+    There is a stage for each prime factor p of ``patch``: on the way down a residual block of
+    convolutions, then a strided convolution that divides the sides by p; the last one makes the
+    tokens of the transformer. On the way up the map is enlarged by p, and another residual block
+    reads it beside the map f of the way down:
 
-        f = block(conv(x)),  h = transformer(patches(f)),  net = conv(block([unpatch(h); f])).
+        h <- down_p(f),  f = block(h);    h <- block([up_p(h); f]).
 
     The output of each of the first ``n = (depth - 1) // 2`` transformer blocks is an input of a
     late block (the first of them of the last block), by concatenation and a linear map. Time and
@@ -50,9 +51,9 @@ class UViT(ConditionalNet):
 
     | dims | tiny | small | base |
     | --- | --- | --- | --- |
-    | 1 | 564,929 | 2,543,073 | 11,537,665 |
-    | 2 | 608,417 | 2,695,041 | 12,051,457 |
-    | 3 | 781,697 | 3,283,809 | 14,002,177 |
+    | 1 | 289,825 | 1,760,961 | 11,982,721 |
+    | 2 | 337,793 | 1,954,177 | 12,758,273 |
+    | 3 | 475,201 | 2,500,353 | 14,936,065 |
 
     Args:
         channels: channels of x.
@@ -64,7 +65,7 @@ class UViT(ConditionalNet):
         width: length of the tokens.
         depth: number of transformer blocks; with 3 or more there are long skips.
         heads: attention heads, a divisor of ``width``.
-        stem: channels of the convolutional stages.
+        stem: channels of the last convolutional stage; each one before it has half as many.
         mlp_ratio: hidden units of a block's MLP divided by ``width``.
         classes: number of classes of the condition "label", 0 for none.
         conditions: further conditions: name -> `Label`, `Vector`, `Image` or `Set`.
@@ -99,9 +100,9 @@ class UViT(ConditionalNet):
     ends: ClassVar[tuple[str, ...]] = ("enter", "exit")  # first and last layers
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {  # Any: values of JSON
-        "tiny": dict(width=96, depth=3, heads=4, stem=16),
-        "small": dict(width=160, depth=5, heads=4, stem=32),
-        "base": dict(width=256, depth=9, heads=4, stem=64),
+        "tiny": dict(width=64, depth=3, heads=4, stem=32),
+        "small": dict(width=128, depth=5, heads=4, stem=64),
+        "base": dict(width=256, depth=9, heads=4, stem=128),
     }
     """The sizes of each preset."""
 
@@ -148,19 +149,24 @@ class UViT(ConditionalNet):
         axes, conv = len(sides), CONVOLUTIONS[len(sides)]
         self.condition = Conditioner(specs, wide, axes, self.config["max_frequency"])
         ins = channels * (1 + 2 * len(self.config["input_fourier"]))
-        self.enter = conv(ins + self.condition.image_channels, narrow, 3, padding=1)
-        self.before = ResidualBlock(axes, narrow, narrow, wide)
-        self.patches = conv(narrow, wide, side, stride=side)
+        factors = factors_of(side)
+        stages = [max(1, narrow // 2 ** (len(factors) - 1 - k)) for k in range(len(factors))]
+        self.enter = conv(ins + self.condition.image_channels, stages[0], 3, padding=1)
+        self.before, self.down = nn.ModuleList(), nn.ModuleList()
+        self.up, self.after = nn.ModuleList(), nn.ModuleList()
+        for stage, below, p in zip(stages, [*stages[1:], wide], factors, strict=True):
+            self.before.append(ResidualBlock(axes, stage, stage, wide))
+            self.down.append(conv(stage, below, p, stride=p))
+            self.up.insert(0, conv(below, stage * p**axes, 1))
+            self.after.insert(0, ResidualBlock(axes, 2 * stage, stage, wide))
         self.position = nn.Parameter(positions(grid, wide))
 
         hidden, skips = math.ceil(mlp_ratio * wide), (deep - 1) // 2
         self.blocks = nn.ModuleList([Block(wide, n_heads, hidden) for _ in range(deep)])
         self.skips = nn.ModuleList([nn.Linear(2 * wide, wide) for _ in range(skips)])
         self.norm = nn.LayerNorm(wide)
-        self.pixels = nn.Linear(wide, narrow * side**axes)
-        self.after = ResidualBlock(axes, 2 * narrow, narrow, wide)
-        self.last = group_norm(narrow)
-        self.exit = zeroed(conv(narrow, channels, 3, padding=1))
+        self.last = group_norm(stages[0])
+        self.exit = zeroed(conv(stages[0], channels, 3, padding=1))
 
     def forward(
         self, x: Tensor, t: Tensor, label: Tensor | None = None, **cond: Tensor | None
@@ -171,31 +177,37 @@ class UViT(ConditionalNet):
         ins = input_features(x, config["input_fourier"], given.emb.dtype)
         if given.images is not None:
             ins = torch.cat([ins, given.images], dim=1)
-        fine = self.before(self.enter(ins), given.emb)
-        coarse = self.patches(fine)
+        h, maps = self.enter(ins), []
+        for before, down in zip(self.before, self.down, strict=True):
+            h = before(h, given.emb)
+            maps.append(h)
+            h = down(h)
+        h = self._transform(h, given)
+        for up, after, p in zip(
+            self.up, self.after, factors_of(config["patch"])[::-1], strict=True
+        ):
+            h = unpatch(up(h), p)
+            h = after(torch.cat([h, maps.pop()], dim=1), given.emb)
+        out: Tensor = self.exit(silu(self.last(h)))
+        return out
+
+    def _transform(self, coarse: Tensor, given: Given) -> Tensor:
+        """The transformer with its long skips, on the places of a map (B, width, *D)."""
         h = coarse.flatten(2).transpose(1, 2) + self.position
         mask, places = None, h.shape[1]
         if given.tokens is not None and given.present is not None:
             h = torch.cat([h, given.tokens], dim=1)
             mask = nn.functional.pad(given.present, (places, 0), value=True)[:, None, None]
-        h = self._transform(h, given.emb, mask)
-        pixels = self.pixels(self.norm(h[:, :places])).transpose(1, 2)
-        whole = unpatch(pixels.reshape(*pixels.shape[:2], *coarse.shape[2:]), config["patch"])
-        whole = self.after(torch.cat([whole, fine], dim=1), given.emb)
-        out: Tensor = self.exit(silu(self.last(whole)))
-        return out
-
-    def _transform(self, h: Tensor, emb: Tensor, mask: Tensor | None) -> Tensor:
-        """The transformer with its long skips, on tokens (B, N, width)."""
         skips: list[Tensor] = []
         senders, receivers = len(self.skips), len(self.blocks) - len(self.skips)
         for k, block in enumerate(self.blocks):
             if k >= receivers:
                 h = self.skips[k - receivers](torch.cat([h, skips.pop()], dim=-1))
-            h = block(h, emb, mask)
+            h = block(h, given.emb, mask)
             if k < senders:
                 skips.append(h)
-        return h
+        out: Tensor = self.norm(h[:, :places]).transpose(1, 2).reshape(coarse.shape)
+        return out
 
 
 @final
@@ -236,6 +248,16 @@ def unpatch(x: Tensor, patch: int) -> Tensor:
     order = [axis for k in range(axes) for axis in (2 + axes + k, 2 + k)]
     whole = split.permute(0, 1, *order)
     return whole.reshape(*split.shape[:2], *(patch * side for side in sides))
+
+
+def factors_of(patch: int) -> list[int]:
+    """The prime factors of the patch in order, or [1]."""
+    found, rest = [], patch
+    for p in range(2, patch + 1):
+        while rest % p == 0:
+            found.append(p)
+            rest //= p
+    return found or [1]
 
 
 def sides_of(size: int | Sequence[int], dims: int | None) -> list[int]:

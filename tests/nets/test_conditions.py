@@ -119,6 +119,7 @@ def test_nulls_name_every_condition_and_mask(build: Build) -> None:
 @each_net
 def test_conditions_that_are_dropped_are_those_left_out(build: Build) -> None:
     net, x, t, cond = example(build)
+    net.measure({name: v + 2.0 for name, v in cond.items() if v.is_floating_point()})
     cond["s_mask"] = torch.ones(3, 5, dtype=torch.bool)
     dropped = _drop(Preconditioned(net, VPSDE()), cond, 1.0, torch.Generator())
     assert dropped is not None and not dropped["s_mask"].any() and dropped["y"].isnan().all()
