@@ -170,8 +170,8 @@ class Number:
         With bounds they are the distance from the nearest bound, rounded to five digits.
         """
         if self.low is None and self.high is None:
-            return decimals(raw, torch.tensor(4 - math.floor(math.log10(self.std))))
-        ends = torch.tensor([e for e in (self.low, self.high) if e is not None]).to(raw)
+            return decimals(raw, raw.new_tensor(4 - math.floor(math.log10(self.std))))
+        ends = raw.new_tensor([e for e in (self.low, self.high) if e is not None])
         away = raw[..., None] - ends
         near = away.gather(-1, away.abs().argmin(-1, keepdim=True))[..., 0]
         places = 4 - near.abs().log10().floor()
