@@ -34,6 +34,7 @@ import copy
 import json
 import math
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,6 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from scoresde import (
-    VPSDE,
-    Preconditioned,
     ReverseSampler,
     ScoreModel,
     Trainer,
@@ -56,10 +55,11 @@ from scoresde import (
 from scoresde.data import Data, load_data, split
 from scoresde.likelihood import t_end_of
 from scoresde.metrics import Judge, compare_sets
-from scoresde.nets import level_exponents, network_for
 from scoresde.options import Loss, Records, Tolerances
 from scoresde.solvers import Solution
-from scoresde.training.recipe import recipe_for
+
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.built import built
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -68,17 +68,6 @@ FASHION_JUDGE = Path("runs/fashion-classifier.safetensors")
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 SHARE = 0.93
 """Of the minutes for the steps; validation, checkpoints and the calibration take the rest."""
-
-
-def model_of(args: argparse.Namespace, data: Data) -> Preconditioned:
-    """The model that `scoresde train` builds; for likelihood with features of its input."""
-    torch.manual_seed(args.seed)
-    shape, options = data.x.shape[1:], {}
-    if args.objective == "likelihood" and data.quantisation is not None:
-        options["input_fourier"] = level_exponents(data.quantisation.bin_width)
-    net = network_for(shape, classes=10, net=args.net, preset=args.preset, options=options)
-    predicts = recipe_for(shape, len(data), args.objective).predicts
-    return Preconditioned(net, VPSDE(), predicts=predicts)
 
 
 def steps_in(minutes: float, model: ScoreModel, data: Data, loss: Loss) -> int:
@@ -96,8 +85,17 @@ def steps_in(minutes: float, model: ScoreModel, data: Data, loss: Loss) -> int:
 
 def train(args: argparse.Namespace, out: Path, data: Data) -> None:
     """Train, and note in `training.json` what it took, with the parts that were interrupted."""
-    model, loss = model_of(args, data), Loss(objective=args.objective)
-    rest, holdout = split(data, 0.99)
+    loss, (rest, holdout) = Loss(objective=args.objective), split(data, 0.99)
+    torch.manual_seed(args.seed)
+    model = built(
+        data.x.shape[1:],
+        len(rest),
+        objective=args.objective,
+        levels=data.quantisation,
+        classes=10,
+        net=args.net,
+        preset=args.preset,
+    )
     notes = out / "training.json"
     spent: dict[str, Any] = {"seconds": 0.0, "core_seconds": 0.0}
     if args.resume and notes.exists():

@@ -4,12 +4,12 @@
 
 Kinds: scikit-learn's digits and Fashion-MNIST (short) with the U-Net, two moons, eight Gaussians
 and the breast-cancer table with the MLP, and the AR(2) signal of `spectra.py` with the U-Net of
-one dimension; all networks are those of `network_for`. The first row of each kind is
+one dimension; all models are those that `scoresde train` builds. The first row of each kind is
 `Trainer(model, data, steps=n)` with nothing else said. The others change one thing: the optimiser,
 the learning rate, the average of the weights, the times, the weighting, the prediction, the batch
-size (at the same number of samples), bf16. Two rows are the earlier defaults: those of the first
-version (eps at even times) and those before the recipe (v, log-normal times, AdamW at 1e-3, decay
-0.999, batches of 128).
+size (at the same number of samples), bf16, the augmentation of images. Two rows are the earlier
+defaults: those of the first version (eps at even times) and those before the recipe (v, log-normal
+times, AdamW at 1e-3, decay 0.999, batches of 128).
 
 Judged on data that no training sees, by the averaged weights: the error of eps at uniform times;
 the time integral in the bound of the likelihood, in nats per dimension; and a distance of samples
@@ -39,16 +39,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde import VPSDE, Preconditioned, ReverseSampler, ScoreModel, Trainer
+from scoresde import ReverseSampler, ScoreModel, Trainer
 from scoresde.data import Data, digits, fashion_mnist, toy
-from scoresde.losses import ImportanceTime, LogNormalTime, LossTime, UniformTime, dsm_loss
+from scoresde.losses import (
+    BoundTime,
+    ImportanceTime,
+    LogNormalTime,
+    LossTime,
+    UniformTime,
+    dsm_loss,
+)
 from scoresde.metrics import Judge, frechet_distance, sliced_wasserstein
-from scoresde.nets import level_exponents, network_for
 from scoresde.options import Loss, Optim
 from scoresde.quantisation import Quantisation
-from scoresde.training.recipe import recipe_for
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.built import built
 from benchmarks.fashion import FASHION_JUDGE, classifier
 from benchmarks.spectra import Signal
 
@@ -68,8 +74,8 @@ class Row:
         optim, loss: fields of `Optim` and `Loss`.
         rate: the learning rate over that of the recipe.
         batch: the batch size over that of the recipe; the number of steps is divided by it.
-        features: give the network features of its input that tell the levels of the data apart;
-            only for data that have levels.
+        net: arguments of the network.
+        only: the kinds of data that the row is for, all by default.
     """
 
     factor: str
@@ -79,7 +85,8 @@ class Row:
     loss: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 1.0
     batch: float = 1.0
-    features: bool = False
+    net: Mapping[str, Any] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
 
     @property
     def objective(self) -> str:
@@ -96,6 +103,8 @@ EARLIER = {
     "weight_decay": 0.0,
     "precision": "no",
 }
+BOUND = {"objective": "likelihood"}
+IMAGES = ("digits", "fashion")
 ROWS = (
     Row("default", "the defaults"),
     Row(
@@ -112,12 +121,24 @@ ROWS = (
         EARLIER,
         {"weighting": "eps", "time": LogNormalTime()},
     ),
-    Row("objective", "objective likelihood", loss={"objective": "likelihood"}),
+    Row("objective", "objective likelihood", loss=BOUND),
     Row(
         "objective",
-        "objective likelihood, features of the input",
-        loss={"objective": "likelihood"},
-        features=True,
+        "objective likelihood, without features of the input",
+        loss=BOUND,
+        net={"input_fourier": ()},
+        only=IMAGES,
+    ),
+    Row("objective", "objective likelihood, even times", loss={**BOUND, "time": UniformTime()}),
+    Row(
+        "objective",
+        "objective likelihood, times by importance",
+        loss={**BOUND, "time": ImportanceTime()},
+    ),
+    Row(
+        "objective",
+        "objective likelihood, times of the bound",
+        loss={**BOUND, "time": BoundTime()},
     ),
     Row("optimizer", "AdamW", optim={"optimizer": "adamw"}),
     Row("optimizer", "Muon", optim={"optimizer": "muon"}),
@@ -142,6 +163,11 @@ ROWS = (
     *(Row("prediction", f"predicts {name}", name) for name in ("eps", "v", "x0", "edm")),
     *(Row("batch", f"batch x {size:g}", batch=size) for size in (0.25, 0.5, 2.0)),
     Row("precision", "bf16", optim={"precision": "bf16"}),
+    *(
+        Row("augment", f"augmentation {share:g}", loss={"augment": share}, only=IMAGES)
+        for share in (0.0, 0.15, 0.3)
+    ),
+    Row("dropout", "dropout 0.15 in the network", net={"dropout": 0.15}, only=IMAGES),
 )
 
 
@@ -272,12 +298,16 @@ def trainer_of(kind: Kind, row: Row, seed: int, steps: int) -> Trainer:
 
     def made(optim: Optim, number: int) -> Trainer:
         torch.manual_seed(seed)
-        shape, options = kind.train.shape[1:], {}
-        if row.features and kind.levels is not None:
-            options["input_fourier"] = level_exponents(kind.levels.bin_width)
-        net = network_for(shape, preset=kind.preset, options=options)
-        own = recipe_for(shape, len(kind.train), row.objective).predicts
-        model = Preconditioned(net, VPSDE(), predicts=row.predicts or own)
+        model = built(
+            kind.train.shape[1:],
+            len(kind.train),
+            objective=row.objective,
+            levels=kind.levels,
+            preset=kind.preset,
+            predicts=row.predicts,
+            augment=row.loss.get("augment"),
+            options=row.net,
+        )
         return Trainer(
             model, kind.train, steps=number, optim=optim, loss=Loss(**row.loss), seed=seed
         )
@@ -329,7 +359,7 @@ def main() -> None:
         for name in args.only:
             kind_of(name).count = 50
     for seed, name, row in product(range(seeds), args.only, ROWS):
-        if row.factor not in args.rows or (row.features and kind_of(name).levels is None):
+        if row.factor not in args.rows or (row.only and name not in row.only):
             continue
         kind = kind_of(name)
         kept = found["kinds"].setdefault(name, {"floor": kind.floor, "rows": {}})

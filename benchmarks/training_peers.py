@@ -6,7 +6,8 @@ accelerate and without reading of files, which favours the peers. Random flips a
 mirrored digit is none. Two of the networks that the examples build are for larger images, so a
 smaller one stands for them, as said below; each example also trains our network.
 
-- scoresde: `Trainer(model, data, steps=n)` with a model of `network_for`, nothing else said.
+- scoresde: `Trainer(model, data, steps=n)` with the model that `scoresde train` builds, nothing
+  else said.
 - diffusers, "Train a diffusion model"
   (https://huggingface.co/docs/diffusers/tutorials/basic_training): DDPMScheduler of 1000 steps,
   the error of eps at a uniform whole number t, AdamW at 1e-4, 500 steps of warm-up and a cosine,
@@ -42,8 +43,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from benchmarks.built import built
 from benchmarks.peers import part_of
-from scoresde import SDE, VPSDE, Preconditioned, ScoreModel, Trainer
+from scoresde import SDE, VPSDE, ScoreModel, Trainer
 from scoresde.model import Cond
 from scoresde.nets import network_for
 from scoresde.node import Node
@@ -99,7 +101,7 @@ class Ours:
 
     def __init__(self, x: Tensor, seed: int, steps: int) -> None:
         torch.manual_seed(seed)
-        self.trained: ScoreModel = Preconditioned(our_network(x), VPSDE())
+        self.trained: ScoreModel = built(x.shape[1:], len(x))
         self.x, self.seed = x, seed
 
     def train(self, steps: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from benchmarks import recipe
 from benchmarks.recipe import ROWS, Kind, Row, trainer_of
 from scoresde.losses import UniformTime
+from scoresde.quantisation import Quantisation
 
 OPTIM = {
     "optimizer": {"optimizer"},
@@ -18,17 +19,13 @@ OPTIM = {
     "batch": {"batch_size", "warmup"},
     "precision": {"precision"},
 }
-LOSS = {
-    "time": {"time"},
-    "weighting": {"weighting"},
-    "objective": {"objective", "weighting", "time"},
-}
+LOSS = {"time": {"time"}, "weighting": {"weighting"}, "augment": {"augment"}}
 
 
 @pytest.fixture(scope="module")
 def kind() -> Kind:
-    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
-    return Kind(40, x, x, 16, lambda samples: float(samples.mean()), x, preset="tiny")
+    x = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return Kind(40, x, x, 16, lambda samples: float(samples.mean()), x, "tiny", Quantisation(17))
 
 
 def changed(kind: Kind, row: Row) -> tuple[set[str], set[str]]:
@@ -39,14 +36,23 @@ def changed(kind: Kind, row: Row) -> tuple[set[str], set[str]]:
     return first, second
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if r.factor != "earlier"], ids=lambda r: r.name)
+ALONE = [row for row in ROWS if row.factor not in ("earlier", "objective")]
+
+
+@pytest.mark.parametrize("row", ALONE, ids=lambda r: r.name)
 def test_a_row_changes_its_factor_alone(kind: Kind, row: Row) -> None:
     optim, loss = changed(kind, row)
-    allowed = OPTIM.get(row.factor, set())
-    if row.factor == "objective":
-        allowed = {"lr", "batch_size", "weight_decay", "ema_width", "optimizer", "warmup"}
-    assert optim <= allowed
+    assert optim <= OPTIM.get(row.factor, set())
     assert loss <= LOSS.get(row.factor, set())
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if r.factor == "objective"], ids=lambda r: r.name)
+def test_the_rows_of_the_likelihood_take_its_recipe(kind: Kind, row: Row) -> None:
+    trainer = trainer_of(kind, row, 0, 40)
+    assert trainer.loss.objective == "likelihood"
+    assert trainer.loss.weighting == "likelihood"
+    seen = len(trainer.model.net.config["input_fourier"])
+    assert (seen > 0) == ("without features" not in row.name)
 
 
 def test_rates_and_batches_are_relative_to_the_recipe(kind: Kind) -> None:
