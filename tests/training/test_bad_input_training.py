@@ -63,7 +63,7 @@ ROWS = [
         lambda: train(model=WIDE, device="cpu").fit(),
         V,
         "data",
-        "(128, 2)",
+        "float32, on which they raised",
         "build the network for this data",
     ),
     Row("ema-decay", lambda: EMA(NET, -0.1), V, "decay", "-0.1", "pass 0 or a number above"),

@@ -214,7 +214,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path) -> Non
     assert [m["skipped"] for m in trainer.metrics] == [1, 0, 1]  # rows 4, 5 (checkpoint), 8
     assert all(math.isfinite(row[1]) for row in trainer.history)
     assert read_config(tmp_path / "checkpoint")["training"]["ema_updates"] == 6
-    by_hand = Update(other := small())
+    by_hand = Update(other := small(), trainer.optim)
     for step in (0, 1, 3, 4, 6, 7):
         stream = trainer.stream
         by_hand.set_lr(trainer.lr_at(step))

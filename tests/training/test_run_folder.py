@@ -231,18 +231,18 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         pytest.skip("no right to mount")
     try:
         options: dict[str, Any] = {"schedule": "constant"}
-        run(disk, small(width=32), steps=4, **options).fit()
+        run(disk, small(width=24), steps=4, **options).fit()
         weights = (disk / "checkpoint" / "model.safetensors").read_bytes()
         free = shutil.disk_usage(disk).free
         (disk / "other").write_bytes(b"x" * (free - 16384))
         match = r"No space left.*the one before it is intact: free some space"
         with pytest.raises(OSError, match=match) as caught:
-            run(disk, small(width=32), steps=8, **options).fit(resume=True)
+            run(disk, small(width=24), steps=8, **options).fit(resume=True)
         assert caught.value.errno == errno.ENOSPC
         assert (disk / "checkpoint" / "model.safetensors").read_bytes() == weights
         (disk / "other").unlink()
-        found = run(disk, small(width=32), steps=8, **options).fit(resume=True)
-        assert same(found, run(None, small(width=32), steps=8, **options).fit())
+        found = run(disk, small(width=24), steps=8, **options).fit(resume=True)
+        assert same(found, run(None, small(width=24), steps=8, **options).fit())
         assert sorted(os.listdir(disk)) == ["checkpoint", "history.csv"]
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)

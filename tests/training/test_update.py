@@ -92,7 +92,7 @@ def test_muon_trains_hidden_matrices_and_adamw_the_rest() -> None:
         "condition.time.first.weight",
         "condition.time.second.weight",
         "blocks.0.first.weight",
-        "blocks.0.time.weight",
+        "blocks.0.film.weight",
         "blocks.0.second.weight",
     ]
     assert not {"enter.weight", "exit.weight"} & set(hidden(UNet(1, width=8, multipliers=(1,))))
