@@ -20,7 +20,7 @@ class Conditioned(ScoreModel):
     """A model of p(x | c) for fixed values c of some of its conditions, the same for all samples.
 
     So whatever takes a model, such as `sample_to`, takes it given c, and further conditions are
-    passed as before.
+    passed as before. The calibrations of the model hold for it as well.
 
     Args:
         model: the model.
@@ -50,6 +50,7 @@ class Conditioned(ScoreModel):
         self.sde = model.sde
         self.model = model
         self.data = model.data
+        self.calibrations = model.calibrations
         self.names = tuple(cond)
         for name, value in cond.items():
             instance(f"cond[{name!r}]", value, Tensor, "convert it with torch.as_tensor")
@@ -68,6 +69,10 @@ class Conditioned(ScoreModel):
         n = len(next(iter(cond.values()))) if cond else 1
         whole = self.model.admit({**cond, **self._fixed(n)})
         return {name: value for name, value in whole.items() if name not in self.names}
+
+    @property
+    def calibrated(self) -> ScoreModel:
+        return self.model.calibrated
 
     @property
     def data_scale(self) -> tuple[float, int] | None:

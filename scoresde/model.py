@@ -113,6 +113,11 @@ class ScoreModel(nn.Module, ABC):
             return None
         return self.data.std, math.prod(self.data.shape)
 
+    @property
+    def calibrated(self) -> ScoreModel:
+        """The model that the calibrations belong to: itself, or that inside fixed conditions."""
+        return self
+
     def calls(self, node: Node) -> int:
         """Network evaluations of one `predict` at this node; wrappers override it."""
         return 1

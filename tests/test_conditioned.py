@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from scoresde import VPSDE, FunctionScore, Preconditioned, ReverseSampler
+from scoresde import VPSDE, FunctionScore, Preconditioned, ReverseSampler, ReverseSDE, calibrate
 from scoresde.conditioned import Conditioned
 from scoresde.nets import MLP, Vector
 
@@ -53,3 +53,20 @@ def test_a_number_is_a_condition_of_one_sample() -> None:
     shifted = FunctionScore(sde, lambda t, x, shift: shift[:, None] - x)
     outer = Conditioned(shifted, {"shift": torch.tensor(2.0)})
     assert outer.score(0.5, torch.zeros(3, 2)).tolist() == [[2.0, 2.0]] * 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_calibrations_of_the_model_hold() -> None:
+    inner = model()
+    made = calibrate(
+        ReverseSDE(VPSDE(), inner, eta=0.0), (2,), steps=2, trajectories=12, iterations=2
+    )
+    inner.calibrations = {"2": made}
+    outer = Conditioned(inner, {"y": torch.zeros(2)})
+    plans = [ReverseSampler(VPSDE(), each, steps=2).plan for each in (inner, outer)]
+    assert plans[0].schedule.grid == plans[1].schedule.grid == made.grid
+    assert plans[1].why == plans[0].why
+    with torch.no_grad():  # a model whose weights were changed is another one
+        next(inner.parameters()).add_(1.0)
+    with pytest.raises(ValueError, match="calibrated model's weights"):
+        made.check(VPSDE(), outer)

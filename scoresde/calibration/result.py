@@ -128,7 +128,7 @@ class Calibration:
         instance("sde", sde, AffineSDE, anew)
         same_schedule(sde, self.fingerprint["schedule"], "sde", "calibration", anew)
         if model is not None:
-            mine = model_hashes(model)
+            mine = model_hashes(model.calibrated)
             for part, value in self.fingerprint["model"].items():
                 if mine[part] != value:
                     raise fail("model", f"the calibrated model's {part} {value}", mine[part], anew)

@@ -182,10 +182,13 @@ class Opened:
 
     @property
     def conditions(self) -> Mapping[str, Mapping[str, Any]]:  # values of JSON
-        """The conditions of the network other than the label: name -> kind and sizes."""
+        """The conditions of the data that the network takes, without the label: name -> kind and
+        sizes. That of the augmentation is for the training alone."""
+        from scoresde.training.augment import CONDITION
+
         config = getattr(self.model.net, "config", {})
         found: Mapping[str, Mapping[str, Any]] = config.get("conditions", {})
-        return found
+        return {name: one for name, one in found.items() if name != CONDITION}
 
     def given(self, pairs: Sequence[str]) -> dict[str, torch.Tensor]:
         """Conditions of one sample by name, from pairs such as "temperature=20" or "kind=b".
