@@ -78,8 +78,10 @@ def calibrate(
     this solver on its best named grid.
 
     Errors are pathwise, at t_end and before any final denoising: a Tweedie step reduces the
-    remaining error by about the same factor on every grid. With noise the endpoint error of a path
-    does not measure the error of the distribution, so only the probability flow is calibrated.
+    remaining error by about the same factor on every grid. Only the probability flow is
+    calibrated: with noise the endpoint error of a path does not measure the error of the
+    distribution, and solver and grid of least strong error on shared Brownian paths had 0.93 to 1
+    of that of the automatic choice at 20 steps on trained networks, so that its table is kept.
 
     Args:
         process: `ReverseSDE(sde, model, eta=0.0, cond)`, the SDE affine; conditions have one

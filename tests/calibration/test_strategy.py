@@ -1,0 +1,111 @@
+"""The estimates that rank solvers, and which of the candidates a search returns."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde import VESDE, VPSDE, Adams, Gaussian, ReverseSDE
+from scoresde.calibration.budget import affordable, efforts, pilots, reference_cost, rounds, split
+from scoresde.calibration.look import Look
+from scoresde.calibration.optimise import Found
+from scoresde.calibration.result import Calibration
+from scoresde.calibration.search import calibrate
+from scoresde.calibration.trajectories import Trajectories
+from scoresde.noise import Independent
+from scoresde.schedule.grid import make_grid
+from scoresde.sde import AffineSDE
+from scoresde.solvers import LearnedAdams
+
+MODULE = importlib.import_module("scoresde.calibration.strategy")
+VP = VPSDE()
+DOUBLE = torch.float64
+
+
+def gaussian(sde: AffineSDE, std: float) -> Trajectories:
+    data = Gaussian(torch.zeros(3, dtype=DOUBLE), torch.tensor(std**2, dtype=DOUBLE))
+    x = sde.sample_prior(Independent(0).prior(torch.empty(8, 3, dtype=DOUBLE)))
+    return Trajectories(sde, data.under(sde), x, {}, sde.t_end, 8)
+
+
+@pytest.mark.parametrize("sde", [VP, VESDE(0.01, 30.0)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "solver",
+    [Adams(1), Adams(2, 3, "v"), Adams(3, parametrisation="eps"), Adams(2, 3, "flow", "flow")],
+    ids=repr,
+)
+def test_the_estimate_is_exact_for_isotropic_gaussian_data(sde: AffineSDE, solver: Adams) -> None:
+    """Their prediction is linear in x, with the Jacobian that the estimate assumes."""
+    std = 0.3
+    group = gaussian(sde, std)
+    path = group.follow(Adams(3, 4, "v"), 512, 512, 8)
+    nodes = group.log_snr(make_grid("quadratic", sde, 7))
+    estimate = Look(sde, path, 2 * std).loss(solver, nodes)  # it halves the scale of the data
+    assert estimate == pytest.approx(group.loss(solver, nodes, slice(0, 8)), abs=1e-3)
+    assert abs(Look(sde, path, 4 * std).loss(solver, nodes) - estimate) > 1e-2
+
+
+def calibrated(**options: Any) -> Calibration:
+    """A calibration on Gaussian data, of one scale."""
+    given = {"steps": 4, "trajectories": 24, "dtype": DOUBLE} | options
+    return calibrate(ReverseSDE(VP, gaussian(VP, 0.3).model, 0.0), (3,), **given)
+
+
+def test_factors_that_do_not_help_held_back_trajectories_are_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    descend = MODULE.descend
+
+    def worse(group: Trajectories, found: Found, *rest: Any) -> Found:
+        learn = rest[-1]
+        if not learn:
+            return descend(group, found, *rest)  # type: ignore[no-any-return]
+        return replace(found, factors=np.full((2, len(found.log_snr) - 1), 1.3))
+
+    monkeypatch.setattr(MODULE, "descend", worse)
+    made = calibrated(solver=Adams(2))
+    assert isinstance(made.solver, Adams) and made.held.typical < made.held_before.typical
+    assert "the learned factors were dropped: held-back trajectories have larger" in made.note
+
+
+def test_factors_that_help_are_kept() -> None:
+    """On Gaussian data of one scale a step of first order is right but for a factor."""
+    made = calibrated(solver=Adams(1, parametrisation="v"))
+    assert isinstance(made.solver, LearnedAdams)
+    assert made.solver.slopes == (1.0,) * 4  # a method of first order extrapolates by nothing
+    assert made.held.typical < 0.2 * made.held_before.typical
+
+
+def test_the_start_is_the_automatic_choice() -> None:
+    data = Gaussian(torch.zeros(2, dtype=DOUBLE), torch.tensor([0.5, 0.1], dtype=DOUBLE))
+    made = calibrate(
+        ReverseSDE(VP, data.under(VP), 0.0), (2,), steps=5, trajectories=12, iterations=4
+    )
+    assert made.start_solver == Adams(2, 3, "flow", "flow")
+    scale = data.under(VP).data_scale
+    assert made.start_grid.times == pytest.approx(
+        make_grid("tapered", VP, 5, data_scale=scale).times
+    )
+
+
+@pytest.mark.parametrize("dim", [2, 8, 64])
+def test_a_plan_costs_what_its_parts_do(dim: int) -> None:
+    counts = [5, 10]
+    sizes = split(pilots(dim))
+    assert sum(sizes) == pilots(dim) and sizes[0] == 2 * sizes[1]
+    made, total = efforts(counts, rounds(dim), sizes, 64, None)
+    parts = sum(made[n].cost(n, *sizes) for n in counts)
+    assert total == reference_cost(pilots(dim), 64) + parts + 80
+    less, spent = efforts(counts, rounds(dim), sizes, 64, total - 1)
+    assert spent < total and less[5].iterations < made[5].iterations
+
+
+def test_a_smaller_budget_takes_fewer_trajectories_and_then_fewer_steps() -> None:
+    found = [affordable([5, 10, 20], 2, b) for b in (10**6, 40_000, 20_000, 6000, 100)]
+    assert [steps for steps, _ in found] == [[5, 10, 20], [5, 10, 20], [5, 10, 20], [5], []]
+    assert [count for _, count in found] == [96, 96, 24, 48, 24]
