@@ -192,10 +192,13 @@ def aims(judged: dict[str, dict[str, Any]]) -> str:
 
 
 def included(title: str, name: str) -> str:
-    """A results file under a heading of this page."""
-    body = (RESULTS / f"{name}.md").read_text(encoding="utf-8").split("\n", 1)[1]
-    body = body.replace("](densities.png)", "](../benchmarks/results/densities.png)")
-    return f"\n## {title}\n{body}"
+    """A results file under a heading of this page; nothing if there is none."""
+    file = RESULTS / f"{name}.md"
+    if not file.exists():
+        return ""
+    body = file.read_text(encoding="utf-8").split("\n", 1)[1]
+    body = body.replace(f"]({name}.png)", f"](../benchmarks/results/{name}.png)")
+    return f"\n## {title}\n{body.replace(chr(10) + '## ', chr(10) + '### ')}"
 
 
 def page() -> str:
@@ -207,6 +210,9 @@ def page() -> str:
     return (
         HEAD
         + (fashion(later) if later else fashion(runs(EARLIER), EARLIER))
+        + (included("What training costs", "training") if "races" in read("training") else "")
+        + included("Conditional samples beside the exact conditional", "conditional")
+        + included("Signals and fields of known spectrum", "spectra")
         + included("Learned densities beside the truth", "densities")
         + included("Weighting, sampling of time and prediction", "ablation")
     )

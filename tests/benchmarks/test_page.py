@@ -115,3 +115,14 @@ def test_the_time_of_a_run_in_parts_is_their_sum(
     made = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
     assert made["seconds"] == 130.0
     assert made["steps"] == 3
+
+
+def test_a_results_file_becomes_a_section_one_level_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    assert page.included("Spectra", "spectra") == ""
+    (tmp_path / "spectra.md").write_text("# Title\n\ntext\n\n## Part\n\n![x](spectra.png)\n")
+    assert page.included("Spectra", "spectra") == (
+        "\n## Spectra\n\ntext\n\n### Part\n\n![x](../benchmarks/results/spectra.png)\n"
+    )
