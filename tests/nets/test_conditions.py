@@ -304,6 +304,26 @@ def test_half_precision_and_autocast(build: Build) -> None:
         assert gap(out.double(), exact) < 0.3
 
 
+@pytest.mark.slow
+@each_net
+def test_a_compiled_network_is_one_graph_of_the_same_function(build: Build) -> None:
+    net, x, t, cond = example(build)
+    cond["s_mask"] = torch.ones(3, 5, dtype=torch.bool)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        assert gap(compiled(x, t, **cond), net(x, t, **cond)) < 1e-12
+        assert gap(compiled(x, t), net(x, t)) < 1e-12
+
+
+@pytest.mark.parametrize("build", [unet, uvit])
+def test_the_memory_format_does_not_matter(build: Build) -> None:
+    net, x, t, cond = example(build)
+    plain = net(x, t, **cond)
+    other = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    cond["low"] = cond["low"].to(memory_format=torch.channels_last)
+    assert gap(other(x.to(memory_format=torch.channels_last), t, **cond), plain) < 1e-12
+
+
 @each_net
 def test_no_synchronisation_and_one_device(build: Build) -> None:
     with FakeTensorMode(allow_non_fake_inputs=False):
