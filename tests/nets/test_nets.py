@@ -353,6 +353,16 @@ def test_the_unet_reads_every_map_of_the_way_down() -> None:
         assert torch.equal(into[:, -skip.shape[1] :], skip)
 
 
+def test_the_mlp_reads_sines_and_cosines_of_every_entry() -> None:
+    net = MLP(2, width=8, waves=(1.5, 3.0))
+    read: list[Tensor] = []
+    net.enter.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    x = torch.randn(4, 2)
+    net(x, torch.rand(4))
+    waves = [f(w * x) for w in (1.5, 3.0) for f in (torch.sin, torch.cos)]
+    assert torch.equal(read[0], torch.cat([x, *waves], dim=1))
+
+
 @pytest.mark.parametrize("size", [(8,), (4, 6), (2, 4, 6)])
 def test_patches_are_put_back_where_they_were(size: tuple[int, ...]) -> None:
     """A convolution that lists the entries of a patch is inverted, for channels too."""
