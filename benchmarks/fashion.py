@@ -113,26 +113,33 @@ def train(args: argparse.Namespace, out: Path, data: Data) -> None:
         progress=True,
     )
     optim = trainer.optim
+    made = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": trainer.steps,
+        "batch_size": optim.batch_size * optim.accumulate,
+        "optimizer": optim.optimizer,
+        "lr": optim.lr,
+        "precision": optim.precision,
+        "predicts": model.predicts,
+        "loss": str(trainer.loss),
+        "seed": args.seed,
+        "threads": torch.get_num_threads(),
+    }
+
+    def note(seconds: float, core_seconds: float) -> None:
+        taken = {
+            "seconds": spent["seconds"] + seconds,
+            "core_seconds": spent["core_seconds"] + core_seconds,
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        notes.write_text(json.dumps(made | taken, indent=1), encoding="utf-8")
+
+    note(0.0, 0.0)  # a run that is killed goes on with the same number of steps
     began, cpu = time.perf_counter(), time.process_time()
     try:
         trainer.fit(resume=args.resume)
     finally:
-        made = {
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "steps": trainer.steps,
-            "batch_size": optim.batch_size * optim.accumulate,
-            "optimizer": optim.optimizer,
-            "lr": optim.lr,
-            "precision": optim.precision,
-            "predicts": model.predicts,
-            "loss": str(trainer.loss),
-            "seed": args.seed,
-            "seconds": spent["seconds"] + time.perf_counter() - began,
-            "core_seconds": spent["core_seconds"] + time.process_time() - cpu,
-            "threads": torch.get_num_threads(),
-        }
-        out.mkdir(parents=True, exist_ok=True)
-        notes.write_text(json.dumps(made, indent=1), encoding="utf-8")
+        note(time.perf_counter() - began, time.process_time() - cpu)
 
 
 def curves(out: Path) -> None:

@@ -50,7 +50,7 @@ from scoresde.metrics import Judge, frechet_distance
 from scoresde.model import ScoreModel
 from scoresde.nets import UNet
 from scoresde.options import Loss as Losses
-from scoresde.options import Optim
+from scoresde.options import Optim, Records
 from scoresde.training.recipe import recipe_for
 from scoresde.training.stream import Stream
 
@@ -128,7 +128,8 @@ def cost(width: int, size: int, batch: int, steps: int) -> dict[str, float]:
 
     optim = Optim(optimizer="adamw", batch_size=batch, lr=LR)
     loss = Losses(function=timed, weighting="eps", time=EVEN)
-    Trainer(model, x, steps=steps + 1, optim=optim, loss=loss).fit()
+    records = Records(calibrate=None)
+    Trainer(model, x, steps=steps + 1, optim=optim, loss=loss, records=records).fit()
     stream, loads = Stream(len(x), batch, 0), []
     for k in range(50):
         began = time.process_time()
