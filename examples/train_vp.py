@@ -18,11 +18,11 @@ from torch import Tensor
 from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer, plot
 from scoresde.data import TOYS, Data, digits, toy
 from scoresde.metrics import Judge, nearest_distance, sliced_wasserstein
-from scoresde.nets import MLP, UNet
-from scoresde.options import Optim
+from scoresde.nets import network_for
 from scoresde.solvers import SciPySolver
 
 RUNS = {  # solvers, and the numbers of steps to run each with; the last one is shown
+    "auto": ("auto", (10, 20)),
     "euler_maruyama": ("euler_maruyama", (25, 100)),
     "predictor_corrector": ("predictor_corrector", (25,)),
     "torchsde": ("torchsde", (50,)),
@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", choices=["digits", *TOYS])
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--steps", type=int, help="training steps (2000, or 3000 for 2-D data)")
+    parser.add_argument("--steps", type=int, help="training steps (2000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the results (runs/<data>)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -86,13 +86,12 @@ def main() -> None:
     # 1. An SDE, a network read as a prediction, and a training run.
     sde = VPSDE()
     torch.manual_seed(args.seed)  # the network's initial weights
-    net = UNet(1, width=32) if image else MLP(2)
+    net = network_for(train.x.shape[1:])  # a U-Net for images, an MLP for vectors
     trainer = Trainer(
         Preconditioned(net, sde),  # the network predicts v
         train.x,  # without labels: the digits are to come out balanced by themselves
         quantisation=train.quantisation,
-        steps=args.steps or (2000 if image else 3000),
-        optim=Optim(batch_size=64 if image else 512, lr=2e-3, ema=0.995),
+        steps=args.steps or 2000,
         seed=args.seed,
         out=out,
         device=device,
