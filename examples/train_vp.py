@@ -21,6 +21,7 @@ from scoresde.metrics import Judge, nearest_distance, sliced_wasserstein
 from scoresde.nets import network_for
 from scoresde.solvers import SciPySolver
 
+STEPS = 1500
 RUNS = {  # solvers, and the numbers of steps to run each with; the last one is shown
     "auto": ("auto", (10, 20)),
     "euler_maruyama": ("euler_maruyama", (25, 100)),
@@ -38,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", choices=["digits", *TOYS])
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--steps", type=int, help="training steps (2000)")
+    parser.add_argument("--steps", type=int, help=f"training steps ({STEPS})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the results (runs/<data>)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -86,23 +87,18 @@ def main() -> None:
     # 1. An SDE, a network read as a prediction, and a training run.
     sde = VPSDE()
     torch.manual_seed(args.seed)  # the network's initial weights
-    net = network_for(train.x.shape[1:])  # a U-Net for images, an MLP for vectors
-    trainer = Trainer(
-        Preconditioned(net, sde),  # the network predicts v
-        train.x,  # without labels: the digits are to come out balanced by themselves
-        quantisation=train.quantisation,
-        steps=args.steps or 2000,
-        seed=args.seed,
-        out=out,
-        device=device,
-        progress=True,
-    )
+    net = network_for(train.x.shape[1:], classes=train.classes)  # a U-Net, or an MLP for vectors
+    model = Preconditioned(net, sde)  # the network predicts v
+    options = {"seed": args.seed, "out": out, "device": device, "progress": True}
+    trainer = Trainer(model, train, steps=args.steps or STEPS, **options)
     model = trainer.fit(resume=args.resume)  # `load(out / "checkpoint")` gives it back later
     steps, losses, _ = zip(*trainer.history, strict=True)
     figure = plot.curve({"training": (steps, losses)}, logy=True)
     plot.save(figure, out / "loss.png")
 
     # 2. The same model under every solver; each sample keeps its noise, so pictures compare.
+    labels = torch.arange(len(held_out.x)) % 10  # as many of each class
+    cond = {"label": labels} if image else None
     titles, row, floor = judged(args.data, train, held_out)
     table = ["| solver | steps | NFE | seconds | " + " | ".join(titles) + " |"]
     table.append("| --- |" + " ---: |" * (3 + len(titles)))
@@ -111,7 +107,7 @@ def main() -> None:
         for budget in budgets:
             sampler = ReverseSampler(sde, model, solver, steps=budget)
             began = time.perf_counter()
-            solution = sampler.solve(held_out.x.shape, seed=args.seed, batch_size=1024)
+            solution = sampler.solve(held_out.x.shape, seed=args.seed, cond=cond, batch_size=1024)
             seconds = time.perf_counter() - began
             shown[name] = solution.x.cpu()
             values = row(shown[name])
@@ -127,11 +123,12 @@ def main() -> None:
     name = min(scores, key=scores.__getitem__)
     best = shown[name]
     sampler = ReverseSampler(sde, model, "heun", steps=18)
-    path = sampler.solve(
-        (200 if not image else 8, *best.shape[1:]), seed=args.seed, keep_path=True
-    )
+    few = (10 if image else 200, *best.shape[1:])
+    cond = {"label": labels[:10]} if image else None
+    path = sampler.solve(few, seed=args.seed, cond=cond, keep_path=True)
     if image:
-        pictures = plot.image_grid(best[:100], columns=10, title=f"samples by {name}")
+        title = f"samples by {name}, a column for each class"
+        pictures = plot.image_grid(best[:100], columns=10, title=title)
         denoising = plot.trajectories(path.path.cpu(), times=path.grid.times)
     else:
         panels = {"data": held_out.x, **shown}
