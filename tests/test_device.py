@@ -35,6 +35,7 @@ from scoresde import (
 from scoresde.losses import WEIGHTINGS
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.noise import Independent
+from scoresde.options import Optim
 from scoresde.sampler.plan import as_solver
 from scoresde.schedule.grid import log_snr
 from scoresde.solvers import SOLVERS, Solver, StepSolver
@@ -99,12 +100,14 @@ def test_a_user_s_own_sde_and_score() -> None:
 
 
 @pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_a_training_step(net: str, weighting: str) -> None:
+@pytest.mark.parametrize(
+    ("weighting", "optimizer"), [*((name, "adamw") for name in WEIGHTINGS), ("v", "muon")]
+)
+def test_a_training_step(net: str, weighting: str, optimizer: str) -> None:
     with fake(), torch.device("lazy"):
         made, shape = NETS[net]()
         model = Preconditioned(made, VPSDE(), "v")
-        update = Update(model)
+        update = Update(model, Optim(optimizer=optimizer))
         x = torch.empty(6, *shape, device="lazy")
         label = torch.zeros(6, dtype=torch.int64, device="lazy")
         for _ in range(2):
