@@ -17,7 +17,7 @@ __all__ = ["stored", "valid"]
 
 Stamp: TypeAlias = tuple[tuple[int, float], ...]
 
-_CHECKED: WeakKeyDictionary[ScoreModel, tuple[Stamp, dict[int, bool]]] = WeakKeyDictionary()
+_CHECKED: WeakKeyDictionary[ScoreModel, tuple[Stamp, dict[str, bool]]] = WeakKeyDictionary()
 
 
 def stored(model: ScoreModel, steps: int) -> Calibration | None:
@@ -52,11 +52,12 @@ def valid(model: ScoreModel) -> Mapping[str, Calibration]:
     last, known = _CHECKED.get(model, ((), {}))
     known = dict(known) if last == stamp else {}
     found: dict[str, Calibration] = dict(model.calibrations)
-    for calibration in found.values():
-        if id(calibration) not in known:
-            known[id(calibration)] = _holds(calibration, model)
+    keys = {name: repr(calibration.fingerprint) for name, calibration in found.items()}
+    for name, key in keys.items():
+        if key not in known:
+            known[key] = _holds(found[name], model)
     _CHECKED[model] = stamp, known
-    return {name: c for name, c in found.items() if known[id(c)]}
+    return {name: c for name, c in found.items() if known[keys[name]]}
 
 
 def _holds(calibration: Calibration, model: ScoreModel) -> bool:
