@@ -41,8 +41,7 @@ from scoresde.training.objective import (
     not_finite,
     own_modes,
 )
-from scoresde.training.precision import uses_bf16
-from scoresde.training.processes import Processes
+from scoresde.training.processes import Processes, uses_bf16
 from scoresde.training.recipe import recipe_for
 from scoresde.training.run_folder import RunFolder
 from scoresde.training.settings import changes, check_same, fixed, free

@@ -18,7 +18,7 @@ from scoresde.quantisation import Quantisation
 from scoresde.sde import VPSDE, FlowSDE
 from scoresde.training import EMA, RECIPES, Recipe, Trainer, recipe, recipe_for
 from scoresde.training.ema import exponent
-from scoresde.training.precision import computes_bf16, uses_bf16
+from scoresde.training.processes import computes_bf16, uses_bf16
 
 # The table
 
