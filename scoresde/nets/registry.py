@@ -14,5 +14,6 @@ NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "uvit": UViT}
 `network_for` passes `dim` for vectors (D,), else `channels`, `dims` (the number of spatial axes)
 and `size`, and `classes` and `conditions`, as far as the network has these arguments. A network
 with `dim` is for vectors, one with `dims` for signals, images and volumes, any other for images.
-Its attribute `ends` names the modules of its first and last layers, which Muon leaves to AdamW.
+Its attribute `ends`, a tuple of names, has the modules of its first and last layers, which Muon
+leaves to AdamW.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -114,6 +114,10 @@ class Optimizer:
             view.grad = None if parameter.grad is None else _matrix(parameter.grad)
         self.muon.step()  # type: ignore[no-untyped-call]
         self.muon.zero_grad(set_to_none=True)
+        for name, parameter in self._matrices.items():
+            view = self._views[name]
+            if view.data_ptr() != parameter.data_ptr():  # a copy, such as of channels_last
+                parameter.detach().copy_(view.detach().view(parameter.shape))
 
     def zero_grad(self) -> None:
         """Delete the gradients."""
@@ -173,20 +177,21 @@ def _fitting(
 
 
 def _matrix(tensor: Tensor) -> Tensor:
-    """A tensor (out, ...) as the matrix (out, rest): a view wherever the memory allows it."""
-    plain = tensor.detach()
-    if plain.ndim > 2 and not plain.is_contiguous():  # such as channels_last
-        order = sorted(range(1, plain.ndim), key=plain.stride, reverse=True)
-        plain = plain.permute(0, *order)
-    return plain.reshape(len(plain), -1)
+    """A tensor (out, ...) as the matrix (out, rest), whatever its layout in memory.
+
+    The columns are in the order of the indices, so those of a weight, of its gradient and of a
+    saved momentum match. It is a view if the memory allows it, otherwise a copy.
+    """
+    return tensor.detach().flatten(1)
 
 
 def hidden(model: nn.Module) -> list[str]:
     """Names of the parameters that are matrices of hidden layers, which Muon trains.
 
     These are the weights of linear maps and convolutions, without the first and the last layers
-    of a network. A network declares those in `ends`, the names of modules in it; in a model
-    without any declaration they are the first and the last matrix in the order of the parameters.
+    of a network. A network declares those in `ends`, a tuple of names of modules in it; an
+    attribute of this name that is anything else is ignored. In a model without any declaration
+    they are the first and the last matrix in the order of the parameters.
     Vectors, embeddings (`nn.Embedding`) and other parameters, such as positions, are not matrices
     of layers.
 
@@ -199,11 +204,12 @@ def hidden(model: nn.Module) -> list[str]:
     declared = False
     matrices: dict[str, Tensor] = {}
     for place, module in model.named_modules():
-        names: Sequence[str] | None = getattr(module, "ends", None)
-        if names is not None:
-            declared = True
-            for end in names:
-                ends |= {id(p) for p in module.get_submodule(end).parameters()}
+        names = getattr(module, "ends", None)  # of any class, and of any meaning
+        if isinstance(names, tuple) and names:
+            inside = dict(module.named_modules())
+            if all(isinstance(end, str) and end in inside for end in names):
+                declared = True
+                ends |= {id(p) for end in names for p in inside[end].parameters()}
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             continue
         for name, parameter in module.named_parameters(prefix=place, recurse=False):

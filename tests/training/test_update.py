@@ -143,6 +143,55 @@ def test_muon_sees_through_another_memory_format_and_weights_that_were_moved() -
     assert (one - other).norm() < 2e-2 * one.norm()
 
 
+def rows() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 6, (2, 3)), nn.Conv2d(6, 2, 1))
+
+
+def weight_in(layout: str, value: torch.Tensor) -> torch.Tensor:
+    if layout == "channels_last":
+        return value.to(memory_format=torch.channels_last)
+    wide = torch.zeros(*value.shape[:-1], 2 * value.shape[-1])
+    return wide[..., ::2].copy_(value) if layout == "gaps" else value
+
+
+@pytest.mark.parametrize("of_gradient", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("of_weight", ["contiguous", "channels_last", "gaps"])
+def test_a_step_of_muon_and_its_momentum_do_not_depend_on_the_layout(
+    of_weight: str, of_gradient: str
+) -> None:
+    """The gradients are equal numbers, and so must be the steps, also after a resumption."""
+    found: list[torch.Tensor] = []
+    options = Optim(optimizer="muon", lr=0.1, clip=0, ema=0)
+    for weight, gradient in (("contiguous", "contiguous"), (of_weight, of_gradient)):
+        net, moments = rows(), {}
+        for part in range(2):  # the second one goes on in another layout
+            layout = weight if part == 0 else "contiguous"
+            net[1].weight.data = weight_in(layout, net[1].weight.detach().contiguous().clone())
+            update = Update(net, options)
+            if moments:
+                update.optimizer.restore(moments, "here")
+            for k in range(2):
+                for p in net.parameters():
+                    p.grad = torch.ones_like(p)
+                torch.manual_seed(2 * part + k)
+                net[1].weight.grad = weight_in(gradient, torch.randn(6, 4, 2, 3))
+                update.apply()
+            moments = {n: v.clone() for n, v in update.optimizer.tensors().items()}
+        assert net[1].weight.is_contiguous()
+        found += [net[1].weight.detach(), moments["1.weight.momentum_buffer"]]
+    torch.testing.assert_close(found[2:], found[:2], rtol=0, atol=0)
+
+
+def test_an_attribute_ends_of_another_meaning_names_no_layers() -> None:
+    net = stack(3, 8, 5, 2)
+    for value in (7, torch.ones(3), ("8", 2), ("no_such",), "2", ()):
+        net.ends = value
+        assert hidden(net) == ["2.weight"]
+    net.ends = ("0", "2")
+    assert hidden(net) == ["4.weight"]
+
+
 def test_the_state_of_muon_is_not_taken_for_one_of_adamw() -> None:
     net = stack(3, 8, 5, 2)
     states = {}
