@@ -41,17 +41,17 @@ class Best:
     def resume(self, folder: RunFolder, state: State) -> None:
         """Read the weights that a run kept before it was interrupted, from `best/`.
 
-        If they are missing, or of a later step than the checkpoint, the lowest loss is sought
-        anew from here.
+        If they are missing, damaged, or of a later step than the checkpoint, the lowest loss is
+        sought anew from here.
         """
         if self.patience is None or not state.validations:
             return
         found = folder.find_best(state.step)
         if found is None:
-            state.best = float("inf")
+            state.forget_best()
             warnings.warn(
                 f"{folder.best}: expected the model of the lowest validation loss until step "
-                f"{state.step}, got none; the lowest loss counts from here",
+                f"{state.step}, got none that is intact; the lowest loss counts from here",
                 stacklevel=5,
             )
         else:

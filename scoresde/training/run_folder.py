@@ -125,10 +125,10 @@ class RunFolder:
         raise fail("resume", "a checkpoint", str(self.path), "train anew")
 
     def find_best(self, step: int) -> dict[str, Tensor] | None:
-        """The weights in `best/`, or None if it is missing or of a later step than this one."""
+        """The weights in `best/`; None if it is missing, damaged or of a later step than this."""
         try:
             weights, config = load_weights(self.best)
-        except FileNotFoundError:
+        except (Damaged, FileNotFoundError):
             return None
         return weights if config["extra"].get("step", step + 1) <= step else None
 

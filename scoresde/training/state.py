@@ -47,6 +47,7 @@ class State:
         losses, norms: losses and gradient norms of the steps since the last row of the history.
         in_row: number of consecutive steps without a finite loss and gradient.
         best: the lowest validation loss.
+        waited: number of validations in a row, the last one included, without a new lowest loss.
     """
 
     step: int = 0
@@ -57,6 +58,7 @@ class State:
     norms: list[float] = field(default_factory=list)
     in_row: int = 0
     best: float = math.inf
+    waited: int = 0
 
     def add(self, loss: float, norm: float) -> bool:
         """Record a step; return whether its loss and gradient are finite, so that it applies."""
@@ -83,17 +85,14 @@ class State:
         """Record a validation; return whether its loss is the lowest so far."""
         self.validations.append(row)
         lowest = row.loss < self.best
-        self.best = min(row.loss, self.best)
+        if lowest:
+            self.best = row.loss
+        self.waited = 0 if lowest else self.waited + 1
         return lowest
 
-    @property
-    def waited(self) -> int:
-        """Number of validations in a row, the last one included, without a new lowest loss."""
-        best, count = math.inf, 0
-        for row in self.validations:
-            count = 0 if row.loss < best else count + 1
-            best = min(best, row.loss)
-        return count
+    def forget_best(self) -> None:
+        """Seek the lowest validation loss anew from here."""
+        self.best, self.waited = math.inf, 0
 
     def to_dict(self) -> dict[str, Any]:
         """The content as values of JSON, without `step`, which the checkpoint has."""
@@ -102,6 +101,7 @@ class State:
             "metrics": self.metrics,
             "validations": self.validations,
             "best": self.best if math.isfinite(self.best) else None,
+            "waited": self.waited,
             "pending": {"losses": self.losses, "norms": self.norms},
             "in_row": self.in_row,
         }
@@ -124,4 +124,5 @@ class State:
             norms=list(pending.get("norms", ())),
             in_row=saved.get("in_row", 0),
             best=math.inf if best is None else best,
+            waited=saved.get("waited", 0),
         )

@@ -348,6 +348,8 @@ class Trainer:
                     if ended:
                         last, saves = True, self.folder is not None
                         log.row(done, lr)
+                if processes.first:
+                    self._show(update, done, last)
                 if folder is not None and (saves or caught is not None):
                     log.sync()
                     folder.save(update, self._info(done, state, update), self._extra(done))
@@ -428,36 +430,31 @@ class Trainer:
             progress=self.progress and processes.first,
         )
 
-    def _due(self, done: int, every: int | None) -> bool:
-        return every is not None and (done == self.steps or done % every == 0)
-
     def _validates(self, done: int) -> bool:
         """Whether the model is validated after this step."""
-        due = self._due(done, self.records.validates_every(self.steps))
-        return self.validation is not None and due
+        every = self.records.validates_every(self.steps)
+        return self.validation is not None and (done == self.steps or done % every == 0)
 
     def _judge(self, update: Update, state: State, log: Log, done: int) -> bool:
-        """Write snapshots, validate, and call the callback, whichever is due.
-
-        It returns whether there was a validation, whose loss is the lowest so far.
-        """
-        folder, lowest = self.folder, False
-        if folder is not None and self._due(done, self.records.snapshot_every):
-            folder.snapshot(update, done, self.settings)
-        validates = self._validates(done)
-        calls = self.callback is not None and self._due(done, self.callback_every)
-        if not validates and not calls:
+        """Validate if it is due; return whether the loss is the lowest so far."""
+        if self.validation is None or not self._validates(done):
             return False
         with own_modes(self.model):
             averaged = update.result()
-            if self.validation is not None and validates:
-                row = self.validation(averaged, update.parameters[0].device, done)
-                lowest = state.judge(row)
-                self.validation.write(state.validations, averaged.sde)
-                parts = {f"validation/{i}": loss for i, loss in enumerate(row.parts)}
-                log.scalars(done, {"validation": row.loss, **parts})
-                if lowest and folder is not None:
-                    folder.save_best(update, {"step": done, "validation": row.loss})
-            if self.callback is not None and calls:
-                self.callback(done, averaged)
+            row = self.validation(averaged, update.parameters[0].device, done)
+            lowest = state.judge(row)
+            self.validation.write(state.validations, averaged.sde)
+            parts = {f"validation/{i}": loss for i, loss in enumerate(row.parts)}
+            log.scalars(done, {"validation": row.loss, **parts})
+            if lowest and self.folder is not None:
+                self.folder.save_best(update, {"step": done, "validation": row.loss})
         return lowest
+
+    def _show(self, update: Update, done: int, last: bool) -> None:
+        """Write a snapshot and call the callback, whichever is due; both are at the last step."""
+        every = self.records.snapshot_every
+        if self.folder is not None and every is not None and (last or done % every == 0):
+            self.folder.snapshot(update, done, self.settings)
+        if self.callback is not None and (last or done % self.callback_every == 0):
+            with own_modes(self.model):
+                self.callback(done, update.result())

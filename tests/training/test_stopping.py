@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,36 @@ def test_a_best_model_that_is_gone_is_sought_anew_with_a_warning(tmp_path: Path)
         found = longer.fit(resume=True)
     assert same(found, load(tmp_path / "best"))
     assert read_config(tmp_path / "best")["extra"]["step"] == 8
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_without_an_intact_best_model_the_patience_counts_from_the_resumption(
+    tmp_path: Path, damage: str
+) -> None:
+    """The loss rises already, so the old count would end the run at once."""
+    first = uphill(tmp_path, steps=14)
+    first.fit()
+    assert first.stopped is None and len(first.validations) == 7
+    place = tmp_path / "best"
+    if damage == "missing":
+        shutil.rmtree(place)
+    else:
+        file = place / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-9])
+    more = uphill(tmp_path, steps=40, patience=2, loss=turning(0))
+    with pytest.warns(UserWarning, match=r"best: expected the model of .*none that is intact"):
+        found = more.fit(resume=True)
+    assert more.stopped == 20  # the lowest since then is that of step 16, two later end the run
+    assert same(found, load(place)) and read_config(place)["extra"]["step"] == 16
+
+
+def test_a_run_that_ends_early_writes_its_snapshot_and_calls_back(tmp_path: Path) -> None:
+    calls: list[int] = []
+    trainer = uphill(tmp_path, snapshot_every=100)
+    trainer.callback = lambda step, model: calls.append(step)
+    trainer.fit()
+    assert trainer.stopped is not None and calls == [trainer.stopped]
+    assert [int(p.name) for p in (tmp_path / "snapshots").iterdir()] == calls
 
 
 def test_patience_needs_validation() -> None:
