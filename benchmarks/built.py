@@ -16,7 +16,6 @@ __all__ = ["built"]
 
 def built(
     shape: Sequence[int],
-    samples: int,
     *,
     objective: str = "quality",
     levels: Quantisation | None = None,
@@ -31,7 +30,6 @@ def built(
 
     Args:
         shape: of a sample.
-        samples: number of training samples.
         objective: "quality" or "likelihood"; for the latter, a network of data with levels gets
             features of its input that tell the levels apart.
         levels: the quantisation of the data.
@@ -40,7 +38,7 @@ def built(
         augment: the probability of augmentation, that of the recipe by default; if it is not 0,
             the network of images gets the condition that tells it of the transformation.
     """
-    recipe = recipe_for(shape, samples, objective)
+    recipe = recipe_for(shape, objective)
     chosen = dict(options or {})
     if objective == "likelihood" and levels is not None:
         chosen.setdefault("input_fourier", level_exponents(levels.bin_width))

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer
+from scoresde._io import write
 from scoresde.data import Data
 from scoresde.metrics import sliced_wasserstein
 from scoresde.nets import Vector, network_for
@@ -185,11 +186,11 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     for problem, seed in product(PROBLEMS, range(args.seeds or (1 if quick else 3))):
         done = found["cells"].setdefault(problem.name, {})
-        recipe = str(recipe_for((problem.dim,), sizes["rows"]))
+        recipe = str(recipe_for((problem.dim,)))
         if done.get(str(seed), {}).get("recipe") != recipe:
             done[str(seed)] = one(problem, seed, found["steps"], **sizes) | {"recipe": recipe}
             print(problem.name, seed, done[str(seed)], flush=True)
-            file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write(file, (json.dumps(found, indent=1) + "\n").encode())
     text = report(found)
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)

@@ -89,7 +89,6 @@ def train(args: argparse.Namespace, out: Path, data: Data) -> None:
     torch.manual_seed(args.seed)
     model = built(
         data.x.shape[1:],
-        len(rest),
         objective=args.objective,
         levels=data.quantisation,
         classes=10,

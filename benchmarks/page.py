@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from scoresde.training.recipe import FEW, FEW_SAMPLES, RECIPES, Recipe
+from scoresde.training.recipe import RECIPES, Recipe
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks.recipe import MEASURES, SOLVER, SOLVER_STEPS
@@ -225,7 +225,7 @@ OPEN = """# Training: the defaults and where they come from
 fails if the page is out of date.
 
 `Trainer(model, data, steps=n)` and `scoresde train DATA` take everything that is left open from
-the recipe for the kind of data, the number of samples and the objective. `trainer.optim` and
+the recipe for the kind of data and the objective. `trainer.optim` and
 `trainer.loss` hold the values of a run, and the command line prints them. The objective is
 `Loss(objective="quality")` or `"likelihood"`, on the command line `--objective`.
 
@@ -283,12 +283,10 @@ differ by more than two standard errors of both. A row with one seed has no erro
 
 def recipes() -> str:
     """The options of every recipe, a column each; kinds of data with equal recipes share one."""
-    tables: list[tuple[str, Any]] = [("", RECIPES), (f", under {FEW_SAMPLES:,} samples", FEW)]
     columns: dict[tuple[str, ...], list[str]] = {}
-    for few, found in tables:
-        for (kind, objective), recipe in found.items():
-            said = (objective + few, *(said_of(getattr(recipe, f.name)) for f in fields(Recipe)))
-            columns.setdefault(said, []).append(kind)
+    for (kind, objective), recipe in RECIPES.items():
+        said = (objective, *(said_of(getattr(recipe, f.name)) for f in fields(Recipe)))
+        columns.setdefault(said, []).append(kind)
     rows = zip(("objective", *(f"`{f.name}`" for f in fields(Recipe))), *columns, strict=True)
     head = f"| | {' | '.join(', '.join(kinds) for kinds in columns.values())} |\n"
     rule = "| --- |" + " --- |" * len(columns) + "\n"

@@ -40,6 +40,7 @@ import torch
 from torch import Tensor
 
 from scoresde import ReverseSampler, ScoreModel, Trainer
+from scoresde._io import write
 from scoresde.data import Data, digits, fashion_mnist, toy
 from scoresde.losses import (
     BoundTime,
@@ -50,7 +51,7 @@ from scoresde.losses import (
     dsm_loss,
 )
 from scoresde.metrics import Judge, frechet_distance, sliced_wasserstein
-from scoresde.options import Loss, Optim
+from scoresde.options import Loss, Optim, Records
 from scoresde.quantisation import Quantisation
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
@@ -252,12 +253,15 @@ def _table() -> Kind:
     from sklearn.datasets import load_breast_cancer
 
     raw = torch.as_tensor(load_breast_cancer().data, dtype=torch.float32)
-    train, test = Data(raw).standardised().split(0.75, seed=1)
+    seen, held = Data(raw).split(0.75, seed=1)
+    train = seen.standardised()
+    assert train.scaling is not None
+    test = train.scaling.encode(held.x.double()).float()
 
     def distance(x: Tensor) -> float:
-        return sliced_wasserstein(x, test.x)
+        return sliced_wasserstein(x, test)
 
-    return Kind(2000, train.x, test.x, len(test), distance, train.x[: len(test)])
+    return Kind(2000, train.x, test, len(test), distance, train.x[: len(test)])
 
 
 def _signal() -> Kind:
@@ -300,7 +304,6 @@ def trainer_of(kind: Kind, row: Row, seed: int, steps: int) -> Trainer:
         torch.manual_seed(seed)
         model = built(
             kind.train.shape[1:],
-            len(kind.train),
             objective=row.objective,
             levels=kind.levels,
             preset=kind.preset,
@@ -309,7 +312,13 @@ def trainer_of(kind: Kind, row: Row, seed: int, steps: int) -> Trainer:
             options=row.net,
         )
         return Trainer(
-            model, kind.train, steps=number, optim=optim, loss=Loss(**row.loss), seed=seed
+            model,
+            kind.train,
+            steps=number,
+            optim=optim,
+            loss=Loss(**row.loss),
+            records=Records(calibrate=None),  # one solver judges all rows
+            seed=seed,
         )
 
     options = dict(row.optim)
@@ -372,7 +381,7 @@ def main() -> None:
         print(name, seed, row.name, *(f"{k} {v:.4g}" for k, v in said.items()), flush=True)
         if not args.quick:
             RESULTS.mkdir(exist_ok=True)
-            FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write(FILE, (json.dumps(found, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -309,7 +309,7 @@ def main() -> None:
         if args.quick:
             small = {"preset": "tiny", "steps": 20, "rows": 200, "samples": 20, "held": 2}
             plan |= small | ({} if name == "signal" else {"steps": 2})
-        plan |= {"recipe": str(recipe_for(PROBLEMS[name]().shape, plan["rows"], objective))}
+        plan |= {"recipe": str(recipe_for(PROBLEMS[name]().shape, objective))}
         done = cells.setdefault(f"{name}, {objective}", {})
         if not plan.items() <= done.get(str(seed), {}).items():
             done[str(seed)] = one(name, objective, seed, plan)

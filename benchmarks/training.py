@@ -368,7 +368,7 @@ def main() -> None:
         lengths = (20, 40) if quick else tuple(100 * 2**k for k in range(12))
         judges, curves = Judges(args.data, count), run.setdefault("curves", {})
         run["floor"] = judges.floor
-        recipe = str(recipe_for(judges.train.x.shape[1:], len(judges.train)))
+        recipe = str(recipe_for(judges.train.x.shape[1:]))
         if run.setdefault("recipe", recipe) != recipe:
             del curves["scoresde"]
             run["recipe"] = recipe

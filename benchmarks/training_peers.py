@@ -101,7 +101,7 @@ class Ours:
 
     def __init__(self, x: Tensor, seed: int, steps: int) -> None:
         torch.manual_seed(seed)
-        self.trained: ScoreModel = built(x.shape[1:], len(x))
+        self.trained: ScoreModel = built(x.shape[1:])
         self.x, self.seed = x, seed
 
     def train(self, steps: int) -> None:

@@ -218,7 +218,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         process = build_sde(chosen.sde, chosen.sde_option)
         torch.manual_seed(self.seed)  # for the initial weights
         shape = tuple(whole.x.shape[1:])
-        recipe = recipe_for(shape, len(whole), self.loss.objective)
+        recipe = recipe_for(shape, self.loss.objective)
         augment = recipe.augment if self.loss.augment is None else self.loss.augment
         conditions = specs_of(whole)
         if augment and len(shape) == 3:
@@ -256,7 +256,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
 
         classes, shape = count_classes(whole), tuple(whole.x.shape[1:])
         seen, held_out = parts(whole, self.reading.holdout)
-        recipe = recipe_for(shape, len(seen), self.loss.objective)
+        recipe = recipe_for(shape, self.loss.objective)
         time = build_time(self.times.time, self.times.time_option, recipe.time)
         pictures = Pictures(
             folder.samples, shape, whole.quantisation, present(seen, classes), whole.class_names
@@ -398,7 +398,7 @@ def _ending(result: dict[str, Any]) -> str:
             f"{_short(result['best_validation'])} at step {result['best_step']}"
         )
     if result["stopped"]:
-        lines.append("the run ended early, for the validation loss stopped to fall (--patience)")
+        lines.append("the run ended early, for the validation loss stopped falling (--patience)")
     if result["skipped"]:
         lines.append(f"{result['skipped']} steps were skipped: their loss was not finite")
     lines.append(f"{result['checkpoint']}: the averaged model and the state of the run")

@@ -1,11 +1,12 @@
 """Recipes: the options of a run that depend on the kind of data and on the objective.
 
-Every value that a `Trainer` takes without being told stands in the table `RECIPES` (for data sets
-with few samples in `FEW`), so a recipe is changed there and nowhere else.
+Every value that a `Trainer` takes without being told stands in the table `RECIPES`, so a recipe is
+changed there and nowhere else.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, final
@@ -21,7 +22,7 @@ from scoresde.summary import DataSummary
 from scoresde.training.augment import takes_augment
 from scoresde.training.optimizer import hidden
 
-__all__ = ["FEW", "FEW_SAMPLES", "KINDS", "RECIPES", "Recipe", "kind_of", "recipe_for"]
+__all__ = ["KINDS", "RECIPES", "Recipe", "kind_of", "recipe_for"]
 
 T = TypeVar("T")
 
@@ -35,8 +36,10 @@ class Recipe:
     """What a run does about everything that its options leave open.
 
     Args:
-        optimizer: adamw or muon; a model without hidden matrices is trained by adamw.
+        optimizer: adamw or muon; a model without hidden matrices is trained by adamw, and so is
+            any model under a torch without Muon, with a warning.
         lr: the highest learning rate.
+        adamw_lr: that of adamw where it takes the place of muon.
         batch_size: number of samples in a step of one process.
         warmup: the share of the steps in which the learning rate rises.
         longest_warmup: the largest number of these steps.
@@ -56,6 +59,8 @@ class Recipe:
 
     optimizer: str = "adamw"
     lr: float = 1e-3
+    # Benchmarks keep a result under the text of its recipe, which most runs of it do not concern.
+    adamw_lr: float = field(default=2e-3, repr=False)
     batch_size: int = 128
     warmup: float = 0.05
     longest_warmup: int = 1000
@@ -71,17 +76,31 @@ class Recipe:
     predicts: str | None = None
 
     def optim(self, asked: Optim, steps: int, model: nn.Module) -> Optim:
-        """The options of the optimiser for a run of so many steps, with nothing left open."""
+        """The options of the optimiser for a run of so many steps, with nothing left open.
+
+        Warns:
+            UserWarning: this torch lacks the optimiser of the recipe.
+        """
         optimizer = asked.optimizer or self.optimizer
-        if asked.optimizer is None and not (hasattr(torch.optim, "Muon") and hidden(model)):
-            optimizer = "adamw"
+        if asked.optimizer is None and optimizer == "muon":
+            matrices = bool(hidden(model))
+            if not (matrices and hasattr(torch.optim, "Muon")):
+                optimizer = "adamw"
+            if matrices and optimizer == "adamw":
+                warnings.warn(
+                    f"torch {torch.__version__} has no torch.optim.Muon, the optimiser of the "
+                    f"recipe, so AdamW takes its place, with the learning rate {self.adamw_lr:g} "
+                    "by default; install torch 2.9 or later, or pass optimizer='adamw'",
+                    stacklevel=3,
+                )
+        lr = self.adamw_lr if (self.optimizer, optimizer) == ("muon", "adamw") else self.lr
         warmup = min(int(self.warmup * steps), self.longest_warmup)
         averages = asked.ema is None and asked.ema_width is None
         return replace(
             asked,
             batch_size=_or(asked.batch_size, self.batch_size),
             optimizer=optimizer,
-            lr=_or(asked.lr, self.lr),
+            lr=_or(asked.lr, lr),
             warmup=_or(asked.warmup, warmup),
             weight_decay=_or(asked.weight_decay, self.weight_decay),
             clip=_or(asked.clip, self.clip),
@@ -143,12 +162,6 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 }
 """(kind of data, objective) -> recipe."""
 
-FEW_SAMPLES = 5000
-"""A data set with fewer samples takes its recipe from `FEW`, if there is one."""
-
-FEW: dict[tuple[str, str], Recipe] = {}
-"""(kind of data, objective) -> the recipe for few samples."""
-
 
 def kind_of(shape: Sequence[int]) -> str:
     """The kind of data whose samples have this shape, one of `KINDS`.
@@ -160,12 +173,11 @@ def kind_of(shape: Sequence[int]) -> str:
     return KINDS[min(len(shape), len(KINDS)) - 1]
 
 
-def recipe_for(shape: Sequence[int], samples: int, objective: str = "quality") -> Recipe:
-    """The recipe for data of this shape of a sample, (*D), and number of samples.
+def recipe_for(shape: Sequence[int], objective: str = "quality") -> Recipe:
+    """The recipe for data of this shape of a sample, (*D).
 
     Example:
-        >>> recipe_for((2,), 1000, "likelihood").weighting
+        >>> recipe_for((2,), "likelihood").weighting
         'likelihood'
     """
-    key = kind_of(shape), choice("objective", objective, OBJECTIVES)
-    return FEW[key] if samples < FEW_SAMPLES and key in FEW else RECIPES[key]
+    return RECIPES[kind_of(shape), choice("objective", objective, OBJECTIVES)]

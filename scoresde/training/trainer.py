@@ -188,7 +188,7 @@ class Trainer:
         if not any_scale:
             check_units(self.summary, model.sde)
         self.records = records
-        self.recipe = recipe_for(self.data.x.shape[1:], len(self.data), loss.objective)
+        self.recipe = recipe_for(self.data.x.shape[1:], loss.objective)
         self.optim = self.recipe.optim(optim, self.steps, model)
         self.loss = self.recipe.loss(loss, self.summary, list(self.data.cond), model)
         check_augment(known(self.loss.augment), model, self.summary.shape, self.data.cond)

@@ -13,7 +13,7 @@ from scoresde.losses import UniformTime
 from scoresde.quantisation import Quantisation
 
 OPTIM = {
-    "optimizer": {"optimizer"},
+    "optimizer": {"optimizer", "lr"},  # AdamW has a rate of its own
     "lr": {"lr"},
     "ema": {"ema", "ema_width"},
     "batch": {"batch_size", "warmup"},

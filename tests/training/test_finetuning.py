@@ -106,7 +106,7 @@ def test_a_loaded_model_is_trained_on_and_its_average_begins_at_its_weights(
         float((a - b).detach().abs().max())
         for a, b in zip(found.parameters(), first.parameters(), strict=True)
     )
-    rate = recipe_for((2,), len(data)).lr
+    rate = recipe_for((2,)).lr
     assert 0.5 * rate < step < 1.1 * rate  # of one step of Adam
     assert found.data.std == pytest.approx(Trainer(small(), data, steps=1).summary.std)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+import warnings
+from dataclasses import fields
 
 import pytest
 import torch
@@ -25,23 +26,12 @@ from scoresde.training.processes import computes_bf16, uses_bf16
 
 def test_there_is_a_recipe_for_every_kind_of_data_and_objective() -> None:
     assert {*RECIPES} == {(kind, goal) for kind in recipe.KINDS for goal in OBJECTIVES}
-    assert {*recipe.FEW} <= {*RECIPES}
     shapes = [(2,), (1, 64), (3, 8, 8), (1, 4, 4, 4)]
     assert [recipe.kind_of(shape) for shape in shapes] == [*recipe.KINDS]
     for shape, kind in zip(shapes, recipe.KINDS, strict=True):
-        assert recipe_for(shape, 10**6, "likelihood") is RECIPES[kind, "likelihood"]
+        assert recipe_for(shape, "likelihood") is RECIPES[kind, "likelihood"]
     with pytest.raises(ValueError, match=r"objective: .*did you mean 'likelihood'"):
-        recipe_for((2,), 10, "likelyhood")
-
-
-def test_few_samples_take_their_own_recipe_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    own = replace(RECIPES["vector", "quality"], lr=0.25)
-    monkeypatch.setitem(recipe.FEW, ("vector", "quality"), own)
-    few = recipe.FEW_SAMPLES
-    assert [recipe_for((2,), n).lr == 0.25 for n in (few - 1, few)] == [True, False]
-    assert Trainer(small(), points(), steps=1).optim.lr == 0.25
+        recipe_for((2,), "likelyhood")
 
 
 def test_a_run_leaves_nothing_open_and_keeps_what_was_asked() -> None:
@@ -65,6 +55,26 @@ def test_muon_of_a_recipe_is_for_networks_with_hidden_matrices_alone() -> None:
     plain = nn.Linear(2, 2)
     assert muon.optim(Optim(), 1, plain).optimizer == "adamw"
     assert muon.optim(Optim(optimizer="muon"), 1, plain).optimizer == "muon"  # Update refuses it
+
+
+def test_adamw_in_the_place_of_muon_has_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where torch has no Muon, which a warning says."""
+    muon, plain = Recipe(optimizer="muon", lr=0.5, adamw_lr=0.25), nn.Linear(2, 2)
+    assert muon.optim(Optim(), 1, small()).lr == 0.5
+    assert muon.optim(Optim(optimizer="muon"), 1, plain).lr == 0.5
+    assert muon.optim(Optim(), 1, plain).lr == 0.25
+    assert muon.optim(Optim(optimizer="adamw"), 1, small()).lr == 0.25
+    assert muon.optim(Optim(optimizer="adamw", lr=0.1), 1, small()).lr == 0.1
+    assert Recipe(lr=0.5, adamw_lr=0.25).optim(Optim(), 1, small()).lr == 0.5
+    assert all(r.adamw_lr == 2e-3 for r in RECIPES.values())
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.warns(UserWarning, match=r"no torch.optim.Muon.*rate 0.25 by default; install"):
+        found = muon.optim(Optim(), 1, small())
+    assert (found.optimizer, found.lr) == ("adamw", 0.25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert muon.optim(Optim(), 1, plain).lr == 0.25
+        assert muon.optim(Optim(optimizer="adamw"), 1, small()).lr == 0.25
 
 
 # The objective
