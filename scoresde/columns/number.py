@@ -108,8 +108,8 @@ class Number:
             return (raw - low).log()
         return raw if high is None else -(high - raw).log()
 
-    def unlink(self, u: Tensor) -> Tensor:
-        """The inverse of `link`."""
+    def unlink(self, u: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The inverse of `link`, of u in float64; numbers inside are so in `dtype` as well."""
         low, high = self.low, self.high
         if low is None and high is None:
             return u
@@ -120,11 +120,11 @@ class Number:
         else:
             raw = low + u.exp() if low is not None else high - (-u).exp()  # type: ignore[operator]
         if low is not None:
-            inside = math.nextafter(low, math.inf)
+            inside = _next(low, math.inf, dtype)
             near = raw < (inside if self.low_gap is None else low + 0.75 * self.low_gap)
             raw = torch.where(near, inside if self.low_gap is None else low, raw)
         if high is not None:
-            inside = math.nextafter(high, -math.inf)
+            inside = _next(high, -math.inf, dtype)
             near = raw > (inside if self.high_gap is None else high - 0.75 * self.high_gap)
             raw = torch.where(near, inside if self.high_gap is None else high, raw)
         return raw
@@ -140,22 +140,32 @@ class Number:
         return logs - math.log(self.std)
 
     def encode(self, raw: Tensor) -> Tensor:
-        """Numbers (...) in float64, NaN where missing, to entries (..., width).
+        """Numbers (...), NaN where missing, to entries (..., width), in the dtype of the numbers.
+
+        A number that is a bound rounded to this dtype is on the bound.
 
         Raises:
             ValueError: a number is infinite or out of the bounds, or a cell is missing from a
                 column without missing cells; the message names column and row.
         """
-        self.check(raw)
-        x = ((self.link(raw) - self.mean) / self.std)[..., None]
+        value = raw.double()
+        for end in (self.low, self.high):
+            if end is not None:
+                value = torch.where(raw == raw.new_tensor(end), end, value)
+        self.check(value)
+        x = ((self.link(value) - self.mean) / self.std)[..., None].to(raw.dtype)
         if not self.missing:
             return x
         absent = raw.isnan()[..., None]
         return torch.cat([x.masked_fill(absent, 0.0), torch.where(absent, 1.0, -1.0).to(x)], -1)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Entries (..., width) to numbers (...), NaN where the indicator is above 0."""
-        raw = self.unlink(x[..., 0] * self.std + self.mean)
+        """Entries (..., width) to numbers (...), NaN where the indicator is above 0.
+
+        Numbers are computed in float64; they are inside the bounds in the dtype of x as well.
+        """
+        u = x[..., 0].double() * self.std + self.mean
+        raw = self.unlink(u, x.dtype).to(x.dtype)
         return raw.masked_fill(x[..., 1] > 0, math.nan) if self.missing else raw
 
     def __str__(self) -> str:
@@ -211,6 +221,12 @@ class Number:
             if gap is None and bool((raw == end).any()):
                 expected = "numbers inside the bounds, as the scaling was measured on"
                 raise cell_fault(self.name, expected, raw == end, raw, remedy)
+
+
+def _next(end: float, towards: float, dtype: torch.dtype) -> float:
+    """The number of a dtype that is next to a bound, rounded to it, in a direction."""
+    value = torch.tensor(end, dtype=dtype, device="cpu")
+    return float(torch.nextafter(value, torch.full_like(value, towards)))
 
 
 def _interval(low: float | None, high: float | None) -> str:

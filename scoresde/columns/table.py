@@ -82,16 +82,16 @@ class TableScaling:
         Raises:
             ValueError: a value does not belong to its column; the message names column and row.
         """
-        value = _last("raw", raw, len(self.parts), self.columns)
-        made = [part.encode(value[..., k]) for k, part in enumerate(self.parts)]
-        return torch.cat(made, -1).to(raw.dtype)
+        _last("raw", raw, len(self.parts), self.columns)
+        made = [part.encode(raw[..., k]) for k, part in enumerate(self.parts)]
+        return torch.cat(made, -1)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Model units (..., D), such as samples, to raw values (..., K)."""
-        value = _last("x", x, self.width, self.columns)
-        pieces = torch.split(value, [part.width for part in self.parts], -1)
+        """Model units (..., D), such as samples, to raw values (..., K), in the dtype of x."""
+        _last("x", x, self.width, self.columns)
+        pieces = torch.split(x, [part.width for part in self.parts], -1)
         made = [part.decode(own) for part, own in zip(self.parts, pieces, strict=True)]
-        return torch.stack(made, -1).to(x.dtype)
+        return torch.stack(made, -1)
 
     def stable(self, x: Tensor) -> Tensor:
         """Raw values (..., K), rounded so that they hardly depend on the rounding of x."""

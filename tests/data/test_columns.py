@@ -99,6 +99,23 @@ def test_numbers_on_a_bound_come_back_as_the_bound() -> None:
     assert (single[0], single[4]) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("gap", [None, 0.01])
+def test_decoded_numbers_are_encoded_again_in_every_dtype(
+    dtype: torch.dtype, gap: float | None
+) -> None:
+    """Also with bounds that round outwards or inwards in float32, as 0.1 and 0.7 do."""
+    ends = {"low": 0.1, "low_gap": gap}, {"high": 0.7, "high_gap": gap}
+    for own in (*ends, {**ends[0], **ends[1]}, {"low": 0.0, "high": 1.0}):
+        scaling = TableScaling((Number("a", 0.0, 2.0, **own),))  # type: ignore[arg-type]
+        raw = scaling.decode(torch.linspace(-40, 40, 41, dtype=dtype)[:, None])
+        assert raw.dtype == dtype and scaling.encode(raw).isfinite().all()
+        again = scaling.decode(scaling.encode(raw))
+        if dtype != torch.bfloat16:  # whose x has too few digits for exp(80)
+            torch.testing.assert_close(again, raw, rtol=1e-4, atol=1e-5)
+    assert raw[-1] < 1.0 and raw[0] > 0.0
+
+
 @pytest.mark.parametrize(
     ("number", "value", "words"),
     [
