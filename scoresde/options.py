@@ -422,8 +422,9 @@ class Table:
     """The columns of categories whose cells look like numbers. Columns of names are categories
     anyway."""
 
-    coding: str = "bits"
-    """The coding of categories: bits, the digits of their number, or one_hot, an entry each."""
+    coding: str | None = None
+    """The coding of categories: bits, the digits of their number, or one_hot, an entry each. By
+    default bits, or that of the other data."""
 
     bounds: Mapping[str, Sequence[float | None]] | None = None
     """The bounds of columns, within which samples stay: {"age": (0, 120), "income": (0, None)}, or

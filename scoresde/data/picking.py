@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from scoresde._check import fail, listed, wrong_type
-from scoresde.data.cells import Cells
+from scoresde._check import choice, fail, listed, wrong_type
+from scoresde.columns import CODINGS, Category, Number, TableScaling
+from scoresde.data.cells import Cells, bounds_of
+from scoresde.data.mixed import Bounds
+from scoresde.data.units import checked_standardise
 from scoresde.summary import DataSummary, Scaling
 
 __all__ = [
     "GIVEN",
     "Condition",
     "categories_named",
+    "check_like",
     "check_names",
     "groups_of",
     "names_in",
@@ -50,10 +54,18 @@ def groups_of(condition: Condition, like: DataSummary | None) -> dict[str, list[
 
 
 def parts_of(like: DataSummary | None, keys: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    """The columns of other data in order, with the names of categories, () for numbers."""
-    scaling = None if like is None else like.scaling
-    if scaling is None or not scaling.columns:
+    """The columns of other data in order, with the names of categories, () for numbers.
+
+    Other data that are no table do not name their columns, so these are all numbers.
+    """
+    if like is None:
         return None
+    scaling = like.scaling
+    if scaling is None or not scaling.columns:
+        if like.shape != (len(keys),):
+            expected = f"samples of shape {like.shape}, as those of like"
+            raise fail("data", expected, f"the columns {listed(keys)}", "pass drop= or columns=")
+        return dict.fromkeys(keys, ())
     if sorted(keys) != sorted(scaling.columns):
         absent = [name for name in scaling.columns if name not in keys]
         more = [name for name in keys if name not in scaling.columns]
@@ -78,8 +90,45 @@ def names_of(
 def categories_named(like: DataSummary | None) -> list[str]:
     """The columns of other data that hold categories."""
     scaling = None if like is None else like.scaling
-    known = None if scaling is None else parts_of(like, scaling.columns)
+    columns = () if scaling is None else scaling.columns
+    known = parts_of(like, columns) if columns else None
     return [name for name, names in names_of(known, like).items() if names]
+
+
+def check_like(
+    like: DataSummary,
+    keys: Sequence[str],
+    categories: Sequence[str] | None,
+    bounds: Bounds | None,
+    coding: str | None,
+    standardise: bool | str,
+) -> None:
+    """Raise for options of a table that contradict the other data, whose own are taken."""
+    scaling, remedy = like.scaling, "leave it out, or leave like out to measure anew"
+    parts = scaling.parts if isinstance(scaling, TableScaling) else ()
+    numbers = {part.name: part for part in parts if isinstance(part, Number)}
+    own = categories_named(like)
+    more = [name for name in names_in("categories", categories) if name not in own]
+    if more:
+        expected = f"categories of like, {listed(own) if own else 'which has none'}"
+        raise fail("categories", expected, listed(more), remedy)
+    for column, ends in bounds_of(bounds, [key for key in keys if key not in own]).items():
+        known = numbers.get(column)
+        its = (None, None) if known is None else (known.low, known.high)
+        if tuple(ends) != its:
+            raise fail("bounds", f"{its} for {column!r}, as in like", tuple(ends), remedy)
+    if coding is not None:
+        choice("coding", coding, CODINGS)
+        other = [p.coding for p in parts if isinstance(p, Category) and p.coding != coding]
+        if other:
+            raise fail("coding", f"{other[0]}, as in like", coding, remedy)
+    asked = checked_standardise(standardise)
+    moved = isinstance(scaling, Scaling) or any(
+        (n.mean, n.std) != (0, 1) for n in numbers.values()
+    )
+    if (asked is False and moved) or (asked is True and scaling is None):
+        expected = f"{moved}, as in like, whose numbers are {'' if moved else 'not '}standardised"
+        raise fail("standardise", expected, asked, remedy)
 
 
 def check_names(

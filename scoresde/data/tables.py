@@ -29,6 +29,7 @@ from scoresde.data.mixed import (
 from scoresde.data.picking import (
     Condition,
     categories_named,
+    check_like,
     check_names,
     groups_of,
     names_in,
@@ -53,7 +54,7 @@ def csv_table(
     condition: Condition = None,
     drop: Sequence[str] | None = None,
     categories: Sequence[str] | None = None,
-    coding: str = "bits",
+    coding: str | None = None,
     bounds: Bounds | None = None,
     missing: str = "model",
     like: DataSummary | None = None,
@@ -90,7 +91,7 @@ def csv_table(
             cell is missing. A mapping of names to columns makes several conditions of these names.
         categories: columns of categories whose cells look like numbers. Columns whose cells are
             names are categories anyway, with a warning.
-        coding: "bits" or "one_hot"; see `scoresde.columns.CODINGS`.
+        coding: "bits" (by default) or "one_hot"; see `scoresde.columns.CODINGS`.
         bounds: column -> (low, high), None for no bound, such as {"age": (0, 120), "income": (0,
             None)}. Numbers on a bound are allowed, and come back as the bound: see
             `scoresde.columns.Number`.
@@ -98,7 +99,8 @@ def csv_table(
             "model" (an indicator beside the value, with a warning), "drop" (leave the rows out,
             with a warning) or "refuse".
         like: the summary of other data, such as `model.data`. Columns, categories, bounds,
-            conditions and scaling are then those, so that equal cells become equal numbers.
+            conditions and scaling are then those, so that equal cells become equal numbers, and
+            `categories`, `coding`, `bounds` and `standardise` may only agree with them.
         delimiter: the delimiter of cells. By default it is the one of comma, semicolon, tab and |
             that divides the first lines into rows of equal length with the most numbers.
         decimal: "." or ","; by default a comma if it occurs in cells and is not the delimiter.
@@ -116,7 +118,7 @@ def csv_table(
         ImportError: pyarrow is not installed.
         ValueError: a column mixes numbers and names, is constant, violates its bounds, is infinite
             or is not in the table, or a row has another number of cells. The message names column
-            and row.
+            and row. An option contradicts `like`.
 
     Example:
         >>> import tempfile
@@ -166,7 +168,7 @@ def parquet_table(
     condition: Condition = None,
     drop: Sequence[str] | None = None,
     categories: Sequence[str] | None = None,
-    coding: str = "bits",
+    coding: str | None = None,
     bounds: Bounds | None = None,
     missing: str = "model",
     like: DataSummary | None = None,
@@ -216,7 +218,7 @@ def table(
     label: str | None = None,
     condition: Condition = None,
     categories: Sequence[str] | None = None,
-    coding: str = "bits",
+    coding: str | None = None,
     bounds: Bounds | None = None,
     missing: str = "model",
     like: DataSummary | None = None,
@@ -263,6 +265,8 @@ def table(
         got = f"{len(keys)} columns of {rows} rows"
         raise fail("columns", "a column and a row of numbers", got, "check what was loaded")
     known = parts_of(like, keys)
+    if like is not None:
+        check_like(like, keys, categories, bounds, coding, standardise)
     keys = keys if known is None else list(known)
     read = read_columns([*keys, *beside], cells, categories, names_of(known, like), name)
     choice("missing", missing, MISSING_CELLS)
@@ -280,7 +284,7 @@ def table(
         scaling = like.scaling
     else:
         _warn_of_numbering({k: read[k].values for k in keys if not read[k].names}, name)
-        scaling = measured([read[key] for key in keys], bounds, coding, scale, name)
+        scaling = measured([read[key] for key in keys], bounds, coding or "bits", scale, name)
     raw = torch.from_numpy(np.stack([read[key].values for key in keys], axis=1))
     x = raw if scaling is None else scaling.encode(raw)
     described = {group: {c: read[c].names for c in columns} for group, columns in groups.items()}

@@ -268,6 +268,41 @@ def test_a_plain_table_is_read_like_another_one() -> None:
     torch.testing.assert_close(raw, torch.tensor([[2.0, 7.0], [3.0, 7.0]]).double())
 
 
+def test_a_table_like_one_without_scaling_keeps_its_numbers() -> None:
+    rows = {"a": [1.0, 2.0, 4.0], "b": [0.0, 5.0, 1.0]}
+    for data in (table(rows, standardise=False), Data(torch.tensor([[3.0, 1.0], [5.0, 2.0]]))):
+        other = table({"a": [1.5, 7.0], "b": [2.0, 9.0]}, like=summarise(data))
+        assert other.scaling is None and other.x.tolist() == [[1.5, 2.0], [7.0, 9.0]]
+    known = summarise(Data(torch.tensor([[3.0, 1.0], [5.0, 2.0]])).standardised())
+    other = table({"a": [4.0, 5.0], "b": [1.5, 2.0]}, like=known)
+    assert other.x.tolist() == [[0.0, 0.0], [1.0, 1.0]]
+    refuses(lambda: table({"a": [1.0, 2.0]}, like=known), ["shape (2,)", "columns a"])
+    refuses(lambda: table({"a": ["u", "v"], "b": [1.0, 2.0]}, like=known), ["'a'", "'u'"])
+
+
+def test_options_of_a_table_may_not_contradict_the_other_data() -> None:
+    rows = {"a": [0.2, 0.5, 0.9], "k": ["u", "v", "u"], "b": [1.0, 2.0, 5.0]}
+    bounds = {"a": (0, 1)}
+    known = summarise(table(rows, categories=["k"], coding="one_hot", bounds=bounds))
+    agreeing: dict[str, Any] = {"categories": ["k"], "coding": "one_hot", "bounds": bounds}
+    first, second = table(rows, like=known), table(rows, like=known, standardise=True, **agreeing)
+    assert torch.equal(first.x, second.x) and first.scaling == known.scaling
+    bare = summarise(table({"a": [1.0, 2.0]}, standardise=False))
+    plain = summarise(table({"a": [1.0, 2.0]}))
+    for like, options, words in (
+        (known, {"categories": ["b"]}, ["categories", "like, k", "'b'"]),
+        (known, {"coding": "bits"}, ["coding", "one_hot, as in like", "'bits'"]),
+        (known, {"bounds": {"a": (0, 2)}}, ["bounds", "(0.0, 1.0) for 'a'", "(0.0, 2.0)"]),
+        (known, {"bounds": {"b": (0, None)}}, ["bounds", "(None, None) for 'b'"]),
+        (known, {"standardise": False}, ["standardise", "True, as in like", "False"]),
+        (plain, {"standardise": False}, ["standardise", "True, as in like", "False"]),
+        (plain, {"bounds": {"a": (0, 9)}}, ["bounds", "(None, None) for 'a'", "leave like out"]),
+        (bare, {"standardise": True}, ["standardise", "False, as in like", "True"]),
+    ):
+        cells = {name: rows[name] for name in (rows if like is known else ["a"])}
+        refuses(lambda c=cells, o=options, k=like: table(c, like=k, **o), words)
+
+
 def test_numbers_keep_their_part_when_others_are_added(tmp_path: Path) -> None:
     """The identity of a row is its cells, which do not depend on the moments of the table."""
     rows = cells(400)
