@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -50,7 +50,6 @@ class Conditioned(ScoreModel):
         self.sde = model.sde
         self.model = model
         self.data = model.data
-        self.calibrations = model.calibrations
         self.names = tuple(cond)
         for name, value in cond.items():
             instance(f"cond[{name!r}]", value, Tensor, "convert it with torch.as_tensor")
@@ -69,6 +68,15 @@ class Conditioned(ScoreModel):
         n = len(next(iter(cond.values()))) if cond else 1
         whole = self.model.admit({**cond, **self._fixed(n)})
         return {name: value for name, value in whole.items() if name not in self.names}
+
+    @property
+    def calibrations(self) -> Mapping[str, Any]:  # Any: of a room above, as in the base class
+        """The calibrations of the model inside, as they are now."""
+        return self.model.calibrations
+
+    @calibrations.setter
+    def calibrations(self, value: Mapping[str, Any]) -> None:
+        self.model.calibrations = value
 
     @property
     def calibrated(self) -> ScoreModel:

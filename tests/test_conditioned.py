@@ -66,6 +66,14 @@ def test_the_calibrations_of_the_model_hold() -> None:
     plans = [ReverseSampler(VPSDE(), each, steps=2).plan for each in (inner, outer)]
     assert plans[0].schedule.grid == plans[1].schedule.grid == made.grid
     assert plans[1].why == plans[0].why
+    again = calibrate(
+        ReverseSDE(VPSDE(), outer, eta=0.0), (2,), steps=2, trajectories=12, iterations=2
+    )
+    assert ReverseSampler(VPSDE(), outer, again).plan.schedule.grid == again.grid
+    inner.calibrations = {"2": again}
+    assert outer.calibrations == {"2": again}
+    outer.calibrations = {}
+    assert inner.calibrations == {}
     with torch.no_grad():  # a model whose weights were changed is another one
         next(inner.parameters()).add_(1.0)
     with pytest.raises(ValueError, match="calibrated model's weights"):

@@ -139,6 +139,13 @@ class Calibration:
         """The calibration as JSON values; `from_dict` restores it to the last bit."""
         return {"format": _FORMAT, "version": _VERSION, **json.loads(json.dumps(asdict(self)))}
 
+    @staticmethod
+    def outdated(saved: object) -> bool:
+        """Whether these are the values of a calibration of another version."""
+        if not isinstance(saved, Mapping) or saved.get("format") != _FORMAT:
+            return False
+        return saved.get("version") != _VERSION
+
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Calibration:
         """Restore a calibration from the values of `to_dict`.

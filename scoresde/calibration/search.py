@@ -248,7 +248,10 @@ def _calibrated(search: Search, method: str, before: Cost) -> Calibration:
             group.gradients - before.gradients,
         ),
         note=note.strip(),
-        fingerprint={"schedule": fingerprint(group.sde), "model": model_hashes(group.model)},
+        fingerprint={
+            "schedule": fingerprint(group.sde),
+            "model": model_hashes(group.model.calibrated),
+        },
     )
 
 

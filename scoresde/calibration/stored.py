@@ -10,21 +10,24 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from scoresde._tensor import wide
 from scoresde.calibration.result import Calibration
 from scoresde.model import ScoreModel
+from scoresde.sde import same_schedule
+from scoresde.sde.fingerprint import model_hashes, weights_hash
 
 __all__ = ["stored", "valid"]
 
 Stamp: TypeAlias = tuple[tuple[int, float], ...]
 
-_CHECKED: WeakKeyDictionary[ScoreModel, tuple[Stamp, dict[str, bool]]] = WeakKeyDictionary()
+_HASHES: WeakKeyDictionary[ScoreModel, tuple[Stamp, str]] = WeakKeyDictionary()
 
 
 def stored(model: ScoreModel, steps: int) -> Calibration | None:
     """The calibration of a model for a number of steps, or None.
 
-    `Calibration.check` hashes all weights; it is repeated only if a sum of the weights or their
-    version has changed since the last time.
+    The settings and the schedule are compared each time; all weights are hashed again only if a
+    sum of them or their version has changed since the last time.
 
     Warns:
         UserWarning: the model was changed after the calibration, which is not used.
@@ -48,30 +51,42 @@ def valid(model: ScoreModel) -> Mapping[str, Calibration]:
     """The calibrations that were made for the weights and settings that the model has now."""
     if not model.calibrations:
         return {}
-    stamp = _stamp(model)
-    last, known = _CHECKED.get(model, ((), {}))
-    known = dict(known) if last == stamp else {}
+    owner = model.calibrated
+    hashes = model_hashes(owner, _weights(owner))
     found: dict[str, Calibration] = dict(model.calibrations)
-    keys = {name: repr(calibration.fingerprint) for name, calibration in found.items()}
-    for name, key in keys.items():
-        if key not in known:
-            known[key] = _holds(found[name], model)
-    _CHECKED[model] = stamp, known
-    return {name: c for name, c in found.items() if known[keys[name]]}
+    return {name: c for name, c in found.items() if _holds(c, owner, hashes)}
 
 
-def _holds(calibration: Calibration, model: ScoreModel) -> bool:
+def _holds(calibration: Calibration, model: ScoreModel, hashes: Mapping[str, str]) -> bool:
+    if calibration.fingerprint["model"] != hashes:
+        return False
     try:
-        calibration.check(model.sde, model)
-    except (TypeError, ValueError):
+        same_schedule(model.sde, calibration.fingerprint["schedule"], "sde", "calibration", "")
+    except ValueError:
         return False
     return True
 
 
+def _weights(model: ScoreModel) -> str:
+    """The hash of the weights, computed again only where their stamp has changed."""
+    stamp = _stamp(model)
+    last, known = _HASHES.get(model, (None, ""))
+    if last != stamp:
+        known = weights_hash(model)
+        _HASHES[model] = stamp, known
+    return known
+
+
 def _stamp(model: ScoreModel) -> Stamp:
-    """The version and the sum of each tensor, which almost every change of it changes."""
+    """The version and the sum of each tensor, which almost every change of it changes.
+
+    Tensors that were made under inference mode have no version.
+    """
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
-    if not tensors:
-        return ()
-    sums = torch.stack([t.detach().double().sum().cpu() for t in tensors])
-    return tuple((t._version, s) for t, s in zip(tensors, sums.tolist(), strict=True))
+    versions = [0 if t.is_inference() else t._version for t in tensors]
+    sums: dict[torch.device, list[Tensor]] = {}
+    for t in tensors:
+        sums.setdefault(t.device, []).append(wide(t.detach()).sum())
+    # one transfer from each device
+    told = {device: iter(torch.stack(parts).tolist()) for device, parts in sums.items()}
+    return tuple((v, next(told[t.device])) for v, t in zip(versions, tensors, strict=True))

@@ -103,8 +103,7 @@ def summary(calibration: Calibration) -> dict[str, Any]:
 
 def _conditions(opened: Opened, count: int) -> dict[str, Any] | None:  # Any: a tensor
     """Labels of all classes in turn; other conditions are left out, with a word."""
-    net = getattr(opened.model.net, "config", {})
-    others = sorted(set(net.get("conditions") or {}) - {"label"})
+    others = sorted(opened.conditions)
     if others:
         say(
             f"the trajectories have no {', '.join(others)}: to calibrate with conditions of the "

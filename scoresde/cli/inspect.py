@@ -58,9 +58,8 @@ def report(folder: Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: a file is missing or damaged, tensors do not fit the
             network, or the weights hold NaN.
     """
-    from scoresde.calibration import Calibration
     from scoresde.training import read_config
-    from scoresde.training.checkpoint import families, networks
+    from scoresde.training.checkpoint import families, networks, saved_calibrations
 
     config = read_config(folder)
     weights = _verified(folder, config["files"])
@@ -101,8 +100,7 @@ def report(folder: Path) -> dict[str, Any]:
         "run": training.get("run"),
         "validation": _validation(training, extra),
         "calibrations": {
-            name: summary(Calibration.from_dict(saved))
-            for name, saved in (config.get("calibrations") or {}).items()
+            name: summary(made) for name, made in saved_calibrations(config, folder).items()
         },
         "extra": extra,
         "files": {name: dict(entry) for name, entry in config["files"].items()},

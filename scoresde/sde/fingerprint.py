@@ -15,7 +15,7 @@ from scoresde._check import fail
 from scoresde._io import digest
 from scoresde.sde.base import SDE, AffineSDE
 
-__all__ = ["fingerprint", "model_hashes", "same_schedule", "same_sde"]
+__all__ = ["fingerprint", "model_hashes", "same_schedule", "same_sde", "weights_hash"]
 
 
 def fingerprint(sde: SDE) -> dict[str, list[float]]:
@@ -69,25 +69,35 @@ def same_sde(a: SDE, b: SDE) -> bool:
 _APART = ("training", "calibrations")  # attributes that change no prediction
 
 
-def model_hashes(model: nn.Module) -> dict[str, str]:
+def model_hashes(model: nn.Module, weights: str | None = None) -> dict[str, str]:
     """SHA-256 of three aspects of a model: "classes", "weights" and "settings".
 
     The classes are those of its modules. The weights are all parameters and buffers in float64,
     so that they do not depend on the precision. The settings are the plain attributes of its
     modules except SDEs, whose schedules `same_schedule` compares; a function that is not a module
     contributes only its name.
+
+    Args:
+        model: the model.
+        weights: the hash of its weights if it is known, for it takes the most time.
     """
-    classes, settings, weights = [], [], hashlib.sha256()
+    classes, settings = [], []
     for path, module in model.named_modules():
         classes.append([path, type(module).__qualname__])
         for name, value in sorted(vars(module).items()):
             if not (name.startswith("_") or name in _APART or isinstance(value, SDE)):
                 settings.append([path, name, _plain(value)])
+    known = weights_hash(model) if weights is None else weights
+    return {"classes": digest(classes), "weights": known, "settings": digest(settings)}
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers in float64, with their names and shapes."""
+    found = hashlib.sha256()
     for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
-        weights.update(f"{name} {tuple(value.shape)}".encode())
-        weights.update(_content(value))
-    parts = {"classes": digest(classes), "weights": weights.hexdigest()}
-    return {**parts, "settings": digest(settings)}
+        found.update(f"{name} {tuple(value.shape)}".encode())
+        found.update(_content(value))
+    return found.hexdigest()
 
 
 def _content(value: Tensor) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -16,13 +17,15 @@ from scoresde.data import Data, LazyData
 from scoresde.model import ScoreModel
 from scoresde.process import ReverseSDE
 from scoresde.sde import AffineSDE
-from scoresde.training.checkpoint import add_calibrations, read_config
+from scoresde.training.checkpoint import add_calibrations, read_config, saved_calibrations
 from scoresde.training.stream import take
 
 __all__ = ["SHARE", "calibrate_run", "evaluations_of"]
 
 SHARE = 0.03
 """The most network evaluations of the calibrations, as a share of those of the training."""
+
+_WAIT = timedelta(days=2)  # the other processes wait for the one that calibrates
 
 
 def evaluations_of(samples: int) -> int:
@@ -41,6 +44,7 @@ def calibrate_run(
     *,
     samples: int,
     seed: int,
+    batch_size: int | None = None,
     place: Path | None = None,
     progress: bool = False,
 ) -> str:
@@ -53,8 +57,11 @@ def calibrate_run(
         model: the trained model, whose `calibrations` are set.
         counts: the numbers of steps.
         data: the data that the conditions of the trajectories are taken from, evenly spread.
-        samples: the samples that the training took in each process, which give the budget.
+        samples: the samples that the training took in each process, which give the budget: one
+            process alone calibrates, while the others wait.
         seed: the seed of the trajectories.
+        batch_size: the number of trajectories solved at a time, for which the memory suffices;
+            None for all.
         place: the folder of the checkpoint of this model, or None.
         progress: show the progress.
 
@@ -62,27 +69,47 @@ def calibrate_run(
         The reason why there are fewer calibrations than were asked for; "" if there are all.
 
     Warns:
-        UserWarning: a calibration failed; the model is trained and saved.
+        UserWarning: a calibration failed, or could not be written; the model is trained and
+            saved.
     """
     parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
-    first = not parallel or torch.distributed.get_rank() == 0
-    samples *= torch.distributed.get_world_size() if parallel else 1
+    group = _patient_group() if parallel else None
     found: dict[str, Calibration] = {}
     why = ""
-    if first:
+    if not parallel or torch.distributed.get_rank() == 0:
         try:
-            found, why = _found(model, counts, data, samples, seed, place, progress)
-        except (ValueError, TypeError, RuntimeError) as error:  # a model of the user's own
-            why = f"the calibration failed: {error}"
+            found, why = _found(model, counts, data, samples, seed, batch_size, place, progress)
+        except Exception as error:  # of any kind: a model of the user's own may raise it
+            why = f"the calibration failed: {_told(error)}"
             told = f"{why}; the model is trained, and solver='auto' takes its table"
             warnings.warn(told, stacklevel=5)
     if parallel:
         box = [({name: c.to_dict() for name, c in found.items()}, why)]
-        torch.distributed.broadcast_object_list(box)
+        torch.distributed.broadcast_object_list(box, group=group)
+        if group is not None:
+            torch.distributed.destroy_process_group(group)
         found = {name: Calibration.from_dict(saved) for name, saved in box[0][0].items()}
         why = box[0][1]
     model.calibrations = found
     return why
+
+
+def _patient_group() -> torch.distributed.ProcessGroup | None:
+    """A group of all processes in which they wait for longer than for a step of the training.
+
+    Its backend is gloo, which sends from the CPU; None, the group of the training, without it.
+    """
+    if not torch.distributed.is_gloo_available():
+        return None
+    made: torch.distributed.ProcessGroup = torch.distributed.new_group(
+        timeout=_WAIT, backend="gloo"
+    )
+    return made
+
+
+def _told(error: Exception) -> str:
+    """The message of an error after its class, which is all that an assertion may have."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _found(
@@ -91,6 +118,7 @@ def _found(
     data: Data | LazyData,
     samples: int,
     seed: int,
+    batch_size: int | None,
     place: Path | None,
     progress: bool,
 ) -> tuple[dict[str, Calibration], str]:
@@ -123,11 +151,16 @@ def _found(
         trajectories=trajectories,
         seed=seed,
         budget=budget,
+        batch_size=batch_size,
         progress=progress,
     )
     named = {str(n): calibration for n, calibration in found.items()}
     if place is not None:
-        add_calibrations(place, model, named)
+        try:
+            add_calibrations(place, model, named)
+        except (OSError, ValueError) as error:  # the disk is full, or the folder was changed
+            why = f"the calibrations are not in {place}: {_told(error)}"
+            warnings.warn(f"{why}; the returned model has them", stacklevel=6)
     return named, why
 
 
@@ -135,8 +168,7 @@ def _kept(model: ScoreModel, place: Path | None) -> dict[str, Calibration]:
     """The calibrations of the checkpoint that hold for the model, as of a run that was resumed."""
     if place is None:
         return {}
-    saved = read_config(place).get("calibrations") or {}
-    model.calibrations = {name: Calibration.from_dict(c) for name, c in saved.items()}
+    model.calibrations = saved_calibrations(read_config(place), place)
     return dict(valid(model))
 
 

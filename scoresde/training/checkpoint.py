@@ -46,6 +46,7 @@ __all__ = [
     "networks",
     "read_config",
     "save",
+    "saved_calibrations",
 ]
 
 FORMAT, VERSION = "scoresde checkpoint", 1
@@ -162,6 +163,9 @@ def load(
     Returns:
         The model, in eval mode.
 
+    Warns:
+        UserWarning: the checkpoint has calibrations of another version, which are left out.
+
     Raises:
         FileNotFoundError: the folder or a file in it is missing.
         ValueError: a file is damaged, the format, SDE or network is unknown, keys are missing,
@@ -190,8 +194,7 @@ def load(
         if config.get("data") is not None:
             known = {**config["data"], "quantisation": config.get("quantisation")}
             model.data = DataSummary.from_dict(known)
-        saved = config.get("calibrations") or {}
-        model.calibrations = {k: Calibration.from_dict(c) for k, c in saved.items()}
+        model.calibrations = saved_calibrations(config, folder)
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / CONFIG, f"model settings that do not fit ({error})") from error
     return model.to(where).eval()
@@ -228,6 +231,26 @@ def load_calibration(path: str | os.PathLike[str], name: str) -> Calibration:
         remedy = "save it with save(model, path, calibrations={name: calibration})"
         raise fail("name", f"one of {', '.join(saved) or 'none'} in {folder}", name, remedy)
     return Calibration.from_dict(saved[name])
+
+
+def saved_calibrations(config: Mapping[str, Any], folder: Path) -> dict[str, Calibration]:
+    """The calibrations of a checkpoint by name, from the content of its `config.json`.
+
+    Raises:
+        TypeError, ValueError: one of them is damaged.
+
+    Warns:
+        UserWarning: some are of another version, and are left out.
+    """
+    saved = config.get("calibrations") or {}
+    outdated = [name for name, values in saved.items() if Calibration.outdated(values)]
+    if outdated:
+        warnings.warn(
+            f"{folder}: its calibrations for {', '.join(outdated)} steps are of another version "
+            "of scoresde and are left out; calibrate it anew",
+            stacklevel=4,
+        )
+    return {k: Calibration.from_dict(c) for k, c in saved.items() if k not in outdated}
 
 
 def add_calibrations(

@@ -283,6 +283,7 @@ class Trainer:
             self.data if self.validation is None else self.validation.data,
             samples=(self.stopped or self.steps) * self.batch_size * self.optim.accumulate,
             seed=self.seed,
+            batch_size=self.batch_size,
             place=place,
             progress=self.progress,
         )

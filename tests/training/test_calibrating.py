@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from scoresde import (
 )
 from scoresde.calibration import Calibration, calibrate_each
 from scoresde.calibration.stored import stored, valid
+from scoresde.cli.inspect import report
 from scoresde.data import Data
 from scoresde.model import ScoreModel
 from scoresde.nets import MLP
@@ -30,8 +33,10 @@ from scoresde.process import ReverseSDE
 from scoresde.sde import SDE
 from scoresde.training.calibrating import calibrate_run
 from scoresde.training.checkpoint import add_calibrations, read_config
+from scoresde.training.files import rewrite
 
 VP = VPSDE()
+CALIBRATING = importlib.import_module("scoresde.training.calibrating")
 STORED = importlib.import_module("scoresde.calibration.stored")
 
 
@@ -125,8 +130,8 @@ def test_the_weights_are_hashed_once(
     run: tuple[Trainer, ScoreModel, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, seen = load(run[2]), []
-    check = Calibration.check
-    monkeypatch.setattr(Calibration, "check", lambda *args: (seen.append(1), check(*args))[1])
+    hashed = STORED.weights_hash
+    monkeypatch.setattr(STORED, "weights_hash", lambda m: (seen.append(1), hashed(m))[1])
     for _ in range(3):
         ReverseSampler(VP, model, steps=10)
     assert len(seen) == 1  # all three were made for the same weights
@@ -193,13 +198,28 @@ def test_conditions_of_the_trajectories_are_those_of_the_data(
 class Failing(MLP):
     """A network that fails outside of the training."""
 
+    error: Exception = RuntimeError("only in training")
+
     def forward(self, x: torch.Tensor, *args: Any, **cond: Any) -> torch.Tensor:
         if not self.training:
-            raise RuntimeError("only in training")
+            raise self.error
         return super().forward(x, *args, **cond)
 
 
-def test_a_calibration_that_fails_loses_no_run() -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("only in training"), "RuntimeError: only in training"),
+        (AssertionError(), "AssertionError"),
+        (KeyError("label"), "KeyError: 'label'"),
+        (OSError("no space left"), "OSError: no space left"),
+    ],
+    ids=repr,
+)
+def test_a_calibration_that_fails_loses_no_run(
+    error: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failing, "error", error)
     made = Trainer(
         Preconditioned(Failing(2, width=8), VP),
         ring(),
@@ -207,8 +227,121 @@ def test_a_calibration_that_fails_loses_no_run() -> None:
         optim=Optim(batch_size=4096),
         device="cpu",
     )
-    with pytest.warns(UserWarning, match="calibration failed: only in training; the model is"):
+    with pytest.warns(UserWarning, match=f"calibration failed: {told}; the model is"):
         assert made.fit().calibrations == {}
+
+
+def test_calibrations_that_cannot_be_written_stay_in_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(CALIBRATING, "add_calibrations", full)
+    made = trainer(tmp_path / "run", records=Records(tensorboard=False, calibrate=(4,)))
+    with pytest.warns(UserWarning, match="OSError: no space left; the returned model has them"):
+        model = made.fit()
+    assert list(model.calibrations) == ["4"] and "no space left" in made.uncalibrated
+
+
+def test_no_more_trajectories_are_solved_at_a_time_than_a_batch_has_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+
+    def search(process: ReverseSDE, shape: Any, **options: Any) -> Any:
+        seen.append(options["batch_size"])
+        return calibrate_each(process, shape, **options)
+
+    monkeypatch.setattr(
+        importlib.import_module("scoresde.calibration.search"), "calibrate_each", search
+    )
+    made = trainer(records=Records(calibrate=(4,)))
+    made.fit()
+    assert seen == [made.batch_size] == [4096]
+
+
+def test_settings_and_schedule_are_compared_at_every_use(
+    run: tuple[Trainer, ScoreModel, Path],
+) -> None:
+    changes: list[tuple[str, Any]] = [
+        ("predicts", "eps"),
+        ("sigma_data", 0.3),
+        ("time", "log_snr"),
+        ("sde", VPSDE(beta_max=19.0)),
+    ]
+    for name, value in changes:
+        model = load(run[2])
+        assert stored(model, 10) is not None
+        setattr(model, name, value)
+        with pytest.warns(UserWarning, match="weights or settings were changed"):
+            assert stored(model, 10) is None
+    model.calibrations = {"10": run[1].calibrations["10"]}
+    model.sde = VP
+    assert stored(model, 10) is not None
+
+
+def test_weights_of_inference_mode_have_calibrations_too(
+    run: tuple[Trainer, ScoreModel, Path],
+) -> None:
+    model = load(run[2])
+    with torch.inference_mode():
+        for part in model.modules():
+            for name, weight in list(part._parameters.items()):
+                if weight is not None:
+                    part._parameters[name] = torch.nn.Parameter(weight.clone(), False)
+    assert next(model.parameters()).is_inference()
+    assert "calibrated for this model" in ReverseSampler(VP, model, steps=10).plan.why
+
+
+def test_calibrations_of_another_version_are_left_out(
+    run: tuple[Trainer, ScoreModel, Path], tmp_path: Path
+) -> None:
+    place = save(run[1], tmp_path / "model")
+    config = read_config(place)
+    config["calibrations"]["5"]["version"] = 1
+    rewrite(place, config)
+    with pytest.warns(UserWarning, match="calibrations for 5 steps are of another version"):
+        model = load(place)
+    assert sorted(model.calibrations) == ["10", "20"] and sorted(valid(model)) == ["10", "20"]
+    with pytest.warns(UserWarning, match="of another version"):
+        assert sorted(report(place)["calibrations"]) == ["10", "20"]
+    config["calibrations"]["5"]["format"] = "other"
+    rewrite(place, config)
+    with pytest.raises(ValueError, match="model settings that do not fit"):
+        load(place)
+
+
+def _one_of_two(rank: int, place: str) -> None:
+    """What each of two processes does: only the first searches, for longer than a collective."""
+    wait = timedelta(seconds=20)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{place}/meeting", world_size=2, rank=rank, timeout=wait
+    )
+    search = importlib.import_module("scoresde.calibration.search")
+    each, budgets = search.calibrate_each, []
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        budgets.append(options["budget"])
+        time.sleep(1.5 * wait.total_seconds())
+        return each(*args, **options)
+
+    search.calibrate_each = slowly
+    torch.manual_seed(0)
+    model = Preconditioned(MLP(2, width=8), VP)
+    why = calibrate_run(model, (4,), Data(ring()), samples=100_000, seed=0)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    told = {name: c.to_dict() for name, c in model.calibrations.items()}
+    (Path(place) / f"{rank}.json").write_text(json.dumps([why, budgets, told]))
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_calibrates_and_the_other_waits(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first[0] == second[0] == "" and list(first[2]) == ["4"] and first[2] == second[2]
+    assert (first[1], second[1]) == ([9000], [])  # 3 % of the cost of one process
 
 
 def test_an_sde_that_is_not_affine_has_none_and_says_so() -> None:
