@@ -22,7 +22,7 @@ from scoresde import (
     load,
     save,
 )
-from scoresde.calibration import Calibration, calibrate_each
+from scoresde.calibration import calibrate_each
 from scoresde.calibration.stored import stored, valid
 from scoresde.cli.inspect import report
 from scoresde.data import Data
