@@ -9,7 +9,8 @@ import torch
 from command_line import answer, call, refused
 
 from scoresde import VPSDE, Preconditioned, load, save
-from scoresde.nets import MLP
+from scoresde.nets import MLP, Vector
+from scoresde.training.augment import CONDITION
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,15 @@ def test_a_second_calibration_joins_the_first_one(model: Path) -> None:
     text = call(f"calibrate {model} --steps 3 --budget 20000 --device cpu").stdout
     assert "3 steps: " in text and "network evaluations; stored in" in text
     assert "3" in load(model).calibrations
+
+
+def test_the_condition_of_the_augmentation_is_none_that_is_missed(tmp_path: Path) -> None:
+    """It is for the training alone; a condition of the data is named."""
+    for name, missed in ((CONDITION, False), ("y", True)):
+        made = Preconditioned(MLP(2, width=8, conditions={name: Vector(2)}), VPSDE())
+        place = save(made, tmp_path / name)
+        told = call(f"calibrate {place} --steps 3 --budget 20000 --device cpu")
+        assert (f"the trajectories have no {name}" in told.stderr) == missed
 
 
 def test_bad_input_names_its_flag(model: Path) -> None:
