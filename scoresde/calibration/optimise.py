@@ -1,6 +1,6 @@
-"""Placement of nodes: equal local errors, a shortest path, or descent on endpoint errors.
+"""Placement of nodes: equal local errors, a shortest path, or the least endpoint errors.
 
-The descent learns the factors of `LearnedAdams` too. Everything here is in
+The minimisation learns the factors of `LearnedAdams` too. Everything here is in
 lambda = log(alpha / sigma) on the probability flow, and uses the model only through its
 trajectories.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde._tensor import wide
 from scoresde.calibration.trajectories import (
     Array,
     NoGradient,
@@ -29,10 +30,10 @@ from scoresde.solvers.exponential.coefficients import PARAMETRISATIONS, VARIABLE
 __all__ = [
     "Found",
     "check_gradient",
-    "descend",
     "deviations",
     "equidistribute",
     "local_error",
+    "minimise",
     "shortest",
     "spread",
     "warp",
@@ -63,12 +64,12 @@ def local_error(path: Path, solver: Adams) -> tuple[Array, Array]:
     in_time = solver.variable == "t"
     variable: Array = segment.t[:-1] if in_time else VARIABLES[solver.variable](segment, lam)
     unit = torch.from_numpy(parametrisation.unit(segment)[:-1])
-    told = path.read(solver.parametrisation).double()
+    told = path.read(solver.parametrisation).cpu().double()
     change = told * unit.to(told).reshape(-1, *(1,) * (told.ndim - 1))
     for k in range(1, q + 1):
         gap = torch.from_numpy(variable[k:] - variable[:-k]).to(change)
         change = change.diff(dim=0) / gap.reshape(-1, *(1,) * (told.ndim - 1))
-    size = change.flatten(2).norm(dim=2).mean(1).cpu().numpy()
+    size = change.flatten(2).norm(dim=2).mean(1).numpy()
     stretch = (variable[q:] - variable[:-q]) / (lam[q:] - lam[:-q])
     middle = (lam[q:] + lam[:-q]) / 2
     weight = np.abs(parametrisation.at_end(segment)) / np.hypot(segment.alpha, segment.sigma)[1:]
@@ -179,7 +180,7 @@ class Found:
         return LearnedAdams(self.solver, tuple(scales), tuple(slopes))
 
 
-def descend(
+def minimise(
     trajectories: Trajectories,
     found: Found,
     train: slice,
@@ -206,7 +207,7 @@ def descend(
     theta = _shares(found.log_snr).requires_grad_()
     made = np.ones((2, steps)) if found.factors is None else found.factors
     factors = torch.from_numpy(made.copy()).requires_grad_()
-    size = float(length(trajectories.ends.double()).square().mean().sqrt())
+    size = float(length(wide(trajectories.ends)).square().mean().sqrt())
     relative = _RELATIVE * math.exp(min(found.loss, 0.0)) / max(size, 1e-30)
     floor = _SOFT * math.exp(min(found.loss, 0.0))
     rates = torch.tensor([[min(_SCALE_RATE, relative)], [min(_SLOPE_RATE, 10.0 * relative)]])

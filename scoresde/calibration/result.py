@@ -39,7 +39,7 @@ class Errors:
     @classmethod
     def of(cls, errors: Tensor) -> Errors:
         """The errors of distances, one for each trajectory, (P,)."""
-        errors = errors.double().cpu()
+        errors = errors.cpu().double()
         tiny = torch.finfo(torch.float64).tiny
         typical = errors.clamp_min(tiny).log().mean().exp()
         rms = errors.square().mean().sqrt()
@@ -86,7 +86,8 @@ class Calibration:
             learned.
         method: the method by which the nodes were placed.
         start_grid, start_solver: the start, which is the automatic choice of solver and grid.
-        training, held: errors on the trajectories that were used and on those held back.
+        training, held: errors on the trajectories that were used, and on those held back, which
+            selected the result among the start, the nodes and the nodes with factors.
         training_before, held_before: these errors at the start.
         reference_error: the estimated error of the exact endpoints.
         cost: the network evaluations.
@@ -115,7 +116,10 @@ class Calibration:
 
     @property
     def gain(self) -> float:
-        """The error of the start over that of the result, on the held-back trajectories."""
+        """The error of the start over that of the result, on the held-back trajectories.
+
+        They also selected the result, so it is a little above the gain on new trajectories.
+        """
         return self.held_before.typical / max(self.held.typical, 1e-300)
 
     def check(self, sde: SDE, model: ScoreModel | None = None, solver: object = None) -> None:

@@ -65,8 +65,8 @@ def calibrate(
     - "optimise": to minimise the mean logarithm of the trajectories' endpoint errors, by Adam on
       the steps in lambda with gradients through the solver and the model; where the model has no
       gradient, by Nelder-Mead on a smooth change of the steps. All solvers on all named grids are
-      ranked by estimates that need no network call (`Look`), the first five by runs, and the
-      nodes of two are optimised. From the better one, nodes and two factors for each step are
+      ranked by estimates that need no network call (`ErrorEstimate`), the first five by runs, and
+      the nodes of two are optimised. From the better one, nodes and two factors for each step are
       optimised jointly (`LearnedAdams`).
     - "equidistribute": to spread the solver's local error c h^(q + 1) evenly (de Boor 1974).
     - "gits": to minimise the sum of the deviations of single first-order steps from the
@@ -74,8 +74,11 @@ def calibrate(
 
     A third of the trajectories is held back. The result is the one with the smallest error on
     them: the start, the optimised nodes alone, or with the factors; `note` says if it is the
-    start. The start is the automatic choice for this number of steps, or, if a solver is given,
-    this solver on its best named grid.
+    start. Nodes or factors that raise the root mean square of these errors by more than a quarter
+    are refused, since the mean logarithm says little about the largest errors. The held-back
+    trajectories so select one of three, and their error of the result is a little below that on
+    new trajectories. The start is the automatic choice for this number of steps, or, if a solver
+    is given, this solver on its best named grid.
 
     Errors are pathwise, at t_end and before any final denoising: a Tweedie step reduces the
     remaining error by about the same factor on every grid. Only the probability flow is

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from scoresde.calibration.budget import CHECKED, FEW, RANKED, Effort
-from scoresde.calibration.look import Look
+from scoresde.calibration.estimate import ErrorEstimate
 from scoresde.calibration.optimise import (
     Found,
     check_gradient,
-    descend,
     deviations,
     equidistribute,
+    minimise,
     shortest,
     warp,
 )
@@ -49,6 +49,7 @@ CANDIDATES: tuple[Adams, ...] = (
 """The solvers that a calibration chooses from, unless it is given one."""
 
 _GRIDS = ("log_snr", "quadratic", "karras", "tapered")
+_RMS = 1.25  # the largest factor to the root mean square of the held-back errors
 _FACTORS = "the learned factors were dropped: "
 
 
@@ -83,13 +84,26 @@ class Search:
     held: slice
 
     def run(self, method: str) -> tuple[Found, Found, Errors, Errors, str]:
-        """The start, the result, their errors on the held-back trajectories, and a note."""
+        """The start, the result, their errors on the held-back trajectories, and a note.
+
+        These trajectories select the result, so their errors of it are a little too small.
+        Candidates that raise the root mean square of the errors too far are refused.
+        """
         ranked = self._ranked()
         start = ranked[0] if self.solver is not None else self._scored(self._automatic)
         found, note = METHODS[method](self, sorted([start, *ranked], key=lambda f: f.loss))
         errors = [self.errors(f, self.held) for f in (start, *found)]
         order = sorted(range(1, len(errors)), key=lambda i: errors[i].typical)
-        best = order[0]
+        most = _RMS * errors[0].rms
+        safe = [i for i in order if errors[i].rms <= most]
+        best = safe[0] if safe else order[0]
+        if not safe and errors[best].typical < errors[0].typical:
+            worse = f"{errors[best].rms:.3g} against {errors[0].rms:.3g}"
+            note = (
+                "fell back to the start: held-back trajectories have a larger root mean square "
+                f"error, {worse}. {note}"
+            )
+            return start, start, errors[0], errors[0], note
         if not errors[best].typical < errors[0].typical:
             if errors[best] != errors[0]:
                 worse = f"{errors[best].typical:.3g} against {errors[0].typical:.3g}"
@@ -99,8 +113,10 @@ class Search:
                 )
             return start, start, errors[0], errors[0], note
         if found[-1].factors is not None and found[best - 1].factors is None:
-            worse = f"{errors[-1].typical:.3g} against {errors[best].typical:.3g}"
-            note = f"{_FACTORS}held-back trajectories have larger errors, {worse}. {note}"
+            kind = "rms" if errors[-1].typical < errors[best].typical else "typical"
+            worse = f"{getattr(errors[-1], kind):.3g} against {getattr(errors[best], kind):.3g}"
+            larger = "larger errors" if kind == "typical" else "a larger root mean square error"
+            note = f"{_FACTORS}held-back trajectories have {larger}, {worse}. {note}"
         return start, found[best - 1], errors[0], errors[best], note
 
     def errors(self, found: Found, which: slice) -> Errors:
@@ -126,14 +142,14 @@ class Search:
     def _ranked(self) -> list[Found]:
         """Solvers on named grids, the best first: ranked by estimates, and the first by runs."""
         scale = self.group.model.data_scale
-        look = Look(self.group.sde, self.path, 1.0 if scale is None else scale[0])
+        estimate = ErrorEstimate(self.group.sde, self.path, 1.0 if scale is None else scale[0])
         named = [
             self.group.log_snr(
                 make_grid(g, self.group.sde, self.steps, t_end=self.group.t_end, data_scale=scale)
             )
             for g in _GRIDS
         ]
-        found = [Found(look.loss(s, at), s, at) for s in self.solvers for at in named]
+        found = [Found(estimate.loss(s, at), s, at) for s in self.solvers for at in named]
         found = sorted(found, key=lambda f: f.loss)
         return sorted(map(self._scored, _varied(found)[:RANKED]), key=lambda f: f.loss)
 
@@ -156,14 +172,14 @@ class Search:
             note = f"optimised without gradients: {reason}"
             return [min(tried, key=lambda f: f.loss)], note
         if self.steps > 1:
-            leaders = [self._descended(f, effort.short, learn=False) for f in leaders]
+            leaders = [self._minimised(f, effort.short, learn=False) for f in leaders]
         nodes = min(leaders, key=lambda f: f.loss)
-        return [nodes, self._descended(nodes, effort.iterations, learn=True)], ""
+        return [nodes, self._minimised(nodes, effort.iterations, learn=True)], ""
 
-    def _descended(self, found: Found, iterations: int, learn: bool) -> Found:
-        """Descend from a candidate; one without a finite gradient stays as it was."""
+    def _minimised(self, found: Found, iterations: int, learn: bool) -> Found:
+        """Optimise a candidate; one without a finite gradient stays as it was."""
         try:
-            return descend(self.group, found, self.train, self.effort.batch, iterations, learn)
+            return minimise(self.group, found, self.train, self.effort.batch, iterations, learn)
         except NoGradient:
             return found
 

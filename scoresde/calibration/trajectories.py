@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from scoresde._tensor import Scalar
+from scoresde._tensor import Scalar, wide
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent
@@ -185,7 +185,7 @@ class Trajectories:
 
     def errors(self, solver: Scheme, grid: Grid, which: slice) -> Tensor:
         """Distances from the exact ends over sqrt(D), (P,); infinite if a run diverged."""
-        gap = self.run(solver, grid, which).double() - self.ends[which].double()
+        gap = wide(self.run(solver, grid, which)) - wide(self.ends[which])
         return length(gap).nan_to_num(math.inf, math.inf)
 
     def loss(self, solver: Scheme, log_snr: Array, which: slice) -> float:
@@ -214,7 +214,7 @@ class Trajectories:
         self._count(process, part)
         rest = self.run(solver, fine, slice(part.stop, None)) if part.stop < len(self.x) else None
         self.ends = x[-1] if rest is None else torch.cat([x[-1], rest])
-        size = float(length(self.ends.double()).square().mean().sqrt())
+        size = float(length(wide(self.ends)).square().mean().sqrt())
         self.rounding = 32.0 * max(size, 1e-6) * torch.finfo(self.x.dtype).eps
         coarse = self.errors(solver, Grid.of(fine.times[::2]), part)
         # both have an error of C h^q, with q at least 4
@@ -259,7 +259,7 @@ class Trajectories:
                     nodes = tensor_nodes(self.sde, first + (last - first) * way)
                     for x, _ in integrate_along(solver, process, self.x[part], nodes, factors):
                         end = x
-                    gap = length(end.double() - self.ends[part].double())
+                    gap = length(wide(end) - wide(self.ends[part]))
                     value = self._log(gap, floor).sum() / count
                     slopes = torch.autograd.grad(value, (share, factors))
             except RuntimeError as error:

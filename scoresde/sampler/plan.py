@@ -118,8 +118,8 @@ def _gained(calibration: Calibration) -> str:
     if calibration.grid == calibration.start_grid:
         return "where no other solver or grid did better than the automatic choice"
     return (
-        f"with {1 / calibration.gain:.2g} of the error of the automatic choice on trajectories "
-        "that were held back"
+        f"with {1 / calibration.gain:.2g} of the error of the automatic choice on the held-back "
+        "trajectories that selected it"
     )
 
 

@@ -394,7 +394,7 @@ def test_a_bad_optimiser_falls_back_to_the_start_and_says_so(
         )
         return replace(found, log_snr=crowded, loss=-99.0)
 
-    monkeypatch.setattr(MODULE, "descend", bad)
+    monkeypatch.setattr(MODULE, "minimise", bad)
     made = small()
     assert made.grid == made.start_grid and made.solver == made.start_solver
     assert made.held == made.held_before

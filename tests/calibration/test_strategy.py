@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from scoresde import VESDE, VPSDE, Adams, Gaussian, ReverseSDE
 from scoresde.calibration.budget import affordable, efforts, pilots, reference_cost, rounds, split
-from scoresde.calibration.look import Look
+from scoresde.calibration.estimate import ErrorEstimate
 from scoresde.calibration.optimise import Found
-from scoresde.calibration.result import Calibration
+from scoresde.calibration.result import Calibration, Errors
 from scoresde.calibration.search import calibrate
 from scoresde.calibration.trajectories import Trajectories
 from scoresde.noise import Independent
@@ -45,9 +47,11 @@ def test_the_estimate_is_exact_for_isotropic_gaussian_data(sde: AffineSDE, solve
     group = gaussian(sde, std)
     path = group.follow(Adams(3, 4, "v"), 512, 512, 8)
     nodes = group.log_snr(make_grid("quadratic", sde, 7))
-    estimate = Look(sde, path, 2 * std).loss(solver, nodes)  # it halves the scale of the data
+    estimate = ErrorEstimate(sde, path, 2 * std).loss(
+        solver, nodes
+    )  # it halves the scale of the data
     assert estimate == pytest.approx(group.loss(solver, nodes, slice(0, 8)), abs=1e-3)
-    assert abs(Look(sde, path, 4 * std).loss(solver, nodes) - estimate) > 1e-2
+    assert abs(ErrorEstimate(sde, path, 4 * std).loss(solver, nodes) - estimate) > 1e-2
 
 
 def calibrated(**options: Any) -> Calibration:
@@ -59,18 +63,67 @@ def calibrated(**options: Any) -> Calibration:
 def test_factors_that_do_not_help_held_back_trajectories_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    descend = MODULE.descend
+    minimise = MODULE.minimise
 
     def worse(group: Trajectories, found: Found, *rest: Any) -> Found:
         learn = rest[-1]
         if not learn:
-            return descend(group, found, *rest)  # type: ignore[no-any-return]
+            return minimise(group, found, *rest)  # type: ignore[no-any-return]
         return replace(found, factors=np.full((2, len(found.log_snr) - 1), 1.3))
 
-    monkeypatch.setattr(MODULE, "descend", worse)
+    monkeypatch.setattr(MODULE, "minimise", worse)
     made = calibrated(solver=Adams(2))
     assert isinstance(made.solver, Adams) and made.held.typical < made.held_before.typical
     assert "the learned factors were dropped: held-back trajectories have larger" in made.note
+
+
+@pytest.mark.parametrize("factor", [1.2, 1.3])
+def test_a_result_that_raises_the_largest_errors_is_refused(
+    factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the typical error, and up to 1.25 times the root mean square, are better."""
+    errors = MODULE.Search.errors
+
+    def tailed(self: Any, found: Found, which: slice) -> Errors:
+        told: Errors = errors(self, found, which)
+        if which == self.train or found.loss > -90.0:
+            return replace(told, typical=1.0, rms=2.0)
+        return replace(told, typical=0.5, rms=2.0 * factor)
+
+    def marked(group: Trajectories, found: Found, *rest: Any) -> Found:
+        return replace(found, loss=-99.0)
+
+    monkeypatch.setattr(MODULE.Search, "errors", tailed)
+    monkeypatch.setattr(MODULE, "minimise", marked)
+    made = calibrated(solver=Adams(2))
+    assert made.held.rms == (2.4 if factor < 1.25 else 2.0)
+    refused = "fell back to the start: held-back trajectories have a larger root mean square"
+    assert (refused in made.note) == (factor > 1.25)
+
+
+class OnlyWideOnCPU(TorchFunctionMode):
+    """float64 for none but tensors that were moved to the CPU, as a device without it requires."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        caller = sys._getframe(1).f_code.co_filename.replace("\\", "/")
+        if func is torch.Tensor.double and "/calibration/" in caller and "tests" not in caller:
+            assert getattr(args[0], "_moved", False), caller
+        made = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.cpu:
+            made = made.view_as(made)
+            made._moved = True
+        return made
+
+
+def test_states_are_moved_before_they_are_made_float64() -> None:
+    """A device such as MPS has no float64; `wide` takes float32 there."""
+    data = Gaussian(torch.zeros(3), torch.tensor([1.0, 0.1, 0.01]))
+    process = ReverseSDE(VP, data.under(VP), 0.0)
+    with OnlyWideOnCPU():
+        made = calibrate(process, (3,), steps=3, trajectories=12, iterations=2, solver=Adams(2))
+    assert made.held.typical <= made.held_before.typical
 
 
 def test_factors_that_help_are_kept() -> None:

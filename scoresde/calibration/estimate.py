@@ -18,12 +18,12 @@ from scoresde.sde import AffineSDE
 from scoresde.solvers.exponential.adams import Adams
 from scoresde.solvers.exponential.coefficients import Segment, table
 
-__all__ = ["Look"]
+__all__ = ["ErrorEstimate"]
 
 _NARROW = 0.5
 
 
-class Look:
+class ErrorEstimate:
     """Estimates of a solver's errors along a path.
 
     Args:
@@ -36,9 +36,9 @@ class Look:
         self.sde, self.scale = sde, _NARROW * scale
         self.log_snr = path.log_snr
         norm = np.array([np.hypot(n.alpha, n.sigma) for n in path.nodes])
-        states = path.x.flatten(2).double().cpu().numpy()
+        states = path.x.flatten(2).cpu().double().numpy()
         self.x = states / norm[:, None, None]
-        v = path.v.flatten(2).double().cpu().numpy()
+        v = path.v.flatten(2).cpu().double().numpy()
         self.v = np.concatenate([v, v[-1:]])  # the last node has no prediction
 
     def loss(self, solver: Adams, log_snr: Array) -> float:
