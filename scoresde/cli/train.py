@@ -180,6 +180,10 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
             if is_first() and before is not None:
                 write(folder.config, before)
             raise
+        if resume and trainer.began == (trainer.stopped or trainer.steps):
+            say(f"the run had ended at step {trainer.began}: no step was made; {_MORE}")
+            if is_first() and before is not None:
+                write(folder.config, before)
         result = _result(trainer, self.out, clock.perf_counter() - began, about)
         emit(result, _ending(result), self.calling.json)
 
@@ -294,6 +298,9 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
             "held_out": 0 if held_out is None else len(held_out),
         }
         return trainer, about
+
+
+_MORE = "to train on, ask for more --steps, or after early stopping for more --patience"
 
 
 def _fit(trainer: Trainer, folder: RunFolder, resume: bool) -> None:

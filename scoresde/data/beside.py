@@ -31,7 +31,8 @@ def conditions_in(
     Args:
         arrays: the arrays of the file without samples and labels.
         wanted: the names of the conditions; None for all arrays of numbers with N rows whose
-            names are none of samples or labels, with a warning.
+            names are none of samples or labels, with a warning. Another one names those that
+            are left out, except samples and labels with another number of rows.
         n: N, the number of samples.
         name: the name of the data in messages.
 
@@ -44,6 +45,14 @@ def conditions_in(
         warnings.warn(
             f"{name}: {listed(list(map(repr, chosen)))} have a row for each sample and are taken "
             "as conditions (condition= chooses some, condition=[] none)",
+            stacklevel=3,
+        )
+    left = [key for key, array in arrays.items() if key not in chosen and _missed(key, array, n)]
+    if wanted is None and left:
+        warnings.warn(
+            f"{name}: {listed(list(map(repr, left)))} are not taken as conditions, which are "
+            f"numbers in {n} rows, one a sample, under the name of an argument that is not usual "
+            "for samples or labels; condition= takes arrays of numbers by name",
             stacklevel=3,
         )
     found: dict[str, Tensor] = {}
@@ -67,6 +76,12 @@ def _fits(key: str, array: np.ndarray[Any, Any], n: int) -> bool:
     usual = SAMPLES.search(key) or LABELS.search(key) or re.fullmatch(r"arr_\d+", key)
     named = key.isidentifier() and key not in RESERVED and not usual
     return bool(named and array.dtype.kind in "iubf" and array.ndim and len(array) == n)
+
+
+def _missed(key: str, array: np.ndarray[Any, Any], n: int) -> bool:
+    """Whether a user may miss an array that is no condition: not the other part of a split."""
+    usual = SAMPLES.search(key) or LABELS.search(key) or re.fullmatch(r"arr_\d+", key)
+    return bool(array.ndim and (not usual or len(array) == n))
 
 
 def _tensor(key: str, array: np.ndarray[Any, Any]) -> Tensor:

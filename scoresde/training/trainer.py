@@ -129,6 +129,7 @@ class Trainer:
             `validation.csv` contains as well; see `Validation`. The model of the lowest loss is
             in `best/`.
         uncalibrated: the reason why there are fewer calibrations than `records` asks for, or "".
+        began: the step from which the last `fit` went on, 0 for a new run.
         stopped: the step at which the patience of `records` ended the run, or None.
         changes: settings that a resumed run changed, name -> (old, new).
 
@@ -221,6 +222,7 @@ class Trainer:
         self.callback = callback
         self.callback_every = positive_int("callback_every", callback_every)
         self.workers = 0 if workers == 0 else positive_int("workers", workers)
+        self.began = 0
         self.stopped: int | None = None
         self.uncalibrated = ""
         self.changes: dict[str, tuple[Any, Any]] = {}
@@ -250,7 +252,8 @@ class Trainer:
             resume: continue the run whose checkpoint is in `out`, to bitwise the same weights as
                 without the interruption. `steps`, rates and other settings may change, which a
                 warning lists with their old and new values: with more steps the learning rate
-                follows the schedule of the longer run from there on. The data, seed, batch size,
+                follows the schedule of the longer run from there on, and with another loss the
+                lowest validation loss is sought anew. The data, seed, batch size,
                 optimiser, frozen parameters and number of processes may not change. If False, a
                 new run starts from the current weights of the model, which also begin its
                 average, and replaces the checkpoint in `out`.
@@ -388,9 +391,13 @@ class Trainer:
             self._check_same_run(saved.info, str(place))
             update.restore(saved.tensors, averaged, saved.info, str(place))
             state = State.from_dict(saved.info)
-            best.resume(self.folder, state)
+            if {"objective", "weighting", "time"} & set(self.changes):
+                state.forget_best()  # losses of another kind do not compare
+            else:
+                best.resume(self.folder, state)
             if first:
                 self.folder.go_on(place, state.step)
+        self.began = state.step
         self.history, self.metrics = state.history, state.metrics
         self.validations = state.validations
         return state

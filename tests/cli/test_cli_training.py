@@ -76,6 +76,17 @@ def test_patience_ends_a_run_and_is_reported(tmp_path: Path) -> None:
     )
 
 
+def test_a_resumption_that_makes_no_step_changes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    answer(f"train moons --data-option n=60 --holdout 0.3 --steps 3 {QUICK} --out {out}")
+    before = (out / "config.json").read_bytes()
+    said = call(f"train --config {out}/config.json --resume --lr 0.5").stderr
+    assert "had ended at step 3: no step was made" in said
+    assert (out / "config.json").read_bytes() == before
+    found = answer(f"train --config {out}/config.json --resume --steps 4 --lr 0.5")
+    assert found["steps"] == 4 and (out / "config.json").read_bytes() != before
+
+
 def test_the_objective_chooses_the_recipe_and_the_features_of_the_input(tmp_path: Path) -> None:
     line = f"train digits --steps 1 {QUICK} --net-option blocks=1"
     said = call(f"{line} --objective likelihood --out {tmp_path}/run").stderr

@@ -221,3 +221,15 @@ def test_a_few_of_a_billion_rows_are_found_without_a_list_of_all() -> None:
     for index in (10**12, -(10**12) - 1):
         with pytest.raises(IndexError, match="1000000000000"):
             rows[torch.tensor([0, index])]
+
+
+def test_arrays_of_a_file_that_become_nothing_are_named(tmp_path: Path) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    others = {"y": x + 1, "two words": x, "short": x[:2], "x_test": x[:1], "texts": ["a"] * 3}
+    np.savez(tmp_path / "x.npz", x=x, obs=x, **others)
+    with pytest.warns(UserWarning, match="condition") as caught:
+        data = npz(tmp_path / "x.npz", key="x", label="")
+    assert list(data.cond) == ["obs"]
+    (said,) = [str(w.message) for w in caught if "not taken" in str(w.message)]
+    assert all(repr(key) in said for key in ("y", "two words", "short", "texts"))
+    assert "x_test" not in said and "3 rows" in said

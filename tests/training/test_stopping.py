@@ -161,3 +161,16 @@ def test_patience_needs_validation() -> None:
         run(None, patience=2)
     with pytest.raises(ValueError, match=r"patience: expected a positive integer, got 0"):
         run(None, patience=0, validation=points(20))
+
+
+def test_another_objective_on_resumption_seeks_the_lowest_loss_anew(tmp_path: Path) -> None:
+    """Losses of two objectives do not compare: the old best neither stays nor ends the run."""
+    uphill(tmp_path, loss=None, steps=8).fit()
+    other = uphill(tmp_path, small(seed=7), loss=None, steps=14, objective="likelihood")
+    with pytest.warns(UserWarning, match="objective quality -> likelihood"):
+        other.fit(resume=True)
+    assert other.began == 8
+    anew = {row.step: row.loss for row in other.validations if row.step > 8}
+    assert min(anew.values()) > min(row.loss for row in other.validations)
+    best = read_config(tmp_path / "best")["extra"]["step"]
+    assert best == min(anew, key=anew.__getitem__)
