@@ -371,13 +371,17 @@ def _recipe(trainer: Trainer) -> str:
 
 def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) -> dict[str, Any]:
     """The result of a run, for --json."""
-    rows = trainer.validations
+    from scoresde.training.settings import OF_THE_LOSS
+
+    anew = OF_THE_LOSS & set(trainer.changes)
+    rows = [row for row in trainer.validations if not anew or row.step > trainer.began]
     last = rows[-1] if rows else None
     best = min(rows, key=lambda row: row.loss) if rows else None
     return {
         "out": str(out),
         "checkpoint": str(out / "checkpoint"),
         "best": str(out / "best") if best else None,
+        "result": str(out / "best") if best and trainer.records.patience else str(out),
         "steps": trainer.steps if trainer.stopped is None else trainer.stopped,
         "stopped": trainer.stopped is not None,
         "seconds": seconds,
@@ -407,9 +411,11 @@ def _ending(result: dict[str, Any]) -> str:
     if result["stopped"]:
         lines.append("the run ended early, for the validation loss stopped falling (--patience)")
     if result["skipped"]:
-        lines.append(f"{result['skipped']} steps were skipped: their loss was not finite")
+        lines.append(
+            f"{result['skipped']} steps were skipped: their loss or gradient was not finite"
+        )
     lines.append(f"{result['checkpoint']}: the averaged model and the state of the run")
-    lines.append(f"next: scoresde sample {result['out']} --out samples")
+    lines.append(f"next: scoresde sample {result['result']} --out samples")
     return "\n".join(lines)
 
 

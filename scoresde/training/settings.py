@@ -8,7 +8,10 @@ from typing import Any
 from scoresde._check import refuse
 from scoresde.options import Loss, Optim, Records
 
-__all__ = ["changes", "check_same", "fixed", "free"]
+__all__ = ["OF_THE_LOSS", "changes", "check_same", "fixed", "free"]
+
+OF_THE_LOSS = frozenset({"objective", "weighting", "time"})
+"""The settings with which losses before and after a change do not compare."""
 
 
 def fixed(optim: Optim, *, seed: int, processes: int, samples: int, data: str) -> dict[str, Any]:

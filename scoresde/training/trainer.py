@@ -44,7 +44,7 @@ from scoresde.training.objective import (
 from scoresde.training.processes import Processes, uses_bf16
 from scoresde.training.recipe import recipe_for
 from scoresde.training.run_folder import RunFolder
-from scoresde.training.settings import changes, check_same, fixed, free
+from scoresde.training.settings import OF_THE_LOSS, changes, check_same, fixed, free
 from scoresde.training.state import Metrics, Row, State, ValidationRow
 from scoresde.training.stream import Stream, digest, own_randomness, seed_global
 from scoresde.training.update import Update
@@ -391,7 +391,7 @@ class Trainer:
             self._check_same_run(saved.info, str(place))
             update.restore(saved.tensors, averaged, saved.info, str(place))
             state = State.from_dict(saved.info)
-            if {"objective", "weighting", "time"} & set(self.changes):
+            if OF_THE_LOSS & set(self.changes):
                 state.forget_best()  # losses of another kind do not compare
             else:
                 best.resume(self.folder, state)

@@ -67,6 +67,7 @@ def test_patience_ends_a_run_and_is_reported(tmp_path: Path) -> None:
     found = answer(f"{line} --lr 1e-30 --patience 2 --out {tmp_path}/run")
     assert found["stopped"] and found["steps"] < 40
     assert found["best_step"] == found["steps"] - 2
+    assert found["result"] == found["best"] == str(tmp_path / "run/best")
     with (tmp_path / "run/validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["loss"]) for row in rows]
