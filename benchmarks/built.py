@@ -34,7 +34,7 @@ def built(
             features of its input that tell the levels apart.
         levels: the quantisation of the data.
         classes, net, preset, options: see `network_for`.
-        predicts: what the network predicts, that of the recipe by default.
+        predicts: what the network predicts; None for the default of the SDE.
         augment: the probability of augmentation, that of the recipe by default; if it is not 0,
             the network of images gets the condition that tells it of the transformation.
     """
@@ -47,4 +47,4 @@ def built(
     network = network_for(
         shape, classes=classes, conditions=conditions, net=net, preset=preset, options=chosen
     )
-    return Preconditioned(network, VPSDE(), predicts=predicts or recipe.predicts)
+    return Preconditioned(network, VPSDE(), predicts=predicts)

@@ -287,16 +287,12 @@ def recipes() -> str:
     """The options of every recipe, a column each; kinds of data with equal recipes share one."""
     columns: dict[tuple[str, ...], list[str]] = {}
     for (kind, objective), recipe in RECIPES.items():
-        said = (objective, *(said_of(getattr(recipe, f.name)) for f in fields(Recipe)))
+        said = (objective, *(str(getattr(recipe, f.name)) for f in fields(Recipe)))
         columns.setdefault(said, []).append(kind)
     rows = zip(("objective", *(f"`{f.name}`" for f in fields(Recipe))), *columns, strict=True)
     head = f"| | {' | '.join(', '.join(kinds) for kinds in columns.values())} |\n"
     rule = "| --- |" + " --- |" * len(columns) + "\n"
     return head + rule + "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def said_of(value: Any) -> str:
-    return "of the SDE" if value is None else str(value).replace("|", "\\|")
 
 
 def mean_error(values: list[float]) -> tuple[float, float]:

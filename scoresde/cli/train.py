@@ -239,7 +239,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         model = build_model(
             net,
             process,
-            predicts=recipe.predicts if chosen.predicts is None else chosen.predicts,
+            predicts=chosen.predicts,
             net_time=chosen.net_time,
             sigma_data=chosen.sigma_data,
         )

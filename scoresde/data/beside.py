@@ -50,9 +50,9 @@ def conditions_in(
     left = [key for key, array in arrays.items() if key not in chosen and _missed(key, array, n)]
     if wanted is None and left:
         warnings.warn(
-            f"{name}: {listed(list(map(repr, left)))} are not taken as conditions, which are "
-            f"numbers in {n} rows, one a sample, under the name of an argument that is not usual "
-            "for samples or labels; condition= takes arrays of numbers by name",
+            f"{name}: {listed(list(map(repr, left)))} are left out. An array becomes a condition "
+            f"by itself if it holds numbers, has {n} rows, one for each sample, and has a name "
+            "that is usual neither for samples nor for labels; name others by condition=",
             stacklevel=3,
         )
     found: dict[str, Tensor] = {}
@@ -73,15 +73,18 @@ def conditions_in(
 
 def _fits(key: str, array: np.ndarray[Any, Any], n: int) -> bool:
     """Whether an array is a condition by its name, type and number of rows."""
-    usual = SAMPLES.search(key) or LABELS.search(key) or re.fullmatch(r"arr_\d+", key)
-    named = key.isidentifier() and key not in RESERVED and not usual
+    named = key.isidentifier() and key not in RESERVED and not _usual(key)
     return bool(named and array.dtype.kind in "iubf" and array.ndim and len(array) == n)
 
 
 def _missed(key: str, array: np.ndarray[Any, Any], n: int) -> bool:
     """Whether a user may miss an array that is no condition: not the other part of a split."""
-    usual = SAMPLES.search(key) or LABELS.search(key) or re.fullmatch(r"arr_\d+", key)
-    return bool(array.ndim and (not usual or len(array) == n))
+    return bool(array.ndim and (not _usual(key) or len(array) == n))
+
+
+def _usual(key: str) -> bool:
+    """Whether a name is usual for samples or labels."""
+    return bool(SAMPLES.search(key) or LABELS.search(key) or re.fullmatch(r"arr_\d+", key))
 
 
 def _tensor(key: str, array: np.ndarray[Any, Any]) -> Tensor:

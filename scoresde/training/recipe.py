@@ -53,14 +53,13 @@ class Recipe:
         cond_dropout: probability of training a sample without conditions.
         augment: probability of each transformation of images; see `augmented`. A network without
             the condition "augment" is trained without it.
-        predicts: what a network that is built for the data predicts, a parametrisation of
-            `Preconditioned`; None for that of the SDE.
+
+    What a network predicts is no part of a recipe: `Preconditioned` chooses it by the SDE.
     """
 
     optimizer: str = "adamw"
     lr: float = 1e-3
-    # Benchmarks keep a result under the text of its recipe, which most runs of it do not concern.
-    adamw_lr: float = field(default=2e-3, repr=False)
+    adamw_lr: float = 2e-3
     batch_size: int = 128
     warmup: float = 0.05
     longest_warmup: int = 1000
@@ -73,7 +72,6 @@ class Recipe:
     time: TimeSampler = field(default=TIME)
     cond_dropout: float = 0.1
     augment: float = 0.0
-    predicts: str | None = None
 
     def optim(self, asked: Optim, steps: int, model: nn.Module) -> Optim:
         """The options of the optimiser for a run of so many steps, with nothing left open.

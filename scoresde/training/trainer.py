@@ -253,10 +253,10 @@ class Trainer:
                 without the interruption. `steps`, rates and other settings may change, which a
                 warning lists with their old and new values: with more steps the learning rate
                 follows the schedule of the longer run from there on, and with another loss the
-                lowest validation loss is sought anew. The data, seed, batch size,
-                optimiser, frozen parameters and number of processes may not change. If False, a
-                new run starts from the current weights of the model, which also begin its
-                average, and replaces the checkpoint in `out`.
+                lowest validation loss is sought anew. The data, seed, batch size, optimiser,
+                frozen parameters and number of processes may not change. If False, a new run
+                starts from the current weights of the model, which also begin its average, and
+                replaces the checkpoint in `out`.
 
         Raises:
             FileNotFoundError: there is no checkpoint to resume.

@@ -230,6 +230,6 @@ def test_arrays_of_a_file_that_become_nothing_are_named(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="condition") as caught:
         data = npz(tmp_path / "x.npz", key="x", label="")
     assert list(data.cond) == ["obs"]
-    (said,) = [str(w.message) for w in caught if "not taken" in str(w.message)]
+    (said,) = [str(w.message) for w in caught if "left out" in str(w.message)]
     assert all(repr(key) in said for key in ("y", "two words", "short", "texts"))
     assert "x_test" not in said and "3 rows" in said
