@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -63,6 +64,10 @@ class AnalyticStart(ScoreModel):
     @property
     def data_scale(self) -> tuple[float, int] | None:
         return self.model.data_scale
+
+    @property
+    def nulls(self) -> Mapping[str, object]:
+        return self.model.nulls
 
     def calls(self, node: Node) -> int:
         if isinstance(node.t, Tensor):

@@ -86,6 +86,11 @@ class Conditioned(ScoreModel):
     def data_scale(self) -> tuple[float, int] | None:
         return self.model.data_scale
 
+    @property
+    def nulls(self) -> Mapping[str, object]:
+        """Those of the model inside, without the conditions that are fixed."""
+        return {k: null for k, null in self.model.nulls.items() if k not in self.names}
+
     def calls(self, node: Node) -> int:
         return self.model.calls(node)
 

@@ -114,6 +114,14 @@ class ScoreModel(nn.Module, ABC):
         return self.data.std, math.prod(self.data.shape)
 
     @property
+    def nulls(self) -> Mapping[str, object]:
+        """The values that mean "not given", by the name of the condition; {} where none has one.
+
+        The training dropout of conditions and guidance without a classifier put them in.
+        """
+        return MappingProxyType({})
+
+    @property
     def calibrated(self) -> ScoreModel:
         """The model that the calibrations belong to: itself, or that inside fixed conditions."""
         return self
@@ -361,6 +369,10 @@ class Preconditioned(_Calling):
         self.null: dict[str, object] = _nulls(net) if null is None else dict(null)
         self.net = net
         self.sde = sde
+
+    @property
+    def nulls(self) -> Mapping[str, object]:
+        return self.null
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         net = bare(self.net)

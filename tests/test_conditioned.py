@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from scoresde import VPSDE, FunctionScore, Preconditioned, ReverseSampler, ReverseSDE, calibrate
+from scoresde.analytic_start import AnalyticStart
 from scoresde.conditioned import Conditioned
 from scoresde.nets import MLP, Vector
 
@@ -78,3 +79,11 @@ def test_the_calibrations_of_the_model_hold() -> None:
         next(inner.parameters()).add_(1.0)
     with pytest.raises(ValueError, match="calibrated model's weights"):
         made.check(VPSDE(), outer)
+
+
+def test_a_wrapper_has_the_null_values_of_the_conditions_that_are_left() -> None:
+    inner = model()
+    assert inner.nulls["label"] == -1 and math.isnan(inner.nulls["y"])  # type: ignore[arg-type]
+    assert dict(Conditioned(inner, {"y": torch.zeros(2)}).nulls) == {"label": -1}
+    assert AnalyticStart(inner, inner, above=0.9).nulls == inner.nulls
+    assert FunctionScore(VPSDE(), lambda t, x: -x).nulls == {}

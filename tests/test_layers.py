@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for row in (
         "_check _progress",
         "_tensor _io options",
-        "node quantisation columns nets metrics plot",
+        "node nulls quantisation columns nets metrics plot",
         "summary",
         "sde prediction data",
         "schedule noise model",

@@ -85,9 +85,11 @@ class Probe(ScoreModel):
 
     def __init__(self, sde: SDE, null: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.sde = sde
-        if null is not None:
-            self.null = null
+        self.sde, self.null = sde, null or {}
+
+    @property
+    def nulls(self) -> dict[str, Any]:
+        return self.null
 
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
         self.node, self.x, self.cond = node, x, cond

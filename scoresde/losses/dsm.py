@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from scoresde.losses.times import TIME, TimeSampler
 from scoresde.losses.weightings import WEIGHTING, weighting_of
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.node import Node
+from scoresde.nulls import without
 from scoresde.prediction import COORDINATES
 
 __all__ = ["dsm_loss"]
@@ -102,11 +103,10 @@ def _normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
 def _check_dropout(model: ScoreModel, cond: Cond, probability: float) -> None:
     if not 0.0 <= finite("cond_dropout", probability, "pass e.g. 0.1") <= 1.0:
         raise fail("cond_dropout", "a probability in [0, 1]", probability, "pass e.g. 0.1")
-    null = getattr(model, "null", {})
-    missing = sorted(set(cond or {}) - set(null))
+    missing = sorted(set(cond or {}) - set(model.nulls))
     if missing and probability:
         remedy = "name the value that means 'no condition' in Preconditioned(..., null=...)"
-        raise fail("cond", f"conditions among {sorted(null)}", missing, remedy)
+        raise fail("cond", f"conditions among {sorted(model.nulls)}", missing, remedy)
 
 
 def _drop(
@@ -115,30 +115,10 @@ def _drop(
     """Replace all conditions of a sample by the model's `null`, with this probability."""
     if not cond or probability == 0.0:
         return cond
-    null: Mapping[str, object] = getattr(model, "null", {})
     n = next(iter(cond.values())).shape[0]
     drop = torch.rand(n, generator=generator, device="cpu") < probability
-    dropped = {}
-    for name, value in cond.items():
-        empty = moved(_null_of(name, null[name], value), value)
-        dropped[name] = torch.where(expand(moved(drop, value), value), empty, value)
-    return dropped
-
-
-def _null_of(name: str, null: object, value: Tensor) -> Tensor:
-    """The null value of a condition in its dtype, on the CPU.
-
-    Raises:
-        ValueError: the dtype cannot hold it, such as NaN among whole numbers.
-    """
-    if value.is_floating_point() or value.is_complex() or not isinstance(null, int | float):
-        fits = True
-    elif value.dtype == torch.bool:
-        fits = isinstance(null, bool)
-    else:
-        limits = torch.iinfo(value.dtype)
-        fits = limits.min <= null <= limits.max and float(null).is_integer()
-    if not fits:
-        remedy = "convert the condition, e.g. with .float() or .long()"
-        raise fail(f"cond[{name!r}]", f"a dtype that holds its null value {null}", value, remedy)
-    return torch.as_tensor(null, device="cpu").to(value.dtype)
+    empty = without(cond, model.nulls)
+    return {
+        name: torch.where(expand(moved(drop, value), value), empty[name], value)
+        for name, value in cond.items()
+    }

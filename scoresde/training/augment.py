@@ -137,8 +137,11 @@ class Augmented(ScoreModel):
         super().__init__()
         self.model, self.label = model, label
         self.sde, self.data = model.sde, model.data
-        self.null = getattr(model, "null", {})
         self.sigma_data = getattr(model, "sigma_data", None)
+
+    @property
+    def nulls(self) -> Mapping[str, object]:
+        return self.model.nulls
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model.admit(cond)

@@ -118,7 +118,6 @@ class Recipe:
             cond: the names of the conditions of the data.
             model: the model.
         """
-        null: Mapping[str, object] = getattr(model, "null", {})
         weighting = self.weighting if asked.weighting is None else asked.weighting
         if not callable(weighting):
             choice("weighting", weighting, WEIGHTINGS)
@@ -126,7 +125,7 @@ class Recipe:
         instance("time", time, TimeSampler, "pass LogNormalTime(), UniformTime(), ...")
         dropout = asked.cond_dropout
         if dropout is None:
-            dropout = self.cond_dropout if cond and set(cond) <= set(null) else 0.0
+            dropout = self.cond_dropout if cond and set(cond) <= set(model.nulls) else 0.0
         levels = summary.quantisation
         fitted = time.fitted(summary.std or 1.0, None if levels is None else levels.bin_width)
         augment = asked.augment
