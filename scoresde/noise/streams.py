@@ -46,5 +46,6 @@ STREAMS: dict[str, Stream] = {
     "bound": Stream(10, "noise of the evidence lower bound, counted by draw and step"),
     "chain": Stream(11, "noise of a DDPM's bound and variances, counted by draw and step"),
     "statistics": Stream(12, "noise and probes of the statistics of DPM-Solver-v3"),
+    "measurement": Stream(13, "the noise of simulated measurements"),
 }
 """Name -> stream: everything that the package draws for a seed, apart from training."""

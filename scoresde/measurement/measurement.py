@@ -1,0 +1,319 @@
+"""A measurement: operator, values and noise, with what posterior score models need of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, instance, refuse, same_shape, show, wrong_type
+from scoresde._tensor import wide
+from scoresde.measurement.base import LinearOperator, pairs
+from scoresde.measurement.constant import Constant
+from scoresde.measurement.noises import (
+    GaussianNoise,
+    LogLikelihood,
+    MeasurementNoise,
+    PoissonNoise,
+    as_noise,
+)
+from scoresde.model import Cond, ScoreModel
+
+__all__ = ["Measurement", "Operator"]
+
+Operator: TypeAlias = LinearOperator | Callable[[Tensor], Tensor]
+"""A linear operator, or any differentiable function of a batch (B, *D) -> (B, *M)."""
+
+
+@final
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Measurement:
+    """What was measured of a sample: y = A(x_0) with noise.
+
+    Args:
+        operator: A, a `LinearOperator` or any differentiable function (B, *D) -> (B, *M).
+            Complex values become real pairs, (B, *M, 2), here and in y.
+        y: the measurement, (*M), of all samples; or None if each sample brings its own as the
+            condition `name`, (B, *M). NaN means that this entry was not observed.
+        noise: a `GaussianNoise`, or as a shorthand its standard deviation, a number or (*M);
+            `PoissonNoise`; or the user's own `LogLikelihood`. In the units of y.
+        name: the name of the condition.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: y is infinite or nowhere observed, or y and the noise have other shapes.
+
+    Example:
+        >>> import torch
+        >>> from scoresde.measurement import Mask
+        >>> seen = Measurement(Mask(torch.tensor([True, False])), torch.tensor([1.0]), noise=0.1)
+        >>> seen.residual(torch.zeros(2, 2), torch.ones(2, 1)).tolist()
+        [[1.0], [1.0]]
+    """
+
+    operator: Operator
+    y: Tensor | None
+    noise: MeasurementNoise
+    name: str
+    _held: Constant | None
+    _shapes: dict[tuple[int, ...], tuple[int, ...]]
+    _factors: dict[torch.device, Tensor]
+
+    def __init__(
+        self,
+        operator: Operator,
+        y: Tensor | None = None,
+        *,
+        noise: float | Tensor | MeasurementNoise,
+        name: str = "y",
+    ) -> None:
+        if not isinstance(operator, Callable):  # type: ignore[arg-type]
+            remedy = "pass an operator such as Mask(mask), or a function of a batch"
+            raise wrong_type("operator", "a LinearOperator or a function", operator, remedy)
+        instance("name", name, str, 'pass the name of a condition, such as "y"')
+        checked, given = as_noise(noise), None
+        if y is not None:
+            instance("y", y, Tensor, "convert it with torch.as_tensor")
+            given = _values("y", y)
+            if bool(given.isnan().all()):
+                raise fail("y", "an observed entry or more", "NaN alone", "use the model itself")
+            if isinstance(checked, GaussianNoise):
+                checked.check(tuple(given.shape))
+            elif isinstance(checked, PoissonNoise):
+                checked.check_values(given)
+        parts: dict[str, object] = {
+            "operator": operator,
+            "y": given,
+            "noise": checked,
+            "name": name,
+            "_held": None if given is None else Constant(given),
+            "_shapes": {},
+            "_factors": {},
+        }
+        for key, value in parts.items():
+            object.__setattr__(self, key, value)
+
+    def __repr__(self) -> str:
+        y = f"cond[{self.name!r}]" if self.y is None else show(self.y)
+        name = getattr(self.operator, "__name__", None) or repr(self.operator)
+        return f"Measurement({name}, y={y}, noise={self.noise!r})"
+
+    @property
+    def linear(self) -> bool:
+        """Whether the operator is a `LinearOperator`."""
+        return isinstance(self.operator, LinearOperator)
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the noise is Gaussian."""
+        return isinstance(self.noise, GaussianNoise)
+
+    def need_linear(self, method: str) -> LinearOperator:
+        """The operator if it is linear; otherwise a TypeError that names the method."""
+        if isinstance(self.operator, LinearOperator):
+            return self.operator
+        remedy = "DPS and DAPS take any differentiable function; wrap a linear one in Linear"
+        raise wrong_type("operator", f"a LinearOperator, as {method} needs", self.operator, remedy)
+
+    def need_decomposable(self, method: str) -> LinearOperator:
+        """The operator if its singular values are known; otherwise a TypeError."""
+        operator = self.need_linear(method)
+        if operator.decomposable:
+            return operator
+        remedy = "PiGDM and MMPS do without; or take operator.dense(shape) for a small problem"
+        expected = f"an operator with known singular values, as {method} needs"
+        raise wrong_type("operator", expected, operator, remedy)
+
+    def need_gaussian(self, method: str) -> GaussianNoise:
+        """The noise if it is Gaussian; otherwise a TypeError that names the method."""
+        if isinstance(self.noise, GaussianNoise):
+            return self.noise
+        remedy = "DPS, DAPS and TwistedSampler take any log-likelihood"
+        raise wrong_type("noise", f"Gaussian noise, as {method} needs", self.noise, remedy)
+
+    def need_noise(self, method: str) -> GaussianNoise:
+        """The Gaussian noise if all its variances are above 0, as a division by them needs."""
+        noise = self.need_gaussian(method)
+        if noise.positive:
+            return noise
+        remedy = "DDNM and RePaint serve exact measurements; or pass the noise of the instrument"
+        expected = f"variances above 0, since {method} divides by them"
+        raise refuse("noise", expected, repr(noise), remedy)
+
+    def admit(self, model: ScoreModel, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The conditions in the form that this measurement and the model inside take.
+
+        Raises:
+            ValueError: y is missing, or given twice; or the model inside refuses the others.
+        """
+        y, rest = self._taken(cond)
+        if self.y is not None:
+            return model.admit(rest)
+        y = _values(f"cond[{self.name!r}]", y)
+        if isinstance(self.noise, PoissonNoise) and y.device.type == "cpu":
+            self.noise.check_values(y)
+        return {**model.admit(rest), self.name: y}
+
+    def _taken(self, cond: Cond) -> tuple[Tensor, dict[str, Tensor]]:
+        """The y of all samples, (*M), or that of each, (B, *M); and the other conditions."""
+        rest = dict(cond or {})
+        own = rest.pop(self.name, None)
+        if self.y is None and own is None:
+            remedy = f'pass cond={{"{self.name}": y}} with y: (N, *M), or build it with y'
+            raise fail("cond", f"the measurement {self.name!r}", list(rest) or None, remedy)
+        if self.y is None:
+            return own, rest  # type: ignore[return-value]
+        if own is not None:
+            remedy = "build the Measurement without y, or leave the condition out"
+            raise fail(f"cond[{self.name!r}]", "nothing, as all samples share y", own, remedy)
+        return self.y, rest
+
+    def split(self, cond: Cond, x: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """The measurement of each sample, (B, *M), and the conditions of the model inside.
+
+        Args:
+            cond: the conditions.
+            x: (B, *D), the state, whose precision and device y gets.
+
+        Raises:
+            ValueError: y is missing or given twice, or the operator gives another shape.
+        """
+        y, rest = self._taken(cond)
+        if self._held is None:
+            y = pairs(y).to(x.device, x.dtype)
+        else:
+            y = self._held.at(x).expand(len(x), *y.shape)
+        expected = self.shape(x)
+        if tuple(y.shape) != (len(x), *expected):
+            remedy = f"the operator maps samples {tuple(x.shape[1:])} to measurements {expected}"
+            raise fail("y", f"shape {(len(x), *expected)}", y, remedy)
+        return y, rest or None
+
+    def shape(self, x: Tensor) -> tuple[int, ...]:
+        """The shape (*M) that the operator gives for samples like those of x: (B, *D)."""
+        key = tuple(x.shape[1:])
+        if key not in self._shapes:
+            with torch.no_grad():
+                one = self.mean(torch.zeros((1, *key), dtype=x.dtype, device=x.device))
+            shape = tuple(one.shape[1:])
+            if isinstance(self.noise, GaussianNoise):
+                self.noise.check(shape)
+            self._shapes[key] = shape
+        return self._shapes[key]
+
+    def mean(self, x0: Tensor) -> Tensor:
+        """A(x_0), with complex values as pairs: (B, *M)."""
+        return pairs(self.operator(x0))
+
+    def residual(self, x0: Tensor, y: Tensor) -> Tensor:
+        """y - A(x_0), and 0 where y was not observed: (B, *M)."""
+        return torch.where(y.isnan(), torch.zeros_like(y), y - self.mean(x0))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """A x, and 0 where y was not observed, for a linear operator; x: (B, *D) -> (B, *M)."""
+        return self.need_linear("forward")(x).masked_fill(y.isnan(), 0.0)
+
+    def adjoint(self, v: Tensor, y: Tensor) -> Tensor:
+        """The adjoint of `forward`: A^T v without the unobserved entries of v; (B, *D)."""
+        return self.need_linear("adjoint").adjoint(v.masked_fill(y.isnan(), 0.0))
+
+    def log_likelihood(self, x0: Tensor, y: Tensor) -> Tensor:
+        """log p(y | x_0) in nats with all constants, of the observed entries: (B,).
+
+        With correlated noise it is the marginal density of the observed entries.
+
+        Args:
+            x0: (B, *D).
+            y: (B, *M), NaN where nothing was observed.
+
+        Raises:
+            ValueError: the noise has a variance of 0.
+        """
+        if isinstance(self.noise, LogLikelihood):
+            value = self.noise.fn(x0, y)
+            same_shape("log_likelihood", value, x0.flatten(1)[:, 0], "return one number a sample")
+            return value
+        unseen = y.isnan()
+        if isinstance(self.noise, PoissonNoise):
+            mean = self.mean(x0)
+            each = self.noise.log_prob(mean, torch.where(unseen, torch.zeros_like(y), y))
+            return each.masked_fill(unseen, 0.0).flatten(1).sum(1)
+        self.need_noise("the log-likelihood")
+        residual = self.residual(x0, y)
+        square = (residual * self.solve_noise(residual, y)).flatten(1).sum(1)
+        count = (~unseen).flatten(1).sum(1)
+        return -0.5 * (square + self.log_det_noise(y) + count * math.log(2 * math.pi))
+
+    def noise_variance(self, y: Tensor) -> Tensor:
+        """The variance of the noise of each entry, and 1 where y was not observed: (B, *M)."""
+        variance = self.need_gaussian("noise_variance").variance(y).expand(y.shape)
+        return variance.masked_fill(y.isnan(), 1.0)
+
+    def apply_noise(self, v: Tensor, y: Tensor) -> Tensor:
+        """Sigma_y v, (B, *M), with the row of the identity where y was not observed."""
+        noise, unseen = self.need_gaussian("apply_noise"), y.isnan()
+        if not noise.correlated:
+            return self.noise_variance(y) * v
+        product = v.masked_fill(unseen, 0.0).flatten(1) @ noise.matrix(y)
+        return torch.where(unseen, v, product.reshape(v.shape))
+
+    def solve_noise(self, v: Tensor, y: Tensor) -> Tensor:
+        """Sigma_y^-1 v, (B, *M), for the Sigma_y of `apply_noise`; its variances are above 0."""
+        noise = self.need_noise("solve_noise")
+        if not noise.correlated:
+            return v / self.noise_variance(y)
+        factor = self._factor(noise, y).to(v.dtype)
+        if factor.ndim == 2:
+            return torch.cholesky_solve(v.flatten(1).T, factor).T.reshape(v.shape)
+        return torch.cholesky_solve(v.flatten(1)[..., None], factor)[..., 0].reshape(v.shape)
+
+    def log_det_noise(self, y: Tensor) -> Tensor:
+        """log det Sigma_y of the observed entries: (B,)."""
+        noise = self.need_noise("log_det_noise")
+        if not noise.correlated:
+            return self.noise_variance(y).log().flatten(1).sum(1)
+        diagonal = self._factor(noise, y).diagonal(dim1=-2, dim2=-1)
+        return 2.0 * diagonal.log().sum(-1).to(y.dtype).expand(len(y))
+
+    def _factor(self, noise: GaussianNoise, y: Tensor) -> Tensor:
+        """The Cholesky factor of Sigma_y: (m, m), once, if y is shared; else (B, m, m)."""
+        if self.y is not None and y.device in self._factors:
+            return self._factors[y.device]
+        matrix = noise.matrix(wide(y))
+        seen = (~(y[:1] if self.y is not None else y).isnan()).flatten(1).to(matrix)
+        both = seen[:, :, None] * seen[:, None, :]
+        factor: Tensor = torch.linalg.cholesky(both * matrix + torch.diag_embed(1.0 - seen))
+        if self.y is None:
+            return factor
+        self._factors[y.device] = factor[0]
+        return factor[0]
+
+    def simulate(self, x0: Tensor, seed: int = 0) -> Tensor:
+        """Measurements of samples x_0 with noise: (B, *D) -> (B, *M).
+
+        Sample number i of a seed has the same noise in any batch.
+
+        Raises:
+            TypeError: the noise is a log-likelihood, which cannot be drawn from.
+        """
+        if isinstance(self.noise, LogLikelihood):
+            remedy = "draw them yourself, or use GaussianNoise or PoissonNoise"
+            raise wrong_type("noise", "a noise with a known distribution", self.noise, remedy)
+        mean = self.mean(x0)
+        if isinstance(self.noise, GaussianNoise):
+            self.noise.check(tuple(mean.shape[1:]))
+        return self.noise.sample(mean, seed)
+
+
+def _values(name: str, y: Tensor) -> Tensor:
+    """y as a real floating-point tensor, complex values as pairs; without infinities."""
+    value = pairs(y.detach())
+    if not value.is_floating_point():
+        value = value.to(torch.get_default_dtype())
+    if value.device.type == "cpu" and bool(value.isinf().any()):
+        raise fail(name, "finite numbers, or NaN for what was not observed", y, "clean it first")
+    return value
