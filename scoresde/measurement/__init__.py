@@ -3,7 +3,7 @@
 from scoresde.measurement.base import Composition, LinearOperator, check_adjoint
 from scoresde.measurement.measurement import Measurement
 from scoresde.measurement.noises import GaussianNoise, LogLikelihood, PoissonNoise
-from scoresde.measurement.simple import Identity, Mask, Matrix
+from scoresde.measurement.simple import Identity, Mask, Matrix, dense
 from scoresde.measurement.users import Linear
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "LogLikelihood",
     "PoissonNoise",
     "check_adjoint",
+    "dense",
 ]

@@ -6,16 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance
 from scoresde._tensor import seeded
-
-if TYPE_CHECKING:
-    from scoresde.measurement.simple import Matrix
 
 __all__ = ["Composition", "LinearOperator", "check_adjoint", "pairs", "transpose"]
 
@@ -85,7 +82,7 @@ class LinearOperator(ABC):
     def _undecomposed(self) -> TypeError:
         return TypeError(
             f"operator: expected one with known singular values, got {self!r}; for a small "
-            "problem take operator.dense(shape), whose singular values are computed once"
+            "problem take dense(operator, shape), whose singular values are computed once"
         )
 
     @final
@@ -111,17 +108,6 @@ class LinearOperator(ABC):
         size = math.prod(shape)
         rows = self(torch.eye(size, dtype=torch.float64).reshape(size, *shape))
         return rows.reshape(size, -1).T.contiguous()
-
-    @final
-    def dense(self, shape: Sequence[int]) -> Matrix:
-        """The same map as a `Matrix`, which is decomposable; for small problems.
-
-        Args:
-            shape: the shape of a sample, (*D).
-        """
-        from scoresde.measurement.simple import Matrix
-
-        return Matrix(self.matrix(shape), shape=tuple(shape), output=self.measured(shape))
 
     @final
     def measured(self, shape: Sequence[int]) -> tuple[int, ...]:

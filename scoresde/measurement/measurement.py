@@ -124,7 +124,7 @@ class Measurement:
         operator = self.need_linear(method)
         if operator.decomposable:
             return operator
-        remedy = "PiGDM and MMPS do without; or take operator.dense(shape) for a small problem"
+        remedy = "PiGDM and MMPS do without; or take dense(operator, shape) for a small problem"
         expected = f"an operator with known singular values, as {method} needs"
         raise wrong_type("operator", expected, operator, remedy)
 
@@ -245,7 +245,7 @@ class Measurement:
         self.need_noise("the log-likelihood")
         residual = self.residual(x0, y)
         square = (residual * self.solve_noise(residual, y)).flatten(1).sum(1)
-        count = (~unseen).flatten(1).sum(1)
+        count = (~unseen).flatten(1).sum(1).to(square)
         return -0.5 * (square + self.log_det_noise(y) + count * math.log(2 * math.pi))
 
     def noise_variance(self, y: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import final
@@ -15,7 +15,7 @@ from scoresde._check import fail, floating, instance, show
 from scoresde.measurement.base import LinearOperator
 from scoresde.measurement.constant import Constant
 
-__all__ = ["Identity", "Mask", "Matrix"]
+__all__ = ["Identity", "Mask", "Matrix", "dense"]
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -189,3 +189,21 @@ class Matrix(LinearOperator):
     def pinv(self, y: Tensor) -> Tensor:
         left, s, right = (part.at(y) for part in self._svd)
         return ((y.flatten(1) @ left / s) @ right.T).reshape(-1, *self.shape)  # type: ignore[misc]
+
+
+def dense(operator: LinearOperator, shape: Sequence[int]) -> Matrix:
+    """Any linear operator as a `Matrix`, which is decomposable; for small problems.
+
+    Args:
+        operator: the operator.
+        shape: the shape of a sample, (*D).
+
+    Example:
+        >>> import torch
+        >>> from scoresde.measurement import Linear
+        >>> sums = Linear(lambda x: x.cumsum(1), shape=(3,))
+        >>> dense(sums, (3,)).pinv(torch.tensor([[1.0, 3.0, 6.0]])).round()
+        tensor([[1., 2., 3.]])
+    """
+    shape = tuple(shape)
+    return Matrix(operator.matrix(shape), shape=shape, output=operator.measured(shape))
