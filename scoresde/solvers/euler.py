@@ -11,17 +11,17 @@ from torch import Tensor
 from scoresde._check import choice
 from scoresde._tensor import lincomb
 from scoresde.node import Node
-from scoresde.noise import Noise
 from scoresde.process import Process, ReverseSDE
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, StepSolver
+from scoresde.solvers.base import Orders
+from scoresde.solvers.gaussian import GaussianStep
 
 __all__ = ["EulerMaruyama", "ReverseDiffusion"]
 
 
 @final
 @dataclass(frozen=True)
-class EulerMaruyama(StepSolver[Process, int, Tensor]):
+class EulerMaruyama(GaussianStep[Process, int, Tensor]):
     """Euler-Maruyama: x' = x + dt drift + sqrt(|dt|) g z; Euler's method if there is no noise.
 
     The noise is additive, so the strong order is 1, not 1/2 (Kloeden and Platen 1992, sec.
@@ -60,7 +60,7 @@ class EulerMaruyama(StepSolver[Process, int, Tensor]):
     def orders(self) -> Orders:
         return Orders(ode=1, weak=1, strong=1)
 
-    def step(
+    def kernel(
         self,
         process: Process,
         x: Tensor,
@@ -68,21 +68,17 @@ class EulerMaruyama(StepSolver[Process, int, Tensor]):
         nxt: Node,
         row: int,
         past: tuple[Tensor, ...],
-        noise: Noise,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    ) -> tuple[Tensor, float, tuple[Tensor, ...]]:
         dt = nxt.t - now.t
         if self.variable == "log_snr":  # dlambda/dt = -g^2 / (2 sigma^2)
             dt = -2.0 * (nxt.log_snr - now.log_snr) * now.sigma**2 / now.g**2
         moves = [(dt * c, m) for c, m in process.terms(now, x)]
-        noise_std = process.diffusion(now) * math.sqrt(abs(dt))
-        if noise_std:
-            moves.append((noise_std, noise.normal(x, now, nxt)))
-        return lincomb((1.0, x), *moves), ()
+        return lincomb((1.0, x), *moves), process.diffusion(now) * math.sqrt(abs(dt)), ()
 
 
 @final
 @dataclass(frozen=True)
-class ReverseDiffusion(StepSolver[ReverseSDE, int, Tensor]):
+class ReverseDiffusion(GaussianStep[ReverseSDE, int, Tensor]):
     """Reverse diffusion: the forward transition x' = a x + q z run backwards with the score.
 
     x = (2 - a) x' + (1 + eta^2)/2 q^2 score + eta q z, with the exact scale a and standard
@@ -97,7 +93,7 @@ class ReverseDiffusion(StepSolver[ReverseSDE, int, Tensor]):
     def orders(self) -> Orders:
         return Orders(ode=1, weak=1, strong=1)
 
-    def step(
+    def kernel(
         self,
         process: ReverseSDE,
         x: Tensor,
@@ -105,11 +101,10 @@ class ReverseDiffusion(StepSolver[ReverseSDE, int, Tensor]):
         nxt: Node,
         row: int,
         past: tuple[Tensor, ...],
-        noise: Noise,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    ) -> tuple[Tensor, float, tuple[Tensor, ...]]:
         a = now.alpha / nxt.alpha
         square = -(now.sigma**2) * math.expm1(2 * (now.log_snr - nxt.log_snr))
         eta = process.eta_at(now)
-        fresh = [(eta * math.sqrt(square), noise.normal(x, now, nxt))] if eta else []
         strength = 0.5 * (1.0 + eta**2) * square
-        return process.predict(now, x).mix(2.0 - a, "score", strength, *fresh), ()
+        mean = process.predict(now, x).mix(2.0 - a, "score", strength)
+        return mean, eta * math.sqrt(square), ()

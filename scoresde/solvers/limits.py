@@ -82,9 +82,15 @@ class Held:
             nxt.sigma * math.sqrt(-math.expm1(-2.0 * decay)),
         )
 
-    def step(self, process: ReverseSDE, x: Tensor, now: Node, nxt: Node, noise: Noise) -> Tensor:
-        """The state at the next node, (B, *D)."""
-        fresh = [(self.noise_std, noise.normal(x, now, nxt))] if self.noise_std else []
+    def mean(self, process: ReverseSDE, x: Tensor, now: Node) -> Tensor:
+        """The mean of the state at the next node, (B, *D)."""
         prediction = process.predict(now, x)
         prediction.check_signal()
-        return prediction.mix(self.state_coef, "x0", self.data_coef, *fresh)
+        return prediction.mix(self.state_coef, "x0", self.data_coef)
+
+    def step(self, process: ReverseSDE, x: Tensor, now: Node, nxt: Node, noise: Noise) -> Tensor:
+        """The state at the next node, (B, *D)."""
+        mean = self.mean(process, x, now)
+        if not self.noise_std:
+            return mean
+        return mean.add_(noise.normal(x, now, nxt), alpha=self.noise_std)

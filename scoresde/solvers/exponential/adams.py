@@ -11,11 +11,10 @@ from torch import Tensor
 from scoresde._check import choice, fail, positive_int
 from scoresde._tensor import Scalar, lincomb
 from scoresde.node import Node
-from scoresde.noise import Noise
 from scoresde.process import Eta, ReverseSDE, eta_value
 from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, StepSolver, check_enough_steps
+from scoresde.solvers.base import Orders, check_enough_steps
 from scoresde.solvers.exponential.coefficients import (
     PARAMETRISATIONS,
     VARIABLES,
@@ -25,6 +24,7 @@ from scoresde.solvers.exponential.coefficients import (
     depth,
     table,
 )
+from scoresde.solvers.gaussian import GaussianStep
 
 __all__ = ["Adams"]
 
@@ -36,7 +36,7 @@ Term: TypeAlias = tuple[Scalar, Tensor]
 
 @final
 @dataclass(frozen=True)
-class Adams(StepSolver[ReverseSDE, Row, Term]):
+class Adams(GaussianStep[ReverseSDE, Row, Term]):
     """Exponential Adams: the prediction is interpolated through past nodes and integrated exactly.
 
     This is the implementation of the multistep solvers. For a step from node s to node t, with
@@ -121,7 +121,7 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
         eta_at = partial(eta_value, eta) if callable(eta) else eta or 0.0
         return table(Segment(nodes, affine.time_of, eta_at), self)
 
-    def step(
+    def kernel(
         self,
         process: ReverseSDE,
         x: Tensor,
@@ -129,16 +129,14 @@ class Adams(StepSolver[ReverseSDE, Row, Term]):
         nxt: Node,
         row: Row,
         past: tuple[Term, ...],
-        noise: Noise,
-    ) -> tuple[Tensor, tuple[Term, ...]]:
+    ) -> tuple[Tensor, Scalar, tuple[Term, ...]]:
         state_coef, weights, noise_std = row
         prediction = process.predict(now, x)
-        fresh = [(noise_std, noise.normal(x, now, nxt))] if noise_std else []
         if not self._past:  # no later step reads the prediction: three passes over x
-            return prediction.mix(state_coef, self.parametrisation, weights[0], *fresh), ()
+            return prediction.mix(state_coef, self.parametrisation, weights[0]), noise_std, ()
         known = (prediction.scaled(self.parametrisation), *past)
         terms = [(w * c, m) for w, (c, m) in zip(weights, known, strict=False)]
-        return lincomb((state_coef, x), *terms, *fresh), known[: self._past]
+        return lincomb((state_coef, x), *terms), noise_std, known[: self._past]
 
     @cached_property
     def _past(self) -> int:
