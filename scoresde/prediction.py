@@ -117,6 +117,29 @@ class Prediction:
             return 1.0, self.read(kind)
         return b, lincomb((1.0, self.value), (a / b, self.x))
 
+    def shifted(self, by: Tensor, scale: Scalar = 1.0) -> Prediction:
+        """The prediction whose score is this one's plus scale * by: (B, *D), in its coordinate.
+
+        x_0 moves by (sigma^2 / alpha) scale by, and eps by -sigma scale by. At alpha = 0, where
+        the score does not determine x_0, every coordinate but eps and the score stays as it is.
+        """
+        value = lincomb((1.0, self.value), (scale * self._per_score(), by))
+        return Prediction(self.x, self.node, value, self.kind)
+
+    def _per_score(self) -> Scalar:
+        """The change of the value for a change of the score by 1, at the same x."""
+        if self.kind == "score":
+            return 1.0
+        p, q = COORDINATES[self.kind](self.node)
+        alpha, sigma = self.node.alpha, self.node.sigma
+        if self.kind == "eps":
+            return -sigma
+        change: Scalar = sigma * (p * sigma - q * alpha)
+        if isinstance(alpha, Tensor):
+            none = alpha == 0.0
+            return torch.where(none, 0.0, change / torch.where(none, 1.0, alpha))
+        return change / alpha if alpha else 0.0
+
     @property
     def x0(self) -> Tensor:
         """The denoised state E[x_0 | x_t]: Tweedie's formula (x + sigma^2 score) / alpha."""

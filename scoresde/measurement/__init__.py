@@ -1,6 +1,7 @@
 """Measurements: operators, noises and likelihoods of inverse problems."""
 
 from scoresde.measurement.base import Composition, LinearOperator, check_adjoint
+from scoresde.measurement.denoised import Denoised
 from scoresde.measurement.measurement import Measurement
 from scoresde.measurement.noises import GaussianNoise, LogLikelihood, PoissonNoise
 from scoresde.measurement.simple import Identity, Mask, Matrix, dense
@@ -10,6 +11,7 @@ __all__ = [
     "Measurement",
     "LinearOperator",
     "Composition",
+    "Denoised",
     "Identity",
     "Linear",
     "Mask",

@@ -67,14 +67,16 @@ class Measurement:
         self,
         operator: Operator,
         y: Tensor | None = None,
-        *,
-        noise: float | Tensor | MeasurementNoise,
+        noise: float | Tensor | MeasurementNoise | None = None,
         name: str = "y",
     ) -> None:
         if not isinstance(operator, Callable):  # type: ignore[arg-type]
             remedy = "pass an operator such as Mask(mask), or a function of a batch"
             raise wrong_type("operator", "a LinearOperator or a function", operator, remedy)
         instance("name", name, str, 'pass the name of a condition, such as "y"')
+        if noise is None:
+            remedy = "pass its standard deviation, or 0 for an exact measurement"
+            raise fail("noise", "the noise of the measurement", None, remedy)
         checked, given = as_noise(noise), None
         if y is not None:
             instance("y", y, Tensor, "convert it with torch.as_tensor")
