@@ -20,8 +20,9 @@ __all__ = ["Denoised"]
 class Denoised:
     """The prediction of a model at x, with x_0hat = E[x_0 | x_t] as a differentiable function.
 
-    The covariance of x_0 given x_t is (sigma^2 / alpha) J with J = dx_0hat / dx, which is symmetric
-    (the second-order Tweedie formula), and the score of log p(y | x_t) is J^T dlog p / dx_0hat.
+    The covariance of x_0 given x_t is (sigma^2 / alpha) J with J = dx_0hat / dx, which is
+    symmetric (the second-order Tweedie formula). A log-likelihood of x_0hat with the gradient v
+    there shifts the score by J^T v.
 
     Attributes:
         prediction: the prediction at the state x.
