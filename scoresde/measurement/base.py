@@ -16,6 +16,8 @@ from scoresde._tensor import seeded
 
 __all__ = ["Composition", "LinearOperator", "check_adjoint", "pairs", "transpose"]
 
+EPS = torch.finfo(torch.float64).eps
+
 
 def pairs(y: Tensor) -> Tensor:
     """A complex tensor as real pairs, (..., 2); a real one unchanged."""

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, show
-from scoresde.measurement.base import LinearOperator
+from scoresde.measurement.base import EPS, LinearOperator
 from scoresde.measurement.constant import Constant
 
 __all__ = ["Identity", "Mask", "Matrix", "dense"]
-
-EPS = torch.finfo(torch.float64).eps
 
 
 @final
@@ -139,16 +137,18 @@ class Matrix(LinearOperator):
     """
 
     A: Tensor
-    shape: tuple[int, ...] | None = None
-    output: tuple[int, ...] | None = None
+    shape: tuple[int, ...] = ()
+    output: tuple[int, ...] = ()
     _held: Constant = field(init=False)
 
     def __post_init__(self) -> None:
         A = floating("A", self.A)
         if A.ndim != 2 or A.numel() == 0:
             raise fail("A", "shape (M, D)", A, "one row per measured number")
-        shape = (A.shape[1],) if self.shape is None else tuple(self.shape)
-        output = (A.shape[0],) if self.output is None else tuple(self.output)
+        if not bool(A.isfinite().all()):
+            raise fail("A", "finite numbers", "NaN or infinity", "mark unobserved ones in y")
+        shape = tuple(self.shape) or (A.shape[1],)
+        output = tuple(self.output) or (A.shape[0],)
         for name, axes, size in (("shape", shape, A.shape[1]), ("output", output, A.shape[0])):
             if math.prod(axes) != size:
                 raise fail(name, f"a shape with {size} entries, as A has", axes, "reshape A")
@@ -167,11 +167,16 @@ class Matrix(LinearOperator):
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.shape:
-            raise fail("x", f"shape {('B', *self.shape)}", x, "pass shape= for samples like these")  # type: ignore[misc]
-        return (x.flatten(1) @ self._held.at(x).T).reshape(-1, *self.output)  # type: ignore[misc]
+            raise fail(
+                "x",
+                f"shape (B, {', '.join(map(str, self.shape))})",
+                x,
+                "pass shape= for samples like these",
+            )
+        return (x.flatten(1) @ self._held.at(x).T).reshape(-1, *self.output)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return (y.flatten(1) @ self._held.at(y)).reshape(-1, *self.shape)  # type: ignore[misc]
+        return (y.flatten(1) @ self._held.at(y)).reshape(-1, *self.shape)
 
     @property
     def decomposable(self) -> bool:
@@ -188,7 +193,7 @@ class Matrix(LinearOperator):
 
     def pinv(self, y: Tensor) -> Tensor:
         left, s, right = (part.at(y) for part in self._svd)
-        return ((y.flatten(1) @ left / s) @ right.T).reshape(-1, *self.shape)  # type: ignore[misc]
+        return ((y.flatten(1) @ left / s) @ right.T).reshape(-1, *self.shape)
 
 
 def dense(operator: LinearOperator, shape: Sequence[int]) -> Matrix:
