@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scoresde.comparison import compare as compare
     from scoresde.ddpm import DDPM as DDPM
     from scoresde.fokker_planck import FokkerPlanck as FokkerPlanck
+    from scoresde.guidance import ClassifierFree as ClassifierFree
     from scoresde.likelihood import discrete_log_prob as discrete_log_prob
     from scoresde.likelihood import elbo as elbo
     from scoresde.likelihood import log_prob as log_prob
@@ -59,6 +60,7 @@ _ROOMS = {
     "comparison": "compare",
     "ddpm": "DDPM",
     "fokker_planck": "FokkerPlanck",
+    "guidance": "ClassifierFree",
     "likelihood": "discrete_log_prob elbo log_prob",
     "losses": "dsm_loss",
     "model": "FunctionScore Preconditioned ScoreModel",

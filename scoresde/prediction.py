@@ -132,13 +132,15 @@ class Prediction:
             return 1.0
         p, q = COORDINATES[self.kind](self.node)
         alpha, sigma = self.node.alpha, self.node.sigma
-        if self.kind == "eps":
-            return -sigma
         change: Scalar = sigma * (p * sigma - q * alpha)
-        if isinstance(alpha, Tensor):
+        if self.kind == "eps":
+            change = -sigma
+        elif isinstance(alpha, Tensor):
             none = alpha == 0.0
-            return torch.where(none, 0.0, change / torch.where(none, 1.0, alpha))
-        return change / alpha if alpha else 0.0
+            change = torch.where(none, 0.0, change / torch.where(none, 1.0, alpha))
+        else:
+            change = change / alpha if alpha else 0.0
+        return change
 
     @property
     def x0(self) -> Tensor:

@@ -30,8 +30,10 @@ from scoresde import (
     Preconditioned,
     ReverseSampler,
     ReverseSDE,
+    ScoreModel,
     dsm_loss,
 )
+from scoresde.guidance import AutoGuidance, ClassifierFree, Tempered
 from scoresde.losses import WEIGHTINGS
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.noise import Independent
@@ -97,6 +99,31 @@ def test_a_user_s_own_sde_and_score() -> None:
         assert (
             EulerMaruyama().solve(process, x, grid, noise=Independent(0)).x.device.type == "lazy"
         )
+
+
+GUIDED: dict[str, Callable[[Preconditioned], ScoreModel]] = {
+    "classifier-free": lambda m: ClassifierFree(m, 2.0),
+    "in an interval": lambda m: ClassifierFree(m, 2.0, interval=(-1.0, 1.0)),
+    "by a function": lambda m: ClassifierFree(m, lambda level: 1.0 + torch.sigmoid(level)),
+    "by a weaker model": lambda m: AutoGuidance(m, m, 2.0),
+    "tempered": lambda m: Tempered(m, 0.5, std=1.0),
+}
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("name", GUIDED)
+def test_guidance(name: str, batched: bool) -> None:
+    sde = VPSDE()
+    with fake(), torch.device("lazy"):
+        net, shape = NETS["unet"]()
+        model = GUIDED[name](Preconditioned(net, sde))
+        x = torch.empty(3, *shape, device="lazy")
+        label = torch.zeros(3, dtype=torch.int64, device="lazy")
+        t = torch.empty(3, device="lazy") if batched else 0.5
+        with torch.no_grad():
+            assert model(t, x, {"label": label}).x0.device.type == "lazy"
+        out = walk(EulerMaruyama(), model, 1.0, (3, *shape), log_snr(sde, 3))
+    assert out.device.type == "lazy"
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "sde prediction data",
         "schedule noise model",
         "process oracles analytic_start conditioned losses ddpm",
-        "measurement",
+        "guidance measurement",
         "solvers",
         "calibration",
         "sampler likelihood fokker_planck",

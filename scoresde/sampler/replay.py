@@ -24,11 +24,11 @@ from scoresde.summary import DataRangeWarning
 
 __all__ = [
     "HOOK_FAULT",
-    "MODEL_FAULT",
     "SDE_FAULT",
     "Fault",
     "bar",
     "both",
+    "model_fault",
     "not_finite",
     "replay",
     "warn_of_departure",
@@ -42,8 +42,23 @@ MODEL_FAULT: Fault = (
     "finite scores",
     "check the model's output there, take more steps, or end at a larger t_end",
 )
+GUIDED_FAULT: Fault = (
+    *MODEL_FAULT[:2],
+    "lower the scale of the guidance, limit it to an interval, take more steps, or end at a "
+    "larger t_end",
+)
 HOOK_FAULT: Fault = ("on_step", "a finite state", "mend the hook")
 SDE_FAULT: Fault = ("sde", "a finite state", "take more steps, or check f and g")
+
+
+def model_fault(model: ScoreModel) -> Fault:
+    """The fault of a model, whose remedy for a guided model is its scale."""
+    return GUIDED_FAULT if _guided(model) else MODEL_FAULT
+
+
+def _guided(model: ScoreModel) -> bool:
+    parts = (part for part in model.modules() if isinstance(part, ScoreModel))
+    return any(hasattr(part, "scale") for part in parts)
 
 
 def replay(
@@ -143,7 +158,7 @@ def warn_of_departure(model: ScoreModel, plan: Plan, x: Tensor, cond: Cond) -> N
     departure = summary.departure(x, wider=wider)
     if departure is None:
         return
-    remedies = ["train longer"]
+    remedies = ["lower the scale of the guidance"] if _guided(model) else ["train longer"]
     parts = (getattr(part, "predicts", None) for part in model.modules())
     read = next((kind for kind in parts if kind is not None), None)
     if read in ("eps", "score"):

@@ -21,7 +21,7 @@ from scoresde.oracles import Gaussian
 from scoresde.process import Eta, ReverseSDE
 from scoresde.sampler.latent import Latent, decode, encode
 from scoresde.sampler.plan import CALIBRATED, as_model, as_noise, check_shape, resolve
-from scoresde.sampler.replay import MODEL_FAULT, bar, both, not_finite, replay, warn_of_departure
+from scoresde.sampler.replay import bar, both, model_fault, not_finite, replay, warn_of_departure
 from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import Adams
@@ -479,13 +479,14 @@ def _batch(
     denoised = _denoised(plan, process, solution)
     nfe = process.nfe
     if not bool(torch.isfinite(denoised).all()):
-        again = replay(plan, process, x, noise, hooks[0], MODEL_FAULT, first)
+        fault = model_fault(process.model)
+        again = replay(plan, process, x, noise, hooks[0], fault, first)
         last = _denoised(plan, process, again)
         if bool(torch.isfinite(last).all()):
             remedy = "call model.eval(): dropout changes the prediction at every call"
             raise fail("model", "the same scores in a replay", "NaN in one run only", remedy)
         where = f"in the final denoising at t = {plan.schedule.end.t:.6g}"
-        raise not_finite(MODEL_FAULT, where, last, first)
+        raise not_finite(fault, where, last, first)
     stats = dict(solution.stats)
     if "nfe" in stats:  # the counts of each sample include the final denoising
         stats["nfe"] = stats["nfe"] + (nfe - solution.nfe)
