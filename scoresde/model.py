@@ -24,6 +24,7 @@ __all__ = [
     "FunctionScore",
     "Preconditioned",
     "ScoreModel",
+    "as_labels",
     "bare",
     "check_cond",
     "check_weights",
@@ -229,8 +230,13 @@ def _check_names(cond: dict[str, Tensor], fn: Callable[..., object]) -> None:
             raise fail("cond", f"{name!r}, which the model needs", list(cond) or None, remedy)
 
 
-def _labels(argument: str, label: Tensor, classes: int, null: object) -> Tensor:
-    """Return labels as int64, each a class or the value for "no label", or raise."""
+def as_labels(argument: str, label: Tensor, classes: int, null: object) -> Tensor:
+    """Return labels as int64, each a class or the value for "no label", or raise.
+
+    Raises:
+        TypeError: the labels are no integers, or there are no classes.
+        ValueError: their shape is not (N,), or, on a CPU, a label is no class.
+    """
     if classes == 0:
         remedy = "build the network with classes=..., or leave label out"
         raise wrong_type(argument, "none, as the network has classes=0", label, remedy)
@@ -384,7 +390,7 @@ class Preconditioned(_Calling):
             classes = {} if count is None else {"label": int(count)}
         labels = {name: n for name, n in classes.items() if name in cond}
         return cond | {
-            name: _labels(f"cond[{name!r}]", cond[name], n, self.null.get(name))
+            name: as_labels(f"cond[{name!r}]", cond[name], n, self.null.get(name))
             for name, n in labels.items()
         }
 

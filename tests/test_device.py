@@ -33,7 +33,13 @@ from scoresde import (
     ScoreModel,
     dsm_loss,
 )
-from scoresde.guidance import AutoGuidance, ClassifierFree, Tempered
+from scoresde.guidance import (
+    AutoGuidance,
+    ClassifierFree,
+    ClassifierGuided,
+    NoiseClassifier,
+    Tempered,
+)
 from scoresde.losses import WEIGHTINGS
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.noise import Independent
@@ -106,6 +112,9 @@ GUIDED: dict[str, Callable[[Preconditioned], ScoreModel]] = {
     "in an interval": lambda m: ClassifierFree(m, 2.0, interval=(-1.0, 1.0)),
     "by a function": lambda m: ClassifierFree(m, lambda level: 1.0 + torch.sigmoid(level)),
     "by a weaker model": lambda m: AutoGuidance(m, m, 2.0),
+    "by a classifier": lambda m: ClassifierGuided(
+        m, NoiseClassifier(m.sde, (1, 8, 8), 4, width=8), 2.0, conditional=True
+    ),
     "tempered": lambda m: Tempered(m, 0.5, std=1.0),
 }
 

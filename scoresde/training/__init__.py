@@ -2,6 +2,12 @@
 
 from scoresde._check import Diverged
 from scoresde.training.checkpoint import load, load_calibration, read_config, save
+from scoresde.training.classifier import (
+    TrainedClassifier,
+    load_classifier,
+    save_classifier,
+    train_classifier,
+)
 from scoresde.training.ema import EMA
 from scoresde.training.posthoc_ema import PowerEMA, posthoc_ema
 from scoresde.training.recipe import RECIPES, Recipe, recipe_for
@@ -16,12 +22,16 @@ __all__ = [
     "PowerEMA",
     "Recipe",
     "RunFolder",
+    "TrainedClassifier",
     "Trainer",
     "Update",
     "load",
     "load_calibration",
+    "load_classifier",
     "posthoc_ema",
     "read_config",
     "recipe_for",
     "save",
+    "save_classifier",
+    "train_classifier",
 ]
