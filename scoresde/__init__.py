@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from scoresde.sde import FlowSDE as FlowSDE
     from scoresde.sde import LinearSDE as LinearSDE
     from scoresde.sde import SubVPSDE as SubVPSDE
+    from scoresde.smc import TwistedSampler as TwistedSampler
     from scoresde.solvers import Adams as Adams
     from scoresde.solvers import AdaptiveODE as AdaptiveODE
     from scoresde.solvers import AdaptiveSDE as AdaptiveSDE
@@ -70,6 +71,7 @@ _ROOMS = {
     "sampler": "ReverseSampler decode encode sample_to simulate",
     "schedule": "Grid",
     "sde": "AffineSDE CosineSDE EDMSDE FlowSDE LinearSDE SDE SubVPSDE VESDE VPSDE",
+    "smc": "TwistedSampler",
     "solvers": "Adams AdaptiveODE AdaptiveSDE EulerMaruyama Heun Solution",
     "training": "EMA Trainer load posthoc_ema save",
 }

@@ -25,6 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "solvers",
         "calibration",
         "sampler likelihood fokker_planck",
+        "smc",
         "training doctor comparison export",
         "cli __init__",
         "__main__",

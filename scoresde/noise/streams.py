@@ -47,5 +47,6 @@ STREAMS: dict[str, Stream] = {
     "chain": Stream(11, "noise of a DDPM's bound and variances, counted by draw and step"),
     "statistics": Stream(12, "noise and probes of the statistics of DPM-Solver-v3"),
     "measurement": Stream(13, "the noise of simulated measurements"),
+    "resample": Stream(14, "the one number of a systematic resampling, by the time of the node"),
 }
 """Name -> stream: everything that the package draws for a seed, apart from training."""

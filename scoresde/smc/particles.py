@@ -1,0 +1,147 @@
+"""Weighted particles: the result of a particle sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, positive_int, show
+from scoresde._tensor import seeded
+from scoresde.solvers.base import Plan
+
+__all__ = ["Particles", "effective", "relative_variance", "systematic"]
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Particles:
+    """Weighted samples of P posteriors, K for each, with the evidence.
+
+    Attributes:
+        x: the particles, (P, K, *D).
+        log_weights: normalised, their exponentials sum to 1 over K: (P, K).
+        log_evidence: the estimate of log p(y), or of the log mean of the reward, in nats: (P,).
+        log_evidence_error: its standard error, (P,), in nats. It is that of the estimate for this
+            solver and grid; the error of the time steps comes on top.
+        ess: the effective sample size at every node, before resampling: (P, steps + 1).
+        resampled: whether the particles were resampled at a node, (P, steps + 1).
+        eve: the number of the particle at the start that each one descends from, (P, K).
+        ancestry: the parent of every particle at each step, (steps, P, K), if it was asked for.
+        path: the particles at all nodes, (steps + 1, P, K, *D), if it was asked for; `ancestry`
+            joins them.
+        plan: the solver and the schedule.
+        nfe: network evaluations of one particle.
+        products: vector-Jacobian products of one particle.
+        seed: the seed of the noise.
+    """
+
+    x: Tensor
+    log_weights: Tensor
+    log_evidence: Tensor
+    log_evidence_error: Tensor
+    ess: Tensor
+    resampled: Tensor
+    eve: Tensor
+    ancestry: Tensor | None
+    path: Tensor | None
+    plan: Plan
+    nfe: int
+    products: int
+    seed: int
+
+    def __repr__(self) -> str:
+        least = float(self.ess[:, -1].min())
+        count = self.x.shape[1]
+        evidence = ", ".join(
+            f"{value:.3f} +- {error:.3f}"
+            for value, error in zip(
+                self.log_evidence[:3].tolist(), self.log_evidence_error[:3].tolist(), strict=True
+            )
+        )
+        more = ", ..." if len(self.x) > 3 else ""
+        return (
+            f"Particles({show(self.x)}, ess at least {least:.0f} of {count}, "
+            f"log_evidence {evidence}{more}, nfe={self.nfe})"
+        )
+
+    @property
+    def weights(self) -> Tensor:
+        """The normalised weights, (P, K)."""
+        return self.log_weights.exp()
+
+    def expectation(self, fn: Callable[[Tensor], Tensor]) -> Tensor:
+        """The posterior expectation of fn: (N, *D) -> (N, ...), (P, ...)."""
+        count, size = self.x.shape[:2]
+        values = fn(self.x.flatten(0, 1))
+        if not isinstance(values, Tensor) or len(values) != count * size:
+            expected = f"a tensor with leading {count * size}"
+            raise fail("fn(x)", expected, values, "return one value for each particle")
+        values = values.reshape(count, size, *values.shape[1:])
+        return torch.einsum("pk,pk...->p...", self.weights.to(values), values)
+
+    @property
+    def mean(self) -> Tensor:
+        """The posterior mean, (P, *D)."""
+        return self.expectation(lambda x: x)
+
+    @property
+    def std(self) -> Tensor:
+        """The posterior standard deviation of each number, (P, *D)."""
+        centre = self.mean.repeat_interleave(self.x.shape[1], 0)
+        return self.expectation(lambda x: (x - centre).square()).sqrt()
+
+    def resample(self, n: int, *, seed: int = 0) -> Tensor:
+        """n samples of each posterior with equal weights, (P, n, *D), by systematic resampling.
+
+        Args:
+            n: the number of samples. A particle can occur more than once.
+            seed: the seed of the draw.
+        """
+        n, generator = positive_int("n", n), seeded(seed)
+        count = len(self.x)
+        u = torch.rand(count, 1, generator=generator, dtype=torch.float64, device="cpu")
+        chosen = systematic(self.weights.double(), u.to(self.x.device), n)
+        order = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
+        chosen = chosen.gather(1, order.to(chosen.device))
+        return torch.stack([own[rows] for own, rows in zip(self.x, chosen, strict=True)])
+
+
+def systematic(weights: Tensor, u: Tensor, n: int) -> Tensor:
+    """Systematic resampling: the indices of n draws by one uniform number each, (P, n).
+
+    Args:
+        weights: normalised, (P, K), float64.
+        u: uniform on [0, 1), (P, 1).
+        n: the number of draws. Index k occurs floor(n w_k) or ceil(n w_k) times.
+    """
+    points = (torch.arange(n, dtype=torch.float64, device=weights.device) + u) / n
+    edges = weights.cumsum(1)
+    edges = edges / edges[:, -1:]
+    return torch.searchsorted(edges, points, right=True).clamp_max(weights.shape[1] - 1)
+
+
+def effective(log_weights: Tensor) -> Tensor:
+    """The effective sample size 1 / sum w^2 of normalised weights, (P,)."""
+    return (-torch.logsumexp(2.0 * log_weights, 1)).exp()
+
+
+def relative_variance(log_weights: Tensor, eve: Tensor) -> Tensor:
+    """The relative variance of the estimate of the evidence, (P,), from one run.
+
+    The estimate is a mean over the K families of descendants of the particles at the start, so its
+    variance is that between the families, sum_e (W_e - 1/K)^2 K / (K - 1), with W_e the weight of
+    family e; without resampling it is that of importance sampling. It takes the families as
+    independent. Chan and Lai 2013 (Annals of Statistics 41); the correction of Lee and Whiteley
+    2018 (Biometrika 105) for multinomial resampling would be too large for the systematic one.
+
+    Args:
+        log_weights: normalised, (P, K).
+        eve: the ancestor at the start, (P, K).
+    """
+    size = eve.shape[1]
+    families = torch.zeros_like(log_weights).scatter_add_(1, eve, log_weights.exp())
+    return (families - 1.0 / size).square().sum(1) * (size / max(size - 1, 1))
