@@ -1,6 +1,15 @@
 """Sequential Monte Carlo: posteriors and evidences that are exact as particles grow in number."""
 
-from scoresde.smc.particles import Particles
-from scoresde.smc.twisted import CollapsedWeights, TwistedSampler
+from scoresde.smc.importance import Importance, flow_samples, pareto_shape, reweight
+from scoresde.smc.particles import CollapsedWeights, Particles
+from scoresde.smc.twisted import TwistedSampler
 
-__all__ = ["TwistedSampler", "Particles", "CollapsedWeights"]
+__all__ = [
+    "TwistedSampler",
+    "Particles",
+    "Importance",
+    "reweight",
+    "flow_samples",
+    "pareto_shape",
+    "CollapsedWeights",
+]

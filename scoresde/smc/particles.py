@@ -13,7 +13,41 @@ from scoresde._check import fail, positive_int, show
 from scoresde._tensor import seeded
 from scoresde.solvers.base import Plan
 
-__all__ = ["Particles", "effective", "relative_variance", "systematic"]
+__all__ = [
+    "CollapsedWeights",
+    "Particles",
+    "drawn",
+    "effective",
+    "expected",
+    "relative_variance",
+    "systematic",
+]
+
+
+class CollapsedWeights(UserWarning):
+    """A few particles hold nearly all the weight, so a result rests on few samples."""
+
+
+def expected(x: Tensor, log_weights: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """Weighted means of fn: (N, *D) -> (N, ...) over x: (P, K, *D), (P, ...)."""
+    count, size = x.shape[:2]
+    values = fn(x.flatten(0, 1))
+    if not isinstance(values, Tensor) or len(values) != count * size:
+        leading = f"a tensor with leading {count * size}"
+        raise fail("fn(x)", leading, values, "return one value for each particle")
+    values = values.reshape(count, size, *values.shape[1:])
+    return torch.einsum("pk,pk...->p...", log_weights.exp().to(values), values)
+
+
+def drawn(x: Tensor, log_weights: Tensor, n: int, seed: int) -> Tensor:
+    """n draws with equal weights of each of P sets x: (P, K, *D), in random order."""
+    n, generator = positive_int("n", n), seeded(seed)
+    count = len(x)
+    u = torch.rand(count, 1, generator=generator, dtype=torch.float64, device="cpu")
+    chosen = systematic(log_weights.double().exp(), u.to(x.device), n)
+    order = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
+    chosen = chosen.gather(1, order.to(chosen.device))
+    return torch.stack([own[rows] for own, rows in zip(x, chosen, strict=True)])
 
 
 @final
@@ -75,13 +109,7 @@ class Particles:
 
     def expectation(self, fn: Callable[[Tensor], Tensor]) -> Tensor:
         """The posterior expectation of fn: (N, *D) -> (N, ...), (P, ...)."""
-        count, size = self.x.shape[:2]
-        values = fn(self.x.flatten(0, 1))
-        if not isinstance(values, Tensor) or len(values) != count * size:
-            expected = f"a tensor with leading {count * size}"
-            raise fail("fn(x)", expected, values, "return one value for each particle")
-        values = values.reshape(count, size, *values.shape[1:])
-        return torch.einsum("pk,pk...->p...", self.weights.to(values), values)
+        return expected(self.x, self.log_weights, fn)
 
     @property
     def mean(self) -> Tensor:
@@ -101,13 +129,7 @@ class Particles:
             n: the number of samples. A particle can occur more than once.
             seed: the seed of the draw.
         """
-        n, generator = positive_int("n", n), seeded(seed)
-        count = len(self.x)
-        u = torch.rand(count, 1, generator=generator, dtype=torch.float64, device="cpu")
-        chosen = systematic(self.weights.double(), u.to(self.x.device), n)
-        order = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
-        chosen = chosen.gather(1, order.to(chosen.device))
-        return torch.stack([own[rows] for own, rows in zip(self.x, chosen, strict=True)])
+        return drawn(self.x, self.log_weights, n, seed)
 
 
 def systematic(weights: Tensor, u: Tensor, n: int) -> Tensor:

@@ -22,18 +22,20 @@ from scoresde.process import ReverseSDE
 from scoresde.sampler.plan import as_noise, check_shape, resolve
 from scoresde.schedule.grid import Grid
 from scoresde.sde import AffineSDE
-from scoresde.smc.particles import Particles, effective, relative_variance, systematic
+from scoresde.smc.particles import (
+    CollapsedWeights,
+    Particles,
+    effective,
+    relative_variance,
+    systematic,
+)
 from scoresde.smc.twists import Reward, Target, Twisted, make_twist
 from scoresde.solvers.base import Solver
 from scoresde.solvers.gaussian import GaussianStep
 from scoresde.solvers.limits import Held
 from scoresde.solvers.registry import SOLVERS
 
-__all__ = ["CollapsedWeights", "TwistedSampler"]
-
-
-class CollapsedWeights(UserWarning):
-    """A few particles hold nearly all the weight, so a result rests on few samples."""
+__all__ = ["TwistedSampler"]
 
 
 @final

@@ -141,7 +141,7 @@ class _Jacobian(Twist):
         factor = torch.linalg.cholesky(covariance + noise)
         weights = torch.cholesky_solve(residual[..., None], factor)[..., 0]
         log_det = 2.0 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        seen = (~y.isnan()).flatten(1).sum(1)
+        seen = (~y.isnan()).flatten(1).sum(1).double()
         log_psi = -0.5 * ((residual * weights).sum(1) + log_det + seen * math.log(2 * math.pi))
         grad = torch.einsum("bm,mb...->b...", weights.to(x), torch.stack(pulled))
         guided = found.prediction.shifted(grad)
@@ -212,7 +212,7 @@ class _Variance(Twist):
         v = self.variance
         scale = 1.0 + v * node.sigma**2 / (node.sigma**2 + v * node.alpha**2) * values
         square = (residual.square() / scale).sum(1)
-        seen = (~y.isnan()).flatten(1).sum(1)
+        seen = (~y.isnan()).flatten(1).sum(1).double()
         whole = log_det + scale.log().sum(-1) + seen * math.log(2 * math.pi)
         weights = (residual / scale @ turned).to(x).reshape(y.shape)
         grad = found.pull(measurement.adjoint(weights, y), last=True)

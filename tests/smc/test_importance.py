@@ -1,0 +1,91 @@
+"""Importance weights: evidences of mixtures, and the shape of tails of known laws."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from scoresde import VPSDE, GaussianMixture
+from scoresde.measurement import Matrix, Measurement
+from scoresde.smc import CollapsedWeights, flow_samples, pareto_shape, reweight
+from scoresde.smc.importance import pareto_fit
+
+F64 = torch.float64
+
+
+def problem(dim: int) -> tuple[GaussianMixture, Tensor, Tensor, float, float]:
+    """A mixture, a measurement of it, and the log evidence."""
+    generator = torch.Generator().manual_seed(dim)
+    means = torch.randn(3, dim, generator=generator, dtype=F64)
+    prior = GaussianMixture(means, torch.full((3,), 0.3, dtype=F64))
+    A = torch.randn(1, dim, generator=generator, dtype=F64) / math.sqrt(dim)
+    y, std = torch.tensor([0.8], dtype=F64), 0.5
+    law = MultivariateNormal(means @ A.T, 0.3 * A @ A.T + std**2 * torch.eye(1, dtype=F64))
+    truth = torch.logsumexp(prior.log_weights + law.log_prob(y), 0)
+    return prior, A, y, std, float(truth)
+
+
+@pytest.mark.parametrize("dim", [2, 8])
+def test_the_posterior_flow_as_proposal_has_the_evidence_of_a_mixture(dim: int) -> None:
+    """The samples of one mixture, weighted into another: 0.02 nats, and the posterior mean."""
+    prior, A, y, std, truth = problem(dim)
+    exact = prior.posterior(A, y, std)
+    sde = VPSDE()
+    x, log_q = flow_samples(exact.under(sde), 400, (dim,), seed=1)
+    found = reweight(prior.under(sde), Measurement(Matrix(A), y, std), x, log_q)
+    assert abs(found.log_evidence - truth) < 0.02
+    assert found.log_evidence_error < 0.01
+    assert found.ess > 380
+    error = 4.0 / math.sqrt(found.ess)
+    assert float((found.mean - exact.weights @ exact.means).abs().max()) < error
+
+
+def test_the_prior_as_proposal_has_the_evidence_within_its_error() -> None:
+    prior, A, y, std, truth = problem(2)
+    x = prior.sample(4000, seed=0)
+    log_q = prior.log_prob(x)
+    model = prior.under(VPSDE())
+    found = reweight(model, Measurement(Matrix(A), y, std), x, log_q, log_p=log_q)
+    assert abs(found.log_evidence - truth) < 3 * found.log_evidence_error < 0.1
+    assert found.pareto_k < 0.5
+    likelihood = Measurement(Matrix(A), y, std).log_likelihood(x, y.expand(4000, 1))
+    assert found.log_evidence == pytest.approx(
+        float(torch.logsumexp(likelihood, 0)) - math.log(4000), abs=1e-3
+    )
+    assert found.resample(10).shape == (10, 2)
+
+
+@pytest.mark.parametrize("k", [-0.3, 0.2, 0.7, 1.0])
+def test_the_shape_of_a_generalised_pareto_law(k: float) -> None:
+    u = (torch.arange(2000, dtype=F64) + 0.5) / 2000
+    quantiles = ((1 - u) ** -k - 1) / k
+    assert pareto_fit(quantiles) == pytest.approx(k, abs=0.02)
+    assert pareto_fit(7.0 * quantiles) == pytest.approx(k, abs=0.02)
+
+
+def test_the_tail_of_weights_is_shrunk_towards_a_half() -> None:
+    """u^-k has the tail k at any scale; with M = 300 of it the shrinkage is 10 in 310."""
+    u = (torch.arange(10000, dtype=F64) + 0.5) / 10000
+    for k in (0.3, 0.9):
+        expected = (300 * k + 5) / 310
+        assert pareto_shape(-k * u.log() + 3.0) == pytest.approx(expected, abs=0.03)
+
+
+def test_a_heavy_tail_warns() -> None:
+    prior, A, y, _, _ = problem(2)
+    x = prior.sample(1000, seed=0)
+    u = (torch.arange(1000, dtype=F64) + 0.5) / 1000
+    measurement = Measurement(Matrix(A), y, 100.0)
+    with pytest.warns(CollapsedWeights, match=r"pareto_k = .*: take a proposal that is closer"):
+        reweight(prior.under(VPSDE()), measurement, x, u.log(), log_p=torch.zeros_like(u))
+
+
+def test_densities_of_another_number_of_samples_are_refused() -> None:
+    prior, A, y, std, _ = problem(2)
+    x = prior.sample(10, seed=0)
+    with pytest.raises(ValueError, match=r"log_q: expected shape \(10,\)"):
+        reweight(prior.under(VPSDE()), Measurement(Matrix(A), y, std), x, x[:, :1], log_p=x[:, 0])
