@@ -40,6 +40,16 @@ def test_every_python_block_of_the_readme_runs(
     assert (tmp_path / "models/moons/config.json").exists()
 
 
+def test_the_python_blocks_of_the_page_of_guidance_run() -> None:
+    names: dict[str, Any] = {}
+    for block in blocks("docs/guidance.md", "python"):
+        exec(block, names)
+    found = names["spread"]
+    assert found[0.0] == (0.0, pytest.approx(1.0, abs=0.05))
+    assert found[1.0] == (2.0, pytest.approx(0.5 * found[0.0][1], abs=0.02))
+    assert found[3.0][0] > 2.0 and found[3.0][1] == pytest.approx(0.13, abs=0.02)
+
+
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 

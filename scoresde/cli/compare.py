@@ -11,6 +11,7 @@ from scoresde._io import write
 from scoresde.cli.common import check_folder, claim_folder, emit, watched
 from scoresde.cli.config import OF_THE_CALL, Call
 from scoresde.cli.flags import Calling, argument, flag
+from scoresde.cli.guiding import Guiding, guided
 from scoresde.cli.opened import open_checkpoint
 from scoresde.cli.samples import Samples, open_samples
 
@@ -74,6 +75,7 @@ scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --
     of them; or none, the default. Of --data with labels the same classes are taken."""
     shape: str | None = flag(None, metavar="CxHxW")
     judging: Judging = Judging()
+    guiding: Guiding = Guiding()
     rounds: int = 3
     """How often each solver is timed, in turns."""
     t_end: float | None = None
@@ -107,16 +109,17 @@ scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --
         if self.judging.tolerance is not None:
             solver = AdaptiveODE("dopri5", self.judging.tolerance, self.judging.tolerance)
         about = _about(opened, self.label, self.judging.data) | {"command": _command(call)}
+        cond = opened.labels(self.label, self.n)
         found = compare(
             opened.model.sde,
-            opened.model,
+            guided(opened, self.guiding, cond),
             (self.n, *opened.shape(self.shape)),
             solvers=self.solvers,
             steps=self.steps,
             grids=self.grids,
             seeds=self.seeds,
             reference=Reference(solver=solver, data=real, fine_steps=self.judging.fine_steps),
-            cond=opened.labels(self.label, self.n) or None,
+            cond=cond or None,
             rounds=self.rounds,
             t_end=self.t_end,
             batch_size=self.batch_size,

@@ -11,6 +11,7 @@ from scoresde._io import replacing
 from scoresde.cli.common import check_file, emit, is_first, progress
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
+from scoresde.cli.guiding import Guiding, guided
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable
 from scoresde.cli.samples import open_samples
@@ -18,6 +19,7 @@ from scoresde.cli.samples import open_samples
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from scoresde.model import ScoreModel
     from scoresde.solvers import AdaptiveODE
 
 __all__ = ["Decode", "Encode", "flow_solver", "raw_values"]
@@ -35,7 +37,8 @@ def flow_solver(tolerance: float) -> AdaptiveODE:
 class Encode:
     """Encode data as latent codes, by the probability flow from data to noise.
 
-    The flow is one to one: `scoresde decode` gives the data back, to the tolerance. The file holds
+    The flow is one to one: `scoresde decode` gives the data back, to the tolerance, with the same
+    --guidance if there is any. The file holds
     z (the codes), row (the number of each sample in the data set), nfe, the labels and conditions
     if the model was told them, and with --check round_trip, the RMS error of each sample after
     decoding.
@@ -61,6 +64,7 @@ scoresde encode runs/digits digits --data-option split=test --tolerance 1e-4 --o
     seed: int = 0
     device: str | None = None
     calling: Calling = Calling()
+    guiding: Guiding = Guiding()
 
     def run(self, call: Call) -> None:
         """Encode."""
@@ -77,10 +81,11 @@ scoresde encode runs/digits digits --data-option split=test --tolerance 1e-4 --o
             holdout=self.holdout,
             unconditional=self.unconditional,
         )
+        model = guided(opened, self.guiding, samples.names)
         columns: dict[str, list[Any]] = {}
         with progress(len(samples), "encode", self.calling.json) as bar:
             for _, x, cond in samples.batches(self.batch_size):
-                found = _codes(opened, x, cond, self.tolerance, self.check)
+                found = _codes(model, x, cond, self.tolerance, self.check)
                 for name, value in found.items():
                     columns.setdefault(name, []).append(value.cpu().numpy())
                 bar.update(len(x))
@@ -110,10 +115,9 @@ scoresde encode runs/digits digits --data-option split=test --tolerance 1e-4 --o
         emit(result, "\n".join(text), self.calling.json)
 
 
-def _codes(opened: Opened, x: Any, cond: Any, tolerance: float, check: bool) -> dict[str, Any]:
+def _codes(model: ScoreModel, x: Any, cond: Any, tolerance: float, check: bool) -> dict[str, Any]:
     from scoresde.sampler import encode as along
 
-    model = opened.model
     got = along(model.sde, model, x, solver=flow_solver(tolerance), cond=cond or None, check=check)
     nfe = got.solution.stats.get("nfe")
     found = {"z": got.z, "nfe": x.new_full((len(x),), got.solution.nfe) if nfe is None else nfe}
@@ -157,6 +161,7 @@ scoresde decode runs/table latents.npz --out back.csv
     batch_size: int = 256
     device: str | None = None
     calling: Calling = Calling()
+    guiding: Guiding = Guiding()
 
     def run(self, call: Call) -> None:
         """Decode."""
@@ -174,7 +179,9 @@ scoresde decode runs/table latents.npz --out back.csv
                 "out: expected a .npz file for samples that are no vectors, got a .csv"
             )
         turns = opened.turns(self.label)
-        sde, parts, told = opened.model.sde, [], []
+        labelled = turns is not None or ("label" in conds and self.label is None)
+        names = [name for name in conds if name != "label"] + ["label"] * labelled
+        model, parts, told = guided(opened, self.guiding, names), [], []
         with progress(len(z), "decode", self.calling.json) as bar:
             for rows, _ in batches(len(z), self.batch_size):
                 part = torch.from_numpy(z[rows]).to(opened.device)
@@ -187,7 +194,7 @@ scoresde decode runs/table latents.npz --out back.csv
                 told += [cond["label"]] if "label" in cond else []
                 cond = {name: value.to(opened.device) for name, value in cond.items()}
                 solver = flow_solver(self.tolerance)
-                made = decode(sde, opened.model, part, solver=solver, cond=cond or None)
+                made = decode(model.sde, model, part, solver=solver, cond=cond or None)
                 parts.append(made.cpu())
                 bar.update(len(part))
         whole = torch.cat(parts)

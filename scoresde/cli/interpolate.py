@@ -11,12 +11,15 @@ from scoresde.cli.common import check_folder, claim_folder, emit, is_first
 from scoresde.cli.config import Call
 from scoresde.cli.encode import flow_solver, raw_values
 from scoresde.cli.flags import Calling, argument, flag
+from scoresde.cli.guiding import Guiding, guided
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable, why_not
 from scoresde.cli.samples import open_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from scoresde.model import ScoreModel
 
 __all__ = ["Interpolate"]
 
@@ -59,6 +62,7 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
     batch_size: int = 256
     device: str | None = None
     calling: Calling = Calling()
+    guiding: Guiding = Guiding()
 
     def run(self, call: Call) -> None:
         """Interpolate."""
@@ -86,7 +90,8 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
             others = {name: value for name, value in wanted.items() if name != "label"}
             wanted = others | opened.labels(self.label, len(pairs))
         work = (self.tolerance, self.batch_size)
-        x, z = _interpolate(opened, ends[0], ends[1], wanted, self.frames, work)
+        model = guided(opened, self.guiding, wanted)
+        x, z = _interpolate(model, ends[0], ends[1], wanted, self.frames, work)
         claim_folder(out, self.calling.overwrite, ("interpolation.*",))
         result: dict[str, Any] = {
             "out": str(out),
@@ -121,10 +126,11 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
         if highest >= len(samples):
             expected = f"numbers below {len(samples)}, as many samples"
             raise fail("between", expected, highest, "count from 0")
-        sde, solver, codes, conds = opened.model.sde, flow_solver(self.tolerance), [], []
+        model = guided(opened, self.guiding, samples.names)
+        solver, codes, conds = flow_solver(self.tolerance), [], []
         for end in (0, 1):
             x, cond = samples.take(torch.tensor([pair[end] for pair in pairs]))
-            codes.append(encode(sde, opened.model, x, solver=solver, cond=cond or None).z)
+            codes.append(encode(model.sde, model, x, solver=solver, cond=cond or None).z)
             conds.append(cond)
         return codes[0], codes[1], conds[0]
 
@@ -172,7 +178,7 @@ def _dtype(opened: Opened) -> Any:
 
 
 def _interpolate(
-    opened: Opened,
+    model: ScoreModel,
     first: Tensor,
     second: Tensor,
     cond: dict[str, Tensor],
@@ -192,6 +198,6 @@ def _interpolate(
     parts, (tolerance, size) = [], work
     for rows, part in batches(len(flat), size, whole):
         solver = flow_solver(tolerance)
-        x = decode(opened.model.sde, opened.model, flat[rows], solver=solver, cond=part)
+        x = decode(model.sde, model, flat[rows], solver=solver, cond=part)
         parts.append(x.cpu())
     return torch.cat(parts).reshape(z.shape), z.cpu()

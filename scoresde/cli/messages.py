@@ -27,6 +27,8 @@ ALIASES = {
     "atol": "tolerance",
     "labels": "label",
     "path": "model",
+    "scale": "guidance",
+    "interval": "guidance_interval",
 }
 """Arguments of the library -> the option of a command from which they come."""
 

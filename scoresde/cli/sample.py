@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from scoresde.cli.common import emit, is_first, make_sampler, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
+from scoresde.cli.guiding import Guiding, guided
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable
 
@@ -22,7 +23,7 @@ __all__ = ["Sample", "SolverChoice"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class SolverChoice:
-    """Options of the solver."""
+    """Options of the solver and of the guidance."""
 
     solver: str = "auto"
     """The solver by name. The name auto takes what was measured to be best with this many steps,
@@ -35,6 +36,7 @@ class SolverChoice:
     eta: float | None = None
     """The stochasticity: 0 is the probability flow, 1 the reverse SDE. By default it is that of
     the solver."""
+    guiding: Guiding = Guiding()
 
 
 @final
@@ -54,6 +56,7 @@ class Sample:
     EXAMPLES: ClassVar[str] = """
 scoresde sample runs/digits --n 1000 --out samples
 scoresde sample runs/digits --n 50000 --label 3 --solver dpmpp_2m --steps 20 --out threes
+scoresde sample runs/digits --n 100 --label 3 --guidance 2.0 --out sharper
 scoresde sample runs/table --n 500 --label dog,cat --format csv --out rows
 scoresde sample runs/weather --given temperature=20 --given sky=clear --format csv --out rows
 scoresde sample runs/images --n 50000 --format png --shard 250 --out pictures
@@ -105,7 +108,7 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
         label = "all" if self.label is None and opened.classes else self.label
         turns = opened.turns(label)
         sampler = make_sampler(
-            _conditioned(opened, self.given),
+            _conditioned(opened, self.given, how.guiding, turns is not None),
             solver=how.solver,
             steps=how.steps,
             grid=how.grid,
@@ -152,6 +155,7 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
             "kept": done.kept,
             "missing": done.missing,
             "given": list(self.given),
+            "guidance": how.guiding.guidance,
             "classes": None if turns is None else [opened.class_name(k) for k in turns],
             "picture": picture,
             "solver": repr(sampler.solver),
@@ -175,8 +179,8 @@ SHARD, TABLE = 500, 100_000
 """The number of samples in a shard by default, and in a shard of a table."""
 
 
-def _conditioned(opened: Opened, pairs: list[str]) -> ScoreModel:
-    """The model with the conditions of the command line fixed."""
+def _conditioned(opened: Opened, pairs: list[str], guiding: Guiding, labelled: bool) -> ScoreModel:
+    """The model, guided, with the conditions of the command line fixed."""
     from scoresde.conditioned import Conditioned
 
     given = opened.given(pairs)
@@ -185,7 +189,8 @@ def _conditioned(opened: Opened, pairs: list[str]) -> ScoreModel:
     if left:
         columns = [column for name in left for column in known[name].columns or (name,)]
         say(f"samples are not given {', '.join(columns)} (--given {columns[0]}=... gives it)")
-    return Conditioned(opened.model, given) if given else opened.model
+    model = guided(opened, guiding, [*(["label"] if labelled else []), *given])
+    return Conditioned(model, given) if given else model
 
 
 def _sheet(opened: Opened, folder: Path, turns: list[int] | None) -> str | None:

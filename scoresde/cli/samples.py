@@ -46,6 +46,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the conditions that are passed to the model."""
+        return [*(["label"] if self.labelled else []), *self.conditions]
+
     def take(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the samples with these numbers in the data set, and their conditions."""
         part = self.data[rows]
@@ -54,8 +59,7 @@ class Samples:
             raw = x.double() if own is None else own.decode(x.double())
             x = (raw if self.scaling is None else self.scaling.encode(raw)).to(x.dtype)
         device = self.opened.device
-        names = [*(["label"] if self.labelled else []), *self.conditions]
-        cond = {name: part.cond[name].to(device) for name in names}
+        cond = {name: part.cond[name].to(device) for name in self.names}
         return x.to(device), cond
 
     def batches(self, size: int) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
