@@ -19,7 +19,7 @@ from scoresde.sde import AffineSDE
 __all__ = ["Empirical", "Gaussian", "GaussianMixture"]
 
 
-def _flat(x: Tensor, dim: int) -> Tensor:
+def flattened(x: Tensor, dim: int) -> Tensor:
     """Return x: (B, *D) as float64 (B, dim)."""
     floating("x", x)
     flat: Tensor = x.reshape(x.shape[0], -1)
@@ -29,12 +29,12 @@ def _flat(x: Tensor, dim: int) -> Tensor:
     return flat.double()
 
 
-def _column(value: Scalar) -> Scalar:
+def column(value: Scalar) -> Scalar:
     """Return a value of the schedule as a float or as a float64 (B, 1)."""
     return value.reshape(-1, 1).double() if isinstance(value, Tensor) else value
 
 
-def _variance_at(alpha: Scalar, sigma: Scalar, variances: Tensor) -> Tensor:
+def variance_at(alpha: Scalar, sigma: Scalar, variances: Tensor) -> Tensor:
     """alpha^2 Lambda + sigma^2, with a leading batch axis where the schedule has one."""
     if isinstance(alpha, Tensor) and isinstance(sigma, Tensor):
         lead = (-1,) + (1,) * variances.ndim
@@ -85,10 +85,10 @@ class _MixtureScore(ScoreModel):
         return (math.sqrt(variance), dim) if variance > 0.0 else None
 
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
-        flat = _flat(x, self.means.shape[1])
-        alpha, sigma = _column(node.alpha), _column(node.sigma)
-        variances = _variance_at(alpha, sigma, self.variances)
-        logits, rotated = _log_densities(self, flat, alpha, variances)
+        flat = flattened(x, self.means.shape[1])
+        alpha, sigma = column(node.alpha), column(node.sigma)
+        variances = variance_at(alpha, sigma, self.variances)
+        logits, rotated = log_densities(self, flat, alpha, variances)
         posterior = torch.softmax(logits, 1)
         gain = (1 - self.variances) / variances
         if rotated is None:  # isotropic components need no (B, K, D) tensor
@@ -108,7 +108,7 @@ def _double(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.double()
 
 
-def _log_densities(
+def log_densities(
     c: _Components, x: Tensor, alpha: Scalar, variances: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Log weight plus log density of each component, (B, K); and r, (B, K, D), if needed."""
@@ -198,7 +198,7 @@ class GaussianMixture:
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats; x: (B, *D) -> (B,)."""
         clean = self.variances.double()
-        return torch.logsumexp(_log_densities(self, _flat(x, self.dim), 1.0, clean)[0], 1).to(x)
+        return torch.logsumexp(log_densities(self, flattened(x, self.dim), 1.0, clean)[0], 1).to(x)
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n samples, (n, D), in the dtype of the means."""
@@ -219,7 +219,7 @@ class GaussianMixture:
         """The distribution of x_t when x_0 follows this one."""
         instance("sde", sde, AffineSDE, "the marginals are exact under an affine SDE alone")
         node = sde.at(t)
-        variances = _variance_at(node.alpha, node.sigma, self.variances)
+        variances = variance_at(node.alpha, node.sigma, self.variances)
         return _with(self, node.alpha * self.means, variances, self.weights)
 
     def under(self, sde: AffineSDE) -> ScoreModel:
@@ -389,9 +389,9 @@ class Gaussian:
         Q^T (x_s - alpha_s mu).
         """
         a, b = sde.at(s), sde.at(t)
-        mixture, flat = self.mixture, _flat(x, self.mean.numel())
+        mixture, flat = self.mixture, flattened(x, self.mean.numel())
         variances, mean = (m[0].to(flat) for m in (mixture.variances, mixture.means))
-        ratio = [_variance_at(n.alpha, n.sigma, variances) for n in (b, a)]
+        ratio = [variance_at(n.alpha, n.sigma, variances) for n in (b, a)]
         scale = (ratio[0] / ratio[1]).sqrt()
         centred = flat - a.alpha * mean
         if mixture.basis is None:

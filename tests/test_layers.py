@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "calibration",
         "sampler likelihood fokker_planck",
         "smc",
+        "posterior",
         "training doctor comparison export",
         "cli __init__",
         "__main__",

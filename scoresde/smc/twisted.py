@@ -14,14 +14,14 @@ from torch import Tensor
 from scoresde._check import fail, instance, positive_int, refuse, wrong_type
 from scoresde._tensor import Eta, Scalar, batches, ordinary, state_kind
 from scoresde.measurement import Measurement
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.prediction import Prediction
 from scoresde.process import ReverseSDE
 from scoresde.sampler.plan import as_noise, check_shape, resolve
 from scoresde.schedule.grid import Grid
-from scoresde.sde import AffineSDE
+from scoresde.sde import AffineSDE, as_affine
 from scoresde.smc.particles import (
     CollapsedWeights,
     Particles,
@@ -54,7 +54,9 @@ class TwistedSampler:
         measurement: a `Measurement`, or a reward: any differentiable function of x_0: (B, *D) that
             returns a log potential in nats, (B,); the target is then p(x_0) e^reward.
         particles: K, the number of particles of each posterior.
-        solver: a name of `SOLVERS` or a solver whose steps add one Gaussian (`GaussianStep`).
+        solver: a name of `SOLVERS` or a solver whose steps add one Gaussian (`GaussianStep`). The
+            default is of second order: steps of first order, such as "ancestral", leave an error
+            of log p(y) that can be larger than the stated one.
         steps, grid, t_end, eta: as in `ReverseSampler`; eta above 0.
         twist: "jacobian", "variance", "point" or "auto"; see `scoresde.smc.twists`.
         variance: that of the data, for the twists "variance" and "point"; by default the one that
@@ -87,7 +89,7 @@ class TwistedSampler:
         measurement: Measurement | Reward,
         *,
         particles: int = 1000,
-        solver: str | Solver = "ancestral",
+        solver: str | Solver = "sa_solver_p2_v",
         steps: int | None = None,
         grid: str | Grid | Sequence[float] | None = None,
         t_end: float | None = None,
@@ -101,7 +103,7 @@ class TwistedSampler:
             remedy = "pass Measurement(operator, y, noise), or a function of x0"  # type: ignore[unreachable]
             raise wrong_type("measurement", "a Measurement or a reward", measurement, remedy)
         remedy = "twisted samplers need E[x_0 | x_t], which only an affine SDE determines"
-        instance("model.sde", model.sde, AffineSDE, remedy)
+        self.sde = as_affine("model.sde", model.sde, remedy)
         self.particles = positive_int("particles", particles, "1000 is usual")
         if not 0.0 <= float(threshold) <= 1.0:
             remedy = "0.5 is usual; 1 resamples at every step and 0 never"
@@ -172,14 +174,24 @@ class TwistedSampler:
 
         Warns:
             CollapsedWeights: the effective sample size at the end is below 10, or below 1 % of K.
+            UserWarning: the schedule does not reach noise for data of this size; see
+                `AffineSDE.prior_gap`.
         """
         shape = check_shape(shape)
         dtype, device = state_kind(self.model, dtype, device)
         admitted = check_cond(self._admitting(), cond, shape[0], device)
         noise = as_noise("independent", seed, self.model.sde, 1.0)
+        self.sde.warn_of_prior(self._data_size(), stacklevel=3)
         with torch.no_grad():
             run = _Run(self, shape, admitted, noise, batch_size, dtype, device)
             return run.solve(keep_ancestry, keep_path, on_node)
+
+    def _data_size(self) -> float:
+        """The root mean square of the data, 1 if the model does not know it."""
+        known, scale = summary_of(self.model), self.model.data_scale
+        if known is not None:
+            return known.size
+        return 1.0 if scale is None else scale[0]
 
     def _admitting(self) -> ScoreModel:
         """A model that takes the conditions of the prior and the measurement."""
@@ -280,7 +292,7 @@ class _Run:
         on_node: Callable[[Node, Tensor, Tensor], None] | None,
     ) -> Particles:
         sampler = self.sampler
-        sde: AffineSDE = sampler.model.sde  # type: ignore[assignment]  # checked at construction
+        sde = sampler.sde
         (nodes,), (rows,) = sampler.plan.schedule.segments, sampler.plan.coefficients
         rows = sampler.solver.rows_like(rows, self.like)
         x = sde.sample_prior(self.noise.prior(self.like))

@@ -1,0 +1,127 @@
+"""What the posterior score models share: a model, a measurement, and a shift of the score."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import instance
+from scoresde._tensor import expand
+from scoresde.measurement import Denoised, Measurement
+from scoresde.model import Cond, ScoreModel
+from scoresde.node import Node
+from scoresde.prediction import Prediction
+from scoresde.sde import AffineSDE
+
+__all__ = ["PosteriorModel", "conjugate_gradients"]
+
+
+class PosteriorModel(ScoreModel, ABC):
+    """A model of p(x_t | y): the score of a model plus an approximation of grad log p(y | x_t).
+
+    It is a score model like any other, so every solver and every further wrapper takes it. If the
+    measurement has no y of its own, each sample brings one as a condition.
+
+    Args:
+        model: the score model of the prior, under an affine SDE.
+        measurement: the measurement.
+
+    Attributes:
+        vjps: the vector-Jacobian products of the network so far, for each sample.
+
+    Raises:
+        TypeError: an argument is of another type, or the SDE is not affine.
+    """
+
+    def __init__(self, model: ScoreModel, measurement: Measurement) -> None:
+        super().__init__()
+        instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
+        instance("measurement", measurement, Measurement, "pass Measurement(operator, y, noise)")
+        remedy = "guidance by a measurement needs E[x_0 | x_t], which an affine SDE determines"
+        instance("model.sde", model.sde, AffineSDE, remedy)
+        self.sde = model.sde
+        self.model = model
+        self.data = model.data
+        self.measurement = measurement
+        self.vjps = 0
+
+    @property
+    def nulls(self) -> Mapping[str, object]:
+        return self.model.nulls
+
+    @property
+    def data_scale(self) -> tuple[float, int] | None:
+        return self.model.data_scale
+
+    def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.measurement.admit(self.model, cond)
+
+    def calls(self, node: Node) -> int:
+        return self.model.calls(node)
+
+    @abstractmethod
+    def shift(self, node: Node, found: Denoised, y: Tensor) -> Tensor:
+        """The approximation of grad log p(y | x_t), (B, *D); y: (B, *M)."""
+
+    @final
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        y, rest = self.measurement.split(cond, x)
+        found = Denoised.of(self.model, node, x, rest)
+        with torch.set_grad_enabled(found.kept):
+            return found.prediction.shifted(self.shift(node, found, y))
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], b: Tensor, tol: float, most: int, method: str
+) -> tuple[Tensor, int]:
+    """Solve S w = b for each sample, and return w and the number of products with S.
+
+    A sample whose residual is below `tol` times |b| does not change any more, so its result does
+    not depend on the other samples of the batch.
+
+    Args:
+        apply: the product with S, symmetric and positive definite; (B, *M) -> (B, *M).
+        b: (B, *M).
+        tol: the relative residual at which a sample is done.
+        most: the largest number of products.
+        method: the name of the model, for the warning.
+
+    Warns:
+        UserWarning: some samples did not get there, or S is not positive definite, as that of an
+            imperfect network may be; they keep the best solution so far.
+    """
+
+    def dot(p: Tensor, q: Tensor) -> Tensor:
+        return (p * q).flatten(1).sum(1)
+
+    w, r = torch.zeros_like(b), b
+    p, rr = r, dot(r, r)
+    goal = tol**2 * rr
+    done, bent, count = rr <= goal, torch.zeros_like(rr, dtype=torch.bool), 0
+    while count < most and not bool(done.all()):
+        product = apply(p)
+        count += 1
+        curvature = dot(p, product)
+        bent = bent | (~done & (curvature <= 0.0))
+        done = done | bent
+        step = torch.where(done, 0.0, rr / torch.where(done, 1.0, curvature))
+        w = w + expand(step, w) * p
+        r = r - expand(step, r) * product
+        new = torch.where(done, rr, dot(r, r))
+        ratio = torch.where(done, 0.0, new / torch.where(done, 1.0, rr))
+        p = torch.where(expand(done, p), p, r + expand(ratio, p) * p)
+        rr, done = new, done | (new <= goal)
+    if bool((bent | ~done).any()):
+        left = float((rr / (goal / tol**2).clamp_min(1e-300)).max().sqrt())
+        warnings.warn(
+            f"{method}: the linear solve of {int((bent | ~done).sum())} of {len(b)} samples "
+            f"stopped after {count} products with a relative residual of up to {left:.2g} "
+            f"(tolerance {tol:g}); raise max_iter or tol, or take PiGDM",
+            stacklevel=5,
+        )
+    return w, count

@@ -1,0 +1,218 @@
+"""Posterior score models that take p(x_0 | x_t) as Gaussian: PiGDM, MMPS, TMPD.
+
+With y = A x_0 + n, n ~ N(0, Sigma), and p(x_0 | x_t) = N(x_0hat, C),
+
+    grad log p(y | x_t) = J^T A^T S^-1 (y - A x_0hat),    S = Sigma + A C A^T,
+
+where J = dx_0hat / dx. The three differ in C.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, positive, positive_int
+from scoresde._tensor import Scalar
+from scoresde.measurement import Denoised, Measurement
+from scoresde.model import ScoreModel
+from scoresde.node import Node
+from scoresde.oracles import Gaussian
+from scoresde.posterior.base import PosteriorModel, conjugate_gradients
+
+__all__ = ["MMPS", "TMPD", "PiGDM"]
+
+
+@final
+class PiGDM(PosteriorModel):
+    """Pseudo-inverse guidance: C = r^2 I with r^2 = v sigma^2 / (sigma^2 + v alpha^2).
+
+    v is the variance of the data. With a `Gaussian` as prior C is (C_0^-1 + alpha^2/sigma^2)^-1
+    for its covariance C_0, which is exact for Gaussian data. On a mixture of far components the
+    bias is large, and more steps do not reduce it.
+
+    Args:
+        model: the score model of the prior.
+        measurement: a linear measurement with Gaussian noise of positive variance.
+        prior: the variance v, or a `Gaussian` such as `Gaussian.fit(data)`; by default the
+            variance that the model knows of its data.
+        tol: the relative residual of the conjugate gradients that solve with S.
+        max_iter: the largest number of their products.
+
+    Raises:
+        TypeError: the operator is not linear, or the noise not Gaussian.
+        ValueError: the noise is 0, or the variance of the data is not known.
+
+    Source: Song et al. 2023, "Pseudoinverse-guided diffusion models for inverse problems".
+
+    Example:
+        >>> from scoresde import VPSDE, ReverseSampler
+        >>> from scoresde.measurement import Identity
+        >>> prior = Gaussian(torch.zeros(1), torch.ones(1)).under(VPSDE())
+        >>> model = PiGDM(prior, Measurement(Identity(), torch.ones(1), 1.0))
+        >>> x = ReverseSampler(VPSDE(), model, "ddim", steps=50).sample((4000, 1), seed=0)
+        >>> abs(float(x.mean()) - 0.5) < 0.05
+        True
+    """
+
+    basis: Tensor | None
+    variances: Tensor
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        measurement: Measurement,
+        prior: float | Gaussian | None = None,
+        *,
+        tol: float = 1e-6,
+        max_iter: int = 200,
+    ) -> None:
+        super().__init__(model, measurement)
+        measurement.need_linear("PiGDM")
+        measurement.need_noise("PiGDM")
+        self.tol = positive("tol", tol)
+        self.max_iter = positive_int("max_iter", max_iter)
+        if prior is None:
+            if model.data_scale is None:
+                remedy = "pass the variance of the data, or Gaussian.fit(data)"
+                raise fail("prior", "a model that knows its data", None, remedy)
+            prior = model.data_scale[0] ** 2
+        basis = None
+        if isinstance(prior, Gaussian):
+            mixture = prior.mixture
+            variances = mixture.variances[0].double()
+            basis = None if mixture.basis is None else mixture.basis[0].double()
+        else:
+            variances = torch.tensor(positive("prior", prior), dtype=torch.float64)
+        self.register_buffer("variances", variances)
+        self.register_buffer("basis", basis)
+
+    def _covariance(self, node: Node, v: Tensor) -> Tensor:
+        """C v for v: (B, *D)."""
+        flat = v.flatten(1)
+        alpha, sigma = (
+            c.reshape(-1, 1) if isinstance(c, Tensor) else c for c in (node.alpha, node.sigma)
+        )
+        known = self.variances.to(flat)
+        scale = known * sigma**2 / (known * alpha**2 + sigma**2)
+        if self.basis is None:
+            return (scale * flat).reshape(v.shape)
+        basis = self.basis.to(flat)
+        return ((scale * (flat @ basis)) @ basis.T).reshape(v.shape)
+
+    def shift(self, node: Node, found: Denoised, y: Tensor) -> Tensor:
+        measurement = self.measurement
+
+        def apply(v: Tensor) -> Tensor:
+            spread = self._covariance(node, measurement.adjoint(v, y))
+            return measurement.apply_noise(v, y) + measurement.forward(spread, y)
+
+        residual = measurement.residual(found.x0 if found.kept else found.x0.detach(), y)
+        w, _ = conjugate_gradients(apply, residual, self.tol, self.max_iter, "PiGDM")
+        self.vjps += 1
+        return found.pull(measurement.adjoint(w, y), last=True)
+
+
+@final
+class MMPS(PosteriorModel):
+    """Moment matching posterior sampling: C = (sigma^2 / alpha) J.
+
+    C is the covariance of x_0 given x_t itself (the second-order Tweedie formula), so the model is
+    exact for Gaussian priors. On a mixture of far components p(x_0 | x_t) is not Gaussian at high
+    noise, and a bias remains that more steps do not reduce. Each product with S costs one
+    vector-Jacobian product.
+
+    Args:
+        model: the score model of the prior.
+        measurement: a linear measurement with Gaussian noise of positive variance.
+        tol: the relative residual of the conjugate gradients that solve with S.
+        max_iter: the largest number of their products.
+
+    Raises:
+        TypeError: the operator is not linear, or the noise not Gaussian.
+        ValueError: the noise is 0.
+
+    Warns:
+        UserWarning: the solve did not reach the tolerance, or J, which is symmetric and positive
+            for an exact score, is not for this network.
+
+    Source: Rozet et al. 2024 (arXiv 2405.13712), eq. 12 and algorithm 3.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        measurement: Measurement,
+        *,
+        tol: float = 1e-4,
+        max_iter: int = 50,
+    ) -> None:
+        super().__init__(model, measurement)
+        measurement.need_linear("MMPS")
+        measurement.need_noise("MMPS")
+        self.tol = positive("tol", tol)
+        self.max_iter = positive_int("max_iter", max_iter)
+
+    def shift(self, node: Node, found: Denoised, y: Tensor) -> Tensor:
+        measurement, scale = self.measurement, _tweedie(node)
+
+        def apply(v: Tensor) -> Tensor:
+            image = measurement.forward(found.pull(measurement.adjoint(v, y)), y)
+            return measurement.apply_noise(v, y) + _times(scale, image)
+
+        residual = measurement.residual(found.x0 if found.kept else found.x0.detach(), y)
+        w, products = conjugate_gradients(apply, residual, self.tol, self.max_iter, "MMPS")
+        self.vjps += products + 1
+        return found.pull(measurement.adjoint(w, y), last=True)
+
+
+@final
+class TMPD(PosteriorModel):
+    """Tweedie moment projected diffusions: S = Sigma + the row sums of A (sigma^2 / alpha) J A^T.
+
+    S is diagonal, so that two vector-Jacobian products suffice. It is exact where the rows of A C
+    A^T have one entry, as for independent values of which some are measured.
+
+    Args:
+        model: the score model of the prior.
+        measurement: a linear measurement with Gaussian noise, independent and of positive
+            variance.
+
+    Raises:
+        TypeError, ValueError: as for `MMPS`; the noise is correlated.
+
+    Source: Boys et al. 2023 (arXiv 2310.06721), section 3.
+    """
+
+    def __init__(self, model: ScoreModel, measurement: Measurement) -> None:
+        super().__init__(model, measurement)
+        measurement.need_linear("TMPD")
+        if measurement.need_noise("TMPD").correlated:
+            raise fail("noise", "independent noise", repr(measurement.noise), "take MMPS")
+
+    def shift(self, node: Node, found: Denoised, y: Tensor) -> Tensor:
+        measurement = self.measurement
+        ones = measurement.adjoint(torch.ones_like(y), y)
+        sums = measurement.forward(found.pull(ones), y).clamp_min(0.0)
+        spread = measurement.noise_variance(y) + _times(_tweedie(node), sums)
+        residual = measurement.residual(found.x0 if found.kept else found.x0.detach(), y)
+        self.vjps += 2
+        return found.pull(measurement.adjoint(residual / spread, y), last=True)
+
+
+def _tweedie(node: Node) -> Scalar:
+    """sigma^2 / alpha; 0 where alpha = 0, since J is 0 there."""
+    alpha, sigma = node.alpha, node.sigma
+    if isinstance(alpha, Tensor):
+        none = alpha == 0.0
+        return torch.where(none, 0.0, sigma**2 / torch.where(none, 1.0, alpha))
+    return float(sigma**2 / alpha) if alpha else 0.0
+
+
+def _times(scale: Scalar, v: Tensor) -> Tensor:
+    """A coefficient of a node, of which a batched one has the axes of x, times v: (B, *M)."""
+    if isinstance(scale, Tensor):
+        return scale.reshape(-1, *(1,) * (v.ndim - 1)) * v
+    return scale * v

@@ -1,0 +1,328 @@
+"""The posterior score models against exact posteriors, and what all of them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde import (
+    EDMSDE,
+    VESDE,
+    VPSDE,
+    CosineSDE,
+    FlowSDE,
+    Gaussian,
+    GaussianMixture,
+    ReverseSampler,
+    ScoreModel,
+    SubVPSDE,
+    log_prob,
+)
+from scoresde.guidance import ClassifierFree
+from scoresde.measurement import (
+    GaussianNoise,
+    Identity,
+    LogLikelihood,
+    Mask,
+    Matrix,
+    Measurement,
+    PoissonNoise,
+)
+from scoresde.model import Cond
+from scoresde.node import Node
+from scoresde.posterior import DPS, MMPS, TMPD, ExactPosterior, PiGDM
+from scoresde.posterior.base import conjugate_gradients
+from scoresde.prediction import Prediction
+
+D, M = 5, 3
+SDES = (VPSDE(), SubVPSDE(), VESDE(), CosineSDE(), EDMSDE(), FlowSDE())
+A = torch.randn(M, D, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+Y = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+
+
+def covariance() -> Tensor:
+    root = torch.randn(D, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return root @ root.T / D + 0.1 * torch.eye(D, dtype=torch.float64)
+
+
+PRIOR = Gaussian(torch.linspace(-1.0, 1.0, D, dtype=torch.float64), covariance())
+MODELS: dict[str, Callable[[ScoreModel, Measurement], ScoreModel]] = {
+    "DPS": DPS,
+    "PiGDM": lambda model, measurement: PiGDM(model, measurement, 1.5),
+    "MMPS": MMPS,
+    "TMPD": TMPD,
+}
+
+
+def states(n: int = 4, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 2.0 * torch.randn(n, D, generator=generator, dtype=torch.float64)
+
+
+def correlated() -> GaussianNoise:
+    return GaussianNoise(
+        covariance=torch.tensor([[0.3, 0.1, 0.0], [0.1, 0.2, 0.05], [0.0, 0.05, 0.4]]).double()
+    )
+
+
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("noise", [0.3, correlated()], ids=["scalar", "correlated"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_mmps_and_pigdm_with_the_covariance_are_exact_for_gaussian_priors(
+    sde: VPSDE, noise: float | GaussianNoise, missing: bool
+) -> None:
+    y = Y.clone()
+    if missing:
+        y[1] = float("nan")
+    measurement = Measurement(Matrix(A), y, noise)
+    exact = ExactPosterior(PRIOR, sde, measurement)
+    prior, x = PRIOR.under(sde), states()
+    for t in (0.05 * sde.T, 0.4 * sde.T, 0.9 * sde.T):
+        truth = exact.score(t, x)
+        size = float(truth.abs().max())
+        for model in (
+            MMPS(prior, measurement, tol=1e-13, max_iter=30),
+            PiGDM(prior, measurement, PRIOR, tol=1e-13),
+        ):
+            assert float((model.score(t, x) - truth).abs().max()) < 1e-9 * size
+
+
+def test_tmpd_is_exact_for_independent_values_of_which_some_are_measured() -> None:
+    prior = Gaussian(torch.zeros(D).double(), torch.linspace(0.2, 2.0, D).double())
+    mask = torch.tensor([True, False, True, True, False])
+    measurement = Measurement(Mask(mask), Y, 0.3)
+    for sde in SDES:
+        exact, model = (
+            ExactPosterior(prior, sde, measurement),
+            TMPD(prior.under(sde), measurement),
+        )
+        gap = model.score(0.3 * sde.T, states()) - exact.score(0.3 * sde.T, states())
+        assert float(gap.abs().max()) < 1e-10 * float(
+            exact.score(0.3 * sde.T, states()).abs().max()
+        )
+
+
+def test_pigdm_takes_the_isotropic_variance_of_its_formula() -> None:
+    sde, v, std = VPSDE(), 1.7, 0.4
+    node, x = sde.at(0.3), states()
+    measurement = Measurement(Matrix(A), Y, std)
+    prior = GaussianMixture(
+        torch.stack([torch.zeros(D), torch.ones(D)]).double(), torch.tensor([0.5, 1.0]).double()
+    ).under(sde)
+    leaf = x.clone().requires_grad_()
+    x0 = prior.predict(node, leaf).x0
+    r2 = v * node.sigma**2 / (node.sigma**2 + v * node.alpha**2)
+    s = r2 * A @ A.T + std**2 * torch.eye(M).double()
+    weights = torch.linalg.solve(s, (Y - x0.detach() @ A.T).T).T @ A
+    (shift,) = torch.autograd.grad(x0, leaf, weights)
+    found = PiGDM(prior, measurement, v, tol=1e-13).score(0.3, x)
+    assert torch.allclose(found, prior.score(0.3, x) + shift, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("strength", [0.5, 2.0])
+def test_dps_has_the_published_strength_where_it_is_below_the_likelihoods(strength: float) -> None:
+    sde, x, t = VPSDE(), states(), 0.5
+    prior, node = PRIOR.under(sde), sde.at(0.5)
+    model = DPS(prior, Measurement(Matrix(A), Y, 1e-3), strength)
+    leaf = x.clone().requires_grad_()
+    norms = (Y - prior.predict(node, leaf).x0 @ A.T).norm(dim=1)
+    (grad,) = torch.autograd.grad(norms.sum(), leaf)
+    shift = -strength * 1000 / (node.g**2 * sde.T) * grad
+    assert torch.allclose(model.score(t, x) - prior.score(t, x), shift, rtol=1e-8, atol=1e-10)
+
+
+def test_dps_is_never_stronger_than_the_likelihood_at_the_denoised_state() -> None:
+    sde, x, t, std = VPSDE(), states(), 0.5, 40.0
+    prior, node = PRIOR.under(sde), sde.at(0.5)
+    measurement = Measurement(Matrix(A), Y, std)
+    leaf = x.clone().requires_grad_()
+    value = measurement.log_likelihood(prior.predict(node, leaf).x0, Y.expand(4, M))
+    (grad,) = torch.autograd.grad(value.sum(), leaf)
+    found = DPS(prior, measurement).score(t, x) - prior.score(t, x)
+    assert torch.allclose(found, grad, rtol=1e-8, atol=1e-12)
+
+
+def test_dps_takes_any_operator_and_any_likelihood() -> None:
+    sde, x = VPSDE(), states()
+    prior, node = PRIOR.under(sde), sde.at(0.2)
+
+    def squares(x0: Tensor) -> Tensor:
+        return x0[:, :M].square() + 0.5
+
+    for measurement in (
+        Measurement(Identity(), torch.zeros(D).double(), LogLikelihood(_absolute)),
+        Measurement(squares, torch.tensor([1.0, 2.0, 0.0]).double(), PoissonNoise()),
+    ):
+        y = measurement.y.expand(4, *measurement.y.shape)  # type: ignore[union-attr]
+        leaf = x.clone().requires_grad_()
+        value = measurement.log_likelihood(prior.predict(node, leaf).x0, y)
+        (grad,) = torch.autograd.grad(value.sum(), leaf)
+        found = DPS(prior, measurement).score(0.2, x) - prior.score(0.2, x)
+        assert torch.allclose(found, grad, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+def test_infinite_noise_gives_the_prior_and_batched_nodes_the_same(name: str, sde: VPSDE) -> None:
+    prior, x = PRIOR.under(sde), states()
+    t = 0.3 * sde.T
+    far = MODELS[name](prior, Measurement(Matrix(A), Y, 1e9))
+    plain = prior.score(t, x)
+    assert float((far.score(t, x) - plain).abs().max()) < 1e-12 * float(plain.abs().max())
+    model = MODELS[name](prior, Measurement(Matrix(A), Y, 0.3))
+    one = model.score(t, x)
+    many = model.score(torch.full((4,), t, dtype=torch.float64), x)
+    assert torch.allclose(one, many, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_sample_does_not_depend_on_its_batch_mates(name: str) -> None:
+    sde = VPSDE()
+    model = MODELS[name](PRIOR.under(sde), Measurement(Matrix(A), noise=0.3))
+    x, y = states(6), torch.randn(6, M, generator=torch.Generator().manual_seed(2)).double()
+    other, others = x.clone(), y.clone()
+    other[1:], others[1:] = 50.0 * x[1:], 1e-3 * y[1:]
+    found = model.score(0.4, x, {"y": y})[0]
+    assert torch.equal(found, model.score(0.4, other, {"y": others})[0])
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("solver", ["ddim", "unipc_3", "heun", "ancestral", "sra1", "dopri5"])
+def test_every_model_runs_with_solvers_and_families(name: str, sde: VPSDE, solver: str) -> None:
+    model = MODELS[name](PRIOR.under(sde), Measurement(Matrix(A), noise=0.5))
+    steps = None if solver == "dopri5" else 6
+    sampler = ReverseSampler(sde, model, solver, steps=steps)
+    x = sampler.sample((3, D), seed=0, cond={"y": Y.repeat(3, 1)}, dtype=torch.float64)
+    assert x.shape == (3, D) and bool(x.isfinite().all())
+
+
+def test_samples_of_mmps_are_those_of_the_exact_posterior() -> None:
+    sde = VPSDE()
+    measurement = Measurement(Matrix(A), Y, 0.3)
+    model = MMPS(PRIOR.under(sde), measurement, tol=1e-8)
+    x = ReverseSampler(sde, model, "dpmpp_2m", steps=40).sample((4000, D), seed=0).double()
+    exact = PRIOR.mixture.posterior(A, Y, 0.3)
+    spread = exact.full_covariances()[0].diagonal().sqrt()
+    assert float(((x.mean(0) - exact.means[0]) / spread).abs().max()) < 0.06
+    assert float((x.std(0) / spread - 1).abs().max()) < 0.05
+
+
+def test_the_density_of_a_guided_flow_can_be_computed() -> None:
+    sde = VPSDE()
+    measurement = Measurement(Matrix(A), Y, 0.3)
+    model = PiGDM(PRIOR.under(sde), measurement, PRIOR, tol=1e-12)
+    exact = PRIOR.mixture.posterior(A, Y, 0.3)
+    x = exact.marginal(sde, sde.t_end).sample(3, seed=1).double()
+    found = log_prob(model, x, divergence="exact", t_end=sde.t_end)
+    truth = exact.marginal(sde, sde.t_end).log_prob(x)
+    assert float((found.nats - truth).abs().max()) < 0.02
+
+
+def _absolute(x0: Tensor, y: Tensor) -> Tensor:
+    return -(x0 - y).abs().sum(1)
+
+
+class Labelled(ScoreModel):
+    """The exact score of one of two Gaussians by label, of their mixture for label -1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sde = VPSDE()
+        means = torch.stack([-torch.ones(D), torch.ones(D)]).double()
+        both = GaussianMixture(means, torch.ones(2).double())
+        each = [GaussianMixture(mean[None], torch.ones(1).double()) for mean in means]
+        self.models = [one.under(self.sde) for one in (*each, both)]
+
+    @property
+    def nulls(self) -> dict[str, object]:
+        return {"label": -1}
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        label = (cond or {})["label"]
+        found = torch.stack([model.predict(node, x).read("v") for model in self.models])
+        return Prediction(x, node, found[label, torch.arange(len(x))], "v")
+
+
+def test_both_orders_of_guidance_and_measurement_work_with_a_y_for_each_sample() -> None:
+    prior, x = Labelled(), states()
+    measurement = Measurement(Matrix(A), noise=0.5)
+    cond = {"label": torch.tensor([0, 1, 0, 1]), "y": Y.repeat(4, 1) + torch.arange(4)[:, None]}
+    inner = PiGDM(ClassifierFree(prior, 2.0), measurement, 1.0)
+    outer = ClassifierFree(PiGDM(prior, measurement, 1.0), 2.0)
+    for model in (inner, outer):
+        x_end = ReverseSampler(prior.sde, model, "unipc_3", steps=8).sample(
+            (4, D), seed=0, cond=cond
+        )
+        assert bool(x_end.isfinite().all())
+    none = {**cond, "label": torch.full((4,), -1)}
+    guided = PiGDM(prior, measurement, 1.0)
+    expected = 2.0 * guided.score(0.3, x, cond) - guided.score(0.3, x, none)
+    assert torch.allclose(outer.score(0.3, x, cond), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_vector_jacobian_products_are_counted() -> None:
+    sde, measurement = VPSDE(), Measurement(Matrix(A), Y, 0.3)
+    for name, expected in (("DPS", 1), ("PiGDM", 1), ("TMPD", 2)):
+        model = MODELS[name](PRIOR.under(sde), measurement)
+        model.score(0.3, states())
+        assert model.vjps == expected  # type: ignore[attr-defined]
+    model = MMPS(PRIOR.under(sde), measurement, tol=1e-12)
+    pulled = 0
+    real = torch.autograd.grad
+
+    def counting(*args: object, **kwargs: object) -> object:
+        nonlocal pulled
+        pulled += 1
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    torch.autograd.grad = counting  # type: ignore[assignment]
+    try:
+        model.score(0.3, states())
+    finally:
+        torch.autograd.grad = real
+    assert model.vjps == pulled == M + 1
+
+
+def test_conjugate_gradients_freeze_what_is_done_and_warn_of_what_is_not() -> None:
+    matrix = torch.diag(torch.tensor([1.0, 10.0, 100.0])).double()
+    b = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]).double()
+    w, count = conjugate_gradients(lambda v: v @ matrix, b, 1e-12, 10, "X")
+    assert count == 3 and torch.allclose(w @ matrix, b)
+    with pytest.warns(UserWarning, match="1 of 2 samples stopped after 1 products"):
+        conjugate_gradients(lambda v: v @ matrix, b, 1e-12, 1, "X")
+    with pytest.warns(UserWarning, match="2 of 2 samples"):
+        conjugate_gradients(lambda v: -v, b, 1e-12, 5, "X")
+
+
+@pytest.mark.parametrize("method", [PiGDM, MMPS, TMPD])
+def test_what_a_method_cannot_take_is_an_error_that_names_it(
+    method: Callable[[ScoreModel, Measurement], ScoreModel],
+) -> None:
+    prior = PRIOR.under(VPSDE())
+    name = method.__name__  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=f"operator.*{name}"):
+        method(prior, Measurement(lambda x: x**2, torch.zeros(D), 0.1))
+    with pytest.raises(TypeError, match=f"noise.*{name}"):
+        method(prior, Measurement(Identity(), torch.zeros(D), PoissonNoise()))
+    with pytest.raises(ValueError, match=f"noise.*{name}"):
+        method(prior, Measurement(Identity(), torch.zeros(D), 0.0))
+
+
+def test_other_bad_input_is_refused() -> None:
+    prior = PRIOR.under(VPSDE())
+    measurement = Measurement(Matrix(A), Y, 0.3)
+    with pytest.raises(TypeError, match="measurement"):
+        DPS(prior, Y)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="noise"):
+        TMPD(prior, Measurement(Matrix(A), Y, correlated()))
+    with pytest.raises(ValueError, match="strength"):
+        DPS(prior, measurement, -1.0)
+    bare = Labelled()
+    with pytest.raises(ValueError, match="prior"):
+        PiGDM(bare, measurement)
+    with pytest.raises(ValueError, match="shape"):
+        MMPS(prior, Measurement(Matrix(A), torch.zeros(M + 1), 0.3)).score(0.5, states())
