@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scoresde.likelihood import elbo as elbo
     from scoresde.likelihood import log_prob as log_prob
     from scoresde.losses import dsm_loss as dsm_loss
+    from scoresde.measurement import Measurement as Measurement
     from scoresde.model import FunctionScore as FunctionScore
     from scoresde.model import Preconditioned as Preconditioned
     from scoresde.model import ScoreModel as ScoreModel
@@ -64,6 +65,7 @@ _ROOMS = {
     "guidance": "ClassifierFree",
     "likelihood": "discrete_log_prob elbo log_prob",
     "losses": "dsm_loss",
+    "measurement": "Measurement",
     "model": "FunctionScore Preconditioned ScoreModel",
     "oracles": "Empirical Gaussian GaussianMixture",
     "process": "ReverseSDE",

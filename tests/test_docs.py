@@ -50,6 +50,18 @@ def test_the_python_blocks_of_the_page_of_guidance_run() -> None:
     assert found[3.0][0] > 2.0 and found[3.0][1] == pytest.approx(0.13, abs=0.02)
 
 
+def test_the_python_blocks_of_the_page_of_posteriors_run() -> None:
+    names: dict[str, Any] = {}
+    for block in blocks("docs/posteriors.md", "python"):
+        exec(block, names)
+    exact = names["truth"].posterior().means[0].float()
+    assert float((names["samples"].mean(0) - exact).abs().max()) < 0.06
+    found = names["found"]
+    gap = float(found.log_evidence[0] - names["truth"].log_evidence())
+    assert abs(gap) < 4 * float(found.log_evidence_error[0]) + 0.02
+    assert float((found.mean[0] - exact).abs().max()) < 0.15
+
+
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 

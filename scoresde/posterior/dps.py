@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import nonnegative
+from scoresde._check import fail, nonnegative
 from scoresde._tensor import expand
 from scoresde.measurement import Denoised, GaussianNoise, Measurement
 from scoresde.model import ScoreModel
@@ -59,13 +59,18 @@ class DPS(PosteriorModel):
         with torch.enable_grad():
             residual = measurement.residual(found.x0, y)
         r = residual if found.kept else residual.detach()
-        norm = r.flatten(1).norm(dim=1).clamp_min(torch.finfo(r.dtype).tiny)
+        norm = r.flatten(1).norm(dim=1)
         rate = node.g.flatten() if isinstance(node.g, Tensor) else node.g
-        published = self.strength * _STEPS / (rate**2 * self.sde.T) / norm
+        wanted = torch.full_like(norm, self.strength * _STEPS)
+        unit = rate**2 * self.sde.T * norm  # 0 where g = 0, as at t = 0 of some families
         if noise.positive:
-            mean = measurement.noise_variance(y).flatten(1).mean(1)
+            wanted = wanted * measurement.noise_variance(y).flatten(1).mean(1)
             weighted = measurement.solve_noise(r, y)
-            tau = (published * mean).clamp_max(1.0)
+            whole = wanted >= unit if self.strength else torch.zeros_like(unit, dtype=torch.bool)
+            tau = torch.where(whole, 1.0, wanted / torch.where(unit > 0.0, unit, 1.0))
         else:
-            weighted, tau = r, published
+            weighted, tau = r, wanted / unit.clamp_min(torch.finfo(unit.dtype).tiny)
+            if not isinstance(rate, Tensor) and rate == 0.0:
+                remedy = "end before it, as t_end does by default"
+                raise fail("t", "a time with g > 0 for noise of 0", f"t = {node.t:g}", remedy)
         return found.pull(-expand(tau, r) * weighted, residual, last=True)

@@ -145,6 +145,19 @@ def test_dps_is_never_stronger_than_the_likelihood_at_the_denoised_state() -> No
     assert torch.allclose(found, grad, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_dps_is_defined_where_the_diffusion_is_zero(sde: VPSDE, strength: float) -> None:
+    prior, x = PRIOR.under(sde), states()
+    model = DPS(prior, Measurement(Matrix(A), Y, 0.3), strength)
+    for t in (0.0, sde.T):
+        one = model(t, x).value
+        many = model(torch.full((4,), t, dtype=torch.float64), x).value
+        assert bool(one.isfinite().all()) and torch.allclose(one, many, rtol=1e-11)
+        if not strength:
+            assert torch.equal(one, prior(t, x).value)
+
+
 def test_dps_takes_any_operator_and_any_likelihood() -> None:
     sde, x = VPSDE(), states()
     prior, node = PRIOR.under(sde), sde.at(0.2)
