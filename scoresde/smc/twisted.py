@@ -30,8 +30,7 @@ from scoresde.smc.particles import (
     systematic,
 )
 from scoresde.smc.twists import Reward, Target, Twisted, make_twist
-from scoresde.solvers.base import Solver
-from scoresde.solvers.gaussian import GaussianStep
+from scoresde.solvers.base import GaussianStep, Solver
 from scoresde.solvers.limits import Held
 from scoresde.solvers.registry import SOLVERS
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, nonnegative, show, wrong_type
+from scoresde._tensor import Scalar
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Eta, Process, ReverseSDE, eta_value
@@ -30,6 +31,7 @@ from scoresde.solvers.run import OnStep, Run, Tally, check_hook, hooked
 
 __all__ = [
     "Coefficients",
+    "GaussianStep",
     "Orders",
     "Plan",
     "Solution",
@@ -243,6 +245,45 @@ class StepSolver(Solver, Generic[ProcessT, RowT, PastT]):
             if run.path is not None:
                 run.path.append(state)
         return state
+
+
+class GaussianStep(StepSolver[ProcessT, RowT, PastT]):
+    """A scheme on a fixed grid whose step is x' = mean + std z with one standard normal z.
+
+    The transition density of a step, N(x'; mean, std^2 I), is what sequential Monte Carlo needs;
+    see `scoresde.smc`. A step of the probability flow has std = 0.
+    """
+
+    @abstractmethod
+    def kernel(
+        self,
+        process: ProcessT,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: RowT,
+        past: tuple[PastT, ...],
+    ) -> tuple[Tensor, Scalar, tuple[PastT, ...]]:
+        """Return (mean, std, history) of the transition from the state at `now`.
+
+        The mean is a new tensor. The arguments are those of `step`, without the noise.
+        """
+
+    @final
+    def step(
+        self,
+        process: ProcessT,
+        x: Tensor,
+        now: Node,
+        nxt: Node,
+        row: RowT,
+        past: tuple[PastT, ...],
+        noise: Noise,
+    ) -> tuple[Tensor, tuple[PastT, ...]]:
+        mean, std, past = self.kernel(process, x, now, nxt, row, past)
+        if isinstance(std, Tensor):
+            return mean.addcmul_(std, noise.normal(x, now, nxt)), past
+        return (mean.add_(noise.normal(x, now, nxt), alpha=std) if std else mean), past
 
 
 def check_enough_steps(order: int, grid: Grid) -> None:

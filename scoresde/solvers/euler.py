@@ -13,8 +13,7 @@ from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.process import Process, ReverseSDE
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders
-from scoresde.solvers.gaussian import GaussianStep
+from scoresde.solvers.base import GaussianStep, Orders
 
 __all__ = ["EulerMaruyama", "ReverseDiffusion"]
 

@@ -61,7 +61,7 @@ def test_from_a_sampler_to_its_first_network_call() -> None:
     functions, files = set(before), {file for file, _ in before}
     assert len(functions) <= 111 and len(files) <= 14, (len(functions), sorted(files))
     later = [len(step) for step in steps[1:-1]]
-    assert max(later) <= 12, later
+    assert max(later) <= 13, later  # one is the kernel, the step without its noise
 
 
 SCORE = FunctionScore(VPSDE(), lambda t, x: -x)

@@ -14,7 +14,7 @@ from scoresde.noise import Independent
 from scoresde.sampler.plan import as_solver
 from scoresde.schedule.grid import Schedule
 from scoresde.solvers import SOLVERS
-from scoresde.solvers.gaussian import GaussianStep
+from scoresde.solvers.base import GaussianStep
 from scoresde.solvers.limits import Held
 
 NAMES = [name for name, (solver, _) in SOLVERS.items() if isinstance(solver, GaussianStep)]

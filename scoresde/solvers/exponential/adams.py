@@ -14,7 +14,7 @@ from scoresde.node import Node
 from scoresde.process import Eta, ReverseSDE, eta_value
 from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, check_enough_steps
+from scoresde.solvers.base import GaussianStep, Orders, check_enough_steps
 from scoresde.solvers.exponential.coefficients import (
     PARAMETRISATIONS,
     VARIABLES,
@@ -24,7 +24,6 @@ from scoresde.solvers.exponential.coefficients import (
     depth,
     table,
 )
-from scoresde.solvers.gaussian import GaussianStep
 
 __all__ = ["Adams"]
 
