@@ -118,7 +118,7 @@ class Measurement:
         """The operator if it is linear; otherwise a TypeError that names the method."""
         if isinstance(self.operator, LinearOperator):
             return self.operator
-        remedy = "DPS and DAPS take any differentiable function; wrap a linear one in Linear"
+        remedy = "DPS takes any differentiable function; wrap a linear one in Linear"
         raise wrong_type("operator", f"a LinearOperator, as {method} needs", self.operator, remedy)
 
     def need_decomposable(self, method: str) -> LinearOperator:
@@ -134,7 +134,7 @@ class Measurement:
         """The noise if it is Gaussian; otherwise a TypeError that names the method."""
         if isinstance(self.noise, GaussianNoise):
             return self.noise
-        remedy = "DPS, DAPS and TwistedSampler take any log-likelihood"
+        remedy = "DPS and TwistedSampler take any log-likelihood"
         raise wrong_type("noise", f"Gaussian noise, as {method} needs", self.noise, remedy)
 
     def need_noise(self, method: str) -> GaussianNoise:
@@ -142,7 +142,7 @@ class Measurement:
         noise = self.need_gaussian(method)
         if noise.positive:
             return noise
-        remedy = "DDNM and RePaint serve exact measurements; or pass the noise of the instrument"
+        remedy = "pass the noise of the instrument, or a small one"
         expected = f"variances above 0, since {method} divides by them"
         raise refuse("noise", expected, repr(noise), remedy)
 

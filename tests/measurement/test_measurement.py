@@ -203,7 +203,7 @@ def test_a_method_that_needs_what_is_not_there_says_so() -> None:
     with pytest.raises(ValueError, match="noise: expected variances above 0"):
         exact.log_likelihood(X, Y)
     partly = Measurement(Matrix(A), Y[0], noise=torch.tensor([0.0, 1.0, 1.0]))
-    with pytest.raises(ValueError, match="DDNM and RePaint"):
+    with pytest.raises(ValueError, match="noise of the instrument"):
         partly.need_noise("MMPS")
     bent = Measurement(lambda x: x.square(), noise=PoissonNoise())
     with pytest.raises(TypeError, match="a LinearOperator, as DDRM needs"):
