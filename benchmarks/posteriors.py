@@ -176,7 +176,9 @@ def table(found: dict[str, Any]) -> str:
     """The results as a table of Markdown, a line for each cell and row."""
     head = (
         "| d, d_y | method | problems | sliced W | floor | ratio | error of log p(y) | "
-        "over stated | s of the processor |\n| --- | --- |" + " ---: |" * 7 + "\n"
+        "rms of it over the stated one | s of the processor |\n| --- | --- |"
+        + " ---: |" * 7
+        + "\n"
     )
     lines = []
     for cell, rows in found.items():

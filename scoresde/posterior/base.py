@@ -16,7 +16,7 @@ from scoresde.measurement import Denoised, Measurement
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
-from scoresde.sde import AffineSDE
+from scoresde.sde import as_affine
 
 __all__ = ["PosteriorModel", "conjugate_gradients"]
 
@@ -43,8 +43,7 @@ class PosteriorModel(ScoreModel, ABC):
         instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
         instance("measurement", measurement, Measurement, "pass Measurement(operator, y, noise)")
         remedy = "guidance by a measurement needs E[x_0 | x_t], which an affine SDE determines"
-        instance("model.sde", model.sde, AffineSDE, remedy)
-        self.sde = model.sde
+        self.sde = as_affine("model.sde", model.sde, remedy)
         self.model = model
         self.data = model.data
         self.measurement = measurement
