@@ -1,7 +1,7 @@
-"""The schedule of a run: its grid and nodes, and the grids of restart sampling and of churn."""
+"""The schedule of a run: its grid and nodes, and the grids that add noise."""
 
 from scoresde.node import Node
 from scoresde.schedule.grid import Grid, Schedule
-from scoresde.schedule.restart import churn, restart
+from scoresde.schedule.restart import churn, resampling, restart
 
-__all__ = ["Grid", "Node", "Schedule", "churn", "restart"]
+__all__ = ["Grid", "Node", "Schedule", "churn", "resampling", "restart"]

@@ -1,4 +1,4 @@
-"""Grids with added noise: restart sampling, and the churn of EDM."""
+"""Grids with added noise: restart sampling, the churn of EDM, the resampling of RePaint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scoresde._check import fail, instance, nonnegative, positive_int
 from scoresde.schedule.grid import Grid, affine_sde, karras
 from scoresde.sde import AffineSDE
 
-__all__ = ["churn", "restart"]
+__all__ = ["churn", "resampling", "restart"]
 
 
 def restart(
@@ -74,6 +74,31 @@ def churn(
             segments[-1] = (*segments[-1], nxt)
         else:
             segments.append((now, nxt))
+    return Grid(tuple(segments))
+
+
+def resampling(sde: AffineSDE, grid: Grid, *, length: int = 10, times: int = 10) -> Grid:
+    """RePaint's resampling as segments: every `length` steps are made `times` times.
+
+    After the steps noise takes the state back up to their start, so that `RePaint` lets known and
+    unknown entries fit together. Lugmayr et al. 2022 (arXiv 2201.09865), section 4.2.
+
+    Args:
+        sde: the SDE, affine.
+        grid: the main grid, of one segment that runs down.
+        length: the number of steps that are repeated together, the jump length j of the paper.
+        times: how often these steps are made, r in the paper.
+    """
+    segment = _only_segment(affine_sde(sde, "resampling"), grid)
+    length, times = positive_int("length", length), positive_int("times", times)
+    segments: list[tuple[float, ...]] = []
+    for start in range(0, len(segment) - 1, length):
+        part = segment[start : start + length + 1]
+        if segments:
+            segments[-1] = (*segments[-1], *part[1:])
+        else:
+            segments.append(part)
+        segments += [part] * (times - 1)
     return Grid(tuple(segments))
 
 

@@ -12,7 +12,7 @@ import torch
 from scoresde import EDMSDE, VPSDE, Adams, Gaussian, Grid, Heun, ReverseSampler, ReverseSDE
 from scoresde.noise import BrownianPath, Independent, Noise, PathOnGrid
 from scoresde.schedule.grid import karras, log_snr, sigmoid
-from scoresde.schedule.restart import churn, restart
+from scoresde.schedule.restart import churn, resampling, restart
 
 MIXTURE = order.mixture_2d()
 
@@ -168,3 +168,29 @@ def test_noise_between_legs_is_not_that_of_the_way_down(source: str) -> None:
     x = noise.prior(torch.empty(20_000, 1, dtype=torch.float64))
     x = Adams(2, 2).solve(ReverseSDE(sde, data.under(sde)), x, grid, noise=noise).x
     assert float(x.var()) == pytest.approx(0.25, abs=5 * 0.25 * math.sqrt(2 / 20_000) + 0.004)
+
+
+def test_resampling_repeats_pieces_of_the_grid() -> None:
+    """Each piece is made three times, the last one shorter; one time is the grid itself."""
+    sde, main = VPSDE(), Grid.of([1.0, 0.8, 0.6, 0.4, 0.2, 0.1])
+    grid = resampling(sde, main, length=2, times=3)
+    first, second, third = (1.0, 0.8, 0.6), (0.6, 0.4, 0.2), (0.2, 0.1)
+    assert grid.segments == (
+        *(first, first, (*first, *second[1:])),
+        *(second, (*second, *third[1:])),
+        *(third, third),
+    )
+    assert grid.steps == 3 * main.steps
+    assert resampling(sde, main, length=2, times=1).segments == main.segments
+    with pytest.raises(ValueError, match="times: expected a positive integer"):
+        resampling(sde, main, times=0)
+    with pytest.raises(ValueError, match="grid: expected one segment"):
+        resampling(sde, grid)
+
+
+def test_resampling_leaves_the_distribution_of_a_model_as_it_is() -> None:
+    """Noise by the exact transition and exact scores: only the error of the steps is left."""
+    sde, prior = VPSDE(), Gaussian(torch.tensor([1.0]), torch.tensor([0.25]))
+    grid = resampling(sde, log_snr(sde, 60), length=5, times=3)
+    x = ReverseSampler(sde, prior.under(sde), "unipc_3", grid=grid).sample((20000, 1), seed=0)
+    assert abs(float(x.mean()) - 1.0) < 0.015 and abs(float(x.std()) - 0.5) < 0.01
