@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, refuse, same_shape, show, wrong_type
-from scoresde._tensor import wide
+from scoresde._tensor import expand, seeded, wide
 from scoresde.measurement.base import LinearOperator, pairs
 from scoresde.measurement.constant import Constant
 from scoresde.measurement.noises import (
@@ -21,7 +22,10 @@ from scoresde.measurement.noises import (
     PoissonNoise,
     as_noise,
 )
-from scoresde.model import Cond, ScoreModel
+from scoresde.measurement.physics import noise_of_physics, operator_of_physics
+from scoresde.measurement.simple import Identity, Mask
+from scoresde.model import Cond, ScoreModel, summary_of
+from scoresde.summary import DataSummary
 
 __all__ = ["Measurement", "Operator"]
 
@@ -61,7 +65,7 @@ class Measurement:
     name: str
     _held: Constant | None
     _shapes: dict[tuple[int, ...], tuple[int, ...]]
-    _factors: dict[torch.device, Tensor]
+    _shared: Constant | None
 
     def __init__(
         self,
@@ -87,6 +91,9 @@ class Measurement:
                 checked.check(tuple(given.shape))
             elif isinstance(checked, PoissonNoise):
                 checked.check_values(given)
+        factor = None
+        if given is not None and isinstance(checked, GaussianNoise) and checked.correlated:
+            factor = Constant(_factor(checked, given[None].double().cpu())[0])
         parts: dict[str, object] = {
             "operator": operator,
             "y": given,
@@ -94,10 +101,40 @@ class Measurement:
             "name": name,
             "_held": None if given is None else Constant(given),
             "_shapes": {},
-            "_factors": {},
+            "_shared": factor,
         }
         for key, value in parts.items():
             object.__setattr__(self, key, value)
+
+    @classmethod
+    def from_deepinv(
+        cls,
+        physics: Any,  # of deepinv, which is optional
+        y: Tensor | None = None,
+        *,
+        shape: Sequence[int],
+        noise: float | Tensor | MeasurementNoise | None = None,
+        name: str = "y",
+    ) -> Measurement:
+        """A measurement by a physics of deepinv: its `A`, `A_adjoint` and `noise_model`.
+
+        The operator is linear, and checked, if the physics has an `A_adjoint`. It is computed in
+        the precision of its own tensors, which is float32 in deepinv.
+
+        Args:
+            physics: a `deepinv.physics.Physics`.
+            y: as in the class. One y of deepinv has a batch axis: pass y[0].
+            shape: the shape of a sample, (*D), without a batch axis.
+            noise: as in the class; by default that of the physics, which is then zero, Gaussian
+                or normalised Poisson noise of one level.
+            name: as in the class.
+
+        Raises:
+            TypeError: the physics has no method A, or gives a list of tensors.
+            ValueError: its noise is of another kind, or its adjoint is not one.
+        """
+        own = noise_of_physics(physics) if noise is None else noise
+        return cls(operator_of_physics(physics, shape), y, own, name)
 
     def __repr__(self) -> str:
         y = f"cond[{self.name!r}]" if self.y is None else show(self.y)
@@ -118,7 +155,7 @@ class Measurement:
         """The operator if it is linear; otherwise a TypeError that names the method."""
         if isinstance(self.operator, LinearOperator):
             return self.operator
-        remedy = "DPS takes any differentiable function; wrap a linear one in Linear"
+        remedy = "DPS and TwistedSampler take any function; wrap a linear one in Linear"
         raise wrong_type("operator", f"a LinearOperator, as {method} needs", self.operator, remedy)
 
     def need_decomposable(self, method: str) -> LinearOperator:
@@ -142,23 +179,72 @@ class Measurement:
         noise = self.need_gaussian(method)
         if noise.positive:
             return noise
-        remedy = "pass the noise of the instrument, or a small one"
+        remedy = "DDNM and RePaint serve exact measurements; or pass the noise of the instrument"
         expected = f"variances above 0, since {method} divides by them"
         raise refuse("noise", expected, repr(noise), remedy)
+
+    def need_exact(self, method: str) -> None:
+        """Raise unless there is no noise, as a method that imposes y as a constraint assumes."""
+        noise = self.noise
+        if not isinstance(noise, GaussianNoise) or noise.scalar != 0.0:
+            expected = f"noise 0, since {method} imposes y exactly"
+            raise refuse("noise", expected, repr(noise), "PiGDM and MMPS take Gaussian noise")
+
+    def need_complete(self, method: str, cond: Cond = None) -> None:
+        """Raise if y has NaN and the operator is not one that selects entries of a sample.
+
+        The pseudo-inverse of other operators does not hold for a part of their rows.
+        """
+        y = (cond or {}).get(self.name, self.y)
+        if y is None or isinstance(self.operator, Identity | Mask) or y.device.type != "cpu":
+            return
+        if bool(y.isnan().any()):
+            remedy = "PiGDM and MMPS take such y; or leave these rows out of the operator"
+            raise fail("y", f"no NaN with this operator for {method}", "NaN", remedy)
 
     def admit(self, model: ScoreModel, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         """The conditions in the form that this measurement and the model inside take.
 
         Raises:
             ValueError: y is missing, or given twice; or the model inside refuses the others.
+
+        Warns:
+            UserWarning: y is far larger than what the operator gives for the data of the model.
         """
         y, rest = self._taken(cond)
+        self._warn_of_units(summary_of(model), y)
         if self.y is not None:
             return model.admit(rest)
         y = _values(f"cond[{self.name!r}]", y)
         if isinstance(self.noise, PoissonNoise) and y.device.type == "cpu":
             self.noise.check_values(y)
         return {**model.admit(rest), self.name: y}
+
+    def _warn_of_units(self, data: DataSummary | None, y: Tensor) -> None:
+        """Warn if y is over ten times what the operator gives for values in the range of the data.
+
+        Nothing is said of small values, since data that vary slowly may well give them.
+        """
+        if data is None or y.numel() == 0:
+            return
+        ends = torch.tensor([data.low, data.high], dtype=torch.float64, device="cpu")
+        shape = (2, *data.shape)
+        some = torch.rand(shape, generator=seeded(0), dtype=torch.float64, device="cpu")
+        x = torch.cat([expand(ends, some).expand(shape), ends[0] + (ends[1] - ends[0]) * some])
+        with torch.no_grad():
+            usual = float(self.mean(x.to(y.device, wide(pairs(y)).dtype)).abs().max())
+        spread = 0.0
+        if isinstance(self.noise, GaussianNoise):
+            one = torch.zeros((1, *self.y.shape) if self.y is not None else pairs(y).shape)
+            spread = float(self.noise.variance(one.double()).max()) ** 0.5
+        largest = float(pairs(y).abs().nan_to_num().max())
+        if largest > 10.0 * (usual + spread):
+            message = (
+                f"y: expected values of the size of A(x) for data in [{data.low:g}, {data.high:g}]"
+                f", at most about {usual:.3g}, got {largest:.3g}; check the unit of y, and map it "
+                "to that of the data"
+            )
+            warnings.warn(message, stacklevel=2)
 
     def _taken(self, cond: Cond) -> tuple[Tensor, dict[str, Tensor]]:
         """The y of all samples, (*M), or that of each, (B, *M); and the other conditions."""
@@ -282,17 +368,8 @@ class Measurement:
         return 2.0 * diagonal.log().sum(-1).to(y.dtype).expand(len(y))
 
     def _factor(self, noise: GaussianNoise, y: Tensor) -> Tensor:
-        """The Cholesky factor of Sigma_y: (m, m), once, if y is shared; else (B, m, m)."""
-        if self.y is not None and y.device in self._factors:
-            return self._factors[y.device]
-        matrix = noise.matrix(wide(y))
-        seen = (~(y[:1] if self.y is not None else y).isnan()).flatten(1).to(matrix)
-        both = seen[:, :, None] * seen[:, None, :]
-        factor: Tensor = torch.linalg.cholesky(both * matrix + torch.diag_embed(1.0 - seen))
-        if self.y is None:
-            return factor
-        self._factors[y.device] = factor[0]
-        return factor[0]
+        """The Cholesky factor of Sigma_y: (m, m) if y is shared, else (B, m, m)."""
+        return _factor(noise, wide(y)) if self._shared is None else self._shared.at(y)
 
     def simulate(self, x0: Tensor, seed: int = 0) -> Tensor:
         """Measurements of samples x_0 with noise: (B, *D) -> (B, *M).
@@ -319,3 +396,11 @@ def _values(name: str, y: Tensor) -> Tensor:
     if value.device.type == "cpu" and bool(value.isinf().any()):
         raise fail(name, "finite numbers, or NaN for what was not observed", y, "clean it first")
     return value
+
+
+def _factor(noise: GaussianNoise, y: Tensor) -> Tensor:
+    """Cholesky factors of the covariance, with rows of the identity where y is NaN: (B, m, m)."""
+    matrix, seen = noise.matrix(y), (~y.isnan()).flatten(1).to(y)
+    both = seen[:, :, None] * seen[:, None, :]
+    factor: Tensor = torch.linalg.cholesky(both * matrix + torch.diag_embed(1.0 - seen))
+    return factor

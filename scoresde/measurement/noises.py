@@ -30,6 +30,9 @@ class GaussianNoise:
         covariance: the covariance Sigma_y of correlated noise, (m, m) with m entries of a
             measurement in C order; symmetric and positive definite.
 
+    Attributes:
+        positive: whether all variances are above 0, so that one may divide by them.
+
     Raises:
         TypeError: none or several of the arguments are given.
         ValueError: a number is negative or not finite, or the covariance is not positive definite.
@@ -43,6 +46,7 @@ class GaussianNoise:
     std: float | Tensor | None = None
     variances: Tensor | None = None
     covariance: Tensor | None = None
+    positive: bool = field(init=False, default=True)
     _held: Constant | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -52,7 +56,9 @@ class GaussianNoise:
             raise wrong_type("noise", "one of std, variances and covariance", given, remedy)
         value = getattr(self, given[0])
         if given == ["std"] and not (isinstance(value, Tensor) and value.ndim > 0):
-            object.__setattr__(self, "std", nonnegative("noise", value))
+            std = nonnegative("noise", value)
+            object.__setattr__(self, "std", std)
+            object.__setattr__(self, "positive", std > 0.0)
             return
         floating(given[0], value)
         if not bool((value.isfinite() & ((value >= 0) | (given == ["covariance"]))).all()):
@@ -62,6 +68,7 @@ class GaussianNoise:
             held = value.detach().double()
         else:
             held = value.detach().double().square() if given == ["std"] else value.detach()
+            object.__setattr__(self, "positive", bool((held > 0).all()))
         object.__setattr__(self, "_held", Constant(held))
 
     def __repr__(self) -> str:
@@ -75,13 +82,6 @@ class GaussianNoise:
     def correlated(self) -> bool:
         """Whether the noise has a covariance matrix."""
         return self.covariance is not None
-
-    @property
-    def positive(self) -> bool:
-        """Whether all variances are above 0, so that one may divide by them."""
-        if self._held is None:
-            return float(self.std) > 0.0  # type: ignore[arg-type]
-        return self.correlated or bool((self._held.value > 0).all())
 
     @property
     def scalar(self) -> float | None:
@@ -100,7 +100,8 @@ class GaussianNoise:
     def variance(self, like: Tensor) -> Tensor:
         """The variance of each entry, (*M) or (), in the precision and on the device of `like`."""
         if self._held is None:
-            return like.new_tensor(float(self.std) ** 2)  # type: ignore[arg-type]
+            square = float(self.std) ** 2  # type: ignore[arg-type]
+            return torch.full((), square, dtype=like.dtype, device=like.device)
         held = self._held.at(like)
         return held.diagonal().reshape(like.shape[1:]) if self.correlated else held
 

@@ -48,5 +48,6 @@ STREAMS: dict[str, Stream] = {
     "statistics": Stream(12, "noise and probes of the statistics of DPM-Solver-v3"),
     "measurement": Stream(13, "the noise of simulated measurements"),
     "resample": Stream(14, "the one number of a systematic resampling, by the time of the node"),
+    "repaint": Stream(15, "noise of known entries (`RePaint`), by the time of the node"),
 }
 """Name -> stream: everything that the package draws for a seed, apart from training."""

@@ -18,11 +18,11 @@ from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import as_affine
 
-__all__ = ["PosteriorModel", "conjugate_gradients"]
+__all__ = ["MeasuredModel", "PosteriorModel", "conjugate_gradients"]
 
 
-class PosteriorModel(ScoreModel, ABC):
-    """A model of p(x_t | y): the score of a model plus an approximation of grad log p(y | x_t).
+class MeasuredModel(ScoreModel, ABC):
+    """A model of p(x_t | y) made of a model of the prior and a measurement.
 
     It is a score model like any other, so every solver and every further wrapper takes it. If the
     measurement has no y of its own, each sample brings one as a condition.
@@ -30,9 +30,6 @@ class PosteriorModel(ScoreModel, ABC):
     Args:
         model: the score model of the prior, under an affine SDE.
         measurement: the measurement.
-
-    Attributes:
-        vjps: the vector-Jacobian products of the network so far, for each sample.
 
     Raises:
         TypeError: an argument is of another type, or the SDE is not affine.
@@ -47,7 +44,6 @@ class PosteriorModel(ScoreModel, ABC):
         self.model = model
         self.data = model.data
         self.measurement = measurement
-        self.vjps = 0
 
     @property
     def nulls(self) -> Mapping[str, object]:
@@ -62,6 +58,22 @@ class PosteriorModel(ScoreModel, ABC):
 
     def calls(self, node: Node) -> int:
         return self.model.calls(node)
+
+
+class PosteriorModel(MeasuredModel, ABC):
+    """A model of p(x_t | y): the score of a model plus an approximation of grad log p(y | x_t).
+
+    Args:
+        model: the score model of the prior, under an affine SDE.
+        measurement: the measurement.
+
+    Attributes:
+        vjps: the vector-Jacobian products of the network so far, for each sample.
+    """
+
+    def __init__(self, model: ScoreModel, measurement: Measurement) -> None:
+        super().__init__(model, measurement)
+        self.vjps = 0
 
     @abstractmethod
     def shift(self, node: Node, found: Denoised, y: Tensor) -> Tensor:

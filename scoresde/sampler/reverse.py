@@ -26,7 +26,7 @@ from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import Adams
 from scoresde.solvers.base import Plan, Solution, Solver, Unfinished, UnfinishedWarning, integrate
-from scoresde.solvers.run import OnStep, check_hook
+from scoresde.solvers.run import BatchHook, OnStep, check_hook
 
 __all__ = ["ReverseSampler"]
 
@@ -193,7 +193,7 @@ class ReverseSampler:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         progress: bool = False,
-        on_step: OnStep | None = None,
+        on_step: OnStep | BatchHook | None = None,
         keep_path: bool = False,
         differentiable: bool | None = None,
     ) -> Tensor:
@@ -245,7 +245,7 @@ class ReverseSampler:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         progress: bool = False,
-        on_step: OnStep | None = None,
+        on_step: OnStep | BatchHook | None = None,
         keep_path: bool = False,
         differentiable: bool | None = None,
     ) -> Solution:
@@ -273,7 +273,8 @@ class ReverseSampler:
                 network is called in half precision, in which a state would lose the last steps to
                 rounding.
             progress: show a bar.
-            on_step: a function called with (node, x) after each step; it may return another state.
+            on_step: a function called with (node, x) after each step; it may return another
+                state. Or a hook that knows the samples of a batch, such as `RePaint`.
             keep_path: keep the states at all nodes, (steps + 1, N, *D).
             differentiable: keep the graph, so that samples can be differentiated in x_init, the
                 weights of the model and conditions, for a given seed; by default if x_init
@@ -334,7 +335,7 @@ class ReverseSampler:
         dtype: torch.dtype | None,
         device: torch.device | str | None,
         progress: bool,
-        on_step: OnStep | None,
+        on_step: OnStep | BatchHook | None,
         keep_path: bool,
         differentiable: bool | None,
     ) -> Solution:
@@ -344,7 +345,7 @@ class ReverseSampler:
         if gaussian_start is not None:
             self._check_gaussian_start(gaussian_start, shape, x_init)
         self._check_start(x_init, shape, plan.schedule, gaussian_start)
-        if on_step is not None:
+        if on_step is not None and not isinstance(on_step, BatchHook):
             check_hook(on_step)
         dtype, device = state_kind(self.model, dtype, device, x_init)
         cond = check_cond(self.model, cond, shape[0], device)
@@ -370,7 +371,10 @@ class ReverseSampler:
                 if gaussian_start is not None and isinstance(self.sde, AffineSDE):
                     x = gaussian_start.flow(self.sde, x, self.sde.T, plan.schedule.grid.start)
                 process = ReverseSDE(self.sde, self.model, self.eta, part)
-                hooks = on_step, both(on_step, advance) if advance else on_step
+                own = on_step
+                if isinstance(own, BatchHook):
+                    own = own.of_batch(draw, rows, shape[0])
+                hooks = own, both(own, advance) if advance else own
                 run = _batch(plan, process, x, draw, hooks, keep_path, first + rows.start)
                 solutions.append(run)
             x = torch.cat([s.x for s in solutions])

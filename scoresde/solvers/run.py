@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast, final
+from typing import Any, Protocol, TypeAlias, cast, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,10 +19,24 @@ from scoresde.schedule.grid import LEAST_SIGNAL
 from scoresde.sde import AffineSDE
 from scoresde.solvers.limits import Held, in_noise
 
-__all__ = ["OnStep", "Run", "Tally", "check_hook", "hooked"]
+__all__ = ["BatchHook", "OnStep", "Run", "Tally", "check_hook", "hooked"]
 
 OnStep: TypeAlias = Callable[[Node, Tensor], Tensor | None]
 """A function called after each step with the node and the state; it may return another state."""
+
+
+@runtime_checkable
+class BatchHook(Protocol):
+    """A hook that depends on the samples it sees, such as `RePaint`."""
+
+    def of_batch(self, noise: Noise, rows: slice, n: int) -> OnStep:
+        """The hook for the samples `rows` of the n of a run.
+
+        Args:
+            noise: the noise of the run, whose first sample is that of the batch.
+            rows: the samples of the batch.
+            n: the number of samples of the run.
+        """
 
 
 def check_hook(on_step: object) -> None:

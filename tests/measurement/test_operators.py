@@ -61,6 +61,10 @@ OPERATORS: dict[str, tuple[Callable[[], LinearOperator], tuple[int, ...]]] = {
     "blur of a signal": (lambda: Blur(randn(3)), (7,)),
     "even blur": (lambda: Blur(randn(2, 4)), (2, 4, 6)),
     "blur that loses frequencies": (lambda: Blur(torch.ones(2, dtype=F64)), (3, 6)),
+    "blur that loses them but for rounding": (
+        lambda: Blur(torch.ones(3, dtype=F64) / 3),
+        (9,),
+    ),
     "blur of a volume": (lambda: Blur(randn(2, 3, 2)), (3, 4, 2)),
     "frequencies": (lambda: Fourier(mask(3, 4)), (2, 3, 4)),
     "all frequencies": (lambda: Fourier(torch.ones(5, dtype=torch.bool)), (5,)),
@@ -159,6 +163,13 @@ def test_radon_without_rotation_sums_the_rows() -> None:
     close(Radon(6, (0.0,))(image)[0, 0], image[0].sum(0))
     close(Radon(6, (90.0,))(image)[0, 0], image[0].flip(0).sum(1))
     assert Radon(6, 4)(image).shape == (1, 4, 6)
+
+
+def test_rays_of_radon_reach_the_corners() -> None:
+    """The corner at the upper right lies on the middle ray at 135 degrees, 5.7 pixels away."""
+    corner = torch.zeros(1, 9, 9, dtype=F64)
+    corner[0, 0, -1] = 1.0
+    assert float(Radon(9, (135.0,))(corner)[0, 0, 4]) > 0.4
 
 
 # The battery.
