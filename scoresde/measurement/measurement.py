@@ -163,7 +163,10 @@ class Measurement:
         operator = self.need_linear(method)
         if operator.decomposable:
             return operator
-        remedy = "PiGDM and MMPS do without; or take dense(operator, shape) for a small problem"
+        remedy = (
+            "PiGDM, MMPS, TMPD, DPS and TwistedSampler do without; or take dense(operator, shape) "
+            "for a small problem"
+        )
         expected = f"an operator with known singular values, as {method} needs"
         raise wrong_type("operator", expected, operator, remedy)
 
@@ -188,7 +191,16 @@ class Measurement:
         noise = self.noise
         if not isinstance(noise, GaussianNoise) or noise.scalar != 0.0:
             expected = f"noise 0, since {method} imposes y exactly"
-            raise refuse("noise", expected, repr(noise), "PiGDM and MMPS take Gaussian noise")
+            remedy = "DDRM, PiGDM and MMPS take Gaussian noise"
+            raise refuse("noise", expected, repr(noise), remedy)
+
+    def need_equal(self, method: str) -> float:
+        """The standard deviation if that of all entries is one number; otherwise a ValueError."""
+        noise = self.need_gaussian(method)
+        if noise.scalar is not None:
+            return noise.scalar
+        expected = f"independent noise of one standard deviation, a number, as {method} needs"
+        raise refuse("noise", expected, repr(noise), "PiGDM and MMPS take any Gaussian noise")
 
     def need_complete(self, method: str, cond: Cond = None) -> None:
         """Raise if y has NaN and the operator is not one that selects entries of a sample.
