@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, floating, instance, positive_int
+from scoresde._check import fail, floating, instance, listed, positive_int, refuse
 from scoresde._check import seed as check_seed
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "batches",
     "expand",
     "expm1",
+    "fill",
     "lincomb",
     "log",
     "log1p",
@@ -210,6 +211,29 @@ def own_dtype(module: nn.Module) -> torch.dtype | None:
         if tensor.is_complex():
             return tensor.dtype.to_real()
     return None
+
+
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], where: str, assign: bool = False) -> None:
+    """Load tensors into a module; raise unless names and shapes are equal."""
+    own = net.state_dict()
+    wrong = {
+        "missing": sorted(set(own) - set(tensors)),
+        "unexpected": sorted(set(tensors) - set(own)),
+        "of another shape": [
+            f"{k} {tuple(tensors[k].shape)} for {tuple(v.shape)}"
+            for k, v in own.items()
+            if k in tensors and _form(tensors[k]) != _form(v)
+        ],
+    }
+    faults = [f"{kind}: {listed(keys, 4)}" for kind, keys in wrong.items() if keys]
+    if faults:
+        remedy = f"build {type(net).__name__} as it was when the checkpoint was saved"
+        raise refuse(where, f"the tensors of {type(net).__name__}", "; ".join(faults), remedy)
+    net.load_state_dict(dict(tensors), strict=True, assign=assign)
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, bool]:
+    return tensor.shape, tensor.is_floating_point()
 
 
 def state_kind(

@@ -62,6 +62,13 @@ def test_the_python_blocks_of_the_page_of_posteriors_run() -> None:
     assert float((found.mean[0] - exact).abs().max()) < 0.15
 
 
+def test_the_python_blocks_of_the_page_of_adapters_run() -> None:
+    names: dict[str, Any] = {}
+    for block in blocks("docs/adapters.md", "python"):
+        exec(block, names)
+    assert names["images"].shape == (2, 3, 8, 8)
+
+
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 

@@ -25,6 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "solvers",
         "calibration",
         "sampler likelihood fokker_planck",
+        "adapters",
         "smc",
         "posterior",
         "training doctor comparison export",

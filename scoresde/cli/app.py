@@ -26,6 +26,7 @@ COMMANDS = {
     "calibrate": "calibrate.Calibrate",
     "inspect": "inspect.Inspect",
     "export": "export.Export",
+    "import": "importing.Import",
 }
 """Each command and its dataclass, which has the options as fields and a method `run`."""
 

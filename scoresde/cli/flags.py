@@ -58,11 +58,16 @@ def argument(metavar: str, default: Any = MISSING) -> Any:
 
 
 def flag(
-    default: Any = MISSING, *, metavar: str | None = None, alias: str = "", many: bool = False
+    default: Any = MISSING,
+    *,
+    metavar: str | None = None,
+    alias: str = "",
+    many: bool = False,
+    name: str | None = None,
 ) -> Any:
-    """A field whose value is called `metavar` in the help, which has a short name, or which is
-    given once for each of several values."""
-    about = {"metavar": metavar, "alias": alias}
+    """A field whose value is called `metavar` in the help, which has a short name, which is given
+    once for each of several values, or whose flag has another name, such as a word of Python."""
+    about = {"metavar": metavar, "alias": alias, "name": name}
     if many:
         return field(default_factory=list, metadata=about)
     return field(default=default, metadata=about)
@@ -97,7 +102,12 @@ class Flag:
         """The flag as typed by a user, with {} for the value."""
         if self.metadata.get("positional"):
             return str(self.metadata["metavar"])
-        return f"--{self.name.replace('_', '-')} {{}}"
+        return f"--{self._dashed} {{}}"
+
+    @property
+    def _dashed(self) -> str:
+        """The name of the flag on the command line, without dashes before it."""
+        return str(self.metadata.get("name") or self.name.replace("_", "-"))
 
     @property
     def metavar(self) -> str | None:
@@ -109,7 +119,7 @@ class Flag:
 
     def is_in(self, arguments: Sequence[str]) -> bool:
         """Whether the command line contains it."""
-        names = [self.written.removesuffix(" {}"), f"--no-{self.name.replace('_', '-')}"]
+        names = [self.written.removesuffix(" {}"), f"--no-{self._dashed}"]
         given = [word.partition("=")[0].replace("_", "-") for word in arguments]
         return any(name in given for name in (*names, self.metadata.get("alias") or names[0]))
 
@@ -117,6 +127,7 @@ class Flag:
         """The type of the field, as tyro reads it."""
         about = tyro.conf.arg(
             help=self.help,
+            name=self.metadata.get("name"),
             metavar=self.metavar,
             aliases=[self.metadata["alias"]] if self.metadata.get("alias") else None,
             help_behavior_hint=_default,

@@ -185,7 +185,14 @@ def _text(found: Mapping[str, Any]) -> str:
 
 
 def _listed(options: Mapping[str, Any] | None) -> str:
-    return ", ".join(f"{k}={v}" for k, v in (options or {}).items())
+    return ", ".join(f"{k}={_short(v)}" for k, v in (options or {}).items())
+
+
+def _short(value: object) -> object:
+    """A value of the config; the betas of a chain by their number and ends."""
+    if isinstance(value, list) and len(value) > 12:
+        return f"[{len(value)} values from {value[0]:.3g} to {value[-1]:.3g}]"
+    return value
 
 
 def _classes(found: Mapping[str, Any]) -> str:

@@ -13,8 +13,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, instance, listed, refuse, wrong_type
-from scoresde._tensor import as_device, ordinary
+from scoresde._check import fail, instance, refuse, wrong_type
+from scoresde._tensor import as_device, fill, ordinary
+from scoresde.adapters.diffusers import DiffusersUNet
 from scoresde.calibration import Calibration
 from scoresde.calibration.stored import valid
 from scoresde.ddpm import ChainSDE, ChainTime
@@ -63,8 +64,11 @@ def families() -> dict[str, type[SDE]]:
 
 
 def networks() -> dict[str, type[nn.Module]]:
-    """The networks of `NETS`, which a checkpoint rebuilds from their `config`, by class."""
-    return {c.__name__: c for c in NETS.values()}
+    """The networks that a checkpoint rebuilds from their `config`, by class name.
+
+    These are the registered ones (`scoresde.nets.NETS`) and that of diffusers.
+    """
+    return {c.__name__: c for c in [*NETS.values(), DiffusersUNet]}
 
 
 @final
@@ -322,29 +326,6 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     """
     folder, config = _open(path)
     return read(folder, config, WEIGHTS), config
-
-
-def fill(net: nn.Module, tensors: Mapping[str, Tensor], where: str, assign: bool = False) -> None:
-    """Load tensors into a module; raise unless names and shapes are equal."""
-    own = net.state_dict()
-    wrong = {
-        "missing": sorted(set(own) - set(tensors)),
-        "unexpected": sorted(set(tensors) - set(own)),
-        "of another shape": [
-            f"{k} {tuple(tensors[k].shape)} for {tuple(v.shape)}"
-            for k, v in own.items()
-            if k in tensors and _form(tensors[k]) != _form(v)
-        ],
-    }
-    faults = [f"{kind}: {listed(keys, 4)}" for kind, keys in wrong.items() if keys]
-    if faults:
-        remedy = f"build {type(net).__name__} as it was when the checkpoint was saved"
-        raise refuse(where, f"the tensors of {type(net).__name__}", "; ".join(faults), remedy)
-    net.load_state_dict(dict(tensors), strict=True, assign=assign)
-
-
-def _form(tensor: Tensor) -> tuple[torch.Size, bool]:
-    return tensor.shape, tensor.is_floating_point()
 
 
 def _net_of(model: ScoreModel) -> nn.Module:

@@ -16,12 +16,12 @@ from torch.nn.functional import cross_entropy
 
 from scoresde._check import diverged, fail, instance, positive, positive_int
 from scoresde._progress import progress as progress_of
-from scoresde._tensor import batches, check_data, lincomb, seeded
+from scoresde._tensor import batches, check_data, fill, lincomb, seeded
 from scoresde.guidance import NoiseClassifier
 from scoresde.model import as_labels
 from scoresde.sde import SDE
 from scoresde.sde.fingerprint import fingerprint, same_schedule
-from scoresde.training.checkpoint import WEIGHTS, fill
+from scoresde.training.checkpoint import WEIGHTS
 from scoresde.training.files import CONFIG, check_config, check_place, open_folder, read, write
 
 __all__ = ["TrainedClassifier", "load_classifier", "save_classifier", "train_classifier"]

@@ -148,6 +148,8 @@ def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     file = folder / CONFIG
     if not file.exists():
         remedy = "pass the folder that save wrote"
+        if (folder / "model_index.json").exists():
+            remedy = "a pipeline of diffusers becomes one by scoresde import, or load_diffusers"
         raise FileNotFoundError(f"path: expected {CONFIG} in {folder}, got none; {remedy}")
     try:
         return folder, read_json(file)

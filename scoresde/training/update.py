@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import fail
+from scoresde._tensor import fill
 from scoresde.model import ScoreModel
 from scoresde.options import Optim, known
-from scoresde.training.checkpoint import fill
 from scoresde.training.ema import EMA, replica
 from scoresde.training.optimizer import Optimizer
 from scoresde.training.posthoc_ema import PowerEMA

@@ -1,0 +1,77 @@
+"""`scoresde import`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+from scoresde.cli.common import check_folder, claim_folder, emit, is_first
+from scoresde.cli.config import Call
+from scoresde.cli.flags import Calling, argument, flag
+
+__all__ = ["Import"]
+
+LIBRARIES = ("diffusers",)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Convert the model of another library into a run's folder, which every command takes.
+
+    From a pipeline folder of diffusers the network (`unet/`, a UNet2DModel in safetensors) and the
+    schedule (`scheduler/`) are read, without unpickling or download. The network then gets the
+    same timesteps, and x_0, eps and v are those of diffusers; the samplers are those of scoresde.
+    Needs diffusers, here and wherever the model is loaded.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+scoresde import ddpm-cifar10 --from diffusers --levels 256 --out runs/cifar10
+scoresde import pipelines/latent --from diffusers --predicts v --out runs/latent
+"""
+
+    folder: Path = argument("FOLDER")
+    """The folder of the other library, such as the one that pipeline.save_pretrained wrote."""
+    source: str = flag(metavar="LIBRARY", name="from")
+    """The library: diffusers."""
+    out: Path = flag(metavar="RUN")
+    """The folder of the model."""
+    predicts: str | None = None
+    """The prediction of the network, eps, v or x0, if the scheduler's config does not say it."""
+    levels: int | None = None
+    """The number of grey levels of the data, 256 for pictures of 8 bits in [-1, 1]. It is needed
+    for pictures and for bits/dim."""
+    calling: Calling = Calling()
+
+    def run(self, call: Call) -> None:
+        """Import."""
+        from scoresde._check import choice
+
+        choice("source", self.source, LIBRARIES)
+        check_folder(self.out, self.calling.overwrite)
+        if not is_first():
+            return
+        from scoresde.adapters import load_diffusers
+        from scoresde.cli.messages import in_flags
+        from scoresde.quantisation import Quantisation
+        from scoresde.training import save
+
+        quantisation = None if self.levels is None else Quantisation(self.levels)
+        with in_flags({"path": "FOLDER", "predicts": "--predicts {}"}):
+            model = load_diffusers(self.folder, predicts=self.predicts)
+        out = claim_folder(self.out, self.calling.overwrite, ("checkpoint", ".checkpoint.*"))
+        made = save(model, out / "checkpoint", quantisation=quantisation)
+        weights = sum(p.numel() for p in model.parameters())
+        net = model.net.config
+        result = {
+            "out": str(out),
+            "checkpoint": str(made),
+            "network": net,
+            "parameters": weights,
+            "sde": repr(model.sde),
+            "predicts": model.predicts,
+        }
+        call.write(out, {"parameters": weights, "sde": repr(model.sde)})
+        text = f"{out}: {weights:,} parameters, predicts {model.predicts}, {model.sde!r}"
+        emit(result, text, self.calling.json)
