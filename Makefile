@@ -20,7 +20,7 @@ export GOMP_SPINCOUNT ?= 10000
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow test-all check format-check lint types layers doctest format bench bench-quick clean distclean
+.PHONY: help demo test test-slow test-all check format-check lint types layers doctest docs format bench bench-quick clean distclean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ test-slow: $(DEV)  ## the tests marked slow
 
 test-all: test test-slow  ## every test
 
-check: format-check lint types layers doctest test-slow test  ## format, lint, types, import layers, doctests, every test
+check: format-check lint types layers doctest docs test-slow test  ## format, lint, types, import layers, doctests, site, every test
 
 format-check: $(DEV)  ## is the code formatted?
 	$(BIN)/ruff format --check .
@@ -54,6 +54,9 @@ layers: $(DEV)  ## does every module import only from below?
 
 doctest: $(DEV)  ## run the examples of the docstrings
 	$(PYTEST) -q --doctest-modules scoresde
+
+docs: $(DEV)  ## build the site of the documentation into site/; a warning or a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict  # --quiet would hide the warnings
 
 format: $(DEV)  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .
@@ -76,7 +79,7 @@ bench-quick: $(BENCH)/.installed  ## the same with fewer problems, steps and rou
 	$(BENCH)/bin/python benchmarks/overhead.py --threads 1 --rounds 3 --nets mlp --stem overhead-quick
 
 clean:  ## remove caches and build artefacts; results in runs/ stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove .venv

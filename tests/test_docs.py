@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import choosing
+from docs.hooks import reference
 from scoresde.data import toy
 from scoresde.metrics import sliced_wasserstein
 
@@ -69,8 +71,35 @@ def test_the_python_blocks_of_the_page_of_adapters_run() -> None:
     assert names["images"].shape == (2, 3, 8, 8)
 
 
+def test_the_python_blocks_of_the_first_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves a model
+    names: dict[str, Any] = {}
+    for block in blocks("docs/index.md", "python"):
+        exec(block, names)
+    assert (names["samples"].std(0) - 1).abs().max() < 0.1
+    assert (names["x"].mean(0) - torch.tensor([1.5, 1.2])).abs().max() < 0.1
+    assert names["found"].nats.shape == (20,)
+
+
+def test_every_page_and_every_room_has_a_place_on_the_site() -> None:
+    """The remedy is a line in `nav` of mkdocs.yml, or a word in `GROUPS` of the hook."""
+    shown = set(
+        re.findall(r"[\w/-]+\.md$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    )
+    written = {
+        path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")
+    }
+    assert shown == written | {"contributing.md", "changelog.md"} | {
+        "results/index.md",
+        "reference/index.md",
+    }
+    assert "training" in reference.rooms()
+
+
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 
 
 def anchors(page: Path) -> set[str]:

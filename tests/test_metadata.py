@@ -43,7 +43,7 @@ def test_all_addresses_are_of_one_repository() -> None:
 
 
 def test_there_is_no_extra_for_documentation_that_cannot_be_built() -> None:
-    assert ("docs" in setup()["options.extras_require"]) == (ROOT / "docs/conf.py").exists()
+    assert ("docs" in setup()["options.extras_require"]) == (ROOT / "mkdocs.yml").exists()
 
 
 def test_continuous_integration_runs_the_oldest_torch_we_promise() -> None:

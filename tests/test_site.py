@@ -1,0 +1,99 @@
+"""The site of the documentation: links, the reference, docstrings as Markdown; without mkdocs."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from docs.hooks import links, reference
+from docs.hooks.docstrings import escaped
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("link", "source", "uri", "expected"),
+    [
+        ("cli.md", "docs/guidance.md", "guidance.md", "cli.md"),
+        ("../cli.md", "docs/howto/a.md", "howto/a.md", "../cli.md"),
+        ("docs/cli.md", "CONTRIBUTING.md", "contributing.md", "cli.md"),
+        ("../CONTRIBUTING.md", "docs/index.md", "index.md", "contributing.md"),
+        ("../benchmarks/results/trained.md", "docs/a.md", "a.md", "results/trained.md"),
+        ("../README.md", "docs/a.md", "a.md", f"{links.REPOSITORY}/blob/main/README.md"),
+        ("../examples", "docs/a.md", "a.md", f"{links.REPOSITORY}/tree/main/examples"),
+    ],
+)
+def test_links_of_the_repository_become_those_of_the_site(
+    link: str, source: str, uri: str, expected: str
+) -> None:
+    pages = {file: at for at, file in links.elsewhere().items()}
+    assert links.to_site(link, source, uri, pages) == (expected, None)
+
+
+def test_a_picture_outside_of_the_pages_is_copied() -> None:
+    picture = "benchmarks/results/trained-moons.png"
+    assert links.to_site(f"../../{picture}", "docs/howto/a.md", "howto/a.md", {}) == (
+        f"../{picture}",
+        picture,
+    )
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "../scoresde/nothing.py", "../../outside.md"])
+def test_a_link_to_nothing_is_an_error(link: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        links.to_site(link, "docs/a.md", "a.md", {})
+
+
+def test_links_to_the_repository_are_those_of_the_metadata() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert config["metadata"]["url"] == links.REPOSITORY
+
+
+def test_the_reference_shows_every_public_name_once() -> None:
+    shown = [name for room in reference.rooms() for name in reference.page(room).split("\n")]
+    shown = [line.removeprefix("::: ") for line in shown if line.startswith("::: ")]
+    assert len(shown) == len(set(shown)) > 200
+    for identifier in shown:
+        module, name = identifier.rsplit(".", 1)
+        assert not isinstance(getattr(importlib.import_module(module), name), ModuleType)
+    found = {identifier.rsplit(".", 1)[1] for identifier in shown}
+    assert found == {name for room in reference.rooms() for name in reference.names(room)}
+
+
+def test_the_overview_has_the_names_of_the_top_level() -> None:
+    import scoresde
+
+    assert sorted(reference.top_level()) == scoresde.__all__
+    overview = reference.overview()
+    assert all(f"[`{name}`][scoresde." in overview for name in scoresde.__all__)
+
+
+def test_the_text_of_a_docstring_means_itself_and_code_stays_code() -> None:
+    text = "x: (B, *D), [f - g] dt, a < b, `x * y` and `Adams`.\n\nExample:\n    >>> a * b"
+    found = escaped(text, {"Adams": "scoresde.solvers.Adams"})
+    assert found == (
+        "x: (B, \\*D), \\[f - g\\] dt, a &lt; b, `x * y` and [`Adams`][scoresde.solvers.Adams]."
+        "\n\nExamples:\n    >>> a * b"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "is_linked"),
+    [
+        ("`load`", False),
+        ("`load(run)`", True),
+        ("`scoresde.load`", True),
+        ("`log_prob`", True),
+        ("`Adams(2)`", True),
+        ("`Adams.step`", False),
+        ("`nothing_known`", False),
+    ],
+)
+def test_names_in_backticks_lead_to_the_reference(code: str, is_linked: bool) -> None:
+    assert (reference.linked(code, reference.identifiers()) != code) == is_linked
+    assert not links.in_text("# heading ") and not links.in_text("[link ")
