@@ -155,7 +155,7 @@ class Measurement:
         """The operator if it is linear; otherwise a TypeError that names the method."""
         if isinstance(self.operator, LinearOperator):
             return self.operator
-        remedy = "DPS and TwistedSampler take any function; wrap a linear one in Linear"
+        remedy = "DPS, DAPS and TwistedSampler take any function; wrap a linear one in Linear"
         raise wrong_type("operator", f"a LinearOperator, as {method} needs", self.operator, remedy)
 
     def need_decomposable(self, method: str) -> LinearOperator:
@@ -174,7 +174,7 @@ class Measurement:
         """The noise if it is Gaussian; otherwise a TypeError that names the method."""
         if isinstance(self.noise, GaussianNoise):
             return self.noise
-        remedy = "DPS and TwistedSampler take any log-likelihood"
+        remedy = "DPS, DAPS and TwistedSampler take any log-likelihood"
         raise wrong_type("noise", f"Gaussian noise, as {method} needs", self.noise, remedy)
 
     def need_noise(self, method: str) -> GaussianNoise:
@@ -370,6 +370,14 @@ class Measurement:
         if factor.ndim == 2:
             return torch.cholesky_solve(v.flatten(1).T, factor).T.reshape(v.shape)
         return torch.cholesky_solve(v.flatten(1)[..., None], factor)[..., 0].reshape(v.shape)
+
+    def colour_noise(self, z: Tensor, y: Tensor) -> Tensor:
+        """Noise of the measurement from standard normals: R z with R R^T = Sigma_y, (B, *M)."""
+        noise = self.need_gaussian("colour_noise")
+        if not noise.correlated:
+            return self.noise_variance(y).sqrt() * z
+        factor = self._factor(noise, y).to(z.dtype)
+        return (factor @ z.flatten(1)[..., None])[..., 0].reshape(z.shape)
 
     def log_det_noise(self, y: Tensor) -> Tensor:
         """log det Sigma_y of the observed entries: (B,)."""

@@ -49,5 +49,6 @@ STREAMS: dict[str, Stream] = {
     "measurement": Stream(13, "the noise of simulated measurements"),
     "resample": Stream(14, "the one number of a systematic resampling, by the time of the node"),
     "repaint": Stream(15, "noise of known entries (`RePaint`), by the time of the node"),
+    "posterior": Stream(16, "exact draws of x_0 given a state and y (`DAPS`), by the node's time"),
 }
 """Name -> stream: everything that the package draws for a seed, apart from training."""

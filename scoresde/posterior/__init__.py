@@ -1,6 +1,7 @@
 """Posterior score models: p(x_0 | y) for measurements y, with any solver."""
 
 from scoresde.posterior.base import PosteriorModel
+from scoresde.posterior.daps import DAPS
 from scoresde.posterior.ddnm import DDNM
 from scoresde.posterior.ddrm import DDRM
 from scoresde.posterior.dps import DPS
@@ -16,6 +17,7 @@ __all__ = [
     "DDRM",
     "DDNM",
     "RePaint",
+    "DAPS",
     "ExactPosterior",
     "PosteriorModel",
 ]

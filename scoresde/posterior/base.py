@@ -132,7 +132,8 @@ def conjugate_gradients(
         warnings.warn(
             f"{method}: the linear solve of {int((bent | ~done).sum())} of {len(b)} samples "
             f"stopped after {count} products with a relative residual of up to {left:.2g} "
-            f"(tolerance {tol:g}); raise max_iter or tol, or take PiGDM",
+            f"(tolerance {tol:g}); raise max_iter or tol"
+            + (", or take PiGDM" if method == "MMPS" else ""),
             stacklevel=5,
         )
     return w, count

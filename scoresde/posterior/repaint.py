@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -12,7 +13,6 @@ from scoresde._tensor import lincomb
 from scoresde.measurement import Identity, Mask, Measurement
 from scoresde.node import Node
 from scoresde.noise import Noise
-from scoresde.solvers.run import OnStep
 
 __all__ = ["RePaint"]
 
@@ -65,7 +65,7 @@ class RePaint:
             raise fail("y", "one y, in the measurement or here", y, remedy)
         self.measurement, self.y, self.operator = measurement, y, operator
 
-    def of_batch(self, noise: Noise, rows: slice, n: int) -> OnStep:
+    def of_batch(self, noise: Noise, rows: slice, n: int) -> Callable[[Node, Tensor], Tensor]:
         """The hook for the samples `rows` of the n of a run, with their noise."""
         if self.y is not None and len(self.y) != n:
             raise fail("y", f"{n} measurements, one per sample", self.y, "pass one for each")
