@@ -64,6 +64,16 @@ def test_the_python_blocks_of_the_page_of_posteriors_run() -> None:
     assert float((found.mean[0] - exact).abs().max()) < 0.15
 
 
+def test_the_python_blocks_of_the_page_of_the_doctor_run() -> None:
+    names: dict[str, Any] = {}
+    first, *others = blocks("docs/doctor.md", "python")
+    exec(first, names)
+    assert names["report"].healthy
+    for block in others[:1]:
+        exec(block, names)
+    assert names["report"].first.name == "coordinate"
+
+
 def test_the_python_blocks_of_the_page_of_adapters_run() -> None:
     names: dict[str, Any] = {}
     for block in blocks("docs/adapters.md", "python"):

@@ -24,6 +24,7 @@ COMMANDS = {
     "interpolate": "interpolate.Interpolate",
     "compare": "compare.Compare",
     "calibrate": "calibrate.Calibrate",
+    "doctor": "doctor.Doctor",
     "inspect": "inspect.Inspect",
     "export": "export.Export",
     "import": "importing.Import",

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from scoresde._check import need
 from scoresde.comparison.rows import AT_FLOOR, Results, Row, count, short
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from scoresde.plot.page import Picture, embedded, rendered
 
 __all__ = ["page"]
 
@@ -23,45 +19,30 @@ FAR = 1 / 30  # a floor that far below the least point would squeeze the figure
 NAMES = {"error": "RMS error", "distance": "distance"}
 
 
-class Picture(NamedTuple):
-    """An embedded image: its width in pixels, its source and its caption."""
-
-    width: int
-    source: str
-    text: str
-
-
 def page(results: Results, title: str, low: float, high: float) -> str:
     """The page as text; the template is `report.html`."""
-    from jinja2 import Environment, PackageLoader
-
     need("matplotlib", "")
     head, body = results.cells()
     chosen = _chosen(results)
-    template = Environment(
-        loader=PackageLoader("scoresde", "comparison"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html")
-    return template.render(
-        title=title,
-        results=results,
-        about={name: str(value) for name, value in results.about.items() if name != "command"},
-        command=results.about.get("command"),
-        solvers=len({row.solver for row in results.rows}),
-        recommended=[_recommended(results, measure) for measure in results.measures],
-        curves=list(_curves(results)),
-        head=head,
-        body=[[cell.removesuffix(" *") for cell in row] for row in body],
-        front={
+    values = {
+        "title": title,
+        "results": results,
+        "about": {name: str(value) for name, value in results.about.items() if name != "command"},
+        "command": results.about.get("command"),
+        "solvers": len({row.solver for row in results.rows}),
+        "recommended": [_recommended(results, measure) for measure in results.measures],
+        "curves": list(_curves(results)),
+        "head": head,
+        "body": [[cell.removesuffix(" *") for cell in row] for row in body],
+        "front": {
             results.rows.index(row) for name in results.measures for row in results.front(name)
         },
-        at_floor=AT_FLOOR if any("≤" in cell for line in body for cell in line) else "",
-        strips=list(_strips(results, chosen, low, high)),
-        cloud=_cloud(results, chosen),
-        short=short,
-    )
+        "at_floor": AT_FLOOR if any("≤" in cell for line in body for cell in line) else "",
+        "strips": list(_strips(results, chosen, low, high)),
+        "cloud": _cloud(results, chosen),
+        "short": short,
+    }
+    return rendered("comparison/report.html", values)
 
 
 def _recommended(results: Results, measure: str) -> dict[str, Any]:  # what the template shows
@@ -114,7 +95,7 @@ def _curves(results: Results) -> Iterator[Picture]:
                 xlabel=xlabel,
                 ylabel=units[measure],
             )
-            yield _image(figure, "svg", _caption(results, measure, xlabel, len(lines), near))
+            yield embedded(figure, "svg", _caption(results, measure, xlabel, len(lines), near))
 
 
 def _line(results: Results, row: Row) -> str:
@@ -171,7 +152,7 @@ def _cloud(results: Results, chosen: Sequence[int]) -> Picture | None:
         return None
     what = "The first two coordinates of the samples" if first.shape[1] > 2 else "Samples"
     figure = scatter(dict(_clouds(results, chosen)), columns=3)
-    return _image(figure, "png", f"{what}, all from the same noise, on the same axes.")
+    return embedded(figure, "png", f"{what}, all from the same noise, on the same axes.")
 
 
 def _strips(
@@ -187,17 +168,4 @@ def _strips(
     sets += [(_title(results.rows[k]), results.samples[k]) for k in chosen]
     for name, images in sets:
         figure = image_grid(images[:ACROSS], columns=ACROSS, low=low, high=high)
-        yield {"name": name, "picture": _image(figure, "png", f"samples of {name}")}
-
-
-def _image(figure: Figure, kind: str, text: str) -> Picture:
-    import matplotlib
-
-    file = io.BytesIO()
-    # Text is drawn as outlines, since the reader may not have the font.
-    with matplotlib.rc_context({"svg.fonttype": "path"}):
-        figure.savefig(file, format=kind, dpi=144, facecolor="white")
-    mime = "svg+xml" if kind == "svg" else "png"
-    data = base64.b64encode(file.getvalue()).decode("ascii")
-    width = round(figure.get_size_inches()[0] * 96)
-    return Picture(width, f"data:image/{mime};base64,{data}", text)
+        yield {"name": name, "picture": embedded(figure, "png", f"samples of {name}")}

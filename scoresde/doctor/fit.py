@@ -1,0 +1,96 @@
+"""The fit: the loss of a trained model is below that of denoisers that need no training.
+
+The score of any law is a valid denoiser, so the least possible loss is at most that of the
+Gaussian with the covariance of the data, and at most that of a kernel estimate of the density.
+Their losses and that of the model are of the same noised data, so their differences are means over
+rows.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from scoresde.doctor.finding import Finding, limit
+from scoresde.doctor.probe import Probe, mean_error
+from scoresde.doctor.repair import SYMPTOM
+
+__all__ = ["fit_findings", "progress"]
+
+UNTRAINED = 0.2
+"""Below this progress a model is as good as untrained."""
+
+ROOM = 0.05
+"""Levels count at which the reference is better than a network at its start by this much."""
+
+POOR = 0.12
+"""How far the loss of a level may be above that of the reference."""
+
+
+def progress(start: Tensor, now: Tensor, least: Tensor) -> float:
+    """The share of the way from the loss of a network at its start to that of the reference.
+
+    The most at any of the levels with a way to go; 1 if there is none. All arguments are (K,).
+    """
+    way = start - least
+    some = way > ROOM
+    return float(((start - now)[some] / way[some]).max()) if bool(some.any()) else 1.0
+
+
+def fit_findings(probe: Probe, losses: Tensor, start: Tensor, best: Tensor) -> list[Finding]:
+    """Findings about a model that is untrained, or far from what is possible at some levels.
+
+    Args:
+        probe: the probe.
+        losses: (K, n), those of the model.
+        start: those of the isotropic Gaussian with the mean and deviation of the data, which a
+            network whose last layer is 0 has at its start.
+        best: those of the reference that is best at each level.
+    """
+    made = progress(start.mean(1), losses.mean(1), best.mean(1))
+    damage = mean_error(probe.nats(losses - best))
+    if made < UNTRAINED and damage.mean > SYMPTOM and damage.z > limit(2):
+        return [
+            Finding(
+                name="untrained",
+                severity="error",
+                number=made,
+                reference=1.0,
+                sentence="The model is no better than an untrained network: of the way from a "
+                f"Gaussian of this size to the best reference it has gone {100 * made:.0f} %.",
+                remedy="Check that the weights were loaded and that the loss fell in training.",
+                damage=damage.mean,
+                z=damage.z,
+            )
+        ]
+    return _by_level(probe, losses, best)
+
+
+def _by_level(probe: Probe, losses: Tensor, best: Tensor) -> list[Finding]:
+    """A finding about the levels at which the model is worse than the reference."""
+    rows = losses - best
+    gains = [mean_error(row) for row in rows]
+    bad = [k for k, gain in enumerate(gains) if gain.mean > POOR and gain.z > limit(len(gains))]
+    if not bad:
+        return []
+    damage = mean_error(rows[bad].sum(0) * probe.width)
+    worst = max(bad, key=lambda k: gains[k].mean)
+    low = min(bad) >= len(gains) / 3
+    where = "low noise" if low else "some noise levels"
+    t = probe.levels[worst].node.t
+    latest = max(probe.levels[k].node.t for k in bad)
+    return [
+        Finding(
+            name="low_noise" if low else "poor_fit",
+            severity="error" if damage.mean > 1.0 else "warning",
+            number=float(losses[worst].mean()),
+            reference=float(best[worst].mean()),
+            sentence=f"At {where} a reference without training is better: at t = {t:.3g} the loss "
+            f"is {float(losses[worst].mean()):.3g}, and that of the reference "
+            f"{float(best[worst].mean()):.3g}.",
+            remedy=f"Train longer, with more of the times below {latest:.2g}."
+            if low
+            else "Train longer, or with a larger network.",
+            damage=damage.mean,
+            z=gains[worst].z,
+        )
+    ]

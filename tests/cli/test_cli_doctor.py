@@ -1,0 +1,54 @@
+"""`scoresde doctor`: text, JSON and page, the data of the run, and bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import answer, call, refused
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("doctor") / "moons"
+    call(
+        f"train moons --steps 60 --batch-size 64 --net-option width=16 --calibrate 0 "
+        f"--sample-every 0 --device cpu --out {place}"
+    )
+    return place
+
+
+def test_the_data_are_those_of_the_run_and_the_raw_weights_are_read(run: Path) -> None:
+    result = call(f"doctor {run} --n 100 --device cpu")
+    assert "the data are those of the run: moons" in result.stderr
+    assert "checks: sign, scale" in result.stdout
+    found = answer(f"doctor {run} moons --n 100 --device cpu")
+    assert "average" not in found["skipped"] and "labels" in found["skipped"]
+    assert found["about"]["rows"] == 100
+
+
+def test_a_late_end_is_found_and_the_page_is_written(run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "new" / "doctor.html"
+    found = answer(f"doctor {run} moons --t-end 0.3 --html {page} --device cpu")
+    assert not found["healthy"] and found["page"] == str(page)
+    (late,) = [finding for finding in found["findings"] if finding["name"] == "t_end"]
+    assert late["number"] > late["reference"]
+    text = page.read_text(encoding="utf-8")
+    assert late["sentence"] in text and "data:image/svg+xml" in text
+    refused(f"doctor {run} moons --html {page}", "expected a new file", "--overwrite")
+
+
+def test_bad_input_names_its_flag(run: Path, tmp_path: Path) -> None:
+    refused(f"doctor {run} moons --levels 0", "--levels: expected", "above 0")
+    refused(f"doctor {run} moons --html x.txt", "--html: expected a name that ends in .html")
+    refused(f"doctor {run} moons --t-end 2.0", "--t-end: expected a time")
+    refused(f"doctor {run} moons --data-option n=20", "DATA: expected at least 64 samples")
+    refused(f"doctor {tmp_path / 'none'}", "MODEL: expected a checkpoint folder")
+
+
+def test_a_checkpoint_without_a_run_needs_data(run: Path, tmp_path: Path) -> None:
+    from scoresde import load, save
+
+    alone = save(load(run), tmp_path / "alone")
+    refused(f"doctor {alone}", "DATA: expected data, got none", "scoresde doctor")
+    assert call(f"doctor {alone} moons --n 100").stdout
