@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, positive_int, refuse, wrong_type
-from scoresde._tensor import Eta, Scalar, batches, ordinary, state_kind
+from scoresde._check import instance, wrong_type
+from scoresde._tensor import Eta, batches, ordinary
 from scoresde.measurement import Measurement
-from scoresde.model import Cond, ScoreModel, check_cond, summary_of
+from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
-from scoresde.noise import Noise
 from scoresde.prediction import Prediction
-from scoresde.process import ReverseSDE
-from scoresde.sampler.plan import as_noise, check_shape, resolve
+from scoresde.sampler.plan import resolve
 from scoresde.schedule.grid import Grid
-from scoresde.sde import AffineSDE, as_affine
-from scoresde.smc.particles import (
-    CollapsedWeights,
-    Particles,
-    effective,
-    relative_variance,
-    systematic,
-)
+from scoresde.sde import as_affine
+from scoresde.smc.loop import Cloud, Field, Loop, OnNode, Past, Remedies, data_size, kept
+from scoresde.smc.particles import Particles
 from scoresde.smc.twists import Reward, Target, Twisted, make_twist
-from scoresde.solvers.base import GaussianStep, Solver
-from scoresde.solvers.limits import Held
-from scoresde.solvers.registry import SOLVERS
+from scoresde.solvers.base import Solver
 
 __all__ = ["TwistedSampler"]
+
+REMEDIES = Remedies(
+    invalid="check that the measurement has the units of the data, take more steps, or a larger "
+    "noise",
+    collapsed="a twist that is closer to the likelihood (twist='jacobian')",
+)
 
 
 @final
@@ -103,11 +98,6 @@ class TwistedSampler:
             raise wrong_type("measurement", "a Measurement or a reward", measurement, remedy)
         remedy = "twisted samplers need E[x_0 | x_t], which only an affine SDE determines"
         self.sde = as_affine("model.sde", model.sde, remedy)
-        self.particles = positive_int("particles", particles, "1000 is usual")
-        if not 0.0 <= float(threshold) <= 1.0:
-            remedy = "0.5 is usual; 1 resamples at every step and 0 never"
-            raise fail("threshold", "a number from 0 to 1", threshold, remedy)
-        self.threshold = float(threshold)
         self.model = model
         self.target = Target(measurement)
         self.twist = make_twist(twist, self.target, model, variance)
@@ -121,22 +111,11 @@ class TwistedSampler:
             eta=eta,
             denoise=False,
         )
-        if not isinstance(self.plan.solver, GaussianStep):
-            named = (name for name, (own, _) in SOLVERS.items() if isinstance(own, GaussianStep))
-            expected = "a solver whose steps add one Gaussian (a GaussianStep)"
-            got = type(self.plan.solver).__name__
-            raise refuse("solver", expected, got, f"take one of {', '.join(named)}")
-        if not self.plan.stochastic:
-            remedy = "pass eta=1: without noise a step has no density"
-            raise fail("eta", "more than 0", self.plan.eta, remedy)
-        if len(self.plan.schedule.segments) > 1:
-            got = f"{len(self.plan.schedule.segments)} segments"
-            raise fail("grid", "one segment", got, "leave out restart and churn")
-        self.solver: GaussianStep[Any, Any, Any] = self.plan.solver  # any scheme
+        self.loop = Loop(self.sde, self.plan, particles, threshold, REMEDIES)
 
     def __repr__(self) -> str:
         twist = type(self.twist).__name__.strip("_").lower()
-        return f"TwistedSampler(particles={self.particles}, twist={twist!r}, {self.plan!r})"
+        return f"TwistedSampler(particles={self.loop.particles}, twist={twist!r}, {self.plan!r})"
 
     @ordinary
     def sample(
@@ -150,7 +129,7 @@ class TwistedSampler:
         device: torch.device | str | None = None,
         keep_ancestry: bool = False,
         keep_path: bool = False,
-        on_node: Callable[[Node, Tensor, Tensor], None] | None = None,
+        on_node: OnNode | None = None,
     ) -> Particles:
         """Particles of P posteriors.
 
@@ -176,21 +155,13 @@ class TwistedSampler:
             UserWarning: the schedule does not reach noise for data of this size; see
                 `AffineSDE.prior_gap`.
         """
-        shape = check_shape(shape)
-        dtype, device = state_kind(self.model, dtype, device)
-        admitted = check_cond(self._admitting(), cond, shape[0], device)
-        noise = as_noise("independent", seed, self.model.sde, 1.0)
-        self.sde.warn_of_prior(self._data_size(), stacklevel=3)
+        field = self.loop.field(self._admitting(), shape, seed, cond, dtype, device)
+        self.sde.warn_of_prior(data_size(self.model), stacklevel=3)
         with torch.no_grad():
-            run = _Run(self, shape, admitted, noise, batch_size, dtype, device)
-            return run.solve(keep_ancestry, keep_path, on_node)
-
-    def _data_size(self) -> float:
-        """The root mean square of the data, 1 if the model does not know it."""
-        known, scale = summary_of(self.model), self.model.data_scale
-        if known is not None:
-            return known.size
-        return 1.0 if scale is None else scale[0]
+            run = _Run(self, field, batch_size)
+            return self.loop.run(
+                field, run.start, keep_ancestry=keep_ancestry, keep_path=keep_path, on_node=on_node
+            )
 
     def _admitting(self) -> ScoreModel:
         """A model that takes the conditions of the prior and the measurement."""
@@ -218,58 +189,28 @@ class _Admitting(ScoreModel):
 
 
 @final
-class _Given(ScoreModel):
-    """A prediction that is there already, as the model of a process."""
-
-    def __init__(self, sde: AffineSDE, prediction: Prediction) -> None:
-        super().__init__()
-        self.sde = sde
-        self.prediction = prediction
-
-    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
-        return self.prediction
-
-
-@dataclass(eq=False)
-class _State:
-    """The particles of all runs at a node, flattened to (P K, ...)."""
-
-    x: Tensor
-    twisted: Twisted
-    log_weights: Tensor
-    past: tuple[Any, ...]
-    past_guided: tuple[Any, ...]
-    eve: Tensor
-
-
-@final
 class _Run:
-    """One call of `TwistedSampler.sample`."""
+    """One call of `TwistedSampler.sample`: the twist at any states of it."""
 
-    def __init__(
-        self,
-        sampler: TwistedSampler,
-        shape: tuple[int, ...],
-        cond: dict[str, Tensor] | None,
-        noise: Noise,
-        batch_size: int | None,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, sampler: TwistedSampler, field: Field, batch_size: int | None) -> None:
         self.sampler = sampler
-        self.runs, self.size = shape[0], sampler.particles
-        self.noise = noise
+        self.field = field
         self.batch_size = batch_size
-        self.like = torch.empty(self.runs * self.size, *shape[1:], dtype=dtype, device=device)
-        self.cond = {k: v.repeat_interleave(self.size, 0) for k, v in (cond or {}).items()}
-        self.y, _ = sampler.target.split(self.cond, self.like)
-        self.calls = self.products = 0
+        self.y, _ = sampler.target.split(field.cond, field.like)
+
+    def start(self, x: Tensor, node: Node, last: bool) -> tuple[_Cloud, Tensor]:
+        """The particles at the first node, and their log weights."""
+        twisted = self.twisted(node, x, last)
+        return _Cloud(self, twisted, (), (), self.spent(node, twisted)), twisted.log_psi
+
+    def spent(self, node: Node, twisted: Twisted) -> tuple[int, int]:
+        """Network evaluations and vector-Jacobian products for a twist."""
+        return self.sampler.model.calls(node), twisted.products
 
     def twisted(self, node: Node, x: Tensor, last: bool) -> Twisted:
         """The twist at all particles; at the last node psi is the target at x_0hat itself."""
         sampler, parts = self.sampler, []
-        self.calls += sampler.model.calls(node)
-        for rows, cond in batches(len(x), self.batch_size, self.cond):
+        for rows, cond in batches(len(x), self.batch_size, self.field.cond):
             own, y = sampler.target.split(cond, x[rows])[1], self.y[rows]
             if last:
                 plain = sampler.model.predict(node, x[rows], own)
@@ -277,141 +218,57 @@ class _Run:
                 parts.append(Twisted(plain, plain, value, 0))
             else:
                 parts.append(sampler.twist(sampler.model, node, x[rows], y, own))
-        self.products += parts[0].products
         return _joined(node, x, parts)
 
-    def grouped(self, values: Tensor) -> Tensor:
-        """(P K, ...) as (P, K, ...)."""
-        return values.reshape(self.runs, self.size, *values.shape[1:])
 
-    def solve(
-        self,
-        keep_ancestry: bool,
-        keep_path: bool,
-        on_node: Callable[[Node, Tensor, Tensor], None] | None,
-    ) -> Particles:
-        sampler = self.sampler
-        sde = sampler.sde
-        (nodes,), (rows,) = sampler.plan.schedule.segments, sampler.plan.coefficients
-        rows = sampler.solver.rows_like(rows, self.like)
-        x = sde.sample_prior(self.noise.prior(self.like))
-        numbers = torch.arange(self.size, device=x.device).repeat(self.runs)
-        first = self.twisted(nodes[0], x, len(nodes) == 1)
-        state = _State(x, first, first.log_psi.double(), (), (), numbers)
-        evidence = torch.zeros(self.runs, dtype=torch.float64, device=x.device)
-        sizes, flags, parents, path = [], [], [], [self.grouped(x)] if keep_path else []
-        for number, node in enumerate(nodes):
-            weights = self.grouped(state.log_weights)
-            self._check(weights, number, node)
-            normal = weights - torch.logsumexp(weights, 1, keepdim=True)
-            sizes.append(effective(normal))
-            if on_node is not None:
-                on_node(node, self.grouped(state.x), normal)
-            if number == len(nodes) - 1:
-                flags.append(torch.zeros(self.runs, dtype=torch.bool, device=x.device))
-                break
-            low = sizes[-1] < sampler.threshold * self.size
-            flags.append(low)
-            parent = self._parents(normal, low, node)
-            if bool(low.any()):
-                mean = torch.logsumexp(weights, 1) - math.log(self.size)
-                evidence = evidence + torch.where(low, mean, 0.0)
-                self._take(state, parent, low)
-            if keep_ancestry:
-                parents.append(parent)
-            self._step(state, sde, node, nodes[number + 1], rows[number], number + 2 == len(nodes))
-            if keep_path:
-                path.append(self.grouped(state.x))
-        weights = self.grouped(state.log_weights)
-        total = torch.logsumexp(weights, 1, keepdim=True)
-        evidence = evidence + total[:, 0] - math.log(self.size)
-        normal, eve = weights - total, self.grouped(state.eve)
-        error = relative_variance(normal, eve).sqrt()
-        _warn_of_collapse(sizes[-1], self.size)
-        return Particles(
-            x=self.grouped(state.twisted.plain.x0),
-            log_weights=normal.to(self.like.dtype),
-            log_evidence=evidence,
-            log_evidence_error=error,
-            ess=torch.stack(sizes, 1),
-            resampled=torch.stack(flags, 1),
-            eve=eve,
-            ancestry=torch.stack(parents) if keep_ancestry else None,
-            path=torch.stack(path) if keep_path else None,
-            plan=sampler.plan,
-            nfe=self.calls,
-            products=self.products,
-            seed=self.noise.seed,
+@final
+@dataclass(frozen=True, eq=False)
+class _Cloud(Cloud):
+    """Particles with their twists, and the histories of the plain and of the guided process."""
+
+    run: _Run
+    twisted: Twisted
+    past: Past
+    past_guided: Past
+    spent: tuple[int, int]
+
+    @property
+    def x(self) -> Tensor:
+        return self.twisted.plain.x
+
+    @property
+    def x0(self) -> Tensor:
+        return self.twisted.plain.x0
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        return self.spent
+
+    def take(self, rows: Tensor) -> _Cloud:
+        old = self.twisted
+        plain, guided = kept(old.plain, rows), kept(old.guided, rows)
+        past, past_guided = (
+            tuple((c, m[rows]) for c, m in past) for past in (self.past, self.past_guided)
         )
+        twisted = Twisted(plain, guided, old.log_psi[rows], old.products)
+        return _Cloud(self.run, twisted, past, past_guided, self.spent)
 
-    def _check(self, weights: Tensor, number: int, node: Node) -> None:
-        """Raise a ValueError if a run has no finite weight, or one that is not a number."""
-        bad = ~torch.isfinite(torch.logsumexp(weights, 1)) | weights.isnan().any(1)
-        if bool(bad.any()):
-            got = f"none in run {int(bad.nonzero()[0])} at step {number}, t = {node.t:.6g}"
-            remedy = (
-                "check that the measurement has the units of the data, take more steps, or a "
-                "larger noise"
-            )
-            raise fail("weights", "finite weights of particles", got, remedy)
-
-    def _parents(self, normal: Tensor, low: Tensor, node: Node) -> Tensor:
-        """The parent of each particle, (P, K); its own number where nothing is resampled."""
-        own = torch.arange(self.size, device=normal.device).expand(self.runs, -1)
-        if not bool(low.any()):
-            return own
-        like = torch.empty(self.runs, 1, dtype=torch.float64, device=normal.device)
-        draw = self.noise.stream("resample").draw(like, at=node.t)
-        u = torch.special.ndtr(draw).clamp_max(1.0 - 1e-9)
-        return torch.where(low[:, None], systematic(normal.exp(), u, self.size), own)
-
-    def _take(self, state: _State, parent: Tensor, low: Tensor) -> None:
-        """Replace the particles of the runs that are resampled by copies of their parents."""
-        start = torch.arange(self.runs, device=parent.device)[:, None] * self.size
-        rows = (parent + start).flatten()
-        state.x = state.x[rows]
-        plain, guided = (
-            Prediction(state.x, p.node, p.value[rows], p.kind)
-            for p in (state.twisted.plain, state.twisted.guided)
-        )
-        twisted = state.twisted
-        state.twisted = Twisted(plain, guided, twisted.log_psi[rows], twisted.products)
-        state.past, state.past_guided = (
-            tuple((c, m[rows]) for c, m in kept) for kept in (state.past, state.past_guided)
-        )
-        state.eve = state.eve[rows]
-        keep = ~low.repeat_interleave(self.size)
-        state.log_weights = torch.where(keep, state.log_weights, 0.0)
-
-    def _step(
-        self, state: _State, sde: AffineSDE, now: Node, nxt: Node, row: Any, last: bool
-    ) -> None:
+    def step(self, now: Node, nxt: Node, row: Any, last: bool) -> tuple[_Cloud, Tensor]:
         """Move the particles by the guided step, and weight them by the ratio of the densities."""
-        x, eta = state.x, self.sampler.plan.eta
-        plain, guided = (
-            ReverseSDE(sde, _Given(sde, prediction), 0.0 if eta is None else eta)
-            for prediction in (state.twisted.plain, state.twisted.guided)
-        )
-        if isinstance(row, Held):
-            std: Scalar = row.noise_std
-            mean, moved = row.mean(plain, x, now), row.mean(guided, x, now)
-            past = past_guided = ()
-        else:
-            solver = self.sampler.solver
-            mean, std, past = solver.kernel(plain, x, now, nxt, row, state.past)
-            moved, _, past_guided = solver.kernel(guided, x, now, nxt, row, state.past_guided)
-        z = self.noise.normal(x, now, nxt)
+        run, loop, old = self.run, self.run.sampler.loop, self.twisted
+        mean, std, past = loop.kernel(old.plain, nxt, row, self.past)
+        moved, _, past_guided = loop.kernel(old.guided, nxt, row, self.past_guided)
+        z = run.field.noise.normal(self.x, now, nxt)
         if not std:  # without noise both transitions are points, so the plain one is taken
             moved, gain = mean, z.new_zeros(len(z), dtype=torch.float64)
         else:
             shift = (moved - mean) / std
             gain = -(z * shift + 0.5 * shift.square()).flatten(1).double().sum(1)
-        before = state.twisted.log_psi
-        state.x = moved + std * z
-        state.past, state.past_guided = past, past_guided
-        state.twisted = self.twisted(nxt, state.x, last)
-        change = state.twisted.log_psi.double() - before.double() + gain
-        state.log_weights = state.log_weights + change
+        twisted = run.twisted(nxt, moved + std * z, last)
+        calls, products = run.spent(nxt, twisted)
+        spent = self.spent[0] + calls, self.spent[1] + products
+        change = twisted.log_psi.double() - old.log_psi.double() + gain
+        return _Cloud(run, twisted, past, past_guided, spent), change
 
 
 def _joined(node: Node, x: Tensor, parts: list[Twisted]) -> Twisted:
@@ -423,16 +280,3 @@ def _joined(node: Node, x: Tensor, parts: list[Twisted]) -> Twisted:
         for found in ([t.plain for t in parts], [t.guided for t in parts])
     )
     return Twisted(plain, guided, torch.cat([t.log_psi for t in parts]), parts[0].products)
-
-
-def _warn_of_collapse(sizes: Tensor, count: int) -> None:
-    least = min(max(10.0, 0.01 * count), float(count))
-    if bool((sizes < least).any()) and count > 1:
-        run = int(sizes.argmin())
-        warnings.warn(
-            f"the weights have collapsed in run {run}: the effective sample size is "
-            f"{float(sizes[run]):.1f} of {count} particles; take more steps, more particles, or "
-            "a twist that is closer to the likelihood (twist='jacobian')",
-            CollapsedWeights,
-            stacklevel=5,
-        )

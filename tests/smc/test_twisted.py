@@ -123,7 +123,7 @@ def of_chain(sampler: TwistedSampler) -> float:
     probes = torch.cat([torch.zeros(1, 2, dtype=F64), torch.eye(2, dtype=F64)])
     mean, covariance = torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64)
     for (now, nxt), row in zip(pairwise(nodes), rows, strict=True):
-        moved, std, _ = sampler.solver.kernel(process, probes, now, nxt, row, ())
+        moved, std, _ = sampler.loop.solver.kernel(process, probes, now, nxt, row, ())
         M = (moved[1:] - moved[0]).T
         mean = M @ mean + moved[0]
         covariance = M @ covariance @ M.T + float(std) ** 2 * torch.eye(2, dtype=F64)

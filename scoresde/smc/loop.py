@@ -1,0 +1,339 @@
+"""The loop of particle samplers: particles are moved, weighted, and resampled where uneven."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, positive_int, refuse
+from scoresde._tensor import Scalar, state_kind
+from scoresde.model import Cond, ScoreModel, check_cond, summary_of
+from scoresde.node import Node
+from scoresde.noise import Noise
+from scoresde.prediction import Prediction
+from scoresde.process import ReverseSDE
+from scoresde.sampler.plan import as_noise, check_shape
+from scoresde.sde import AffineSDE
+from scoresde.smc.particles import (
+    CollapsedWeights,
+    Particles,
+    effective,
+    relative_variance,
+    systematic,
+)
+from scoresde.solvers.base import GaussianStep, Plan
+from scoresde.solvers.limits import Held
+from scoresde.solvers.registry import SOLVERS
+
+__all__ = ["Cloud", "Field", "Loop", "OnNode", "Past", "Remedies", "data_size", "kept"]
+
+OnNode: TypeAlias = Callable[[Node, Tensor, Tensor], None]
+"""A function of a node, the particles (P, K, *D) and their normalised log weights (P, K)."""
+
+Past: TypeAlias = tuple[Any, ...]
+"""The history of a scheme: pairs of a coefficient and a tensor (P K, *D)."""
+
+CloudT = TypeVar("CloudT", bound="Cloud")
+
+
+class Cloud(ABC):
+    """The particles of all P runs at a node, flattened to (P K, *D), and the way they move."""
+
+    @property
+    @abstractmethod
+    def x(self) -> Tensor:
+        """The states, (P K, *D)."""
+
+    @property
+    @abstractmethod
+    def x0(self) -> Tensor:
+        """The denoised states that the result shows, (P K, *D)."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> tuple[int, int]:
+        """Network evaluations and vector-Jacobian products of one particle so far."""
+
+    @abstractmethod
+    def take(self: CloudT, rows: Tensor) -> CloudT:
+        """The cloud of the particles with these numbers, (P K,)."""
+
+    @abstractmethod
+    def step(self: CloudT, now: Node, nxt: Node, row: Any, last: bool) -> tuple[CloudT, Tensor]:
+        """The cloud at the next node, and the change of the log weights, (P K,) in float64.
+
+        Args:
+            now, nxt: the nodes of the step.
+            row: the coefficients of the step.
+            last: whether `nxt` is the last node, where the weights become those of x0.
+        """
+
+
+@final
+class _Given(ScoreModel):
+    """A prediction that is there already, as the model of a process."""
+
+    def __init__(self, sde: AffineSDE, prediction: Prediction) -> None:
+        super().__init__()
+        self.sde = sde
+        self.prediction = prediction
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        return self.prediction
+
+
+@final
+@dataclass(frozen=True)
+class Remedies:
+    """What to do about weights, for messages.
+
+    Attributes:
+        invalid: the remedies if no weight of a run is finite.
+        collapsed: one more remedy if they collapse, beside more steps and more particles.
+    """
+
+    invalid: str
+    collapsed: str
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Field:
+    """The states of P runs of K particles, what is given of each, and the noise.
+
+    Attributes:
+        like: a tensor of the shape, dtype and device of the states, (P K, *D).
+        cond: the conditions, name -> (P K, ...).
+        noise: the noise.
+    """
+
+    like: Tensor
+    cond: dict[str, Tensor]
+    noise: Noise
+
+
+@final
+@dataclass(frozen=True)
+class Loop:
+    """A plan for K particles, with the threshold of resampling.
+
+    Args:
+        sde: the SDE of the plan.
+        plan: the solver, stochasticity and schedule.
+        particles: K, the particles of each run.
+        threshold: the share of K of the effective sample size below which to resample.
+        remedies: what messages advise.
+
+    Raises:
+        ValueError: the solver has no kernel (those that have one are named), eta is 0, the grid
+            goes up and down, or a number is not valid.
+    """
+
+    sde: AffineSDE
+    plan: Plan
+    particles: int
+    threshold: float
+    remedies: Remedies
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "particles", positive_int("particles", self.particles, "1000 is usual")
+        )
+        if not 0.0 <= float(self.threshold) <= 1.0:
+            remedy = "0.5 is usual; 1 resamples at every step and 0 never"
+            raise fail("threshold", "a number from 0 to 1", self.threshold, remedy)
+        plan = self.plan
+        if not isinstance(plan.solver, GaussianStep):
+            named = (name for name, (own, _) in SOLVERS.items() if isinstance(own, GaussianStep))
+            expected = "a solver whose steps add one Gaussian (a GaussianStep)"
+            got = type(plan.solver).__name__
+            raise refuse("solver", expected, got, f"take one of {', '.join(named)}")
+        if not plan.stochastic:
+            remedy = "pass eta=1: without noise a step has no density"
+            raise fail("eta", "more than 0", plan.eta, remedy)
+        if len(plan.schedule.segments) > 1:
+            got = f"{len(plan.schedule.segments)} segments"
+            raise fail("grid", "one segment", got, "leave out restart and churn")
+
+    @property
+    def solver(self) -> GaussianStep[Any, Any, Any]:
+        """The solver, of any scheme."""
+        return self.plan.solver  # type: ignore[return-value]  # as checked above
+
+    def field(
+        self,
+        model: ScoreModel,
+        shape: Sequence[int],
+        seed: int | None,
+        cond: Cond,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> Field:
+        """The states and conditions of P runs, from the arguments of a sampler.
+
+        Args:
+            model: a model that admits the conditions.
+            shape: (P, *D).
+            cond: name -> (P, ...).
+            seed, dtype, device: see `TwistedSampler.sample`.
+        """
+        runs, *own = check_shape(shape)
+        dtype, device = state_kind(model, dtype, device)
+        given = check_cond(model, cond, runs, device) or {}
+        like = torch.empty(runs * self.particles, *own, dtype=dtype, device=device)
+        each = {k: v.repeat_interleave(self.particles, 0) for k, v in given.items()}
+        return Field(like, each, as_noise("independent", seed, self.sde, 1.0))
+
+    def kernel(
+        self, prediction: Prediction, nxt: Node, row: Any, past: Past
+    ) -> tuple[Tensor, Scalar, Past]:
+        """Mean, standard deviation and history of the step of a prediction from its own state.
+
+        Args:
+            prediction: the prediction at the node of the step.
+            nxt: the next node.
+            row: the coefficients of the step.
+            past: the history.
+        """
+        eta = 0.0 if self.plan.eta is None else self.plan.eta
+        process = ReverseSDE(self.sde, _Given(self.sde, prediction), eta)
+        x, now = prediction.x, prediction.node
+        if isinstance(row, Held):
+            return row.mean(process, x, now), row.noise_std, ()
+        return self.solver.kernel(process, x, now, nxt, row, past)
+
+    def run(
+        self,
+        field: Field,
+        start: Callable[[Tensor, Node, bool], tuple[CloudT, Tensor]],
+        *,
+        keep_ancestry: bool,
+        keep_path: bool,
+        on_node: OnNode | None,
+    ) -> Particles:
+        """The weighted particles at the end of the schedule.
+
+        Args:
+            field: the states, conditions and noise.
+            start: the function that makes the cloud of the states (P K, *D) at the first node,
+                with its log weights, (P K,). The third argument is whether it is the last node.
+            keep_ancestry, keep_path, on_node: see `TwistedSampler.sample`.
+
+        Raises:
+            ValueError: all weights of a run are 0 or one is not a number; the message names the
+                step.
+
+        Warns:
+            CollapsedWeights: the effective sample size at the end is below 10, or below 1 % of K.
+        """
+        size, like, noise = self.particles, field.like, field.noise
+        (nodes,), (rows,) = self.plan.schedule.segments, self.plan.coefficients
+        rows = self.solver.rows_like(rows, like)
+        cloud, flat = start(self.sde.sample_prior(noise.prior(like)), nodes[0], len(nodes) == 1)
+        weights = self._grouped(flat.double())
+        runs, device = len(weights), like.device
+        eve = torch.arange(size, device=device).expand(runs, -1)
+        evidence = torch.zeros(runs, dtype=torch.float64, device=device)
+        none = torch.zeros(runs, dtype=torch.bool, device=device)
+        sizes, flags, parents, path = [], [], [], []
+        for number, node in enumerate(nodes):
+            total = self._total(weights, number, node)
+            normal = weights - total[:, None]
+            sizes.append(effective(normal))
+            if keep_path:
+                path.append(self._grouped(cloud.x))
+            if on_node is not None:
+                on_node(node, self._grouped(cloud.x), normal)
+            last = number == len(nodes) - 1
+            low = none if last else sizes[-1] < self.threshold * size
+            flags.append(low)
+            if last:
+                break
+            parent = self._parents(normal, low, noise, node)
+            if bool(low.any()):
+                evidence = evidence + torch.where(low, total - math.log(size), 0.0)
+                weights = torch.where(low[:, None], 0.0, weights)
+                eve = eve.gather(1, parent)
+                first = torch.arange(runs, device=device)[:, None] * size
+                cloud = cloud.take((parent + first).flatten())
+            if keep_ancestry:
+                parents.append(parent)
+            end = number + 2 == len(nodes)
+            cloud, change = cloud.step(node, nodes[number + 1], rows[number], end)
+            weights = weights + self._grouped(change)
+        evidence = evidence + total - math.log(size)
+        self._warn_of_collapse(sizes[-1])
+        nfe, products = cloud.cost
+        return Particles(
+            x=self._grouped(cloud.x0),
+            log_weights=normal.to(like.dtype),
+            log_evidence=evidence,
+            log_evidence_error=relative_variance(normal, eve).sqrt(),
+            ess=torch.stack(sizes, 1),
+            resampled=torch.stack(flags, 1),
+            eve=eve,
+            ancestry=torch.stack(parents) if keep_ancestry else None,
+            path=torch.stack(path) if keep_path else None,
+            plan=self.plan,
+            nfe=nfe,
+            products=products,
+            seed=noise.seed,
+        )
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        """(P K, ...) as (P, K, ...)."""
+        return values.reshape(-1, self.particles, *values.shape[1:])
+
+    def _total(self, weights: Tensor, number: int, node: Node) -> Tensor:
+        """The log of the sum of the weights, (P,), or an error if a run has no valid weights."""
+        total = torch.logsumexp(weights, 1)
+        bad = ~torch.isfinite(total) | weights.isnan().any(1)
+        if bool(bad.any()):
+            got = f"none in run {int(bad.nonzero()[0])} at step {number}, t = {node.t:.6g}"
+            raise fail("weights", "finite weights of particles", got, self.remedies.invalid)
+        return total
+
+    def _parents(self, normal: Tensor, low: Tensor, noise: Noise, node: Node) -> Tensor:
+        """The parent of each particle, (P, K); its own number where nothing is resampled."""
+        own = torch.arange(self.particles, device=normal.device).expand(len(normal), -1)
+        if not bool(low.any()):
+            return own
+        like = torch.empty(len(normal), 1, dtype=torch.float64, device=normal.device)
+        u = torch.special.ndtr(noise.stream("resample").draw(like, at=node.t))
+        drawn = systematic(normal.exp(), u.clamp_max(1.0 - 1e-9), self.particles)
+        return torch.where(low[:, None], drawn, own)
+
+    def _warn_of_collapse(self, sizes: Tensor) -> None:
+        """Warn if the effective sample size of a run, (P,), is below 10 or 1 % of K."""
+        count = self.particles
+        least = min(max(10.0, 0.01 * count), float(count))
+        if bool((sizes < least).any()) and count > 1:
+            run = int(sizes.argmin())
+            warnings.warn(
+                f"the weights have collapsed in run {run}: the effective sample size is "
+                f"{float(sizes[run]):.1f} of {count} particles; take more steps, more particles, "
+                f"or {self.remedies.collapsed}",
+                CollapsedWeights,
+                stacklevel=5,
+            )
+
+
+def kept(prediction: Prediction, rows: Tensor) -> Prediction:
+    """The prediction at some of its states, whose numbers are rows: (N,)."""
+    node, kind = prediction.node, prediction.kind
+    return Prediction(prediction.x[rows], node, prediction.value[rows], kind)
+
+
+def data_size(model: ScoreModel) -> float:
+    """The root mean square of the data of a model, 1 if it does not know it."""
+    known, scale = summary_of(model), model.data_scale
+    if known is not None:
+        return known.size
+    return 1.0 if scale is None else scale[0]
