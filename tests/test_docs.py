@@ -50,6 +50,12 @@ def test_the_python_blocks_of_the_page_of_guidance_run() -> None:
     assert found[0.0] == (0.0, pytest.approx(1.0, abs=0.05))
     assert found[1.0] == (2.0, pytest.approx(0.5 * found[0.0][1], abs=0.02))
     assert found[3.0][0] > 2.0 and found[3.0][1] == pytest.approx(0.13, abs=0.02)
+    law = names["law"]
+    assert law["exact"] == (pytest.approx(-1.29, abs=0.01), pytest.approx(0.80, abs=0.01))
+    assert law["dpmpp_2m"] == (pytest.approx(-1.99, abs=0.05), pytest.approx(0.63, abs=0.05))
+    assert law["sa_solver_p2_v"] == (pytest.approx(-1.68, abs=0.05), pytest.approx(0.78, abs=0.05))
+    assert law["corrected"] == pytest.approx(law["exact"], abs=0.06)
+    assert names["log_z"][1] == pytest.approx(names["log_z"][0], abs=0.12)
 
 
 def test_the_python_blocks_of_the_page_of_posteriors_run() -> None:

@@ -102,20 +102,33 @@ class ClassifierFree(ScoreModel):
         scale = self.scale.at(node)
         if always(scale, 1.0):
             return self.model.predict(node, x, cond)
-        cond = cond or {}
-        self._check(cond)
-        empty = without(cond, self.nulls)
         if always(scale, 0.0):
-            return self.model.predict(node, x, empty)
+            return self.model.predict(node, x, self._empty(cond or {}))
+        given, left_out = self.pair(node, x, cond)
+        return Prediction(x, node, between(left_out.value, given.value, scale), given.kind)
+
+    def pair(self, node: Node, x: Tensor, cond: Cond = None) -> tuple[Prediction, Prediction]:
+        """The predictions with and without the conditions, by one call of twice the batch.
+
+        Args:
+            node: the point of the schedule.
+            x: the states, (B, *D).
+            cond: the conditions, name -> (B, ...).
+
+        Raises:
+            ValueError: no condition has a value for "not given".
+        """
+        cond = cond or {}
+        empty = self._empty(cond)
         both = {name: torch.cat([value, empty[name]]) for name, value in cond.items()}
         whole = self.model.predict(node.map(_twice), _twice(x), both)
         given, left_out = whole.value.chunk(2)
-        return Prediction(x, node, between(left_out, given, scale), whole.kind)
+        return Prediction(x, node, given, whole.kind), Prediction(x, node, left_out, whole.kind)
 
-    def _check(self, cond: Mapping[str, Tensor]) -> None:
-        """Raise a ValueError unless a condition can be left out."""
+    def _empty(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The conditions that are left out, or a ValueError if none can be."""
         if any(name in self.nulls for name in cond):
-            return
+            return without(cond, self.nulls)
         known = ", ".join(map(repr, self.nulls))
         expected = "a condition with a value for 'not given'"
         if not known:

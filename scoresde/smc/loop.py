@@ -40,6 +40,9 @@ OnNode: TypeAlias = Callable[[Node, Tensor, Tensor], None]
 Past: TypeAlias = tuple[Any, ...]
 """The history of a scheme: pairs of a coefficient and a tensor (P K, *D)."""
 
+LARGEST = 1e14
+"""The largest size of a log weight: beyond it rounding changes weights by more than 1 %."""
+
 CloudT = TypeVar("CloudT", bound="Cloud")
 
 
@@ -231,7 +234,7 @@ class Loop:
                 step.
 
         Warns:
-            CollapsedWeights: the effective sample size at the end is below 10, or below 1 % of K.
+            CollapsedWeights: a run is worth fewer than 10 independent particles.
         """
         size, like, noise = self.particles, field.like, field.noise
         (nodes,), (rows,) = self.plan.schedule.segments, self.plan.coefficients
@@ -269,13 +272,14 @@ class Loop:
             cloud, change = cloud.step(node, nodes[number + 1], rows[number], end)
             weights = weights + self._grouped(change)
         evidence = evidence + total - math.log(size)
-        self._warn_of_collapse(sizes[-1])
+        error = relative_variance(normal, eve).sqrt()
+        self._warn_of_collapse(sizes[-1], error)
         nfe, products = cloud.cost
         return Particles(
             x=self._grouped(cloud.x0),
             log_weights=normal.to(like.dtype),
             log_evidence=evidence,
-            log_evidence_error=relative_variance(normal, eve).sqrt(),
+            log_evidence_error=error,
             ess=torch.stack(sizes, 1),
             resampled=torch.stack(flags, 1),
             eve=eve,
@@ -294,10 +298,12 @@ class Loop:
     def _total(self, weights: Tensor, number: int, node: Node) -> Tensor:
         """The log of the sum of the weights, (P,), or an error if a run has no valid weights."""
         total = torch.logsumexp(weights, 1)
-        bad = ~torch.isfinite(total) | weights.isnan().any(1)
+        bad = ~(total.abs() < LARGEST) | weights.isnan().any(1)
         if bool(bad.any()):
-            got = f"none in run {int(bad.nonzero()[0])} at step {number}, t = {node.t:.6g}"
-            raise fail("weights", "finite weights of particles", got, self.remedies.invalid)
+            run = int(bad.nonzero()[0])
+            got = f"a log sum of {float(total[run]):.3g} in run {run} at step {number}"
+            expected = "finite weights of particles"
+            raise refuse("weights", expected, f"{got}, t = {node.t:.6g}", self.remedies.invalid)
         return total
 
     def _parents(self, normal: Tensor, low: Tensor, noise: Noise, node: Node) -> Tensor:
@@ -310,15 +316,26 @@ class Loop:
         drawn = systematic(normal.exp(), u.clamp_max(1.0 - 1e-9), self.particles)
         return torch.where(low[:, None], drawn, own)
 
-    def _warn_of_collapse(self, sizes: Tensor) -> None:
-        """Warn if the effective sample size of a run, (P,), is below 10 or 1 % of K."""
+    def _warn_of_collapse(self, sizes: Tensor, error: Tensor) -> None:
+        """Warn if a run rests on fewer than 10 particles, or than 1 % of K.
+
+        Args:
+            sizes: the effective sample sizes at the end, (P,).
+            error: the standard errors of the log evidence, (P,): those of 1 / error^2 independent
+                particles, which are few if nearly all descend from one.
+        """
         count = self.particles
-        least = min(max(10.0, 0.01 * count), float(count))
-        if bool((sizes < least).any()) and count > 1:
-            run = int(sizes.argmin())
+        if count == 1:
+            return
+        families = 1.0 / (error.square() + 1.0 / count)
+        most = 0.5 * count  # a few particles may well have equal weights
+        enough = (sizes >= min(max(10.0, 0.01 * count), most)) & (families >= min(10.0, most))
+        if not bool(enough.all()):
+            worth = torch.minimum(sizes, families)
+            run = int(worth.argmin())
             warnings.warn(
-                f"the weights have collapsed in run {run}: the effective sample size is "
-                f"{float(sizes[run]):.1f} of {count} particles; take more steps, more particles, "
+                f"the weights have collapsed in run {run}: {count} particles are worth "
+                f"{float(worth[run]):.1f} independent ones; take more steps, more particles, "
                 f"or {self.remedies.collapsed}",
                 CollapsedWeights,
                 stacklevel=5,

@@ -25,7 +25,7 @@ __all__ = [
 
 
 class CollapsedWeights(UserWarning):
-    """A few particles hold nearly all the weight, so a result rests on few samples."""
+    """Few particles hold nearly all the weight, or all descend from few: few samples count."""
 
 
 def expected(x: Tensor, log_weights: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
@@ -53,12 +53,13 @@ def drawn(x: Tensor, log_weights: Tensor, n: int, seed: int) -> Tensor:
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Particles:
-    """Weighted samples of P posteriors, K for each, with the evidence.
+    """Weighted samples of P posteriors or tilted densities, K for each, with the evidence.
 
     Attributes:
         x: the particles, (P, K, *D).
         log_weights: normalised, their exponentials sum to 1 over K: (P, K).
-        log_evidence: the estimate of log p(y), or of the log mean of the reward, in nats: (P,).
+        log_evidence: the estimate of log p(y), in nats: (P,). For a reward it is that of the log
+            mean of its exponential, for a tilted density that of the log of its integral.
         log_evidence_error: its standard error, (P,), in nats. It is that of the estimate for this
             solver and grid; the error of the time steps comes on top.
         ess: the effective sample size at every node, before resampling: (P, steps + 1).

@@ -151,7 +151,9 @@ class TwistedSampler:
                 message names the step.
 
         Warns:
-            CollapsedWeights: the effective sample size at the end is below 10, or below 1 % of K.
+            CollapsedWeights: the effective sample size at the end is below 10 or 1 % of K, or the
+                particles descend from so few that the standard error of the evidence is that of
+                fewer than 10 independent ones.
             UserWarning: the schedule does not reach noise for data of this size; see
                 `AffineSDE.prior_gap`.
         """

@@ -173,6 +173,7 @@ def test_a_reward_tilts_the_prior() -> None:
     assert abs(float(found.log_evidence[0]) - evidence) < 0.05
 
 
+@pytest.mark.filterwarnings("ignore::scoresde.smc.CollapsedWeights")
 @pytest.mark.parametrize("twist", ["jacobian", "point"])
 def test_other_observations_of_the_batch_change_no_bit(twist: str) -> None:
     sampler = TwistedSampler(
@@ -236,10 +237,22 @@ def test_what_has_no_density_is_refused_by_name() -> None:
     assert "sra1" in SOLVERS
 
 
+def sharp(std: float) -> TwistedSampler:
+    """Too few steps for a measurement far from the data."""
+    y = Measurement(Matrix(torch.eye(2, dtype=F64)), tensor(9.0, 9.0), std)
+    return TwistedSampler(gaussian(VPSDE()), y, particles=100, steps=5, twist="point")
+
+
 def test_collapsed_weights_warn_with_the_remedy() -> None:
-    sharp = Measurement(Matrix(torch.eye(2, dtype=F64)), tensor(9.0, 9.0), 1e-3)
-    sampler = TwistedSampler(gaussian(VPSDE()), sharp, particles=100, steps=5, twist="point")
     with pytest.warns(
         CollapsedWeights, match=r"collapsed in run 0: .* take more steps, more part"
     ):
-        sampler.sample((1, 2), seed=0, dtype=F64)
+        sharp(0.1).sample((1, 2), seed=0, dtype=F64)
+
+
+def test_log_weights_too_large_to_tell_apart_are_an_error() -> None:
+    """Rounded, log weights of 1e40 are equal or one is all, whatever the particles are."""
+    with pytest.raises(
+        ValueError, match=r"a log sum of -.* in run 0 at step \d, t = .*; check that the measurem"
+    ):
+        sharp(1e-3).sample((1, 2), seed=0, dtype=F64)
