@@ -130,11 +130,13 @@ def reweight(
         x: the samples, (N, *D), at the time at which `log_prob` ends, as from `flow_samples`.
         log_q: their log densities under the proposal, (N,).
         log_p: their log densities under the prior, (N,), if these are known.
-        cond: conditions of the measurement and of the prior, name -> (N, ...).
+        cond: conditions of the prior, name -> (N, ...), and the measurement if it holds none, the
+            same in all rows, since the evidence is that of one.
         tolerance: that of a step of `log_prob`.
 
     Raises:
-        TypeError, ValueError: an argument is not valid, or no weight is finite.
+        TypeError, ValueError: an argument is not valid, the rows of the measurement differ, or no
+            weight is finite.
 
     Warns:
         CollapsedWeights: `pareto_k` is above 0.7.
@@ -155,11 +157,13 @@ def reweight(
     floating("x", x)
     sde, (end, _) = span_of(model, None, None)
     target = Target(measurement)
-    given = dict(cond or {})
+    given = check_cond(target.admitting(model), cond, len(x), x.device)
     with torch.no_grad():
         data = x / sde.at(end).alpha
-        y, rest = target.split(given or None, data)
-        rest = check_cond(model, rest, len(x), x.device)
+        y, rest = target.split(given, data)
+        if not bool(torch.isclose(y, y[:1], rtol=0.0, atol=0.0, equal_nan=True).all()):
+            remedy = "repeat one measurement in all rows, and call reweight for each of several"
+            raise fail("cond", "one measurement for all samples", "rows that differ", remedy)
         prior = _density(model, x, rest, tolerance) if log_p is None else log_p
         for name, value in (("log_q", log_q), ("log_p", prior)):
             if floating(name, value).shape != x.shape[:1]:

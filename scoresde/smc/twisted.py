@@ -157,37 +157,15 @@ class TwistedSampler:
             UserWarning: the schedule does not reach noise for data of this size; see
                 `AffineSDE.prior_gap`.
         """
-        field = self.loop.field(self._admitting(), shape, seed, cond, dtype, device)
+        field = self.loop.field(
+            self.target.admitting(self.model), shape, seed, cond, dtype, device
+        )
         self.sde.warn_of_prior(data_size(self.model), stacklevel=3)
         with torch.no_grad():
             run = _Run(self, field, batch_size)
             return self.loop.run(
                 field, run.start, keep_ancestry=keep_ancestry, keep_path=keep_path, on_node=on_node
             )
-
-    def _admitting(self) -> ScoreModel:
-        """A model that takes the conditions of the prior and the measurement."""
-        measurement = self.target.of
-        if not isinstance(measurement, Measurement):
-            return self.model
-        return _Admitting(self.model, measurement)
-
-
-@final
-class _Admitting(ScoreModel):
-    """The prior, which also admits the measurement as a condition."""
-
-    def __init__(self, model: ScoreModel, measurement: Measurement) -> None:
-        super().__init__()
-        self.sde = model.sde
-        self.model = model
-        self.measurement = measurement
-
-    def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.measurement.admit(self.model, cond)
-
-    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
-        return self.model.predict(node, x, self.measurement.split(cond, x)[1])
 
 
 @final

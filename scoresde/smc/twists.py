@@ -72,6 +72,10 @@ class Target:
 
     of: Measurement | Reward
 
+    def admitting(self, model: ScoreModel) -> ScoreModel:
+        """The model, which also admits the measurement as a condition."""
+        return _Admitting(model, self.of) if isinstance(self.of, Measurement) else model
+
     def split(self, cond: Cond, x: Tensor) -> tuple[Tensor, Cond]:
         """The measurement of each state, (B, *M), and the conditions of the model."""
         if isinstance(self.of, Measurement):
@@ -86,6 +90,23 @@ class Target:
         instance("reward(x0)", value, Tensor, "return a tensor of shape (B,)")
         same_shape("reward(x0)", value, x0.flatten(1)[:, 0], "return one number for each sample")
         return value
+
+
+@final
+class _Admitting(ScoreModel):
+    """The prior, which also admits the measurement as a condition."""
+
+    def __init__(self, model: ScoreModel, measurement: Measurement) -> None:
+        super().__init__()
+        self.sde = model.sde
+        self.model = model
+        self.measurement = measurement
+
+    def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.measurement.admit(self.model, cond)
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        return self.model.predict(node, x, self.measurement.split(cond, x)[1])
 
 
 class Twist(ABC):

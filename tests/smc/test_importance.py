@@ -89,3 +89,24 @@ def test_densities_of_another_number_of_samples_are_refused() -> None:
     x = prior.sample(10, seed=0)
     with pytest.raises(ValueError, match=r"log_q: expected shape \(10,\)"):
         reweight(prior.under(VPSDE()), Measurement(Matrix(A), y, std), x, x[:, :1], log_p=x[:, 0])
+
+
+def test_a_measurement_in_cond_is_admitted_as_by_samplers() -> None:
+    """One y for all samples, of any dtype, with NaN for not observed; rows must not differ."""
+    prior, _, _, _, _ = problem(2)
+    x, model = prior.sample(500, seed=0), prior.under(VPSDE())
+    log_q = prior.log_prob(x)
+    eye = Matrix(torch.eye(2, dtype=F64))
+    for y in (torch.tensor([1, -1]), torch.tensor([0.5, math.nan], dtype=F64)):
+        held = reweight(model, Measurement(eye, y, 0.5), x, log_q, log_p=log_q)
+        rows = {"y": y.expand(500, 2)}
+        given = reweight(model, Measurement(eye, None, 0.5), x, log_q, log_p=log_q, cond=rows)
+        assert given.log_evidence == held.log_evidence
+        assert torch.equal(given.log_weights, held.log_weights)
+    two = {"y": torch.cat([y.expand(499, 2), torch.zeros(1, 2, dtype=F64)])}
+    with pytest.raises(
+        ValueError, match=r"cond: expected one measurement for all samples, got .*rows"
+    ):
+        reweight(model, Measurement(eye, None, 0.5), x, log_q, log_p=log_q, cond=two)
+    with pytest.raises(ValueError, match="cond: expected the measurement 'y', got None"):
+        reweight(model, Measurement(eye, None, 0.5), x, log_q, log_p=log_q)
