@@ -99,12 +99,13 @@ $(DEV): setup.cfg constraints.txt | $(BIN)/pip
 	$(INSTALL) -e '.[dev]'
 	@touch $(DEMO) $@
 
-# In an environment of their own: azula and k-diffusion would pull torchvision, and with it another torch.
+# In an environment of their own: azula, k-diffusion and deepinv would pull torchvision, and with it another torch.
 $(BENCH)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[cli,train,data]' \
 	    diffusers==0.42.1 torchdiffeq==0.2.5 torchsde==0.2.6
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-deps \
 	    azula==0.11.1 k-diffusion==0.1.1.post1 einops zuko==1.6.0 \
-	    denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
+	    denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3 \
+	    deepinv==0.5.0 flow_matching==1.0.10 torchcfm==1.0.7
 	@touch $@

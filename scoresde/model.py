@@ -27,6 +27,7 @@ __all__ = [
     "as_labels",
     "bare",
     "check_cond",
+    "check_names",
     "check_weights",
     "default_prediction",
     "own_dtype",
@@ -204,7 +205,7 @@ class _Calling(ScoreModel):
         return value
 
 
-def _check_names(cond: dict[str, Tensor], fn: Callable[..., object]) -> None:
+def check_names(cond: dict[str, Tensor], fn: Callable[..., object]) -> None:
     """Check that a function takes the conditions by name, after its first two arguments.
 
     Raises:
@@ -290,8 +291,12 @@ TIMES: dict[str, Callable[[Node], Scalar]] = {
     "t": lambda n: n.t,
     "log_snr": lambda n: n.log_snr,
     "log_sigma/4": lambda n: n.log_snr * -0.25,
+    "sigma": lambda n: n.sigma,
+    "999t": lambda n: 999.0 * n.t,
+    "1-t": lambda n: 1.0 - n.t,
 }
-"""The time input of a network; "log_sigma/4" is EDM's c_noise for sigma / alpha."""
+"""The time input of a network: "log_sigma/4" is EDM's c_noise for sigma / alpha, "999t" that of
+the continuous VP networks of Song et al. 2021, "1-t" a time that runs from noise to data."""
 
 
 def default_prediction(sde: SDE) -> str:
@@ -324,8 +329,8 @@ class Preconditioned(_Calling):
         net: the network.
         sde: the SDE; affine, unless predicts="score".
         predicts: "eps", "x0", "v", "score", "flow" or "edm"; None for the default above.
-        time: "t", "log_snr", "log_sigma/4" (c_noise) or a function of the node; by default
-            "log_sigma/4" for "edm", else "t".
+        time: "t", "log_snr", "log_sigma/4" (c_noise), "sigma", "999t", "1-t" or a function of the
+            node; by default "log_sigma/4" for "edm", else "t".
         sigma_data: standard deviation of the data, for "edm". If None, it is 1 until a `Trainer`
             measures it.
         null: the values that mean "no condition", by name; the training dropout of conditions
@@ -385,7 +390,7 @@ class Preconditioned(_Calling):
         if _is_conditional(net):
             cond, classes = net.admit(cond), net.label_classes
         else:
-            _check_names(cond, net.forward)
+            check_names(cond, net.forward)
             count = getattr(net, "config", {}).get("classes")  # of a network registered in NETS
             classes = {} if count is None else {"label": int(count)}
         labels = {name: n for name, n in classes.items() if name in cond}
@@ -452,7 +457,7 @@ class FunctionScore(_Calling):
         self.fn = fn
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
-        _check_names(cond, self.fn.forward if isinstance(self.fn, nn.Module) else self.fn)
+        check_names(cond, self.fn.forward if isinstance(self.fn, nn.Module) else self.fn)
         return cond
 
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:

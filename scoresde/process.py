@@ -15,7 +15,7 @@ from scoresde._tensor import Eta, Scalar, lincomb
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
-from scoresde.sde import SDE, AffineSDE, same_sde
+from scoresde.sde import SDE, AffineSDE, check_same_sde
 
 __all__ = ["Eta", "ExtendedReverse", "ForwardSDE", "Process", "ReverseSDE", "eta_value"]
 
@@ -84,9 +84,8 @@ class ReverseSDE(Process):
     ) -> None:
         instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
         instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
-        if model.sde is not sde and not same_sde(model.sde, sde):
-            remedy = "take the SDE that the model was trained for (model.sde)"
-            raise fail("sde", f"the model's own, {model.sde!r}", repr(sde), remedy)
+        if model.sde is not sde:
+            check_same_sde(sde, model.sde)
         self.sde = sde
         self.model = model
         self.eta = eta if callable(eta) else nonnegative("eta", eta, "0 is the ODE, 1 the SDE")

@@ -84,7 +84,8 @@ def test_the_python_blocks_of_the_page_of_adapters_run() -> None:
     names: dict[str, Any] = {}
     for block in blocks("docs/adapters.md", "python"):
         exec(block, names)
-    assert names["images"].shape == (2, 3, 8, 8)
+    assert names["images"].shape == (2, 3, 8, 8) and names["unit"].shape == (2, 1, 8, 8)
+    assert names["points"].shape == (5, 2) and names["back"].shape == (1000, 2)
 
 
 def test_the_python_blocks_of_the_first_page_run(

@@ -1,15 +1,36 @@
 """Models of other libraries as score models, and score models as theirs."""
 
+from scoresde.adapters.azula import from_azula, to_azula
 from scoresde.adapters.chains import chain_of, from_guided_diffusion
+from scoresde.adapters.deepinv import from_deepinv, to_deepinv
+from scoresde.adapters.denoiser import Denoised, from_denoiser, from_edm
 from scoresde.adapters.diffusers import DiffusersUNet, from_diffusers
+from scoresde.adapters.functions import from_flow_matching, from_function, from_torchcfm
 from scoresde.adapters.network import Called
+from scoresde.adapters.outward import to_denoiser, to_velocity
 from scoresde.adapters.pipeline import load_diffusers
+from scoresde.adapters.schedule import ScheduleSDE
+from scoresde.adapters.score_sde import from_score_sde
 
 __all__ = [
     "Called",
+    "Denoised",
     "DiffusersUNet",
+    "ScheduleSDE",
     "chain_of",
+    "from_azula",
+    "from_deepinv",
+    "from_denoiser",
     "from_diffusers",
+    "from_edm",
+    "from_flow_matching",
+    "from_function",
     "from_guided_diffusion",
+    "from_score_sde",
+    "from_torchcfm",
     "load_diffusers",
+    "to_azula",
+    "to_deepinv",
+    "to_denoiser",
+    "to_velocity",
 ]

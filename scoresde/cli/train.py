@@ -90,8 +90,8 @@ class Network:
     """What the network predicts: eps, x0, v, score, flow or edm. By default it is edm under ve and
     edm, else v."""
     net_time: str | None = None
-    """The time that the network receives: t, log_snr or log_sigma/4. By default it is log_sigma/4
-    for edm, else t."""
+    """The time that the network receives: t, log_snr, log_sigma/4, sigma, 999t or 1-t. By
+    default it is log_sigma/4 for edm, else t."""
     sigma_data: float | None = None
     """The standard deviation of the data, for edm. It is measured if it is not given."""
     init_from: Path | None = flag(None, metavar="RUN")

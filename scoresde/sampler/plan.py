@@ -20,7 +20,7 @@ from scoresde.model import FunctionScore, ScoreModel
 from scoresde.noise import BrownianPath, Independent, Noise
 from scoresde.process import Eta
 from scoresde.schedule.grid import Grid, Schedule, make_grid
-from scoresde.sde import SDE, AffineSDE, same_sde
+from scoresde.sde import SDE, AffineSDE, check_same_sde
 from scoresde.solvers.base import Plan, Solver
 from scoresde.solvers.choice import FIRST_ORDER_STEPS, STEPS, choose_for
 from scoresde.solvers.registry import AUTOMATIC, SOLVERS
@@ -67,9 +67,8 @@ def resolve(
     """
     instance("sde", sde, SDE, "pass an SDE such as VPSDE()")
     model = as_model(sde, model)
-    if model.sde is not sde and not same_sde(model.sde, sde):
-        remedy = "take the SDE that the model was trained for (model.sde)"
-        raise fail("sde", f"the model's own, {model.sde!r}", repr(sde), remedy)
+    if model.sde is not sde:
+        check_same_sde(sde, model.sde)
     if isinstance(solver, Calibration):
         solver.check(sde, model)
         if grid is not None or eta not in (None, 0):

@@ -2,7 +2,7 @@
 
 from scoresde.sde.base import SDE, AffineSDE, FunctionSDE, as_affine
 from scoresde.sde.families import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
-from scoresde.sde.fingerprint import fingerprint, same_schedule, same_sde
+from scoresde.sde.fingerprint import check_same_sde, fingerprint, same_schedule, same_sde
 from scoresde.sde.linear import LinearSDE
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LinearSDE",
     "SubVPSDE",
     "as_affine",
+    "check_same_sde",
     "fingerprint",
     "same_schedule",
     "same_sde",

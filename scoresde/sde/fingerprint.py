@@ -11,11 +11,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scoresde._check import fail
+from scoresde._check import fail, refuse
 from scoresde._io import digest
 from scoresde.sde.base import SDE, AffineSDE
 
-__all__ = ["fingerprint", "model_hashes", "same_schedule", "same_sde", "weights_hash"]
+__all__ = [
+    "check_same_sde",
+    "fingerprint",
+    "model_hashes",
+    "same_schedule",
+    "same_sde",
+    "weights_hash",
+]
 
 
 def fingerprint(sde: SDE) -> dict[str, list[float]]:
@@ -45,9 +52,28 @@ def same_schedule(
         raise error(argument, expected, f"one of {', '.join(mine)}", remedy)
     for name, values in saved.items():
         for t, a, b in zip(saved["t"], values, mine[name], strict=True):
-            if not math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) and a != b:
+            if not _close(a, b):
                 where = f"{name} = {a:.8g} at t = {t:.6g}, as in the {origin}"
                 raise error(argument, where, f"{b:.8g} ({type(sde).__name__})", remedy)
+
+
+def check_same_sde(sde: SDE, own: SDE) -> None:
+    """Raise unless an SDE is that of a model, naming the first difference of their schedules."""
+    if same_sde(own, sde):
+        return
+    got, remedy = repr(sde), "take the SDE that the model was trained for (model.sde)"
+    mine, theirs = fingerprint(sde), fingerprint(own)
+    if isinstance(sde, AffineSDE) and isinstance(own, AffineSDE):
+        rows = [(name, k) for k in range(len(mine["t"])) for name in mine]
+        differ = ((n, k) for n, k in rows if not _close(mine[n][k], theirs[n][k]))
+        name, k = next(differ, ("t", 0))
+        at = f" at t = {mine['t'][k]:.6g}" if name != "t" else ""
+        got += f", with {name} = {mine[name][k]:.8g}{at} where the model has {theirs[name][k]:.8g}"
+    raise refuse("sde", f"the model's own, {own!r}", got, remedy)
+
+
+def _close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) or a == b
 
 
 def same_sde(a: SDE, b: SDE) -> bool:

@@ -19,7 +19,7 @@ from scoresde.adapters.diffusers import DiffusersUNet
 from scoresde.calibration import Calibration
 from scoresde.calibration.stored import valid
 from scoresde.ddpm import ChainSDE, ChainTime
-from scoresde.model import Preconditioned, ScoreModel, bare
+from scoresde.model import TIMES, Preconditioned, ScoreModel, bare
 from scoresde.nets import NETS
 from scoresde.noise import SCHEME
 from scoresde.quantisation import Quantisation
@@ -349,7 +349,7 @@ def describe(
         raise wrong_type("model", "a Preconditioned model", type(model).__name__, remedy)
     if not isinstance(model.time, str | ChainTime):
         remedy = (
-            "name a convention ('t', 'log_snr', 'log_sigma/4'), or put the function in the net"
+            f"name a convention ({', '.join(map(repr, TIMES))}), or put the function in the net"
         )
         raise wrong_type("model.time", "a name, for a function is no data", model.time, remedy)
     summary = model.data

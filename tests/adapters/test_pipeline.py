@@ -52,8 +52,12 @@ def test_another_schedule_is_refused_with_the_difference(
     other = from_diffusers(model.net, 0.5 * DDPMScheduler().alphas_cumprod, predicts="eps").sde
     with pytest.raises(ValueError, match=r"sde: expected log_snr = \S+ at t = \S+, as in the"):
         load(place, sde=other)
-    with pytest.raises(ValueError, match="sde: expected"):
+    where = r"the model's own, .*, with t = 1e-05 where the model has 0\.001"
+    with pytest.raises(ValueError, match=where):
         ReverseSampler(VPSDE(), model, "ddim", steps=3)
+    where = r"with log_snr = \S+ at t = 0\.001 where the model has \S+; take the SDE"
+    with pytest.raises(ValueError, match=where):  # the message shows more than equal names
+        ReverseSampler(other, model, "ddim", steps=3)
 
 
 def no_scheduler(folder: Path) -> None:

@@ -1,0 +1,192 @@
+"""Denoisers denoiser(x, sigma) of k-diffusion, EDM and others as score models."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from functools import wraps
+from types import MappingProxyType
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from scoresde._check import fail, refuse, same_shape, show
+from scoresde._tensor import own_dtype
+from scoresde.adapters.network import Called, tensor_of
+from scoresde.model import TIMES, Cond, ScoreModel, as_labels, check_names
+from scoresde.node import Node
+from scoresde.prediction import Prediction
+from scoresde.sde import EDMSDE, AffineSDE, as_affine
+
+__all__ = ["Denoised", "from_denoiser", "from_edm"]
+
+
+@final
+class Denoised(ScoreModel):
+    """A function that returns x_0hat, with its own preconditioning, as a score model.
+
+    Args:
+        call: the network, called as net(x, time, **cond): (B, *D), (B,) -> (B, *D).
+        sde: the SDE, affine.
+        time: the time input, a key of `scoresde.model.TIMES`.
+        cast: convert the state to the precision of the weights; otherwise the network does so.
+        classes: the number of classes, if it takes cond["label"] in 0 ... classes - 1.
+        null: the values that mean "no condition", by name.
+
+    Raises:
+        TypeError, ValueError: the SDE is not affine, or the output has another shape than x.
+
+    Example:
+        >>> import torch
+        >>> from scoresde import VESDE
+        >>> exact = Called(lambda x, sigma: x / (1 + sigma[:, None] ** 2))  # of unit data
+        >>> model = Denoised(exact, VESDE(), "sigma")
+        >>> round(model.score(0.5, torch.ones(1, 2, dtype=torch.float64))[0, 0].item(), 6)
+        -0.666667
+    """
+
+    def __init__(
+        self,
+        call: Called,
+        sde: AffineSDE,
+        time: str = "t",
+        *,
+        cast: bool = True,
+        classes: int | None = None,
+        null: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__()
+        self.sde = as_affine("sde", sde, "x_0 determines the score of an affine SDE alone")
+        self.net = call
+        self.time = time
+        self.cast = cast
+        self.classes = classes
+        self.null = dict(null or {})
+
+    @property
+    def nulls(self) -> Mapping[str, object]:
+        return MappingProxyType(self.null)
+
+    def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+        check_names(cond, self.net.forward)
+        if self.classes is not None and "label" in cond:
+            null = self.null.get("label")
+            label = as_labels("cond['label']", cond["label"], self.classes, null)
+            return {**cond, "label": label}
+        return cond
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        dtype = own_dtype(self.net) if self.cast else None
+        state = x if dtype is None else x.to(dtype)
+        time = Node.column_of(TIMES[self.time](node), state, dtype)
+        value = self.net(state, time, **(cond or {}))
+        same_shape("denoiser", value, x, "x_0hat has the shape of the state")
+        return Prediction(x, node, value.to(x.dtype), "x0")
+
+
+def from_denoiser(
+    denoiser: Callable[..., Any],  # returns a tensor
+    sde: AffineSDE | None = None,
+    *,
+    null: Mapping[str, object] | None = None,
+) -> Denoised:
+    """A denoiser of k-diffusion, denoiser(x, sigma, **cond) -> x_0hat, as a score model.
+
+    Any such function will do: x = x_0 + sigma eps with sigma: (B,).
+
+    Args:
+        denoiser: a `Denoiser`, a wrapper of `k_diffusion.external`, or a function.
+        sde: an SDE with alpha = 1, `EDMSDE` or `VESDE`; by default `EDMSDE` from `sigma_min` to
+            `sigma_max` of the denoiser, where it has them, else from 0.002 to 80.
+        null: the values that mean "no condition", by name.
+
+    Raises:
+        TypeError: the denoiser is not callable, or is the path of a file.
+        ValueError: the SDE scales the data.
+
+    Example:
+        >>> model = from_denoiser(lambda x, sigma: x / (1 + sigma[:, None] ** 2))
+        >>> model.sde
+        EDMSDE(sigma_min=0.002, sigma_max=80.0)
+    """
+    _refuse_files("denoiser", denoiser)
+
+    @wraps(denoiser.forward if isinstance(denoiser, nn.Module) else denoiser)
+    def call(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
+        return tensor_of(denoiser(x, sigma, **cond), "denoised", "denoiser")
+
+    low, high = _range(denoiser)
+    own = EDMSDE(low or 0.002, 80.0 if math.isinf(high) else high) if sde is None else sde
+    return Denoised(Called(call, denoiser), _without_scale(own), "sigma", null=null)
+
+
+def from_edm(net: Callable[..., Any], sde: AffineSDE | None = None) -> Denoised:
+    """A network of EDM or EDM2, net(x, sigma, labels) -> x_0hat, as a score model.
+
+    It is the live module, such as the "ema" of a pickle of EDM that you have loaded with their
+    code. The pickle itself holds source code, which runs when it is read, so paths are refused.
+    The network converts x to its own precision. The labels of a network with `label_dim` are
+    one-hot there and class numbers here, cond["label"], where -1 means none, a vector of zeros.
+
+    Args:
+        net: `EDMPrecond`, `VPPrecond`, `VEPrecond`, `iDDPMPrecond` or EDM2's `Precond`.
+        sde: an SDE with alpha = 1; by default `EDMSDE` from 0.002 to 80, as far as the
+            `sigma_min` and `sigma_max` of the network reach.
+
+    Raises:
+        TypeError: the network is not callable, or is the path of a file or the content of one.
+        ValueError: the SDE scales the data.
+
+    Example:
+        >>> model = from_edm(lambda x, sigma, labels=None: x / (1 + sigma[:, None] ** 2))
+        >>> model.sde.sigma_max
+        80.0
+    """
+    _refuse_files("net", net)
+    dim = int(getattr(net, "label_dim", 0) or 0)
+
+    def plain(x: Tensor, sigma: Tensor) -> Tensor:
+        return tensor_of(net(x, sigma), "denoised", "net")
+
+    def labelled(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        if label is None:
+            return plain(x, sigma)
+        hot = nn.functional.one_hot(label.clamp(min=0), dim).to(sigma)
+        return tensor_of(net(x, sigma, hot * (label >= 0)[:, None]), "denoised", "net")
+
+    network = Called(labelled if dim else plain, net)
+    null = {"label": -1} if dim else {}
+    low, high = _range(net)
+    own = EDMSDE(max(low, 0.002), min(high, 80.0)) if sde is None else sde
+    own = _without_scale(own)
+    return Denoised(network, own, "sigma", cast=False, classes=dim or None, null=null)
+
+
+def _refuse_files(argument: str, net: object) -> None:
+    """Raise a TypeError unless this is callable; of a file or its content, with the reason."""
+    if isinstance(net, str | os.PathLike):
+        remedy = "load it with the code that wrote it, where you trust it, and pass the network"
+        got = f"the path {os.fspath(net)!r}: a pickle can run any code when it is read"
+    elif isinstance(net, Mapping):
+        got, remedy = f"a table of {', '.join(map(str, net))}", "pass the network in it, as 'ema'"
+    elif not callable(net):
+        got, remedy = show(net), "pass the network itself"
+    else:
+        return
+    raise TypeError(str(refuse(argument, "a network or a function", got, remedy)))
+
+
+def _range(net: object) -> tuple[float, float]:
+    """The noise levels that a denoiser says it is for; 0 and infinity if it does not."""
+    return float(getattr(net, "sigma_min", 0.0)), float(getattr(net, "sigma_max", math.inf))
+
+
+def _without_scale(sde: object) -> AffineSDE:
+    """The SDE, which must have alpha = 1."""
+    found = as_affine("sde", sde, "a denoiser of sigma is for an SDE with alpha = 1")
+    scale = float(found.alpha(found.T))
+    if scale != 1.0:
+        remedy = "take EDMSDE or VESDE: the solvers in the log-SNR do not depend on the scale"
+        raise fail("sde", "an SDE with alpha = 1", f"alpha({found.T:g}) = {scale:g}", remedy)
+    return found
