@@ -42,6 +42,15 @@ class DPS(PosteriorModel):
         strength: zeta' of the paper, 1 by default; 0 is the prior.
 
     Source: Chung et al. 2023 (arXiv 2209.14687), algorithm 1 and section C.4.
+
+    Example:
+        >>> from scoresde import VPSDE, Gaussian, ReverseSampler
+        >>> prior = Gaussian(torch.zeros(1), torch.ones(1)).under(VPSDE())
+        >>> size = Measurement(lambda x0: x0.abs(), torch.tensor([1.0]), 0.3)
+        >>> model = DPS(prior, size)
+        >>> x = ReverseSampler(VPSDE(), model, "ancestral", steps=100).sample((500, 1), seed=0)
+        >>> round(float(x.abs().mean()), 1), bool((x < 0.0).any()), bool((x > 0.0).any())
+        (1.0, True, True)
     """
 
     def __init__(self, model: ScoreModel, measurement: Measurement, strength: float = 1.0) -> None:

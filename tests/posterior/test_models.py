@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from labelled import Labelled
 from torch import Tensor
 
 from scoresde import (
@@ -31,11 +32,8 @@ from scoresde.measurement import (
     Measurement,
     PoissonNoise,
 )
-from scoresde.model import Cond
-from scoresde.node import Node
 from scoresde.posterior import DPS, MMPS, TMPD, ExactPosterior, PiGDM
 from scoresde.posterior.base import conjugate_gradients
-from scoresde.prediction import Prediction
 
 D, M = 5, 3
 SDES = (VPSDE(), SubVPSDE(), VESDE(), CosineSDE(), EDMSDE(), FlowSDE())
@@ -202,17 +200,6 @@ def test_a_sample_does_not_depend_on_its_batch_mates(name: str) -> None:
     assert torch.equal(found, model.score(0.4, other, {"y": others})[0])
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
-@pytest.mark.parametrize("solver", ["ddim", "unipc_3", "heun", "ancestral", "sra1", "dopri5"])
-def test_every_model_runs_with_solvers_and_families(name: str, sde: VPSDE, solver: str) -> None:
-    model = MODELS[name](PRIOR.under(sde), Measurement(Matrix(A), noise=0.5))
-    steps = None if solver == "dopri5" else 6
-    sampler = ReverseSampler(sde, model, solver, steps=steps)
-    x = sampler.sample((3, D), seed=0, cond={"y": Y.repeat(3, 1)}, dtype=torch.float64)
-    assert x.shape == (3, D) and bool(x.isfinite().all())
-
-
 def test_samples_of_mmps_are_those_of_the_exact_posterior() -> None:
     sde = VPSDE()
     measurement = Measurement(Matrix(A), Y, 0.3)
@@ -239,29 +226,8 @@ def _absolute(x0: Tensor, y: Tensor) -> Tensor:
     return -(x0 - y).abs().sum(1)
 
 
-class Labelled(ScoreModel):
-    """The exact score of one of two Gaussians by label, of their mixture for label -1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sde = VPSDE()
-        means = torch.stack([-torch.ones(D), torch.ones(D)]).double()
-        both = GaussianMixture(means, torch.ones(2).double())
-        each = [GaussianMixture(mean[None], torch.ones(1).double()) for mean in means]
-        self.models = [one.under(self.sde) for one in (*each, both)]
-
-    @property
-    def nulls(self) -> dict[str, object]:
-        return {"label": -1}
-
-    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
-        label = (cond or {})["label"]
-        found = torch.stack([model.predict(node, x).read("v") for model in self.models])
-        return Prediction(x, node, found[label, torch.arange(len(x))], "v")
-
-
 def test_both_orders_of_guidance_and_measurement_work_with_a_y_for_each_sample() -> None:
-    prior, x = Labelled(), states()
+    prior, x = Labelled(VPSDE(), D), states()
     measurement = Measurement(Matrix(A), noise=0.5)
     cond = {"label": torch.tensor([0, 1, 0, 1]), "y": Y.repeat(4, 1) + torch.arange(4)[:, None]}
     inner = PiGDM(ClassifierFree(prior, 2.0), measurement, 1.0)
@@ -334,7 +300,7 @@ def test_other_bad_input_is_refused() -> None:
         TMPD(prior, Measurement(Matrix(A), Y, correlated()))
     with pytest.raises(ValueError, match="strength"):
         DPS(prior, measurement, -1.0)
-    bare = Labelled()
+    bare = Labelled(VPSDE(), D)
     with pytest.raises(ValueError, match="prior"):
         PiGDM(bare, measurement)
     with pytest.raises(ValueError, match="shape"):
