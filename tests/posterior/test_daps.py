@@ -9,7 +9,7 @@ import torch
 from gaussian_problem import KNOWN, OPERATORS, PRIOR, SDES, D, distance, randn
 from torch import Tensor
 
-from benchmarks.posteriors import COUNT, F64, make_problem, sliced_w1
+from benchmarks.posteriors_problems import COUNT, F64, make_problem, sliced_w1
 from scoresde import (
     SDE,
     VPSDE,

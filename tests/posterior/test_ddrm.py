@@ -9,7 +9,7 @@ import torch
 from gaussian_problem import F64, KNOWN, OPERATORS, PRIOR, SDES, D, distance, randn
 from torch import Tensor
 
-from benchmarks.posteriors import COUNT, guided, make_problem, sliced_w1
+from benchmarks.posteriors_problems import COUNT, SOLVER, make_problem, sliced_w1
 from scoresde import VPSDE, FunctionScore, Gaussian, ReverseSampler, ScoreModel
 from scoresde.measurement import (
     Blur,
@@ -165,7 +165,9 @@ def test_the_bias_on_far_mixtures_is_the_one_stated() -> None:
         exact, other = (problem.exact.sample(COUNT, seed=seed) for seed in (number, 100 + number))
         found["floor"].append(sliced_w1(other, exact))
         for method in (DDRM, PiGDM):
-            x = guided(method, steps=100)(problem, number)["x"]
+            own = method(problem.model, problem.measurement)
+            sampler = ReverseSampler(problem.sde, own, SOLVER, steps=100)
+            x = sampler.sample((COUNT, 8), seed=number, dtype=F64)
             found[method.__name__].append(sliced_w1(x, exact))
     means = {name: sum(values) / 4 for name, values in found.items()}
     assert abs(means["DDRM"] - 4.9) < 0.2 and abs(means["PiGDM"] - 3.2) < 0.2
