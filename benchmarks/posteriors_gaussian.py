@@ -11,7 +11,8 @@ Wasserstein-2 distance over 8 = sqrt(d) from the posterior is an exact number: f
 sampling starts, and from the exact law of x_T given y, which leaves out the error of that start.
 
 "default" is VPSDE() down to t = 1e-3 with a last call that denoises. It ends at a noise of 0.01,
-which bounds the error from below, so there are also rows down to t = 1e-4 without that call. The
+which bounds the error from below, so there are also rows down to t = 1e-4 without that call, and
+of solvers that `ReverseSampler.calibrate` makes for this posterior and number of steps. The
 conjugate gradients of MMPS go on to 1e-12. azula's samplers walk over our nodes ("our nodes") or
 over those of azula's own schedule, VPSchedule(), with MMPS solved by 64 conjugate gradients; where
 azula is not installed these rows are left out. A budget of N calls is as many steps as fit in it.
@@ -134,6 +135,24 @@ def ours(problem: Problem, solvers: Sequence[str], budgets: Sequence[int]) -> It
                 yield Figure("scoresde", name, end, budget, calls, *found)
 
 
+def calibrated(problem: Problem, budgets: Sequence[int]) -> Iterator[Figure]:
+    """Solvers calibrated for this posterior and number of steps, down to t = 1e-4."""
+    model = MMPS(problem.model, problem.measurement, tol=1e-12, max_iter=80)
+    end, options = list(ENDS.items())[1]
+    for budget in budgets:
+        plain = ReverseSampler(problem.sde, model, "unipc_3", steps=budget, **options)
+        found = plain.calibrate((problem.dim,), trajectories=16, seed=0, dtype=F64)
+        sampler = ReverseSampler(problem.sde, model, found, denoise=False)
+        calls = sampler.solve((1, problem.dim), seed=0, dtype=F64).nfe
+        first = sampler.plan.schedule.segments[0][0]
+        made = errors(
+            problem,
+            lambda x, sampler=sampler: sampler.sample(x.shape, x_init=x, seed=0),
+            (first.alpha, first.sigma),
+        )
+        yield Figure("scoresde", "calibrated", end, budget, calls, *made)
+
+
 def _fitting(
     problem: Problem, model: MMPS, name: str, budget: int, options: Mapping[str, Any]
 ) -> tuple[ReverseSampler, int]:
@@ -244,6 +263,7 @@ def main() -> None:
     with warnings.catch_warnings():  # x_T given y is not N(0, I), which is what is measured
         warnings.simplefilter("ignore", UserWarning)
         figures += ours(problem, SOLVERS[:2] if args.quick else SOLVERS, CALLS)
+        figures += [] if args.quick else calibrated(problem, CALLS[:2])
         if not azula.reason().startswith("skipped"):
             figures += theirs(problem, PEERS[:1] if args.quick else PEERS, PEER_CALLS)
     found = {"azula": azula.reason(), "figures": [asdict(figure) for figure in figures]}

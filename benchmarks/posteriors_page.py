@@ -41,13 +41,13 @@ honest errors.
 """
 
 BIASES = """
-## The bias of the posterior score models
+## The bias of the methods without particles
 
-300 steps of `{solver}`. "bias" is sliced W less the floor, and the solver's share of
-it is that of the row "{exact}", whose samples differ from the posterior by the error of the
-solver alone; both have the noise of finite sets. "C2ST" is the accuracy of a classifier that
-tells samples from exact ones, 0.5 where it cannot, and sees the shape more than how far apart
-things are.
+300 steps, of `{solver}` for score models. "bias" is sliced W less the floor, and the
+solver's share of it is that of the row "{exact}", whose samples differ from the posterior by
+the error of the solver alone; both have the noise of finite sets. "C2ST" is the accuracy of a
+classifier that tells samples from exact ones, 0.5 where it cannot, and sees the shape more than
+how far apart things are.
 """
 
 ALL = """

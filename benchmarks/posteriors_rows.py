@@ -12,7 +12,7 @@ from benchmarks import posteriors_azula as azula
 from benchmarks.posteriors_problems import COUNT, F64, SETS, SLICES, SOLVER, Problem
 from scoresde import Gaussian, ReverseSampler, ScoreModel
 from scoresde.measurement import Measurement
-from scoresde.posterior import DDRM, DPS, MMPS, TMPD, PiGDM
+from scoresde.posterior import DAPS, DDRM, DPS, MMPS, TMPD, PiGDM
 from scoresde.smc import TwistedSampler
 
 __all__ = ["BIAS", "EXACT", "PEERS", "ROWS", "Row", "settings_of", "twisted_name"]
@@ -96,6 +96,16 @@ def _pigdm_by_moments(problem: Problem) -> ScoreModel:
     return PiGDM(problem.model, problem.measurement, prior)
 
 
+def _daps() -> Row:
+    """DAPS, which draws x_0 anew at each of the nodes."""
+
+    def run(problem: Problem, seed: int) -> Found:
+        sampler = DAPS(problem.model, problem.measurement, steps=STEPS)
+        return {"x": sampler.sample((COUNT, problem.dim), seed=seed, dtype=F64)}
+
+    return Row(run, {"steps": STEPS})
+
+
 def _azula(make: Callable[[int], Callable[[Problem, int], dict[str, Tensor]]], steps: int) -> Row:
     return Row(make(steps), {"azula": azula.reason(), "steps": steps})
 
@@ -108,8 +118,9 @@ BIAS: dict[str, Row] = {
     "TMPD": _wrapping(TMPD),
     "DPS": _wrapping(DPS),
     "DDRM": _wrapping(DDRM),
+    "DAPS": _daps(),
 }
-"""Posterior score models, and the exact one, whose error is the solver's alone."""
+"""Methods without particles, and the exact score, whose error is the solver's alone."""
 
 ROWS: dict[str, Row] = {
     **{twisted_name(steps): _twisted(steps, COUNT) for steps in (100, 300)},
