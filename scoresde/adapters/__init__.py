@@ -10,11 +10,13 @@ from scoresde.adapters.network import Called
 from scoresde.adapters.outward import to_denoiser, to_velocity
 from scoresde.adapters.pipeline import load_diffusers
 from scoresde.adapters.schedule import ScheduleSDE
+from scoresde.adapters.scheduler import DiffusersScheduler, to_diffusers
 from scoresde.adapters.score_sde import from_score_sde
 
 __all__ = [
     "Called",
     "Denoised",
+    "DiffusersScheduler",
     "DiffusersUNet",
     "ScheduleSDE",
     "chain_of",
@@ -32,5 +34,6 @@ __all__ = [
     "to_azula",
     "to_deepinv",
     "to_denoiser",
+    "to_diffusers",
     "to_velocity",
 ]

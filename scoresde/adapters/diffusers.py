@@ -14,7 +14,7 @@ from scoresde.adapters.network import Called, mean_of, tensor_of
 from scoresde.ddpm import DDPM, ChainTime
 from scoresde.model import Preconditioned
 
-__all__ = ["PREDICTIONS", "DiffusersUNet", "from_diffusers"]
+__all__ = ["PREDICTIONS", "DiffusersUNet", "from_diffusers", "schedule_of"]
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 """prediction_type of a scheduler -> coordinate of the prediction."""
@@ -153,7 +153,10 @@ def from_diffusers(
     """
     if not callable(net):
         raise wrong_type("net", "a network of diffusers", net, "pass pipeline.unet")
-    chain, told = _schedule(scheduler)
+    if hasattr(net, "unet") and hasattr(net, "scheduler"):  # a pipeline is callable as well
+        remedy = "pass pipeline.unet and pipeline.scheduler"
+        raise wrong_type("net", "a network", type(net).__name__, remedy)
+    chain, told = schedule_of(scheduler)
     if predicts is None and told is None:
         remedy = "say what the network was trained to predict"
         raise fail("predicts", "'eps', 'v' or 'x0' beside bare alphas", None, remedy)
@@ -179,7 +182,7 @@ def _sample_of(net: Callable[..., Any]) -> Callable[..., Tensor]:
     return call
 
 
-def _schedule(scheduler: Any) -> tuple[DDPM, str | None]:  # of diffusers, or bare alphas
+def schedule_of(scheduler: Any) -> tuple[DDPM, str | None]:  # of diffusers, or bare alphas
     """The chain of a scheduler, and the coordinate that its network predicts."""
     if isinstance(scheduler, Tensor | list | tuple):
         return chain_of(scheduler), None

@@ -126,6 +126,12 @@ def test_a_table_of_timesteps_gets_whole_ones() -> None:
     ("net", "scheduler", "predicts", "words"),
     [
         (3, DDPMScheduler(), None, "net: expected a network of diffusers"),
+        (
+            type("DDPMPipeline", (), {"unet": 1, "scheduler": 2, "__call__": print})(),
+            DDPMScheduler(),
+            None,
+            "pass pipeline.unet and pipeline.scheduler",
+        ),
         (Features(), [0.9, 0.5], None, "predicts: expected 'eps', 'v' or 'x0'"),
         (Features(), DDPMScheduler(), "v", "predicts: expected 'eps', as the scheduler says"),
         (Features(), DDPMScheduler(), "noise", "predicts: expected one of"),

@@ -16,7 +16,7 @@ from foreign import randn
 from torch import Tensor, nn
 
 from scoresde import ReverseSampler, load, save
-from scoresde.adapters import from_diffusers, load_diffusers
+from scoresde.adapters import from_diffusers, load_diffusers, to_diffusers
 from scoresde.noise import Independent
 
 diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
@@ -186,3 +186,32 @@ def test_the_default_grid_of_diffusers_does_not_start_at_noise(net: nn.Module) -
     first = (int(scheduler.timesteps[0]) + 1) / 1000
     assert first == 0.901
     assert sde.alpha(first) / sde.alpha(1.0) == pytest.approx(2.6, abs=0.05)
+
+
+def test_ddpm_is_the_ancestral_sampler(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 40 timesteps with the posterior variance, on the noise of ours."""
+    near, steps = Near(net), 25
+    scheduler = diffusers.DDPMScheduler(clip_sample=False)
+    scheduler.set_timesteps(steps)
+    sde = from_diffusers(near, scheduler).sde
+    nodes = [sde.at((int(t) + 1) / 1000) for t in scheduler.timesteps]
+    queue = iter([Independent(0).normal(X, a, b) for a, b in pairwise(nodes)])
+    module = diffusers.schedulers.scheduling_ddpm
+    monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: next(queue))
+    expected = theirs(scheduler, near, X, steps)[-1]
+    found = ours(scheduler, near, "ancestral", X)[-1]
+    assert float((found - expected).abs().max()) < 1e-5
+
+
+def test_a_pipeline_takes_our_solver(net: nn.Module) -> None:
+    own = unet().float()
+    scheduler = to_diffusers(diffusers.DDPMScheduler(), "unipc_3")
+    pipe = diffusers.DDPMPipeline(unet=own, scheduler=scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(3)
+    images = pipe(4, generator, num_inference_steps=8, output_type="pt").images
+    start = torch.randn((4, 1, 8, 8), generator=torch.Generator().manual_seed(3))
+    model = from_diffusers(own, diffusers.DDPMScheduler())
+    sampler = ReverseSampler(model.sde, model, "unipc_3", steps=7)
+    expected = (sampler.sample((4, 1, 8, 8), x_init=start, seed=0) / 2 + 0.5).clamp(0, 1)
+    assert float((images - expected).abs().max()) < 1e-4
