@@ -151,6 +151,11 @@ class Measurement:
         """Whether the noise is Gaussian."""
         return isinstance(self.noise, GaussianNoise)
 
+    @property
+    def exact(self) -> bool:
+        """Whether there is no noise at all."""
+        return isinstance(self.noise, GaussianNoise) and self.noise.scalar == 0.0
+
     def need_linear(self, method: str) -> LinearOperator:
         """The operator if it is linear; otherwise a TypeError that names the method."""
         if isinstance(self.operator, LinearOperator):
@@ -188,11 +193,10 @@ class Measurement:
 
     def need_exact(self, method: str) -> None:
         """Raise unless there is no noise, as a method that imposes y as a constraint assumes."""
-        noise = self.noise
-        if not isinstance(noise, GaussianNoise) or noise.scalar != 0.0:
+        if not self.exact:
             expected = f"noise 0, since {method} imposes y exactly"
             remedy = "DDRM, PiGDM and MMPS take Gaussian noise"
-            raise refuse("noise", expected, repr(noise), remedy)
+            raise refuse("noise", expected, repr(self.noise), remedy)
 
     def need_equal(self, method: str) -> float:
         """The standard deviation if that of all entries is one number; otherwise a ValueError."""
@@ -320,6 +324,22 @@ class Measurement:
     def adjoint(self, v: Tensor, y: Tensor) -> Tensor:
         """The adjoint of `forward`: A^T v without the unobserved entries of v; (B, *D)."""
         return self.need_linear("adjoint").adjoint(v.masked_fill(y.isnan(), 0.0))
+
+    def back_projection(self, y: Tensor) -> Tensor:
+        """What the measurement alone says of the samples, for a picture: (B, *M) -> (B, *D).
+
+        It is A^+ y if the singular values of A are known, and A^T y otherwise. Entries that a
+        `Mask`, or an `Identity`, did not observe are NaN.
+
+        Raises:
+            TypeError: the operator is not linear.
+        """
+        operator = self.need_linear("back_projection")
+        known = y.nan_to_num(0.0)
+        back = operator.pinv(known) if operator.decomposable else operator.adjoint(known)
+        if not isinstance(operator, Identity | Mask):
+            return back
+        return back.masked_fill(operator.adjoint((~y.isnan()).to(y)) < 0.5, torch.nan)
 
     def log_likelihood(self, x0: Tensor, y: Tensor) -> Tensor:
         """log p(y | x_0) in nats with all constants, of the observed entries: (B,).

@@ -13,6 +13,7 @@ from scoresde.plot.density import density_evolution, marginals
 from scoresde.plot.images import image_grid, trajectories
 from scoresde.plot.motion import animate
 from scoresde.plot.plane import paths_2d, scatter
+from scoresde.plot.posterior import reconstructions
 from scoresde.plot.style import save
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "marginals",
     "paths_2d",
     "quality_against_nfe",
+    "reconstructions",
     "save",
     "scatter",
     "trajectories",

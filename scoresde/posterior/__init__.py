@@ -1,4 +1,4 @@
-"""Posterior score models: p(x_0 | y) for measurements y, with any solver."""
+"""Posteriors: p(x_0 | y) for measurements y, by score models for any solver, or in one call."""
 
 from scoresde.posterior.base import PosteriorModel
 from scoresde.posterior.daps import DAPS
@@ -8,8 +8,11 @@ from scoresde.posterior.dps import DPS
 from scoresde.posterior.exact import ExactPosterior
 from scoresde.posterior.gaussian import MMPS, TMPD, PiGDM
 from scoresde.posterior.repaint import RePaint
+from scoresde.posterior.sample import PosteriorSamples, posterior
 
 __all__ = [
+    "posterior",
+    "PosteriorSamples",
     "DPS",
     "PiGDM",
     "MMPS",

@@ -9,6 +9,7 @@ where J = dx_0hat / dx. The three differ in C.
 
 from __future__ import annotations
 
+import warnings
 from typing import final
 
 import torch
@@ -186,7 +187,9 @@ class TMPD(PosteriorModel):
     """Tweedie moment projected diffusions: S = Sigma + the row sums of A (sigma^2 / alpha) J A^T.
 
     S is diagonal, so that two vector-Jacobian products suffice. It is exact where the rows of A C
-    A^T have one entry, as for independent values of which some are measured.
+    A^T have one entry, as for independent values of which some are measured. Values that are
+    negatively correlated can make a sum negative; it then counts as 0, and samples can diverge,
+    as those of images do of which a half is measured with little noise.
 
     Args:
         model: the score model of the prior.
@@ -195,6 +198,9 @@ class TMPD(PosteriorModel):
 
     Raises:
         TypeError, ValueError: as for `MMPS`; the noise is correlated.
+
+    Warns:
+        UserWarning: a row sum is negative.
 
     Source: Boys et al. 2023 (arXiv 2310.06721), section 3.
 
@@ -218,7 +224,14 @@ class TMPD(PosteriorModel):
     def shift(self, node: Node, found: Denoised, y: Tensor) -> Tensor:
         measurement = self.measurement
         ones = measurement.adjoint(torch.ones_like(y), y)
-        sums = measurement.forward(found.pull(ones), y).clamp_min(0.0)
+        sums = measurement.forward(found.pull(ones), y)
+        if bool((_times(_tweedie(node), sums) < -0.1 * measurement.noise_variance(y)).any()):
+            warnings.warn(
+                "TMPD: a row of the covariance of the measured numbers has a negative sum, which "
+                "counts as 0, so samples may be far off; take MMPS or PiGDM for such data",
+                stacklevel=5,
+            )
+        sums = sums.clamp_min(0.0)
         spread = measurement.noise_variance(y) + _times(_tweedie(node), sums)
         residual = measurement.residual(found.x0 if found.kept else found.x0.detach(), y)
         self.vjps += 2

@@ -190,27 +190,37 @@ def _noise_matrix(measurement: Measurement, y: Tensor) -> Tensor:
     return torch.stack(columns, 2).double()
 
 
+def _differ(a: Tensor, b: Tensor) -> bool:
+    """Whether two masks are on other devices, or are not the same."""
+    return a.device != b.device or not torch.equal(a, b)
+
+
 @final
 class _Variance(Twist):
     """psi(x) = N(y; A x_0hat, Sigma + r^2 A A^T), in the eigenvectors of the whitened A A^T.
 
     With Sigma = L L^T and L^-1 A A^T L^-T = U diag(e) U^T the covariance is
-    L U (I + r^2 diag(e)) U^T L^T at every time, so it is decomposed once.
+    L U (I + r^2 diag(e)) U^T L^T at every time, so it is decomposed once. If each run brings its
+    own y, all must observe the same entries.
     """
 
     def __init__(self, measurement: Measurement, variance: float) -> None:
         measurement.need_linear("the twist 'variance'")
         measurement.need_noise("the twist 'variance'")
-        if measurement.y is None:
-            remedy = "build the Measurement with y, or take twist='jacobian'"
-            raise fail("measurement", "one y for all samples", "y in cond", remedy)
         self.measurement = measurement
         self.variance = variance
-        self._parts: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+        self._seen: Tensor | None = None
+        self._parts: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _decomposed(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """e: (m,), U^T L^-1: (m, m), log det Sigma of the observed numbers: (), in float64."""
-        if y.device not in self._parts:
+        seen = ~y[:1].isnan()
+        if self.measurement.y is None and bool((seen != ~y.isnan()).any()):
+            remedy = "reconstruct them one at a time, or take twist='jacobian'"
+            expected = "the same entries observed in all runs for the twist 'variance'"
+            raise fail("y", expected, "other NaN in some runs", remedy)
+        stored = self._seen
+        if self._parts is None or stored is None or _differ(stored, seen):
             one, measurement = y[:1].double(), self.measurement
             count = one[0].numel()
             eye = torch.eye(count, dtype=torch.float64, device=y.device)
@@ -223,8 +233,8 @@ class _Variance(Twist):
             values, vectors = torch.linalg.eigh((white + white.T) / 2)
             turned = vectors.T @ torch.linalg.solve_triangular(noise, eye, upper=False)
             log_det = 2.0 * noise.diagonal().log().sum()
-            self._parts[y.device] = values.clamp_min(0.0), turned, log_det
-        return self._parts[y.device]
+            self._seen, self._parts = seen, (values.clamp_min(0.0), turned, log_det)
+        return self._parts
 
     def __call__(self, model: ScoreModel, node: Node, x: Tensor, y: Tensor, cond: Cond) -> Twisted:
         measurement, found = self.measurement, Denoised.of(model, node, x, cond)
@@ -246,8 +256,8 @@ def make_twist(name: str, target: Target, model: ScoreModel, variance: float | N
 
     Args:
         name: a name of `TWISTS`; "auto" is "jacobian" for linear measurements of at most 16
-            numbers with Gaussian noise, "variance" for more numbers with one y for all samples,
-            else "point".
+            numbers with Gaussian noise or with y in `cond`, "variance" for more numbers, else
+            "point".
         target: the target.
         model: the model, whose data have the variance if it is not given.
         variance: the variance v of the data, for "variance" and "point".

@@ -305,3 +305,15 @@ def test_other_bad_input_is_refused() -> None:
         PiGDM(bare, measurement)
     with pytest.raises(ValueError, match="shape"):
         MMPS(prior, Measurement(Matrix(A), torch.zeros(M + 1), 0.3)).score(0.5, states())
+
+
+def test_tmpd_warns_of_sums_that_count_as_zero() -> None:
+    """Two values with a correlation of -0.95 but other scales: one row sum is negative."""
+    prior = Gaussian(
+        torch.zeros(2, dtype=torch.float64), torch.tensor([[4.0, -1.9], [-1.9, 1.0]]).double()
+    )
+    y = Measurement(Identity(), torch.zeros(2, dtype=torch.float64), 0.1)
+    with pytest.warns(UserWarning, match="TMPD: a row of the covariance .* negative sum"):
+        TMPD(prior.under(VPSDE()), y).predict(
+            VPSDE().at(0.5), torch.ones(3, 2, dtype=torch.float64)
+        )

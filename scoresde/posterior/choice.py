@@ -1,0 +1,182 @@
+"""The automatic choice of a posterior method, from a measured table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from scoresde._check import choice, refuse
+from scoresde.measurement import Identity, Mask, Measurement
+
+__all__ = ["BIAS", "CALLS", "LEAST_PARTICLES", "METHODS", "TWISTED_STEPS", "Choice", "choose"]
+
+METHODS = ("auto", "twisted", "mmps", "pigdm", "tmpd", "ddrm", "dps", "daps", "ddnm", "repaint")
+"""The names of methods that `posterior` takes."""
+
+BIAS: dict[str, tuple[float, float]] = {
+    "exact score": (0.87, 1.1),
+    "twisted, K = 256": (1.5, 5.9),
+    "twisted, K = 1000": (1.2, 4.0),
+    "mmps": (2.7, 27.0),
+    "pigdm": (2.6, 58.0),
+    "tmpd": (6.2, 100000.0),
+    "ddrm": (11.0, 120.0),
+    "dps": (13.0, 130.0),
+    "daps": (2.1, 85.0),
+}
+"""Method -> the least and largest distance from exact samples, over that of two exact sets.
+
+The means over kinds of problems in benchmarks/results/posterior_choice.md, which
+`python benchmarks/posterior_choice.py` measures: 1 is exact.
+"""
+
+LEAST_PARTICLES = 256
+"""The number of particles from which the twisted sampler is taken.
+
+With 1,000 it was the closest on all problems of the table, with 256 on all but one, which DAPS won.
+"""
+
+TWISTED_STEPS = 100
+"""The steps of the twisted sampler."""
+
+CALLS = 400
+"""The default of network calls and vector-Jacobian products for each sample."""
+
+_MOST_STEPS = 100
+"""The steps of score models at most, since more do not reduce their bias."""
+
+_WIDE = 100
+"""The size of a sample up to which particles bear a measurement of more than `_FEW` numbers."""
+
+_FEW = 16
+"""The numbers of a measurement up to which the twist takes a product for each."""
+
+_PRODUCTS = {
+    "mmps": 5,
+    "pigdm": 1,
+    "tmpd": 2,
+    "ddrm": 0,
+    "dps": 1,
+    "daps": 0,
+    "ddnm": 0,
+    "repaint": 0,
+}
+"""The vector-Jacobian products of a call; those of MMPS are a usual number."""
+
+_KNOWN = {
+    "mmps": "exact for Gaussian data",
+    "pigdm": "exact for independent values of one variance",
+    "tmpd": "exact for independent values of which some are measured",
+    "ddrm": "biased even for Gaussian data",
+    "dps": "biased even for Gaussian data, and too narrow",
+    "daps": "exact for independent values of one variance, and closer for others with more steps",
+    "ddnm": "biased even for Gaussian data: y holds, and the rest hardly knows of it",
+    "repaint": "biased even for Gaussian data: y holds, and the rest knows of it in part",
+}
+
+
+class Choice(NamedTuple):
+    """A method with its settings.
+
+    Attributes:
+        method: the name.
+        steps: the steps of the solver.
+        particles: the particles of the twisted sampler, 0 for other methods.
+        twist: the twist of the twisted sampler.
+        why: the reason for the choice, a sentence.
+    """
+
+    method: str
+    steps: int
+    particles: int
+    twist: str
+    why: str
+
+
+def choose(
+    measurement: Measurement,
+    count: int,
+    size: int,
+    n: int,
+    *,
+    method: str = "auto",
+    calls: int = CALLS,
+    steps: int | None = None,
+    variance_known: bool = True,
+) -> Choice:
+    """The method for a measurement, and what it can afford.
+
+    Args:
+        measurement: the measurement.
+        count: the numbers in one y.
+        size: the numbers in one sample.
+        n: the samples of each posterior.
+        method: a name of `METHODS`.
+        calls: the network calls and vector-Jacobian products for each sample.
+        steps: the steps of the solver, if they are given.
+        variance_known: whether the model knows the variance of its data.
+
+    Raises:
+        ValueError: the name is unknown, or noise of 0 has no method for this operator.
+    """
+    choice("method", method, METHODS)
+    gaussian = measurement.linear and measurement.gaussian
+    exact = measurement.exact
+    twist, products = "point", 1
+    if gaussian and not exact:
+        few = count <= _FEW or not variance_known
+        twist, products = ("jacobian", count) if few else ("variance", 1)
+    made = steps or TWISTED_STEPS
+    particles = n * calls // (made * (1 + products))
+    why = "as it was asked for"
+    if method == "auto":
+        many = count > _FEW and variance_known
+        wide = count > _FEW and size > _WIDE
+        method, why = _best(measurement, particles, exact, gaussian, many, wide)
+    if method == "twisted":
+        return Choice(method, made, max(particles, 2), twist, why)
+    own = steps or max(calls // (1 + _PRODUCTS[method]), 10)
+    if steps is None and method not in ("repaint", "daps"):  # which gain by more steps
+        own = min(own, _MOST_STEPS)
+    return Choice(method, own, 0, "", why)
+
+
+def _best(
+    measurement: Measurement, particles: int, exact: bool, gaussian: bool, many: bool, wide: bool
+) -> tuple[str, str]:
+    """The method of "auto", and why."""
+    if exact:
+        operator = measurement.operator
+        if isinstance(operator, Identity | Mask):
+            return "repaint", "the measurement is without noise and selects entries"
+        if measurement.linear and measurement.need_linear("auto").decomposable:
+            return "ddnm", "the measurement is without noise, and its singular values are known"
+        remedy = "pass the noise of the instrument; a small one will do"
+        raise refuse("noise", "noise above 0 for this operator", repr(measurement.noise), remedy)
+    if particles >= LEAST_PARTICLES and not wide:
+        return "twisted", (
+            f"{particles} particles are within the calls, and from {LEAST_PARTICLES} on it was the "
+            "closest to the exact posterior on all problems but one"
+        )
+    short = f"the calls suffice for {particles} of the {LEAST_PARTICLES} particles of 'twisted'"
+    if wide:
+        short = f"particles degenerate with so many numbers in more than {_WIDE} dimensions"
+    if gaussian and many:
+        return "pigdm", f"{short}; with many numbers it is as close as 'mmps', with one product"
+    if gaussian:
+        return "mmps", f"{short}; of the score models it is the closest with few numbers"
+    return "dps", f"{short}; other methods want linear operators and Gaussian noise"
+
+
+def known_bias(method: str) -> str:
+    """What is known of the bias of a method, a sentence."""
+    if method == "twisted":
+        low, high = BIAS["twisted, K = 1000"]
+        return (
+            f"none as particles and steps grow; with 1000 particles {low:g} to {high:g} times the "
+            "distance of exact samples on the priors that were measured"
+        )
+    text = _KNOWN[method]
+    if method in BIAS:
+        low, high = BIAS[method]
+        text += f"; {low:g} to {high:g} times the distance of exact samples on mixtures"
+    return text

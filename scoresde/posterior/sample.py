@@ -1,0 +1,357 @@
+"""Samples of a posterior in one call, by the method that was measured to suit it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, instance, positive_int, show
+from scoresde._progress import progress as progress_of
+from scoresde.measurement import Measurement
+from scoresde.model import Cond, ScoreModel, summary_of
+from scoresde.posterior.base import MeasuredModel
+from scoresde.posterior.choice import CALLS, Choice, choose, known_bias
+from scoresde.posterior.daps import DAPS
+from scoresde.posterior.ddnm import DDNM
+from scoresde.posterior.ddrm import DDRM
+from scoresde.posterior.dps import DPS
+from scoresde.posterior.gaussian import MMPS, TMPD, PiGDM
+from scoresde.posterior.repaint import RePaint
+from scoresde.sampler import ReverseSampler
+from scoresde.schedule import resampling
+from scoresde.schedule.grid import log_snr
+from scoresde.sde import AffineSDE, as_affine
+from scoresde.smc import Particles, TwistedSampler
+from scoresde.solvers.base import Solver
+
+__all__ = ["PosteriorSamples", "posterior"]
+
+_SOLVER = "sa_solver_p2_v"
+"""The solver of all methods, of second order and with one call a step."""
+
+_LENGTH, _TIMES = 5, 10
+"""RePaint's resampling: every five steps ten times."""
+
+_MODELS: dict[str, Callable[[ScoreModel, Measurement], MeasuredModel]] = {
+    "mmps": MMPS,
+    "pigdm": PiGDM,
+    "tmpd": TMPD,
+    "ddrm": DDRM,
+    "dps": DPS,
+    "ddnm": DDNM,
+}
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class PosteriorSamples:
+    """Samples of p(x_0 | y), and what is known of their errors.
+
+    Attributes:
+        x: the samples, of equal weight: (n, *D), or (P, n, *D) for P measurements.
+        mean, std: the posterior mean and standard deviation of each number, (*D) or (P, *D); those
+            of the weighted particles if there are any, else of the samples.
+        method: the name of the method.
+        why: why it was taken.
+        bias: what is known of its bias.
+        log_evidence, log_evidence_error: the estimate of log p(y) in nats and its standard error,
+            () or (P,); None unless the method is "twisted".
+        particles: the weighted particles of the method "twisted"; None for the others.
+        steps: the steps of the solver.
+        nfe: network calls of one sample, or of one particle.
+        products: vector-Jacobian products of one sample, or of one particle.
+        seed: the seed of the noise; None if it was drawn.
+        several: whether there are P measurements, so that the axis of the samples is the second.
+    """
+
+    x: Tensor
+    mean: Tensor
+    std: Tensor
+    method: str
+    why: str
+    bias: str
+    log_evidence: Tensor | None
+    log_evidence_error: Tensor | None
+    particles: Particles | None
+    steps: int
+    nfe: int
+    products: int
+    seed: int | None
+    several: bool
+
+    def __repr__(self) -> str:
+        evidence = ""
+        if self.log_evidence is not None and self.log_evidence.ndim == 0:
+            error = float(self.log_evidence_error or 0.0)
+            evidence = f", log_evidence {float(self.log_evidence):.3f} +- {error:.3f}"
+        return (
+            f"PosteriorSamples({show(self.x)}, method={self.method!r}, steps={self.steps}, "
+            f"nfe={self.nfe}, products={self.products}{evidence})\n  why: {self.why}\n"
+            f"  bias: {self.bias}"
+        )
+
+    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
+        """The central interval of each number that holds the share `level` of the samples.
+
+        Args:
+            level: between 0 and 1.
+
+        Returns:
+            The lower and upper ends, each of the shape of `mean`.
+        """
+        if not 0.0 < float(level) < 1.0:
+            raise fail("level", "a number between 0 and 1", level, "0.9 is usual")
+        tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+        ends = tails.to(self.x.device)
+        low, high = torch.quantile(self.x.double(), ends, dim=1 if self.several else 0)
+        return low.to(self.x), high.to(self.x)
+
+
+def posterior(
+    model: ScoreModel,
+    measurement: Measurement,
+    shape: Sequence[int] | None = None,
+    *,
+    method: str = "auto",
+    n: int = 1000,
+    calls: int = CALLS,
+    steps: int | None = None,
+    solver: str | Solver = _SOLVER,
+    seed: int | None = None,
+    cond: Cond = None,
+    batch_size: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> PosteriorSamples:
+    """Samples of p(x_0 | y) for a score model of p(x_0).
+
+    The method "auto" takes "twisted", which is exact as its particles grow and gives the evidence,
+    if `calls` suffice for 256 particles; otherwise the score model that was closest to exact
+    posteriors for such a measurement. For a measurement without noise it takes "repaint", if
+    the operator selects entries, or else "ddnm". The result says what was taken, why, and how
+    biased it is known to be.
+
+    Args:
+        model: the score model of the prior, under an affine SDE.
+        measurement: the measurement. If it has no y, `cond` brings P of them.
+        shape: (*D), the shape of one sample; by default that of the data of the model.
+        method: "auto", or a name: "twisted" (`TwistedSampler`); "mmps", "pigdm", "tmpd", "ddrm",
+            "dps", "daps", "ddnm", the classes of these names; "repaint", with every five steps
+            made ten times.
+        n: the samples of each posterior.
+        calls: the network calls and vector-Jacobian products for each sample, about. It bounds
+            the particles of "twisted" and the steps of the others.
+        steps: the steps of the solver; by default what the calls allow, at most 100.
+        solver: a stochastic solver of the reverse SDE, by name or as an object.
+        seed: the seed of the noise; drawn from torch's global generator if None.
+        cond: conditions of the model, name -> (P, ...) for P measurements, or (1, ...) if the
+            measurement has a y; and the measurement itself, (P, *M), if it has none.
+        batch_size: the samples or particles of one call of the network, all at once by default.
+        dtype, device: those of the samples; by default those of the model.
+        progress: show a bar.
+
+    Raises:
+        TypeError, ValueError: an argument is not valid, or the measurement breaks an assumption of
+            the method, which the message names with the methods that serve.
+
+    Warns:
+        CollapsedWeights: few particles hold nearly all the weight.
+
+    Example:
+        >>> from scoresde import VPSDE, Gaussian
+        >>> from scoresde.measurement import Mask
+        >>> prior = Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+        >>> y = Measurement(Mask(torch.tensor([True, False])), torch.tensor([1.0]), 0.1)
+        >>> found = posterior(prior.under(VPSDE()), y, n=1000, seed=0)
+        >>> found.method
+        'twisted'
+        >>> bool((found.mean - torch.tensor([0.990, 0.891])).abs().max() < 0.05)
+        True
+    """
+    instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
+    instance("measurement", measurement, Measurement, "pass Measurement(operator, y, noise)")
+    sde = as_affine("model.sde", model.sde, "posteriors need E[x_0 | x_t], as affine SDEs give")
+    n, calls = positive_int("n", n), positive_int("calls", calls)
+    sizes = _shape_of(model, shape)
+    runs = _runs(measurement, cond)
+    count = torch.Size(measurement.shape(torch.zeros((1, *sizes)))).numel()
+    chosen = choose(
+        measurement,
+        count,
+        math.prod(sizes),
+        n,
+        method=method,
+        calls=calls,
+        steps=steps,
+        variance_known=model.data_scale is not None,
+    )
+    call = _Call(
+        model, measurement, chosen, solver, runs, n, sizes, seed, batch_size, dtype, device
+    )
+    if chosen.method == "twisted":
+        return call.of_particles(cond, progress)
+    repeated = {name: value.repeat_interleave(n, 0) for name, value in (cond or {}).items()}
+    if chosen.method == "daps":
+        return call.of_daps(repeated)
+    return call.of_reverse_sde(sde, repeated, progress)
+
+
+@final
+@dataclass(frozen=True)
+class _Call:
+    """One call of `posterior`, with what all methods need."""
+
+    model: ScoreModel
+    measurement: Measurement
+    chosen: Choice
+    solver: str | Solver
+    runs: int
+    n: int
+    sizes: tuple[int, ...]
+    seed: int | None
+    batch_size: int | None
+    dtype: torch.dtype | None
+    device: torch.device | str | None
+
+    @property
+    def several(self) -> bool:
+        """Whether each posterior brings its own measurement."""
+        return self.measurement.y is None
+
+    def of_particles(self, cond: Cond, progress: bool) -> PosteriorSamples:
+        """By the twisted sampler."""
+        sampler = TwistedSampler(
+            self.model,
+            self.measurement,
+            particles=self.chosen.particles,
+            solver=self.solver,
+            steps=self.chosen.steps,
+            twist=self.chosen.twist,
+        )
+        total = self.chosen.steps + 1
+        with closing(progress_of(total, "posterior", "nodes", shown=progress)) as bar:
+
+            def advance(*_: object) -> None:
+                bar.update(1)
+
+            found = sampler.sample(
+                (self.runs, *self.sizes),
+                seed=self.seed,
+                cond=cond,
+                batch_size=self.batch_size,
+                dtype=self.dtype,
+                device=self.device,
+                on_node=advance,
+            )
+        x, mean, std = found.resample(self.n, seed=found.seed), found.mean, found.std
+        evidence, error = found.log_evidence, found.log_evidence_error
+        if not self.several:
+            x, mean, std, evidence, error = (v[0] for v in (x, mean, std, evidence, error))
+        return PosteriorSamples(
+            x=x,
+            mean=mean,
+            std=std,
+            method="twisted",
+            why=self.chosen.why,
+            bias=known_bias("twisted"),
+            log_evidence=evidence,
+            log_evidence_error=error,
+            particles=found,
+            steps=self.chosen.steps,
+            nfe=found.nfe,
+            products=found.products,
+            seed=found.seed,
+            several=self.several,
+        )
+
+    def of_daps(self, cond: dict[str, Tensor]) -> PosteriorSamples:
+        """By decoupled annealing."""
+        x = DAPS(self.model, self.measurement, steps=self.chosen.steps).sample(
+            (self.runs * self.n, *self.sizes),
+            seed=self.seed,
+            cond=cond or None,
+            batch_size=self.batch_size,
+            dtype=self.dtype,
+            device=self.device,
+        )
+        return self._of_samples(x, self.chosen.steps, self.chosen.steps + 1, 0)
+
+    def of_reverse_sde(
+        self, sde: AffineSDE, cond: dict[str, Tensor], progress: bool
+    ) -> PosteriorSamples:
+        """By the reverse SDE with a posterior score model, or with the hook of RePaint."""
+        hook, guided, grid = None, self.model, None
+        steps: int | None = self.chosen.steps
+        if self.chosen.method == "repaint":
+            hook = RePaint(self.measurement, cond.pop(self.measurement.name, None))
+            down = log_snr(sde, max(self.chosen.steps // _TIMES, _LENGTH))
+            grid, steps = resampling(sde, down, length=_LENGTH, times=_TIMES), None
+        else:
+            guided = _MODELS[self.chosen.method](self.model, self.measurement)
+        reverse = ReverseSampler(sde, guided, self.solver, steps=steps, grid=grid)
+        solution = reverse.solve(
+            (self.runs * self.n, *self.sizes),
+            seed=self.seed,
+            cond=cond or None,
+            batch_size=self.batch_size,
+            dtype=self.dtype,
+            device=self.device,
+            progress=progress,
+            on_step=hook,
+        )
+        products = getattr(guided, "vjps", 0)
+        return self._of_samples(solution.x, reverse.grid.steps, solution.nfe, products)
+
+    def _of_samples(self, x: Tensor, steps: int, nfe: int, products: int) -> PosteriorSamples:
+        """The result of a method without weights; x: (P n, *D)."""
+        x = x.reshape(self.runs, self.n, *self.sizes)
+        mean, std = x.mean(1), x.std(1, correction=min(self.n - 1, 1))
+        if not self.several:
+            x, mean, std = x[0], mean[0], std[0]
+        return PosteriorSamples(
+            x=x,
+            mean=mean,
+            std=std,
+            method=self.chosen.method,
+            why=self.chosen.why,
+            bias=known_bias(self.chosen.method),
+            log_evidence=None,
+            log_evidence_error=None,
+            particles=None,
+            steps=steps,
+            nfe=nfe,
+            products=products,
+            seed=self.seed,
+            several=self.several,
+        )
+
+
+def _shape_of(model: ScoreModel, shape: Sequence[int] | None) -> tuple[int, ...]:
+    """The shape of one sample, from the argument or from what the model knows of its data."""
+    if shape is not None:
+        return tuple(positive_int("shape", size) for size in shape)
+    summary, scale = summary_of(model), model.data_scale
+    if summary is not None:
+        return tuple(summary.shape)
+    if scale is not None:
+        return (scale[1],)
+    remedy = "pass the shape of one sample, such as (1, 28, 28)"
+    raise fail("shape", "a shape, as the model does not know that of its data", None, remedy)
+
+
+def _runs(measurement: Measurement, cond: Cond) -> int:
+    """The number of posteriors."""
+    if measurement.y is not None:
+        return 1
+    y = (cond or {}).get(measurement.name)
+    if y is None:
+        remedy = f'pass cond={{"{measurement.name}": y}} with y: (P, *M), or build it with y'
+        raise fail("cond", f"the measurement {measurement.name!r}", list(cond or {}), remedy)
+    return len(y)
