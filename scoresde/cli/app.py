@@ -22,6 +22,7 @@ COMMANDS = {
     "encode": "encode.Encode",
     "decode": "encode.Decode",
     "interpolate": "interpolate.Interpolate",
+    "reconstruct": "reconstruct.Reconstruct",
     "compare": "compare.Compare",
     "calibrate": "calibrate.Calibrate",
     "doctor": "doctor.Doctor",
