@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scoresde.model import ScoreModel
     from scoresde.posterior import PosteriorSamples
 
-__all__ = ["Measuring", "Reconstruct"]
+__all__ = ["Drawing", "Measuring", "Reconstruct"]
 
 OPERATORS = ("identity", "mask", "superresolution", "blur", "radon", "fourier", "matrix")
 
@@ -47,6 +47,23 @@ class Measuring:
     """The standard deviation of the Gaussian blur, in pixels."""
     angles: int = 16
     """The number of angles of radon, evenly spaced over half a turn."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Options of the samples and of the method."""
+
+    n: int = flag(200, alias="-n")
+    """The number of samples of each measurement."""
+    method: str = "auto"
+    """auto, or twisted, mmps, pigdm, tmpd, ddrm, dps, daps, ddnm or repaint. auto takes twisted,
+    which is exact as its particles grow and gives log p(y), if --calls suffice, else the one that
+    was closest to exact posteriors."""
+    calls: int = 400
+    """The network calls and their derivatives for each sample, about."""
+    steps: int | None = None
+    """The number of steps of the solver, by default as many as --calls allow, at most 100."""
 
 
 @final
@@ -78,16 +95,6 @@ scoresde reconstruct runs/digits --operator matrix --data y.npz --label 3 --n 50
     """Measure the clean samples x of the file, and judge the result by them."""
     limit: int | None = None
     """Take this many measurements, the first ones. By default all of them are taken."""
-    n: int = flag(200, alias="-n")
-    """The number of samples of each measurement."""
-    method: str = "auto"
-    """auto, twisted, mmps, pigdm, tmpd, ddrm, dps, ddnm or repaint; auto takes twisted, which is
-    exact as its particles grow and gives log p(y), if --calls suffice, else the one that was
-    closest to exact posteriors."""
-    calls: int = 400
-    """The network calls and their derivatives for each sample, about."""
-    steps: int | None = None
-    """The number of steps of the solver, by default as many as --calls allow, at most 100."""
     label: str | None = flag(None, metavar="CLASS")
     """The class of all samples by name or number. By default it is not known."""
     given: list[str] = flag(metavar="NAME=VALUE", many=True)
@@ -101,6 +108,7 @@ scoresde reconstruct runs/digits --operator matrix --data y.npz --label 3 --n 50
     calling: Calling = Calling()
     guiding: Guiding = Guiding()
     measuring: Measuring = Measuring(operator="identity")
+    drawing: Drawing = Drawing()
 
     def run(self, call: Call) -> None:
         """Reconstruct."""
@@ -124,10 +132,10 @@ scoresde reconstruct runs/digits --operator matrix --data y.npz --label 3 --n 50
             _model(self, opened),
             measurement,
             shape,
-            method=self.method,
-            n=self.n,
-            calls=self.calls,
-            steps=self.steps,
+            method=self.drawing.method,
+            n=self.drawing.n,
+            calls=self.drawing.calls,
+            steps=self.drawing.steps,
             seed=self.seed,
             cond={"y": y.float().to(opened.device)},
             batch_size=self.batch_size,
@@ -139,7 +147,7 @@ scoresde reconstruct runs/digits --operator matrix --data y.npz --label 3 --n 50
         result = {
             "out": str(self.out),
             "measurements": len(y),
-            "n": self.n,
+            "n": self.drawing.n,
             "method": found.method,
             "why": found.why,
             "bias": found.bias,

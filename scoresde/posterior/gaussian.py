@@ -32,7 +32,8 @@ class PiGDM(PosteriorModel):
 
     v is the variance of the data. With a `Gaussian` as prior C is (C_0^-1 + alpha^2/sigma^2)^-1
     for its covariance C_0, which is exact for Gaussian data. On a mixture of far components the
-    bias is large, and more steps do not reduce it.
+    bias is large, and more steps do not reduce it. One variance is far too small for averages of
+    correlated values, as super-resolution of images takes them: samples then diverge.
 
     Args:
         model: the score model of the prior.

@@ -201,7 +201,8 @@ class _Variance(Twist):
 
     With Sigma = L L^T and L^-1 A A^T L^-T = U diag(e) U^T the covariance is
     L U (I + r^2 diag(e)) U^T L^T at every time, so it is decomposed once. If each run brings its
-    own y, all must observe the same entries.
+    own y, all must observe the same entries. One variance is too small for averages of correlated
+    values, such as blocks of pixels: then take "jacobian".
     """
 
     def __init__(self, measurement: Measurement, variance: float) -> None:

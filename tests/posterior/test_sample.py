@@ -130,12 +130,11 @@ def test_particles_are_taken_where_the_calls_suffice() -> None:
     assert choose(MEASURED, 4, 64, 1000).particles == 1000 * 400 // (100 * 5)
     assert choose(wide, 400, 64, 1000)[3:4] == ("variance",)
     assert choose(wide, 400, 64, 1000, method="twisted", variance_known=False).twist == "jacobian"
-    assert choose(wide, 400, 784, 1000).method == "pigdm"
+    assert choose(wide, 400, 784, 1000).method == "mmps"
     assert choose(wide, 16, 784, 1000).method == "mmps"
     assert choose(wide, 16, 784, 2000).method == "twisted"
     assert chosen(MEASURED, 1, 10) == "mmps"
-    assert chosen(wide, 400, 10) == "pigdm"
-    assert chosen(wide, 400, 10, variance_known=False) == "mmps"
+    assert chosen(wide, 400, 10) == "mmps"
     assert chosen(MEASURED, 1, 10, calls=400 * 100) == "twisted"
     least = LEAST_PARTICLES * 100 * 2
     assert chosen(MEASURED, 1, 1, calls=least) == "twisted"
