@@ -90,7 +90,10 @@ def test_the_text_of_a_docstring_means_itself_and_code_stays_code() -> None:
         ("`scoresde.load`", True),
         ("`log_prob`", True),
         ("`Adams(2)`", True),
-        ("`Adams.step`", False),
+        ("`Adams.step`", True),
+        ("`scoresde.ddpm.DDPM.q_step`", True),
+        ("`scoresde.solvers`", False),
+        ("`model.load`", False),
         ("`nothing_known`", False),
     ],
 )

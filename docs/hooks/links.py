@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "https://github.com/scoresde/scoresde"
 PICTURES = (".gif", ".png", ".svg")
+FILE = re.compile(r"`((?:benchmarks|examples|scoresde|tests)/[\w/]+\.py)(?:::\w+)?`")
 LINK = re.compile(r"(\]\()([^)\s#]*)((?:#[^)\s]*)?(?:\s+\"[^\"]*\")?\))")
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 
@@ -74,6 +75,20 @@ def to_site(link: str, source: str, uri: str, pages: dict[str, str]) -> tuple[st
         return posixpath.relpath(target, here), target
     kind = "tree" if (ROOT / target).is_dir() else "blob"
     return f"{REPOSITORY}/{kind}/main/{target}", None
+
+
+def to_code(code: str, known: dict[str, str]) -> str:
+    """Code with its backticks as a link: to the reference, or to a file of the repository.
+
+    Raises:
+        FileNotFoundError: the repository has no such file.
+    """
+    found = FILE.fullmatch(code)
+    if found is None:
+        return linked(code, known)
+    if not (ROOT / found[1]).exists():
+        raise FileNotFoundError(found[1])
+    return f"[{code}]({REPOSITORY}/blob/main/{found[1]})"
 
 
 def in_text(before: str) -> bool:
@@ -126,6 +141,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     for i, part in enumerate(CODE.split(markdown)):
         if i % 2 == 0:
             result += LINK.sub(rewrite, part)
-        else:
-            result += linked(part, known) if in_text(result) else part
+            continue
+        try:
+            result += to_code(part, known) if in_text(result) else part
+        except FileNotFoundError as error:
+            log.warning("%s: it names %s, which does not exist", source, error)
     return result

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[2]
-NAME = re.compile(r"`(?:scoresde\.(?:\w+\.)?)?(\w+)(\(.*\))?`")
+NAME = re.compile(r"`(?:scoresde\.(?:[a-z_]\w*\.)?)?(\w+?)(?:(?<=\w)\.[a-z_]\w*)*(\(.*\))?`")
 
 GROUPS = {
     "SDEs and schedules": "sde schedule node noise process",
