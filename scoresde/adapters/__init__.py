@@ -11,7 +11,7 @@ from scoresde.adapters.outward import to_denoiser, to_velocity
 from scoresde.adapters.pipeline import load_diffusers
 from scoresde.adapters.schedule import ScheduleSDE
 from scoresde.adapters.scheduler import DiffusersScheduler, to_diffusers
-from scoresde.adapters.score_sde import from_score_sde
+from scoresde.adapters.score_sde import from_score_sde, load_score_sde
 
 __all__ = [
     "Called",
@@ -31,6 +31,7 @@ __all__ = [
     "from_score_sde",
     "from_torchcfm",
     "load_diffusers",
+    "load_score_sde",
     "to_azula",
     "to_deepinv",
     "to_denoiser",

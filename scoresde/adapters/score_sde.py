@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from scoresde._check import choice, fail, positive_int, wrong_type
-from scoresde._tensor import Scalar
+from scoresde._check import choice, fail, instance, path_of, positive_int, refuse, wrong_type
+from scoresde._tensor import Scalar, fill
 from scoresde.adapters.network import Called, tensor_of
 from scoresde.ddpm import DDPM, ChainTime
-from scoresde.model import Preconditioned
+from scoresde.model import Preconditioned, bare
 from scoresde.node import Node
 from scoresde.sde import VESDE, VPSDE, SubVPSDE
 
-__all__ = ["LevelNumber", "from_score_sde"]
+__all__ = ["LevelNumber", "from_score_sde", "load_score_sde"]
 
 
 @final
@@ -58,8 +60,7 @@ def from_score_sde(
     A discrete VP network is a model of the `ChainSDE` of beta_i from beta_min/N to beta_max/N.
 
     Args:
-        net: the network, of averaged weights. `restore_checkpoint` of score_sde only warns if
-            its file is missing, and then the weights are untrained.
+        net: the network, with its averaged weights; see `load_score_sde`.
         sde: `VPSDE`, `subVPSDE` or `VESDE` of score_sde, or `VPSDE`, `SubVPSDE` or `VESDE` of
             scoresde.
         continuous: whether the network was trained on continuous times.
@@ -114,3 +115,67 @@ def _read(sde: object) -> tuple[str, Mapping[str, float]]:
         expected = f"an SDE with {' and '.join(names.values())}"
         raise wrong_type("sde", expected, sde, remedy) from None
     return kind, found
+
+
+def load_score_sde(
+    net: nn.Module, path: str | os.PathLike[str], *, averaged: bool = True
+) -> nn.Module:
+    """Fill a network with the weights of a checkpoint of score_sde, and return it.
+
+    A checkpoint_8.pth holds the raw weights, averages of the trained parameters, without names,
+    and the state of the optimiser. It is read with `weights_only`, so that no code in it runs.
+    Every name and shape must fit: `restore_checkpoint` of score_sde only warns if the file is
+    missing, and loads with strict=False, both of which leave untrained weights.
+
+    Args:
+        net: the network, built with the config of the training.
+        path: the file.
+        averaged: take the averages in place of the raw weights.
+
+    Returns:
+        The network, in eval mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint of score_sde, holds code, or does not fit the network.
+
+    Example:
+        >>> load_score_sde(nn.Linear(2, 2), "checkpoint_8.pth")
+        Traceback (most recent call last):
+        FileNotFoundError: path: expected a checkpoint of score_sde, got 'checkpoint_8.pth', ...
+    """
+    instance("net", net, nn.Module, "build it with the config of the training")
+    own, file = bare(net), path_of("path", path)
+    if not file.is_file():
+        got = f"got {str(path)!r}, which is {'a folder' if file.is_dir() else 'not there'}"
+        raise FileNotFoundError(f"path: expected a checkpoint of score_sde, {got}; check the name")
+    try:
+        state: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        remedy = "load it where you trust it, and save model and ema as a dictionary of tensors"
+        reason = str(error).partition("\n")[0]
+        raise refuse("path", "a file of tensors", f"{file} ({reason})", remedy) from error
+    if not isinstance(state, Mapping) or not {"model", "ema"} <= set(state):
+        keys = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        remedy = "pass a checkpoint_N.pth of score_sde"
+        raise refuse("path", "a table of model, ema and step", keys or "an empty one", remedy)
+    fill(own, {k.removeprefix("module."): v for k, v in state["model"].items()}, str(file))
+    if averaged:
+        _average(own, list(state["ema"]["shadow_params"]), str(file))
+    return net.eval()
+
+
+def _average(net: nn.Module, shadow: list[Tensor], where: str) -> None:
+    """Replace the trained parameters by their averages, which are in the same order."""
+    trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    if len(shadow) != len(trained):
+        remedy = "freeze what was frozen in the training, or pass averaged=False"
+        expected = f"{len(trained)} averages, one a trained parameter"
+        raise fail(where, expected, len(shadow), remedy)
+    with torch.no_grad():
+        for (name, parameter), value in zip(trained, shadow, strict=True):
+            if parameter.shape != value.shape:
+                remedy = "build the network as it was in the training"
+                expected = f"an average of shape {tuple(parameter.shape)} for {name}"
+                raise fail(where, expected, value, remedy)
+            parameter.copy_(value)
