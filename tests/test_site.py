@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from docs.hooks import links, reference
+from docs.hooks import links, llms, reference
 from docs.hooks.docstrings import escaped
 
 ROOT = Path(__file__).parents[1]
@@ -100,3 +101,19 @@ def test_the_text_of_a_docstring_means_itself_and_code_stays_code() -> None:
 def test_names_in_backticks_lead_to_the_reference(code: str, is_linked: bool) -> None:
     assert (reference.linked(code, reference.identifiers()) != code) == is_linked
     assert not links.in_text("# heading ") and not links.in_text("[link ")
+
+
+def test_the_text_for_programs_has_every_page_with_its_first_sentence() -> None:
+    howtos = sorted(f"howto/{path.name}" for path in (ROOT / "docs/howto").glob("*.md"))
+    rooms = [f"reference/{room}.md" for room in reference.rooms()]
+    nav = [{"Start": "index.md"}, {"How to": [howtos[0], {"More": howtos[1:]}]}]
+    nav += [{"Reference": ["reference/index.md", *rooms]}, {"Contributing": "contributing.md"}]
+    text = llms.text(nav)
+    lines = [line for line in text.splitlines() if line.startswith("- [")]
+    assert len(lines) == len(howtos) + len(rooms) + 3
+    assert all(re.fullmatch(r"- \[.+\]\([\w/]+\.html\): \S.*[.?:]", line) for line in lines), lines
+    assert text.startswith("# scoresde\n\n> ") and text.count("\n## ") == 4
+    assert llms.about("# T\n\n$$x$$\n\nBy **Ho** et al. 2020, `f(**k)`. More.") == (
+        "T",
+        "By Ho et al. 2020, `f(**k)`.",
+    )
