@@ -75,9 +75,10 @@ def test_the_python_blocks_of_the_page_of_the_doctor_run() -> None:
     first, *others = blocks("docs/doctor.md", "python")
     exec(first, names)
     assert names["report"].healthy
-    for block in others[:1]:
-        exec(block, names)
+    exec(others[0], names)
     assert names["report"].first.name == "coordinate"
+    exec(others[1], names)
+    assert sum(names["split"].parts.values()) == pytest.approx(names["split"].total)
 
 
 def test_the_python_blocks_of_the_page_of_adapters_run() -> None:

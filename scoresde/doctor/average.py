@@ -7,14 +7,17 @@ network and are copied; averaged, they are those of no network.
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 
+from scoresde._check import listed
+from scoresde.doctor.finding import Finding
 from scoresde.doctor.probe import Probe, eps_of
 from scoresde.doctor.repair import Repair
 from scoresde.model import ScoreModel
 
-__all__ = ["average_repairs"]
+__all__ = ["average_repairs", "buffer_findings"]
 
 
 def average_repairs(probe: Probe, raw: ScoreModel | None) -> list[Repair]:
@@ -24,23 +27,34 @@ def average_repairs(probe: Probe, raw: ScoreModel | None) -> list[Repair]:
     """
     if raw is None:
         return []
-    found = []
+    of_raw = _repair(probe, raw, "The raw weights have a lower loss than their average.")
+    return [*_of_buffers(probe, raw), of_raw]
+
+
+def buffer_findings(probe: Probe, raw: ScoreModel | None) -> list[Finding]:
+    """The finding that buffers differ, where it costs next to nothing."""
+    repairs = [] if raw is None else _of_buffers(probe, raw)
+    return [
+        replace(repair.finding(), severity="warning", damage=max(0.0, repair.gain.mean))
+        for repair in repairs
+    ]
+
+
+def _of_buffers(probe: Probe, raw: ScoreModel) -> list[Repair]:
+    """The averaged model with the buffers of the raw one, if they differ."""
     own, other = dict(probe.model.named_buffers()), dict(raw.named_buffers())
     wrong = [
         name
         for name, value in own.items()
         if name in other and not torch.allclose(value.double(), other[name].to(value).double())
     ]
-    if wrong:
-        fixed = deepcopy(probe.model)
-        for name, buffer in fixed.named_buffers():
-            if name in wrong:
-                buffer.copy_(other[name])
-        found.append(
-            _repair(probe, fixed, f"Its buffers are not those of the network: {', '.join(wrong)}.")
-        )
-    found.append(_repair(probe, raw, "The raw weights have a lower loss than their average."))
-    return found
+    if not wrong:
+        return []
+    fixed = deepcopy(probe.model)
+    for name, buffer in fixed.named_buffers():
+        if name in wrong:
+            buffer.copy_(other[name])
+    return [_repair(probe, fixed, f"Its buffers are not those of the network: {listed(wrong)}.")]
 
 
 def _repair(probe: Probe, model: ScoreModel, sentence: str) -> Repair:

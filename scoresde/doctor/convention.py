@@ -111,6 +111,7 @@ def convention_repairs(probe: Probe) -> list[Repair]:
             remedy="Tell the network the time as it was trained: Preconditioned(..., time=...) "
             "takes a name or a function of the node.",
             gain=probe.gain(eps),
+            harms=probe.harms(eps),
             eps=eps,
             tests=len(tried),
         )

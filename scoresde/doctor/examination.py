@@ -9,7 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde.doctor.average import average_repairs
+from scoresde.doctor.average import average_repairs, buffer_findings
+from scoresde.doctor.blind import blind_repairs
 from scoresde.doctor.convention import convention_repairs
 from scoresde.doctor.coordinate import coordinate_repairs
 from scoresde.doctor.end import end_findings
@@ -143,6 +144,7 @@ class Examination:
         found = [*alone, *copies_findings(self.facts)]
         if repair is None:
             found += [*self._labels(), *randomness_findings(probe)]
+            found += buffer_findings(probe, self.raw)
         else:
             before = [finding for part in given.findings() for finding in part]
             left = {finding.name for finding in (*fit, *symptoms)}
@@ -157,14 +159,15 @@ class Examination:
     def _repaired(self, given: Case) -> tuple[Case, Repair | None]:
         """The case without the fault that explains most, and its repair."""
         probe = self.probe
-        repairs = [
-            *sign_repairs(probe),
-            *scale_repairs(probe),
-            *coordinate_repairs(probe),
-            *convention_repairs(probe),
+        repairs = [  # of those that save as much the first is named, so facts stand before fits
             *randomness_repairs(probe),
-            *label_repairs(probe),
             *average_repairs(probe, self.raw),
+            *sign_repairs(probe),
+            *coordinate_repairs(probe),
+            *label_repairs(probe),
+            *scale_repairs(probe),
+            *convention_repairs(probe),
+            *blind_repairs(probe),
         ]
         changed = None
         if self.facts.doubtful:

@@ -19,21 +19,26 @@ __all__ = ["fit_findings", "progress"]
 UNTRAINED = 0.2
 """Below this progress a model is as good as untrained."""
 
-ROOM = 0.05
+ROOM = 0.003
 """Levels count at which the reference is better than a network at its start by this much."""
 
-POOR = 0.12
+POOR = 0.25
 """How far the loss of a level may be above that of the reference."""
 
 
 def progress(start: Tensor, now: Tensor, least: Tensor) -> float:
     """The share of the way from the loss of a network at its start to that of the reference.
 
-    The most at any of the levels with a way to go; 1 if there is none. All arguments are (K,).
+    The most at any of the levels with a way to go, for sure; 1 if there is none. All arguments are
+    (K, n). Two standard errors are taken off, since it is the largest of several.
     """
-    way = start - least
-    some = way > ROOM
-    return float(((start - now)[some] / way[some]).max()) if bool(some.any()) else 1.0
+    found = []
+    for way, gone in zip(start - least, start - now, strict=True):
+        whole = mean_error(way)
+        if whole.mean > ROOM and whole.z > limit(len(start)):
+            made = mean_error(gone / whole.mean)
+            found.append(made.mean - 2 * made.error)
+    return max(found, default=1.0)
 
 
 def fit_findings(probe: Probe, losses: Tensor, start: Tensor, best: Tensor) -> list[Finding]:
@@ -46,7 +51,7 @@ def fit_findings(probe: Probe, losses: Tensor, start: Tensor, best: Tensor) -> l
             network whose last layer is 0 has at its start.
         best: those of the reference that is best at each level.
     """
-    made = progress(start.mean(1), losses.mean(1), best.mean(1))
+    made = progress(start, losses, best)
     damage = mean_error(probe.nats(losses - best))
     if made < UNTRAINED and damage.mean > SYMPTOM and damage.z > limit(2):
         return [

@@ -20,12 +20,16 @@ import torch
 from torch import Tensor
 
 from scoresde._tensor import lincomb, seeded
+from scoresde.doctor.finding import limit
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import AffineSDE, as_affine
 
 __all__ = ["Gain", "Level", "Probe", "eps_of", "mean_error", "probe_of"]
+
+HARM = 0.003
+"""The rise of the loss of a level that is no harm: an estimated factor is not exact."""
 
 
 @final
@@ -182,6 +186,12 @@ class Probe:
     def nats(self, losses: Tensor) -> Tensor:
         """The integral of losses (K, n) over the log-SNR, (n,)."""
         return losses.sum(0) * self.width
+
+    def harms(self, eps: Sequence[Tensor]) -> bool:
+        """Whether the loss of predicted noise is surely above that of the model at a level."""
+        raised = [mean_error(row) for row in self.loss(eps) - self.losses]
+        most = limit(len(raised))
+        return any(one.mean > HARM and one.z > most for one in raised)
 
     def gain(self, eps: Sequence[Tensor]) -> Gain:
         """By how much the loss of predicted noise is below that of the model."""

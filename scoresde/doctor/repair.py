@@ -38,6 +38,7 @@ class Repair:
         gain: by how much it lowers the loss, in nats a dimension.
         eps: the predicted noise after it, level by level.
         tests: the number of alternatives among which it is the best.
+        harms: whether it surely raises the loss of a level, which no removal of a fault does.
     """
 
     name: str
@@ -48,11 +49,12 @@ class Repair:
     gain: Gain
     eps: Sequence[Tensor]
     tests: int = 1
+    harms: bool = False
 
     @property
     def serious(self) -> bool:
         """Whether it saves more than nothing, for sure and by a relevant amount."""
-        return self.gain.mean > LEAST and self.gain.z > limit(self.tests)
+        return self.gain.mean > LEAST and self.gain.z > limit(self.tests) and not self.harms
 
     def finding(self) -> Finding:
         """The finding that the model needs this repair."""

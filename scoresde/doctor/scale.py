@@ -59,6 +59,7 @@ def scale_repairs(probe: Probe) -> list[Repair]:
             remedy=f"Divide the score by {1.0 / slope:.3g}: look for a factor that is lost "
             "between loss and sampler, such as a reduced loss, guidance or another sigma.",
             gain=probe.gain(eps),
+            harms=probe.harms(eps),
             eps=eps,
         )
     ]

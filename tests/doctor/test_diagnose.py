@@ -27,6 +27,9 @@ from scoresde import (
 from scoresde.data import Data
 from scoresde.doctor import Report, diagnose
 from scoresde.doctor.prior import mended
+from scoresde.doctor.probe import probe_of
+from scoresde.doctor.reference import LinearDenoiser
+from scoresde.doctor.stein import stein_findings
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 
@@ -88,6 +91,9 @@ def test_the_loss_is_that_of_the_closed_form() -> None:
         total += exact
     width = report.levels[1]["log_snr"] - report.levels[0]["log_snr"]
     assert report.loss == pytest.approx(total * width, rel=0.03)
+    ends = VP.log_snr(VP.T), VP.log_snr(VP.t_end)
+    assert len(report.levels) * width == pytest.approx(ends[1] - ends[0])
+    assert report.levels[0]["log_snr"] == pytest.approx(ends[0] + width / 2)
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1, 2.0])
@@ -159,6 +165,7 @@ def test_dropout_that_is_left_on_is_named_and_the_mode_is_kept() -> None:
     model = Preconditioned(_Exact(nn.Dropout(0.1)), VP).train()
     first = diagnose(model, DATA).first
     assert first is not None and first.name == "dropout" and "Dropout" in first.sentence
+    assert first.severity == "error" and first.damage > 0.03  # what eval mode saves
     assert model.training
     assert diagnose(model.eval(), DATA).healthy
 
@@ -243,7 +250,7 @@ def test_a_model_that_fails_at_low_noise_is_named() -> None:
     )
     first = diagnose(model, DATA).first
     assert first is not None and first.name == "low_noise"
-    assert first.number > first.reference
+    assert first.number > first.reference and "worse than itself" in first.sentence
 
 
 def test_a_biased_score_breaks_the_first_identity_of_stein() -> None:
@@ -252,6 +259,9 @@ def test_a_biased_score_breaks_the_first_identity_of_stein() -> None:
     width = (VP.log_snr(VP.t_end) - VP.log_snr(1.0)) / 12
     assert finding.number == pytest.approx(0.3, abs=0.05)
     assert finding.damage == pytest.approx(12 * width * 0.09, rel=0.1)
+    probe = probe_of(model, DATA, None, VP.t_end, rows=800, count=12, seed=0, batch_size=800)
+    symptom = stein_findings(probe, probe.eps)[0]
+    assert symptom.damage == pytest.approx(12 * width * 0.09, rel=0.1)
 
 
 def test_a_pull_that_is_too_weak_breaks_the_second_identity_of_stein() -> None:
@@ -259,7 +269,11 @@ def test_a_pull_that_is_too_weak_breaks_the_second_identity_of_stein() -> None:
         x = p.x.double()
         return Prediction(p.x, p.node, p.eps - 0.1 * p.node.sigma * x, "eps")
 
-    assert "stein_pull" in diagnose(Changed(EXACT, weaker), DATA)
+    finding = diagnose(Changed(EXACT, weaker), DATA)["stein_pull"]
+    # The largest of the levels in standard errors; at each the score is more by 0.1 x.
+    spread = float(DATA.square().mean())
+    numbers = [-1 + 0.1 * (VP.alpha(t) ** 2 * spread + VP.sigma(t) ** 2) for t in (0.3, 1.0)]
+    assert min(numbers) - 0.03 < finding.number < max(numbers) + 0.03
 
 
 @pytest.mark.parametrize("data", ["pair", "data"])
@@ -275,7 +289,25 @@ def test_shuffled_labels_are_named(data: str) -> None:
 def test_a_model_that_ignores_its_labels_is_named() -> None:
     model, x, label = _conditional()
     model.ignore = True
-    assert named(diagnose(model, (x, {"label": label}))) == "labels"
+    first = diagnose(model, (x, {"label": label})).first
+    assert first is not None and first.name == "labels" and "does not use" in first.sentence
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    first = diagnose(model, (x, {"label": label[order]})).first
+    assert first is not None and first.name == "labels" and "say nothing" in first.sentence
+
+
+def test_a_fitted_denoiser_expects_the_loss_of_its_covariance() -> None:
+    """tr(alpha^2 C (alpha^2 C + sigma^2)^-1) / D, also with the directions outside of the fit."""
+    data = GAUSS.sample(2000, seed=2)
+    fitted, node = LinearDenoiser.fit(data), VP.at(0.2)
+    signal = node.alpha**2 * torch.linalg.eigvalsh(torch.cov(data.T))
+    assert fitted.expected(node) == pytest.approx(
+        float((signal / (signal + node.sigma**2)).mean()), rel=2e-3
+    )
+    wide = torch.randn(40, 200, generator=torch.Generator().manual_seed(0))  # fewer rows than D
+    assert LinearDenoiser.fit(wide).expected(node) == pytest.approx(
+        node.alpha**2 / (node.alpha**2 + node.sigma**2), rel=0.05
+    )
 
 
 class _OfClasses(ScoreModel):

@@ -1,0 +1,263 @@
+"""The error of samples, split into its causes.
+
+Five runs start from the same noise, and each of them lacks one more error:
+
+    0  the sampler as it is
+    1  without discretisation: an accurate solver of the same process
+    2  without truncation: it ends at t_min
+    3  without a mismatch of the prior: it starts from x_T of the truth, alpha x_0 + sigma z
+    4  without an error of the score: the exact score
+
+With d_i the squared 2-Wasserstein distance between Gaussians fitted to the samples of runs i and
+4, the part of a cause is d_i - d_(i+1). The parts telescope, so their sum is d_0, the total.
+A part is what its cause costs beside those that are removed later, and it is negative where the
+cause makes up for another. All runs share their noise, and the moments of the start are matched to
+those of its law, so little of the distances is chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from scoresde._check import fail, instance, positive, positive_int, wrong_type
+from scoresde._tensor import check_data, lincomb, ordinary
+from scoresde.metrics.frechet import FeatureMoments
+from scoresde.model import ScoreModel
+from scoresde.noise import Independent
+from scoresde.oracles import Gaussian, GaussianMixture
+from scoresde.sampler import ReverseSampler
+from scoresde.sde import AffineSDE, as_affine
+from scoresde.solvers import AdaptiveODE, ShARK, Solution
+
+__all__ = ["CAUSES", "ErrorSplit", "split_error"]
+
+Truth: TypeAlias = "Gaussian | GaussianMixture | Tensor"
+
+CAUSES = ("discretisation", "truncation", "prior", "score")
+"""The causes in the order in which they are removed."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ErrorSplit:
+    """The squared distance of samples from the truth, by its causes.
+
+    All values are squared 2-Wasserstein distances of Gaussians, in the squared unit of the data,
+    summed over the dimensions.
+
+    Attributes:
+        discretisation: of the steps of the solver.
+        truncation: of the noise that is left at t_end.
+        prior: of the start from N(0, prior_std^2) in place of x_T.
+        score: of the model.
+        total: the distance between the samples and those of the run without these errors.
+        measured: the distance of the samples from the moments of the truth, less that of the run
+            without errors. It differs from the total by the chance in both alone.
+        floor: the distance of the run without errors from the moments of the truth.
+        calls: network evaluations per sample of the sampler.
+    """
+
+    discretisation: float
+    truncation: float
+    prior: float
+    score: float
+    total: float
+    measured: float
+    floor: float
+    calls: int
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Cause -> its part of the total."""
+        return {name: getattr(self, name) for name in CAUSES}
+
+    @property
+    def worst(self) -> str:
+        """The cause with the largest part."""
+        return max(CAUSES, key=lambda name: self.parts[name])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values by name, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """The parts as text, with their shares of the total."""
+        lines = [f"{'total':15}{self.total:.4g} (measured {self.measured:.4g})"]
+        for name, part in self.parts.items():
+            share = f" ({100 * part / self.total:.0f} %)" if self.total > 0.0 else ""
+            lines.append(f"{name:15}{part:.4g}{share}")
+        return "\n".join(lines)
+
+
+@ordinary
+def split_error(
+    sampler: ReverseSampler,
+    truth: Truth,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    tolerance: float = 1e-6,
+    fine_steps: int = 400,
+    batch_size: int | None = None,
+) -> ErrorSplit:
+    """Split the error of samples into discretisation, truncation, prior and score.
+
+    See the module for the five runs and the distances. The accurate solver of the probability flow
+    is `AdaptiveODE`; of a reverse SDE it is `ShARK` at many steps along the same Brownian path.
+
+    Args:
+        sampler: the sampler, under an affine SDE.
+        truth: a `Gaussian` or `GaussianMixture`; or data (M, *D). Then run 4 is the data
+            themselves, with x_T made of them, and the part of the score contains what chance
+            adds to a distance between two sets (`floor`).
+        n: the number of samples; of data at most M.
+        seed: of all noise.
+        tolerance: the relative and absolute tolerance of the accurate solver of the flow.
+        fine_steps: the number of steps of that of the SDE.
+        batch_size: the number of samples solved at a time; all by default.
+
+    Raises:
+        TypeError, ValueError: an argument is of another type or out of range, the SDE is not
+            affine, or the sampler fails.
+
+    Example:
+        >>> from scoresde import VPSDE
+        >>> truth = Gaussian(torch.tensor([2.0]), torch.tensor([0.1]))
+        >>> sampler = ReverseSampler(VPSDE(), truth.under(VPSDE()), "euler", steps=10)
+        >>> split = split_error(sampler, truth, n=500)
+        >>> split.worst, abs(sum(split.parts.values()) - split.total) < 1e-12
+        ('discretisation', True)
+    """
+    instance("sampler", sampler, ReverseSampler, "pass ReverseSampler(sde, model, ...)")
+    sde = as_affine("sampler.sde", sampler.sde, "x_T given the truth needs a closed form")
+    count = positive_int("n", n)
+    positive("tolerance", tolerance)
+    positive_int("fine_steps", fine_steps)
+    x0, exact = _truth(truth, sde, count, seed)
+    end = sampler.grid.end
+    last = min(sde.t_min or end, end)
+    node, z = sde.at(sde.T), Independent(seed).prior(x0)
+    if not isinstance(truth, Tensor):
+        x0, z = _matched(x0, z, _moments(truth))
+    prior, start = sde.prior_std * z, lincomb((node.alpha, x0), (node.sigma, z))
+    runs = _Runs(sampler, x0, seed, tolerance, fine_steps, batch_size)
+    coarse = runs.solve(sampler, prior)
+    made = [
+        coarse.x,
+        runs.accurate(sampler.model, end, prior),
+        runs.accurate(sampler.model, last, prior),
+        runs.accurate(sampler.model, last, start),
+        x0 if exact is None else runs.accurate(exact, last, start),
+    ]
+    moments = [FeatureMoments.of(x.flatten(1)) for x in made]
+    d = [one.frechet(moments[4]) for one in moments[:4]]
+    measured, floor = d[0], _between_halves(x0)
+    if not isinstance(truth, Tensor):
+        known = _moments(truth)
+        floor = moments[4].frechet(known)
+        measured = moments[0].frechet(known) - floor
+    return ErrorSplit(
+        discretisation=d[0] - d[1],
+        truncation=d[1] - d[2],
+        prior=d[2] - d[3],
+        score=d[3],
+        total=d[0],
+        measured=measured,
+        floor=floor,
+        calls=coarse.nfe,
+    )
+
+
+def _truth(truth: object, sde: AffineSDE, n: int, seed: int) -> tuple[Tensor, ScoreModel | None]:
+    """Samples of the truth in float64, and its exact model; None for data."""
+    if isinstance(truth, Gaussian | GaussianMixture):
+        return truth.sample(n, seed=seed).double(), truth.under(sde)
+    if not isinstance(truth, Tensor):
+        remedy = "pass a Gaussian, a GaussianMixture, or data (M, *D)"
+        raise wrong_type("truth", "the law of the data", truth, remedy)
+    x0 = check_data(truth)[:n].double()
+    if len(x0) < 4:
+        raise fail("truth", "at least 4 samples", truth, "a covariance needs more")
+    return x0, None
+
+
+def _matched(x0: Tensor, z: Tensor, law: FeatureMoments) -> tuple[Tensor, Tensor]:
+    """Data and noise (n, D), moved so that their moments are those of their laws exactly.
+
+    Together they have the means m and 0, the covariances of the law and I, and are uncorrelated.
+    What chance adds to these moments is removed, and all else of the samples is kept. Too few
+    samples are returned unchanged.
+    """
+    both = torch.cat([x0, z], 1)
+    n, dim = both.shape
+    if n < 2 * dim + 2:
+        return x0, z
+    both = both - both.mean(0)
+    factor = torch.linalg.cholesky(both.T @ both / (n - 1))
+    white: Tensor = torch.linalg.solve_triangular(factor, both.T, upper=False).T
+    half = dim // 2
+    return white[:, :half] @ law.factor + law.mean, white[:, half:]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """The runs, which share the noise of one seed."""
+
+    sampler: ReverseSampler
+    x0: Tensor
+    seed: int
+    tolerance: float
+    fine_steps: int
+    batch_size: int | None
+
+    def solve(self, sampler: ReverseSampler, x_init: Tensor) -> Solution:
+        """A run of a sampler, along one Brownian path for all of them if it is stochastic."""
+        stochastic = sampler.plan.stochastic
+        return sampler.solve(
+            tuple(self.x0.shape),
+            seed=self.seed,
+            noise="path" if stochastic else "independent",
+            x_init=x_init,
+            batch_size=self.batch_size,
+            dtype=torch.float64,
+            device=self.x0.device,
+        )
+
+    def accurate(self, model: ScoreModel, t_end: float, x_init: Tensor) -> Tensor:
+        """The samples of a model by the accurate solver."""
+        plan = self.sampler.plan
+        flow = not plan.stochastic
+        solver = AdaptiveODE("dopri5", self.tolerance, self.tolerance) if flow else ShARK()
+        made = ReverseSampler(
+            self.sampler.sde,
+            model,
+            solver,
+            steps=1 if flow else self.fine_steps,
+            t_end=t_end,
+            eta=plan.eta,
+            denoise=plan.denoise,
+        )
+        return self.solve(made, x_init).x
+
+
+def _moments(truth: Gaussian | GaussianMixture) -> FeatureMoments:
+    """The exact mean and covariance of a law."""
+    law = truth.mixture if isinstance(truth, Gaussian) else truth
+    weights, means = law.weights.double(), law.means.double()
+    mean = weights @ means
+    spread = means - mean
+    covariance = torch.einsum("k,kde->de", weights, law.full_covariances())
+    covariance = covariance + (weights[:, None] * spread).T @ spread
+    values, vectors = torch.linalg.eigh(covariance)
+    return FeatureMoments(2, mean, (vectors * values.clamp_min(0.0).sqrt()).T)
+
+
+def _between_halves(x0: Tensor) -> float:
+    """A quarter of the distance of two halves of data: that of all of them from their law."""
+    first, second = x0.flatten(1)[::2], x0.flatten(1)[1::2]
+    return FeatureMoments.of(first).frechet(FeatureMoments.of(second)) / 4
