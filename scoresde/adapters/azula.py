@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import wraps
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoresde._check import instance, need, refuse, wrong_type
 from scoresde._tensor import wide
@@ -62,11 +61,10 @@ def from_azula(
         same_schedule(sde, fingerprint(own), "sde", "denoiser", remedy, refuse)
         own = sde
 
-    @wraps(denoiser.forward if isinstance(denoiser, nn.Module) else denoiser)
-    def call(x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        return tensor_of(denoiser(x, t, **cond), "mean", "denoiser")
+    def call(azula: Callable[..., Any], x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return tensor_of(azula(x, t, **cond), "mean", "denoiser")
 
-    return Denoised(Called(call, denoiser), own, "t", cast=False, null=null)
+    return Denoised(Called(denoiser, call), own, "t", cast=False, null=null)
 
 
 def to_azula(model: ScoreModel) -> Any:  # of azula, which is optional

@@ -96,13 +96,13 @@ def from_guided_diffusion(
     def predicted(x: Tensor, value: object) -> Tensor:
         return mean_of(tensor_of(value, "sample", "net"), x, "net")
 
-    def plain(x: Tensor, time: Tensor) -> Tensor:
-        return predicted(x, net(x, time))
+    def plain(own: Callable[..., Any], x: Tensor, time: Tensor) -> Tensor:
+        return predicted(x, own(x, time))
 
-    def labelled(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        return predicted(x, net(x, time, y=label))
+    def labelled(own: Callable[..., Any], x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        return predicted(x, own(x, time, y=label))
 
     scaled = rescale_timesteps and chain.N != 1000
     time = ChainTime("1000(t-1/N)" if scaled else "i-1", chain.N)
-    network = Called(labelled if classes else plain, net)
+    network = Called(net, labelled if classes else plain)
     return Preconditioned(network, chain.to_sde(), "eps", time, null=null or {})

@@ -34,6 +34,7 @@ def from_deepinv(
         TypeError, ValueError: see `from_denoiser`.
 
     Example:
+        >>> import torch
         >>> half = from_deepinv(lambda x, sigma: torch.full_like(x, 0.5), symmetric=True)
         >>> half(1.0, torch.ones(1, 1, 2, 2)).x0.flatten().tolist()
         [0.0, 0.0, 0.0, 0.0]
@@ -85,6 +86,7 @@ def to_deepinv(model: ScoreModel, *, symmetric: bool = False) -> ToDeepinv:
         ValueError: when called, a noise level is outside those of the model.
 
     Example:
+        >>> import torch
         >>> from scoresde import VPSDE, FunctionScore
         >>> denoiser = to_deepinv(FunctionScore(VPSDE(), lambda t, x: -x))  # of unit data
         >>> denoiser(torch.ones(1, 1, 1, 1, dtype=torch.float64), 2.0).round(decimals=6)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from functools import wraps
 from types import MappingProxyType
 from typing import Any, final
 
@@ -112,13 +111,12 @@ def from_denoiser(
     """
     _refuse_files("denoiser", denoiser)
 
-    @wraps(denoiser.forward if isinstance(denoiser, nn.Module) else denoiser)
-    def call(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
-        return tensor_of(denoiser(x, sigma, **cond), "denoised", "denoiser")
+    def call(own: Callable[..., Any], x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
+        return tensor_of(own(x, sigma, **cond), "denoised", "denoiser")
 
     low, high = _range(denoiser)
-    own = EDMSDE(low or 0.002, 80.0 if math.isinf(high) else high) if sde is None else sde
-    return Denoised(Called(call, denoiser), _without_scale(own), "sigma", null=null)
+    chosen = EDMSDE(low or 0.002, 80.0 if math.isinf(high) else high) if sde is None else sde
+    return Denoised(Called(denoiser, call), _without_scale(chosen), "sigma", null=null)
 
 
 def from_edm(net: Callable[..., Any], sde: AffineSDE | None = None) -> Denoised:
@@ -146,21 +144,22 @@ def from_edm(net: Callable[..., Any], sde: AffineSDE | None = None) -> Denoised:
     _refuse_files("net", net)
     dim = int(getattr(net, "label_dim", 0) or 0)
 
-    def plain(x: Tensor, sigma: Tensor) -> Tensor:
-        return tensor_of(net(x, sigma), "denoised", "net")
+    def plain(own: Callable[..., Any], x: Tensor, sigma: Tensor) -> Tensor:
+        return tensor_of(own(x, sigma), "denoised", "net")
 
-    def labelled(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+    def labelled(
+        own: Callable[..., Any], x: Tensor, sigma: Tensor, label: Tensor | None = None
+    ) -> Tensor:
         if label is None:
-            return plain(x, sigma)
+            return plain(own, x, sigma)
         hot = nn.functional.one_hot(label.clamp(min=0), dim).to(sigma)
-        return tensor_of(net(x, sigma, hot * (label >= 0)[:, None]), "denoised", "net")
+        return tensor_of(own(x, sigma, hot * (label >= 0)[:, None]), "denoised", "net")
 
-    network = Called(labelled if dim else plain, net)
+    network = Called(net, labelled if dim else plain)
     null = {"label": -1} if dim else {}
     low, high = _range(net)
-    own = EDMSDE(max(low, 0.002), min(high, 80.0)) if sde is None else sde
-    own = _without_scale(own)
-    return Denoised(network, own, "sigma", cast=False, classes=dim or None, null=null)
+    chosen = _without_scale(EDMSDE(max(low, 0.002), min(high, 80.0)) if sde is None else sde)
+    return Denoised(network, chosen, "sigma", cast=False, classes=dim or None, null=null)
 
 
 def _refuse_files(argument: str, net: object) -> None:

@@ -170,16 +170,13 @@ def from_diffusers(
         network: nn.Module = unet
         whole = unet.whole
     else:
-        network, whole = Called(_sample_of(net), net), False
+        network, whole = Called(net, _sample), False
     time = ChainTime("i-1", chain.N, whole)
     return Preconditioned(network, chain.to_sde(), predicts or told, time, null=null or {})
 
 
-def _sample_of(net: Callable[..., Any]) -> Callable[..., Tensor]:
-    def call(x: Tensor, timestep: Tensor) -> Tensor:
-        return mean_of(tensor_of(net(x, timestep), "sample", "net"), x, "net")
-
-    return call
+def _sample(net: Callable[..., Any], x: Tensor, timestep: Tensor) -> Tensor:
+    return mean_of(tensor_of(net(x, timestep), "sample", "net"), x, "net")
 
 
 def schedule_of(scheduler: Any) -> tuple[DDPM, str | None]:  # of diffusers, or bare alphas
@@ -192,7 +189,8 @@ def schedule_of(scheduler: Any) -> tuple[DDPM, str | None]:  # of diffusers, or 
     config = getattr(scheduler, "config", {})
     if alphas is None:
         if "Flow" in name:
-            remedy = "a network of a straight path is a model by from_velocity"
+            remedy = "a network of a straight path predicts the flow: from_function(net, "
+            remedy += "FlowSDE(1.0), predicts='flow', time=lambda node: 1000 * node.t)"
         elif "EDM" in name:
             remedy = "a network of sigma is a model by from_denoiser or from_edm"
         raise fail("scheduler", "one with alphas_cumprod", name, remedy)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import wraps
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoresde._check import wrong_type
 from scoresde._tensor import Scalar
@@ -121,10 +120,9 @@ def _ordered(
     if not callable(fn):
         raise wrong_type(argument, "a network or a function", fn, "pass a callable")
 
-    @wraps(fn.forward if isinstance(fn, nn.Module) else fn)
-    def call(x: Tensor, time: Tensor, **cond: Tensor) -> Tensor:
-        out = fn(time, x, **cond) if time_first else fn(x, time, **cond)
+    def call(own: Callable[..., Any], x: Tensor, time: Tensor, **cond: Tensor) -> Tensor:
+        out = own(time, x, **cond) if time_first else own(x, time, **cond)
         value = tensor_of(out, "sample", argument)
         return value if sign == 1.0 else sign * value
 
-    return Called(call, fn)
+    return Called(fn, call)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, final
 
 from torch import Tensor, nn
@@ -14,31 +16,61 @@ __all__ = ["Called", "mean_of", "tensor_of"]
 
 @final
 class Called(nn.Module):
-    """A function call(x, time, **cond) as a network; the arguments after time are conditions.
+    """A network of another library in the order of ours: net(x, time, **cond).
+
+    The conditions are the further arguments of `call`, or of the network itself if `call` takes
+    any.
 
     Args:
-        call: returns (B, *D) for a state x: (B, *D) and a time (B,).
-        module: the module that it calls, whose weights become those of this network; None for a
-            function without weights.
+        net: the network; if it is a module, its weights are those of this one, and copies of this
+            one call their own.
+        call: call(net, x, time, **cond) -> (B, *D) for a state x: (B, *D) and a time (B,); by
+            default net(x, time, **cond).
+
+    Raises:
+        TypeError: the network is not callable.
 
     Example:
         >>> import torch
-        >>> net = Called(lambda x, time: x * time[:, None])
-        >>> net(torch.ones(2, 1), torch.tensor([2.0, 3.0])).flatten().tolist()
+        >>> scaled = Called(lambda t, x: x * t[:, None], lambda net, x, time: net(time, x))
+        >>> scaled(torch.ones(2, 1), torch.tensor([2.0, 3.0])).flatten().tolist()
         [2.0, 3.0]
     """
 
-    def __init__(self, call: Callable[..., Tensor], module: object = None) -> None:
+    def __init__(self, net: Callable[..., Any], call: Callable[..., Tensor] | None = None) -> None:
         super().__init__()
-        if not callable(call):
-            raise wrong_type("net", "a network or a function", call, "pass a callable")
-        self.module = module if isinstance(module, nn.Module) else None
-        self._function = call
+        if not callable(net):
+            raise wrong_type("net", "a network or a function", net, "pass a callable")
+        self.module = net if isinstance(net, nn.Module) else None
+        self._function = None if isinstance(net, nn.Module) else net
+        self._call = _plain if call is None else call
+        self._signature = _signature(net, self._call)
 
     @property
-    def forward(self) -> Callable[..., Tensor]:  # type: ignore[override]  # its own signature
-        """The function itself, so that its arguments are the conditions of the network."""
-        return self._function
+    def forward(self) -> Callable[..., Tensor]:  # type: ignore[override]  # with its conditions
+        """The function of (x, time, **cond), whose signature names the conditions."""
+        net: Any = self._function if self.module is None else self.module
+        bound = partial(self._call, net)
+        if self._signature is not None:
+            bound.__signature__ = self._signature  # type: ignore[attr-defined]
+        return bound
+
+
+def _plain(net: Callable[..., Tensor], x: Tensor, time: Tensor, **cond: Tensor) -> Tensor:
+    return net(x, time, **cond)
+
+
+def _signature(net: object, call: Callable[..., Tensor]) -> inspect.Signature | None:
+    """That of `call` without the network, or of the network if `call` takes any names."""
+    own = inspect.signature(call)
+    parameters = list(own.parameters.values())
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return own.replace(parameters=parameters[1:])
+    target: Any = net.forward if isinstance(net, nn.Module) else net
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):  # of a builtin
+        return None
 
 
 def tensor_of(value: Any, attribute: str, argument: str) -> Tensor:  # whatever a network returns

@@ -80,7 +80,7 @@ def from_score_sde(
         raise wrong_type("net", "a network of score_sde", net, "pass the network itself")
     kind, options = _read(sde)
     n = positive_int("levels", levels or getattr(sde, "N", 1000), "the number of noise levels")
-    network = Called(lambda x, labels: tensor_of(net(x, labels), "sample", "net"), net)
+    network = Called(net, lambda own, x, labels: tensor_of(own(x, labels), "sample", "net"))
     if kind == "ve":
         own = VESDE(**options)
         time = "sigma" if continuous else LevelNumber(n)

@@ -91,7 +91,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a scheduler without alphas": (
         changed("model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"]),
-        "from_velocity",
+        "predicts='flow'",
     ),
     "another prediction": (
         changed("scheduler/scheduler_config.json", prediction_type="flow_prediction"),
