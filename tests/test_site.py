@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from docs.hooks import links, llms, reference
+from docs.hooks import accessible, links, llms, reference
 from docs.hooks.docstrings import escaped
 
 ROOT = Path(__file__).parents[1]
@@ -117,3 +117,13 @@ def test_the_text_for_programs_has_every_page_with_its_first_sentence() -> None:
         "T",
         "By Ho et al. 2020, `f(**k)`.",
     )
+
+
+def test_wide_parts_of_a_page_can_be_scrolled_by_the_keyboard() -> None:
+    page = '<table> <math> <math xmlns="" display="block"> <div role="dialog">'
+    found = accessible.on_post_page(page)
+    assert found == (
+        '<table tabindex="0"> <math> <math tabindex="0" xmlns="" display="block"> '
+        '<div role="dialog">'
+    )
+    assert "aria-label" in accessible.on_post_page(f"<div {accessible.DIALOG}>")
