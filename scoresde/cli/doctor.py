@@ -14,12 +14,17 @@ from scoresde.cli.opened import Opened, open_checkpoint, run_of
 from scoresde.cli.samples import open_samples
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from scoresde.model import ScoreModel
 
 __all__ = ["Doctor"]
 
 MOST = 4096
 """The number of samples that are read."""
+
+FEWEST = 64
+"""The number of held-out samples that the check of memorisation needs."""
 
 
 @final
@@ -70,9 +75,12 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
                 )
             check_file(self.html, self.calling.overwrite)
         opened = open_checkpoint(self.model, self.device)
+        source = self._source(opened)
+        if self.data is None:
+            say(f"the data are those of the run: {source}")
         samples = open_samples(
             opened,
-            self._source(opened),
+            source,
             self.data_option,
             limit=MOST,
             seed=self.seed,
@@ -80,10 +88,12 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
             unconditional=self.unconditional,
         )
         x, cond = samples.take(samples.rows)
+        held_out = self._held_out(opened)
         report = diagnose(
             opened.model,
             (x, cond or None),
             raw=_raw(opened),
+            held_out=held_out,
             t_end=self.t_end,
             n=self.n,
             levels=self.levels,
@@ -108,8 +118,26 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
                 f"DATA: expected data, got none, and {opened.folder} does not say what the model "
                 f"was trained on; name them: scoresde doctor {self.model} DATA"
             )
-        say(f"the data are those of the run: {source}")
         return str(source)
+
+    def _held_out(self, opened: Opened) -> tuple[Tensor, dict[str, Tensor] | None] | None:
+        """What the run held out of its own data; None if these are not examined, or too few."""
+        share = run_of(opened.folder).get("holdout")
+        if self.data is not None or self.holdout or not share:
+            return None
+        samples = open_samples(
+            opened,
+            self._source(opened),
+            self.data_option,
+            limit=MOST,
+            seed=self.seed,
+            holdout=float(share),
+            unconditional=self.unconditional,
+        )
+        if len(samples) < FEWEST:
+            return None
+        x, cond = samples.take(samples.rows)
+        return x, cond or None
 
 
 def _raw(opened: Opened) -> ScoreModel | None:

@@ -32,6 +32,7 @@ def diagnose(
     data: Examined,
     *,
     raw: ScoreModel | None = None,
+    held_out: Examined | None = None,
     t_end: float | None = None,
     n: int | None = None,
     levels: int = 12,
@@ -57,6 +58,8 @@ def diagnose(
             samples, best such as were not used for training.
         raw: the same model with the raw weights in place of their average, for the check of the
             average.
+        held_out: data that were not used for the training, in any form of `data`, for the check of
+            memorisation; `data` are then those of the training.
         t_end: the time at which sampling stops; that of the SDE by default.
         n: the number of samples at each noise level; by default 512, half of the data at most.
         levels: the number of noise levels, evenly spaced in the log-SNR between t_end and T.
@@ -102,7 +105,10 @@ def diagnose(
         seed=seed,
         batch_size=positive_int("batch_size", batch_size),
     )
-    return Examination(probe, facts_of(x, model, sde), x, cond, raw).report()
+    other = None if held_out is None else _rows(model, held_out, seed)
+    if other is not None and other[0].shape[1:] != x.shape[1:]:
+        raise fail("held_out", f"samples of shape {tuple(x.shape[1:])}", other[0], "as in data")
+    return Examination(probe, facts_of(x, model, sde), x, cond, raw, other).report()
 
 
 def _rows(model: ScoreModel, data: Examined, seed: int) -> tuple[Tensor, Cond]:

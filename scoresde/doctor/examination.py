@@ -18,6 +18,8 @@ from scoresde.doctor.finding import SEVERITIES, Finding, Report
 from scoresde.doctor.fit import fit_findings
 from scoresde.doctor.labels import label_findings, label_repairs, relation
 from scoresde.doctor.length import length_findings, lengths
+from scoresde.doctor.memory import memory_findings
+from scoresde.doctor.precision import precision_notes, precision_repairs
 from scoresde.doctor.prior import prior_findings
 from scoresde.doctor.probe import Probe, mean_error, probe_of
 from scoresde.doctor.randomness import randomness_findings, randomness_repairs
@@ -44,6 +46,8 @@ CHECKS = (
     "dropout",
     "labels",
     "average",
+    "precision",
+    "memory",
     "units",
     "constant",
     "copies",
@@ -122,6 +126,7 @@ class Examination:
         facts: those of the data.
         x, cond: all data.
         raw: the model with its raw weights, or None.
+        held_out: held-out data with their conditions, or None.
     """
 
     probe: Probe
@@ -129,6 +134,7 @@ class Examination:
     x: Tensor
     cond: Cond
     raw: ScoreModel | None
+    held_out: tuple[Tensor, Cond] | None = None
 
     def report(self) -> Report:
         """Make all checks and order what they find."""
@@ -144,7 +150,9 @@ class Examination:
         found = [*alone, *copies_findings(self.facts)]
         if repair is None:
             found += [*self._labels(), *randomness_findings(probe)]
-            found += buffer_findings(probe, self.raw)
+            found += [*buffer_findings(probe, self.raw), *precision_notes(probe)]
+            if self.held_out is not None:
+                found += memory_findings(probe, self.x, *self.held_out)
         else:
             before = [finding for part in given.findings() for finding in part]
             left = {finding.name for finding in (*fit, *symptoms)}
@@ -161,6 +169,7 @@ class Examination:
         probe = self.probe
         repairs = [  # of those that save as much the first is named, so facts stand before fits
             *randomness_repairs(probe),
+            *precision_repairs(probe),
             *average_repairs(probe, self.raw),
             *sign_repairs(probe),
             *coordinate_repairs(probe),
@@ -312,6 +321,8 @@ class Examination:
         found = {}
         if self.raw is None:
             found["average"] = "the raw weights were not given"
+        if self.held_out is None:
+            found["memory"] = "no held-out data were given"
         if not self.cond:
             found["labels"] = "there are no conditions"
         return found

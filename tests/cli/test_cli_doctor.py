@@ -22,8 +22,13 @@ def test_the_data_are_those_of_the_run_and_the_raw_weights_are_read(run: Path) -
     result = call(f"doctor {run} --n 100 --device cpu")
     assert "the data are those of the run: moons" in result.stderr
     assert "checks: sign, scale" in result.stdout
+    assert "not made: memory" not in result.stdout  # 5 % of the data were held out
     found = answer(f"doctor {run} moons --n 100 --device cpu")
-    assert "average" not in found["skipped"] and "labels" in found["skipped"]
+    assert (
+        "memory" in found["skipped"]
+        and "average" not in found["skipped"]
+        and "labels" in found["skipped"]
+    )
     assert found["about"]["rows"] == 100
 
 
