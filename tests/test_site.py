@@ -83,6 +83,16 @@ def test_the_text_of_a_docstring_means_itself_and_code_stays_code() -> None:
     )
 
 
+def test_the_names_of_arguments_are_kept_and_what_is_said_of_them_is_escaped() -> None:
+    text = (
+        "Title.\n\nArgs:\n    t_end, batch_size: a * b,\n        c_d * `e_f`.\n    x: y.\nEnd_of."
+    )
+    assert escaped(text, {}) == (
+        "Title.\n\nArgs:\n    t_end, batch_size: a \\* b,\n        c\\_d \\* `e_f`.\n    x: y.\n"
+        "End\\_of."
+    )
+
+
 @pytest.mark.parametrize(
     ("code", "is_linked"),
     [

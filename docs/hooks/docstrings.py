@@ -18,6 +18,10 @@ except ImportError:  # the other hooks use `escaped` without it
     griffe = None
 
 SECTION = re.compile(r"^(Args|Attributes|Raises|Warns|Returns|Example):$")
+NAMED = ("Args", "Attributes", "Raises", "Warns")
+ENTRY = re.compile(
+    r"^(    [A-Za-z][\w, ]*:)(.*)$"
+)  # the names of arguments, as griffe looks them up
 CODE = re.compile(r"(``[^`]+``|`[^`]+`)")
 SPECIAL = re.compile(r"([*_>\[\]$\\])")
 
@@ -29,12 +33,13 @@ def escaped(text: str, links: dict[str, str]) -> str:
         text: the docstring without common indentation.
         links: name -> identifier in the reference, for names in backticks.
     """
-    lines, section, before = [], "", ""
+    lines: list[str] = []
     block: list[str] = []
+    section, before, head = "", "", ""
 
     def flush() -> None:
         if block:
-            lines.extend(_inline("\n".join(block), links).split("\n"))
+            lines.extend((head + _inline("\n".join(block), links)).split("\n"))
             block.clear()
 
     for line in text.split("\n"):
@@ -46,10 +51,16 @@ def escaped(text: str, links: dict[str, str]) -> str:
             and line.startswith("    ")
             and (not before.strip() or before[:4] == "    ")
         )
+        entry = ENTRY.match(line) if section in NAMED else None
         if code or SECTION.match(line):
             flush()
             lines.append("Examples:" if line == "Example:" else line)
+        elif entry is not None:
+            flush()
+            head, rest = entry.groups()
+            block.append(rest)
         else:
+            head = head if block else ""
             block.append(line)
         before = line
     flush()
