@@ -19,6 +19,9 @@ from scoresde.model import ScoreModel
 
 __all__ = ["average_repairs", "buffer_findings"]
 
+LATE = 0.05
+"""How far the average may be behind the raw weights, as it is early in a training."""
+
 
 def average_repairs(probe: Probe, raw: ScoreModel | None) -> list[Repair]:
     """The averaged model with the buffers of the raw one, and the raw model.
@@ -28,7 +31,8 @@ def average_repairs(probe: Probe, raw: ScoreModel | None) -> list[Repair]:
     if raw is None:
         return []
     of_raw = _repair(probe, raw, "The raw weights have a lower loss than their average.")
-    return [*_of_buffers(probe, raw), of_raw]
+    late = of_raw.gain.mean > LATE
+    return [*_of_buffers(probe, raw), *([of_raw] if late else [])]
 
 
 def buffer_findings(probe: Probe, raw: ScoreModel | None) -> list[Finding]:

@@ -25,6 +25,7 @@ from scoresde.doctor.probe import Probe, mean_error, probe_of
 from scoresde.doctor.randomness import randomness_findings, randomness_repairs
 from scoresde.doctor.reference import LinearDenoiser, kernel_eps
 from scoresde.doctor.repair import Repair, best_of
+from scoresde.doctor.roughness import LARGEST, roughness_notes
 from scoresde.doctor.scale import scale_repairs, slopes
 from scoresde.doctor.sign import sign_repairs
 from scoresde.doctor.stein import stein_findings, stein_repairs
@@ -48,6 +49,7 @@ CHECKS = (
     "average",
     "precision",
     "memory",
+    "roughness",
     "units",
     "constant",
     "copies",
@@ -151,6 +153,7 @@ class Examination:
         if repair is None:
             found += [*self._labels(), *randomness_findings(probe)]
             found += [*buffer_findings(probe, self.raw), *precision_notes(probe)]
+            found += roughness_notes(probe)
             if self.held_out is not None:
                 found += memory_findings(probe, self.x, *self.held_out)
         else:
@@ -321,6 +324,8 @@ class Examination:
         found = {}
         if self.raw is None:
             found["average"] = "the raw weights were not given"
+        if self.probe.dim > LARGEST:
+            found["roughness"] = f"a sample has more than {LARGEST} values"
         if self.held_out is None:
             found["memory"] = "no held-out data were given"
         if not self.cond:

@@ -1,15 +1,19 @@
-"""Memorisation and precision: the empirical denoiser, and networks in half precision."""
+"""Memorisation, precision and roughness: copies of data, half precision, ripples in time."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from scoresde import VPSDE, Empirical, GaussianMixture, Preconditioned
+from scoresde import VPSDE, Empirical, GaussianMixture, Preconditioned, ScoreModel
 from scoresde.doctor import diagnose
 from scoresde.doctor.memory import memory_findings
 from scoresde.doctor.probe import probe_of
+from scoresde.node import Node
+from scoresde.prediction import Prediction
 
 VP = VPSDE()
 TRUTH = GaussianMixture(
@@ -61,6 +65,30 @@ def test_half_precision_that_costs_loss_is_named_and_float32_is_warned_of() -> N
     assert "bfloat16" in half.first.sentence
     whole = diagnose(Preconditioned(_Rounded(), VP), TRAIN.float())
     assert whole.healthy and whole["precision"].severity == "note"
+
+
+def test_a_model_that_is_rough_in_time_is_noted() -> None:
+    def ripple(p: Prediction) -> Prediction:
+        t = torch.as_tensor(p.node.t, dtype=torch.float64).reshape(-1, 1)
+        return Prediction(p.x, p.node, p.v + 0.08 * torch.sin(1000 * t), "v")
+
+    exact = TRUTH.under(VP)
+    note = diagnose(_Rippled(exact, ripple), TRAIN)["roughness"]
+    assert note.severity == "note" and note.number > 4 * note.reference
+    assert "roughness" not in diagnose(exact, TRAIN)
+
+
+class _Rippled(ScoreModel):
+    """A model whose predictions go through a function."""
+
+    def __init__(self, inner: ScoreModel, change: Callable[[Prediction], Prediction]) -> None:
+        super().__init__()
+        self.inner, self.change, self.sde = inner, change, inner.sde
+
+    def predict(
+        self, node: Node, x: Tensor, cond: Mapping[str, Tensor] | None = None
+    ) -> Prediction:
+        return self.change(self.inner.predict(node, x, cond))
 
 
 def test_held_out_data_of_another_shape_are_refused() -> None:
