@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import choosing
 from docs.hooks import reference
+from scoresde import Gaussian
 from scoresde.data import toy
 from scoresde.metrics import sliced_wasserstein
 
@@ -87,6 +88,27 @@ def test_the_python_blocks_of_the_page_of_adapters_run() -> None:
         exec(block, names)
     assert names["images"].shape == (2, 3, 8, 8) and names["unit"].shape == (2, 1, 8, 8)
     assert names["points"].shape == (5, 2) and names["back"].shape == (1000, 2)
+
+
+def test_the_python_blocks_of_the_page_of_migrating_run() -> None:
+    """Each of the five samples the data that its stand-in is exact for."""
+    names: dict[str, Any] = {}
+    score_sde, k_diffusion, diffusers, azula, sbi = blocks("docs/migrating.md", "python")
+    exec(score_sde, names)
+    x = names["x"]
+    assert float(x.std()) == pytest.approx(1.0, abs=0.06)
+    unit = Gaussian(torch.zeros(192), torch.tensor(1.0)).log_prob(x[:2].flatten(1))
+    assert names["nats"].tolist() == pytest.approx(unit.tolist(), abs=0.02)
+    exec(k_diffusion, names)
+    assert float(names["images"].std()) == pytest.approx(0.5, abs=0.03)
+    exec(diffusers, names)
+    assert names["unit"].shape == (16, 3, 8, 8) and 0 <= float(names["unit"].min())
+    exec(azula, names)
+    assert float(names["x"].std()) == pytest.approx(1.0, abs=0.03)
+    exec(sbi, names)
+    samples = names["samples"]
+    assert samples.mean(0).tolist() == pytest.approx([0.8, -0.8], abs=0.15)
+    assert samples.std(0).tolist() == pytest.approx([0.447, 0.447], abs=0.1)
 
 
 def test_the_python_blocks_of_the_first_page_run(
