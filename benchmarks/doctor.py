@@ -1,6 +1,6 @@
 """Whether the doctor finds planted faults and names them first, and its false alarms.
 
-    python benchmarks/doctor.py [--seeds 5] [--healthy 8] [--quick]
+    python benchmarks/doctor.py [--seeds 5] [--healthy 8] [--first 0] [--quick]
 
 Twelve faults of three sizes are planted in an exact model of six classes in 8-D, and in tiny
 networks that are trained here on the same data. A fault is found if its name is among the findings
@@ -77,27 +77,27 @@ def row(on: str, fault: str, size: str, seed: int, report: Report, seconds: floa
     )
 
 
-def planted(seeds: int) -> Iterator[Row]:
+def planted(seeds: range) -> Iterator[Row]:
     """The faults in exact models and in networks."""
     for on, faults in (("oracle", in_oracles), ("network", in_networks)):
-        for seed in range(seeds):
+        for seed in seeds:
             for fault, size, case in faults(seed):
                 start = time.process_time()
                 report = diagnose(case.model, case.data, seed=seed, **case.options)
                 yield row(on, fault, size, seed, report, time.process_time() - start)
 
 
-def healthy(seeds: int) -> Iterator[Row]:
+def healthy(seeds: range) -> Iterator[Row]:
     """Models without a fault."""
     for sde in (VPSDE(), SubVPSDE(), VESDE(), CosineSDE(), EDMSDE(), FlowSDE()):
-        for seed in range(seeds):
+        for seed in seeds:
             x = classes(3000, 100 + seed).x.double()
             start = time.process_time()
             report = diagnose(mixture().under(sde), x, seed=seed)
             seconds = time.process_time() - start
             yield row("oracle", "", type(sde).__name__, seed, report, seconds)
     for name in DATA:
-        for seed in range(seeds):
+        for seed in seeds:
             steps = DIGITS if name == "digits" else STEPS
             stages = tuple(steps * k // STAGES for k in range(1, STAGES + 1))
             data = data_of(name, 100 + seed)
@@ -164,11 +164,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--healthy", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--quick", action="store_true", help="one seed of each")
     options = parser.parse_args()
     seeds, well = (1, 1) if options.quick else (options.seeds, options.healthy)
     rows: list[Row] = []
-    for made in (*[planted(seeds)], *[healthy(well)]):
+    first = options.first
+    for made in (
+        planted(range(first, first + seeds)),
+        healthy(range(first, first + well)),
+    ):
         for one in made:
             rows.append(one)
             mark = "" if one.first == NAMES.get(one.fault, "") else " <---"

@@ -15,7 +15,7 @@ from scoresde.doctor.repair import Repair
 
 __all__ = ["blind_repairs"]
 
-BLIND = 0.03
+BLIND = 0.06
 """The least damage: networks early in their training are worse than themselves by up to half."""
 
 ROWS = 128

@@ -24,7 +24,7 @@ __all__ = ["LEAST", "SYMPTOM", "Repair", "Reread", "best_of"]
 LEAST = 0.01
 """The least damage of a finding, in nats a dimension."""
 
-SYMPTOM = 0.02
+SYMPTOM = 0.05
 """The same for symptoms, which have no repair: they are noticed later than their causes."""
 
 
