@@ -1,6 +1,7 @@
 """Training: the `Trainer`, the average of the weights, and checkpoints."""
 
 from scoresde._check import Diverged
+from scoresde.training.callbacks import Callback, MLflow, TensorBoard, WeightsAndBiases
 from scoresde.training.checkpoint import load, load_calibration, read_config, save
 from scoresde.training.classifier import (
     TrainedClassifier,
@@ -18,13 +19,17 @@ from scoresde.training.update import Update
 __all__ = [
     "EMA",
     "RECIPES",
+    "Callback",
     "Diverged",
+    "MLflow",
     "PowerEMA",
     "Recipe",
     "RunFolder",
+    "TensorBoard",
     "TrainedClassifier",
     "Trainer",
     "Update",
+    "WeightsAndBiases",
     "load",
     "load_calibration",
     "load_classifier",

@@ -1,17 +1,17 @@
-"""Logs of a run: history.csv, TensorBoard and the progress bar."""
+"""Logs of a run: history.csv, the progress bar, and the numbers for callbacks."""
 
 from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
-from scoresde._check import need
 from scoresde._io import unwritten
 from scoresde._progress import progress as progress_of
+from scoresde.training.callbacks import Callback
 from scoresde.training.state import State
 
 __all__ = ["Log", "writing"]
@@ -19,7 +19,7 @@ __all__ = ["Log", "writing"]
 
 @final
 class Log:
-    """Writes the rows of a run to history.csv and TensorBoard, and updates the progress bar.
+    """Writes the rows of a run to history.csv, tells callbacks, and updates the progress bar.
 
     A step whose loss or gradient is not finite counts as skipped and does not enter the means.
 
@@ -28,8 +28,7 @@ class Log:
         steps: the number of the last step.
         batch: number of samples in a step.
         table: the CSV file, or None.
-        events: the folder of TensorBoard's files, or None.
-        wanted: whether to write them; None writes them if TensorBoard is installed.
+        callbacks: those that get the numbers, from `start` on.
         progress: show a progress bar, or lines if stderr is not a terminal.
     """
 
@@ -40,15 +39,15 @@ class Log:
         steps: int,
         batch: int,
         table: Path | None = None,
-        events: Path | None = None,
-        wanted: bool | None = None,
+        callbacks: Sequence[Callback] = (),
         progress: bool = False,
     ) -> None:
         self.state = state
         self.batch = batch
-        self.start = state.step
+        self.start_step = state.step
         self.began = time.perf_counter()
-        self.writer = None if events is None else _tensorboard(events, wanted, state.step)
+        self.callbacks = callbacks
+        self.started: list[Callback] = []
         self.bar = progress_of(steps, "train", "steps", initial=state.step) if progress else None
         self.table = table
         if table is not None:
@@ -60,10 +59,18 @@ class Log:
     def __enter__(self) -> Log:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for thing in (self.writer, self.bar):
-            if thing is not None:
-                thing.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with ExitStack() as stack:  # one that fails does not keep the others from their end
+            if self.bar is not None:
+                stack.callback(self.bar.close)
+            for callback in self.started:
+                stack.callback(callback.end, failed=kind is not None)
+
+    def start(self, settings: Mapping[str, object]) -> None:
+        """Start the callbacks; those that started are ended with the log."""
+        for callback in self.callbacks:
+            callback.start(self.start_step, settings)
+            self.started.append(callback)
 
     def step(self) -> None:
         """Advance the progress bar by a step."""
@@ -77,21 +84,20 @@ class Log:
         self._append(1)
         (_, loss, _), metrics = self.state.history[-1], self.state.metrics[-1]
         seconds = max(1e-9, time.perf_counter() - self.began)
-        speed = (done - self.start) * self.batch / seconds
+        speed = (done - self.start_step) * self.batch / seconds
         if self.bar is not None:
             self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} samples/s")
         self.scalars(done, {"loss": loss, "lr": lr, "samples_per_second": speed, **metrics})
 
     def scalars(self, done: int, values: Mapping[str, float]) -> None:
-        """Write numbers by name to TensorBoard, if it is there."""
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, done)
+        """Tell the callbacks numbers by name."""
+        for callback in self.started:
+            callback.scalars(done, values)
 
     def sync(self) -> None:
-        """Flush TensorBoard's events, so that a killed process does not lose them."""
-        if self.writer is not None:
-            self.writer.flush()
+        """Let callbacks write what they hold, so that a killed process does not lose it."""
+        for callback in self.started:
+            callback.sync()
 
     def _append(self, count: int) -> None:
         """Append the last rows of the history to the table."""
@@ -110,19 +116,3 @@ def writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise unwritten("out", file, error) from error
-
-
-def _tensorboard(folder: Path, wanted: bool | None, start: int) -> Any:  # it has no types
-    if wanted is False:
-        return None
-    try:
-        module = need("torch.utils.tensorboard", "train")
-    except ImportError as error:
-        if not wanted:
-            return None
-        raise ImportError(
-            "tensorboard is not installed; run: pip install 'scoresde[train]'"
-        ) from error
-    # The rows of step `start` itself are in the checkpoint and are not written again.
-    with writing(folder):
-        return module.SummaryWriter(str(folder), purge_step=start + 1 if start else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeAlias, final
@@ -28,6 +28,7 @@ from scoresde.quantisation import Quantisation
 from scoresde.training.augment import check_augment
 from scoresde.training.best import Best
 from scoresde.training.calibrating import calibrate_run
+from scoresde.training.callbacks import Callback, Callbacks, callbacks_of, with_board
 from scoresde.training.checks import check_folder, check_units, in_units_of, inform
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
@@ -111,7 +112,9 @@ class Trainer:
         device: None for the accelerator if there is one, otherwise the CPU.
         progress: show a progress bar with the loss and samples per second.
         callback: called as callback(step, averaged model in eval mode) every `callback_every`
-            steps by the first process, for example to sample; it must not change the model.
+            steps by the first process, for example to sample; it must not change the model. Or a
+            `Callback`, which gets the numbers of the run too, such as `WeightsAndBiases`; or
+            several of both.
         callback_every: number of steps between two calls of `callback`.
         quantisation: the levels of the data, for the checkpoint; that of `data` by default.
         workers: number of prefetching threads for data that are read lazily. 0 reads
@@ -162,7 +165,7 @@ class Trainer:
         out: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         progress: bool = False,
-        callback: Callable[[int, ScoreModel], object] | None = None,
+        callback: Callbacks = None,
         callback_every: int = 1000,
         quantisation: Quantisation | None = None,
         workers: int = 2,
@@ -219,6 +222,7 @@ class Trainer:
                 table=None if self.folder is None else self.folder.validation,
             )
         self.progress = progress
+        callbacks_of(callback)
         self.callback = callback
         self.callback_every = positive_int("callback_every", callback_every)
         self.workers = 0 if workers == 0 else positive_int("workers", workers)
@@ -310,6 +314,7 @@ class Trainer:
             stack.enter_context(own_randomness(device))
             interrupts = stack.enter_context(Interrupts(active=self.folder is not None))
             log = stack.enter_context(self._log(state, folder, processes))
+            log.start({**self.settings, **self.choices})
             if folder is not None and self.validation is not None:
                 self.validation.write(state.validations, model.sde)
             stop = processes.number(self.steps, 0)
@@ -353,7 +358,7 @@ class Trainer:
                         last, saves = True, self.folder is not None
                         log.row(done, lr)
                 if processes.first:
-                    self._show(update, done, last)
+                    self._show(update, log, done, last)
                 if folder is not None and (saves or caught is not None):
                     log.sync()
                     folder.save(update, self._info(done, state, update), self._extra(done))
@@ -428,13 +433,14 @@ class Trainer:
         return {"step": done, "loss": loss, "shape": shape}
 
     def _log(self, state: State, folder: RunFolder | None, processes: Processes) -> Log:
+        board = None if folder is None else folder.tensorboard
+        callbacks = with_board(callbacks_of(self.callback), board, self.records.tensorboard)
         return Log(
             state,
             steps=self.steps,
             batch=self.batch_size * self.optim.accumulate * processes.count,
             table=None if folder is None else folder.history,
-            events=None if folder is None else folder.tensorboard,
-            wanted=self.records.tensorboard,
+            callbacks=callbacks if processes.first else (),
             progress=self.progress and processes.first,
         )
 
@@ -458,11 +464,14 @@ class Trainer:
                 self.folder.save_best(update, {"step": done, "validation": row.loss})
         return lowest
 
-    def _show(self, update: Update, done: int, last: bool) -> None:
-        """Write a snapshot and call the callback, whichever is due; both are at the last step."""
+    def _show(self, update: Update, log: Log, done: int, last: bool) -> None:
+        """Write a snapshot and show callbacks the model, if due; both are at the last step."""
         every = self.records.snapshot_every
         if self.folder is not None and every is not None and (last or done % every == 0):
             self.folder.snapshot(update, done, self.settings)
-        if self.callback is not None and (last or done % self.callback_every == 0):
+        viewers = [one for one in log.started if type(one).model is not Callback.model]
+        if viewers and (last or done % self.callback_every == 0):
             with own_modes(self.model):
-                self.callback(done, update.result())
+                averaged = update.result()
+                for viewer in viewers:
+                    viewer.model(done, averaged)
