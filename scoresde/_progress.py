@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Protocol, TextIO, final
+import warnings
+from typing import Any, Protocol, TextIO, final
 
 __all__ = ["EVERY", "Lines", "Progress", "progress"]
 
@@ -73,6 +74,8 @@ def progress(
 ) -> Progress:
     """A display of progress: a tqdm bar on a terminal or in a notebook, else lines on stderr.
 
+    The bar of a notebook is a widget if ipywidgets is installed, else one of text.
+
     Args:
         total: number of units.
         label: name of the task.
@@ -83,12 +86,22 @@ def progress(
     """
     if shown and not _watched():
         return Lines(total, label, unit, initial)
-    from tqdm import tqdm  # 30 ms
-
-    bar: Progress = tqdm(
+    bar: Progress = _tqdm()(
         total=total, desc=label, unit=unit, initial=initial, position=position, disable=not shown
     )
     return bar
+
+
+def _tqdm() -> Any:  # the class of the bars, which has no types
+    """The bar of tqdm that suits the place; imported here, as it takes 30 ms."""
+    if "ipykernel" not in sys.modules:
+        from tqdm import tqdm
+
+        return tqdm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets the bar is one of text
+        from tqdm.auto import tqdm as suited
+    return suited
 
 
 def _watched() -> bool:
