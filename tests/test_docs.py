@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import choosing
 from docs.hooks import reference
-from scoresde import Gaussian
+from scoresde import VPSDE, Gaussian
 from scoresde.data import toy
 from scoresde.metrics import sliced_wasserstein
 
@@ -88,6 +88,7 @@ def test_the_python_blocks_of_the_page_of_adapters_run() -> None:
         exec(block, names)
     assert names["images"].shape == (2, 3, 8, 8) and names["unit"].shape == (2, 1, 8, 8)
     assert names["points"].shape == (5, 2) and names["back"].shape == (1000, 2)
+    assert 'from_hub("user/points")' in names["card"] and names["again"].sde == VPSDE()
 
 
 def test_the_python_blocks_of_the_page_of_migrating_run() -> None:

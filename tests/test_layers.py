@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "smc",
         "posterior",
         "training doctor comparison export",
+        "hub",
         "cli __init__",
         "__main__",
     )

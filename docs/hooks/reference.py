@@ -28,7 +28,7 @@ GROUPS = {
     "Data": "data columns quantisation summary",
     "Training": "training losses options",
     "Evaluation": "metrics comparison doctor plot",
-    "Elsewhere": "adapters export cli",
+    "Elsewhere": "adapters hub export cli",
 }
 """Group -> rooms, in the order of the navigation."""
 

@@ -43,17 +43,20 @@ def damaged(file: Path, why: str) -> ValueError:
     return Damaged(str(refuse(str(file), "an intact file of a checkpoint", why, remedy)))
 
 
-def check_place(path: str | os.PathLike[str], files: Iterable[str]) -> Path:
+def check_place(
+    path: str | os.PathLike[str], files: Iterable[str], argument: str = "path"
+) -> Path:
     """The absolute path; raise unless a folder of these files may be written or replaced there."""
-    place = path_of("path", path).resolve()
+    place = path_of(argument, path).resolve()
     if place.exists() and not place.is_dir():
-        raise fail("path", "a folder", str(path), "a checkpoint is a folder; choose another name")
+        remedy = "a checkpoint is a folder; choose another name"
+        raise fail(argument, "a folder", str(path), remedy)
     present = {file.name for file in place.iterdir()} if place.exists() else set()
     others = sorted(present - {CONFIG, *files})
     if others:
         remedy = f"it would be replaced as a whole: pass {str(place / 'checkpoint')!r}"
         got = f"{place} with {listed(others, 4)}"
-        raise refuse("path", "a new folder, an empty one or a checkpoint", got, remedy)
+        raise refuse(argument, "a new folder, an empty one or a checkpoint", got, remedy)
     return place
 
 
