@@ -87,13 +87,18 @@ class PosteriorModel(MeasuredModel, ABC):
             return found.prediction.shifted(self.shift(node, found, y))
 
 
+_GROWN = 1e4
+"""The growth of the square of a residual at which a solve is given up."""
+
+
 def conjugate_gradients(
     apply: Callable[[Tensor], Tensor], b: Tensor, tol: float, most: int, method: str
 ) -> tuple[Tensor, int]:
     """Solve S w = b for each sample, and return w and the number of products with S.
 
     A sample whose residual is below `tol` times |b| does not change any more, so its result does
-    not depend on the other samples of the batch.
+    not depend on the other samples of the batch. One whose residual grows a hundredfold above its
+    least stops as well; every sample gets the solution of its least residual.
 
     Args:
         apply: the product with S, symmetric and positive definite; (B, *M) -> (B, *M).
@@ -103,8 +108,8 @@ def conjugate_gradients(
         method: the name of the model, for the warning.
 
     Warns:
-        UserWarning: some samples did not get there, or S is not positive definite, as that of an
-            imperfect network may be; they keep the best solution so far.
+        UserWarning: some samples did not get there, or S is not symmetric and positive definite,
+            as that of an imperfect network may be; they keep the best solution so far.
     """
 
     def dot(p: Tensor, q: Tensor) -> Tensor:
@@ -112,28 +117,30 @@ def conjugate_gradients(
 
     w, r = torch.zeros_like(b), b
     p, rr = r, dot(r, r)
-    goal = tol**2 * rr
-    done, bent, count = rr <= goal, torch.zeros_like(rr, dtype=torch.bool), 0
+    goal, best, least = tol**2 * rr, w, rr
+    done, short, count = rr <= goal, torch.zeros_like(rr, dtype=torch.bool), 0
     while count < most and not bool(done.all()):
         product = apply(p)
         count += 1
         curvature = dot(p, product)
-        bent = bent | (~done & (curvature <= 0.0))
-        done = done | bent
+        short = short | (~done & (curvature <= 0.0))
+        done = done | short
         step = torch.where(done, 0.0, rr / torch.where(done, 1.0, curvature))
         w = w + expand(step, w) * p
         r = r - expand(step, r) * product
         new = torch.where(done, rr, dot(r, r))
+        best = torch.where(expand(new < least, w), w, best)
+        least = torch.minimum(least, new)
         ratio = torch.where(done, 0.0, new / torch.where(done, 1.0, rr))
         p = torch.where(expand(done, p), p, r + expand(ratio, p) * p)
-        rr, done = new, done | (new <= goal)
-    if bool((bent | ~done).any()):
-        left = float((rr / (goal / tol**2).clamp_min(1e-300)).max().sqrt())
+        grown = ~done & ~(new <= _GROWN * least)  # also where it is not a number
+        rr, short = new, short | grown
+        done = done | (new <= goal) | grown
+    if bool((short | ~done).any()):
         warnings.warn(
-            f"{method}: the linear solve of {int((bent | ~done).sum())} of {len(b)} samples "
-            f"stopped after {count} products with a relative residual of up to {left:.2g} "
-            f"(tolerance {tol:g}); raise max_iter or tol"
-            + (", or take PiGDM" if method == "MMPS" else ""),
+            f"{method}: the linear solves of some samples ended above the tolerance {tol:g}, as "
+            "they may where the Jacobian of a network is not symmetric and positive; they keep "
+            "the solution of the least residual; raise max_iter or tol, or take PiGDM",
             stacklevel=5,
         )
-    return w, count
+    return best, count

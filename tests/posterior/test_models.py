@@ -271,10 +271,24 @@ def test_conjugate_gradients_freeze_what_is_done_and_warn_of_what_is_not() -> No
     b = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]).double()
     w, count = conjugate_gradients(lambda v: v @ matrix, b, 1e-12, 10, "X")
     assert count == 3 and torch.allclose(w @ matrix, b)
-    with pytest.warns(UserWarning, match="1 of 2 samples stopped after 1 products"):
-        conjugate_gradients(lambda v: v @ matrix, b, 1e-12, 1, "X")
-    with pytest.warns(UserWarning, match="2 of 2 samples"):
-        conjugate_gradients(lambda v: -v, b, 1e-12, 5, "X")
+    with pytest.warns(UserWarning, match="X: the linear solves of some samples ended above"):
+        one, _ = conjugate_gradients(lambda v: v @ matrix, b, 1e-12, 1, "X")
+    assert torch.allclose(one[0] @ matrix, b[0])  # the first was done, and keeps its solution
+    with pytest.warns(UserWarning, match="keep the solution of the least residual"):
+        none, count = conjugate_gradients(lambda v: -v, b, 1e-12, 5, "X")
+    assert count == 1 and torch.equal(none, torch.zeros_like(b))
+
+
+def test_a_solve_that_diverges_stops_with_its_least_residual() -> None:
+    """For a matrix that is far from symmetric, as the Jacobian of a network may be."""
+    generator = torch.Generator().manual_seed(0)
+    skew = torch.randn(20, 20, generator=generator, dtype=torch.float64)
+    matrix = torch.eye(20, dtype=torch.float64) + 2.0 * (skew - skew.T)
+    b = torch.randn(3, 20, generator=generator, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="ended above the tolerance"):
+        w, count = conjugate_gradients(lambda v: v @ matrix, b, 1e-8, 500, "X")
+    assert count < 100  # given up as it grows
+    assert ((w @ matrix - b).norm(dim=1) <= b.norm(dim=1)).all()
 
 
 @pytest.mark.parametrize("method", [PiGDM, MMPS, TMPD])
