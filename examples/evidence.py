@@ -90,8 +90,8 @@ def main() -> None:
     figure = plot.image_grid(
         torch.cat([x, fine]),
         columns=len(x),
-        labels=[f"{name}: {float(f):+.1f}" for name, f in zip(made, factor, strict=True)],
-        title="images, measurements, and the log Bayes factor for 'sharp'",
+        labels=[f"{name}\n{float(f):+.1f}" for name, f in zip(made, factor, strict=True)],
+        title="maker, and log Bayes factor for 'sharp'",
     )
     plot.save(figure, args.out / "evidence.png")
 

@@ -92,7 +92,12 @@ _GROWN = 1e4
 
 
 def conjugate_gradients(
-    apply: Callable[[Tensor], Tensor], b: Tensor, tol: float, most: int, method: str
+    apply: Callable[[Tensor], Tensor],
+    b: Tensor,
+    tol: float,
+    most: int,
+    method: str,
+    floor: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, int]:
     """Solve S w = b for each sample, and return w and the number of products with S.
 
@@ -106,6 +111,9 @@ def conjugate_gradients(
         tol: the relative residual at which a sample is done.
         most: the largest number of products.
         method: the name of the model, for the warning.
+        floor: the product with a part of S, (B, *M) -> (B, *M), such that the rest of S must be
+            positive as well. A direction p with p^T S p below that of the floor ends the solve of
+            its sample: there the network is no covariance, and a step would be far too large.
 
     Warns:
         UserWarning: some samples did not get there, or S is not symmetric and positive definite,
@@ -123,7 +131,8 @@ def conjugate_gradients(
         product = apply(p)
         count += 1
         curvature = dot(p, product)
-        short = short | (~done & (curvature <= 0.0))
+        lowest = 0.0 if floor is None else 0.99 * dot(p, floor(p))
+        short = short | (~done & ~(curvature > lowest))
         done = done | short
         step = torch.where(done, 0.0, rr / torch.where(done, 1.0, curvature))
         w = w + expand(step, w) * p

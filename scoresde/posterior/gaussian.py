@@ -124,7 +124,8 @@ class MMPS(PosteriorModel):
     C is the covariance of x_0 given x_t itself (the second-order Tweedie formula), so the model is
     exact for Gaussian priors. On a mixture of far components p(x_0 | x_t) is not Gaussian at high
     noise, and a bias remains that more steps do not reduce. Each product with S costs one
-    vector-Jacobian product.
+    vector-Jacobian product. Of a network J need not be a covariance: the solve of a sample ends
+    at a direction in which J is negative, with the solution of the least residual.
 
     Args:
         model: the score model of the prior.
@@ -178,7 +179,14 @@ class MMPS(PosteriorModel):
             return measurement.apply_noise(v, y) + _times(scale, image)
 
         residual = measurement.residual(found.x0 if found.kept else found.x0.detach(), y)
-        w, products = conjugate_gradients(apply, residual, self.tol, self.max_iter, "MMPS")
+        w, products = conjugate_gradients(
+            apply,
+            residual,
+            self.tol,
+            self.max_iter,
+            "MMPS",
+            floor=lambda v: measurement.apply_noise(v, y),
+        )
         self.vjps += products + 1
         return found.pull(measurement.adjoint(w, y), last=True)
 

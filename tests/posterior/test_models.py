@@ -15,6 +15,7 @@ from scoresde import (
     VPSDE,
     CosineSDE,
     FlowSDE,
+    FunctionScore,
     Gaussian,
     GaussianMixture,
     ReverseSampler,
@@ -277,6 +278,29 @@ def test_conjugate_gradients_freeze_what_is_done_and_warn_of_what_is_not() -> No
     with pytest.warns(UserWarning, match="keep the solution of the least residual"):
         none, count = conjugate_gradients(lambda v: -v, b, 1e-12, 5, "X")
     assert count == 1 and torch.equal(none, torch.zeros_like(b))
+
+
+def test_mmps_does_not_follow_a_jacobian_that_is_no_covariance() -> None:
+    """A network whose x_0hat falls as x grows along one axis: the sample is left to the prior.
+
+    There S = Sigma + (sigma^2 / alpha) J is nearly 0, so the step of a plain solve is 25 times the
+    residual over the noise.
+    """
+    sde = VPSDE()
+    slopes = torch.tensor([0.5, -0.5], dtype=torch.float64)
+
+    def score(t: Tensor, x: Tensor) -> Tensor:
+        alpha, sigma = sde.alpha(float(t)), sde.sigma(float(t))
+        return (alpha * slopes * x - x) / sigma**2
+
+    node = sde.at(0.5)
+    noise = float((node.sigma**2 / node.alpha * 0.5 + 0.01) ** 0.5)
+    y = Measurement(Identity(), torch.ones(2, dtype=torch.float64), noise)
+    x = torch.tensor([[0.3, 0.3]], dtype=torch.float64)
+    inner = FunctionScore(sde, score)
+    with pytest.warns(UserWarning, match="MMPS: the linear solves"):
+        moved = MMPS(inner, y).predict(node, x).x0 - inner.predict(node, x).x0
+    assert moved.abs().max() < 2.0, moved
 
 
 def test_a_solve_that_diverges_stops_with_its_least_residual() -> None:
