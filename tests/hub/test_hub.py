@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -159,6 +160,21 @@ def test_a_network_of_your_own_is_given_again(hub: Hub, tmp_path: Path) -> None:
     again = from_hub("mine", net=Mine())
     assert torch.equal(again(0.3, X).x0, model.eval()(0.3, X).x0)
     assert 'from_hub("mine", net=net)' in (hub.root / "mine/README.md").read_text()
+
+
+def test_the_functions_of_the_library_take_what_they_are_given(tmp_path: Path) -> None:
+    real = pytest.importorskip("huggingface_hub")
+    for name, options in (
+        ("create_repo", ("private", "exist_ok", "token")),
+        ("upload_folder", ("folder_path", "commit_message", "token")),
+        (
+            "snapshot_download",
+            ("revision", "cache_dir", "allow_patterns", "local_files_only", "token"),
+        ),
+    ):
+        inspect.signature(getattr(real, name)).bind(repo_id="me/x", **dict.fromkeys(options))
+    with pytest.raises(OSError, match="repo_id: expected an answer of the hub for 'me/x', got L"):
+        from_hub("me/x", local_files_only=True, cache_dir=tmp_path)
 
 
 # The card
