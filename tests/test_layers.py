@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "scoresde"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "_check _progress",
+        "_check _html _progress",
         "_tensor _io options",
         "node nulls quantisation columns nets metrics plot",
         "summary",

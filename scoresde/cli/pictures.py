@@ -22,8 +22,10 @@ STEPS = 20  # enough for a preview
 
 
 def drawable(shape: Sequence[int]) -> bool:
-    """Whether samples of this shape have a picture: points in the plane and images do."""
-    return tuple(shape) == (2,) or (len(shape) == 3 and shape[0] in (1, 3, 4))
+    """Whether samples of this shape have a picture; see `scoresde.plot.samples`."""
+    from scoresde.plot.picture import drawable as known
+
+    return known(shape)
 
 
 def why_not(shape: Sequence[int]) -> str:
@@ -47,14 +49,8 @@ def draw(
     from scoresde import plot
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    x = x.detach().float().cpu()
-    if x.ndim == 2:
-        figure = plot.scatter({title or "samples": x})
-    else:
-        low, high = (-1.0, 1.0) if quantisation is None else (quantisation.low, quantisation.high)
-        figure = plot.image_grid(
-            x, columns=columns, title=title, labels=labels, low=low, high=high
-        )
+    low, high = (-1.0, 1.0) if quantisation is None else (quantisation.low, quantisation.high)
+    figure = plot.samples(x, columns=columns, title=title, labels=labels, low=low, high=high)
     plot.save(figure, file)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import brief, choice, fail, instance, positive, positive_int
+from scoresde._html import rounded, table
 from scoresde._tensor import batches, check_data, lincomb, ordinary, seeded, wide
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
@@ -21,6 +22,9 @@ from scoresde.prediction import Prediction
 from scoresde.quantisation import Quantisation, check_levels
 from scoresde.schedule.grid import SoftLogSNR
 from scoresde.sde import AffineSDE, as_affine
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["PROPOSALS", "Bound", "elbo", "t_end_of"]
 
@@ -65,6 +69,26 @@ class Bound:
 
     def __repr__(self) -> str:
         return brief(self)
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "bound on -log p, nats": rounded(*self.estimate()),
+            "samples": self.draws.shape[1],
+            "prior": rounded(float(self.prior.mean())),
+            "diffusion": rounded(float(self.diffusion.mean())),
+            "reconstruction": rounded(float(self.reconstruction.mean())),
+            "decoder": self.decoder,
+            "quantisation": self.quantisation,
+            "network evaluations": f"{self.nfe} for each sample",
+        }
+        return table("Bound", rows)
+
+    def plot(self, *, title: str = "") -> Figure:
+        """The bound of each sample in ascending order, with two standard errors over the draws."""
+        from scoresde.plot import likelihoods
+
+        label = "bound on -log p, nats"
+        return likelihoods(self.nats, self.standard_error, ylabel=label, title=title)
 
     @property
     def nats(self) -> Tensor:

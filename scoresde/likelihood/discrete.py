@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import brief, choice, fail, instance, positive_int
+from scoresde._html import rounded, table
 from scoresde._tensor import check_data, ordinary, wide
 from scoresde.likelihood.density import Prior, log_prob, span_of
 from scoresde.model import Cond, ScoreModel
 from scoresde.noise import Independent
 from scoresde.options import Divergence, Tolerances
 from scoresde.quantisation import Quantisation, check_levels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["DEQUANTISERS", "DiscreteLogLikelihood", "discrete_log_prob"]
 
@@ -74,6 +78,31 @@ class DiscreteLogLikelihood:
 
     def __repr__(self) -> str:
         return brief(self)
+
+    def _repr_html_(self) -> str:
+        least, most = int(self.nfe.min()), int(self.nfe.max())
+        rows = {
+            "bits/dim, at most": rounded(*self.estimate()),
+            "samples": self.draws.shape[1],
+            "solver error, nats": rounded(float(self.solver_error.mean())),
+            "half a bin over the noise": rounded(self.tau),
+            "draws": f"{len(self.draws)}, {self.dequantise}, importance {self.importance}",
+            "quantisation": self.quantisation,
+            "network evaluations": f"{least} to {most} for each sample",
+            "status": self.status,
+        }
+        return table("DiscreteLogLikelihood", rows)
+
+    def plot(self, *, title: str = "") -> Figure:
+        """The bound on log P of each sample in ascending order, with two standard errors.
+
+        Raises:
+            ValueError: no sample has a value; see `status`.
+        """
+        from scoresde.plot import likelihoods
+
+        label = "lower bound on log P, nats"
+        return likelihoods(self.nats, self.standard_error, ylabel=label, title=title)
 
     @property
     def nats(self) -> Tensor:

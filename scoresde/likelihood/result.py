@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import brief, fail, instance
+from scoresde._html import rounded, table
 from scoresde.quantisation import Quantisation
 from scoresde.summary import Units
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["LogLikelihood"]
 
@@ -68,6 +72,35 @@ class LogLikelihood:
 
     def __repr__(self) -> str:
         return brief(self)
+
+    def _repr_html_(self) -> str:
+        budget = self.budget()
+        least, most = int(self.nfe.min()), int(self.nfe.max())
+        rows = {
+            "log p, nats": rounded(*self.estimate()),
+            "samples": self.draws.shape[1],
+            "standard error of a sample": rounded(budget["standard_error"]),
+            "solver error": rounded(budget["solver_error"]),
+            "truncation": rounded(budget["truncation"]),
+            "prior mismatch": rounded(budget["prior_mismatch"]),
+            "divergence": f"{self.divergence}, {len(self.draws)} estimates of a sample",
+            "density at": f"t={self.t_end:g}, truncated by {self.truncated!r}",
+            "network evaluations": f"{least} to {most} for each sample",
+            "status": self.status,
+        }
+        return table("LogLikelihood", rows)
+
+    def plot(self, *, title: str = "") -> Figure:
+        """log p of each sample in ascending order, with two standard errors over the probes.
+
+        The other errors are in `budget`.
+
+        Raises:
+            ValueError: no sample has a value; see `status`.
+        """
+        from scoresde.plot import likelihoods
+
+        return likelihoods(self.nats, self.standard_error, title=title)
 
     @property
     def nats(self) -> Tensor:

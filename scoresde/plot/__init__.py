@@ -12,6 +12,7 @@ from scoresde.plot.curves import curve
 from scoresde.plot.density import density_evolution, marginals
 from scoresde.plot.images import image_grid, trajectories
 from scoresde.plot.motion import animate
+from scoresde.plot.picture import likelihoods, samples
 from scoresde.plot.plane import paths_2d, scatter
 from scoresde.plot.posterior import reconstructions
 from scoresde.plot.style import save
@@ -22,10 +23,12 @@ __all__ = [
     "curve",
     "density_evolution",
     "image_grid",
+    "likelihoods",
     "marginals",
     "paths_2d",
     "quality_against_nfe",
     "reconstructions",
+    "samples",
     "save",
     "scatter",
     "trajectories",

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from scoresde.schedule.grid import Grid, Schedule
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers.limits import Held, scheme_steps
 from scoresde.solvers.run import OnStep, Run, Tally, check_hook, hooked
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "Coefficients",
@@ -375,6 +378,26 @@ class Plan:
         ]
         return f"Plan({', '.join(parts)})"
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the plan is, name -> value, for a table; None for what does not apply."""
+        schedule = self.schedule
+        again = ", up and down again" if len(schedule.segments) > 1 else ""
+        return {
+            "solver": repr(self.solver),
+            "eta": "none, the forward SDE" if self.eta is None else repr(self.eta),
+            "steps": f"{schedule.steps} from t={schedule.start.t:g} to {schedule.end.t:g}{again}",
+            "grid": self.grid_name or "explicit times",
+            "SDE": repr(schedule.sde),
+            "final denoising": "yes" if self.denoise else "no",
+            "chosen since": self.why or None,
+        }
+
+    def _repr_html_(self) -> str:
+        from scoresde._html import table  # for notebooks alone
+
+        return table("Plan", self.facts)
+
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
@@ -414,6 +437,49 @@ class Solution:
         path = "" if self.path is None else f", path={show(self.path)}"
         text = f"{self.grid.steps} steps, nfe={self.nfe}, {self.solver!r}, status={self.status!r}"
         return f"Solution({show(self.x)}{path}, {text})"
+
+    def _repr_html_(self) -> str:
+        from scoresde._html import table  # for notebooks alone
+        from scoresde.plot.picture import thumbnail
+
+        rows = {
+            "x": show(self.x),
+            "path": None if self.path is None else show(self.path),
+            "status": self.unfinished or self.status,
+            "network evaluations": f"{self.nfe} for each sample",
+            "seed": self.seed,
+        }
+        return table("Solution", {**rows, **self.plan.facts}, thumbnail(self.x))
+
+    def plot(
+        self,
+        *,
+        most: int | None = 64,
+        title: str | None = None,
+        low: float = -1.0,
+        high: float = 1.0,
+    ) -> Figure:
+        """The samples as a picture: images side by side, or points in the plane.
+
+        Args:
+            most: the number of images to draw, the first ones, or None for all; points are all
+                drawn.
+            title: title of the figure.
+            low, high: the values of an image that are drawn black and white.
+
+        Raises:
+            ValueError: samples of this shape have no picture; see `scoresde.plot` for others.
+
+        Example:
+            >>> from scoresde import VPSDE, ReverseSampler
+            >>> sampler = ReverseSampler(VPSDE(), lambda t, x: -x, "ddim", steps=5)
+            >>> len(sampler.solve((100, 2), seed=0).plot().axes)
+            1
+        """
+        from scoresde.plot.picture import samples
+
+        most = None if self.x.ndim == 2 else most
+        return samples(self.x, most=most, title=title, low=low, high=high)
 
     @property
     def unfinished(self) -> str:
