@@ -20,7 +20,7 @@ export GOMP_SPINCOUNT ?= 10000
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow test-all check format-check lint types layers doctest docs format bench bench-quick clean distclean
+.PHONY: help demo test test-slow test-all check format-check lint types layers doctest docs dist-check format bench bench-quick clean distclean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,17 @@ doctest: $(DEV)  ## run the examples of the docstrings
 
 docs: $(DEV)  ## build the site of the documentation into site/; a warning or a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict  # --quiet would hide the warnings
+
+# The environment holds the wheel, and of .venv the dependencies alone: a folder that a .pth file adds has its own .pth files
+# passed over, and with them the link to this checkout.
+dist-check: $(DEV)  ## build sdist and wheel, install the wheel into an empty environment, run its help and the README there
+	rm -rf dist build/empty
+	$(BIN)/python -m build
+	$(BIN)/python -m venv --without-pip build/empty
+	env -u PYTHONPATH $(BIN)/python -m pip --disable-pip-version-check --python build/empty/bin/python install --no-deps dist/*.whl
+	$(BIN)/python -c 'import sysconfig as s; print(s.get_path("purelib"))' \
+	    > "$$(build/empty/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/dependencies.pth"
+	.ci/wheel build/empty/bin
 
 format: $(DEV)  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .

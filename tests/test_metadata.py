@@ -58,6 +58,17 @@ def test_the_nightly_run_takes_the_newest_of_all_and_runs_every_test() -> None:
     assert re.findall(r"tests: \[(.*)\]", workflow) == ['"not slow", "slow"']
 
 
+def test_a_tag_publishes_what_was_used_as_an_installed_wheel_and_without_a_password() -> None:
+    workflow = read(".github/workflows/release.yml")
+    build, publish = workflow.split("\n  publish:\n")
+    assert 'tags: ["v*"]' in build and "branches" not in workflow
+    assert ".ci/wheel empty/bin" in build and "twine check --strict" in build
+    assert "needs: build" in publish and "gh-action-pypi-publish" in publish
+    assert "id-token: write" in publish and "id-token" not in build
+    assert "secrets." not in workflow and "password:" not in workflow
+    assert ".ci/wheel build/empty/bin" in read("Makefile") and "dist-check" in read(".ci/run")
+
+
 def test_all_files_of_the_package_that_are_no_code_are_installed() -> None:
     package = ROOT / "scoresde"
     files = {
