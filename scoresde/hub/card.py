@@ -118,21 +118,22 @@ def _title(config: Mapping[str, Any]) -> str:
 
 def _call(entry: Mapping[str, Any], options: str) -> str:
     """A class of the config with its arguments, as code; long lists by their length."""
-    shown = (
-        f"{k}={f'<{len(v)} values>' if isinstance(v, list) and len(v) > 12 else v!r}"
+    shown = [
+        f"{k}=<{len(v)} values>" if isinstance(v, list) and len(v) > 12 else f"{k}={v!r}"
         for k, v in (entry[options] or {}).items()
-    )
+    ]
     return f"`{_code(entry['class'])}({_code(', '.join(shown))})`"
 
 
 def _model(config: Mapping[str, Any], count: int) -> str:
     settings = config["model"]
-    told = settings["time"] if isinstance(settings["time"], str) else "the step of a chain"
+    named = isinstance(settings["time"], str)
+    told = f"`{settings['time']}`" if named else "the step of a chain"
     shape = _shape(config)
     rows = {
         "SDE": _call(config["sde"], "fields"),
         "network": f"{_call(config['net'], 'config')}, {count:,} numbers in its weights",
-        "predicts": f"`{settings['predicts']}`, told `{told}` as its time",
+        "predicts": f"`{settings['predicts']}`, told {told} as its time",
         "one sample": " x ".join(map(str, shape)) if shape else "of a shape that is not noted",
         "written by": f"scoresde {config.get('library', 'of an unknown version')}",
     }
@@ -183,16 +184,19 @@ def _code(name: object) -> str:
 
 def _data(config: Mapping[str, Any]) -> str:
     data, levels = config.get("data"), config.get("quantisation")
+    known = {}
+    if levels:
+        known["levels"] = f"{levels['levels']} from {levels['low']:g} to {levels['high']:g}"
     if not data:
-        return "## Data\n\nThe folder does not say on which data the model was trained."
-    rows = {
+        unknown = "The folder does not say on which data the model was trained."
+        table = f"\n\n{_table(('data', ''), list(known.items()))}" if known else ""
+        return f"## Data\n\n{unknown}{table}"
+    rows = known | {
         "name": _plain(data_name(config) or "unnamed"),
         "samples": f"{data['count']:,}",
         "in model units": f"mean {data['mean']:.3g}, standard deviation {data['std']:.3g}, "
         f"from {data['low']:.3g} to {data['high']:.3g}",
     }
-    if levels:
-        rows["levels"] = f"{levels['levels']} from {levels['low']:g} to {levels['high']:g}"
     if data["scaling"]:
         rows["units"] = "scaled from those of the data; `model.data.scaling` takes samples back"
     if data["classes"]:

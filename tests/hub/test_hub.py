@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from scoresde import VPSDE, Preconditioned, ReverseSDE, Trainer, load, save
+from scoresde import DDPM, VPSDE, Preconditioned, Quantisation, ReverseSDE, Trainer, load, save
 from scoresde.calibration import calibrate
 from scoresde.calibration.stored import valid
+from scoresde.ddpm import ChainTime
 from scoresde.hub import from_hub, model_card, prepare_for_hub, push_to_hub
 from scoresde.metrics import compare_sets
 from scoresde.nets import MLP
@@ -220,6 +221,18 @@ def test_what_is_unknown_is_said(tmp_path: Path) -> None:
     ):
         assert line in card, line
     assert "license:" not in card
+
+
+def test_chains_and_levels_are_described(tmp_path: Path) -> None:
+    chain = DDPM.linear(20)
+    model = Preconditioned(MLP(3, width=8), chain.to_sde(), "eps", ChainTime("i-1", 20))
+    place = save(model, tmp_path / "model", quantisation=Quantisation(256))
+    for line in (
+        "| SDE | `ChainSDE(betas=<20 values>)` |",
+        "| predicts | `eps`, told the step of a chain as its time |",
+        "| levels | 256 from -1 to 1 |",
+    ):
+        assert line in model_card(place), line
 
 
 def test_no_path_of_the_data_leaves_and_names_format_nothing(run: Path, tmp_path: Path) -> None:
