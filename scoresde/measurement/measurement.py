@@ -326,18 +326,23 @@ class Measurement:
         return self.need_linear("adjoint").adjoint(v.masked_fill(y.isnan(), 0.0))
 
     def back_projection(self, y: Tensor) -> Tensor:
-        """What the measurement alone says of the samples, for a picture: (B, *M) -> (B, *D).
+        """The measurement as an image of the samples, for a picture: (B, *M) -> (B, *D).
 
-        It is A^+ y if the singular values of A are known, and A^T y otherwise. Entries that a
-        `Mask`, or an `Identity`, did not observe are NaN.
+        It is y itself if that has the shape of a sample, as of a blur; otherwise A^+ y if the
+        singular values of A are known, and A^T y if not. Entries that a `Mask` or an `Identity`
+        did not observe are NaN.
 
         Raises:
             TypeError: the operator is not linear.
         """
         operator = self.need_linear("back_projection")
         known = y.nan_to_num(0.0)
-        back = operator.pinv(known) if operator.decomposable else operator.adjoint(known)
-        if not isinstance(operator, Identity | Mask):
+        back = operator.adjoint(known)
+        if back.shape == y.shape:
+            return y
+        if operator.decomposable:
+            back = operator.pinv(known)
+        if not isinstance(operator, Mask):
             return back
         return back.masked_fill(operator.adjoint((~y.isnan()).to(y)) < 0.5, torch.nan)
 

@@ -44,6 +44,12 @@ CALLS = 400
 _MOST_STEPS = 100
 """The steps of score models at most, since more do not reduce their bias."""
 
+_LEAST_STEPS = 25
+"""The steps of score models at least, with which the solver's error is below their bias."""
+
+_MOST_SOLVE = 20
+"""The products of a call of MMPS with many numbers, about."""
+
 _WIDE = 100
 """The size of a sample up to which particles bear a measurement of more than `_FEW` numbers."""
 
@@ -51,7 +57,6 @@ _FEW = 16
 """The numbers of a measurement up to which the twist takes a product for each."""
 
 _PRODUCTS = {
-    "mmps": 5,
     "pigdm": 1,
     "tmpd": 2,
     "ddrm": 0,
@@ -60,7 +65,7 @@ _PRODUCTS = {
     "ddnm": 0,
     "repaint": 0,
 }
-"""The vector-Jacobian products of a call; those of MMPS are a usual number."""
+"""The vector-Jacobian products of a call, but for MMPS, which depend on the numbers of y."""
 
 _KNOWN = {
     "mmps": "exact for Gaussian data",
@@ -133,7 +138,8 @@ def choose(
         method, why = _best(measurement, particles, exact, gaussian, wide)
     if method == "twisted":
         return Choice(method, made, max(particles, 2), twist, why)
-    own = steps or max(calls // (1 + _PRODUCTS[method]), 10)
+    each = _PRODUCTS.get(method, min(count + 1, _MOST_SOLVE))
+    own = steps or max(calls // (1 + each), _LEAST_STEPS)
     if steps is None and method not in ("repaint", "daps"):  # which gain by more steps
         own = min(own, _MOST_STEPS)
     return Choice(method, own, 0, "", why)

@@ -35,6 +35,10 @@ class PiGDM(PosteriorModel):
     bias is large, and more steps do not reduce it. One variance is far too small for averages of
     correlated values, as super-resolution of images takes them: samples then diverge.
 
+    On mixtures of 25 far Gaussians samples are 29 to 38 times as far from the posterior as exact
+    ones are from one another, on Gaussian data 1.8 to 2.6 times; with the covariance of the data 9
+    to 29 and 1.0 times (docs/posteriors.md).
+
     Args:
         model: the score model of the prior.
         measurement: a linear measurement with Gaussian noise of positive variance.
@@ -127,6 +131,9 @@ class MMPS(PosteriorModel):
     vector-Jacobian product. Of a network J need not be a covariance: the solve of a sample ends
     at a direction in which J is negative, with the solution of the least residual.
 
+    On mixtures of 25 far Gaussians samples are 7 to 26 times as far from the posterior as exact
+    ones are from one another, and on Gaussian data as near as those (docs/posteriors.md).
+
     Args:
         model: the score model of the prior.
         measurement: a linear measurement with Gaussian noise of positive variance.
@@ -199,6 +206,9 @@ class TMPD(PosteriorModel):
     A^T have one entry, as for independent values of which some are measured. Values that are
     negatively correlated can make a sum negative; it then counts as 0, and samples can diverge,
     as those of images do of which a half is measured with little noise.
+
+    On mixtures of 25 far Gaussians samples are 13 to 44 times as far from the posterior as exact
+    ones are from one another, on Gaussian data 2.6 to 3.1 times (docs/posteriors.md).
 
     Args:
         model: the score model of the prior.

@@ -151,7 +151,9 @@ def test_other_measurements_get_methods_that_take_them() -> None:
 
 
 def test_the_steps_fit_into_the_calls() -> None:
-    assert choose(MEASURED, 1, 64, 10, method="mmps", calls=300).steps == 50
+    assert choose(MEASURED, 1, 64, 10, method="mmps", calls=90).steps == 30
+    assert choose(MEASURED, 64, 64, 10, method="mmps", calls=1050).steps == 50
+    assert choose(MEASURED, 64, 64, 10, method="mmps", calls=90).steps == 25
     assert choose(MEASURED, 1, 64, 10, method="dps", calls=60).steps == 30
     assert choose(MEASURED, 1, 64, 10, method="dps", steps=7).steps == 7
     assert choose(MEASURED, 1, 64, 10, method="dps", calls=10**6).steps == 100
