@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from scoresde.model import Preconditioned, ScoreModel
 from scoresde.nets import MLP
 from scoresde.sampler import ReverseSampler
 from scoresde.sde import VPSDE
-from scoresde.training import Trainer, load, read_config
+from scoresde.training import Callback, Trainer, load, read_config
 from scoresde.training.update import Update
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +89,26 @@ def ending(at: int, act: Callable[[], Any]) -> Callable[..., Tensor]:
     return loss
 
 
+class Told(Callback):
+    """Appends a word to a file for everything that it is told."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def _write(self, word: str) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{word} ")
+
+    def start(self, step: int, settings: Mapping[str, object]) -> None:
+        self._write(f"start/{settings['processes']}")
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._write("validation" if "validation" in values else "row")
+
+    def end(self, failed: bool) -> None:
+        self._write("failed" if failed else "end")
+
+
 def work(kind: str, out: Path) -> None:
     rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
@@ -101,6 +121,7 @@ def work(kind: str, out: Path) -> None:
         return
     if kind == "patience":
         made = impatient(out / "run")
+        made.callback = Told(out / f"told{rank}")
         safetensors.torch.save_file(dict(made.fit().named_parameters()), out / f"best{rank}")
         (out / f"stopped{rank}").write_text(str(made.stopped))
         return
@@ -228,6 +249,9 @@ def test_patience_ends_both_processes_at_one_step_with_one_model(tmp_path: Path)
         found = safetensors.torch.load_file(tmp_path / f"best{rank}")
         for name, value in best.named_parameters():
             assert torch.equal(found[name], value)
+    told = (tmp_path / "told0").read_text().split()  # callbacks are those of the first alone
+    assert told[0] == "start/2" and told[-1] == "end" and not (tmp_path / "told1").exists()
+    assert told.count("validation") == int(first) and "row" in told
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
