@@ -1,7 +1,7 @@
 """Training: the `Trainer`, the average of the weights, and checkpoints."""
 
 from scoresde._check import Diverged
-from scoresde.training.callbacks import Callback, MLflow, TensorBoard, WeightsAndBiases
+from scoresde.training.callbacks import Callback, MLflow, WeightsAndBiases
 from scoresde.training.checkpoint import load, load_calibration, read_config, save
 from scoresde.training.classifier import (
     TrainedClassifier,
@@ -10,6 +10,7 @@ from scoresde.training.classifier import (
     train_classifier,
 )
 from scoresde.training.ema import EMA
+from scoresde.training.log import TensorBoard
 from scoresde.training.posthoc_ema import PowerEMA, posthoc_ema
 from scoresde.training.recipe import RECIPES, Recipe, recipe_for
 from scoresde.training.run_folder import RunFolder

@@ -1,25 +1,14 @@
-"""Callbacks of a run: TensorBoard, Weights & Biases, MLflow, and the base of your own."""
+"""Callbacks of a run: Weights & Biases, MLflow, and the base of your own."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, final
 
-from scoresde._check import fail, need, path_of, wrong_type
-from scoresde._io import unwritten
+from scoresde._check import fail, need
 from scoresde.model import ScoreModel
 
-__all__ = [
-    "Callback",
-    "Callbacks",
-    "MLflow",
-    "TensorBoard",
-    "WeightsAndBiases",
-    "callbacks_of",
-    "with_board",
-]
+__all__ = ["Callback", "Callbacks", "MLflow", "PlainFunction", "WeightsAndBiases"]
 
 
 class Callback:
@@ -63,60 +52,6 @@ Callbacks: TypeAlias = (
     | None
 )
 """A function of (step, averaged model), a `Callback`, several of both, or None."""
-
-
-@final
-class TensorBoard(Callback):
-    """Writes the numbers of a run to TensorBoard's files.
-
-    A run with a folder (`out=`) does so by itself; this is for runs without one, and for another
-    folder.
-
-    Args:
-        folder: the folder of the files.
-
-    Raises:
-        ImportError: tensorboard is not installed.
-        OSError: the folder cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     board = TensorBoard(folder)
-        ...     board.start(0, {})
-        ...     board.scalars(50, {"loss": 0.3})
-        ...     board.end(failed=False)
-        ...     len(os.listdir(folder))
-        1
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = path_of("folder", folder)
-        self._writer: Any = None  # a SummaryWriter, which has no types
-        try:
-            self._module = need("torch.utils.tensorboard", "train")
-        except ImportError as error:
-            raise ImportError(
-                "tensorboard is not installed; run: pip install 'scoresde[train]'"
-            ) from error
-
-    def start(self, step: int, settings: Mapping[str, object]) -> None:
-        # The rows of step `step` itself are in the checkpoint and are not written again.
-        purge = step + 1 if step else None
-        try:
-            self._writer = self._module.SummaryWriter(str(self.folder), purge_step=purge)
-        except OSError as error:
-            raise unwritten("folder", self.folder, error) from error
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
-    def sync(self) -> None:
-        self._writer.flush()
-
-    def end(self, failed: bool) -> None:
-        self._writer.close()
 
 
 @final
@@ -209,7 +144,7 @@ class MLflow(Callback):
 
 
 @final
-class _Function(Callback):
+class PlainFunction(Callback):
     """A function of (step, averaged model) as a callback."""
 
     def __init__(self, function: Callable[[int, ScoreModel], object]) -> None:
@@ -217,38 +152,6 @@ class _Function(Callback):
 
     def model(self, step: int, model: ScoreModel) -> None:
         self.function(step, model)
-
-
-def callbacks_of(callback: Callbacks) -> list[Callback]:
-    """The callbacks of an argument of `Trainer`, or raise."""
-    if callback is None:
-        return []
-    found = list(callback) if isinstance(callback, Sequence) else [callback]
-    for one in found:
-        if isinstance(one, type) or not (isinstance(one, Callback) or callable(one)):
-            expected = "a function of (step, model), a Callback, or several of them"
-            raise wrong_type("callback", expected, one, "pass e.g. WeightsAndBiases('project')")
-    return [one if isinstance(one, Callback) else _Function(one) for one in found]
-
-
-def with_board(
-    callbacks: list[Callback], folder: Path | None, wanted: bool | None
-) -> list[Callback]:
-    """The callbacks, after TensorBoard's for the folder of a run.
-
-    Args:
-        callbacks: those of the user.
-        folder: the folder of TensorBoard's files, or None.
-        wanted: whether to write them; None writes them if TensorBoard is installed.
-    """
-    if folder is None or wanted is False:
-        return callbacks
-    try:
-        return [TensorBoard(folder), *callbacks]
-    except ImportError:
-        if wanted:
-            raise
-        return callbacks
 
 
 def _only_one(open_run: str, given: Mapping[str, str | None], remedy: str) -> None:

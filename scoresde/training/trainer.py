@@ -28,11 +28,11 @@ from scoresde.quantisation import Quantisation
 from scoresde.training.augment import check_augment
 from scoresde.training.best import Best
 from scoresde.training.calibrating import calibrate_run
-from scoresde.training.callbacks import Callback, Callbacks, callbacks_of, with_board
+from scoresde.training.callbacks import Callback, Callbacks
 from scoresde.training.checks import check_folder, check_units, in_units_of, inform
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
-from scoresde.training.log import Log
+from scoresde.training.log import Log, callbacks_of, with_board
 from scoresde.training.objective import (
     Objective,
     compiled,
