@@ -13,13 +13,16 @@ from torch.distributions import MultivariateNormal, Normal, Poisson
 
 from scoresde import VPSDE, FunctionScore
 from scoresde.measurement import (
+    Blur,
     GaussianNoise,
     Identity,
+    Linear,
     LogLikelihood,
     Mask,
     Matrix,
     Measurement,
     PoissonNoise,
+    SuperResolution,
 )
 
 F64 = torch.float64
@@ -281,3 +284,25 @@ def test_reprs_say_what_was_measured() -> None:
     assert (
         text == "Measurement(Mask(1 of 2 entries of (2,)), y=cond['y'], noise=GaussianNoise(0.1))"
     )
+
+
+def test_a_measurement_as_an_image_of_the_samples() -> None:
+    """y where it has their shape, A^+ y or A^T y elsewhere, NaN where a mask saw nothing."""
+    x = torch.arange(16.0, dtype=torch.float64).reshape(1, 1, 4, 4)
+    half = torch.zeros(1, 4, 4, dtype=torch.bool)
+    half[:, :2] = True
+    seen = Measurement(Mask(half), noise=0.1)
+    back = seen.back_projection(seen.mean(x))
+    assert torch.equal(back[:, half], x[:, half]) and bool(back[:, ~half].isnan().all())
+    blur = Measurement(Blur(torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)), noise=0.1)
+    y = blur.mean(x)
+    assert torch.equal(blur.back_projection(y), y)
+    coarse = Measurement(SuperResolution(2), noise=0.1)
+    blocks = coarse.back_projection(coarse.mean(x))
+    assert blocks[0, 0, 0, 0] == blocks[0, 0, 1, 1] == 2.5
+    double = Linear(lambda v: 2.0 * v.flatten(1)[:, :3], shape=(1, 4, 4))
+    ones = torch.ones(1, 3, dtype=torch.float64)
+    own = Measurement(double, noise=0.1).back_projection(ones)
+    assert own.shape == x.shape and float(own.sum()) == 6.0
+    with pytest.raises(TypeError, match="as back_projection needs"):
+        Measurement(lambda v: v.square(), noise=0.1).back_projection(ones)
