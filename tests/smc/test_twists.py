@@ -45,6 +45,10 @@ def test_the_twist_of_a_gaussian_is_exact(
     for t in (0.1, 0.5, 0.9):
         node = sde.at(t)
         found = twist(model, node, STATES, Y.expand(2, 2), None)
+        if name == "jacobian" and 3 * 0.6 * node.alpha**2 < 0.2 * node.sigma**2:
+            assert not found.log_psi.any() and found.guided is found.plain  # nearly pure noise
+            assert t >= 0.5
+            continue
         x = STATES.clone().requires_grad_()
         value = exact(node, x, covariance)
         (grad,) = torch.autograd.grad(value.sum(), x)
