@@ -175,7 +175,7 @@ COMBINATIONS = [
     for k, family in enumerate(SDES)
     if (i + j + k) % 3 == 0 or os.environ.get("SCORESDE_MATRIX") == "all"
 ]
-"""A third of all, which has every pair of model, solver and family; all with SCORESDE_MATRIX=all."""
+"""A third of all, with every pair of them; all with SCORESDE_MATRIX=all in the environment."""
 
 
 @pytest.mark.slow
