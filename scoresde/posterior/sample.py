@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,11 +30,18 @@ from scoresde.schedule.grid import log_snr
 from scoresde.sde import AffineSDE, as_affine
 from scoresde.smc import Particles, TwistedSampler
 from scoresde.solvers.base import Solver
+from scoresde.summary import DataRangeWarning
 
 __all__ = ["PosteriorSamples", "posterior"]
 
-_SOLVER = "sa_solver_p2_v"
-"""The solver of all methods, of second order and with one call a step."""
+_SOLVER, _SAFE = "sa_solver_p2_v", "ancestral"
+"""The solver of most methods, of second order with one call a step; and that of DPS, of first.
+
+The likelihood of a curved operator can be too sharp for steps of second order.
+"""
+
+_FAR = 10.0
+"""The spread of samples over that of the data from which on a run counts as diverged."""
 
 _LENGTH, _TIMES = 5, 10
 """RePaint's resampling: every five steps ten times."""
@@ -122,7 +130,7 @@ def posterior(
     n: int = 1000,
     calls: int = CALLS,
     steps: int | None = None,
-    solver: str | Solver = _SOLVER,
+    solver: str | Solver | None = None,
     seed: int | None = None,
     cond: Cond = None,
     batch_size: int | None = None,
@@ -149,7 +157,8 @@ def posterior(
         calls: the network calls and vector-Jacobian products for each sample, about. It bounds
             the particles of "twisted" and the steps of the others.
         steps: the steps of the solver; by default what the calls allow, at most 100.
-        solver: a stochastic solver of the reverse SDE, by name or as an object.
+        solver: a stochastic solver of the reverse SDE, by name or as an object; "ancestral" by
+            default for "dps", and "sa_solver_p2_v" for the others.
         seed: the seed of the noise; drawn from torch's global generator if None.
         cond: conditions of the model, name -> (P, ...) for P measurements, or (1, ...) if the
             measurement has a y; and the measurement itself, (P, *M), if it has none.
@@ -163,6 +172,7 @@ def posterior(
 
     Warns:
         CollapsedWeights: few particles hold nearly all the weight.
+        DataRangeWarning: samples are spread ten times as far as the data: the method diverged.
 
     Example:
         >>> from scoresde import VPSDE, Gaussian
@@ -192,6 +202,8 @@ def posterior(
         steps=steps,
         variance_known=model.data_scale is not None,
     )
+    if solver is None:
+        solver = _SAFE if chosen.method == "dps" else _SOLVER
     call = _Call(
         model, measurement, chosen, solver, runs, n, sizes, seed, batch_size, dtype, device
     )
@@ -311,6 +323,7 @@ class _Call:
 
     def _of_samples(self, x: Tensor, steps: int, nfe: int, products: int) -> PosteriorSamples:
         """The result of a method without weights; x: (P n, *D)."""
+        self._warn_of_divergence(x)
         x = x.reshape(self.runs, self.n, *self.sizes)
         mean, std = x.mean(1), x.std(1, correction=min(self.n - 1, 1))
         if not self.several:
@@ -331,6 +344,19 @@ class _Call:
             seed=self.seed,
             several=self.several,
         )
+
+    def _warn_of_divergence(self, x: Tensor) -> None:
+        """Say that a guided run has left the data, which the number of its steps may cause."""
+        scale = self.model.data_scale
+        spread = float(x.double().std(correction=0))
+        if scale is not None and spread > _FAR * scale[0]:
+            warnings.warn(
+                f"method {self.chosen.method!r} diverged: samples have a standard deviation of "
+                f"{spread:.3g}, the data one of {scale[0]:.3g}; take more steps, a larger noise, "
+                "or the method 'twisted' with more calls",
+                DataRangeWarning,
+                stacklevel=5,
+            )
 
 
 def _shape_of(model: ScoreModel, shape: Sequence[int] | None) -> tuple[int, ...]:
