@@ -74,14 +74,16 @@ def main() -> None:
         "| image | made by | log Bayes factor | exact | named |",
         "| --- | --- | ---: | ---: | --- |",
     ]
+    right = 0
     for row, name in enumerate(made):
-        named = "sharp" if factor[row] > 0 else "blurred"
+        sure = abs(float(factor[row])) > 2.0 * float(error[row])
+        named = ("sharp" if factor[row] > 0 else "blurred") if sure else "undecided"
+        right += named == name
         value = f"{float(factor[row]):.2f} +- {float(error[row]):.2f}"
         table.append(f"| {row} | {name} | {value} | {float(exact[row]):.2f} | {named} |")
     gap = float((factor - exact).abs().mean())
-    right = sum((float(factor[row]) > 0) == (name == "sharp") for row, name in enumerate(made))
     table.append("")
-    table.append(f"{right} of {len(made)} instruments named; mean error {gap:.2f} nats.")
+    table.append(f"{right} of {len(made)} instruments named rightly; mean error {gap:.2f} nats.")
     print("\n".join(table))
 
     args.out.mkdir(parents=True, exist_ok=True)
@@ -91,7 +93,6 @@ def main() -> None:
         torch.cat([x, fine]),
         columns=len(x),
         labels=[f"{name}\n{float(f):+.1f}" for name, f in zip(made, factor, strict=True)],
-        title="maker, and log Bayes factor for 'sharp'",
     )
     plot.save(figure, args.out / "evidence.png")
 
