@@ -93,6 +93,7 @@ def main() -> None:
         torch.cat([x, fine]),
         columns=len(x),
         labels=[f"{name}\n{float(f):+.1f}" for name, f in zip(made, factor, strict=True)],
+        title="image, measurement, instrument, log Bayes factor (+: sharp)",
     )
     plot.save(figure, args.out / "evidence.png")
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from scoresde import VPSDE, GaussianMixture, Quantisation, elbo, plot
 from scoresde.likelihood import LogLikelihood, discrete_log_prob, log_prob
 from scoresde.options import Divergence, Tolerances
+from scoresde.plot.style import INK, PALETTE, blank
 
 T_END = 1e-3
 
@@ -47,34 +48,31 @@ def ways(data: GaussianMixture, x: Tensor) -> dict[str, LogLikelihood]:
 
 
 def figure(data: GaussianMixture, results: dict[str, LogLikelihood], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    truth = data.marginal(VPSDE(), T_END)
-    fig = Figure(figsize=(9.6, 4.4), layout="constrained")
-    left, right = fig.subplots(1, 2)
+    sde, truth = VPSDE(), data.marginal(VPSDE(), T_END)
     side = torch.linspace(-1.7, 1.7, 61, dtype=torch.float64)
     points = torch.cartesian_prod(side, side)
-    sde = VPSDE()
     model, prior = data.under(sde), data.marginal(sde, sde.T)
     flow = log_prob(model, points, prior=prior, divergence="exact", t_end=T_END)
     grid = flow.nats.exp().reshape(61, 61).T
-    shades = left.contourf(side, side, grid, levels=12, cmap="Blues")
-    fig.colorbar(shades, ax=left, label="density by the flow")
     exact = truth.log_prob(points).exp().reshape(61, 61).T
-    left.contour(side, side, exact, levels=shades.levels[1:], colors="black", linewidths=0.4)
-    left.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title="filled: flow; lines: exact")
+    with blank(9.6, 4.4) as fig:
+        left, right = fig.subplots(1, 2)
+        shades = left.contourf(side, side, grid, levels=12, cmap="Blues")
+        fig.colorbar(shades, ax=left, label="density by the flow")
+        left.contour(side, side, exact, levels=shades.levels[1:], colors=INK, linewidths=0.4)
+        left.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+        left.set_title("filled: by the flow; lines: exact")
 
-    x = data.sample(400, seed=0)
-    for name, result in results.items():
-        error = (result.nats - truth.log_prob(x)).abs().clamp_min(1e-12).sort().values
-        share = (torch.arange(len(error)) + 0.5) / len(error)
-        right.plot(error, share, label=f"{name} ({float(result.nfe.double().mean()):.0f} calls)")
-    right.set(xscale="log", xlim=(1e-9, 10), ylim=(0, 1))
-    right.set(
-        xlabel="error of log p, nats", ylabel="share of the points", title="errors at 400 points"
-    )
-    fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
-    plot.save(fig, path)
+        x = data.sample(400, seed=0)
+        for color, (name, result) in zip(PALETTE, results.items(), strict=False):
+            error = (result.nats - truth.log_prob(x)).abs().clamp_min(1e-12).sort().values
+            share = (torch.arange(len(error)) + 0.5) / len(error)
+            calls = float(result.nfe.double().mean())
+            right.plot(error, share, color=color, label=f"{name}, {calls:.0f} calls")
+        right.set(xscale="log", xlim=(1e-9, 10), ylim=(0, 1), title="errors at 400 points")
+        right.set(xlabel="error of log p, nats", ylabel="share of the points")
+        fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
+        plot.save(fig, path)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
