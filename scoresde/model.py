@@ -406,11 +406,13 @@ class Preconditioned(_Calling):
 
     def _output(self, node: Node, x: Tensor, cond: Cond) -> Tensor:
         """The output of the network, (B, *D)."""
-        dtype = own_dtype(self.net)
+        own = bare(self.net)
+        # A network of another library may convert to its own precision, after its preconditioning.
+        dtype = None if getattr(own, "casts", False) else own_dtype(own)
         value = self.time(node) if callable(self.time) else TIMES[self.time](node)
         time = Node.column_of(value, x, dtype)
         named = dict(cond or {})
-        if dtype is not None and not _is_conditional(bare(self.net)):
+        if dtype is not None and not _is_conditional(own):
             named |= {k: v.to(dtype) for k, v in named.items() if v.is_floating_point()}
         value = self._call(lambda state: self.net(state, time, **named), dtype, x)
         same_shape("net", value, x, "the network must return one value per entry of x")

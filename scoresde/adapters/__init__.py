@@ -3,7 +3,7 @@
 from scoresde.adapters.azula import from_azula, to_azula
 from scoresde.adapters.chains import chain_of, from_guided_diffusion
 from scoresde.adapters.deepinv import from_deepinv, to_deepinv
-from scoresde.adapters.denoiser import Denoised, from_denoiser, from_edm
+from scoresde.adapters.denoiser import from_denoiser, from_edm
 from scoresde.adapters.diffusers import DiffusersUNet, from_diffusers
 from scoresde.adapters.functions import from_flow_matching, from_function, from_torchcfm
 from scoresde.adapters.network import Called
@@ -15,7 +15,6 @@ from scoresde.adapters.score_sde import from_score_sde, load_score_sde
 
 __all__ = [
     "Called",
-    "Denoised",
     "DiffusersScheduler",
     "DiffusersUNet",
     "ScheduleSDE",

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from scoresde._check import instance, need, refuse, wrong_type
 from scoresde._tensor import wide
-from scoresde.adapters.denoiser import Denoised
 from scoresde.adapters.network import Called, tensor_of
 from scoresde.adapters.schedule import ScheduleSDE
-from scoresde.model import ScoreModel
+from scoresde.model import Preconditioned, ScoreModel
 from scoresde.sde import AffineSDE, as_affine, fingerprint, same_schedule
 
 __all__ = ["from_azula", "to_azula"]
@@ -23,7 +22,7 @@ def from_azula(
     sde: AffineSDE | None = None,
     *,
     null: Mapping[str, object] | None = None,
-) -> Denoised:
+) -> Preconditioned:
     """A `Denoiser` of azula, denoiser(x_t, t, **cond) with .mean, as a score model.
 
     Its schedule becomes a `ScheduleSDE` with the same alpha and sigma. azula's schedules keep
@@ -64,7 +63,7 @@ def from_azula(
     def call(azula: Callable[..., Any], x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return tensor_of(azula(x, t, **cond), "mean", "denoiser")
 
-    return Denoised(Called(denoiser, call), own, "t", cast=False, null=null)
+    return Preconditioned(Called(denoiser, call, casts=True), own, "x0", "t", null=null or {})
 
 
 def to_azula(model: ScoreModel) -> Any:  # of azula, which is optional

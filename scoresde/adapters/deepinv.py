@@ -8,9 +8,9 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from scoresde._check import wrong_type
-from scoresde.adapters.denoiser import Denoised, from_denoiser
+from scoresde.adapters.denoiser import from_denoiser
 from scoresde.adapters.outward import ToDenoiser, levels
-from scoresde.model import ScoreModel
+from scoresde.model import Preconditioned, ScoreModel
 from scoresde.sde import AffineSDE
 
 __all__ = ["ToDeepinv", "from_deepinv", "to_deepinv"]
@@ -21,7 +21,7 @@ def from_deepinv(
     sde: AffineSDE | None = None,
     *,
     symmetric: bool = False,
-) -> Denoised:
+) -> Preconditioned:
     """A denoiser of deepinv, denoiser(x, sigma) -> x_0hat on images in [0, 1], as a score model.
 
     Args:

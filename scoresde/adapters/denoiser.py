@@ -5,83 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, final
+from typing import Any
 
 from torch import Tensor, nn
 
-from scoresde._check import fail, refuse, same_shape, show
-from scoresde._tensor import own_dtype
+from scoresde._check import fail, refuse, show
 from scoresde.adapters.network import Called, tensor_of
-from scoresde.model import TIMES, Cond, ScoreModel, as_labels, check_names
-from scoresde.node import Node
-from scoresde.prediction import Prediction
+from scoresde.model import Preconditioned
 from scoresde.sde import EDMSDE, AffineSDE, as_affine
 
-__all__ = ["Denoised", "from_denoiser", "from_edm"]
-
-
-@final
-class Denoised(ScoreModel):
-    """A function that returns x_0hat, with its own preconditioning, as a score model.
-
-    Args:
-        call: the network, called as net(x, time, **cond): (B, *D), (B,) -> (B, *D).
-        sde: the SDE, affine.
-        time: the time input, a key of `scoresde.model.TIMES`.
-        cast: convert the state to the precision of the weights; otherwise the network does so.
-        classes: the number of classes, if it takes cond["label"] in 0 ... classes - 1.
-        null: the values that mean "no condition", by name.
-
-    Raises:
-        TypeError, ValueError: the SDE is not affine, or the output has another shape than x.
-
-    Example:
-        >>> import torch
-        >>> from scoresde import VESDE
-        >>> exact = Called(lambda x, sigma: x / (1 + sigma[:, None] ** 2))  # of unit data
-        >>> model = Denoised(exact, VESDE(), "sigma")
-        >>> round(model.score(0.5, torch.ones(1, 2, dtype=torch.float64))[0, 0].item(), 6)
-        -0.666667
-    """
-
-    def __init__(
-        self,
-        call: Called,
-        sde: AffineSDE,
-        time: str = "t",
-        *,
-        cast: bool = True,
-        classes: int | None = None,
-        null: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__()
-        self.sde = as_affine("sde", sde, "x_0 determines the score of an affine SDE alone")
-        self.net = call
-        self.time = time
-        self.cast = cast
-        self.classes = classes
-        self.null = dict(null or {})
-
-    @property
-    def nulls(self) -> Mapping[str, object]:
-        return MappingProxyType(self.null)
-
-    def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
-        check_names(cond, self.net.forward)
-        if self.classes is not None and "label" in cond:
-            null = self.null.get("label")
-            label = as_labels("cond['label']", cond["label"], self.classes, null)
-            return {**cond, "label": label}
-        return cond
-
-    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
-        dtype = own_dtype(self.net) if self.cast else None
-        state = x if dtype is None else x.to(dtype)
-        time = Node.column_of(TIMES[self.time](node), state, dtype)
-        value = self.net(state, time, **(cond or {}))
-        same_shape("denoiser", value, x, "x_0hat has the shape of the state")
-        return Prediction(x, node, value.to(x.dtype), "x0")
+__all__ = ["from_denoiser", "from_edm"]
 
 
 def from_denoiser(
@@ -89,7 +22,7 @@ def from_denoiser(
     sde: AffineSDE | None = None,
     *,
     null: Mapping[str, object] | None = None,
-) -> Denoised:
+) -> Preconditioned:
     """A denoiser of k-diffusion, denoiser(x, sigma, **cond) -> x_0hat, as a score model.
 
     Any such function will do: x = x_0 + sigma eps with sigma: (B,).
@@ -116,10 +49,12 @@ def from_denoiser(
 
     low, high = _range(denoiser)
     chosen = EDMSDE(low or 0.002, 80.0 if math.isinf(high) else high) if sde is None else sde
-    return Denoised(Called(denoiser, call), _without_scale(chosen), "sigma", null=null)
+    return Preconditioned(
+        Called(denoiser, call), _without_scale(chosen), "x0", "sigma", null=null or {}
+    )
 
 
-def from_edm(net: Callable[..., Any], sde: AffineSDE | None = None) -> Denoised:
+def from_edm(net: Callable[..., Any], sde: AffineSDE | None = None) -> Preconditioned:
     """A network of EDM or EDM2, net(x, sigma, labels) -> x_0hat, as a score model.
 
     It is the live module, such as the "ema" of a pickle of EDM that you have loaded with their
@@ -155,11 +90,11 @@ def from_edm(net: Callable[..., Any], sde: AffineSDE | None = None) -> Denoised:
         hot = nn.functional.one_hot(label.clamp(min=0), dim).to(sigma)
         return tensor_of(own(x, sigma, hot * (label >= 0)[:, None]), "denoised", "net")
 
-    network = Called(net, labelled if dim else plain)
+    network = Called(net, labelled if dim else plain, casts=True, classes=dim or None)
     null = {"label": -1} if dim else {}
     low, high = _range(net)
     chosen = _without_scale(EDMSDE(max(low, 0.002), min(high, 80.0)) if sde is None else sde)
-    return Denoised(network, chosen, "sigma", cast=False, classes=dim or None, null=null)
+    return Preconditioned(network, chosen, "x0", "sigma", null=null)
 
 
 def _refuse_files(argument: str, net: object) -> None:

@@ -26,6 +26,9 @@ class Called(nn.Module):
             one call their own.
         call: call(net, x, time, **cond) -> (B, *D) for a state x: (B, *D) and a time (B,); by
             default net(x, time, **cond).
+        casts: whether the network converts x to its own precision, so that it is called in that
+            of the state.
+        classes: the number of classes, if it takes cond["label"] in 0 ... classes - 1.
 
     Raises:
         TypeError: the network is not callable.
@@ -37,7 +40,14 @@ class Called(nn.Module):
         [2.0, 3.0]
     """
 
-    def __init__(self, net: Callable[..., Any], call: Callable[..., Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        net: Callable[..., Any],
+        call: Callable[..., Tensor] | None = None,
+        *,
+        casts: bool = False,
+        classes: int | None = None,
+    ) -> None:
         super().__init__()
         if not callable(net):
             raise wrong_type("net", "a network or a function", net, "pass a callable")
@@ -45,6 +55,8 @@ class Called(nn.Module):
         self._function = None if isinstance(net, nn.Module) else net
         self._call = _plain if call is None else call
         self._signature = _signature(net, self._call)
+        self.casts = casts
+        self.config = {} if classes is None else {"classes": classes}
 
     @property
     def forward(self) -> Callable[..., Tensor]:  # type: ignore[override]  # with its conditions

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from scoresde._check import fail, instance, refuse, wrong_type
 from scoresde._tensor import as_device, fill, ordinary
 from scoresde.adapters.diffusers import DiffusersUNet
+from scoresde.adapters.network import Called
 from scoresde.calibration import Calibration
 from scoresde.calibration.stored import valid
 from scoresde.ddpm import ChainSDE, ChainTime
@@ -52,6 +53,10 @@ __all__ = [
 
 FORMAT, VERSION = "scoresde checkpoint", 1
 WEIGHTS, TRAINING = "model.safetensors", "training.safetensors"
+ADAPTED = f"{Called.__module__}.{Called.__qualname__}"
+ADAPTED_REMEDY = (
+    "build it, and pass it through its adapter, e.g. load(path, net=from_edm(net).net)"
+)
 
 
 def families() -> dict[str, type[SDE]]:
@@ -102,7 +107,8 @@ def save(
 
     `load` rebuilds registered networks and SDEs (`scoresde.nets.NETS`, `scoresde.sde.SDES`). For
     any other network or SDE (`LinearSDE`, `SDE(f, g)`) the weights and the values of the schedule
-    are stored, and you pass the object to `load`.
+    are stored, and you pass the object to `load`: a network of `scoresde.adapters` within its
+    adapter, such as `net=from_edm(net).net`.
 
     Args:
         model: a `Preconditioned` model whose `time` is one of the named conventions.
@@ -189,6 +195,9 @@ def load(
         raise wrong_type("net", "the raw network", type(net).__name__, "pass model.net")
     network = _rebuild_net(config, folder) if net is None else net
     instance("net", network, nn.Module, "pass the network that the checkpoint was saved from")
+    if str(config["net"].get("class")) == ADAPTED and not isinstance(bare(network), Called):
+        expected = "a network in its adapter, as it was saved"
+        raise wrong_type("net", expected, type(network).__name__, ADAPTED_REMEDY)
     fill(bare(network), read(folder, config, WEIGHTS), str(folder / WEIGHTS), assign=net is None)
     try:
         settings = dict(config["model"])
@@ -435,6 +444,8 @@ def _rebuild(
     name = str(entry.get("class"))
     if name not in table:
         remedy = f"this checkpoint cannot rebuild its own: call load(path, {argument}=...)"
+        if name == ADAPTED:
+            remedy = f"the network is of another library: {ADAPTED_REMEDY}"
         known = f"one of {', '.join(table)} in {folder / CONFIG}"
         raise refuse(argument, known, name, remedy)
     try:
