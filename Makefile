@@ -118,5 +118,6 @@ $(BENCH)/.installed: setup.cfg constraints.txt
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-deps \
 	    azula==0.11.1 k-diffusion==0.1.1.post1 einops zuko==1.6.0 \
 	    denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3 \
-	    deepinv==0.5.0 flow_matching==1.0.10 torchcfm==1.0.7
+	    deepinv==0.5.0 flow_matching==1.0.10 torchcfm==1.0.7 \
+	    sbi==0.27.0 nflows==0.14 skorch==1.4.0 UMNN==1.71 tabulate==0.10.0 guided-diffusion-sdk==1.0.0 blobfile==3.3.0
 	@touch $@

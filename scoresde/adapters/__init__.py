@@ -9,6 +9,7 @@ from scoresde.adapters.functions import from_flow_matching, from_function, from_
 from scoresde.adapters.network import Called
 from scoresde.adapters.outward import to_denoiser, to_velocity
 from scoresde.adapters.pipeline import load_diffusers
+from scoresde.adapters.sbi import OffsetFlowSDE, from_sbi, to_sbi
 from scoresde.adapters.schedule import ScheduleSDE
 from scoresde.adapters.scheduler import DiffusersScheduler, to_diffusers
 from scoresde.adapters.score_sde import from_score_sde, load_score_sde
@@ -17,6 +18,7 @@ __all__ = [
     "Called",
     "DiffusersScheduler",
     "DiffusersUNet",
+    "OffsetFlowSDE",
     "ScheduleSDE",
     "chain_of",
     "from_azula",
@@ -27,6 +29,7 @@ __all__ = [
     "from_flow_matching",
     "from_function",
     "from_guided_diffusion",
+    "from_sbi",
     "from_score_sde",
     "from_torchcfm",
     "load_diffusers",
@@ -35,5 +38,6 @@ __all__ = [
     "to_deepinv",
     "to_denoiser",
     "to_diffusers",
+    "to_sbi",
     "to_velocity",
 ]

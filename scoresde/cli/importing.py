@@ -13,6 +13,16 @@ from scoresde.cli.flags import Calling, argument, flag
 __all__ = ["Import"]
 
 LIBRARIES = ("diffusers",)
+PICKLES = {
+    "azula": "from_azula(denoiser)",
+    "deepinv": "from_deepinv(denoiser)",
+    "edm": "from_edm(net)",
+    "guided-diffusion": "from_guided_diffusion(net, betas)",
+    "k-diffusion": "from_denoiser(denoiser)",
+    "sbi": "from_sbi(estimator)",
+    "score_sde": "from_score_sde(load_score_sde(net, file), sde)",
+}
+"""Libraries whose files are pickles, or hold no network -> the adapter of the live object."""
 
 
 @final
@@ -46,8 +56,13 @@ scoresde import pipelines/latent --from diffusers --predicts v --out runs/latent
 
     def run(self, call: Call) -> None:
         """Import."""
-        from scoresde._check import choice
+        from scoresde._check import choice, fail
 
+        if self.source in PICKLES:
+            remedy = "their files are pickles, which can run any code when they are read, or hold "
+            remedy += "no network: load it with their code, where you trust it, and in Python "
+            remedy += f"save(scoresde.adapters.{PICKLES[self.source]}, RUN)"
+            raise fail("source", f"one of {', '.join(LIBRARIES)}", self.source, remedy)
         choice("source", self.source, LIBRARIES)
         check_folder(self.out, self.calling.overwrite)
         if not is_first():

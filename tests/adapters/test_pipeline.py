@@ -190,5 +190,6 @@ def test_the_command_line(diffusers: ModuleType, tmp_path: Path) -> None:
     refused(f"import {pipe} --from diffusers --out {run}", "--overwrite")
     call(f"import {pipe} --from diffusers --overwrite --out {run}")
     refused(f"import {pipe} --from difusers --out {run}x", "--from", "diffusers")
+    refused(f"import {pipe} --from sbi --out {run}x", "--from", "pickles", "from_sbi(estimator)")
     refused(f"import {run} --from diffusers --out {run}x", "FOLDER", "a checkpoint of scoresde")
     refused(f"sample {pipe} --out {run}x", "MODEL", "scoresde import")
