@@ -2,10 +2,10 @@
 
     .venv/bench/bin/python benchmarks/wild.py
 
-It writes results/wild.json and docs/wrong_in_the_wild.md. Everything is measured in this run, on
-the released packages in the environment of the benchmarks (`make bench`) and on a formula written
-out here, in float64 where the library lets it; an entry names the version that ran. A package
-that is missing leaves its rows out, and the page says so.
+It writes results/wild.json, docs/wrong_in_the_wild.md and its pictures in docs/wild. Everything is
+measured in this run, on the released packages in the environment of the benchmarks (`make bench`)
+and on a formula written out here, in float64 where the library lets it; an entry names the version
+that ran. A package that is missing leaves its rows out, and the page says so.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ from benchmarks.wild_checks import (
     torchcfm_pairs,
     variance_ratio,
 )
+from benchmarks.wild_pictures import Drawn, picture
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs/wrong_in_the_wild.md"
+PICTURES = PAGE.parent / "wild"
 Measured = Callable[[], list[float]]
 
 
@@ -77,6 +79,7 @@ class Entry:
         check: the function that the page shows.
         head: what the columns of figures are; `exact` is the exact answer.
         rows: what ran, the package that it needs ("" for a formula), and how it is measured.
+        within: how far from the exact answer the picture draws a figure as right.
         digits: of the figures.
     """
 
@@ -86,7 +89,13 @@ class Entry:
     head: tuple[str, ...]
     exact: str
     rows: tuple[tuple[str, str, Measured], ...]
+    within: float
     digits: int = 2
+
+    @property
+    def picture(self) -> str:
+        """The name of its picture."""
+        return re.sub(r"[^a-z -]", "", self.title.lower()).replace(" ", "-") + ".svg"
 
 
 def _entries() -> Iterator[Entry]:
@@ -117,6 +126,7 @@ def _entries() -> Iterator[Entry]:
             ("`xEABSampler`, `order=3`", "azula", lambda: order_of(from_peer("azula", "xEAB 3"))),
             ("`dpmpp_3m`", ours, lambda: order_of(partial(own, "dpmpp_3m"))),
         ),
+        0.3,
     )  # fmt: skip
     yield Entry(
         "A second-order solver of first order",
@@ -130,6 +140,7 @@ def _entries() -> Iterator[Entry]:
             ("`xEABSampler`, `order=2`", "azula", lambda: order_of(from_peer("azula", "xEAB 2"))),
             ("`dpmpp_2m`", ours, lambda: order_of(partial(own, "dpmpp_2m"))),
         ),
+        0.3,
     )  # fmt: skip
     yield Entry(
         "A stochastic solver that gets worse with every step",
@@ -146,6 +157,7 @@ def _entries() -> Iterator[Entry]:
              lambda: ratios_of(from_peer("k-diffusion", "dpmpp_3m_sde"))),
             ("`dpmpp_3m_sde`", ours, lambda: ratios_of(partial(own, "dpmpp_3m_sde"))),
         ),
+        0.2,
     )  # fmt: skip
 
     def alone(guidance: Callable[[Tensor], Tensor]) -> Measured:
@@ -162,6 +174,7 @@ def _entries() -> Iterator[Entry]:
             ("the formula, norm over the batch", formula, alone(batch_norm)),
             ("`DPS`", ours, alone(own_guidance)),
         ),
+        0.1,
         3,
     )  # fmt: skip
 
@@ -186,6 +199,7 @@ def _entries() -> Iterator[Entry]:
              nats(partial(own_log_p, Divergence(probes=10)))),
             ('`log_prob`, `divergence="exact"`', ours, nats(partial(own_log_p, "exact"))),
         ),
+        0.1,
         3,
     )  # fmt: skip
 
@@ -206,6 +220,7 @@ def _entries() -> Iterator[Entry]:
             ("`torch.randn_like` at every step", formula, mates(by_randn)),
             ('`ReverseSampler(..., "ancestral")`', ours, mates(by_own)),
         ),
+        0.01,
     )  # fmt: skip
     yield Entry(
         "Couplings that ruin conditioning",
@@ -223,6 +238,7 @@ def _entries() -> Iterator[Entry]:
              lambda: start_of(partial(torchcfm_pairs, "ConditionalFlowMatcher"))),
             ("both sides sorted", formula, lambda: start_of(sorted_pairs)),
         ),
+        0.1,
         3,
     )  # fmt: skip
     yield Entry(
@@ -239,6 +255,7 @@ def _entries() -> Iterator[Entry]:
              lambda: shares_of(partial(azula_particles, "DDPMSampler"))),
             ("`TwistedSampler`", ours, lambda: shares_of(own_particles)),
         ),
+        0.01,
         3,
     )  # fmt: skip
 
@@ -293,9 +310,29 @@ def page(found: dict[str, Any]) -> str:
         text += (
             f"\n## {entry.title}\n\n{wrapped(entry.text)}\n\n"
             f"{wrapped(inspect.getdoc(entry.check) or '')}\n\n```py\n{code}```\n\n"
+            f"![{entry.title}: the figures of the table]({PICTURES.name}/{entry.picture})\n\n"
         )
         text += table(["what ran", "version", *entry.head], rows)
     return text + OURS
+
+
+def pictures(found: dict[str, Any]) -> dict[str, str]:
+    """The pictures of the page: name of the file -> SVG."""
+    made = {}
+    for entry in ENTRIES:
+        figures = found["figures"][entry.title]
+        names = [f"{package} {name}".strip() for name, package, _ in entry.rows]
+        rows = [(name, figures[name]) for name in names if name in figures]
+        exact, drawn = float(entry.exact), Drawn(entry.head, entry.within, entry.digits)
+        made[entry.picture] = picture(entry.title, exact, rows, drawn)
+    return made
+
+
+def publish(found: dict[str, Any]) -> None:
+    """Write the page and its pictures."""
+    write(PAGE, page(found).encode())
+    for name, text in pictures(found).items():
+        write(PICTURES / name, text.encode())
 
 
 PREFACE = """# Wrong in the wild
@@ -327,7 +364,7 @@ from the exact posterior on far modes ([how far](posteriors.md#how-far-from-the-
 def main() -> None:
     found = measure()
     write(RESULTS / "wild.json", (json.dumps(found, indent=1) + "\n").encode())
-    write(PAGE, page(found).encode())
+    publish(found)
 
 
 if __name__ == "__main__":

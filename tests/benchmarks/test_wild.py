@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from benchmarks import wild
 from benchmarks import wild_checks as checks
+from benchmarks.wild_pictures import LEFT, OFF, SOUND, Drawn, picture
 
 ROOT = Path(__file__).parents[2]
 D = torch.float64
@@ -26,6 +28,46 @@ def found() -> dict[str, dict[str, list[float]]]:
 def test_the_page_is_that_of_the_figures() -> None:
     saved = json.loads((wild.RESULTS / "wild.json").read_text(encoding="utf-8"))
     assert wild.PAGE.read_text(encoding="utf-8") == wild.page(saved), "run benchmarks/wild.py"
+
+
+def test_the_pictures_are_those_of_the_figures() -> None:
+    saved = json.loads((wild.RESULTS / "wild.json").read_text(encoding="utf-8"))
+    made = wild.pictures(saved)
+    there = {path.name: path.read_text(encoding="utf-8") for path in wild.PICTURES.iterdir()}
+    assert there == made, "run benchmarks/wild.py"
+    assert len(made) == len(wild.ENTRIES) and max(map(len, made.values())) < 40_000
+
+
+def test_a_picture_shows_each_figure_at_its_place() -> None:
+    drawn = Drawn(("10 steps", "20 steps"), within=0.1, digits=2)
+    root = ElementTree.fromstring(picture("<t>", 1.0, [("a & b", [1.0, 3.0])], drawn))
+    svg = {"s": "http://www.w3.org/2000/svg"}
+    dots = [float(dot.attrib["cx"]) for dot in root.findall("s:circle", svg)]
+    dashed, bar = root.findall("s:line", svg)
+    zero = LEFT
+    assert dots[0] == float(dashed.attrib["x1"])  # the exact answer
+    assert (dots[1] - zero) == pytest.approx(3 * (dots[0] - zero), abs=0.2)
+    assert [float(bar.attrib["x1"]), float(bar.attrib["x2"])] == dots
+    assert root.find("s:title", svg).text == "<t>"  # type: ignore[union-attr]
+    told = [text.text for text in root.findall("s:text", svg)]
+    assert "a & b" in told and "3.00" in told
+    colours = {dot.attrib["fill"] for dot in root.findall("s:circle", svg)}
+    assert colours == {OFF}
+    near = picture("t", 1.0, [("a", [1.05, 0.95])], drawn)
+    assert OFF not in near and SOUND in near
+
+
+def test_a_picture_of_a_mean_shows_its_standard_deviation() -> None:
+    drawn = Drawn(("mean", "standard deviation"), within=0.1, digits=1)
+    root = ElementTree.fromstring(picture("t", 0.0, [("a", [1.0, 2.0])], drawn))
+    svg = {"s": "http://www.w3.org/2000/svg"}
+    (dot,) = root.findall("s:circle", svg)
+    dashed, bar = root.findall("s:line", svg)
+    zero = float(dashed.attrib["x1"])
+    low, middle, high = (
+        float(v) - zero for v in (bar.attrib["x1"], dot.attrib["cx"], bar.attrib["x2"])
+    )
+    assert (low, high) == (pytest.approx(-middle, abs=0.2), pytest.approx(3 * middle, abs=0.3))
 
 
 def test_every_row_of_ours_and_of_the_formulas_is_there() -> None:
