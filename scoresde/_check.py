@@ -6,9 +6,10 @@ import difflib
 import importlib
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +29,7 @@ __all__ = [
     "fail",
     "finite",
     "floating",
+    "held",
     "instance",
     "listed",
     "need",
@@ -51,7 +53,7 @@ class Diverged(FloatingPointError):
 
 
 def show(value: object) -> str:
-    """A value as text for an error: dtype and shape of a tensor, otherwise a short repr."""
+    """A value as text: dtype and shape of a tensor, otherwise a short repr without addresses."""
     if _is_tensor(value):
         if value.ndim == 0 and value.device.type == "cpu":
             return f"{value.item()!r}"
@@ -61,7 +63,9 @@ def show(value: object) -> str:
         if value.shape == () and hasattr(value, "item"):
             return f"{value.item()!r}"
         return f"a {value.dtype} array of shape {tuple(value.shape)}"
-    text = repr(value)
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    if "\n" in text:
+        return f"{type(value).__name__}(...)"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -75,11 +79,18 @@ def listed(names: Sequence[object], most: int = 8) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
+def held(thing: object) -> dict[str, object]:
+    """The arguments of a dataclass, or the public attributes of another object, without None."""
+    if is_dataclass(thing):
+        found = {f.name: getattr(thing, f.name) for f in fields(thing) if f.init}
+    else:
+        found = {name: value for name, value in vars(thing).items() if name[0] != "_"}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def brief(thing: object) -> str:
-    """A frozen dataclass in one line, with tensors as dtype and shape and without None."""
-    names = (field.name for field in fields(thing) if field.init)  # type: ignore[arg-type]
-    held = ((name, getattr(thing, name)) for name in names)
-    parts = (f"{name}={show(value)}" for name, value in held if value is not None)
+    """An object in one line, with tensors as dtype and shape and without None."""
+    parts = (f"{name}={show(value)}" for name, value in held(thing).items())
     return f"{type(thing).__name__}({', '.join(parts)})"
 
 

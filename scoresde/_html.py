@@ -1,4 +1,4 @@
-"""Small tables of HTML, by which notebooks show objects."""
+"""How objects show themselves: in one line of text, and in notebooks as a small table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,45 @@ import math
 from collections.abc import Mapping
 from html import escape
 
-__all__ = ["rounded", "table"]
+from scoresde._check import brief, held, show
+
+__all__ = ["Shown", "rounded", "table"]
+
+
+class Shown:
+    """An object that is a line of text, and in a notebook a table of its `facts`.
+
+    Example:
+        >>> class Walk(Shown):
+        ...     def __init__(self) -> None:
+        ...         self.steps, self.step_size = 3, 0.123456
+        >>> Walk(), Walk().facts
+        (Walk(steps=3, step_size=0.123456), {'steps': 3, 'step size': '0.1235'})
+    """
+
+    __slots__ = ()
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What the object is, name -> value, for a table; None for what does not apply."""
+        return {
+            name.replace("_", " "): rounded(value) if isinstance(value, float) else _text(value)
+            for name, value in held(self).items()
+        }
+
+    def _picture(self) -> bytes | None:
+        """A picture below the table, the content of a PNG file, or None."""
+        return None
+
+    def __repr__(self) -> str:
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        return table(type(self).__name__, self.facts, self._picture())
+
+
+def _text(value: object) -> object:
+    return value if isinstance(value, str | int) else show(value)
 
 
 def table(title: str, rows: Mapping[str, object], png: bytes | None = None) -> str:

@@ -12,7 +12,18 @@ from typing import Any, Protocol, TypeAlias, TypeGuard, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import choice, fail, floating, instance, positive, same_shape, wrong_type
+from scoresde._check import (
+    choice,
+    fail,
+    floating,
+    held,
+    instance,
+    positive,
+    same_shape,
+    show,
+    wrong_type,
+)
+from scoresde._html import Shown
 from scoresde._tensor import Scalar, lincomb, own_dtype, sqrt, state_dtype, user_time
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
@@ -87,7 +98,7 @@ def suited(model: nn.Module, x: Tensor) -> Tensor:
     return x.to(state_dtype(own_dtype(model) or x.dtype))
 
 
-class ScoreModel(nn.Module, ABC):
+class ScoreModel(nn.Module, Shown, ABC):
     """A model of the score of every marginal of an SDE; `predict` is its one abstract method.
 
     Solvers and losses call `predict(node, x, cond)`; users call `model(t, x)` for a `Prediction`
@@ -127,6 +138,45 @@ class ScoreModel(nn.Module, ABC):
     def calibrated(self) -> ScoreModel:
         """The model that the calibrations belong to: itself, or that inside fixed conditions."""
         return self
+
+    @property
+    def composition(self) -> str:
+        """The classes of the model and of what it wraps: "Tempered of Preconditioned of MLP"."""
+        own = type(self).__name__
+        models = [part for part in self.children() if isinstance(part, ScoreModel)]
+        if models:
+            return f"{own} of {' and '.join(part.composition for part in models)}"
+        net = getattr(self, "net", None)
+        return own if net is None else f"{own} of {type(bare(net)).__name__}"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The model in words and numbers, name -> value, for a table."""
+        weights = list(self.parameters())
+        kinds = sorted({f"{show(w.dtype)} on {w.device}".removeprefix("torch.") for w in weights})
+        data = summary_of(self)
+        return {
+            "model": self.composition,
+            **{name.replace("_", " "): value for name, value in self._settings.items()},
+            "SDE": repr(self.sde),
+            "parameters": f"{sum(w.numel() for w in weights):,}" if weights else None,
+            "weights": ", ".join(kinds) or None,
+            "trained on": data and f"{data.name or 'data'}: {data.count:,} x {data.shape}",
+            "calibrated for": ", ".join(f"{n} steps" for n in self.calibrations) or None,
+            "mode": ("training" if self.training else "evaluation") if weights else None,
+        }
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        """The arguments of the model that are neither models nor networks."""
+        others = ("calibrations", "data", "sde", "training")
+        return {name: show(value) for name, value in held(self).items() if name not in others}
+
+    def extra_repr(self) -> str:
+        """The settings, for the text of the module."""
+        wraps = any(isinstance(part, ScoreModel) for part in self.children())
+        given = self._settings if wraps else {"sde": repr(self.sde), **self._settings}
+        return ", ".join(f"{name}={value}" for name, value in given.items())
 
     def calls(self, node: Node) -> int:
         """Network evaluations of one `predict` at this node; wrappers override it."""

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from scoresde._html import Shown
 from scoresde._tensor import Scalar, state_dtype
 
 __all__ = ["AffineNode", "Node"]
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+@dataclass(slots=True, eq=False, repr=False)
+class Node(Shown):
     """One point of the schedule, x_t = alpha x_0 + sigma eps, built once per grid by `sde.at(t)`.
 
     Along a grid every field is a Python float, computed in float64. For a batch of times `t` is
@@ -96,7 +97,7 @@ class Node:
         return torch.full((x.shape[0],), value, dtype=kind, device=x.device)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class AffineNode(Node):
     """A point of the schedule of an affine SDE: a `Node` with alpha, sigma, log_snr and rate."""
 

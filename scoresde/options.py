@@ -25,6 +25,7 @@ from scoresde._check import (
     positive_int,
     wrong_type,
 )
+from scoresde._html import Shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,8 +183,8 @@ class Optim:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Loss:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Loss(Shown):
     """Options of the loss.
 
     Every field that is None is set by the recipe for the data and the objective, a
@@ -321,8 +322,8 @@ class Tolerances:
 
 
 @final
-@dataclass(frozen=True)
-class Divergence:
+@dataclass(frozen=True, repr=False)
+class Divergence(Shown):
     """Options of the estimate of the divergence of the probability flow.
 
     Raises:
@@ -391,8 +392,8 @@ class Pictures:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Table:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Table(Shown):
     """Options of a table, for `scoresde.data.load_data`; see `csv_table`."""
 
     columns: Sequence[str] | None = None

@@ -9,7 +9,8 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from scoresde._check import brief, choice, fail, floating, instance, positive, positive_int
+from scoresde._check import choice, fail, floating, instance, positive, positive_int
+from scoresde._html import Shown
 from scoresde._tensor import Scalar, seeded, square_distance
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
@@ -55,7 +56,7 @@ class _Components(Protocol):
 
 
 @final
-class _MixtureScore(ScoreModel):
+class MixtureScore(ScoreModel):
     """The exact score of a Gaussian mixture under an affine SDE, computed in float64.
 
     In the basis of its covariance Q diag(Lambda) Q^T, with r = Q^T (x - alpha mu), component k
@@ -129,7 +130,7 @@ def log_densities(
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class GaussianMixture:
+class GaussianMixture(Shown):
     """A mixture of Gaussians with any covariances: exact under every affine SDE.
 
     Args:
@@ -152,9 +153,6 @@ class GaussianMixture:
     weights: Tensor = None  # type: ignore[assignment]
     variances: Tensor = field(init=False)
     basis: Tensor | None = field(init=False)
-
-    def __repr__(self) -> str:
-        return brief(self)
 
     def __post_init__(self) -> None:
         means = floating("means", self.means).detach()
@@ -224,7 +222,7 @@ class GaussianMixture:
 
     def under(self, sde: AffineSDE) -> ScoreModel:
         """The exact score model of this distribution under an affine SDE."""
-        return _MixtureScore(self, sde)
+        return MixtureScore(self, sde)
 
     def posterior(self, A: Tensor, y: Tensor, std: float) -> GaussianMixture:
         """The distribution of x_0 given y = A x_0 + std n with standard normal n, a mixture.
@@ -306,7 +304,7 @@ def _with(
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Gaussian:
+class Gaussian(Shown):
     """A Gaussian with any covariance, exactly solvable under every affine SDE.
 
     Args:
@@ -322,9 +320,6 @@ class Gaussian:
 
     mean: Tensor
     covariance: Tensor
-
-    def __repr__(self) -> str:
-        return brief(self)
 
     def __post_init__(self) -> None:
         floating("mean", self.mean)
@@ -405,7 +400,7 @@ class Gaussian:
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Empirical:
+class Empirical(Shown):
     """The empirical distribution of a data set; its score is that of the ideal denoiser.
 
     x_0hat(x_t) is the average of the data y weighted by N(x_t; alpha y, sigma^2). A network of
@@ -417,9 +412,6 @@ class Empirical:
     """
 
     data: Tensor
-
-    def __repr__(self) -> str:
-        return brief(self)
 
     def __post_init__(self) -> None:
         floating("data", self.data)
@@ -443,7 +435,7 @@ class Empirical:
 
     def under(self, sde: AffineSDE) -> ScoreModel:
         """The ideal denoiser as a score model under an affine SDE."""
-        return _MixtureScore(self._mixture(), sde)
+        return MixtureScore(self._mixture(), sde)
 
     def _mixture(self) -> GaussianMixture:
         flat = self.data.detach().flatten(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, float64
 
 from scoresde._check import fail
+from scoresde._html import Shown
 from scoresde._tensor import Scalar, lincomb
 from scoresde.node import Node
 
@@ -26,8 +27,8 @@ COORDINATES: dict[str, Callable[[Node], tuple[Scalar, Scalar]]] = {
 
 
 @final
-@dataclass(frozen=True, eq=False, slots=True)
-class Prediction:
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Prediction(Shown):
     """A model's prediction at x = alpha x_0 + sigma eps, readable as x0, eps, score, v or flow.
 
     Under every affine SDE any two coordinates p x_0 + q eps are related through x by one 2 x 2

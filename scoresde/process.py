@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, nonnegative
+from scoresde._html import Shown
 from scoresde._tensor import Eta, Scalar, lincomb
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
@@ -30,7 +31,7 @@ def eta_value(eta: Eta, t: float) -> float:
     return nonnegative(f"eta({t:g})", value, "eta is a function of t with values >= 0")
 
 
-class Process(ABC):
+class Process(Shown, ABC):
     """A process to integrate: its drift, as pairs (coefficient, tensor), and its diffusion.
 
     Attributes:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, finite, floating, instance, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import decimals
 from scoresde.quantisation import Quantisation
 
@@ -24,8 +25,8 @@ class DataRangeWarning(UserWarning):
     """Samples are far outside the range, or far wider, than the data of their model."""
 
 
-@dataclass(frozen=True, eq=False)
-class Scaling:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scaling(Shown):
     """The map from raw values to model units: x = (raw - mean) / std.
 
     Args:
@@ -209,7 +210,7 @@ class ConditionSummary:
 
 
 @dataclass(frozen=True, eq=False)
-class DataSummary:
+class DataSummary(Shown):
     """A summary of the training data of a model, in model units.
 
     A `Trainer` measures it and stores it as `model.data`; `save` and `load` preserve it. It

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "scoresde"
 
-# From the ground up. The first four rows are layer 0, which has this small order of its own.
+# From the ground up. The first five rows are layer 0, which has this small order of its own.
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (

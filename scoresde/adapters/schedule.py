@@ -19,7 +19,7 @@ BISECTIONS = 64
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScheduleSDE(AffineSDE):
     """The affine SDE with these alpha(t) and sigma(t), its rates by automatic differentiation.
 

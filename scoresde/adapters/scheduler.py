@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, positive_int, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import state_dtype
 from scoresde.adapters.diffusers import PREDICTIONS, schedule_of
 from scoresde.adapters.network import mean_of
@@ -39,7 +40,7 @@ class _Given(ScoreModel):
 
 
 @final
-class DiffusersScheduler:
+class DiffusersScheduler(Shown):
     """A solver of scoresde with the methods of a scheduler of diffusers; see `to_diffusers`.
 
     Attributes:

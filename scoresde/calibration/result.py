@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance
+from scoresde._html import Shown, rounded
 from scoresde.model import ScoreModel
 from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE, AffineSDE, same_schedule
@@ -76,8 +77,8 @@ class Cost:
 
 
 @final
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Shown):
     """A solver and a grid calibrated for one model, with their errors and the cost.
 
     Attributes:
@@ -121,6 +122,25 @@ class Calibration:
         They also selected the result, so it is a little above the gain on new trajectories.
         """
         return self.held_before.typical / max(self.held.typical, 1e-300)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The result, its errors and its cost, name -> value, for a table."""
+        return {
+            "solver": repr(self.solver),
+            "steps": self.steps,
+            "times": self.grid.facts["times"],
+            "placed by": self.method,
+            "error before": rounded(self.held_before.typical),
+            "error after": f"{rounded(self.held.typical)}, {self.gain:.3g} times less",
+            "error of the reference": rounded(self.reference_error),
+            "network evaluations": f"{self.cost.rows:,}, {self.cost.gradients:,} differentiated",
+            "note": self.note or None,
+        }
+
+    def __repr__(self) -> str:
+        errors = f"error {self.held_before.typical:.3g} -> {self.held.typical:.3g}"
+        return f"Calibration({self.solver!r}, {self.grid!r}, {self.method!r}, {errors})"
 
     def check(self, sde: SDE, model: ScoreModel | None = None, solver: object = None) -> None:
         """Raise a ValueError unless this is the calibration of this SDE, model and solver.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, positive_int, wrong_type
+from scoresde._html import Shown
 from scoresde._progress import progress as progress_of
 from scoresde.comparison.plan import Entry, Solvers, plan
 from scoresde.comparison.result import Comparison
@@ -37,8 +38,8 @@ REPEATS = 8  # random halves of the target set
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Reference:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Reference(Shown):
     """What the samples of `compare` are compared with.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any, final
 from torch import Tensor
 
 from scoresde._check import choice, fail, positive_int
+from scoresde._html import Shown
 
 __all__ = ["AT_FLOOR", "Floor", "Results", "Row", "count", "ordered", "short"]
 
@@ -82,7 +83,7 @@ class Floor:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Results:
+class Results(Shown):
     """The rows of a comparison, with their floors and settings.
 
     Attributes:
@@ -237,6 +238,19 @@ class Results:
     def to_json(self) -> str:
         """`to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=1, default=str)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The rows in the order of the best, and the floors, name -> value, for a table."""
+        name = self.measure()
+        ranked = {
+            f"{k}. {row.solver}": f"{count(row)} steps on {row.grid}, {row.nfe} evaluations, "
+            f"{short(row.seconds)} s: {self.show(row, name)}"
+            for k, row in enumerate(self.ranked()[:12], 1)
+        }
+        floors = {f"floor of {name}": short(floor.value) for name, floor in self.floors.items()}
+        failed = {f"failed: {solver}": why for solver, why in self.failed}
+        return {"measure": name, **ranked, **floors, **failed}
 
     def __repr__(self) -> str:
         best = self.ranked()[0]

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, floating, instance, listed, wrong_type
+from scoresde._check import fail, finite, floating, instance, listed, show, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import seeded
 from scoresde.data.given import given
 from scoresde.data.labels import class_names_of, renumbered
@@ -25,7 +26,7 @@ AnyData = TypeVar("AnyData", "Data", "LazyData")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Data:
+class Data(Shown):
     """A data set in model units: N samples and their conditions.
 
     All checks are made here, once, so that a bad row or a constant channel is a clear error
@@ -196,12 +197,22 @@ class Data:
         """
         return _with_classes(self, names)
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the data are, name -> value, for a table."""
+        return _facts(self)
+
+    def _picture(self) -> bytes | None:
+        from scoresde.plot.picture import thumbnail  # for notebooks alone
+
+        return thumbnail(self.x)
+
     def __repr__(self) -> str:
         return _show(self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LazyData:
+class LazyData(Shown):
     """A data set whose samples are read on access and not kept in memory.
 
     It can replace `Data`: `Trainer` accepts it, `len` is the number of samples, `[index]` reads
@@ -322,6 +333,11 @@ class LazyData:
         first, second = _shuffled_parts(len(self), fraction, seed)
         return self.take(first), self.take(second)
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the data are, name -> value, for a table."""
+        return _facts(self)
+
     def __repr__(self) -> str:
         return _show(self)
 
@@ -364,6 +380,20 @@ def _both(first: Units | None, second: Scaling) -> Scaling:
         raise fail("scaling", "a map that is linear", f"one of {listed(first.columns)}", remedy)
     mean, std = first.mean + first.std * second.mean, first.std * second.std
     return Scaling(mean, std, first.columns)
+
+
+def _facts(data: Data | LazyData) -> dict[str, object]:
+    classes = listed(data.class_names) or str(data.classes)
+    return {
+        "name": data.name or None,
+        "samples": f"{len(data):,}",
+        "of shape": tuple(data.x.shape[1:]),
+        "dtype": str(data.x.dtype).removeprefix("torch."),
+        "classes": classes if data.classes else None,
+        "conditions": ", ".join(data.cond) or None,
+        "quantisation": data.quantisation,
+        "in units of": None if data.scaling is None else show(data.scaling),
+    }
 
 
 def _show(data: Data | LazyData) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, listed
+from scoresde._html import Shown
 from scoresde.data.rows import Rows, chunks
 from scoresde.summary import Scaling
 
@@ -30,8 +31,8 @@ LARGEST = 2**14
 """The most dimensions of a covariance, whose matrix then takes 2 GiB."""
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments(Shown):
     """Number of samples, mean (*D), standard deviation (*D) and covariance (d, d), in float64.
 
     The variance and the covariance are those of the N samples themselves, divided by N, and d is

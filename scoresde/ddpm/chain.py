@@ -20,6 +20,7 @@ from scoresde._check import (
     positive_int,
     same_shape,
 )
+from scoresde._html import Shown
 from scoresde._tensor import check_data, lincomb, ordinary, state_kind, wide
 from scoresde.ddpm.decoder import squared_error
 from scoresde.ddpm.reverse import ReverseChain, Variance
@@ -35,7 +36,7 @@ __all__ = ["DDPM"]
 
 @final
 @dataclass(frozen=True)
-class DDPM(ReverseChain):
+class DDPM(Shown, ReverseChain):
     """The discrete diffusion chain x_0, x_1, ..., x_N with its reverse: Ho et al. 2020.
 
     q(x_i | x_{i-1}) = N(sqrt(1 - beta_i) x_{i-1}, beta_i I). The reverse chain starts from

@@ -7,14 +7,14 @@ from typing import final
 
 from torch import Tensor
 
-from scoresde._check import brief
+from scoresde._html import Shown
 
 __all__ = ["BoundTerms"]
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class BoundTerms:
+class BoundTerms(Shown):
     """L_T, L_1 ... L_{T-1} and L_0 of Ho et al. 2020 (arXiv 2006.11239), eq. 5, in nats.
 
     Attributes:
@@ -26,9 +26,6 @@ class BoundTerms:
     prior: Tensor
     steps: Tensor
     reconstruction: Tensor
-
-    def __repr__(self) -> str:
-        return brief(self)
 
     @property
     def total(self) -> Tensor:

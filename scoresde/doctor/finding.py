@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from scoresde._check import choice, fail, path_of
+from scoresde._html import Shown, rounded
 from scoresde._io import write
 from scoresde.doctor.page import page
 
@@ -43,7 +44,7 @@ def limit(tests: int) -> float:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(Shown):
     """One thing that is wrong with a model, its schedule or its data.
 
     Attributes:
@@ -74,14 +75,25 @@ class Finding:
     def __post_init__(self) -> None:
         choice("severity", self.severity, SEVERITIES)
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What was found and what to do, name -> value, for a table."""
+        return {
+            "finding": str(self),
+            "remedy": self.remedy,
+            "number": rounded(self.number),
+            "compared with": rounded(self.reference),
+            "standard errors away": None if self.z is None else rounded(self.z),
+        }
+
     def __str__(self) -> str:
         explained = f" ({100 * self.share:.0f} % of the damage)" if self.share > 0 else ""
         return f"{self.severity}: {self.name}{explained}: {self.sentence}"
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Report:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Report(Shown):
     """What `diagnose` found, the most damaging first.
 
     Attributes:
@@ -117,6 +129,22 @@ class Report:
     def first(self) -> Finding | None:
         """The finding that explains most of the damage; None for a healthy model."""
         return next((f for f in self.findings if f.severity != "note"), None)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The verdict, the findings and the loss, name -> value, for a table."""
+        return {
+            "verdict": self.verdict,
+            **{f"{k}. {f.name}": f"{f} {f.remedy}" for k, f in enumerate(self.findings, 1)},
+            "loss, nats a dimension": rounded(self.loss),
+            "of a Gaussian": rounded(self.gaussian),
+            "of the best reference": rounded(self.reference),
+            "checks": f"{len(self.checks)} made, {len(self.skipped)} not made",
+        }
+
+    def __repr__(self) -> str:
+        losses = f"loss={self.loss:.3f}, reference={self.reference:.3f}"
+        return f"Report({self.verdict!r}, {len(self.checks)} checks, {losses})"
 
     def __getitem__(self, name: str) -> Finding:
         """The finding of a name.

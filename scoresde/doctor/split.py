@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, positive, positive_int, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import check_data, lincomb, ordinary
 from scoresde.metrics.frechet import FeatureMoments
 from scoresde.model import ScoreModel
@@ -43,7 +44,7 @@ CAUSES = ("discretisation", "truncation", "prior", "score")
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ErrorSplit:
+class ErrorSplit(Shown):
     """The squared distance of samples from the truth, by its causes.
 
     All values are squared 2-Wasserstein distances of Gaussians, in the squared unit of the data,

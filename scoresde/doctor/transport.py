@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, need, positive_int, same_shape, wrong_type
+from scoresde._html import Shown, rounded
 from scoresde._tensor import ordinary
 from scoresde.metrics.frechet import trace_of_root
 from scoresde.model import ScoreModel
@@ -29,7 +30,7 @@ KINDS = "pass a sampler, a score model, a function of z, or a pair of tensors (z
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class TransportGap:
+class TransportGap(Shown):
     """The cost of a coupling of noise and data in excess of the optimal one of the same points.
 
     All values are in the squared unit of the data, summed over the dimensions.
@@ -76,6 +77,16 @@ class TransportGap:
     def relative(self) -> float:
         """The share of the coupling's cost that the optimal pairing saves."""
         return self.gap / self.coupling if self.coupling > 0 else 0.0
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The gap and its bounds with their errors, name -> value, for a table."""
+        return {
+            "gap": rounded(self.gap, self.standard_error),
+            "ceiling": rounded(self.ceiling, self.ceiling_error),
+            "mean squared distance": rounded(self.coupling),
+            "batches": f"{len(self.gaps)} of {self.points} points in {self.dim} dimensions",
+        }
 
     def __repr__(self) -> str:
         return (

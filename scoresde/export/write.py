@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, need, path_of
+from scoresde._html import Shown
 from scoresde._io import replacing
 from scoresde.export.about import BOUND, about_network
 from scoresde.export.network import Trial, prepare
@@ -31,8 +32,8 @@ Run: TypeAlias = Callable[[tuple[Tensor, ...]], Tensor]
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class Exported:
+@dataclass(frozen=True, eq=False, repr=False)
+class Exported(Shown):
     """An exported file and its verification against the model.
 
     Attributes:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, floating, positive_int, wrong_type
+from scoresde._check import fail, finite, floating, positive_int, show, wrong_type
+from scoresde._html import Shown, rounded
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -118,8 +119,8 @@ def _edges(name: str, axis: Any) -> Numbers:  # any array, or a tuple: checked h
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class Density:
+@dataclass(frozen=True, eq=False, repr=False)
+class Density(Shown):
     """A density on cells at one time, the result of `FokkerPlanck.evolve`.
 
     Attributes:
@@ -137,6 +138,12 @@ class Density:
     box: Box
     path: tuple[Density, ...] = ()
     stats: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The time, the cells and the errors, name -> value, for a table."""
+        stats = {name: rounded(value) for name, value in self.stats.items()}
+        return {"p": show(self.p), "time": f"{self.t:g}", "mass": rounded(self.mass), **stats}
 
     @property
     def edges(self) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive, positive_int, wrong_type
+from scoresde._html import Shown
 from scoresde.fokker_planck.box import Box, Density, Numbers, make_box
 from scoresde.fokker_planck.flux import Mesh, Operator
 from scoresde.model import Cond
@@ -34,7 +35,7 @@ ERROR = (W - (1 - W) / 3, W - (3 * W + 1) / 3, DIAGONAL - DIAGONAL / 3)
 
 
 @final
-class FokkerPlanck:
+class FokkerPlanck(Shown):
     """The density of a diffusion by finite volumes, in one or two dimensions.
 
     For dx = b dt + s dw it solves dp/dt = -div(b p) + s^2/2 laplacian p with no flux through the

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, finite, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import Scalar, lincomb
 from scoresde.node import Node
 from scoresde.sde import SDE, as_affine
@@ -24,8 +25,8 @@ Interval: TypeAlias = Sequence[float] | None
 
 
 @final
-@dataclass(frozen=True)
-class Scale:
+@dataclass(frozen=True, repr=False)
+class Scale(Shown):
     """The scale w of a guidance at every point of the schedule.
 
     Args:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from scoresde._check import brief, choice, fail, instance, positive, positive_int
-from scoresde._html import rounded, table
+from scoresde._check import choice, fail, instance, positive, positive_int
+from scoresde._html import Shown, rounded
 from scoresde._tensor import batches, check_data, lincomb, ordinary, seeded, wide
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
@@ -44,7 +44,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Bound:
+class Bound(Shown):
     """An upper bound on -log p of each sample, in nats, with its terms and its Monte-Carlo error.
 
     Attributes:
@@ -67,11 +67,10 @@ class Bound:
     quantisation: Quantisation | None
     nfe: int
 
-    def __repr__(self) -> str:
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        rows = {
+    @property
+    def facts(self) -> dict[str, object]:
+        """The estimate and its errors, name -> value, for a table."""
+        return {
             "bound on -log p, nats": rounded(*self.estimate()),
             "samples": self.draws.shape[1],
             "prior": rounded(float(self.prior.mean())),
@@ -81,7 +80,6 @@ class Bound:
             "quantisation": self.quantisation,
             "network evaluations": f"{self.nfe} for each sample",
         }
-        return table("Bound", rows)
 
     def plot(self, *, title: str = "") -> Figure:
         """The bound of each sample in ascending order, with two standard errors over the draws."""

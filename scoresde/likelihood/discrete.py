@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from scoresde._check import brief, choice, fail, instance, positive_int
-from scoresde._html import rounded, table
+from scoresde._check import choice, fail, instance, positive_int
+from scoresde._html import Shown, rounded
 from scoresde._tensor import check_data, ordinary, wide
 from scoresde.likelihood.density import Prior, log_prob, span_of
 from scoresde.model import Cond, ScoreModel
@@ -52,7 +52,7 @@ DEQUANTISERS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor]]] = {
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class DiscreteLogLikelihood:
+class DiscreteLogLikelihood(Shown):
     """A lower bound on the log probability of discrete samples, in nats and in bits/dim.
 
     Attributes:
@@ -76,12 +76,11 @@ class DiscreteLogLikelihood:
     importance: int
     status: str
 
-    def __repr__(self) -> str:
-        return brief(self)
-
-    def _repr_html_(self) -> str:
+    @property
+    def facts(self) -> dict[str, object]:
+        """The estimate and its errors, name -> value, for a table."""
         least, most = int(self.nfe.min()), int(self.nfe.max())
-        rows = {
+        return {
             "bits/dim, at most": rounded(*self.estimate()),
             "samples": self.draws.shape[1],
             "solver error, nats": rounded(float(self.solver_error.mean())),
@@ -91,7 +90,6 @@ class DiscreteLogLikelihood:
             "network evaluations": f"{least} to {most} for each sample",
             "status": self.status,
         }
-        return table("DiscreteLogLikelihood", rows)
 
     def plot(self, *, title: str = "") -> Figure:
         """The bound on log P of each sample in ascending order, with two standard errors.

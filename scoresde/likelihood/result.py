@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from scoresde._check import brief, fail, instance
-from scoresde._html import rounded, table
+from scoresde._check import fail, instance
+from scoresde._html import Shown, rounded
 from scoresde.quantisation import Quantisation
 from scoresde.summary import Units
 
@@ -22,7 +22,7 @@ __all__ = ["LogLikelihood"]
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class LogLikelihood:
+class LogLikelihood(Shown):
     """Log-likelihoods of samples in nats, each with its error budget.
 
     Unknown values are NaN, never 0. A sample that the solver stopped (see `status`) has the value
@@ -70,13 +70,12 @@ class LogLikelihood:
     dim: int
     extent: tuple[float, float]
 
-    def __repr__(self) -> str:
-        return brief(self)
-
-    def _repr_html_(self) -> str:
+    @property
+    def facts(self) -> dict[str, object]:
+        """The estimate and its errors, name -> value, for a table."""
         budget = self.budget()
         least, most = int(self.nfe.min()), int(self.nfe.max())
-        rows = {
+        return {
             "log p, nats": rounded(*self.estimate()),
             "samples": self.draws.shape[1],
             "standard error of a sample": rounded(budget["standard_error"]),
@@ -88,7 +87,6 @@ class LogLikelihood:
             "network evaluations": f"{least} to {most} for each sample",
             "status": self.status,
         }
-        return table("LogLikelihood", rows)
 
     def plot(self, *, title: str = "") -> Figure:
         """log p of each sample in ascending order, with two standard errors over the probes.

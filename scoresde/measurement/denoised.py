@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from scoresde._html import Shown
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
@@ -16,8 +17,8 @@ __all__ = ["Denoised"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class Denoised:
+@dataclass(frozen=True, eq=False, repr=False)
+class Denoised(Shown):
     """The prediction of a model at x, with x_0hat = E[x_0 | x_t] as a differentiable function.
 
     The covariance of x_0 given x_t is (sigma^2 / alpha) J with J = dx_0hat / dx, which is

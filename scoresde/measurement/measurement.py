@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, refuse, same_shape, show, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import expand, seeded, wide
 from scoresde.measurement.base import LinearOperator, pairs
 from scoresde.measurement.constant import Constant
@@ -35,7 +36,7 @@ Operator: TypeAlias = LinearOperator | Callable[[Tensor], Tensor]
 
 @final
 @dataclass(frozen=True, eq=False, init=False, repr=False)
-class Measurement:
+class Measurement(Shown):
     """What was measured of a sample: y = A(x_0) with noise.
 
     Args:
@@ -136,10 +137,24 @@ class Measurement:
         own = noise_of_physics(physics) if noise is None else noise
         return cls(operator_of_physics(physics, shape), y, own, name)
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """The operator, the values and the noise, name -> value, for a table."""
+        return {
+            "operator": self._operator,
+            "linear": "yes" if self.linear else "no",
+            "y": f"of each sample, cond[{self.name!r}]" if self.y is None else show(self.y),
+            "not observed": None if self.y is None else int(self.y.isnan().sum()) or None,
+            "noise": show(self.noise),
+        }
+
+    @property
+    def _operator(self) -> str:
+        return getattr(self.operator, "__name__", None) or show(self.operator)
+
     def __repr__(self) -> str:
         y = f"cond[{self.name!r}]" if self.y is None else show(self.y)
-        name = getattr(self.operator, "__name__", None) or repr(self.operator)
-        return f"Measurement({name}, y={y}, noise={self.noise!r})"
+        return f"Measurement({self._operator}, y={y}, noise={show(self.noise)})"
 
     @property
     def linear(self) -> bool:

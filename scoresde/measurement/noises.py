@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, nonnegative, positive, refuse, show, wrong_type
+from scoresde._html import Shown
 from scoresde.measurement.constant import Constant
 from scoresde.noise import Independent
 
@@ -204,8 +205,8 @@ class PoissonNoise:
 
 
 @final
-@dataclass(frozen=True)
-class LogLikelihood:
+@dataclass(frozen=True, repr=False)
+class LogLikelihood(Shown):
     """The user's own log p(y | x_0).
 
     Args:

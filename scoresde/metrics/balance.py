@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from scoresde._check import fail, positive_int
+from scoresde._html import Shown
 from scoresde.metrics.arrays import Array, labels_of
 
 __all__ = ["Balance", "class_balance"]
 
 
 @dataclass(frozen=True)
-class Balance:
+class Balance(Shown):
     """Counts of every class, and the distance of their shares from the reference.
 
     `total_variation` is half the sum of |share - reference share|: 0 if they are equal, 1 if they

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, positive_int
+from scoresde._html import Shown
+from scoresde._progress import progress as progress_of
 from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, draw, rows_of, same_width
 from scoresde.metrics.features import Features, features_of
@@ -22,7 +25,7 @@ __all__ = ["Comparison", "Measured", "compare_sets"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Shown):
     """The value of a metric beside its value for real data against real data.
 
     Attributes:
@@ -55,9 +58,18 @@ class Measured:
         """Whether this metric cannot distinguish the samples from real data: `excess` <= 2."""
         return self.excess <= 2
 
+    @property
+    def verdict(self) -> str:
+        """Whether it is within the floor, in words."""
+        return "within the floor" if self.within_floor else f"{self.excess:+.1f} std off the floor"
 
-@dataclass(frozen=True)
-class Comparison:
+    def __str__(self) -> str:
+        value = f"{self.value:.4g}" + (f" ± {self.value_std:.2g}" if self.value_std else "")
+        return f"{value}, of real halves {self.floor_mean:.4g} ± {self.floor_std:.2g}"
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """The result of `compare_sets`: a `Measured` for each metric, by name, and notes.
 
     `str` gives a table in Markdown with the notes below it.
@@ -67,6 +79,19 @@ class Comparison:
     count: int
     repeats: int
     notes: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Each metric beside its value for real data, name -> value, for a table."""
+        return {name: f"{m}; {m.verdict}" for name, m in self.measured.items()} | {
+            "points": f"{self.count} of each set",
+            "notes": " ".join(self.notes) or None,
+        }
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name} {m.value:.4g}" for name, m in self.measured.items())
+        beyond = sum(not m.within_floor for m in self.measured.values())
+        return f"Comparison({values}; {beyond} of {len(self)} beyond the floor)"
 
     def __getitem__(self, name: str) -> Measured:
         return self.measured[choice("name", name, self.measured)]
@@ -99,6 +124,7 @@ def compare_sets(
     repeats: int = 10,
     seed: int = 0,
     batch_size: int = 256,
+    progress: bool = False,
 ) -> Comparison:
     """Compare samples with held-out data, and real data with real data at the same size.
 
@@ -128,6 +154,7 @@ def compare_sets(
         repeats: the number of random splits and draws, at least 2.
         seed: the seed of all draws.
         batch_size: rows in one call of `features`.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     Raises:
         TypeError, ValueError: D differs, there are fewer than 8 points of real data or 4 samples,
@@ -165,13 +192,16 @@ def compare_sets(
     generated, real = spaces["samples"], spaces["held_out"]
     width = median_bandwidth(pool, pool, seed=seed) if "mmd" in names else 1.0
     values: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
-    for repeat in range(repeats):
-        order = torch.randperm(len(pool), generator=generator, device="cpu")
-        halves = pool[order[:count]], pool[order[-count:]]
-        _append(values, 1, Pair(*halves, width, k, seed))
-        if repeat == 0 or count < max(len(generated), len(real)):  # otherwise draws are identical
-            drawn = draw(generated, count, generator), draw(real, count, generator)
-            _append(values, 0, Pair(*drawn, width, k, seed))
+    with closing(progress_of(repeats, "comparison", "repeats", shown=progress)) as bar:
+        for repeat in range(repeats):
+            order = torch.randperm(len(pool), generator=generator, device="cpu")
+            halves = pool[order[:count]], pool[order[-count:]]
+            _append(values, 1, Pair(*halves, width, k, seed))
+            reduced = count < max(len(generated), len(real))
+            if repeat == 0 or reduced:  # otherwise draws are identical
+                drawn = draw(generated, count, generator), draw(real, count, generator)
+                _append(values, 0, Pair(*drawn, width, k, seed))
+            bar.update()
     if "nearest" in names and train is not None:
         values["nearest"] = _nearest(samples, held_out, train, count, repeats, generator)
     measured = {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail
+from scoresde._html import Shown
 from scoresde.metrics.arrays import Array, pair, rows_of
 from scoresde.metrics.features import Batches, Features, feature_batches
 
@@ -50,8 +51,8 @@ def frechet_distance(a: Array, b: Array) -> float:
     return FeatureMoments.of(a).frechet(FeatureMoments.of(b))
 
 
-@dataclass(frozen=True, eq=False)
-class FeatureMoments:
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureMoments(Shown):
     """Mean and covariance of features, which determine a Frechet distance.
 
     The covariance is stored as a triangular factor R of the scatter sum (x - mean)(x - mean)^T =

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import final
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from scoresde._check import fail, floating, instance, need, positive, positive_int, same_shape
+from scoresde._html import Shown
+from scoresde._progress import progress as progress_of
 from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, labels_of, rows_of
 from scoresde.metrics.balance import class_balance
@@ -22,7 +25,7 @@ __all__ = ["Judge", "Quality"]
 
 
 @dataclass(frozen=True)
-class Quality:
+class Quality(Shown):
     """The metrics of a `Judge` for samples, each beside its value for real data.
 
     Attributes:
@@ -172,6 +175,7 @@ class Judge(nn.Module):
         width: int = 32,
         features: int = 128,
         seed: int = 0,
+        progress: bool = False,
     ) -> Judge:
         """Train a convolutional judge by AdamW, with a one-cycle learning rate.
 
@@ -185,6 +189,7 @@ class Judge(nn.Module):
             width, features: see `convolutional`.
             seed: seed of the initial weights and of the order; the global random state does not
                 change.
+            progress: show a bar with the time left, or lines if stderr is not a terminal.
 
         Raises:
             TypeError: labels are not integers, or images are not floats.
@@ -205,15 +210,17 @@ class Judge(nn.Module):
             judge = cls.convolutional(x.shape[1], count, width=width, features=features)
         judge.to(x.device).train()
         optimizer = torch.optim.AdamW(judge.parameters(), lr=positive("lr", lr), weight_decay=0.01)
-        for step, rows in enumerate(_batches(len(x), batch_size, epochs, seed)):
-            for group in optimizer.param_groups:  # up over a tenth of the steps, down to 0
-                rise, fall = (step + 1) / (0.1 * steps), (steps - step) / (0.9 * steps)
-                group["lr"] = lr * min(1.0, rise, fall)
-            where = rows.to(x.device)
-            loss = cross_entropy(judge(x[where]), label[where], label_smoothing=0.05)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        with closing(progress_of(steps, "judge", "steps", shown=progress)) as bar:
+            for step, rows in enumerate(_batches(len(x), batch_size, epochs, seed)):
+                for group in optimizer.param_groups:  # up over a tenth of the steps, down to 0
+                    rise, fall = (step + 1) / (0.1 * steps), (steps - step) / (0.9 * steps)
+                    group["lr"] = lr * min(1.0, rise, fall)
+                where = rows.to(x.device)
+                loss = cross_entropy(judge(x[where]), label[where], label_smoothing=0.05)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                bar.update()
         return judge._scaled(x)
 
     def _scaled(self, x: Tensor) -> Judge:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, need, positive, positive_int
+from scoresde._html import Shown
 from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, blocks, draw, pair
 
@@ -24,7 +25,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Shown):
     """An unbiased estimate of a squared distance, which may be negative if the distance is small.
 
     Attributes:
@@ -205,7 +206,7 @@ def _square_across(sums: _Sums) -> float:
 
 
 @dataclass(frozen=True)
-class SubsetMean:
+class SubsetMean(Shown):
     """Mean and standard deviation of a statistic over random subsets of `size` points each.
 
     The subsets share points when there are few, so `std` is the standard deviation of one subset,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, positive_int
+from scoresde._html import Shown
 from scoresde.metrics.arrays import Array, blocks, pair
 
 __all__ = ["PRDC", "nearest_distance", "prdc"]
@@ -38,7 +39,7 @@ def nearest_distance(samples: Array, reference: Array) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PRDC:
+class PRDC(Shown):
     """The result of `prdc`; all values are shares except `density`, which may exceed 1.
 
     Attributes:

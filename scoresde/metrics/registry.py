@@ -8,6 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from scoresde._html import Shown
 from scoresde.metrics.frechet import frechet_distance
 from scoresde.metrics.kernels import energy_distance, kernel_distance, mmd
 from scoresde.metrics.neighbours import PRDC, nearest_distance, prdc
@@ -17,8 +18,8 @@ from scoresde.metrics.wasserstein import sliced_wasserstein, wasserstein
 __all__ = ["METRICS", "Metric", "Pair"]
 
 
-@dataclass(frozen=True)
-class Pair:
+@dataclass(frozen=True, repr=False)
+class Pair(Shown):
     """Two sets to compare, with the options of some metrics.
 
     Args:
@@ -40,8 +41,8 @@ class Pair:
         return prdc(self.samples, self.real, k=self.k)
 
 
-@dataclass(frozen=True)
-class Metric:
+@dataclass(frozen=True, repr=False)
+class Metric(Shown):
     """A metric of two sets of points.
 
     Args:

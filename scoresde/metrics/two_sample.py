@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from scoresde._check import choice, fail, need, positive_int
+from scoresde._html import Shown
 from scoresde._tensor import seeded
 from scoresde.metrics.arrays import Array, draw, pair
 
@@ -17,7 +18,7 @@ __all__ = ["TwoSampleTest", "two_sample_test"]
 
 
 @dataclass(frozen=True)
-class TwoSampleTest:
+class TwoSampleTest(Shown):
     """The result of `two_sample_test`.
 
     Attributes:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scoresde._check import fail, finite, nonnegative
 from scoresde._check import seed as as_seed
+from scoresde._html import Shown
 from scoresde.node import Node
 from scoresde.noise.base import Independent, Noise
 from scoresde.noise.clock import Clock, Part, merge
@@ -23,8 +24,8 @@ __all__ = ["PathOnGrid"]
 
 
 @final
-@dataclass(frozen=True)
-class PathOnGrid(Noise):
+@dataclass(frozen=True, repr=False)
+class PathOnGrid(Shown, Noise):
     """One Brownian path, drawn on the intervals of a finest grid and summed over coarser ones.
 
     All grids whose nodes are on the finest one follow the same path, as strong errors and

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scoresde._check import fail, whole, wrong_type
 from scoresde._check import seed as as_seed
+from scoresde._html import Shown
 from scoresde._tensor import Eta
 from scoresde.node import Node
 from scoresde.noise.base import Independent, Noise, samples_per_block
@@ -30,8 +31,8 @@ _NEAR = 1e-9
 
 
 @final
-@dataclass(frozen=True)
-class BrownianPath(Noise):
+@dataclass(frozen=True, repr=False)
+class BrownianPath(Shown, Noise):
     """One Brownian path for every grid, solver, batch size and order of queries, with Levy areas.
 
     All runs with the same seed follow the same path, so runs of N steps and of 2 N or 3 N steps

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, positive, positive_int
+from scoresde._html import Shown
 from scoresde._tensor import batches, lincomb, ordinary, state_kind
 from scoresde.measurement import Measurement
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
@@ -29,7 +30,7 @@ __all__ = ["DAPS"]
 
 
 @final
-class DAPS:
+class DAPS(Shown):
     """Decoupled annealing posterior sampling: at each node x_0 is drawn anew, and noised again.
 
     From a state x_t the sampler draws x_0 from N(x_0hat, r^2 I) times p(y | x_0), with r^2 = v

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import lincomb
 from scoresde.measurement import Identity, Mask, Measurement
 from scoresde.node import Node
@@ -18,7 +19,7 @@ __all__ = ["RePaint"]
 
 
 @final
-class RePaint:
+class RePaint(Shown):
     """A hook that keeps the known entries of a sample on their exact noised path: in-painting.
 
     After each step, to a node with alpha and sigma, the known entries become alpha y + sigma z,

@@ -12,7 +12,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, positive_int, show
+from scoresde._check import fail, instance, listed, positive_int, show
+from scoresde._html import Shown
 from scoresde._progress import progress as progress_of
 from scoresde.measurement import Measurement
 from scoresde.model import Cond, ScoreModel, summary_of
@@ -58,7 +59,7 @@ _MODELS: dict[str, Callable[[ScoreModel, Measurement], MeasuredModel]] = {
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class PosteriorSamples:
+class PosteriorSamples(Shown):
     """Samples of p(x_0 | y), and what is known of their errors.
 
     Attributes:
@@ -91,13 +92,40 @@ class PosteriorSamples:
     nfe: int
     products: int
     seed: int | None
+    @property
+    def facts(self) -> dict[str, object]:
+        """The method, its costs and its known bias, name -> value, for a table."""
+        return {
+            "x": show(self.x),
+            "method": self.method,
+            "chosen since": self.why,
+            "bias": self.bias,
+            "log evidence, nats": self._evidence or None,
+            "steps": self.steps,
+            "network evaluations": f"{self.nfe} for each sample",
+            "vector-Jacobian products": f"{self.products} for each sample",
+            "seed": self.seed,
+        }
+
+    @property
+    def _evidence(self) -> str:
+        if self.log_evidence is None or self.log_evidence_error is None:
+            return ""
+        values, errors = (
+            v.flatten().tolist() for v in (self.log_evidence, self.log_evidence_error)
+        )
+        each = zip(values, errors, strict=True)
+        return listed([f"{value:.3f} ± {error:.3f}" for value, error in each], 3)
+
+    def _picture(self) -> bytes | None:
+        from scoresde.plot.picture import thumbnail  # for notebooks alone
+
+        return thumbnail(self.x[0] if self.several else self.x)
+
     several: bool
 
     def __repr__(self) -> str:
-        evidence = ""
-        if self.log_evidence is not None and self.log_evidence.ndim == 0:
-            error = float(self.log_evidence_error or 0.0)
-            evidence = f", log_evidence {float(self.log_evidence):.3f} +- {error:.3f}"
+        evidence = f", log_evidence {self._evidence}" if self._evidence else ""
         return (
             f"PosteriorSamples({show(self.x)}, method={self.method!r}, steps={self.steps}, "
             f"nfe={self.nfe}, products={self.products}{evidence})\n  why: {self.why}\n"

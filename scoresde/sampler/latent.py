@@ -9,7 +9,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scoresde._check import brief, fail, finite, floating, instance, same_shape
+from scoresde._check import fail, finite, floating, instance, same_shape
+from scoresde._html import Shown
 from scoresde._tensor import expand, ordinary, state_dtype
 from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
 from scoresde.noise import Independent
@@ -25,7 +26,7 @@ __all__ = ["Latent", "decode", "encode", "slerp"]
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Latent:
+class Latent(Shown):
     """Latent codes, and the error of decoding them.
 
     Attributes:
@@ -43,9 +44,6 @@ class Latent:
     solution: Solution
     round_trip: Tensor | None = None
     error: Tensor | None = None
-
-    def __repr__(self) -> str:
-        return brief(self)
 
 
 @ordinary

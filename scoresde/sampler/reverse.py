@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance
+from scoresde._html import Shown
 from scoresde._tensor import batches, ordinary, state_kind
 from scoresde.calibration import Calibration
-from scoresde.model import Cond, ScoreModel, bare, check_cond, summary_of
+from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.noise import Noise
 from scoresde.oracles import Gaussian
 from scoresde.process import Eta, ReverseSDE
@@ -32,7 +33,7 @@ __all__ = ["ReverseSampler"]
 
 
 @final
-class ReverseSampler:
+class ReverseSampler(Shown):
     """Samples from a score model, by its reverse SDE or probability flow.
 
     Args:
@@ -117,13 +118,10 @@ class ReverseSampler:
     def __repr__(self) -> str:
         return f"ReverseSampler({self.plan!r})"
 
-    def _repr_html_(self) -> str:
-        from scoresde._html import table  # for notebooks alone
-
-        net = type(bare(getattr(self.model, "net", self.model))).__name__
-        kind = type(self.model).__name__
-        model = kind if net == kind else f"{kind} of {net}"
-        return table("ReverseSampler", {"model": model, **self.plan.facts})
+    @property
+    def facts(self) -> dict[str, object]:
+        """The model, and the facts of the plan, name -> value, for a table."""
+        return {"model": self.model.composition, **self.plan.facts}
 
     def calibrate(
         self,

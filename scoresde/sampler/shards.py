@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from scoresde._check import choice, fail, instance, need, path_of, positive_int, wrong_type
 from scoresde._check import seed as as_seed
+from scoresde._html import Shown
 from scoresde._io import remove, replacing
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import state_kind
@@ -44,7 +45,7 @@ FORMATS = ("npz", "png", "csv")
 
 @final
 @dataclass(frozen=True)
-class Shards:
+class Shards(Shown):
     """The shards that one process wrote into a folder of samples.
 
     Attributes:

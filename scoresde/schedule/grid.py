@@ -21,6 +21,7 @@ from scoresde._check import (
     positive_int,
     wrong_type,
 )
+from scoresde._html import Shown
 from scoresde._tensor import log
 from scoresde.node import Node
 from scoresde.schedule.taper import Taper
@@ -44,8 +45,8 @@ __all__ = [
 
 
 @final
-@dataclass(frozen=True)
-class Grid:
+@dataclass(frozen=True, repr=False)
+class Grid(Shown):
     """Segments, each a strictly monotone tuple of times: down to sample, up to add noise.
 
     Between two segments the solving loop adds noise to the state with the exact transition of the
@@ -64,6 +65,14 @@ class Grid:
     """
 
     segments: tuple[tuple[float, ...], ...]
+
+    def __repr__(self) -> str:
+        return f"Grid({', '.join(map(_few, self.segments))})"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The numbers of steps and the times, name -> value, for a table."""
+        return {"steps": self.steps, "times": "; ".join(map(_few, self.segments))}
 
     def __post_init__(self) -> None:
         if not isinstance(self.segments, tuple) or not all(
@@ -128,9 +137,17 @@ def _check_segment(segment: tuple[float, ...]) -> None:
     raise fail("grid", "strictly monotone times", got, "sort them and drop duplicates")
 
 
+def _few(times: tuple[float, ...]) -> str:
+    """The times of a segment, of which long ones show the first and the last."""
+    shown = [f"{t:.4g}" for t in times]
+    if len(times) > 8:
+        shown = [*shown[:3], "...", *shown[-2:]]
+    return f"{len(times) - 1} steps: {', '.join(shown)}"
+
+
 @final
-@dataclass(frozen=True)
-class Schedule:
+@dataclass(frozen=True, repr=False)
+class Schedule(Shown):
     """A grid and its nodes under one SDE. Nodes are computed here once, and nowhere else.
 
     Args:

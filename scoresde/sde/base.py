@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, positive, same_shape, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import Scalar, Time, exp, expand, lincomb, user_time, wide
 from scoresde.node import AffineNode, Node
 
 __all__ = ["SDE", "AffineSDE", "FunctionSDE", "as_affine", "check_interval"]
 
 
-class SDE(ABC):
+class SDE(Shown, ABC):
     """A diffusion dx = f(t, x) dt + g(t) dw on [0, T]; t = 0 is data, t = T is noise.
 
     Calling `SDE(f, g, T=1.0)` makes a `FunctionSDE` of two functions; a subclass defines `f`,
@@ -124,7 +125,7 @@ class SDE(ABC):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FunctionSDE(SDE):
     """The SDE dx = f(t, x) dt + g(t) dw of two functions; `SDE(f, g)` makes one.
 
@@ -183,6 +184,17 @@ class AffineSDE(SDE):
     rate = d log alpha / dt and g^2 = d sigma^2/dt - 2 rate sigma^2 = -2 sigma^2 d lambda / dt.
     Every function of time accepts a float, a numpy array or a tensor and returns the same kind.
     """
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The schedule in numbers, name -> value, for a table."""
+        end, start = self.at(self.t_end), self.at(self.T)
+        return {
+            **super().facts,
+            "times": f"0 (data) to {self.T:g} (noise); sampling stops at {self.t_end:g}",
+            "log-SNR": f"{end.log_snr:.3g} at t={self.t_end:g}, {start.log_snr:.3g} at T",
+            "alpha and sigma at T": f"{start.alpha:.3g} and {start.sigma:.3g}",
+        }
 
     @abstractmethod
     def log_alpha(self, t: Time) -> Time:

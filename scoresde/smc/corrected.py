@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance
+from scoresde._html import Shown
 from scoresde._tensor import Eta, batches, ordinary
 from scoresde.guidance import ClassifierFree
 from scoresde.guidance.scale import between
@@ -66,7 +67,7 @@ REMEDIES = Remedies(
 
 
 @final
-class CorrectedGuidance:
+class CorrectedGuidance(Shown):
     """Samples of p(x | c)^w p(x)^(1-w) / Z, by classifier-free guidance with weights.
 
     K particles follow the reverse SDE of the guided score s_u + w (s_c - s_u). Their log weights

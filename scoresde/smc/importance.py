@@ -11,7 +11,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, positive_int, refuse
+from scoresde._check import fail, floating, instance, positive_int, refuse, show
+from scoresde._html import Shown, rounded
 from scoresde.likelihood import log_prob
 from scoresde.likelihood.density import span_of
 from scoresde.measurement import Measurement
@@ -29,7 +30,7 @@ EXACT = Divergence("exact")
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Importance:
+class Importance(Shown):
     """Samples of a proposal with the weights that make them samples of the posterior.
 
     Attributes:
@@ -48,6 +49,16 @@ class Importance:
     log_evidence_error: float
     ess: float
     pareto_k: float
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The estimate of the evidence and its reliability, name -> value, for a table."""
+        return {
+            "x": show(self.x),
+            "log evidence, nats": rounded(self.log_evidence, self.log_evidence_error),
+            "effective size": f"{self.ess:.0f} of {len(self.x)}",
+            "shape of the tail": f"{self.pareto_k:.2f}, reliable below 0.7",
+        }
 
     def __repr__(self) -> str:
         return (

@@ -9,7 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, positive_int, show
+from scoresde._check import fail, listed, positive_int, show
+from scoresde._html import Shown
 from scoresde._tensor import seeded
 from scoresde.solvers.base import Plan
 
@@ -52,7 +53,7 @@ def drawn(x: Tensor, log_weights: Tensor, n: int, seed: int) -> Tensor:
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Particles:
+class Particles(Shown):
     """Weighted samples of P posteriors or tilted densities, K for each, with the evidence.
 
     Attributes:
@@ -88,19 +89,37 @@ class Particles:
     products: int
     seed: int
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """The particles and the evidence, name -> value, for a table."""
+        return {
+            "x": show(self.x),
+            "log evidence, nats": self._evidence,
+            "effective size at the end": self._effective,
+            "resampled at": f"{float(self.resampled.double().mean()):.0%} of the nodes",
+            "network evaluations": f"{self.nfe} for each particle",
+            "seed": self.seed,
+            **self.plan.facts,
+        }
+
+    @property
+    def _evidence(self) -> str:
+        each = zip(self.log_evidence.tolist(), self.log_evidence_error.tolist(), strict=True)
+        return listed([f"{value:.3f} ± {error:.3f}" for value, error in each], 3)
+
+    @property
+    def _effective(self) -> str:
+        return f"at least {float(self.ess[:, -1].min()):.0f} of {self.x.shape[1]}"
+
+    def _picture(self) -> bytes | None:
+        from scoresde.plot.picture import thumbnail  # for notebooks alone
+
+        return thumbnail(self.resample(self.x.shape[1])[0])
+
     def __repr__(self) -> str:
-        least = float(self.ess[:, -1].min())
-        count = self.x.shape[1]
-        evidence = ", ".join(
-            f"{value:.3f} +- {error:.3f}"
-            for value, error in zip(
-                self.log_evidence[:3].tolist(), self.log_evidence_error[:3].tolist(), strict=True
-            )
-        )
-        more = ", ..." if len(self.x) > 3 else ""
         return (
-            f"Particles({show(self.x)}, ess at least {least:.0f} of {count}, "
-            f"log_evidence {evidence}{more}, nfe={self.nfe})"
+            f"Particles({show(self.x)}, ess {self._effective}, log_evidence {self._evidence}, "
+            f"nfe={self.nfe})"
         )
 
     @property

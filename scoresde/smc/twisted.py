@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import instance, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import Eta, batches, ordinary
 from scoresde.measurement import Measurement
 from scoresde.model import Cond, ScoreModel
@@ -33,7 +34,7 @@ REMEDIES = Remedies(
 
 
 @final
-class TwistedSampler:
+class TwistedSampler(Shown):
     """Twisted sequential Monte Carlo for a measurement or a reward (Wu et al. 2023, TDS).
 
     K particles follow the reverse SDE whose score is shifted by the gradient of a twist
@@ -113,9 +114,23 @@ class TwistedSampler:
         )
         self.loop = Loop(self.sde, self.plan, particles, threshold, REMEDIES)
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a run will do, name -> value, for a table."""
+        return {
+            "model": self.model.composition,
+            "particles": self.loop.particles,
+            "twist": self._twist,
+            **self.plan.facts,
+        }
+
+    @property
+    def _twist(self) -> str:
+        return type(self.twist).__name__.strip("_").lower()
+
     def __repr__(self) -> str:
-        twist = type(self.twist).__name__.strip("_").lower()
-        return f"TwistedSampler(particles={self.loop.particles}, twist={twist!r}, {self.plan!r})"
+        given = f"particles={self.loop.particles}, twist={self._twist!r}"
+        return f"TwistedSampler({given}, {self.plan!r})"
 
     @ordinary
     def sample(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, nonnegative, show, wrong_type
+from scoresde._html import Shown
 from scoresde._tensor import Scalar
 from scoresde.node import Node
 from scoresde.noise import Noise
@@ -299,7 +300,7 @@ def check_enough_steps(order: int, grid: Grid) -> None:
 
 @final
 @dataclass(frozen=True, repr=False)
-class Plan:
+class Plan(Shown):
     """The solver, stochasticity and schedule of a run, checked against each other.
 
     Args:
@@ -393,15 +394,10 @@ class Plan:
             "chosen since": self.why or None,
         }
 
-    def _repr_html_(self) -> str:
-        from scoresde._html import table  # for notebooks alone
-
-        return table("Plan", self.facts)
-
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Solution:
+class Solution(Shown):
     """The result of a solve.
 
     Attributes:
@@ -438,18 +434,22 @@ class Solution:
         text = f"{self.grid.steps} steps, nfe={self.nfe}, {self.solver!r}, status={self.status!r}"
         return f"Solution({show(self.x)}{path}, {text})"
 
-    def _repr_html_(self) -> str:
-        from scoresde._html import table  # for notebooks alone
-        from scoresde.plot.picture import thumbnail
-
-        rows = {
+    @property
+    def facts(self) -> dict[str, object]:
+        """What came out, and the facts of the plan, name -> value, for a table."""
+        return {
             "x": show(self.x),
             "path": None if self.path is None else show(self.path),
             "status": self.unfinished or self.status,
             "network evaluations": f"{self.nfe} for each sample",
             "seed": self.seed,
+            **self.plan.facts,
         }
-        return table("Solution", {**rows, **self.plan.facts}, thumbnail(self.x))
+
+    def _picture(self) -> bytes | None:
+        from scoresde.plot.picture import thumbnail  # for notebooks alone
+
+        return thumbnail(self.x)
 
     def plot(
         self,

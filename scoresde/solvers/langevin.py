@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import instance, nonnegative, positive, positive_int, wrong_type
+from scoresde._html import Shown
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Eta, ReverseSDE
@@ -35,8 +36,8 @@ class Corrector(ABC):
 
 
 @final
-@dataclass(frozen=True)
-class Langevin(Corrector):
+@dataclass(frozen=True, repr=False)
+class Langevin(Shown, Corrector):
     """Unadjusted Langevin steps x' = x + e score + sqrt(2 e) z at one time.
 
     e = 2 snr^2 sigma(t)^2 is Song's strength (2021, arXiv 2011.13456, alg. 4) with the expected

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, final
 
 from scoresde._check import fail, need
+from scoresde._html import Shown
 from scoresde.model import ScoreModel
 
 __all__ = ["Callback", "Callbacks", "MLflow", "PlainFunction", "WeightsAndBiases"]
 
 
-class Callback:
+class Callback(Shown):
     """Something that a `Trainer` tells of its run; the first process alone calls it.
 
     Every method does nothing here: override those that you need. A run that is repeated starts

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from scoresde._check import diverged, fail, instance, positive, positive_int
+from scoresde._html import Shown
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import batches, check_data, fill, lincomb, seeded
 from scoresde.guidance import NoiseClassifier
@@ -36,8 +37,8 @@ LEVELS = 6
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class TrainedClassifier:
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainedClassifier(Shown):
     """A classifier, and what it knows of held-out data at each noise level.
 
     Attributes:

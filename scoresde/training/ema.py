@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import check_decay, check_width, fail, instance
+from scoresde._html import Shown
 from scoresde.model import ScoreModel
 
 __all__ = ["EMA", "Held", "exponent", "replica"]
@@ -18,7 +19,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 @final
-class EMA:
+class EMA(Shown):
     """Averages parameters: theta_bar <- d theta_bar + (1 - d) theta after every optimiser step.
 
     With a decay, d = min(decay, (1 + n)/(10 + n)) after n updates: during the warm-up early

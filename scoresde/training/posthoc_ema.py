@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import check_width, instance, path_of, positive_int, refuse
+from scoresde._html import Shown
 from scoresde.model import ScoreModel
 from scoresde.sde import SDE
 from scoresde.training.checkpoint import load
@@ -31,7 +32,7 @@ FORMAT, TRACK = "scoresde snapshot", "track{}.safetensors"
 
 
 @final
-class PowerEMA:
+class PowerEMA(Shown):
     """A moving average with a power-function profile, whose length is a share of the run.
 
     After step t it is the mean of the weights theta(s), s <= t, with weights in proportion to

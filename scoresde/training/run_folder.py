@@ -11,6 +11,7 @@ from typing import Any, final
 from torch import Tensor
 
 from scoresde._check import diverged, fail
+from scoresde._html import Shown
 from scoresde._io import previous, remove, sweep
 from scoresde.model import ScoreModel
 from scoresde.quantisation import Quantisation
@@ -23,7 +24,7 @@ __all__ = ["RunFolder"]
 
 
 @final
-class RunFolder:
+class RunFolder(Shown):
     """The folder of a run, with the names of everything in it.
 
     `checkpoint/` is the last checkpoint. With keep > 1, `checkpoints/<step>/` are the last `keep`,
@@ -52,6 +53,9 @@ class RunFolder:
         self.history, self.validation = path / "history.csv", path / "validation.csv"
         self.curves, self.config = path / "loss.png", path / CONFIG
         self._fresh = False
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r}, keep={self.keep})"
 
     @property
     def stale(self) -> list[str]:

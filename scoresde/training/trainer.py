@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, positive_int
 from scoresde._check import seed as check_seed
+from scoresde._html import Shown, rounded
 from scoresde._tensor import as_device
 from scoresde.data import Data, LazyData, summarise
 from scoresde.model import (
@@ -58,7 +59,7 @@ TrainingData: TypeAlias = Tensor | tuple[Tensor, Mapping[str, Tensor]] | Data | 
 
 
 @final
-class Trainer:
+class Trainer(Shown):
     """Trains a score model by denoising score matching, on accelerate.
 
     The model is trained in place. It ends with the raw weights of the last step, on the device of
@@ -233,6 +234,20 @@ class Trainer:
         self.history: list[Row] = []
         self.metrics: list[Metrics] = []
         self.validations: list[ValidationRow] = []
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a run will do and what it has done, name -> value, for a table."""
+        return {
+            "model": self.model.composition,
+            "data": repr(self.data),
+            "steps": f"{self.steps:,} of {self.batch_size} samples",
+            "optimiser": f"{self.optim.optimizer}, learning rate {known(self.optim.lr):g}",
+            "last loss": rounded(self.history[-1][1]) if self.history else None,
+            "last validation loss": rounded(self.validations[-1][1]) if self.validations else None,
+            "folder": None if self.folder is None else str(self.folder.path),
+            "seed": self.seed,
+        }
 
     def __repr__(self) -> str:
         net = type(bare(getattr(self.model, "net", self.model))).__name__

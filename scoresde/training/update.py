@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._check import fail
+from scoresde._html import Shown
 from scoresde._tensor import fill
 from scoresde.model import ScoreModel
 from scoresde.options import Optim, known
@@ -21,7 +22,7 @@ __all__ = ["Update"]
 
 
 @final
-class Update:
+class Update(Shown):
     """One optimiser step: backward, clip by the global norm, optimiser, average of the weights.
 
     It does not synchronise with the device. `gradient_norm` followed by `apply` or `discard` is a

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, need, positive_int
+from scoresde._html import Shown
 from scoresde._tensor import batches, lincomb, uncompiled, wide
 from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
@@ -46,7 +47,7 @@ _RIDGE = 1e-8  # of Var(e^-lambda eps): s is 0, not a quotient of rounding error
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Statistics:
+class Statistics(Shown):
     """Empirical model statistics: l, s and b as functions of lambda, one curve per dimension.
 
     Between the nodes of the table the curves are splines of degree 5, integrated in closed form,
