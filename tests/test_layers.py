@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "scoresde"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "_check _html _progress",
+        "_check _progress",
+        "_html",
         "_tensor _io options",
         "node nulls quantisation columns nets metrics plot",
         "summary",

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scoresde import (
+    VPSDE,
+    ClassifierFree,
+    FunctionScore,
+    Gaussian,
+    Measurement,
+    Quantisation,
+    ReverseSampler,
+    ReverseSDE,
+    TwistedSampler,
+    _progress,
+    calibrate,
+    compare,
+    discrete_log_prob,
+    elbo,
+    log_prob,
+)
+from scoresde.doctor import diagnose
+from scoresde.measurement import Identity
+from scoresde.metrics import compare_sets
+from scoresde.posterior import posterior
+from scoresde.smc import CorrectedGuidance, flow_samples
 
 NOTEBOOK = """
 import sys, types, warnings
@@ -52,3 +80,110 @@ def test_a_notebook_gets_a_widget_where_there_are_some_and_no_warning(
     assert ("tqdm.notebook" in done.stdout) == widgets
     assert "Warning" not in done.stderr
     assert ("train: 100%" in done.stderr) == (shown and not widgets)
+
+
+VP = VPSDE()
+NORMAL = Gaussian(torch.zeros(2), torch.ones(2)).under(VP)
+X = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+SEEN = Measurement(Identity(), torch.zeros(2), 0.5)
+LEVELS = Quantisation(4)
+CODES = LEVELS.encode(torch.zeros(2, 2, dtype=torch.long))
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+def model_of(score: Score) -> FunctionScore:
+    return FunctionScore(VP, score)
+
+
+def conditional(score: Score) -> ClassifierFree:
+    def fn(t: Tensor, x: Tensor, label: Tensor) -> Tensor:
+        return score(t, x)
+
+    return ClassifierFree(FunctionScore(VP, fn), 2.0, null={"label": -1})
+
+
+RUNS: dict[str, Callable[[Score], object]] = {
+    "sample": lambda s: ReverseSampler(VP, s, "ddim", steps=9).sample((2, 2), progress=True),
+    "log_prob": lambda s: log_prob(model_of(s), X[:3], batch_size=2, progress=True),
+    "elbo": lambda s: elbo(model_of(s), X, decoder="gaussian", batch_size=40, progress=True),
+    "discrete_log_prob": lambda s: discrete_log_prob(model_of(s), CODES, LEVELS, progress=True),
+    "particles": lambda s: TwistedSampler(
+        model_of(s), SEEN, particles=8, steps=9, twist="variance", variance=1.0
+    ).sample((1, 2), seed=0, progress=True),
+    "corrected": lambda s: CorrectedGuidance(conditional(s), particles=8, steps=9).sample(
+        (1, 2), seed=0, cond={"label": torch.tensor([0])}, progress=True
+    ),
+    "flow samples": lambda s: flow_samples(model_of(s), 2, (2,), progress=True),
+    "posterior": lambda s: posterior(
+        model_of(s), SEEN, (2,), n=4, method="dps", steps=9, seed=0, progress=True
+    ),
+    "calibrate": lambda s: calibrate(
+        ReverseSDE(VP, model_of(s), 0.0), (2,), steps=3, trajectories=16, iterations=2,
+        progress=True,
+    ),
+    "compare": lambda s: compare(
+        VP, s, (16, 2), solvers=("ddim",), steps=(3, 4), rounds=1, progress=True
+    ),
+    "diagnose": lambda s: diagnose(model_of(s), X, progress=True),
+    "compare_sets": lambda s: compare_sets(
+        X, X[:60], metrics=("energy",), repeats=2, progress=True,
+        features=lambda x: s(torch.ones(()), x),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_progress, "_watched", lambda: True)
+
+
+def exact(t: Tensor, x: Tensor) -> Tensor:
+    return -x
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", RUNS)
+def test_whatever_takes_long_shows_its_progress_to_the_end(
+    name: str, terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RUNS[name](exact)
+    told = capsys.readouterr().err
+    last = told.rstrip().rpartition("\r")[2]
+    if name == "calibrate":  # the number of evaluations is an estimate
+        assert re.search(r"calibrating: .*\d+.*evaluations", last)
+    else:
+        done, total = re.search(r"(\d+)/(\d+) \[", last).groups()  # type: ignore[union-attr]
+        assert "100%" in last and done == total
+    assert not tqdm._instances
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted(RUNS.keys() - {"compare_sets"}))
+def test_an_interrupt_closes_the_bar(name: str, terminal: None) -> None:
+    calls = 0
+
+    def interrupting(t: Tensor, x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise KeyboardInterrupt
+        return -x
+
+    with pytest.raises(KeyboardInterrupt) as caught:  # which holds the frames of the run
+        RUNS[name](interrupting)
+    assert caught is not None and not tqdm._instances
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_progress_of_a_likelihood_moves_within_a_batch(
+    terminal: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[int] = []
+    monkeypatch.setattr(tqdm, "update", lambda self, n=1: moves.append(n))
+    plain = log_prob(NORMAL, X, progress=False)
+    assert moves == [0] or not moves
+    moves.clear()
+    shown = log_prob(NORMAL, X, progress=True)
+    assert sum(moves) == len(X) and len([n for n in moves if n > 0]) > 3 and min(moves) >= 0
+    assert torch.equal(plain.nats, shown.nats)

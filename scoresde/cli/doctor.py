@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from scoresde.cli.common import check_file, emit, is_first, say
+from scoresde.cli.common import check_file, emit, is_first, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument
 from scoresde.cli.opened import Opened, open_checkpoint, run_of
@@ -99,6 +99,7 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
             levels=self.levels,
             seed=self.seed,
             batch_size=self.batch_size,
+            progress=watched(self.calling.json),
         )
         result: dict[str, Any] = report.to_dict()
         text = str(report)

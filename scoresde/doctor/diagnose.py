@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from scoresde._check import fail, instance, positive_int, wrong_type
+from scoresde._progress import progress as progress_of
 from scoresde._tensor import check_data, ordinary, seeded
 from scoresde.data import Data, LazyData
-from scoresde.doctor.examination import Examination
+from scoresde.doctor.examination import STAGES, Examination
 from scoresde.doctor.finding import Report
 from scoresde.doctor.probe import probe_of
 from scoresde.doctor.units import facts_of
@@ -38,6 +40,7 @@ def diagnose(
     levels: int = 12,
     seed: int = 0,
     batch_size: int = 256,
+    progress: bool = False,
 ) -> Report:
     """Find out what is wrong with a model, its schedule or its data.
 
@@ -65,6 +68,7 @@ def diagnose(
         levels: the number of noise levels, evenly spaced in the log-SNR between t_end and T.
         seed: of the rows and their noise.
         batch_size: the number of samples in a call.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     Returns:
         The findings, the most damaging first.
@@ -108,7 +112,8 @@ def diagnose(
     other = None if held_out is None else _rows(model, held_out, seed)
     if other is not None and other[0].shape[1:] != x.shape[1:]:
         raise fail("held_out", f"samples of shape {tuple(x.shape[1:])}", other[0], "as in data")
-    return Examination(probe, facts_of(x, model, sde), x, cond, raw, other).report()
+    with closing(progress_of(STAGES, "examination", "checks", shown=progress)) as bar:
+        return Examination(probe, facts_of(x, model, sde), x, cond, raw, other, bar).report()
 
 
 def _rows(model: ScoreModel, data: Examined, seed: int) -> tuple[Tensor, Cond]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
+from scoresde._progress import Progress
 from scoresde.doctor.average import average_repairs, buffer_findings
 from scoresde.doctor.blind import blind_repairs
 from scoresde.doctor.convention import convention_repairs
@@ -118,6 +119,24 @@ class Case:
         return fit, [*stein, *length_findings(self.probe, known.linear, self.eps)]
 
 
+REPAIRS: tuple[Callable[[Probe, ScoreModel | None], Iterable[Repair]], ...] = (
+    lambda probe, raw: randomness_repairs(probe),
+    lambda probe, raw: precision_repairs(probe),
+    average_repairs,
+    lambda probe, raw: sign_repairs(probe),
+    lambda probe, raw: coordinate_repairs(probe),
+    lambda probe, raw: label_repairs(probe),
+    lambda probe, raw: scale_repairs(probe),
+    lambda probe, raw: convention_repairs(probe),
+    lambda probe, raw: blind_repairs(probe),
+)
+"""The repairs that are tried; of those that save as much the first is named, so facts stand before
+fits."""
+
+STAGES = len(REPAIRS) + 4
+"""The number of parts of an examination, for its progress."""
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Examination:
@@ -129,6 +148,7 @@ class Examination:
         x, cond: all data.
         raw: the model with its raw weights, or None.
         held_out: held-out data with their conditions, or None.
+        bar: shows the progress, of `STAGES` checks.
     """
 
     probe: Probe
@@ -137,6 +157,7 @@ class Examination:
     cond: Cond
     raw: ScoreModel | None
     held_out: tuple[Tensor, Cond] | None = None
+    bar: Progress | None = None
 
     def report(self) -> Report:
         """Make all checks and order what they find."""
@@ -152,10 +173,14 @@ class Examination:
         found = [*alone, *copies_findings(self.facts)]
         if repair is None:
             found += [*self._labels(), *randomness_findings(probe)]
+            self._advance()
             found += [*buffer_findings(probe, self.raw), *precision_notes(probe)]
+            self._advance()
             found += roughness_notes(probe)
+            self._advance()
             if self.held_out is not None:
                 found += memory_findings(probe, self.x, *self.held_out)
+            self._advance()
         else:
             before = [finding for part in given.findings() for finding in part]
             left = {finding.name for finding in (*fit, *symptoms)}
@@ -167,20 +192,17 @@ class Examination:
             symptoms = [_explained(f, by) for f in symptoms]
         return self._report([*found, *self._schedule(repaired, [*fit, *symptoms])], given)
 
+    def _advance(self) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
     def _repaired(self, given: Case) -> tuple[Case, Repair | None]:
         """The case without the fault that explains most, and its repair."""
         probe = self.probe
-        repairs = [  # of those that save as much the first is named, so facts stand before fits
-            *randomness_repairs(probe),
-            *precision_repairs(probe),
-            *average_repairs(probe, self.raw),
-            *sign_repairs(probe),
-            *coordinate_repairs(probe),
-            *label_repairs(probe),
-            *scale_repairs(probe),
-            *convention_repairs(probe),
-            *blind_repairs(probe),
-        ]
+        repairs: list[Repair] = []
+        for repairs_of in REPAIRS:
+            repairs += repairs_of(probe, self.raw)
+            self._advance()
         changed = None
         if self.facts.doubtful:
             changed, units = self._in_units(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive, positive_int
 from scoresde._html import Shown, rounded
+from scoresde._progress import progress as progress_of
 from scoresde._tensor import batches, check_data, lincomb, ordinary, seeded, wide
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
@@ -162,6 +164,7 @@ def elbo(
     seed: int = 0,
     first: int = 0,
     batch_size: int | None = None,
+    progress: bool = False,
 ) -> Bound:
     """The evidence lower bound, as an upper bound on -log p of each sample, in nats.
 
@@ -204,6 +207,7 @@ def elbo(
         seed, first: the noise depends on (seed, number of the sample, draw) alone; `first` is the
             number of the first sample.
         batch_size: number of samples in one call of the model.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     Raises:
         TypeError, ValueError: "bins" without a quantisation; data that are integers, not finite,
@@ -232,12 +236,16 @@ def elbo(
     source = _source(model, chain, t_end, decoder_variance, steps, proposal)
     noise = Independent(seed, first).stream("bound")
     shifts = _shifts(noise.seed, count)
-    parts = []
-    with torch.no_grad():
+    parts: list[list[tuple[Tensor, Tensor]]] = []
+    shown = closing(progress_of(count * len(x), "elbo", "draws", shown=progress))
+    with torch.no_grad(), shown as bar:
         for rows, part in batches(len(x), batch_size, cond):
             own = noise.from_sample(noise.first + rows.start)
             job = _Batch(model, x[rows], quantisation, decoder, part, own)
-            parts.append([source.draw(job, s, shift) for s, shift in enumerate(shifts)])
+            parts.append([])
+            for number, shift in enumerate(shifts):
+                parts[-1].append(source.draw(job, number, shift))
+                bar.update(len(job.x))
     # (S, 2, B): the diffusion and the reconstruction of each draw
     drawn = torch.cat([torch.stack([torch.stack(d) for d in part]) for part in parts], 2)
     prior = source.prior_kl(wide(x))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast, final
 
@@ -14,13 +14,15 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, wrong_type
 from scoresde._check import seed as as_seed
+from scoresde._progress import Progress
+from scoresde._progress import progress as progress_of
 from scoresde._tensor import batches, check_data, ordinary, own_dtype, uncompiled, wide
 from scoresde.likelihood.divergence import (
     Expansion,
     Trace,
     draw_probes,
 )
-from scoresde.likelihood.flow import Augmented, Density, score_of_slope
+from scoresde.likelihood.flow import Augmented, Density, Way, score_of_slope
 from scoresde.likelihood.result import LogLikelihood
 from scoresde.model import Cond, ScoreModel, check_cond, check_weights
 from scoresde.noise import Independent
@@ -72,6 +74,7 @@ def log_prob(
     truncation: str = "none",
     batch_size: int | None = None,
     create_graph: bool = False,
+    progress: bool = False,
 ) -> LogLikelihood:
     """The log-likelihood along the probability flow, in nats, with its error budget.
 
@@ -111,6 +114,7 @@ def log_prob(
         batch_size: number of samples in one solve.
         create_graph: keep the graph, so that `nats` can be differentiated with respect to the
             parameters and x. The steps are treated as constants.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     Warns:
         UnfinishedWarning: samples were stopped and are NaN, since they would have needed more
@@ -157,9 +161,10 @@ def log_prob(
         create_graph,
     )
     parts, status = [], "done"
-    with nullcontext() if create_graph else torch.no_grad():
+    shown = closing(progress_of(len(x), "log_prob", "samples", shown=progress))
+    with nullcontext() if create_graph else torch.no_grad(), shown as bar:
         for rows, part in batches(len(x), batch_size, cond):
-            values, stopped = job.run(x[rows], part, first + rows.start)
+            values, stopped = job.run(x[rows], part, first + rows.start, bar if progress else None)
             parts.append(values)
             status = status if stopped == "done" else stopped
     whole = {k: torch.cat([p[k] for p in parts], int(k == "draws")) for k in parts[0]}
@@ -237,7 +242,9 @@ class _Job:
     def sde(self) -> AffineSDE:
         return self.model.sde  # type: ignore[return-value]
 
-    def run(self, x: Tensor, cond: Cond, first: int) -> tuple[dict[str, Tensor], str]:
+    def run(
+        self, x: Tensor, cond: Cond, first: int, bar: Progress | None
+    ) -> tuple[dict[str, Tensor], str]:
         """The fields of a batch's result, and its status."""
         state, offset, extra = self._entry(wide(x), cond, first)
         angle, flat = Angle(self.sde, self.solver.sigma_data), state.flatten(1)
@@ -254,6 +261,8 @@ class _Job:
         flow = cast(Density, start)
         flow.dim, flow.nats = flat.shape[1], torch.zeros_like(tally.t)
         off = self._truncation(flow, flat, control)
+        if bar is not None:
+            flow.watch = Way(bar, flow)
         flow.run(1, self.solver.max_nfe, compact=False)
 
         dim, last = flat.shape[1], self.sde.at(self.ends[1])

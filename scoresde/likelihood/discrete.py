@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive_int
 from scoresde._html import Shown, rounded
+from scoresde._progress import progress as progress_of
 from scoresde._tensor import check_data, ordinary, wide
 from scoresde.likelihood.density import Prior, log_prob, span_of
 from scoresde.model import Cond, ScoreModel
@@ -146,6 +148,7 @@ def discrete_log_prob(
     tolerances: Tolerances = Tolerances(),
     t_end: float | None = None,
     batch_size: int | None = None,
+    progress: bool = False,
 ) -> DiscreteLogLikelihood:
     """The log probability of discrete data along the probability flow, bounded from below.
 
@@ -206,26 +209,29 @@ def discrete_log_prob(
     node, dim = sde.at(end), x[0].numel()
     tau = quantisation.bin_width * math.exp(sde.log_snr(end)) / 2
     values, errors, calls, status = [], [], [], "done"
-    for number in range(count * weights):
-        u: Tensor = torch.special.ndtr(noise.draw(wide(x), number))  # uniform in (0, 1)
-        z, log_q = DEQUANTISERS[dequantise](u, tau)
-        result = log_prob(
-            model,
-            node.alpha * wide(x) + node.sigma * z,
-            cond=cond,
-            prior=prior,
-            divergence=how,
-            seed=noise.seed_of(number),
-            first=first,
-            tolerances=tolerances,
-            t_end=end,
-            batch_size=batch_size,
-        )
-        # in each entry the density of x_e is that of z divided by sigma
-        values.append(result.nats - log_q.flatten(1).sum(1) + dim * math.log(node.sigma))
-        errors.append(result.solver_error)
-        calls.append(result.nfe)
-        status = status if result.status == "done" else result.status
+    shown = progress_of(count * weights, "discrete_log_prob", "draws", shown=progress)
+    with closing(shown) as bar:
+        for number in range(count * weights):
+            u: Tensor = torch.special.ndtr(noise.draw(wide(x), number))  # uniform in (0, 1)
+            z, log_q = DEQUANTISERS[dequantise](u, tau)
+            result = log_prob(
+                model,
+                node.alpha * wide(x) + node.sigma * z,
+                cond=cond,
+                prior=prior,
+                divergence=how,
+                seed=noise.seed_of(number),
+                first=first,
+                tolerances=tolerances,
+                t_end=end,
+                batch_size=batch_size,
+            )
+            # in each entry the density of x_e is that of z divided by sigma
+            values.append(result.nats - log_q.flatten(1).sum(1) + dim * math.log(node.sigma))
+            errors.append(result.solver_error)
+            calls.append(result.nfe)
+            status = status if result.status == "done" else result.status
+            bar.update()
     logs = torch.stack(values).reshape(count, weights, len(x))
     return DiscreteLogLikelihood(
         draws=logs.logsumexp(1) - math.log(weights),

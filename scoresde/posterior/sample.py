@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import final
 
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, listed, positive_int, show
 from scoresde._html import Shown
-from scoresde._progress import progress as progress_of
 from scoresde.measurement import Measurement
 from scoresde.model import Cond, ScoreModel, summary_of
 from scoresde.posterior.base import MeasuredModel
@@ -92,6 +90,8 @@ class PosteriorSamples(Shown):
     nfe: int
     products: int
     seed: int | None
+    several: bool
+
     @property
     def facts(self) -> dict[str, object]:
         """The method, its costs and its known bias, name -> value, for a table."""
@@ -121,8 +121,6 @@ class PosteriorSamples(Shown):
         from scoresde.plot.picture import thumbnail  # for notebooks alone
 
         return thumbnail(self.x[0] if self.several else self.x)
-
-    several: bool
 
     def __repr__(self) -> str:
         evidence = f", log_evidence {self._evidence}" if self._evidence else ""
@@ -275,21 +273,15 @@ class _Call:
             steps=self.chosen.steps,
             twist=self.chosen.twist,
         )
-        total = self.chosen.steps + 1
-        with closing(progress_of(total, "posterior", "nodes", shown=progress)) as bar:
-
-            def advance(*_: object) -> None:
-                bar.update(1)
-
-            found = sampler.sample(
-                (self.runs, *self.sizes),
-                seed=self.seed,
-                cond=cond,
-                batch_size=self.batch_size,
-                dtype=self.dtype,
-                device=self.device,
-                on_node=advance,
-            )
+        found = sampler.sample(
+            (self.runs, *self.sizes),
+            seed=self.seed,
+            cond=cond,
+            batch_size=self.batch_size,
+            dtype=self.dtype,
+            device=self.device,
+            progress=progress,
+        )
         x, mean, std = found.resample(self.n, seed=found.seed), found.mean, found.std
         evidence, error = found.log_evidence, found.log_evidence_error
         if not self.several:

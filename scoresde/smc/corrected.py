@@ -163,6 +163,7 @@ class CorrectedGuidance(Shown):
         keep_ancestry: bool = False,
         keep_path: bool = False,
         on_node: OnNode | None = None,
+        progress: bool = False,
     ) -> Particles:
         """Particles of P tilted densities.
 
@@ -171,7 +172,8 @@ class CorrectedGuidance(Shown):
             cond: the conditions of each run, name -> (P, ...).
             batch_size: the number of particles of one call of the model, all at once by default;
                 the model makes two predictions for each.
-            seed, dtype, device, keep_ancestry, keep_path, on_node: as of `TwistedSampler.sample`.
+            seed, dtype, device, keep_ancestry, keep_path, on_node, progress: as of
+                `TwistedSampler.sample`.
 
         Raises:
             ValueError: a condition is not valid, or the weights of a run are not finite; the
@@ -188,7 +190,12 @@ class CorrectedGuidance(Shown):
         with torch.no_grad():
             run = _Run(self, field, batch_size)
             return self.loop.run(
-                field, run.start, keep_ancestry=keep_ancestry, keep_path=keep_path, on_node=on_node
+                field,
+                run.start,
+                keep_ancestry=keep_ancestry,
+                keep_path=keep_path,
+                on_node=on_node,
+                progress=progress,
             )
 
 

@@ -88,6 +88,7 @@ def flow_samples(
     seed: int = 0,
     cond: Cond = None,
     tolerance: float = 1e-5,
+    progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Samples of the probability flow of a model, with their log densities: (n, *shape), (n,).
 
@@ -101,6 +102,7 @@ def flow_samples(
         seed: the seed of the samples.
         cond: conditions, name -> (n, ...).
         tolerance: that of a step.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     Example:
         >>> from scoresde import Gaussian, VPSDE
@@ -114,13 +116,15 @@ def flow_samples(
     sde, (end, _) = span_of(proposal, None, None)
     solver = AdaptiveODE("dopri5", tolerance, tolerance)
     sampler = ReverseSampler(sde, proposal, solver, t_end=end, eta=0.0, denoise=False)
-    x = sampler.sample((n, *shape), seed=seed, cond=cond, dtype=torch.float64)
-    return x, _density(proposal, x, cond, tolerance)
+    x = sampler.sample((n, *shape), seed=seed, cond=cond, dtype=torch.float64, progress=progress)
+    return x, _density(proposal, x, cond, tolerance, progress)
 
 
-def _density(model: ScoreModel, x: Tensor, cond: Cond, tolerance: float) -> Tensor:
+def _density(model: ScoreModel, x: Tensor, cond: Cond, tolerance: float, progress: bool) -> Tensor:
     bounds = Tolerances(tolerance, tolerance)
-    return log_prob(model, x, cond=cond, divergence=EXACT, tolerances=bounds).nats
+    return log_prob(
+        model, x, cond=cond, divergence=EXACT, tolerances=bounds, progress=progress
+    ).nats
 
 
 def reweight(
@@ -132,6 +136,7 @@ def reweight(
     log_p: Tensor | None = None,
     cond: Cond = None,
     tolerance: float = 1e-5,
+    progress: bool = False,
 ) -> Importance:
     """Importance weights p(x) p(y | x) / q(x) for samples of any proposal q.
 
@@ -144,6 +149,7 @@ def reweight(
         cond: conditions of the prior, name -> (N, ...), and the measurement if it holds none, the
             same in all rows, since the evidence is that of one.
         tolerance: that of a step of `log_prob`.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     Raises:
         TypeError, ValueError: an argument is not valid, the rows of the measurement differ, or no
@@ -175,7 +181,7 @@ def reweight(
         if not bool(torch.isclose(y, y[:1], rtol=0.0, atol=0.0, equal_nan=True).all()):
             remedy = "repeat one measurement in all rows, and call reweight for each of several"
             raise fail("cond", "one measurement for all samples", "rows that differ", remedy)
-        prior = _density(model, x, rest, tolerance) if log_p is None else log_p
+        prior = _density(model, x, rest, tolerance, progress) if log_p is None else log_p
         for name, value in (("log_q", log_q), ("log_p", prior)):
             if floating(name, value).shape != x.shape[:1]:
                 raise fail(name, f"shape ({len(x)},)", value, "one number for each sample")

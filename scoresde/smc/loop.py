@@ -6,6 +6,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, final
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, positive_int, refuse
+from scoresde._progress import progress as progress_of
 from scoresde._tensor import Scalar, state_kind
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.node import Node
@@ -220,6 +222,7 @@ class Loop:
         keep_ancestry: bool,
         keep_path: bool,
         on_node: OnNode | None,
+        progress: bool,
     ) -> Particles:
         """The weighted particles at the end of the schedule.
 
@@ -227,7 +230,7 @@ class Loop:
             field: the states, conditions and noise.
             start: the function that makes the cloud of the states (P K, *D) at the first node,
                 with its log weights, (P K,). The third argument is whether it is the last node.
-            keep_ancestry, keep_path, on_node: see `TwistedSampler.sample`.
+            keep_ancestry, keep_path, on_node, progress: see `TwistedSampler.sample`.
 
         Raises:
             ValueError: all weights of a run are 0 or one is not a number; the message names the
@@ -246,31 +249,34 @@ class Loop:
         evidence = torch.zeros(runs, dtype=torch.float64, device=device)
         none = torch.zeros(runs, dtype=torch.bool, device=device)
         sizes, flags, parents, path = [], [], [], []
-        for number, node in enumerate(nodes):
-            total = self._total(weights, number, node)
-            normal = weights - total[:, None]
-            sizes.append(effective(normal))
-            if keep_path:
-                path.append(self._grouped(cloud.x))
-            if on_node is not None:
-                on_node(node, self._grouped(cloud.x), normal)
-            last = number == len(nodes) - 1
-            low = none if last else sizes[-1] < self.threshold * size
-            flags.append(low)
-            if last:
-                break
-            parent = self._parents(normal, low, noise, node)
-            if bool(low.any()):
-                evidence = evidence + torch.where(low, total - math.log(size), 0.0)
-                weights = torch.where(low[:, None], 0.0, weights)
-                eve = eve.gather(1, parent)
-                first = torch.arange(runs, device=device)[:, None] * size
-                cloud = cloud.take((parent + first).flatten())
-            if keep_ancestry:
-                parents.append(parent)
-            end = number + 2 == len(nodes)
-            cloud, change = cloud.step(node, nodes[number + 1], rows[number], end)
-            weights = weights + self._grouped(change)
+        shown = progress_of(len(nodes), "particles", "nodes", shown=progress)
+        with closing(shown) as bar:
+            for number, node in enumerate(nodes):
+                total = self._total(weights, number, node)
+                normal = weights - total[:, None]
+                sizes.append(effective(normal))
+                if keep_path:
+                    path.append(self._grouped(cloud.x))
+                if on_node is not None:
+                    on_node(node, self._grouped(cloud.x), normal)
+                bar.update()
+                last = number == len(nodes) - 1
+                low = none if last else sizes[-1] < self.threshold * size
+                flags.append(low)
+                if last:
+                    break
+                parent = self._parents(normal, low, noise, node)
+                if bool(low.any()):
+                    evidence = evidence + torch.where(low, total - math.log(size), 0.0)
+                    weights = torch.where(low[:, None], 0.0, weights)
+                    eve = eve.gather(1, parent)
+                    first = torch.arange(runs, device=device)[:, None] * size
+                    cloud = cloud.take((parent + first).flatten())
+                if keep_ancestry:
+                    parents.append(parent)
+                end = number + 2 == len(nodes)
+                cloud, change = cloud.step(node, nodes[number + 1], rows[number], end)
+                weights = weights + self._grouped(change)
         evidence = evidence + total - math.log(size)
         error = relative_variance(normal, eve).sqrt()
         self._warn_of_collapse(sizes[-1], error)

@@ -145,6 +145,7 @@ class TwistedSampler(Shown):
         keep_ancestry: bool = False,
         keep_path: bool = False,
         on_node: OnNode | None = None,
+        progress: bool = False,
     ) -> Particles:
         """Particles of P posteriors.
 
@@ -160,6 +161,7 @@ class TwistedSampler(Shown):
             keep_path: keep the particles at all nodes.
             on_node: a function called with the node, the particles (P, K, *D) and their
                 normalised log weights (P, K) at each node, before resampling.
+            progress: show a bar with the time left, or lines if stderr is not a terminal.
 
         Raises:
             ValueError: a condition is not valid, or all weights of a run are 0 or not finite; the
@@ -179,7 +181,12 @@ class TwistedSampler(Shown):
         with torch.no_grad():
             run = _Run(self, field, batch_size)
             return self.loop.run(
-                field, run.start, keep_ancestry=keep_ancestry, keep_path=keep_path, on_node=on_node
+                field,
+                run.start,
+                keep_ancestry=keep_ancestry,
+                keep_path=keep_path,
+                on_node=on_node,
+                progress=progress,
             )
 
 

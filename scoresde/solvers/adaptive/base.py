@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast, final
 
@@ -65,12 +66,14 @@ class Track:
         y: the states in the variable of the scheme, (B, *D).
         tally: the counts so far.
         path: a buffer for the states at the nodes of the segment, or None.
+        watch: a function that is called with the track after every attempt, or None.
     """
 
     caller: Caller
     y: Tensor
     tally: Tally
     path: Tensor | None = field(default=None, kw_only=True)
+    watch: Callable[[Track], None] | None = field(default=None, kw_only=True)
 
     @property
     @abstractmethod
@@ -140,6 +143,8 @@ class Track:
             stuck[rows] = self.resolve(rows, live, error) & live & ~ok
             self._refuse(stuck & ~finite)
             tally.underflow |= stuck
+            if self.watch is not None:
+                self.watch(self)
 
     @final
     def _refuse(self, bad: Tensor) -> None:
