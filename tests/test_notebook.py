@@ -116,7 +116,7 @@ def of_shape(x: Tensor) -> Solution:
     return replace(sampler().solve((2, 2), seed=0), x=x)
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (4, 2, 8, 8), (0, 2), (4, 1, 8)])
+@pytest.mark.parametrize("shape", [(4, 13), (4, 2, 8, 8), (0, 2)])
 def test_a_solution_without_a_picture_shows_its_table(shape: tuple[int, ...]) -> None:
     assert shown(of_shape(torch.zeros(shape))).picture is None
 
@@ -141,8 +141,8 @@ def test_a_solution_is_plotted_as_points_or_images() -> None:
     assert canvas[4, 4].tolist() == [0.5] * 3 and canvas[-4, -4].tolist() == [0.0] * 3
     wide = of_shape(images.requires_grad_()).plot().axes[0].images[0].get_array()
     assert wide is not None and wide.shape[0] == wide.shape[1]  # 8 by 8 of the 64 first
-    with pytest.raises(ValueError, match=r"x: expected images .*; select two coordinates"):
-        of_shape(torch.zeros(4, 3)).plot()
+    with pytest.raises(ValueError, match=r"x: expected images.*; select the channels"):
+        of_shape(torch.zeros(4, 13)).plot()
 
 
 def test_a_forward_solution_says_that_it_has_no_eta() -> None:

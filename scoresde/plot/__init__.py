@@ -15,11 +15,13 @@ from scoresde.plot.motion import animate
 from scoresde.plot.picture import likelihoods, samples
 from scoresde.plot.plane import paths_2d, scatter
 from scoresde.plot.posterior import reconstructions
+from scoresde.plot.series import columns_of, signals
 from scoresde.plot.style import save
 
 __all__ = [
     "animate",
     "bound_terms",
+    "columns_of",
     "curve",
     "density_evolution",
     "image_grid",
@@ -31,5 +33,6 @@ __all__ = [
     "samples",
     "save",
     "scatter",
+    "signals",
     "trajectories",
 ]

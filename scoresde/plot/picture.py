@@ -12,6 +12,7 @@ from torch import Tensor
 from scoresde._check import fail, positive_int
 from scoresde.plot.images import image_grid
 from scoresde.plot.plane import scatter
+from scoresde.plot.series import MOST, columns_of, signals
 from scoresde.plot.style import INK, PALETTE, Array, as_numbers, blank
 
 if TYPE_CHECKING:
@@ -20,9 +21,25 @@ if TYPE_CHECKING:
 __all__ = ["drawable", "likelihoods", "samples", "thumbnail"]
 
 
+SIGNALS = 8
+"""The number of signals that are drawn below each other by default."""
+
+
+def _kind(shape: Sequence[int]) -> str | None:
+    """The kind of picture of samples of this shape, or None."""
+    if len(shape) == 1:
+        kind = "points" if shape[0] == 2 else "columns"
+        return kind if 0 < shape[0] <= MOST else None
+    if len(shape) == 2:
+        return "signals"
+    if len(shape) in (3, 4) and shape[0] in (1, 3, 4):
+        return "images" if len(shape) == 3 else "volumes"
+    return None
+
+
 def drawable(shape: Sequence[int]) -> bool:
-    """Whether samples of this shape have a picture: points in the plane and images do."""
-    return tuple(shape) == (2,) or (len(shape) == 3 and shape[0] in (1, 3, 4))
+    """Whether samples of this shape are images or points, pictures that need no axes."""
+    return _kind(shape) in ("points", "images")
 
 
 def samples(
@@ -35,11 +52,13 @@ def samples(
     low: float = -1.0,
     high: float = 1.0,
 ) -> Figure:
-    """Samples as a picture: images side by side, or points in the plane.
+    """Samples as a picture: images side by side, points in the plane, signals, or histograms.
 
     Args:
-        x: (N, C, H, W) images with one channel, three or four, or (N, 2) points, in model units.
-        most: the number of samples to draw, the first ones; None draws all.
+        x: in model units: (N, C, H, W) images with one channel, three or four; (N, C, D, H, W)
+            volumes, of which the middle slice is drawn; (N, 2) points; (N, C, L) signals, each
+            with a panel; or (N, D) rows of a table, with a histogram for each column.
+        most: the number of samples to draw, the first ones; None draws all, but of signals 8.
         columns, labels: as in `image_grid`, for images.
         title: title of the figure.
         low, high: the values of an image that are drawn black and white.
@@ -52,22 +71,31 @@ def samples(
         'samples'
     """
     values = as_numbers("x", x)
-    if not drawable(values.shape[1:]):
-        remedy = "select two coordinates or the channels, or call a function of scoresde.plot"
-        raise fail("x", "images (N, C, H, W) with C = 1, 3 or 4, or points (N, 2)", values, remedy)
+    kind = _kind(values.shape[1:])
+    if kind is None:
+        remedy = "select the channels or the columns, or call a function of scoresde.plot"
+        expected = "images, volumes, points, signals or at most 12 columns, (N, *D)"
+        raise fail("x", expected, values, remedy)
     if most is not None:
         values = values[: positive_int("most", most)]
-    if values.ndim == 2:
+    if kind == "points":
         return scatter({title or "samples": values})
+    if kind == "columns":
+        return columns_of(values, title=title)
+    if kind == "signals":
+        return signals(values if most is not None else values[:SIGNALS], title=title)
+    if kind == "volumes":
+        values = values[:, :, values.shape[2] // 2]
     return image_grid(values, columns=columns, title=title, labels=labels, low=low, high=high)
 
 
 def thumbnail(x: Tensor) -> bytes | None:
     """A small PNG of the first samples (N, *D); None if none is finite or has a picture."""
-    if not drawable(x.shape[1:]) or not bool(x.isfinite().any()):
+    kind = _kind(x.shape[1:])
+    if kind is None or not len(x) or not bool(x.isfinite().flatten(1).any(0).all()):
         return None
     file = io.BytesIO()
-    figure = samples(x, most=2000 if x.ndim == 2 else 16)
+    figure = samples(x, most={"images": 16, "volumes": 16, "signals": 4}.get(kind, 2000))
     figure.savefig(file, format="png", dpi=80, facecolor="white")
     return file.getvalue()
 

@@ -454,21 +454,21 @@ class Solution(Shown):
     def plot(
         self,
         *,
-        most: int | None = 64,
+        most: int | None = None,
         title: str | None = None,
         low: float = -1.0,
         high: float = 1.0,
     ) -> Figure:
-        """The samples as a picture: images side by side, or points in the plane.
+        """The samples as a picture, of images, volumes, points, signals or columns of a table.
 
         Args:
-            most: the number of images to draw, the first ones, or None for all; points are all
-                drawn.
+            most: the number of samples to draw, the first ones; by default 64 images or volumes,
+                8 signals, and all points and rows.
             title: title of the figure.
             low, high: the values of an image that are drawn black and white.
 
         Raises:
-            ValueError: samples of this shape have no picture; see `scoresde.plot` for others.
+            ValueError: samples of this shape have no picture; see `scoresde.plot.samples`.
 
         Example:
             >>> from scoresde import VPSDE, ReverseSampler
@@ -478,7 +478,7 @@ class Solution(Shown):
         """
         from scoresde.plot.picture import samples
 
-        most = None if self.x.ndim == 2 else most
+        most = 64 if most is None and self.x.ndim > 3 else most
         return samples(self.x, most=most, title=title, low=low, high=high)
 
     @property

@@ -13,17 +13,64 @@ from scoresde.plot.picture import drawable, thumbnail
 
 
 @pytest.mark.parametrize(
-    ("shape", "possible"),
-    [((2,), True), ((3,), False), ((1, 8, 8), True), ((2, 8, 8), False), ((4, 8, 8), True)],
+    ("shape", "alone"),
+    [((2,), True), ((3,), False), ((1, 8, 8), True), ((4, 8, 8), True), ((2, 16), False)],
 )
-def test_points_and_images_have_a_picture(shape: tuple[int, ...], possible: bool) -> None:
+def test_points_and_images_are_pictures_by_themselves(shape: tuple[int, ...], alone: bool) -> None:
+    assert drawable(shape) == alone
+
+
+@pytest.mark.parametrize("shape", [(2,), (1,), (12,), (1, 16), (5, 16), (3, 8, 8), (1, 4, 8, 8)])
+def test_samples_of_most_shapes_have_a_picture(shape: tuple[int, ...]) -> None:
     x = torch.rand(5, *shape)
-    assert drawable(shape) == possible == (thumbnail(x) is not None)
-    if possible:
-        assert len(plot.samples(x).axes) == 1
-    else:
-        with pytest.raises(ValueError, match=r"x: expected images .* or points \(N, 2\), got"):
-            plot.samples(x)
+    picture = thumbnail(x)
+    assert picture is not None and len(picture) < 80_000
+    assert plot.samples(x).axes
+
+
+@pytest.mark.parametrize("shape", [(13,), (2, 8, 8), (2, 4, 8, 8), (1, 2, 3, 4, 5)])
+def test_samples_without_a_picture_are_refused(shape: tuple[int, ...]) -> None:
+    x = torch.rand(5, *shape)
+    assert thumbnail(x) is None
+    with pytest.raises(ValueError, match=r"x: expected images, volumes, points.* got"):
+        plot.samples(x)
+
+
+def test_signals_stand_below_each_other_on_common_axes() -> None:
+    x = np.arange(60.0).reshape(3, 2, 10)
+    x[0, 0, 0] = math.nan
+    panels = plot.signals(x, title="three").axes
+    assert [len(panel.lines) for panel in panels] == [2, 2, 2]
+    assert panels[2].lines[1].get_ydata().tolist() == x[2, 1].tolist()
+    assert len({panel.get_ylim() for panel in panels}) == 1
+    assert panels[0].get_ylim()[0] < 1.0 and panels[0].get_ylim()[1] > 59.0
+    assert panels[0].get_title() == "three"
+    assert len(plot.samples(np.zeros((20, 1, 9))).axes) == 8
+    assert len(plot.samples(np.zeros((20, 1, 9)), most=11).axes) == 11
+    with pytest.raises(ValueError, match=r"x: expected at least one value that is finite"):
+        plot.signals(np.full((1, 1, 4), math.nan))
+    with pytest.raises(ValueError, match=r"x: expected shape \(N, C, L\) or \(N, L\)"):
+        plot.signals(np.zeros(4))
+
+
+def test_each_column_of_a_table_has_a_histogram_of_its_finite_values() -> None:
+    x = np.random.default_rng(0).normal(size=(300, 5))
+    x[:7, 1] = math.inf
+    panels = plot.columns_of(x).axes
+    counts = [sum(bar.get_height() for bar in panel.patches) for panel in panels]
+    assert counts == [300, 293, 300, 300, 300]
+    assert panels[1].get_xlabel() == "7 not finite"
+    with pytest.raises(ValueError, match=r"x: expected shape \(N, D\) with D of at most 12"):
+        plot.columns_of(np.zeros((4, 13)))
+    with pytest.raises(ValueError, match=r"x: expected a finite value in every column"):
+        plot.columns_of(np.full((4, 3), math.nan))
+
+
+def test_the_middle_slice_of_a_volume_is_drawn() -> None:
+    x = np.full((1, 1, 5, 8, 8), -1.0)
+    x[:, :, 2] = 1.0
+    (picture,) = plot.samples(x).axes[0].images
+    assert np.asarray(picture.get_array()).min() == 1.0
 
 
 def test_the_first_samples_are_drawn() -> None:
