@@ -11,8 +11,7 @@ SCROLLS = re.compile(r'(<table|<math(?= [^>]*display="block"))')
 def on_post_page(output: str, **kwargs: object) -> str:
     """Name the dialog of the search, and let the keyboard scroll tables and formulas.
 
-    They may be wider than a page. Code may be too, which the theme takes care of as it comes into
-    view.
+    They may be wider than a page. Code may be too; for it there is docs/focus.js.
     """
     output = output.replace(DIALOG, f'{DIALOG} aria-label="Search"')
     return SCROLLS.sub(r'\1 tabindex="0"', output)
