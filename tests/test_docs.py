@@ -23,24 +23,37 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_every_python_block_of_the_readme_runs(
+def test_the_ten_lines_of_the_readme_run_and_give_moons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    (shown,) = blocks("README.md", "python")
+    exec(shown, names)
+    assert names["solution"].nfe == 37 and names["found"].nats.shape == (50,)
+    moons_that_one_would_show(names)
+
+
+def test_the_python_blocks_of_the_tour_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # it saves a model
     names: dict[str, Any] = {}
-    shown = blocks("README.md", "python")
-    assert len(shown) >= 4
-    for block in shown:
+    for block in blocks("docs/tour.md", "python"):
         exec(block, names)
     assert names["samples"].shape == (1000, 2)
     assert abs(float(names["samples"].std()) - 1) < 0.05
     assert names["solution"].nfe == 37
-    # The training example gives moons that one would show, and not just some tensor.
+    moons_that_one_would_show(names)
+    assert (tmp_path / "models/moons/config.json").exists()
+
+
+def moons_that_one_would_show(names: dict[str, Any]) -> None:
+    """The training gives moons, and not just some tensor."""
     data, x = names["moons"], names["solution"].x
     assert (x.std(0) / data.std(0) - 1).abs().max() < 0.1
     other = toy("moons", 4000, seed=1).x
     assert sliced_wasserstein(x, other) < 3 * sliced_wasserstein(data, other)
-    assert (tmp_path / "models/moons/config.json").exists()
 
 
 def test_the_python_blocks_of_the_page_of_guidance_run() -> None:
