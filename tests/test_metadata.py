@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import scoresde
@@ -60,13 +62,44 @@ def test_the_nightly_run_takes_the_newest_of_all_and_runs_every_test() -> None:
 
 def test_a_tag_publishes_what_was_used_as_an_installed_wheel_and_without_a_password() -> None:
     workflow = read(".github/workflows/release.yml")
-    build, publish = workflow.split("\n  publish:\n")
+    build, rest = workflow.split("\n  publish:\n")
+    publish = rest.split("\n  site:\n")[0]
     assert 'tags: ["v*"]' in build and "branches" not in workflow
     assert ".ci/wheel empty/bin" in build and "twine check --strict" in build
     assert "needs: build" in publish and "gh-action-pypi-publish" in publish
     assert "id-token: write" in publish and "id-token" not in build
     assert "secrets." not in workflow and "password:" not in workflow
     assert ".ci/wheel build/empty/bin" in read("Makefile") and "dist-check" in read(".ci/run")
+
+
+def test_a_release_adds_its_documentation_after_it_is_published() -> None:
+    """One version of the site for each minor release, of which a page of the theme chooses."""
+    site = read(".github/workflows/release.yml").split("\n  site:\n")[1]
+    assert "needs: publish" in site and "contents: write" in site and "id-token" not in site
+    assert '.ci/site "$GITHUB_REF_NAME" --push' in site and "mike==" in site
+    assert "provider: mike" in read("mkdocs.yml")
+
+
+def test_the_readme_on_pypi_has_no_link_beside_it() -> None:
+    shown = subprocess.run(
+        [sys.executable, ROOT / ".ci/readme", "v1.2.3"], capture_output=True, text=True, check=True
+    ).stdout
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]*)\)", shown)
+    assert len(links) == len(re.findall(r"\]\(", read("README.md"))) > 20
+    assert all(link.startswith("https://") for _, link in links)
+    url = setup()["metadata"]["url"]
+    raw = url.replace("github.com", "raw.githubusercontent.com")
+    assert [link for mark, link in links if mark] == [
+        f"{raw}/v1.2.3/docs/images/there_and_back.webp"
+    ]
+    assert f"({url}/blob/v1.2.3/docs/tour.md)" in shown
+    assert '.ci/readme "$GITHUB_REF_NAME"' in read(".github/workflows/release.yml")
+
+
+def test_the_changelog_has_the_version_and_room_for_the_next() -> None:
+    headings = re.findall(r"^## (.*)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(scoresde.__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
 
 
 def test_all_files_of_the_package_that_are_no_code_are_installed() -> None:
