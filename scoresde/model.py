@@ -40,6 +40,7 @@ __all__ = [
     "check_cond",
     "check_names",
     "check_weights",
+    "data_size",
     "default_prediction",
     "own_dtype",
     "suited",
@@ -335,6 +336,14 @@ def summary_of(model: nn.Module) -> DataSummary | None:
     """The data summary of a model, or of the model that it wraps; None if there is none."""
     parts = (part for part in model.modules() if isinstance(part, ScoreModel))
     return next((part.data for part in parts if part.data is not None), None)
+
+
+def data_size(model: ScoreModel) -> float:
+    """The root mean square of the data of a model, 1 if it does not know it."""
+    known, scale = summary_of(model), model.data_scale
+    if known is not None:
+        return known.size
+    return 1.0 if scale is None else scale[0]
 
 
 TIMES: dict[str, Callable[[Node], Scalar]] = {

@@ -13,10 +13,11 @@ from torch import Tensor
 from scoresde._check import instance
 from scoresde._tensor import expand
 from scoresde.measurement import Denoised, Measurement
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import Cond, ScoreModel, data_size
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import as_affine
+from scoresde.summary import DataRangeWarning
 
 __all__ = ["MeasuredModel", "PosteriorModel", "conjugate_gradients"]
 
@@ -60,6 +61,10 @@ class MeasuredModel(ScoreModel, ABC):
         return self.model.calls(node)
 
 
+_FAR = 10.0
+"""The size of a state over that of noise and data from which on it is taken to diverge."""
+
+
 class PosteriorModel(MeasuredModel, ABC):
     """A model of p(x_t | y): the score of a model plus an approximation of grad log p(y | x_t).
 
@@ -69,11 +74,16 @@ class PosteriorModel(MeasuredModel, ABC):
 
     Attributes:
         vjps: the vector-Jacobian products of the network so far, for each sample.
+
+    Warns:
+        DataRangeWarning: a run diverges: a state is ten times as large as the noise at the start
+            of the schedule and as the data, and its shift is larger than its score.
     """
 
     def __init__(self, model: ScoreModel, measurement: Measurement) -> None:
         super().__init__(model, measurement)
         self.vjps = 0
+        self._warned: float | None = None  # the time of the last warning
 
     @abstractmethod
     def shift(self, node: Node, found: Denoised, y: Tensor) -> Tensor:
@@ -84,7 +94,33 @@ class PosteriorModel(MeasuredModel, ABC):
         y, rest = self.measurement.split(cond, x)
         found = Denoised.of(self.model, node, x, rest)
         with torch.set_grad_enabled(found.kept):
-            return found.prediction.shifted(self.shift(node, found, y))
+            shift = self.shift(node, found, y)
+            self._warn_of_divergence(node, found.prediction, shift)
+            return found.prediction.shifted(shift)
+
+    def _warn_of_divergence(self, node: Node, plain: Prediction, shift: Tensor) -> None:
+        """Say that the guidance drives the states away, once in each run along a grid."""
+        if isinstance(node.t, Tensor) or node.sigma == 0.0:  # there is no score without noise
+            return
+        if self._warned is not None and node.t <= self._warned:
+            return
+        self._warned = None  # the time has gone up, so this is another run
+        size = plain.x.detach().flatten(1).square().mean(1).sqrt()
+        far = size > _FAR * max(self.sde.prior_std, data_size(self.model))
+        if bool(far.any()):
+            ours, own = (v.detach().flatten(1).norm(dim=1) for v in (shift, plain.score))
+            far = far & (ours > own)
+        if bool(far.any()):
+            self._warned = node.t
+            warnings.warn(
+                f"{type(self).__name__} diverges: at t = {node.t:.3g} the guidance outweighs the "
+                f"score in {int(far.sum())} of {len(far)} states of a size of up to "
+                f"{float(size[far].max()):.3g}, where the schedule starts at "
+                f"{self.sde.prior_std:.3g}; take more steps, a solver of first order such as "
+                "'ancestral', or TwistedSampler",
+                DataRangeWarning,
+                stacklevel=5,
+            )
 
 
 _GROWN = 1e4

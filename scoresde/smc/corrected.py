@@ -43,13 +43,13 @@ from scoresde._html import Shown
 from scoresde._tensor import Eta, batches, ordinary
 from scoresde.guidance import ClassifierFree
 from scoresde.guidance.scale import between
-from scoresde.model import Cond
+from scoresde.model import Cond, data_size
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sampler.plan import resolve
 from scoresde.schedule.grid import Grid
 from scoresde.sde import as_affine
-from scoresde.smc.loop import Cloud, Field, Loop, OnNode, Past, Remedies, data_size, kept
+from scoresde.smc.loop import Cloud, Field, Loop, OnNode, Past, Remedies, kept
 from scoresde.smc.particles import Particles
 from scoresde.solvers.base import Solver
 from scoresde.solvers.limits import Held

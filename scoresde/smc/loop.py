@@ -16,7 +16,7 @@ from torch import Tensor
 from scoresde._check import fail, positive_int, refuse
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import Scalar, state_kind
-from scoresde.model import Cond, ScoreModel, check_cond, summary_of
+from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.prediction import Prediction
@@ -34,7 +34,7 @@ from scoresde.solvers.base import GaussianStep, Plan
 from scoresde.solvers.limits import Held
 from scoresde.solvers.registry import SOLVERS
 
-__all__ = ["Cloud", "Field", "Loop", "OnNode", "Past", "Remedies", "data_size", "kept"]
+__all__ = ["Cloud", "Field", "Loop", "OnNode", "Past", "Remedies", "kept"]
 
 OnNode: TypeAlias = Callable[[Node, Tensor, Tensor], None]
 """A function of a node, the particles (P, K, *D) and their normalised log weights (P, K)."""
@@ -352,11 +352,3 @@ def kept(prediction: Prediction, rows: Tensor) -> Prediction:
     """The prediction at some of its states, whose numbers are rows: (N,)."""
     node, kind = prediction.node, prediction.kind
     return Prediction(prediction.x[rows], node, prediction.value[rows], kind)
-
-
-def data_size(model: ScoreModel) -> float:
-    """The root mean square of the data of a model, 1 if it does not know it."""
-    known, scale = summary_of(model), model.data_scale
-    if known is not None:
-        return known.size
-    return 1.0 if scale is None else scale[0]

@@ -13,13 +13,13 @@ from scoresde._check import instance, wrong_type
 from scoresde._html import Shown
 from scoresde._tensor import Eta, batches, ordinary
 from scoresde.measurement import Measurement
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import Cond, ScoreModel, data_size
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sampler.plan import resolve
 from scoresde.schedule.grid import Grid
 from scoresde.sde import as_affine
-from scoresde.smc.loop import Cloud, Field, Loop, OnNode, Past, Remedies, data_size, kept
+from scoresde.smc.loop import Cloud, Field, Loop, OnNode, Past, Remedies, kept
 from scoresde.smc.particles import Particles
 from scoresde.smc.twists import Reward, Target, Twisted, make_twist
 from scoresde.solvers.base import Solver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -35,6 +36,7 @@ from scoresde.measurement import (
 )
 from scoresde.posterior import DPS, MMPS, TMPD, ExactPosterior, PiGDM
 from scoresde.posterior.base import conjugate_gradients
+from scoresde.summary import DataRangeWarning
 
 D, M = 5, 3
 SDES = (VPSDE(), SubVPSDE(), VESDE(), CosineSDE(), EDMSDE(), FlowSDE())
@@ -355,3 +357,35 @@ def test_tmpd_warns_of_sums_that_count_as_zero() -> None:
         TMPD(prior.under(VPSDE()), y).predict(
             VPSDE().at(0.5), torch.ones(3, 2, dtype=torch.float64)
         )
+
+
+def squared(std: float) -> Measurement:
+    """x_0^2 = 1 +- std."""
+    return Measurement(lambda x: x.square(), torch.ones(1, dtype=torch.float64), std)
+
+
+def unknown(sde: VPSDE) -> FunctionScore:
+    """A standard normal prior that knows nothing of its data."""
+    return FunctionScore(sde, lambda t, x: -x)
+
+
+def test_a_run_that_diverges_says_so_without_a_summary_of_the_data() -> None:
+    """So sharp a likelihood is too much for 50 steps of second order."""
+    sde = VPSDE()
+    model = DPS(unknown(sde), squared(0.1))
+    sampler = ReverseSampler(sde, model, "sa_solver_p2_v", steps=50)
+    for _ in range(2):  # each run says it, once
+        with pytest.warns(DataRangeWarning, match=r"DPS diverges: at t = .* 'ancestral'") as said:
+            x = sampler.sample((20, 1), seed=0, dtype=torch.float64)
+        assert float(x.abs().max()) > 100.0
+        assert len([one for one in said if issubclass(one.category, DataRangeWarning)]) == 1
+
+
+def test_a_run_that_stays_with_the_data_says_nothing() -> None:
+    sde = VPSDE()
+    model = DPS(unknown(sde), squared(0.3))
+    sampler = ReverseSampler(sde, model, "ancestral", steps=200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = sampler.sample((20, 1), seed=0, dtype=torch.float64)
+    assert float((x.abs() - 1.0).abs().max()) < 0.8
