@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from scoresde.cli.common import emit, is_first, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import argument, flag
-from scoresde.cli.opened import Opened, open_checkpoint
+from scoresde.cli.opened import Opened, open_checkpoint, source_of
+from scoresde.cli.samples import open_samples
 
 if TYPE_CHECKING:
     from scoresde.calibration import Calibration
@@ -27,16 +28,22 @@ class Calibrate:
     of which is held back to check the result. It is stored in the checkpoint, and `scoresde
     sample` and solver="auto" use it for this number of steps. `scoresde train` does this at its
     end within 3 % of its cost; more evaluations find a little more. Of a model with classes the
-    trajectories have all classes in turn.
+    trajectories have all classes in turn; of one with other conditions, those of samples of DATA,
+    drawn at random.
     """
 
     EXAMPLES: ClassVar[str] = """
 scoresde calibrate runs/digits
 scoresde calibrate runs/digits --steps 6,8
 scoresde calibrate runs/digits --steps 10 --budget 50000 --seed 1
+scoresde calibrate runs/houses houses.csv --data-option condition=price
 """
 
     model: Path = argument("MODEL")
+    data: str | None = argument("DATA", None)
+    """The data whose conditions the trajectories are given, by name or path as of train. By
+    default those that the model was trained on; none are read for one without conditions."""
+    data_option: list[str] = field(default_factory=list)
     steps: tuple[int, ...] = (5, 10, 20)
     """The numbers of steps, with commas between them."""
     budget: int | None = None
@@ -61,7 +68,7 @@ scoresde calibrate runs/digits --steps 10 --budget 50000 --seed 1
         opened = open_checkpoint(self.model, self.device)
         model, sizes = opened.model, opened.shape(self.shape)
         _, trajectories = affordable(sorted(set(self.steps)), math.prod(sizes), self.budget)
-        cond = _conditions(opened, trajectories)
+        cond = self._conditions(opened, trajectories)
         found = calibrate_each(
             ReverseSDE(model.sde, model, 0.0, cond),
             sizes,
@@ -79,6 +86,25 @@ scoresde calibrate runs/digits --steps 10 --budget 50000 --seed 1
         lines.append(f"{spent:,} network evaluations; stored in {opened.folder}")
         result = {"folder": str(opened.folder), "evaluations": spent, "calibrations": rows}
         emit(result, "\n".join(lines), self.json)
+
+    def _conditions(self, opened: Opened, count: int) -> dict[str, Any] | None:  # Any: a tensor
+        """Conditions of so many trajectories: those of samples, or else all classes in turn."""
+        import torch
+
+        wanted = opened.conditions or self.data is not None
+        source = source_of(opened, self.data) if wanted else None
+        if source is None:
+            if opened.conditions:
+                say(
+                    f"{opened.folder} does not say what the model was trained on: the "
+                    f"trajectories have no {', '.join(sorted(opened.conditions))}; to give them "
+                    f"the conditions of data, name these: scoresde calibrate {self.model} DATA"
+                )
+            return opened.labels("all", count) if opened.classes else None
+        samples = open_samples(opened, source, self.data_option, limit=count, seed=self.seed)
+        turns = torch.arange(count, device="cpu") % len(samples)
+        _, cond = samples.take(samples.rows[turns])
+        return cond or None
 
 
 def gained(calibration: Calibration) -> str:
@@ -99,14 +125,3 @@ def summary(calibration: Calibration) -> dict[str, Any]:
         "evaluations": calibration.cost.evaluations,
         "note": calibration.note,
     }
-
-
-def _conditions(opened: Opened, count: int) -> dict[str, Any] | None:  # Any: a tensor
-    """Labels of all classes in turn; other conditions are left out, with a word."""
-    others = sorted(opened.conditions)
-    if others:
-        say(
-            f"the trajectories have no {', '.join(others)}: to calibrate with conditions of the "
-            "data, call scoresde.calibrate in Python, or train with --calibrate"
-        )
-    return opened.labels("all", count) if opened.classes else None

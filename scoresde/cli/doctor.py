@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from scoresde.cli.common import check_file, emit, is_first, say, watched
+from scoresde.cli.common import check_file, emit, is_first, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument
-from scoresde.cli.opened import Opened, open_checkpoint, run_of
+from scoresde.cli.opened import Opened, open_checkpoint, run_of, source_of
 from scoresde.cli.samples import open_samples
 
 if TYPE_CHECKING:
@@ -75,9 +75,12 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
                 )
             check_file(self.html, self.calling.overwrite)
         opened = open_checkpoint(self.model, self.device)
-        source = self._source(opened)
-        if self.data is None:
-            say(f"the data are those of the run: {source}")
+        source = source_of(opened, self.data)
+        if source is None:
+            raise ValueError(
+                f"DATA: expected data, got none, and {opened.folder} does not say what the model "
+                f"was trained on; name them: scoresde doctor {self.model} DATA"
+            )
         samples = open_samples(
             opened,
             source,
@@ -88,7 +91,7 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
             unconditional=self.unconditional,
         )
         x, cond = samples.take(samples.rows)
-        held_out = self._held_out(opened)
+        held_out = self._held_out(opened, source)
         report = diagnose(
             opened.model,
             (x, cond or None),
@@ -109,26 +112,16 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
             text += f"\n\n{self.html}"
         emit(result, text, self.calling.json)
 
-    def _source(self, opened: Opened) -> str:
-        """The data that were given, or those of the run."""
-        if self.data is not None:
-            return self.data
-        source = run_of(opened.folder).get("data")
-        if source is None:
-            raise ValueError(
-                f"DATA: expected data, got none, and {opened.folder} does not say what the model "
-                f"was trained on; name them: scoresde doctor {self.model} DATA"
-            )
-        return str(source)
-
-    def _held_out(self, opened: Opened) -> tuple[Tensor, dict[str, Tensor] | None] | None:
+    def _held_out(
+        self, opened: Opened, source: str
+    ) -> tuple[Tensor, dict[str, Tensor] | None] | None:
         """What the run held out of its own data; None if these are not examined, or too few."""
         share = run_of(opened.folder).get("holdout")
         if self.data is not None or self.holdout or not share:
             return None
         samples = open_samples(
             opened,
-            self._source(opened),
+            source,
             self.data_option,
             limit=MOST,
             seed=self.seed,

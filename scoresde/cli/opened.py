@@ -26,6 +26,7 @@ __all__ = [
     "read_run",
     "run_about",
     "run_of",
+    "source_of",
 ]
 
 
@@ -55,6 +56,17 @@ def run_of(folder: Path) -> dict[str, Any]:
     """The config.json of the run of a checkpoint, also for runs/x/checkpoints/000001000."""
     tables = (read_run(place) for place in folder.absolute().parents[:2])
     return next((t for t in tables if t.get("about", {}).get("command") == "train"), {})
+
+
+def source_of(opened: Opened, given: str | None) -> str | None:
+    """The data that were given, or those of the run of the model, which are named in a message;
+    None if the run is not known."""
+    if given is not None:
+        return given
+    source: str | None = run_of(opened.folder).get("data")
+    if source is not None:
+        say(f"the data are those of the run: {source}")
+    return source
 
 
 def known_shape(

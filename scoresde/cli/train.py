@@ -381,7 +381,6 @@ def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) 
         "out": str(out),
         "checkpoint": str(out / "checkpoint"),
         "best": str(out / "best") if best else None,
-        "result": str(out / "best") if best and trainer.records.patience else str(out),
         "steps": trainer.steps if trainer.stopped is None else trainer.stopped,
         "stopped": trainer.stopped is not None,
         "seconds": seconds,
@@ -415,7 +414,7 @@ def _ending(result: dict[str, Any]) -> str:
             f"{result['skipped']} steps were skipped: their loss or gradient was not finite"
         )
     lines.append(f"{result['checkpoint']}: the averaged model and the state of the run")
-    lines.append(f"next: scoresde sample {result['result']} --out samples")
+    lines.append(f"next: scoresde sample {result['out']} --out samples")
     return "\n".join(lines)
 
 

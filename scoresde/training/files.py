@@ -130,12 +130,25 @@ def _checksum(config: Mapping[str, Any]) -> str:
 
 
 def checkpoint_folder(path: Path) -> Path:
-    """The checkpoint at a path: the folder itself, or `checkpoint/` in a run's folder."""
-    inside = path / "checkpoint"
+    """The checkpoint at a path: the folder itself, or the model that the run in it returns.
+
+    That is `checkpoint/`, the model after the last step, or with patience `best/`, the model of
+    the lowest validation loss.
+    """
+    inside, best = path / "checkpoint", path / "best"
     own = (path / "model.safetensors").exists()
-    if not own and (inside.is_dir() or previous(inside).is_dir()):
-        return inside
-    return path
+    if own or not (inside.is_dir() or previous(inside).is_dir()):
+        return path
+    return best if best.is_dir() and _with_patience(inside) else inside
+
+
+def _with_patience(checkpoint: Path) -> bool:
+    """Whether the run of a checkpoint returns the model of the lowest validation loss."""
+    try:
+        choices = read_json(checkpoint / CONFIG)["training"]["choices"]
+        return choices.get("patience") is not None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:

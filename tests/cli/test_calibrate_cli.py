@@ -9,7 +9,9 @@ import torch
 from command_line import answer, call, refused
 
 from scoresde import VPSDE, Preconditioned, load, save
+from scoresde.calibration.search import calibrate_each
 from scoresde.nets import MLP, Vector
+from scoresde.process import ReverseSDE
 from scoresde.training.augment import CONDITION
 
 
@@ -38,6 +40,32 @@ def test_a_second_calibration_joins_the_first_one(model: Path) -> None:
     text = call(f"calibrate {model} --steps 3 --budget 20000 --device cpu").stdout
     assert "3 steps: " in text and "network evaluations; stored in" in text
     assert "3" in load(model).calibrations
+
+
+def test_the_trajectories_have_the_conditions_of_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default those of the run; a smaller table has its rows in turn."""
+    table, other, run = tmp_path / "rows.csv", tmp_path / "other.csv", tmp_path / "run"
+    columns = "a,b,wide\n"
+    rows = [f"{0.1 * k:.1f},{0.01 * k * k:.2f},{k % 2}" for k in range(40)]
+    table.write_text(columns + "\n".join(rows), encoding="utf-8")
+    other.write_text(columns + "0.3,0.1,5\n0.5,0.2,7\n0.6,0.1,9", encoding="utf-8")
+    option = "--data-option condition=wide"
+    call(f"train {table} {option} --steps 2 --calibrate 0 --device cpu --out {run}")
+    given: list[set[float]] = []
+    search = calibrate_each
+
+    def heard(process: ReverseSDE, *rest: object, **options: object) -> object:
+        assert process.cond is not None
+        given.append({round(float(v), 3) for v in process.cond["given"].flatten()})
+        return search(process, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("scoresde.calibration.search.calibrate_each", heard)
+    own = call(f"calibrate {run} --steps 3 --budget 20000 --device cpu")
+    assert f"the data are those of the run: {table}" in own.stderr
+    call(f"calibrate {run} {other} {option} --steps 3 --budget 20000 --device cpu")
+    assert given == [{0.0, 1.0}, {5.0, 7.0, 9.0}]
 
 
 def test_the_condition_of_the_augmentation_is_none_that_is_missed(tmp_path: Path) -> None:

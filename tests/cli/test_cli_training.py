@@ -15,6 +15,7 @@ from command_line import answer, call, refused
 
 from scoresde import load
 from scoresde.nets.embed import level_exponents
+from scoresde.training import read_config
 
 QUICK = "--sample-every 0 --no-tensorboard --log-every 2 --batch-size 16 --net-option width=8"
 
@@ -67,7 +68,11 @@ def test_patience_ends_a_run_and_is_reported(tmp_path: Path) -> None:
     found = answer(f"{line} --lr 1e-30 --patience 2 --out {tmp_path}/run")
     assert found["stopped"] and found["steps"] < 40
     assert found["best_step"] == found["steps"] - 2
-    assert found["result"] == found["best"] == str(tmp_path / "run/best")
+    assert found["best"] == str(tmp_path / "run/best")
+    kept = read_config(tmp_path / "run")["extra"]  # every command takes the best model of the run
+    assert kept["step"] == found["best_step"]
+    last = answer(f"{line} --steps 2 --out {tmp_path}/all")
+    assert "validation" not in read_config(tmp_path / "all")["extra"] and last["best"]
     with (tmp_path / "run/validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["loss"]) for row in rows]
