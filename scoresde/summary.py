@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, final
@@ -18,7 +19,15 @@ from scoresde.quantisation import Quantisation
 if TYPE_CHECKING:
     from scoresde.columns import TableScaling
 
-__all__ = ["ConditionSummary", "DataRangeWarning", "DataSummary", "Scaling", "Units", "units_of"]
+__all__ = [
+    "ConditionSummary",
+    "DataRangeWarning",
+    "DataSummary",
+    "Scaling",
+    "Units",
+    "last_part",
+    "units_of",
+]
 
 
 class DataRangeWarning(UserWarning):
@@ -225,7 +234,8 @@ class DataSummary(Shown):
             sigma_data of Karras et al. 2022 (arXiv 2206.00364) for centred data.
         low: the smallest value.
         high: the largest value.
-        name: the name of the data set, for messages.
+        name: the name of the data set, for messages; of a path its last part is kept, so that no
+            checkpoint tells of the folders of a machine or depends on them.
         classes: number of classes of "label"; 0 if there are none.
         class_names: the names of the classes in order; () if unknown.
         class_counts: number of samples of each class; () if unknown.
@@ -262,6 +272,7 @@ class DataSummary(Shown):
     def __post_init__(self) -> None:
         for name in ("mean", "std", "low", "high", "offset"):
             object.__setattr__(self, name, finite(name, getattr(self, name)))
+        object.__setattr__(self, "name", last_part(self.name))
         if self.high < self.low:
             raise fail("high", f"at least low = {self.low:g}", self.high, "pass low <= high")
         if self.class_names and len(self.class_names) != self.classes:
@@ -368,6 +379,16 @@ class DataSummary(Shown):
             quantisation=None if quantisation is None else Quantisation.from_dict(quantisation),
             conditions={k: ConditionSummary.from_dict(one) for k, one in conditions.items()},
         )
+
+
+def last_part(name: str) -> str:
+    """The last part of a path; any other name is unchanged.
+
+    Example:
+        >>> last_part("/home/me/cats/"), last_part("moons")
+        ('cats', 'moons')
+    """
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
 
 
 def _chance(count: int, n: int, share: float) -> float:

@@ -29,6 +29,8 @@ COMMANDS = {
     "inspect": "inspect.Inspect",
     "export": "export.Export",
     "import": "importing.Import",
+    "push": "hub.Push",
+    "pull": "hub.Pull",
 }
 """Each command and its dataclass, which has the options as fields and a method `run`."""
 

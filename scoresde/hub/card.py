@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, listed
 from scoresde.metrics import Comparison
+from scoresde.summary import last_part
 from scoresde.training.checkpoint import (
     families,
     load_weights,
@@ -94,8 +95,7 @@ def card_of(
 
 def data_name(config: Mapping[str, Any]) -> str:
     """The name of the data of a checkpoint; of a path its last part, which tells no folder."""
-    name = str((config.get("data") or {}).get("name") or "")
-    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+    return last_part(str((config.get("data") or {}).get("name") or ""))
 
 
 def _plain(text: object) -> str:

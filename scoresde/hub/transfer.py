@@ -6,8 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,9 @@ from scoresde.training.files import CONFIG, check_place, open_folder, rewrite
 __all__ = ["from_hub", "prepare_for_hub", "push_to_hub"]
 
 CARD = "README.md"
+
+_TOKEN = re.compile(r"(?<=Bearer )[^\s'\"]+|\bhf_\w+")
+"""An access token in a message, as libraries quote the header of a request."""
 
 
 def prepare_for_hub(
@@ -56,9 +58,6 @@ def prepare_for_hub(
         FileNotFoundError, ValueError: see `model_card`; weights are NaN or infinite, or `out`
             contains other files or is the checkpoint itself.
 
-    Warns:
-        UserWarning: the data are named by a path, and the calibrations of the model stay behind.
-
     Example:
         >>> import tempfile
         >>> from scoresde import VPSDE, Preconditioned, load, save
@@ -78,7 +77,8 @@ def prepare_for_hub(
     place = check_place(out, (WEIGHTS, CARD), "out")
     if place == source:
         raise fail("out", "another folder than the run", str(out), "choose a new name")
-    _shorten(config)
+    if config.get("data"):
+        config["data"]["name"] = data_name(config)  # a checkpoint of old may name a path
     text = card
     if text is None:
         text = card_of(config, source, weights, repo_id, metrics, license)
@@ -90,25 +90,6 @@ def prepare_for_hub(
         rewrite(half, config)
         (half / CARD).write_text(text, encoding="utf-8")
     return place
-
-
-def _shorten(config: dict[str, Any]) -> None:
-    """Replace a path that names the data by its last part.
-
-    Calibrations are those of a model with its data, the name among them, so they are dropped.
-    """
-    name = data_name(config)
-    if not config.get("data") or name == config["data"]["name"]:
-        return
-    if config.get("calibrations"):
-        warnings.warn(
-            f"run: its data are named by a path, of which only {name!r} is kept, and its "
-            "calibrations, which are of the model with that name, stay behind; to keep them, "
-            "shorten the name in model.data, calibrate anew and save",
-            stacklevel=4,
-        )
-        config["calibrations"] = {}
-    config["data"]["name"] = name
 
 
 def push_to_hub(
@@ -161,7 +142,7 @@ def push_to_hub(
             metrics=metrics,
             license=license,
         )
-        with _asked(repo_id):
+        with _asked(repo_id, token):
             made = hub.create_repo(repo_id, private=private, exist_ok=True, token=token)
             hub.upload_folder(
                 repo_id=repo_id, folder_path=str(folder), commit_message=message, token=token
@@ -207,26 +188,55 @@ def from_hub(
         Traceback (most recent call last):
         ValueError: repo_id: expected a repository of the hub such as 'user/model', got 'user/mo...
     """
+    folder = download(
+        repo_id,
+        (CONFIG, WEIGHTS),
+        revision=revision,
+        local_files_only=local_files_only,
+        cache_dir=cache_dir,
+        token=token,
+    )
+    return load(folder, net=net, sde=sde, device=device)
+
+
+def download(
+    repo_id: str,
+    files: Sequence[str] = (CONFIG, WEIGHTS, CARD),
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+) -> Path:
+    """Download files of a repository with a model into the cache, and return their folder.
+
+    The other arguments and the errors are those of `from_hub`; nothing is verified yet.
+    """
     _check_name(repo_id)
     if Path(repo_id).is_dir():
         remedy = "scoresde.load reads it"
         raise fail("repo_id", "a repository of the hub", f"{repo_id}, a folder here", remedy)
     hub: Any = need("huggingface_hub", "hub")  # Any: it is optional
-    with _asked(repo_id):
+    with _asked(repo_id, token):
         folder = hub.snapshot_download(
             repo_id,
             revision=revision,
             cache_dir=None if cache_dir is None else str(cache_dir),
-            allow_patterns=[CONFIG, WEIGHTS],
+            allow_patterns=list(files),
             local_files_only=local_files_only,
             token=token,
         )
-    missing = [name for name in (CONFIG, WEIGHTS) if not (Path(folder) / name).exists()]
+    check_model(Path(folder), repo_id)
+    return Path(folder)
+
+
+def check_model(folder: Path, origin: str) -> None:
+    """Raise unless a folder holds the two files of a model; `origin` is its name for people."""
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).exists()]
     if missing:
-        remedy = "pass the name of a repository that push_to_hub made"
-        got = f"{repo_id} without {' and '.join(missing)}"
+        remedy = "name a place that push_to_hub or `scoresde push` wrote"
+        got = f"{origin} without {' and '.join(missing)}"
         raise refuse("repo_id", "a repository with a model of scoresde", got, remedy)
-    return load(folder, net=net, sde=sde, device=device)
 
 
 def _check_name(repo_id: object) -> None:
@@ -236,13 +246,20 @@ def _check_name(repo_id: object) -> None:
 
 
 @contextmanager
-def _asked(repo_id: str) -> Iterator[None]:
-    """Re-raise an error of the hub with the name of the repository and the remedy."""
+def _asked(repo_id: str, token: str | None) -> Iterator[None]:
+    """Re-raise an error of the hub with the name of the repository and the remedy.
+
+    A token that is in its text is struck out, and then the error itself, which holds it, is not
+    shown as the cause.
+    """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        if not (isinstance(error, OSError) or type(error).__module__.startswith("http")):
+            raise
         reason = " ".join(str(error).split())
+        hidden = _TOKEN.sub("***", reason if not token else reason.replace(token, "***"))
         raise OSError(
             f"repo_id: expected an answer of the hub for {repo_id!r}, got {type(error).__name__}: "
-            f"{reason}; check the name, and log in with hf auth login or pass token="
-        ) from error
+            f"{hidden}; check the name, and log in with hf auth login or set HF_TOKEN"
+        ) from (error if hidden == reason else None)

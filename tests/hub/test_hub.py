@@ -7,16 +7,28 @@ import json
 import shutil
 import subprocess
 import sys
+import traceback
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from local_hub import Hub
 from torch import nn
 
-from scoresde import DDPM, VPSDE, Preconditioned, Quantisation, ReverseSDE, Trainer, load, save
-from scoresde.calibration import calibrate
+from scoresde import (
+    DDPM,
+    VPSDE,
+    Preconditioned,
+    Quantisation,
+    ReverseSDE,
+    ScoreModel,
+    Trainer,
+    load,
+    save,
+)
+from scoresde.calibration import Calibration, calibrate
 from scoresde.calibration.stored import valid
 from scoresde.ddpm import ChainTime
 from scoresde.hub import from_hub, model_card, prepare_for_hub, push_to_hub
@@ -48,43 +60,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         device="cpu",
     ).fit()
     model = load(out)
-    cond = {"label": torch.arange(12) % 2}
-    process = ReverseSDE(model.sde, model, 0.0, cond=cond)
-    made = calibrate(process, (2,), steps=4, trajectories=12, iterations=4, solver=Adams(2))
-    add_calibrations(out, model, {"4": made})
+    add_calibrations(out, model, {"4": _calibrated(model)})
     return out
 
 
-class Hub(ModuleType):
-    """A hub that is a folder, with the functions of huggingface_hub that are used."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__("huggingface_hub")
-        self.root, self.asked = root, list[tuple[str, dict[str, Any]]]()
-
-    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool, token: Any) -> str:
-        self.asked.append(("create", {"private": private, "token": token}))
-        (self.root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
-        return f"https://hub/{repo_id}"
-
-    def upload_folder(
-        self, *, repo_id: str, folder_path: str, commit_message: str, token: Any
-    ) -> None:
-        self.asked.append(("upload", {"message": commit_message}))
-        shutil.copytree(folder_path, self.root / repo_id, dirs_exist_ok=True)
-
-    def snapshot_download(
-        self, repo_id: str, *, allow_patterns: list[str], cache_dir: str | None, **others: Any
-    ) -> str:
-        self.asked.append(("download", {"files": allow_patterns, **others}))
-        if not (self.root / repo_id).is_dir():
-            raise OSError("404 Client Error.\n\nRepository Not Found")
-        place = Path(cache_dir or self.root / "cache") / repo_id
-        place.mkdir(parents=True)
-        for name in allow_patterns:
-            if (self.root / repo_id / name).exists():
-                (place / name).symlink_to(self.root / repo_id / name)  # as in their cache
-        return str(place)
+def _calibrated(model: ScoreModel) -> Calibration:
+    cond = {"label": torch.arange(12) % 2}
+    process = ReverseSDE(model.sde, model, 0.0, cond=cond)
+    return calibrate(process, (2,), steps=4, trajectories=12, iterations=4, solver=Adams(2))
 
 
 @pytest.fixture
@@ -235,19 +218,34 @@ def test_chains_and_levels_are_described(tmp_path: Path) -> None:
         assert line in model_card(place), line
 
 
-def test_no_path_of_the_data_leaves_and_names_format_nothing(run: Path, tmp_path: Path) -> None:
-    place = tmp_path / "model"
-    shutil.copytree(run / "checkpoint", place)
+def test_names_format_nothing(run: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(run / "checkpoint", tmp_path / "model")
     config = read_config(place)
     config["data"] |= {"name": "/home/me/secret/a|b_*c*", "class_names": ["|x|", "y`z"]}
     rewrite(place, config)
-    with pytest.warns(UserWarning, match="only 'a|b_.*its calibrations, .* stay behind"):
-        ready = prepare_for_hub(place, tmp_path / "ready")
+    ready = prepare_for_hub(place, tmp_path / "ready")
     card, stored = (ready / "README.md").read_text(), (ready / "config.json").read_text()
-    assert "secret" not in card + stored and "calibrated for no number" in card
-    assert load(ready).calibrations == {}
+    assert "secret" not in card + stored
     assert r"# Score model of a\|b\_\*c\*" in card
     assert r"2: \|x\| (32), y\`z (32)" in card
+
+
+@pytest.mark.parametrize("name", ["/home/me/secret/ring", r"C:\me\secret\ring", "ring"])
+def test_data_that_are_named_by_a_path_keep_the_calibrations_and_lose_the_path(
+    run: Path, hub: Hub, tmp_path: Path, name: str
+) -> None:
+    """The fingerprint of a calibration has the name of the data, so it must not be a path."""
+    model = load(run)
+    assert model.data is not None
+    model.data = replace(model.data, name=name)
+    made = _calibrated(model)
+    place = save(model, tmp_path / "model", calibrations={"4": made})
+    push_to_hub(place, "me/ring")
+    sent = b"".join(file.read_bytes() for file in (hub.root / "me/ring").iterdir())
+    assert b"secret" not in sent and b"Score model of ring" in sent
+    again = from_hub("me/ring", cache_dir=tmp_path / "cache")
+    assert list(valid(again)) == ["4"] and again.data is not None and again.data.name == "ring"
+    made.check(again.sde, again)
 
 
 # Bad input
@@ -296,6 +294,27 @@ def test_errors_of_the_hub_name_the_repository_and_the_remedy(hub: Hub) -> None:
     message = r"answer of the hub for 'me/none', got OSError: 404 Client Error\. Repo.*; check"
     with pytest.raises(OSError, match=message):
         from_hub("me/none")
+
+
+def test_errors_without_an_answer_are_of_the_same_form_and_show_no_token(
+    run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """httpx raises errors that are no OSError, and quotes the header that holds the token."""
+
+    class NoConnection(Exception):
+        __module__ = "httpx"
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise NoConnection("Illegal header value b'Bearer hf_Abc123' of SECRET")
+
+    monkeypatch.setattr(hub, "create_repo", fail)
+    with pytest.raises(OSError, match="got NoConnection: Illegal header") as found:
+        push_to_hub(run, "me/ring", token="SECRET")
+    shown = "".join(traceback.format_exception(found.value))
+    assert "Abc123" not in shown and "SECRET" not in shown.replace('token="SECRET"', "")
+    monkeypatch.setattr(hub, "create_repo", lambda *_, **__: 1 / 0)  # no error of the hub
+    with pytest.raises(ZeroDivisionError):
+        push_to_hub(run, "me/ring")
 
 
 def test_places_and_texts_that_do_not_fit_are_refused(run: Path, tmp_path: Path) -> None:
