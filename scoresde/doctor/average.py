@@ -26,13 +26,16 @@ LATE = 0.05
 def average_repairs(probe: Probe, raw: ScoreModel | None) -> list[Repair]:
     """The averaged model with the buffers of the raw one, and the raw model.
 
-    The gain is the mean difference of the losses of each row.
+    The gain is the mean difference of the losses of each row. The raw model is examined on all
+    rows only if it may be better by what a few of them say.
     """
     if raw is None:
         return []
-    of_raw = _repair(probe, raw, "The raw weights have a lower loss than their average.")
-    late = of_raw.gain.mean > LATE
-    return [*_of_buffers(probe, raw), *([of_raw] if late else [])]
+    found = _of_buffers(probe, raw)
+    if probe.may_gain(raw, probe.cond):
+        of_raw = _repair(probe, raw, "The raw weights have a lower loss than their average.")
+        found += [of_raw] if of_raw.gain.mean > LATE else []
+    return found
 
 
 def buffer_findings(probe: Probe, raw: ScoreModel | None) -> list[Finding]:

@@ -15,7 +15,7 @@ from typing import final
 from torch import Tensor, nn
 
 from scoresde._tensor import Scalar
-from scoresde.doctor.probe import Gain, Probe, eps_of, mean_error
+from scoresde.doctor.probe import Gain, Probe, eps_of
 from scoresde.doctor.repair import LEAST, Repair
 from scoresde.model import TIMES, Cond, FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
@@ -29,9 +29,6 @@ FACTORS = (1e-3, 1 / 999, 0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0, 999.0, 1000.
 
 STEPS = (-0.08, -0.04, 0.04, 0.08)
 """The refinement, in the logarithm of the factor."""
-
-ROWS, EVERY = 64, 3
-"""The search has these rows, at every third level."""
 
 
 @final
@@ -79,16 +76,12 @@ def convention_repairs(probe: Probe) -> list[Repair]:
     All of them are tried on a few rows at some levels, and the best one on all. Its gain is the
     mean difference of the losses of each row, with its standard error.
     """
-    levels = probe.levels[EVERY // 2 :: EVERY]
-    now = probe.losses[EVERY // 2 :: EVERY, :ROWS]
-    cond = None if probe.cond is None else {k: v[:ROWS] for k, v in probe.cond.items()}
 
     def gain(way: _Way) -> Gain:
         try:
-            eps = [eps_of(p) for p in probe.predict(way.model, cond, rows=ROWS, levels=levels)]
+            return probe.glance(way.model, probe.cond)
         except ValueError:  # a function may refuse times beyond T
             return Gain(-math.inf, 0.0)
-        return mean_error((now - probe.loss(eps, levels)).sum(0) * probe.width * EVERY)
 
     tried = [(gain(way), way) for way in _ways(probe.model, probe.sde)]
     best, way = max(tried, key=lambda pair: pair[0].mean)

@@ -20,7 +20,7 @@ def coordinate_repairs(probe: Probe) -> list[Repair]:
     p x_0 + q eps is the same linear map of eps at every row, so the output of a network of v is
     the noise only by an error, and reading it so costs loss at most levels. The gain is the mean
     difference of the two losses of each row. Between "edm" and the others the network is called
-    again, since it is given a scaled state there.
+    again, since it is given a scaled state there, on all rows only if it is better on a few.
     """
     model = probe.model
     if not isinstance(model, Preconditioned):
@@ -33,6 +33,8 @@ def coordinate_repairs(probe: Probe) -> list[Repair]:
             continue
         if "edm" in (kind, model.predicts):
             changed = as_predicting(model, kind)
+            if not probe.may_gain(changed, probe.cond):
+                continue
             eps: Sequence[Tensor] = [eps_of(p) for p in probe.predict(changed, probe.cond)]
         else:
             eps = _reread(probe, kind)

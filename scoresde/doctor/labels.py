@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scoresde._tensor import seeded
 from scoresde.doctor.finding import Finding, limit
-from scoresde.doctor.probe import Gain, Probe, eps_of, mean_error
+from scoresde.doctor.probe import SURELY, Probe, eps_of, mean_error
 from scoresde.doctor.reference import LinearDenoiser
 from scoresde.doctor.repair import LEAST, Repair
 from scoresde.nulls import without
@@ -109,8 +109,13 @@ def label_findings(probe: Probe, related: Relation | None) -> list[Finding]:
                 z=related.z - limit(1),
             )
         ]
-    used = use_of(probe)
     worth = LEAST if related is None else max(LEAST, USED * related.worth)
+    others = of_others(probe)
+    seen = probe.glance(probe.model, others)
+    if -seen.mean - SURELY * seen.error > worth:
+        return []
+    losses = probe.loss([eps_of(p) for p in probe.predict(probe.model, others)])
+    used = mean_error(probe.nats(losses - probe.losses))
     if used.mean + limit(1) * used.error >= worth:
         return []
     return [
@@ -131,10 +136,7 @@ def label_findings(probe: Probe, related: Relation | None) -> list[Finding]:
     ]
 
 
-def use_of(probe: Probe) -> Gain:
-    """By how much the conditions of other samples raise the loss."""
-    cond = probe.cond or {}
+def of_others(probe: Probe) -> dict[str, Tensor]:
+    """The conditions of the rows in a random order."""
     order = torch.randperm(len(probe.x0), generator=seeded(1))
-    others = {name: value[order.to(value.device)] for name, value in cond.items()}
-    losses = probe.loss([eps_of(p) for p in probe.predict(probe.model, others)])
-    return mean_error(probe.nats(losses - probe.losses))
+    return {name: value[order.to(value.device)] for name, value in (probe.cond or {}).items()}

@@ -6,15 +6,15 @@ least possible one. They are fitted to data that the probe does not contain.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
-from scoresde.doctor.probe import Level, Probe, eps_of
+from scoresde.doctor.probe import Level, Probe
 from scoresde.node import Node
-from scoresde.oracles import GaussianMixture
 
 __all__ = ["LinearDenoiser", "kernel_eps"]
 
@@ -94,16 +94,33 @@ class LinearDenoiser:
 def kernel_eps(probe: Probe) -> tuple[Tensor, ...]:
     """The predicted noise of the exact score of a kernel density estimate, level by level.
 
-    The kernel is an isotropic Gaussian around each of the other data, of the width with the
-    highest likelihood of the data of the probe.
+    The kernel is an isotropic Gaussian of variance w around each of the other data c_k, of the
+    width with the highest likelihood of the data of the probe. Noised, it is a mixture of
+    N(alpha c_k, v I) with v = alpha^2 w + sigma^2, so that
+
+        eps = sigma (x - alpha sum_k p_k c_k) / v
+        p_k = softmax_k(alpha <x, c_k> / v - alpha^2 |c_k|^2 / (2 v))
+
+    Each level takes one product with all the centres, which is far less than the general mixture
+    takes.
     """
     centres = probe.others[:MOST].flatten(1).double()
     rows = probe.x0.flatten(1).double()
-    nearest = torch.cdist(rows, centres).amin(1)
-    unit = max(float(nearest.square().mean()) / probe.dim, 1e-12)
-    made = [
-        GaussianMixture(centres, torch.full((len(centres),), width**2 * unit).to(centres))
-        for width in WIDTHS
-    ]
-    best = max(made, key=lambda mixture: float(mixture.log_prob(rows).mean()))
-    return tuple(eps_of(one) for one in probe.predict(best.under(probe.sde)))
+    square = torch.cdist(rows, centres).square()
+    unit = max(float(square.amin(1).mean()) / probe.dim, 1e-12)
+
+    def likelihood(variance: float) -> float:
+        inside = torch.logsumexp(square / (-2.0 * variance), 1).mean()
+        return float(inside) - 0.5 * probe.dim * math.log(variance)
+
+    best = max((width**2 * unit for width in WIDTHS), key=likelihood)
+    half = centres.square().sum(1) / 2
+    found = []
+    for level in probe.levels:
+        x, alpha, sigma = level.x.flatten(1).double(), level.node.alpha, level.node.sigma
+        variance = alpha**2 * best + sigma**2
+        logits = torch.addmm(
+            half, x, centres.T, beta=-(alpha**2) / variance, alpha=alpha / variance
+        )
+        found.append(sigma / variance * (x - alpha * torch.softmax(logits, 1) @ centres))
+    return tuple(found)
