@@ -4,9 +4,13 @@
 
 Twelve faults of three sizes are planted in an exact model of six classes in 8-D, and in tiny
 networks that are trained here on the same data. A fault is found if its name is among the findings
-that are no notes, and named first if it is the first of them. Healthy are exact models under six
-SDEs, and tiny networks on five data sets at five stages of their training (a fifth, two fifths ...
-of the steps); every error or warning about one of them is a false alarm.
+that are no notes, and named first if it is the first of them. Smaller sizes are planted in exact
+models, to see where a fault ceases to be found. Healthy are exact models under six SDEs, and tiny
+networks on five data sets at five stages of their training (a fifth, two fifths ... of the steps);
+every error or warning about one of them is a false alarm.
+
+Examinations and networks are kept in a folder, `--keep runs/doctor`, as they are made, and an
+interrupted run goes on there. Those of other code are made anew.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,88 +33,141 @@ from scoresde._io import write
 from scoresde.doctor import Report, diagnose
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
-from benchmarks.faults import (
-    NAMES,
-    STEPS,
-    classes,
-    data_of,
-    in_networks,
-    in_oracles,
-    mixture,
-    train,
-)
+from benchmarks.doctor_models import STEPS, classes, code, data_of, kept, mixture
+from benchmarks.faults import NAMES, SMALLER, in_networks, in_oracles
 
 RESULTS = Path(__file__).parent / "results"
 DATA = ("moons", "checkerboard", "swiss_roll", "classes", "digits")
 STAGES = 5
+KINDS = {"oracle": "exact models", "network": "networks"}
 DIGITS = 200
 """The steps of the U-Net for digits, whose step costs more."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One examination."""
+EXAMINED = ("scoresde/doctor", *(f"benchmarks/{n}.py" for n in ("doctor_models", "faults")))
+"""The code on which an examination depends."""
 
+
+@dataclass(frozen=True)
+class Case:
+    """A model to examine; `examine` loads or trains it if need be."""
+
+    part: str
     on: str
     fault: str
     size: str
     seed: int
-    found: bool
-    first: str
+    examine: Callable[[], Report]
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int]:
+        return self.part, self.on, self.fault, self.size, self.seed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One examination.
+
+    Attributes:
+        part: "planted", "smaller" or "healthy".
+        on: "oracle" or "network".
+        fault, size: the fault; "" and what is examined of a healthy model.
+        seed: that of data, network and examination.
+        findings: the names of errors and warnings, the first of them first.
+        damage: their sum in nats a dimension.
+        seconds: of the processor.
+    """
+
+    part: str
+    on: str
+    fault: str
+    size: str
+    seed: int
     findings: tuple[str, ...]
     damage: float
     seconds: float
 
+    @property
+    def key(self) -> tuple[str, str, str, str, int]:
+        return self.part, self.on, self.fault, self.size, self.seed
 
-def row(on: str, fault: str, size: str, seed: int, report: Report, seconds: float) -> Row:
+    @property
+    def found(self) -> bool:
+        """Whether the fault is among the findings."""
+        return NAMES.get(self.fault, "") in self.findings
+
+    @property
+    def first(self) -> str:
+        """The first finding, or ""."""
+        return self.findings[0] if self.findings else ""
+
+    @property
+    def right(self) -> bool:
+        """Whether the fault is named first; of a healthy model, whether nothing is found."""
+        return self.first == NAMES.get(self.fault, "")
+
+
+def examined(case: Case) -> Row:
+    """Examine a model."""
+    start = time.process_time()
+    report = case.examine()
+    seconds = time.process_time() - start
     serious = [finding for finding in report.findings if finding.severity != "note"]
     names = tuple(finding.name for finding in serious)
-    wanted = NAMES.get(fault, "")
-    return Row(
-        on,
-        fault,
-        size,
-        seed,
-        wanted in names,
-        names[0] if names else "",
-        names,
-        sum(finding.damage for finding in serious),
-        seconds,
-    )
+    return Row(*case.key, names, sum(finding.damage for finding in serious), seconds)
 
 
-def planted(seeds: range) -> Iterator[Row]:
-    """The faults in exact models and in networks."""
-    for on, faults in (("oracle", in_oracles), ("network", in_networks)):
-        for seed in seeds:
-            for fault, size, case in faults(seed):
-                start = time.process_time()
-                report = diagnose(case.model, case.data, seed=seed, **case.options)
-                yield row(on, fault, size, seed, report, time.process_time() - start)
+def planted(seeds: range, keep: Path) -> Iterator[Case]:
+    """The faults in exact models and in networks, and smaller ones in exact models."""
+    for seed in seeds:
+        for part, on, faults in (
+            ("planted", "oracle", in_oracles(seed)),
+            ("smaller", "oracle", in_oracles(seed, SMALLER)),
+            ("planted", "network", in_networks(seed, keep)),
+        ):
+            for fault, size, one in faults:
+                examine = partial(diagnose, one.model, one.data, seed=seed, **one.options)
+                yield Case(part, on, fault, size, seed, examine)
 
 
-def healthy(seeds: range) -> Iterator[Row]:
+def healthy(seeds: range, keep: Path) -> Iterator[Case]:
     """Models without a fault."""
     for sde in (VPSDE(), SubVPSDE(), VESDE(), CosineSDE(), EDMSDE(), FlowSDE()):
         for seed in seeds:
             x = classes(3000, 100 + seed).x.double()
-            start = time.process_time()
-            report = diagnose(mixture().under(sde), x, seed=seed)
-            seconds = time.process_time() - start
-            yield row("oracle", "", type(sde).__name__, seed, report, seconds)
+            examine = partial(diagnose, mixture().under(sde), x, seed=seed)
+            yield Case("healthy", "oracle", "", type(sde).__name__, seed, examine)
     for name in DATA:
         for seed in seeds:
             steps = DIGITS if name == "digits" else STEPS
             stages = tuple(steps * k // STAGES for k in range(1, STAGES + 1))
             data = data_of(name, 100 + seed)
-            for step, (model, raw) in train(
-                data_of(name, seed), seed, steps=steps, keep=stages
-            ).items():
-                start = time.process_time()
-                given = (data.x, dict(data.cond) or None)
-                report = diagnose(model, given, raw=raw, seed=seed)
-                seconds = time.process_time() - start
-                yield row("network", "", f"{name}, {step / steps:.0%}", seed, report, seconds)
+            given = (data.x, dict(data.cond) or None)
+            models = kept(keep, name, data_of(name, seed), seed, steps=steps, keep=stages)
+            for step, (model, raw) in models.items():
+                examine = partial(diagnose, model, given, raw=raw, seed=seed)
+                yield Case("healthy", "network", "", f"{name}, {step / steps:.0%}", seed, examine)
+
+
+def measured(cases: Iterator[Case], keep: Path) -> Iterator[Row]:
+    """The rows of cases; those of a former run with this code are read from its file."""
+    file = keep / f"rows-{code(*EXAMINED)}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = [row_of(json.loads(line)) for line in lines if line.endswith("}")]
+    known = {row.key: row for row in rows}
+    for case in cases:
+        row = known.get(case.key)
+        if row is None:
+            row = examined(case)
+            with file.open("a") as out:
+                out.write(json.dumps(asdict(row)) + "\n")
+        yield row
+
+
+def row_of(saved: dict[str, Any]) -> Row:
+    """A row from JSON."""
+    return Row(**{**saved, "findings": tuple(saved["findings"])})
 
 
 def table(rows: list[Row]) -> str:
@@ -117,36 +176,59 @@ def table(rows: list[Row]) -> str:
         "| fault | size | exact models: found, first | networks: found, first | named instead |"
     ]
     lines.append("| --- | --- | ---: | ---: | --- |")
-    cases = list(dict.fromkeys((r.fault, r.size) for r in rows if r.fault))
+    faults = [r for r in rows if r.part == "planted"]
+    cases = list(dict.fromkeys((r.fault, r.size) for r in faults))
     cases.sort(key=lambda case: list(NAMES).index(case[0]))
     for fault, size in cases:
         cells = []
-        own = [r for r in rows if (r.fault, r.size) == (fault, size)]
-        for on in ("oracle", "network"):
+        own = [r for r in faults if (r.fault, r.size) == (fault, size)]
+        for on in KINDS:
             here = [r for r in own if r.on == on]
-            right = sum(r.first == NAMES[fault] for r in here)
+            right = sum(r.right for r in here)
             cells.append(f"{sum(r.found for r in here)}, {right} of {len(here)}" if here else "")
-        wrong = sorted({r.first or "nothing" for r in own if r.first != NAMES[fault]})
+        wrong = sorted({r.first or "nothing" for r in own if not r.right})
         lines.append(f"| {fault} | {size} | {cells[0]} | {cells[1]} | {', '.join(wrong)} |")
+    return "\n".join(lines)
+
+
+def smallest(rows: list[Row]) -> str:
+    """The smallest size of each fault that is found with every seed, in Markdown.
+
+    The sizes of a fault are in the order in which they were examined, from the largest.
+    """
+    lines = ["| fault | smallest size that is always found | next size: found |"]
+    lines.append("| --- | --- | --- |")
+    own = [r for r in rows if r.part in ("planted", "smaller") and r.on == "oracle"]
+    own.sort(key=lambda row: row.part)  # planted before smaller, else as they came
+    for fault in NAMES:
+        sizes = list(dict.fromkeys(r.size for r in own if r.fault == fault))
+        least, after = "", "no smaller one is planted"
+        for size in sizes:
+            here = [r.found for r in own if (r.fault, r.size) == (fault, size)]
+            if not all(here):
+                after = f"{size}: {sum(here)} of {len(here)}"
+                break
+            least = size
+        if sizes:
+            lines.append(f"| {fault} | {least or 'none'} | {after} |")
     return "\n".join(lines)
 
 
 def summary(rows: list[Row]) -> str:
     """The rates over all faults, and the false alarms."""
     lines = []
-    for on in ("oracle", "network"):
-        faults = [r for r in rows if r.fault and r.on == on]
-        well = [r for r in rows if not r.fault and r.on == on]
-        what = {"oracle": "exact models", "network": "networks"}[on]
+    for on, what in KINDS.items():
+        faults = [r for r in rows if r.part == "planted" and r.on == on]
+        well = [r for r in rows if r.part == "healthy" and r.on == on]
         if faults:
-            right = sum(r.first == NAMES[r.fault] for r in faults)
+            right = sum(r.right for r in faults)
             share = right / len(faults)
             lines.append(
                 f"- {what}: {sum(r.found for r in faults)} of {len(faults)} faults are found, and "
                 f"{right} ({share:.1%}) named first."
             )
         if well:
-            alarms = [r for r in well if r.findings]
+            alarms = [r for r in well if not r.right]
             told = "; ".join(f"{r.size}, seed {r.seed}: {', '.join(r.findings)}" for r in alarms)
             lines.append(
                 f"- {what}: {len(alarms)} of {len(well)} healthy ones cause a false alarm"
@@ -160,35 +242,43 @@ def summary(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def page(command: str, rows: list[Row]) -> str:
+    """The page of the results, in Markdown."""
+    parts = ["# Planted faults", f"`{command}`", summary(rows), table(rows)]
+    if any(row.part == "smaller" for row in rows):
+        parts += ["Of exact models, with every seed:", smallest(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--healthy", type=int, default=8)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--quick", action="store_true", help="one seed of each")
+    parser.add_argument("--keep", type=Path, default=Path("runs/doctor"), help="a folder")
     options = parser.parse_args()
     seeds, well = (1, 1) if options.quick else (options.seeds, options.healthy)
-    rows: list[Row] = []
-    first = options.first
-    for made in (
-        planted(range(first, first + seeds)),
-        healthy(range(first, first + well)),
-    ):
-        for one in made:
-            rows.append(one)
-            mark = "" if one.first == NAMES.get(one.fault, "") else " <---"
-            found = ", ".join(one.findings) or "nothing"
-            print(
-                f"{one.on} {one.fault or 'healthy'} {one.size} {one.seed}: {found}{mark}",
-                flush=True,
-            )
+    first, keep = options.first, options.keep
+    cases = chain(
+        planted(range(first, first + seeds), keep), healthy(range(first, first + well), keep)
+    )
+    rows = []
+    for row in measured(cases, keep):
+        rows.append(row)
+        found = ", ".join(row.findings) or "nothing"
+        print(
+            f"{row.on} {row.fault or 'healthy'} {row.size} {row.seed}: {found}"
+            f"{'' if row.right else ' <---'}",
+            flush=True,
+        )
     name = "doctor-quick" if options.quick else "doctor"
     command = shlex.join(["python", "benchmarks/doctor.py", *sys.argv[1:]])
-    content: dict[str, Any] = {"command": command, "rows": [asdict(one) for one in rows]}
+    content: dict[str, Any] = {"command": command, "rows": [asdict(row) for row in rows]}
     write(RESULTS / f"{name}.json", (json.dumps(content, indent=1) + "\n").encode())
-    page = f"# Planted faults\n\n`{command}`\n\n{summary(rows)}\n\n{table(rows)}\n"
-    write(RESULTS / f"{name}.md", page.encode())
-    print(f"\n{summary(rows)}\n\n{table(rows)}")
+    text = page(command, rows)
+    write(RESULTS / f"{name}.md", text.encode())
+    print(f"\n{text}")
 
 
 if __name__ == "__main__":

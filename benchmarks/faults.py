@@ -1,41 +1,31 @@
 """Faults that are planted in exact models and in trained networks, for `doctor.py`.
 
 Each fault has three sizes, from the largest to the smallest, and is found only if its name is
-among the findings; `NAMES` has it.
+among the findings; `NAMES` has it. `SMALLER` has sizes at which a fault ceases to be found.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scoresde import (
-    SDE,
-    VPSDE,
-    FunctionScore,
-    Gaussian,
-    GaussianMixture,
-    Preconditioned,
-    ScoreModel,
-    Trainer,
-)
-from scoresde.data import Data, load_data, toy
+from scoresde import SDE, VPSDE, FunctionScore, Preconditioned, ScoreModel
 from scoresde.losses import UniformTime
 from scoresde.losses.times import TimeSampler
 from scoresde.nets import network_for
 from scoresde.node import Node
-from scoresde.options import Loss, Records
+from scoresde.options import Loss
 from scoresde.prediction import Prediction
 
-VP = VPSDE()
-STEPS = 1000
-QUIET = Records(calibrate=None)
+sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks.doctor_models import STEPS, VP, OfClasses, Pairs, classes, kept, mixture
 
 NAMES = {
     "scale": "scale",
@@ -53,6 +43,38 @@ NAMES = {
 }
 """Each fault, and the name of its finding."""
 
+ORACLES: Mapping[str, tuple[Any, ...]] = {
+    "scale": (2.0, 1.3, 1.1),
+    "sign": (-1.0, -0.5, "output"),
+    "coordinate": ("eps", "x0", "flow"),
+    "units": ((3.0, 0.0), (0.3, 0.0), (1.0, 1.0)),
+    "t_end": (0.3, 0.15, 0.08),
+    "labels": (1.0, 0.5, 0.25),
+    "time": (3.0, 2.0, 1.5),
+    "untrained": (0.0, 0.1, 0.3),
+    "low noise": (0.2, 0.1, 0.05),
+    "buffers averaged": (0.5, 0.8, 0.9),
+    "prior": (2.0, 5.0, 8.0),
+    "dropout": (0.3, 0.1, 0.03),
+}
+"""The three sizes of each fault in exact models."""
+
+NETWORKS = {**ORACLES, "time": (999.0, 3.0, 1.5), "untrained": (0, 5, 10)}
+"""The same in trained networks; those that are untrained are named by their steps."""
+
+SMALLER: Mapping[str, tuple[Any, ...]] = {
+    "scale": (1.07, 1.05, 1.04, 1.03),
+    "units": ((1.5, 0.0), (1.4, 0.0), (1.2, 0.0)),
+    "t_end": (0.05, 0.03, 0.02, 0.015),
+    "labels": (0.1, 0.05, 0.02, 0.01),
+    "time": (1.3, 1.2, 1.1, 1.05),
+    "low noise": (0.04, 0.03, 0.02),
+    "buffers averaged": (0.95, 0.98, 0.99, 0.999),
+    "prior": (9.0, 10.0, 11.0, 12.0),
+    "dropout": (0.01, 3e-3, 1e-3, 3e-4),
+}
+"""Sizes below those of `ORACLES`, of the faults that can be as small as one likes."""
+
 
 @dataclass(frozen=True)
 class Planted:
@@ -61,70 +83,6 @@ class Planted:
     model: ScoreModel
     data: tuple[Tensor, Mapping[str, Tensor] | None]
     options: Mapping[str, Any]
-
-
-def data_of(name: str, seed: int, n: int = 4000) -> Data:
-    """The data of a healthy run."""
-    if name == "digits":
-        return load_data("digits", split="all")  # type: ignore[return-value]  # is in memory
-    return classes(n, seed) if name == "classes" else toy(name, n, seed=seed)
-
-
-@cache
-def mixture() -> GaussianMixture:
-    """Six Gaussians of any covariance in 8-D, standardised."""
-    generator = torch.Generator().manual_seed(5)
-    means = torch.randn(6, 8, generator=generator, dtype=torch.float64)
-    root = 0.25 * torch.randn(6, 8, 8, generator=generator, dtype=torch.float64)
-    covariances = root @ root.transpose(1, 2) + 0.02 * torch.eye(8, dtype=torch.float64)
-    means = means - means.mean(0)
-    within = covariances.diagonal(dim1=1, dim2=2).mean()
-    scale = float((means.square().mean() + within).sqrt())
-    return GaussianMixture(means / scale, covariances / scale**2)
-
-
-@cache
-def components() -> tuple[Gaussian, ...]:
-    """The components of the mixture."""
-    own = mixture()
-    return tuple(Gaussian(m, c) for m, c in zip(own.means, own.full_covariances(), strict=True))
-
-
-def classes(n: int, seed: int) -> Data:
-    """Samples of the mixture with their components as labels."""
-    label = torch.randint(6, (n,), generator=torch.Generator().manual_seed(seed))
-    x = torch.empty(n, 8)
-    for k, part in enumerate(components()):
-        rows = label == k
-        x[rows] = part.sample(int(rows.sum()), seed=10 * seed + k).float()
-    return Data(x, cond={"label": label}, classes=6)
-
-
-class OfClasses(ScoreModel):
-    """The exact score of the component of the label, and of the mixture without one."""
-
-    def __init__(self, sde: SDE = VP) -> None:
-        super().__init__()
-        self.sde = sde
-        self.whole = mixture().under(sde)  # type: ignore[arg-type]  # affine here
-        self.parts = nn.ModuleList(part.under(sde) for part in components())  # type: ignore[arg-type]
-
-    @property
-    def nulls(self) -> Mapping[str, object]:
-        return {"label": -1}
-
-    @property
-    def data_scale(self) -> tuple[float, int] | None:
-        return self.whole.data_scale
-
-    def predict(
-        self, node: Node, x: Tensor, cond: Mapping[str, Tensor] | None = None
-    ) -> Prediction:
-        value = self.whole.predict(node, x).v
-        if cond:
-            for k, part in enumerate(self.parts):
-                value = torch.where((cond["label"] == k)[:, None], part.predict(node, x).v, value)
-        return Prediction(x, node, value, "v")
 
 
 class Changed(ScoreModel):
@@ -173,40 +131,6 @@ class Above(TimeSampler):
         return self.t + (sde.T - self.t) * drawn / sde.T, weights
 
 
-def train(
-    data: Data,
-    seed: int,
-    *,
-    steps: int = STEPS,
-    sde: SDE = VP,
-    loss: Loss = Loss(),
-    keep: tuple[int, ...] = (),
-) -> dict[int, tuple[ScoreModel, ScoreModel]]:
-    """A tiny network; for each step of `keep` its averaged and its raw model, the last always."""
-    torch.manual_seed(seed)
-    net = network_for(tuple(data.x.shape[1:]), classes=data.classes, preset="tiny")
-    found: dict[int, tuple[ScoreModel, ScoreModel]] = {}
-
-    def hold(step: int, averaged: ScoreModel) -> None:
-        if step in {*keep, steps}:
-            found[step] = deepcopy(averaged).eval(), deepcopy(trainer.model).eval()
-
-    every = min([*keep, steps])
-    trainer = Trainer(
-        Preconditioned(net, sde),
-        data,
-        steps=steps,
-        seed=seed,
-        loss=loss,
-        records=QUIET,
-        callback=hold,
-        callback_every=every,
-        device="cpu",
-    )
-    trainer.fit()
-    return found
-
-
 def shuffled(label: Tensor, share: float, seed: int) -> Tensor:
     """Labels of which a share is in a random order."""
     generator = torch.Generator().manual_seed(seed)
@@ -216,68 +140,113 @@ def shuffled(label: Tensor, share: float, seed: int) -> Tensor:
     return found
 
 
-def _of_model(model: ScoreModel) -> Iterator[tuple[str, str, ScoreModel]]:
-    """Faults of the output, which need no other model."""
-    for c in (2.0, 1.3, 1.1):
-        yield "scale", f"{c:g}", Changed(model, _by(c))
-    yield "sign", "-1", Changed(model, _by(-1.0))
-    yield "sign", "-0.5", Changed(model, _by(-0.5))
-    yield "sign", "output", Changed(model, lambda p: Prediction(p.x, p.node, -p.value, p.kind))
-    for kind in ("eps", "x0", "flow"):
-        yield "coordinate", f"v as {kind}", Changed(model, _read_as(kind))
+def in_oracles(
+    seed: int, sizes: Mapping[str, tuple[Any, ...]] = ORACLES
+) -> Iterator[tuple[str, str, Planted]]:
+    """(fault, size, planted) in the exact model of the classes, for the sizes of each fault."""
+    data = classes(3000, 100 + seed)
+    x, cond = data.x.double(), data.cond
+    whole = mixture().under(VP)
+    for fault, chosen in sizes.items():
+        for size in chosen:
+            if fault in OF_ANY:
+                yield fault, told(fault, size), OF_ANY[fault](OfClasses(), x, cond, size, seed)
+                continue
+            model, options = _unlabelled(fault, size, whole, seed)
+            yield fault, told(fault, size), Planted(model, (x, None), options)
+
+
+def told(fault: str, size: Any) -> str:  # of any kind of size
+    """A size in words."""
+    if fault == "units":
+        factor, shift = size
+        return f"x {factor:g}" if factor != 1.0 else f"+ {shift:g}"
+    if isinstance(size, str):
+        return f"v as {size}" if fault == "coordinate" else size
+    if isinstance(size, int):
+        return f"{size} steps"
+    form = {"untrained": "random, {:g}", "low noise": "t < {:g}", "prior": "beta_max {:g}"}
+    return form.get(fault, "{:.0%}" if fault == "labels" else "{:g}").format(size)
+
+
+# Faults that leave the network as it is
+
+
+def _scale(model: ScoreModel, x: Tensor, cond: Any, size: float, seed: int) -> Planted:
+    return Planted(Changed(model, _by(size)), (x, cond), {})
+
+
+def _sign(model: ScoreModel, x: Tensor, cond: Any, size: float | str, seed: int) -> Planted:
+    turned = _by(size) if isinstance(size, float) else _negative
+    return Planted(Changed(model, turned), (x, cond), {})
+
+
+def _coordinate(model: ScoreModel, x: Tensor, cond: Any, size: str, seed: int) -> Planted:
+    return Planted(Changed(model, _read_as(size)), (x, cond), {})
+
+
+def _units(model: ScoreModel, x: Tensor, cond: Any, size: Any, seed: int) -> Planted:
+    factor, shift = size
+    return Planted(model, (factor * x + shift, cond), {})
+
+
+def _t_end(model: ScoreModel, x: Tensor, cond: Any, size: float, seed: int) -> Planted:
+    return Planted(model, (x, cond), {"t_end": size})
+
+
+def _labels(model: ScoreModel, x: Tensor, cond: Any, size: float, seed: int) -> Planted:
+    return Planted(model, (x, {"label": shuffled(cond["label"], size, seed)}), {})
+
+
+OF_ANY: Mapping[str, Callable[..., Planted]] = {
+    "scale": _scale,
+    "sign": _sign,
+    "coordinate": _coordinate,
+    "units": _units,
+    "t_end": _t_end,
+    "labels": _labels,
+}
+"""Faults of the output, the data and the end, which are planted alike in every model."""
 
 
 def _by(c: float) -> Callable[[Prediction], Prediction]:
     return lambda p: Prediction(p.x, p.node, c * p.score, "score")
 
 
+def _negative(p: Prediction) -> Prediction:
+    return Prediction(p.x, p.node, -p.value, p.kind)
+
+
 def _read_as(kind: str) -> Callable[[Prediction], Prediction]:
     return lambda p: Prediction(p.x, p.node, p.v, kind)
 
 
-def _of_data(
-    model: ScoreModel, x: Tensor, cond: Mapping[str, Tensor], seed: int
-) -> Iterator[tuple[str, str, Planted]]:
-    """Faults of the data and of the end, which leave the model as it is."""
-    for name, other in (("x 3", 3 * x), ("x 0.3", 0.3 * x), ("+ 1", x + 1)):
-        yield "units", name, Planted(model, (other, cond), {})
-    for t in (0.3, 0.15, 0.08):
-        yield "t_end", f"{t:g}", Planted(model, (x, cond), {"t_end": t})
-    for share in (1.0, 0.5, 0.25):
-        label = shuffled(cond["label"], share, seed)
-        yield "labels", f"{share:.0%}", Planted(model, (x, {"label": label}), {})
+# Faults of exact models
 
 
-def in_oracles(seed: int) -> Iterator[tuple[str, str, Planted]]:
-    """(fault, size, planted) in the exact model of the classes."""
-    data = classes(3000, 100 + seed)
-    x, cond = data.x.double(), data.cond
-    exact = OfClasses()
-    for fault, size, model in _of_model(exact):
-        yield fault, size, Planted(model, (x, cond), {})
-    yield from _of_data(exact, x, cond, seed)
-    whole = mixture().under(VP)
-    for c in (3.0, 2.0, 1.5):
-        model = FunctionScore(VP, _at(whole, c))
-        yield "time", f"{c:g}", Planted(model, (x, None), {})
-    for size in (0.0, 0.1, 0.3):
-        model = Changed(whole, _random(size, seed))
-        yield "untrained", f"random, {size:g}", Planted(model, (x, None), {})
-    for t in (0.2, 0.1, 0.05):
-        model = Changed(whole, _blind_below(t))
-        yield "low noise", f"t < {t:g}", Planted(model, (x, None), {})
-    for decay in (0.5, 0.8, 0.9):
-        averaged = deepcopy(whole)
-        for name, buffer in averaged.named_buffers():
-            setattr(averaged, name, decay * buffer)
-        yield "buffers averaged", f"{decay:g}", Planted(averaged, (x, None), {"raw": whole})
-    for beta in (2.0, 5.0, 8.0):
-        short = mixture().under(VPSDE(0.1, beta))
-        yield "prior", f"beta_max {beta:g}", Planted(short, (x, None), {})
-    for share in (0.3, 0.1, 0.03):
-        layer = nn.Dropout(share)
-        model = Changed(whole, lambda p, d=layer: Prediction(p.x, p.node, d(p.v), "v"))  # type: ignore[misc]
-        yield "dropout", f"{share:g}", Planted(model, (x, None), {})
+def _unlabelled(
+    fault: str, size: float, whole: ScoreModel, seed: int
+) -> tuple[ScoreModel, Mapping[str, Any]]:
+    """The exact model of the mixture with a fault, and the arguments of `diagnose`."""
+    if fault == "time":
+        return FunctionScore(VP, _at(whole, size)), {}
+    if fault == "untrained":
+        return Changed(whole, _random(size, seed)), {}
+    if fault == "low noise":
+        return Changed(whole, _blind_below(size)), {}
+    if fault == "prior":
+        return mixture().under(VPSDE(0.1, size)), {}
+    if fault == "dropout":
+        return Changed(whole, _dropped(nn.Dropout(size))), {}
+    return _averaged(whole, size), {"raw": whole}
+
+
+def _averaged(model: ScoreModel, decay: float) -> ScoreModel:
+    """The model with its buffers multiplied by a factor, as by an average that starts at 0."""
+    found = deepcopy(model)
+    for buffer in found.buffers():
+        buffer.mul_(decay)
+    return found
 
 
 def _at(model: ScoreModel, c: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -294,33 +263,54 @@ def _blind_below(t: float) -> Callable[[Prediction], Prediction]:
     return lambda p: Prediction(p.x, p.node, p.v if p.node.t > t else 0 * p.v, "v")
 
 
-def in_networks(seed: int) -> Iterator[tuple[str, str, Planted]]:
-    """(fault, size, planted) in networks that are trained here."""
+def _dropped(layer: nn.Module) -> Callable[[Prediction], Prediction]:
+    return lambda p: Prediction(p.x, p.node, layer(p.v), "v")
+
+
+# Faults of networks
+
+
+def in_networks(seed: int, keep: Path) -> Iterator[tuple[str, str, Planted]]:
+    """(fault, size, planted) in networks that are trained here, or read from the folder `keep`."""
     own, data = classes(4000, seed), classes(3000, 100 + seed)
     x, cond = data.x, data.cond
-    kept = train(own, seed, keep=(5, 10))
-    model, raw = kept[STEPS]
+
+    def made(sde: SDE = VP, loss: Loss = Loss()) -> Pairs:
+        early = tuple(step for step in NETWORKS["untrained"] if step)
+        return kept(keep, "classes", own, seed, sde=sde, loss=loss, keep=early)
+
+    whole = made()
+    model, raw = whole[STEPS]
     assert isinstance(model, Preconditioned)
-    for fault, size, changed in _of_model(model):
-        yield fault, size, Planted(changed, (x, cond), {})
-    yield from _of_data(model, x, cond, seed)
-    for c in (999.0, 3.0, 1.5):
-        told = Preconditioned(model.net, VP, time=lambda node, c=c: c * node.t)  # type: ignore[misc]
-        yield "time", f"{c:g}", Planted(told, (x, cond), {})
-    fresh = Preconditioned(network_for((8,), classes=6, preset="tiny"), VP)
-    for step, early in ((0, fresh), (5, kept[5][0]), (10, kept[10][0])):
-        yield "untrained", f"{step} steps", Planted(early, (x, cond), {})
-    for t in (0.2, 0.1, 0.05):
-        late = train(own, seed, loss=Loss(time=Above(t)))[STEPS][0]
-        yield "low noise", f"t < {t:g}", Planted(late, (x, cond), {})
-    for decay in (0.5, 0.8, 0.9):
-        averaged = deepcopy(model)
-        for buffer in averaged.buffers():
-            buffer.mul_(decay)
-        yield "buffers averaged", f"{decay:g}", Planted(averaged, (x, cond), {"raw": raw})
-    for beta in (2.0, 5.0, 8.0):
-        short = train(own, seed, sde=VPSDE(0.1, beta))[STEPS][0]
-        yield "prior", f"beta_max {beta:g}", Planted(short, (x, cond), {})
-    for share in (0.3, 0.1, 0.03):
-        dropped = Preconditioned(Dropped(model.net, share), VP, null={"label": -1}).train()
-        yield "dropout", f"{share:g}", Planted(dropped, (x, cond), {})
+    for fault, sizes in NETWORKS.items():
+        for size in sizes:
+            if fault in OF_ANY:
+                planted = OF_ANY[fault](model, x, cond, size, seed)
+            elif fault == "time":
+                planted = Planted(_told(model, size), (x, cond), {})
+            elif fault == "untrained":
+                early = whole[size][0] if size else _fresh(seed)
+                planted = Planted(early, (x, cond), {})
+            elif fault == "low noise":
+                late = made(loss=Loss(time=Above(size)))[STEPS][0]
+                planted = Planted(late, (x, cond), {})
+            elif fault == "prior":
+                planted = Planted(made(sde=VPSDE(0.1, size))[STEPS][0], (x, cond), {})
+            elif fault == "dropout":
+                net = Dropped(model.net, size)
+                planted = Planted(
+                    Preconditioned(net, VP, null={"label": -1}).train(), (x, cond), {}
+                )
+            else:
+                planted = Planted(_averaged(model, size), (x, cond), {"raw": raw})
+            yield fault, told(fault, size), planted
+
+
+def _told(model: Preconditioned, c: float) -> Preconditioned:
+    """The network, told c times the time."""
+    return Preconditioned(model.net, model.sde, time=lambda node: c * node.t)
+
+
+def _fresh(seed: int) -> Preconditioned:
+    torch.manual_seed(seed)
+    return Preconditioned(network_for((8,), classes=6, preset="tiny"), VP)
