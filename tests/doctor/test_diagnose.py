@@ -25,9 +25,9 @@ from scoresde import (
     SubVPSDE,
 )
 from scoresde.data import Data
-from scoresde.doctor import Report, diagnose
+from scoresde.doctor import Report, diagnose, reference
 from scoresde.doctor.prior import mended
-from scoresde.doctor.probe import probe_of
+from scoresde.doctor.probe import eps_of, probe_of
 from scoresde.doctor.reference import LinearDenoiser
 from scoresde.doctor.stein import stein_findings
 from scoresde.node import Node
@@ -170,6 +170,23 @@ def test_dropout_that_is_left_on_is_named_and_the_mode_is_kept() -> None:
     assert diagnose(model.eval(), DATA).healthy
 
 
+@pytest.mark.parametrize("share", [0.3, 0.05])
+def test_randomness_that_eval_mode_leaves_is_named_with_the_variance_that_it_adds(
+    share: float,
+) -> None:
+    """Dropout on v adds alpha^2 v^2 share / (1 - share) to the squared error of eps."""
+    drop = torch.nn.functional.dropout
+    model = Changed(EXACT, lambda p: Prediction(p.x, p.node, drop(p.v, share), "v"))
+    probe = probe_of(EXACT, DATA, None, 1e-3, rows=512, count=12, seed=0, batch_size=256)
+    added = sum(p.node.alpha**2 * float(p.v.square().mean()) for p in probe.predictions)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        first = diagnose(model, DATA).first
+        assert first is not None and first.name == "dropout" and "eval mode too" in first.sentence
+        wanted = added * probe.width * share / (1 - share)
+        assert first.damage == pytest.approx(wanted, rel=0.1)
+
+
 class _Exact(nn.Module):
     """A network that returns the exact v, through a layer."""
 
@@ -294,6 +311,28 @@ def test_a_model_that_ignores_its_labels_is_named() -> None:
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     first = diagnose(model, (x, {"label": label[order]})).first
     assert first is not None and first.name == "labels" and "say nothing" in first.sentence
+
+
+def test_the_kernel_estimate_is_the_score_of_the_best_of_its_mixtures() -> None:
+    probe = probe_of(EXACT, DATA, None, 1e-3, rows=200, count=5, seed=0, batch_size=64)
+    rows, centres = probe.x0, probe.others
+    unit = torch.cdist(rows, centres).amin(1).square().mean() / 2
+    mixtures = [
+        GaussianMixture(centres, (w**2 * unit).expand(len(centres))) for w in reference.WIDTHS
+    ]
+    best = max(mixtures, key=lambda one: float(one.log_prob(rows).mean()))
+    known = [eps_of(one) for one in probe.predict(best.under(VP))]
+    found = reference.kernel_eps(probe)
+    assert len(centres) == 1800 and best is not mixtures[0]
+    for one, other in zip(found, known, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+
+
+def test_a_first_look_rules_out_what_is_worse_and_nothing_that_is_better() -> None:
+    probe = probe_of(scaled(1.2), DATA, None, 1e-3, rows=256, count=12, seed=0, batch_size=64)
+    assert probe.may_gain(EXACT) and not probe.may_gain(scaled(1.5))
+    seen, known = probe.glance(EXACT), probe.gain([eps_of(p) for p in probe.predict(EXACT)])
+    assert abs(seen.mean - known.mean) < 4 * seen.error
 
 
 def test_a_fitted_denoiser_expects_the_loss_of_its_covariance() -> None:
