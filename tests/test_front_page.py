@@ -79,7 +79,7 @@ def stated() -> str:
 def faults() -> str:
     rows = [row for row in results("doctor")["rows"] if row["on"] == "network"]
     planted, healthy = ([row for row in rows if bool(row["fault"]) == sick] for sick in (1, 0))
-    named = sum(row["first"] == NAMES[row["fault"]] for row in planted)
+    named = sum(row["findings"][:1] == [NAMES[row["fault"]]] for row in planted)
     assert not any(row["findings"] for row in healthy)
     return (
         f"{named} of {len(planted)} faults planted in networks are named first, without a false "
