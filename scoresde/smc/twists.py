@@ -28,6 +28,7 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, same_shape, wrong_type
 from scoresde.measurement import Denoised, Measurement
+from scoresde.measurement.moments import noise_matrix, seen_jacobian
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
@@ -164,45 +165,17 @@ class _Jacobian(Twist):
                 return Twisted(plain, plain, x.new_zeros(len(x)), 0)
         measurement, found = self.measurement, Denoised.of(model, node, x, cond)
         residual = measurement.residual(found.x0.detach(), y).flatten(1).double()
-        count = residual.shape[1]
-        units = torch.eye(count, dtype=x.dtype, device=x.device).reshape(count, 1, *y.shape[1:])
-        pulled, rows = [], []
-        for number, unit in enumerate(units):
-            image = measurement.adjoint(unit.expand_as(y), y)
-            pulled.append(found.pull(image, last=number == count - 1))
-            rows.append(measurement.forward(pulled[-1], y).flatten(1).double())
+        pulled, seen_J = seen_jacobian(measurement, found, y)
         spread = node.sigma**2 / node.alpha if node.alpha else 0.0  # J is 0 in pure noise
-        covariance = _positive(torch.stack(rows, 1)) * spread
-        noise = _noise_matrix(measurement, y)
+        covariance, noise = spread * seen_J, noise_matrix(measurement, y)
         factor = torch.linalg.cholesky(covariance + noise)
         weights = torch.cholesky_solve(residual[..., None], factor)[..., 0]
         log_det = 2.0 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
         seen = (~y.isnan()).flatten(1).sum(1).double()
         log_psi = -0.5 * ((residual * weights).sum(1) + log_det + seen * math.log(2 * math.pi))
-        grad = torch.einsum("bm,mb...->b...", weights.to(x), torch.stack(pulled))
+        grad = torch.einsum("bm,mb...->b...", weights.to(x), pulled)
         guided = found.prediction.shifted(grad)
-        return Twisted(found.prediction, guided, log_psi.to(x), count)
-
-
-def _positive(matrix: Tensor) -> Tensor:
-    """The positive semi-definite part of a batch of matrices, (B, m, m).
-
-    J of an exact score is a covariance; that of a network need be neither symmetric nor positive.
-    """
-    matrix = (matrix + matrix.transpose(1, 2)) / 2
-    if matrix.shape[1] == 1:
-        return matrix.clamp_min(0.0)
-    values, vectors = torch.linalg.eigh(matrix)
-    positive: Tensor = (vectors * values.clamp_min(0.0)[:, None]) @ vectors.transpose(1, 2)
-    return positive
-
-
-def _noise_matrix(measurement: Measurement, y: Tensor) -> Tensor:
-    """Sigma with the identity where y was not observed, (B, m, m) in float64."""
-    count = y[0].numel()
-    eye = torch.eye(count, dtype=y.dtype, device=y.device).reshape(count, 1, *y.shape[1:])
-    columns = [measurement.apply_noise(unit.expand_as(y), y).flatten(1) for unit in eye]
-    return torch.stack(columns, 2).double()
+        return Twisted(found.prediction, guided, log_psi.to(x), len(pulled))
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
@@ -243,7 +216,7 @@ class _Variance(Twist):
             units = eye.reshape(count, *one.shape[1:])
             many = one.expand(count, *one.shape[1:])
             gram = measurement.forward(measurement.adjoint(units, many), many).flatten(1)
-            noise = torch.linalg.cholesky(_noise_matrix(measurement, one)[0])
+            noise = torch.linalg.cholesky(noise_matrix(measurement, one)[0])
             white = torch.linalg.solve_triangular(noise, gram, upper=False)
             white = torch.linalg.solve_triangular(noise, white.T, upper=False)
             values, vectors = torch.linalg.eigh((white + white.T) / 2)

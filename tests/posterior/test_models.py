@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 
@@ -266,7 +267,32 @@ def test_vector_jacobian_products_are_counted() -> None:
         model.score(0.3, states())
     finally:
         torch.autograd.grad = real
-    assert model.vjps == pulled == M + 1
+    assert model.vjps == pulled == M  # S is written out
+
+
+def test_products_of_conjugate_gradients_are_counted() -> None:
+    """Nine numbers are too many to write S out; they span five directions, and the noise one."""
+    wide = torch.randn(9, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    measurement = Measurement(Matrix(wide), torch.ones(9, dtype=torch.float64), 0.3)
+    model = MMPS(PRIOR.under(VPSDE()), measurement, tol=1e-12)
+    model.score(0.3, states())
+    assert D + 1 <= model.vjps <= D + 3
+
+
+def test_mmps_of_a_jacobian_without_symmetry_takes_its_symmetric_part() -> None:
+    """As of a network: x_0hat = x B^T with any B; conjugate gradients would not converge."""
+    sde = VPSDE()
+    node = sde.at(0.4)
+    B = torch.randn(D, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    model = FunctionScore(sde, lambda t, x: (node.alpha * x @ B.T - x) / node.sigma**2)
+    x = states()
+    found = MMPS(model, Measurement(Matrix(A), Y, 0.3)).predict(node, x)
+    values, vectors = torch.linalg.eigh((A @ B @ A.T + A @ B.T @ A.T) / 2)
+    assert float(values.min()) < 0.0 < float(values.max())
+    C = node.sigma**2 / node.alpha * (vectors * values.clamp_min(0.0)) @ vectors.T
+    S = C + 0.09 * torch.eye(M, dtype=torch.float64)
+    shift = torch.linalg.solve(S, (Y - x @ B.T @ A.T).T).T @ A @ B
+    torch.testing.assert_close(found.score - model.predict(node, x).score, shift)
 
 
 def test_conjugate_gradients_freeze_what_is_done_and_warn_of_what_is_not() -> None:
@@ -282,14 +308,15 @@ def test_conjugate_gradients_freeze_what_is_done_and_warn_of_what_is_not() -> No
     assert count == 1 and torch.equal(none, torch.zeros_like(b))
 
 
-def test_mmps_does_not_follow_a_jacobian_that_is_no_covariance() -> None:
-    """A network whose x_0hat falls as x grows along one axis: the sample is left to the prior.
+@pytest.mark.parametrize("times", [1, 5])
+def test_mmps_does_not_follow_a_jacobian_that_is_no_covariance(times: int) -> None:
+    """A network whose x_0hat falls as x grows along half of the axes.
 
     There S = Sigma + (sigma^2 / alpha) J is nearly 0, so the step of a plain solve is 25 times the
-    residual over the noise.
+    residual over the noise. With few numbers J counts as 0 there; else the solve ends.
     """
     sde = VPSDE()
-    slopes = torch.tensor([0.5, -0.5], dtype=torch.float64)
+    slopes = torch.tensor([0.5, -0.5], dtype=torch.float64).repeat(times)
 
     def score(t: Tensor, x: Tensor) -> Tensor:
         alpha, sigma = sde.alpha(float(t)), sde.sigma(float(t))
@@ -297,10 +324,11 @@ def test_mmps_does_not_follow_a_jacobian_that_is_no_covariance() -> None:
 
     node = sde.at(0.5)
     noise = float((node.sigma**2 / node.alpha * 0.5 + 0.01) ** 0.5)
-    y = Measurement(Identity(), torch.ones(2, dtype=torch.float64), noise)
-    x = torch.tensor([[0.3, 0.3]], dtype=torch.float64)
+    y = Measurement(Identity(), torch.ones(2 * times, dtype=torch.float64), noise)
+    x = torch.full((1, 2 * times), 0.3, dtype=torch.float64)
     inner = FunctionScore(sde, score)
-    with pytest.warns(UserWarning, match="MMPS: the linear solves"):
+    told = pytest.warns(UserWarning, match="MMPS: the linear solves")
+    with told if times > 1 else contextlib.nullcontext():
         moved = MMPS(inner, y).predict(node, x).x0 - inner.predict(node, x).x0
     assert moved.abs().max() < 2.0, moved
 
