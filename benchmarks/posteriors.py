@@ -5,8 +5,9 @@
 `posteriors_problems.py` describes the problems: mixtures of 25 far Gaussians in 8, 80 and 800
 dimensions, and Gaussians. Every method has the exact score of the prior, so all errors are the
 method's and the solver's; the row "exact score", of the posterior's own score, shows how large the
-solver's are. azula's samplers run over the same nodes (`posteriors_azula.py`); where azula is not
-installed their rows are left out.
+solver's are. The cells "rough" have a score that is slightly wrong. azula's samplers run over the
+same nodes (`posteriors_azula.py`), and those of deepinv as `posteriors_deepinv.py` says; where a
+library is not installed its rows are left out.
 
 Measured, as means over the problems with standard errors: the sliced Wasserstein-1 distance (1,000
 slices) of 1,000 samples to four exact sets of as many, beside the floor, that of exact sets to
@@ -24,7 +25,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -36,18 +37,23 @@ from scoresde._io import write
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks import posteriors_azula as azula
+from benchmarks import posteriors_deepinv as deepinv
 from benchmarks.posteriors_page import page
-from benchmarks.posteriors_problems import GAUSSIAN, Problem, Reference, problem_of
-from benchmarks.posteriors_rows import BIAS, PEERS, ROWS, settings_of, twisted_name
+from benchmarks.posteriors_problems import GAUSSIAN, ROUGH, Problem, Reference, problem_of
+from benchmarks.posteriors_rows import BIAS, DEEPINV, EXACT, PEERS, ROWS, settings_of, twisted_name
 
 RESULTS = Path(__file__).parent / "results"
 FILE = RESULTS / "posteriors.json"
 SMALL = tuple(f"{d},{d_y}" for d in (8, 80) for d_y in (1, 2, 4))
 LARGE = tuple(f"800,{d_y}" for d_y in (1, 2, 4))
 GAUSSIANS = tuple(f"{GAUSSIAN}{d},{d_y}" for d, d_y in ((8, 4), (64, 32)))
+ROUGHS = tuple(f"{ROUGH}{d},2" for d in (8, 80))
 EVIDENCE = ("8,1", "8,4", "80,1", "80,4")
 TWISTED = tuple(twisted_name(steps) for steps in (100, 300))
 TDS = tuple(f"azula TDS, {steps} steps" for steps in (100, 300))
+
+LIBRARIES = {PEERS: lambda: azula.reason(), DEEPINV: lambda: deepinv.reason()}
+"""The beginning of the names of rows of another library -> its version, or why it is skipped."""
 
 STAGES = (5, 10, 20)
 """So many problems of every cell are done before the next ones."""
@@ -61,8 +67,14 @@ PLAN: tuple[tuple[tuple[str, ...], tuple[str, ...], int], ...] = (
     (GAUSSIANS, tuple(BIAS), 10),
     (EVIDENCE, tuple(twisted_name(300, particles) for particles in (64, 4096)), 20),
     (LARGE, TWISTED, 10),
+    (SMALL, tuple(name for name in ROWS if name.startswith(DEEPINV)), 5),
+    (ROUGHS, (TWISTED[-1], *(name for name in BIAS if name != EXACT)), 5),
 )
 """Cells, rows and how many problems of each make up the tables."""
+
+
+def _skipped(reason: Callable[[], str]) -> bool:
+    return reason().startswith("skipped")
 
 
 def work(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
@@ -108,7 +120,7 @@ def missing(
     Rows of a library that is not installed are left as they are.
     """
     for cell, row, number in wanted:
-        if row.startswith(PEERS) and azula.reason().startswith("skipped"):
+        if any(row.startswith(name) and _skipped(of) for name, of in LIBRARIES.items()):
             continue
         settings = settings_of(ROWS[row], _first(cell))
         kept = found.setdefault(cell, {}).get(row)
@@ -128,7 +140,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one problem, kept nowhere")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"azula: {azula.reason()}")
+    for name, of in LIBRARIES.items():
+        print(f"{name.strip()}: {of()}")
     if args.quick:
         for row in (TWISTED[0], "MMPS"):
             print(row, measure("8,1", row, 0))

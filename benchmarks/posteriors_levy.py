@@ -17,8 +17,8 @@ them have a lower density than the signal), which is 0.9 on average for samples 
 and the gap, 10 log10 of the squared error of the mean of the samples over that of the posterior
 mean. The same two figures with exact samples show the noise of the signals.
 
-The posteriors of Laplace and Bernoulli-Laplace increments have no closed form, nor have their
-scores: they are not part of this benchmark.
+`posteriors_sparse.py` does the same for Laplace and Bernoulli-Laplace increments, whose posteriors
+have no closed form.
 """
 
 from __future__ import annotations

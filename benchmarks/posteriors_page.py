@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.posteriors_problems import COUNT, GAUSSIAN, SOLVER
-from benchmarks.posteriors_rows import BIAS, EXACT, PEERS, ROWS, twisted_name
+from benchmarks.posteriors_problems import COUNT, ERROR, GAUSSIAN, ROUGH, SOLVER
+from benchmarks.posteriors_rows import BIAS, DEEPINV, EXACT, PEERS, ROWS, twisted_name
 
 __all__ = ["page"]
 
@@ -49,6 +49,14 @@ solver's share of it is that of the row "{exact}", whose samples differ from the
 the error of the solver alone; it is left out below 1.1 floors, where both are noise. "C2ST" is
 the accuracy of a classifier that tells samples from exact ones, 0.5 where it cannot, and sees the
 shape more than how far apart things are.
+"""
+
+ROUGHS = """
+## With a score that is slightly wrong
+
+The same problems with the exact score and with one that has errors as those of a trained network,
+of which only {error:.0%} of its output are wrong (`Rough` in `benchmarks/posteriors_problems.py`):
+sliced W over the floor with each, and the mean absolute error of log p(y).
 """
 
 ALL = """
@@ -196,7 +204,7 @@ def biases(results: Results) -> str:
     rows = []
     for cell, (exact,) in results.having(EXACT):
         for name, problems in results.cells[cell].items():
-            if name not in BIAS and not name.startswith((f"{PEERS}MMPS", f"{PEERS}DPS")):
+            if name not in BIAS and not name.startswith((f"{PEERS}MMPS", f"{PEERS}DPS", DEEPINV)):
                 continue
             floor = mean(column(problems, "floor"))
             beyond = [value - floor for value in column(problems, "distance")]
@@ -218,6 +226,30 @@ def biases(results: Results) -> str:
     head = ["d, d_y", "method", "n", "sliced W / floor", "bias", "solver's share", "C2ST", "floor"]
     text = BIASES.format(solver=SOLVER, exact=EXACT) + "\n" + table(head, rows)
     return text.replace("| --- | ---: |", "| --- | --- |", 1)
+
+
+def both_scores(results: Results, cell: str, name: str) -> tuple[Problems, Problems]:
+    """The figures of a row of a rough cell with the exact score and with the wrong one."""
+    wrong = results.cells[cell].get(name, {})
+    exact = results.cells.get(cell.removeprefix(ROUGH), {}).get(name, {})
+    kept = [number for number in wrong if number in exact]
+    return {n: exact[n] for n in kept}, {n: wrong[n] for n in kept}
+
+
+def roughs(results: Results) -> str:
+    rows = []
+    for cell in (cell for cell in results.cells if cell.startswith(ROUGH)):
+        for name in results.cells[cell]:
+            both = both_scores(results, cell, name)
+            if both[0]:
+                distances = [f"{ratio(one):.2f}" for one in both]
+                errors = [f"{mean(gaps(one)):.2f}" if gaps(one) else "" for one in both]
+                rows.append(
+                    [cell.removeprefix(ROUGH), name, str(len(both[0])), *distances, *errors]
+                )
+    head = ["d, d_y", "method", "n", "exact score", "wrong score", "log p(y), exact", "wrong"]
+    body = table(head, rows).replace("| --- | ---: |", "| --- | --- |", 1)
+    return ROUGHS.format(error=ERROR) + "\n" + body
 
 
 def everything(results: Results) -> str:
@@ -296,5 +328,5 @@ def _shares(results: Results) -> dict[str, float]:
 def page(found: Found) -> str:
     """The text of results/posteriors.md."""
     results = Results(found)
-    parts = (aims, twisted, evidence, biases, everything)
+    parts = (aims, twisted, evidence, biases, roughs, everything)
     return HEAD + "".join(part(results) for part in parts)

@@ -9,12 +9,15 @@ not noise at the end of the default schedule.
 
 "gaussian 64,32" has a Gaussian prior with mean 0.3 z and the variances k^-1.5 along random axes. A
 has 32 orthonormal rows times 1 to 0.1, std is 0.05, and the SDE VPSDE().
+
+"rough 8,2" is "8,2" with a score that is slightly wrong, as that of a trained network is; see
+`Rough`. Exact scores hide the faults of methods that rely on their derivatives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
 
@@ -24,19 +27,24 @@ from torch import Tensor
 from scoresde import VPSDE, Gaussian, GaussianMixture, ReverseSampler, ScoreModel
 from scoresde.measurement import Matrix, Measurement
 from scoresde.metrics.two_sample import two_sample_test
+from scoresde.model import Cond
 from scoresde.node import Node
 from scoresde.posterior import ExactPosterior
+from scoresde.prediction import Prediction
 from scoresde.sde import AffineSDE
 
 __all__ = [
     "COUNT",
+    "ERROR",
     "F64",
     "GAUSSIAN",
+    "ROUGH",
     "SETS",
     "SLICES",
     "SOLVER",
     "Problem",
     "Reference",
+    "Rough",
     "make_gaussian",
     "make_problem",
     "path_of",
@@ -46,19 +54,66 @@ __all__ = [
 
 COUNT, SLICES, SETS = 1000, 1000, 4
 SOLVER = "sa_solver_p2_v"
-GAUSSIAN = "gaussian "
+GAUSSIAN, ROUGH = "gaussian ", "rough "
+ERROR = 0.03
+"""The error of a rough score: of a network of which 0.1 % of the loss could still be learned."""
+
+WAVES, STEEPNESS = 32, 1.5
 F64 = torch.float64
+
+
+class Rough(ScoreModel):
+    """A model with the errors of a network of EDM's preconditioning.
+
+    With c_in = 1 / sqrt(alpha^2 s^2 + sigma^2) and c_out = sigma s c_in, for data of standard
+    deviation s, such a network has an output F of about unit size, of which x_0hat has c_out F.
+    Here c_out error f(c_in x) is added. f(u) = V tanh(W u + b + w log-SNR / 4) is fixed and of
+    unit size, and its Jacobian is neither symmetric nor positive. So the covariance of x_0 given
+    x, (sigma^2 / alpha) J, has an error that grows as sigma^2 / alpha in nearly pure noise.
+
+    Args:
+        model: the model.
+        error: the size of the error of F.
+    """
+
+    def __init__(self, model: ScoreModel, error: float) -> None:
+        super().__init__()
+        scale = model.data_scale
+        if scale is None:
+            raise ValueError("model: expected an oracle, which knows its data")
+        self.sde, self.model, self.error = model.sde, model, error
+        self.size, dim = scale
+        draws = _Draws(7)
+        self.inner = STEEPNESS * draws.normal(dim, WAVES) / dim**0.5
+        self.outer = draws.normal(WAVES, dim) * (2.0 / WAVES) ** 0.5
+        self.offset, self.rate = draws.normal(WAVES), draws.normal(WAVES)
+
+    @property
+    def data_scale(self) -> tuple[float, int] | None:
+        return self.model.data_scale
+
+    def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:
+        found = self.model.predict(node, x, cond)
+        alpha, sigma = float(node.alpha), float(node.sigma)
+        c_in = (alpha**2 * self.size**2 + sigma**2) ** -0.5
+        u = c_in * x @ self.inner + self.offset + self.rate * (float(node.log_snr) / 4)
+        wrong = self.error * sigma * self.size * c_in * (u.tanh() @ self.outer)
+        return Prediction(x, node, found.x0 + wrong, "x0")
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A prior under an SDE, and y = A x_0 + std n."""
+    """A prior under an SDE, and y = A x_0 + std n.
+
+    `error` is that of the score of the prior, see `Rough`; 0 for the exact one.
+    """
 
     prior: Gaussian | GaussianMixture
     sde: AffineSDE
     A: Tensor
     y: Tensor
     std: float
+    error: float = 0.0
 
     @cached_property
     def measurement(self) -> Measurement:
@@ -66,8 +121,9 @@ class Problem:
 
     @cached_property
     def model(self) -> ScoreModel:
-        """The exact score of the prior."""
-        return self.prior.under(self.sde)
+        """The score of the prior."""
+        exact = self.prior.under(self.sde)
+        return Rough(exact, self.error) if self.error else exact
 
     @cached_property
     def exact(self) -> ExactPosterior:
@@ -126,6 +182,8 @@ def make_gaussian(d: int, d_y: int, seed: int) -> Problem:
 
 def problem_of(cell: str, seed: int) -> Problem:
     """Problem number `seed` of a cell."""
+    if cell.startswith(ROUGH):
+        return replace(problem_of(cell.removeprefix(ROUGH), seed), error=ERROR)
     make = make_gaussian if cell.startswith(GAUSSIAN) else make_problem
     d, d_y = map(int, cell.removeprefix(GAUSSIAN).split(","))
     return make(d, d_y, seed)

@@ -9,20 +9,21 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks import posteriors_azula as azula
+from benchmarks import posteriors_deepinv as deepinv
 from benchmarks.posteriors_problems import COUNT, F64, SETS, SLICES, SOLVER, Problem
 from scoresde import Gaussian, ReverseSampler, ScoreModel
 from scoresde.measurement import Measurement
 from scoresde.posterior import DAPS, DDRM, DPS, MMPS, TMPD, PiGDM
 from scoresde.smc import TwistedSampler
 
-__all__ = ["BIAS", "EXACT", "PEERS", "ROWS", "Row", "settings_of", "twisted_name"]
+__all__ = ["BIAS", "DEEPINV", "EXACT", "PEERS", "ROWS", "Row", "settings_of", "twisted_name"]
 
 Found = dict[str, Any]
 """x: samples (COUNT, D), and for the twisted sampler its error of log p(y) and the stated one."""
 
 STEPS = 300
 EXACT = "exact score"
-PEERS = "azula "
+PEERS, DEEPINV = "azula ", "deepinv "
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Row:
 def settings_of(row: Row, problem: Problem) -> dict[str, Any]:
     """The settings of a row on the problems of a cell."""
     metric = {"sde": repr(problem.sde), "samples": COUNT, "slices": SLICES, "sets": SETS}
-    return {**metric, **row.settings}
+    rough = {"error": problem.error} if problem.error else {}
+    return {**metric, **rough, **row.settings}
 
 
 def _guided(make: Callable[[Problem], ScoreModel]) -> Row:
@@ -110,6 +112,11 @@ def _azula(make: Callable[[int], Callable[[Problem, int], dict[str, Tensor]]], s
     return Row(make(steps), {"azula": azula.reason(), "steps": steps})
 
 
+def _deepinv(method: str, steps: int) -> Row:
+    settings = {"deepinv": deepinv.reason(), "steps": steps}
+    return Row(deepinv.sampled(method, steps), settings)
+
+
 BIAS: dict[str, Row] = {
     EXACT: _guided(lambda problem: problem.exact),
     "MMPS": _wrapping(MMPS),
@@ -129,5 +136,6 @@ ROWS: dict[str, Row] = {
     **{f"azula TDS, {steps} steps": _azula(azula.tds, steps) for steps in (100, 300)},
     "azula MMPS, 300 steps": _azula(azula.mmps, 300),
     "azula DPS, 300 steps": _azula(azula.dps, 300),
+    **{f"{DEEPINV}{method}, 300 steps": _deepinv(method, 300) for method in deepinv.METHODS},
 }
 """Name -> row."""

@@ -14,6 +14,7 @@ from benchmarks import (
     guidance,
     posteriors,
     posteriors_azula,
+    posteriors_deepinv,
     posteriors_gaussian,
     posteriors_levy,
     posteriors_page,
@@ -71,8 +72,9 @@ def test_the_figures_are_those_of_the_present_settings() -> None:
         for name, row in rows.items():
             now = settings_of(ROWS[name], problem)
             kept = row["settings"]
-            if name.startswith("azula"):  # of whichever version it was measured with
-                now, kept = now | {"azula": ""}, kept | {"azula": ""}
+            for library in ("azula", "deepinv"):  # of whichever version it was measured with
+                if name.startswith(library):
+                    now, kept = now | {library: ""}, kept | {library: ""}
             assert kept == now, f"{cell}, {name}: run `python benchmarks/posteriors.py`"
 
 
@@ -273,3 +275,50 @@ def test_the_times_of_guided_calls_stand_beside_those_of_the_plain_ones(
     assert found == {"ClassifierFree": pytest.approx([1.1] * 3), "DPS": pytest.approx([3.0] * 3)}
     text = guidance.page({"a": {"ClassifierFree": [1.0, 1.05, 1.2], "DPS": [2.0, 2.6, 3.0]}})
     assert "| 1.05 | 1.00 to 1.20 | 1.1, reached |" in text and "| 2.5, missed |" in text
+
+
+def test_the_page_has_both_scores_of_the_same_problems() -> None:
+    evidence = {"log_evidence": 0.2, "stated": 0.1}
+    exact, wrong = row(0.6, **evidence), row(1.2, log_evidence=-0.4, stated=0.1)
+    wrong["problems"]["7"] = wrong["problems"]["0"] | {"distance": 100.0}  # without its pair
+    text = posteriors_page.page(
+        {"8,1": {"twisted, 300 steps": exact}, "rough 8,1": {"twisted, 300 steps": wrong}}
+    )
+    assert "| 8,1 | twisted, 300 steps | 2 | 1.20 | 2.40 | 0.20 | 0.40 |" in text
+
+
+def test_a_rough_score_has_a_small_error_and_a_large_one_of_its_jacobian() -> None:
+    """(sigma^2 / alpha) J is neither symmetric nor positive in nearly pure noise."""
+    exact, rough = problem_of("8,2", 0), problem_of("rough 8,2", 0)
+    assert torch.equal(exact.y, rough.y) and rough.error == 0.03
+    scale = exact.model.data_scale
+    assert scale is not None
+    for t, wrong in ((1.0, True), (0.02, False)):
+        node = exact.sde.at(t)
+        x = node.alpha * exact.prior.sample(200, seed=0)
+        generator = torch.Generator().manual_seed(0)
+        x = x + node.sigma * torch.randn(x.shape, generator=generator, dtype=F64)
+        one, other = (problem.model.predict(node, x).x0 for problem in (exact, rough))
+        size = node.sigma * scale[0] / math.hypot(node.alpha * scale[0], node.sigma)
+        error = float((other - one).square().mean().sqrt()) / size
+        assert 0.01 < error < 0.06
+        J = torch.autograd.functional.jacobian(
+            lambda z, at=node: rough.model.predict(at, z[None]).x0[0], x[0]
+        )
+        C = node.sigma**2 / node.alpha * J
+        values = torch.linalg.eigvalsh((C + C.T) / 2)
+        assert bool((values < -(scale[0] ** 2)).any()) == wrong
+        assert bool(((C - C.T).abs() > scale[0] ** 2).any()) == wrong
+
+
+def test_the_denoiser_of_deepinv_is_our_mean() -> None:
+    problem = problem_of("8,2", 0)
+    scale = problem.model.data_scale
+    assert scale is not None
+    x, sigma = problem.prior.sample(20, seed=0) / scale[0], 0.3
+    found = posteriors_deepinv.denoiser(problem)(
+        x[:, None, None], torch.tensor([sigma], dtype=F64)
+    )
+    noise = scale[0] * sigma
+    truth = posteriors_azula._closed(problem.prior, 1.0, noise, scale[0] * x) / scale[0]
+    torch.testing.assert_close(found[:, 0, 0], truth, rtol=1e-10, atol=1e-10)
