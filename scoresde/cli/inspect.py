@@ -12,7 +12,7 @@ from scoresde.cli.calibrate import summary
 from scoresde.cli.common import emit
 from scoresde.cli.config import Call
 from scoresde.cli.flags import argument
-from scoresde.cli.opened import known_shape, open_checkpoint, run_about
+from scoresde.cli.opened import open_checkpoint, run_about
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,7 @@ def report(folder: Path) -> dict[str, Any]:
     """
     from scoresde.training import read_config
     from scoresde.training.checkpoint import families, networks, saved_calibrations
+    from scoresde.training.files import known_shape
 
     config = read_config(folder)
     weights = _verified(folder, config["files"])

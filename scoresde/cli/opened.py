@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Opened",
     "is_run",
-    "known_shape",
     "open_checkpoint",
     "read_run",
     "run_about",
@@ -67,18 +66,6 @@ def source_of(opened: Opened, given: str | None) -> str | None:
     if source is not None:
         say(f"the data are those of the run: {source}")
     return source
-
-
-def known_shape(
-    net: Mapping[str, Any], extra: Mapping[str, Any], about: Mapping[str, Any]
-) -> tuple[int, ...] | None:
-    """The shape of a sample from the options of the network or the description, or None."""
-    if "dim" in net:
-        return (int(net["dim"]),)
-    if "size" in net:
-        return (int(net["channels"]), *map(int, net["size"]))
-    noted = extra.get("shape") or about.get("shape")
-    return tuple(map(int, noted)) if noted else None
 
 
 @final
@@ -137,6 +124,8 @@ class Opened:
                 raise ValueError(f"shape: expected sizes as in 1x28x28, got {given!r}")
             self._check_sizes(sizes)
             return sizes
+        from scoresde.training.files import known_shape
+
         net: Mapping[str, Any] = getattr(self.model.net, "config", {})
         known = known_shape(net, self.config.get("extra") or {}, self.about)
         if known is not None:
@@ -148,6 +137,8 @@ class Opened:
 
     def _check_sizes(self, sizes: tuple[int, ...]) -> None:
         """Raise a ValueError if the network does not take samples of these sizes."""
+        from scoresde.training.files import known_shape
+
         net: Mapping[str, Any] = getattr(self.model.net, "config", {})
         wanted: tuple[int | None, ...] | None = _free_shape(net) or known_shape(net, {}, {})
         if wanted is None or (

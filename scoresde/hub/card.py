@@ -19,7 +19,7 @@ from scoresde.training.checkpoint import (
     networks,
     saved_calibrations,
 )
-from scoresde.training.files import open_folder
+from scoresde.training.files import known_shape, open_folder
 
 __all__ = ["model_card"]
 
@@ -117,9 +117,9 @@ def _title(config: Mapping[str, Any]) -> str:
 
 
 def _call(entry: Mapping[str, Any], options: str) -> str:
-    """A class of the config with its arguments, as code; long lists by their length."""
+    """A class of the config with its arguments, as code; long ones by their length."""
     shown = [
-        f"{k}=<{len(v)} values>" if isinstance(v, list) and len(v) > 12 else f"{k}={v!r}"
+        f"{k}=<{len(v)} values>" if isinstance(v, list | dict) and len(v) > 12 else f"{k}={v!r}"
         for k, v in (entry[options] or {}).items()
     ]
     return f"`{_code(entry['class'])}({_code(', '.join(shown))})`"
@@ -141,8 +141,9 @@ def _model(config: Mapping[str, Any], count: int) -> str:
 
 
 def _shape(config: Mapping[str, Any]) -> Sequence[int]:
-    noted = (config.get("data") or {}).get("shape") or (config.get("extra") or {}).get("shape")
-    return tuple(noted or ())
+    noted = (config.get("data") or {}).get("shape")
+    found = known_shape(config["net"]["config"] or {}, config.get("extra") or {}, {})
+    return tuple(noted or found or ())
 
 
 def _conditions(config: Mapping[str, Any]) -> list[str]:
@@ -156,11 +157,15 @@ def _use(config: Mapping[str, Any], repo_id: str | None) -> str:
         *(["sde"] if config["sde"]["class"] not in families() else []),
     ]
     own = "".join(f", {name}={name}" for name in names)
-    source = "scoresde.hub import from_hub" if repo_id else "scoresde import load"
+    imports = (
+        ["from scoresde import ReverseSampler", "from scoresde.hub import from_hub"]
+        if repo_id
+        else ["from scoresde import ReverseSampler, load"]
+    )
     call = f'from_hub("{repo_id}"{own})' if repo_id else f'load("FOLDER"{own})'
     shape = "".join(f", {n}" for n in _shape(config)) or ", ..."
     cond = ", cond=cond" if _conditions(config) else ""
-    lines = ["## Use", "", "```python", "from scoresde import ReverseSampler", f"from {source}"]
+    lines = ["## Use", "", "```python", *imports]
     lines += [
         "",
         f"model = {call}",

@@ -23,6 +23,7 @@ __all__ = [
     "check_config",
     "check_place",
     "damaged",
+    "known_shape",
     "link",
     "open_folder",
     "read",
@@ -149,6 +150,18 @@ def _with_patience(checkpoint: Path) -> bool:
         return choices.get("patience") is not None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def known_shape(
+    net: Mapping[str, Any], extra: Mapping[str, Any], about: Mapping[str, Any]
+) -> tuple[int, ...] | None:
+    """The shape of a sample from the options of the network or the description, or None."""
+    if "dim" in net:
+        return (int(net["dim"]),)
+    if "size" in net:
+        return (int(net["channels"]), *map(int, net["size"]))
+    noted = extra.get("shape") or about.get("shape")
+    return tuple(map(int, noted)) if noted else None
 
 
 def open_folder(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:

@@ -33,7 +33,7 @@ from scoresde.calibration.stored import valid
 from scoresde.ddpm import ChainTime
 from scoresde.hub import from_hub, model_card, prepare_for_hub, push_to_hub
 from scoresde.metrics import compare_sets
-from scoresde.nets import MLP
+from scoresde.nets import MLP, UNet
 from scoresde.options import Optim, Records
 from scoresde.solvers import Adams
 from scoresde.training import read_config
@@ -199,11 +199,14 @@ def test_what_is_unknown_is_said(tmp_path: Path) -> None:
         "does not say on which data",
         "does not say how the model was trained",
         "calibrated for no number of steps",
-        "sample((16, ...), seed=0)",
+        "sample((16, 3), seed=0)",  # the network knows it
         'load("FOLDER")',
+        "from scoresde import ReverseSampler, load",
     ):
         assert line in card, line
     assert "license:" not in card
+    free = save(Preconditioned(UNet(1, width=8), VPSDE()), tmp_path / "any size")
+    assert "sample((16, ...), seed=0)" in model_card(free)
 
 
 def test_chains_and_levels_are_described(tmp_path: Path) -> None:
