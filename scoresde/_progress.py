@@ -14,7 +14,13 @@ EVERY = 10.0
 
 
 class Progress(Protocol):
-    """A display of progress."""
+    """A display of progress.
+
+    Attributes:
+        total: the number of units, which may grow.
+    """
+
+    total: int
 
     def update(self, n: int = 1) -> object:
         """Add n units."""

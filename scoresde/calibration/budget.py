@@ -1,6 +1,7 @@
 """The network evaluations of a calibration, planned so that they stay within a budget.
 
-The unit is one network evaluation of one state; one that is differentiated counts as three.
+The unit is one network evaluation of one state; one that is differentiated counts as three, or as
+four where the network is evaluated again in place of keeping its activations.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from scoresde._check import fail
 __all__ = [
     "CHECKED",
     "FEW",
+    "GRAPH",
     "RANKED",
     "Effort",
     "affordable",
@@ -32,6 +34,9 @@ CHECKED = 4
 
 RANKED = 5
 """The number of candidates that are run, beside the start."""
+
+GRAPH = 2**20
+"""Values of states in a graph above which the network's activations are not kept."""
 
 _LEADERS = 2  # the number of candidates whose nodes are optimised
 _FEWEST = 8  # the least number of iterations for which a second leader is worth its cost
@@ -53,10 +58,11 @@ class Effort:
     iterations: int
     batch: int
 
-    def cost(self, steps: int, train: int, held: int) -> int:
+    def cost(self, steps: int, train: int, held: int, dim: int) -> int:
         """The network evaluations, at most, beside those of the reference."""
-        gradients = 3 * self.batch * (self.leaders * self.short + self.iterations)
-        ranking = FEW * (RANKED + 2) + 7 * CHECKED
+        rate, checking = (4 if n * dim * steps > GRAPH else 3 for n in (self.batch, CHECKED))
+        gradients = rate * self.batch * (self.leaders * self.short + self.iterations)
+        ranking = FEW * (RANKED + 2) + (4 + checking) * CHECKED
         tested = (2 * self.leaders + 1) * train + 2 * train + 3 * held
         return steps * (gradients + ranking + tested)
 
@@ -97,7 +103,7 @@ def affordable(counts: Sequence[int], dim: int, budget: int | None) -> tuple[lis
         fine = fine_steps(counts[many - 1])
         for whole in wholes:
             try:
-                efforts(counts[:many], rounds(dim), split(whole), fine, budget)
+                efforts(counts[:many], rounds(dim), split(whole), fine, budget, dim)
             except ValueError:
                 continue
             return list(counts[:many]), whole
@@ -116,6 +122,7 @@ def efforts(
     trajectories: tuple[int, int],
     fine: int,
     budget: int | None,
+    dim: int,
 ) -> tuple[dict[int, Effort], int]:
     """The efforts for each number of steps, and the evaluations of all, within a budget.
 
@@ -126,6 +133,7 @@ def efforts(
         trajectories: the numbers of those that are optimised on and of those held back.
         fine: the steps of the reference.
         budget: the most evaluations, or None.
+        dim: the number of values of a state.
 
     Raises:
         ValueError: the budget is too small for any search.
@@ -138,7 +146,7 @@ def efforts(
     for leaders, repeats in plans:
         made = Effort(leaders, max(3, repeats // 4), repeats, batch)
         total = reference_cost(train + held, fine) + FEW * counts[-1]
-        total += sum(made.cost(n, train, held) for n in counts)
+        total += sum(made.cost(n, train, held, dim) for n in counts)
         if budget is None or total <= budget:
             return dict.fromkeys(counts, made), total
     remedy = "raise it, or take fewer steps or trajectories"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from scoresde._check import choice, fail, instance, positive_int, wrong_type
+from scoresde._progress import Progress
 from scoresde._progress import progress as shown
 from scoresde._tensor import ordinary, state_kind
 from scoresde.calibration.budget import (
@@ -197,13 +198,14 @@ def calibrate_each(
     count = len(group.x)
     sizes = split(count)
     train, held = slice(0, sizes[0]), slice(sizes[0], count)
-    repeats = rounds(group.x[0].numel()) if iterations is None else iterations
-    made, total = efforts(counts, repeats, sizes, fine, limit)
+    dim = group.x[0].numel()
+    repeats = rounds(dim) if iterations is None else iterations
+    made, total = efforts(counts, repeats, sizes, fine, limit, dim)
     found = {}
     with closing(shown(total, "calibrating", "evaluations", shown=progress)) as bar:
         group.seen = bar.update
         spare = None if limit is None else limit - total
-        path = _followed(group, fine, counts[-1], spare if reference is None else 0)
+        path = _followed(group, fine, counts[-1], spare if reference is None else 0, bar)
         before = Cost(count, 0, 0, 0)
         for n in counts:
             search = Search(group, path, n, only, made[n], train, held)
@@ -212,7 +214,7 @@ def calibrate_each(
     return found
 
 
-def _followed(group: Trajectories, fine: int, most: int, spare: int | None) -> Path:
+def _followed(group: Trajectories, fine: int, most: int, spare: int | None, bar: Progress) -> Path:
     """The exact trajectories, of twice as many steps if their error is large and it is spare."""
     path = group.follow(_REFERENCE, fine, fine, FEW)
     if not bool(torch.isfinite(group.ends).all()):
@@ -220,8 +222,10 @@ def _followed(group: Trajectories, fine: int, most: int, spare: int | None) -> P
         raise fail("process", "finite states along the fine run", "NaN or infinity", remedy)
     start = automatic(group, most)
     typical = math.exp(group.loss(start.solver, start.log_snr, slice(0, FEW)))
-    affordable = spare is None or reference_cost(len(group.x), 2 * fine) <= spare
+    again = reference_cost(len(group.x), 2 * fine)
+    affordable = spare is None or again <= spare
     if affordable and group.accuracy > _FINE_ENOUGH * typical:
+        bar.total += again
         path = group.follow(_REFERENCE, 2 * fine, 2 * fine, FEW)
     return path
 

@@ -167,7 +167,7 @@ class Search:
             if self.steps == 1:
                 return leaders[:1], "one step has no nodes to place"
             made = len(leaders) * effort.short + effort.iterations
-            runs = max(12, 3 * effort.batch * made // (self.train.stop * len(leaders)))
+            runs = max(1, 3 * effort.batch * made // (self.train.stop * len(leaders)))
             tried = [warp(group, found, self.train, runs) for found in leaders]
             note = f"optimised without gradients: {reason}"
             return [min(tried, key=lambda f: f.loss)], note

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from scoresde._tensor import Scalar, wide
+from scoresde.calibration.budget import GRAPH
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent
@@ -48,7 +49,6 @@ Scheme: TypeAlias = Adams | LearnedAdams
 """A solver that a calibration can run."""
 
 _QUIET = Independent(0)  # the probability flow uses no noise
-_GRAPH = 2**20  # values of states in a graph above which the network's activations are not kept
 
 
 class NoGradient(Exception):
@@ -250,7 +250,7 @@ class Trajectories:
         total = [torch.zeros_like(share), torch.zeros_like(factors)]
         count = len(self.x[which])
         for process, part in self._chunks(which):
-            again = self.x[part].numel() * len(share) > _GRAPH
+            again = self.x[part].numel() * len(share) > GRAPH
             if again:
                 process.model = _Recomputed(process.model)
             try:

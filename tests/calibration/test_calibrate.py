@@ -92,6 +92,9 @@ def followed(
     return group, group.follow(Adams(4, 5, "v"), steps, steps // 2, min(n, 8))
 
 
+ROOMS = ("budget", "search", "trajectories")
+
+
 def small(**options: object) -> Calibration:
     given = {"steps": 6, "trajectories": 24, "iterations": 12, "dtype": DOUBLE, "solver": Adams(2)}
     return calibrate(options.pop("process", None) or flow(), (2,), **{**given, **options})
@@ -180,7 +183,7 @@ def test_activations_that_are_computed_again_change_no_gradient(
     share, rows = torch.full((5,), 0.2, dtype=DOUBLE), group.rows
     kept = group.gradient(Adams(2, 3), share, slice(0, 12))
     assert (group.rows - rows, group.gradients) == (60, 60)
-    monkeypatch.setattr(importlib.import_module(Trajectories.__module__), "_GRAPH", 0)
+    monkeypatch.setattr(importlib.import_module(Trajectories.__module__), "GRAPH", 0)
     again = group.gradient(Adams(2, 3), share, slice(0, 12))
     assert (group.rows - rows, group.gradients) == (180, 120)  # they are evaluated twice
     for a, b in zip(again, kept, strict=True):
@@ -348,24 +351,42 @@ def test_a_budget_that_is_too_small_says_how_much_is_needed() -> None:
         calibrate(flow(), (2,), steps=5, budget=1000)
 
 
-def test_progress_counts_the_evaluations_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int] = []
+@pytest.mark.parametrize("case", ["usual", "finer reference", "recomputed", "no gradients"])
+def test_the_evaluations_of_a_plan_are_the_most_that_progress_counts(
+    monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    bars: list[Bar] = []
 
     class Bar:
+        def __init__(self, total: int) -> None:
+            self.total, self.told, self.closed = total, [0], False
+
         def update(self, n: int) -> None:
-            told.append(n)
+            self.told.append(n)
 
         def close(self) -> None:
-            told.append(-1)
+            self.closed = True
 
     def shown(total: int, label: str, unit: str, *, shown: bool) -> Bar:
         assert (label, unit, shown) == ("calibrating", "evaluations", True)
-        told.append(total)
-        return Bar()
+        bars.append(Bar(total))
+        return bars[0]
 
-    monkeypatch.setattr(importlib.import_module("scoresde.calibration.search"), "shown", shown)
-    made = small(progress=True)
-    assert sum(told[1:-1]) == made.cost.evaluations <= told[0] and told[-1] == -1
+    rooms = {name: importlib.import_module(f"scoresde.calibration.{name}") for name in ROOMS}
+    monkeypatch.setattr(rooms["search"], "shown", shown)
+    options: dict[str, object] = {"iterations": 12}
+    if case == "finer reference":
+        monkeypatch.setattr(rooms["search"], "_FINE_ENOUGH", 0.0)
+    if case == "recomputed":
+        monkeypatch.setattr(rooms["trajectories"], "GRAPH", 0)
+        monkeypatch.setattr(rooms["budget"], "GRAPH", 0)
+    if case == "no gradients":
+        detached = FunctionScore(VP, lambda t, x: -x.detach())
+        options = {"iterations": 2, "process": flow(model=detached), "solver": None}
+    made = small(progress=True, **options)
+    (bar,) = bars
+    assert sum(bar.told) == made.cost.evaluations and bar.closed
+    assert 0.75 * bar.total < sum(bar.told) <= bar.total
 
 
 def test_samples_of_few_values_take_more_trajectories() -> None:

@@ -13,7 +13,17 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from scoresde import VESDE, VPSDE, Adams, Gaussian, ReverseSDE
-from scoresde.calibration.budget import affordable, efforts, pilots, reference_cost, rounds, split
+from scoresde.calibration.budget import (
+    CHECKED,
+    GRAPH,
+    Effort,
+    affordable,
+    efforts,
+    pilots,
+    reference_cost,
+    rounds,
+    split,
+)
 from scoresde.calibration.estimate import ErrorEstimate
 from scoresde.calibration.optimise import Found
 from scoresde.calibration.result import Calibration, Errors
@@ -151,11 +161,19 @@ def test_a_plan_costs_what_its_parts_do(dim: int) -> None:
     counts = [5, 10]
     sizes = split(pilots(dim))
     assert sum(sizes) == pilots(dim) and sizes[0] == 2 * sizes[1]
-    made, total = efforts(counts, rounds(dim), sizes, 64, None)
-    parts = sum(made[n].cost(n, *sizes) for n in counts)
+    made, total = efforts(counts, rounds(dim), sizes, 64, None, dim)
+    parts = sum(made[n].cost(n, *sizes, dim) for n in counts)
     assert total == reference_cost(pilots(dim), 64) + parts + 80
-    less, spent = efforts(counts, rounds(dim), sizes, 64, total - 1)
+    less, spent = efforts(counts, rounds(dim), sizes, 64, total - 1, dim)
     assert spent < total and less[5].iterations < made[5].iterations
+
+
+def test_a_plan_counts_the_evaluations_that_replace_stored_activations() -> None:
+    made = Effort(leaders=2, short=3, iterations=5, batch=16)
+    extra = 10 * (16 * (2 * 3 + 5) + CHECKED)
+    assert made.cost(10, 16, 8, GRAPH) - made.cost(10, 16, 8, 1) == extra
+    only = GRAPH // (10 * CHECKED)  # the batch is recomputed, and the check of the gradient is not
+    assert made.cost(10, 16, 8, only) - made.cost(10, 16, 8, 1) == extra - 10 * CHECKED
 
 
 def test_a_smaller_budget_takes_fewer_trajectories_and_then_fewer_steps() -> None:
