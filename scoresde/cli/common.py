@@ -146,6 +146,11 @@ def is_first() -> bool:
     return int(rank) == 0
 
 
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: 1 shard, 2 shards."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def say(message: str) -> None:
     """Write a line for people to stderr, from the first process."""
     if is_first():

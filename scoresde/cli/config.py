@@ -73,6 +73,8 @@ class Call:
             prog=f"scoresde {name}",
             about=_about(kind),
         )
+        if path and "data" in below and values["data"] == below["data"]:
+            _check_data(name, path, below["data"], options["data"])
         given = {n for n, option in options.items() if option.is_in(arguments)} | below.keys()
         return cls(name, options, values, frozenset(given), moved and str(moved))
 
@@ -169,6 +171,21 @@ def _defaults(
             option = choice(f"config: {path}", key.replace("-", "_"), known)
             found[option] = options[option].of_file(value, path)
     return found
+
+
+def _check_data(name: str, path: Path, data: object, option: Flag) -> None:
+    """Refuse data that are no longer where the file says, as after a move to another machine."""
+    from scoresde.data.load import NAMED
+
+    if data is None or data in NAMED or Path(str(data)).expanduser().exists():
+        return
+    flag = option.written.removesuffix(" {}")
+    place = "PLACE" if flag == "DATA" else f"{flag} PLACE"
+    raise FileNotFoundError(
+        f"{flag}: nothing at {str(data)!r}, where the data are by {path} (a relative path starts "
+        f"from {Path.cwd()}); if they have moved, say where to: "
+        f"scoresde {name} {place} --config {path} ..."
+    )
 
 
 def _place(path: Path, table: Mapping[str, Any], values: Mapping[str, Any]) -> Path | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from scoresde.cli.common import check_folder, emit, is_first, say, watched
+from scoresde.cli.common import check_folder, counted, emit, is_first, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.guiding import Guiding, guided
@@ -34,10 +34,10 @@ class Measuring:
 
     operator: str = flag(metavar="NAME")
     """What was measured of each sample: identity (all of it, with NaN in y where nothing was
-    observed), mask (the entries where the array mask of the file is true), superresolution (means
-    over blocks of --factor pixels), blur (by the array kernel, or a Gaussian of --blur pixels),
-    radon (projections at --angles angles), fourier (the frequencies where the array mask is true),
-    matrix (the array matrix, with a row for each number of y)."""
+    observed), mask (the entries where the array mask of the file is true; y holds these, or whole
+    samples), superresolution (means over blocks of --factor pixels), blur (by the array kernel, or
+    a Gaussian of --blur pixels), radon (projections at --angles angles), fourier (the frequencies
+    where the array mask is true), matrix (the array matrix, with a row for each number of y)."""
     noise: float = 0.05
     """The standard deviation of the noise, in the units of y. 0 imposes y exactly, as far as a
     method for that exists."""
@@ -241,7 +241,8 @@ def _operator(
         if mask.shape == shape[1:] and len(shape) > 1:
             mask = mask.expand(shape)
         if tuple(mask.shape) != shape:
-            raise fail("data", f"a mask of shape {shape}, that of a sample", mask, "see numpy")
+            remedy = "give it one entry for each of a sample, or for each pixel, of all channels"
+            raise fail("data", f"a mask of shape {shape}, that of a sample", mask, remedy)
         return room.Mask(mask)
     if name == "superresolution":
         factor = positive_int("factor", how.factor)
@@ -270,7 +271,7 @@ def _measured(
     import torch
 
     from scoresde._check import fail, nonnegative
-    from scoresde.measurement import Measurement
+    from scoresde.measurement import Mask, Measurement
 
     noise = nonnegative("noise", call.measuring.noise) * units.width
     measurement = Measurement(operator, noise=noise)
@@ -287,9 +288,14 @@ def _measured(
         return measurement, measurement.simulate(truth, seed=call.seed), truth
     y = _array(arrays, "y", call.data, "or x and --simulate").double()
     sizes = measurement.shape(like)
+    masked = isinstance(operator, Mask)
+    if masked and tuple(y.shape[-len(shape) :]) == shape:  # whole samples: the mask selects
+        y = operator(y.reshape(-1, *shape))
     y = y[None] if tuple(y.shape) == sizes else y
     if tuple(y.shape[1:]) != sizes:
-        expected = f"y of shape {sizes} or (P, *{sizes}), as the operator gives it"
+        many = ", ".join(str(size) for size in ("P", *sizes))
+        whole = f", or whole samples, (P, {', '.join(map(str, shape))})" if masked else ""
+        expected = f"y of shape {sizes}, or ({many}) for P measurements{whole}"
         raise fail("data", expected, y, "check --operator and its options")
     return measurement, offset + units.width * y, None
 
@@ -417,8 +423,9 @@ def _write_json(file: Path, result: Mapping[str, Any]) -> None:
 def _text(result: Mapping[str, Any]) -> str:
     """The result for a reader."""
     lines = [
-        f"{result['out']}: {result['n']} samples for each of {result['measurements']} "
-        f"measurements, by {result['method']!r} in {result['steps']} steps",
+        f"{result['out']}: {counted(result['n'], 'sample')} for each of "
+        f"{counted(result['measurements'], 'measurement')}, by {result['method']!r} in "
+        f"{counted(result['steps'], 'step')}",
         f"why: {result['why']}",
         f"bias: {result['bias']}",
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, final
 
-from scoresde.cli.common import emit, is_first, make_sampler, say, watched
+from scoresde.cli.common import counted, emit, is_first, make_sampler, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.guiding import Guiding, guided
@@ -163,8 +163,8 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
             "nfe": done.nfe,
             "seconds": seconds,
         }
-        text = f"{done.folder}: {self.n} samples in {done.total} shards, "
-        text += f"{done.drawn} drawn in {seconds:.1f} s"
+        text = f"{done.folder}: {self.n} samples in {counted(done.total, 'shard')}; "
+        text += f"{counted(done.drawn, 'shard')} drawn in {seconds:.1f} s"
         text += f", {done.kept} kept" if done.kept else ""
         text += f"; {done.missing} of other processes are not there yet" if done.missing else ""
         if turns is not None:

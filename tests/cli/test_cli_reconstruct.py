@@ -113,6 +113,20 @@ def test_results_are_those_of_the_library_in_levels(
     assert saved["method"] == method and saved["bias"] == told["bias"]
 
 
+def test_of_whole_samples_the_mask_selects(images: Path, tmp_path: Path) -> None:
+    """y as the mask gives it, and the samples themselves, of which the rest is not read."""
+    whole = np.where(HALF, PIXELS, np.nan)
+    content = {"seen": PIXELS[:, 0][:, HALF], "whole": whole, "one": whole[0]}
+    for name, y in content.items():
+        np.savez(tmp_path / f"{name}.npz", y=y, mask=HALF)
+        options = "--operator mask --noise 1 --method pigdm"
+        run(images, tmp_path / name, tmp_path / f"{name}.npz", options)
+    seen, found, one = (arrays(tmp_path / name) for name in content)
+    np.testing.assert_array_equal(seen["y"], found["y"])
+    np.testing.assert_array_equal(seen["x"], found["x"])
+    np.testing.assert_array_equal(seen["y"][:1], one["y"])
+
+
 def test_simulated_measurements_are_judged_by_the_truth(images: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=PIXELS)
     options = "--operator blur --blur 0.4 --noise 0.5 --simulate --method pigdm"
@@ -163,6 +177,11 @@ def test_vectors_by_a_matrix_in_model_units(points: Path, tmp_path: Path) -> Non
             "--data: expected y of shape (1, 4, 4)",
         ),
         ("--operator mask", {"y": PIXELS, "mask": HALF[:3]}, "--data: expected a mask of shape"),
+        (
+            "--operator mask",
+            {"y": PIXELS[..., :2], "mask": HALF},
+            "y of shape (8,), or (P, 8) for P measurements, or whole samples, (P, 1, 4, 4)",
+        ),
         ("--operator identity --noise=-1", {"y": PIXELS}, "--noise: expected"),
         ("--operator identity --label 0,1", {"y": PIXELS}, "--label: expected one class"),
         ("--operator identity --label 7", {"y": PIXELS}, "--label: expected a class by number"),

@@ -303,6 +303,18 @@ def test_a_moved_run_is_continued_where_it_is(run: Path, tmp_path: Path) -> None
     assert json.loads((tmp_path / "other/config.json").read_text())["out"] == f"{tmp_path}/other"
 
 
+def test_a_run_whose_data_have_moved_says_how_to_give_their_place(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(80, 2)))
+    out = tmp_path / "run"
+    call(f"train {tmp_path}/x.npy --steps 2 {QUICK} --out {out}")
+    (tmp_path / "x.npy").rename(tmp_path / "y.npy")
+    line = f"--config {out}/config.json --resume --steps 3"
+    wanted = f"say where to: scoresde train PLACE --config {out}/config.json"
+    refused(f"train {line}", f"DATA: nothing at '{tmp_path}/x.npy'", wanted)
+    call(f"train {tmp_path}/y.npy {line}")
+    assert json.loads(call(f"inspect {out} --json").stdout)["step"] == 3
+
+
 def test_a_run_in_the_place_of_data_is_refused(run: Path, tmp_path: Path) -> None:
     for place in (run, run / "checkpoint"):
         refused(
