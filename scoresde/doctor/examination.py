@@ -16,7 +16,7 @@ from scoresde.doctor.convention import convention_repairs
 from scoresde.doctor.coordinate import coordinate_repairs
 from scoresde.doctor.end import end_findings
 from scoresde.doctor.finding import SEVERITIES, Finding, Report
-from scoresde.doctor.fit import fit_findings
+from scoresde.doctor.fit import fit_findings, untrained
 from scoresde.doctor.labels import label_findings, label_repairs, relation
 from scoresde.doctor.length import length_findings, lengths
 from scoresde.doctor.memory import memory_findings
@@ -170,6 +170,10 @@ class Examination:
         given = Case(probe, References.of(probe), probe.eps)
         repaired, repair = self._repaired(given)
         fit, symptoms = repaired.findings()
+        if repair is not None and repair.name != "units" and untrained(fit):
+            # What helps a network that has learned nothing is no fault of the way it is read.
+            repaired, repair = given, None
+            fit, symptoms = given.findings()
         found = [*alone, *copies_findings(self.facts)]
         if repair is None:
             found += [*self._labels(), *randomness_findings(probe)]

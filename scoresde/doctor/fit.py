@@ -8,13 +8,15 @@ rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from scoresde.doctor.finding import Finding, limit
 from scoresde.doctor.probe import Probe, mean_error
 from scoresde.doctor.repair import SYMPTOM
 
-__all__ = ["fit_findings", "progress"]
+__all__ = ["fit_findings", "progress", "untrained"]
 
 UNTRAINED = 0.2
 """Below this progress a model is as good as untrained."""
@@ -54,20 +56,30 @@ def fit_findings(probe: Probe, losses: Tensor, start: Tensor, best: Tensor) -> l
     made = progress(start, losses, best)
     damage = mean_error(probe.nats(losses - best))
     if made < UNTRAINED and damage.mean > SYMPTOM and damage.z > limit(2):
+        how = (
+            "of the way from a Gaussian of the size of the data to the best reference it has gone "
+            f"{100 * made:.0f} %."
+            if made > 0
+            else "it is worse than a Gaussian of the size of the data, where training starts."
+        )
         return [
             Finding(
                 name="untrained",
                 severity="error",
                 number=made,
                 reference=1.0,
-                sentence="The model is no better than an untrained network: of the way from a "
-                f"Gaussian of this size to the best reference it has gone {100 * made:.0f} %.",
+                sentence=f"The model is no better than an untrained network: {how}",
                 remedy="Check that the weights were loaded and that the loss fell in training.",
                 damage=damage.mean,
                 z=damage.z,
             )
         ]
     return _by_level(probe, losses, best)
+
+
+def untrained(findings: Sequence[Finding]) -> bool:
+    """Whether the model is no better than an untrained network, by these findings of its fit."""
+    return any(finding.name == "untrained" for finding in findings)
 
 
 def _by_level(probe: Probe, losses: Tensor, best: Tensor) -> list[Finding]:

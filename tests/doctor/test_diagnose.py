@@ -30,6 +30,7 @@ from scoresde.doctor.prior import mended
 from scoresde.doctor.probe import eps_of, probe_of
 from scoresde.doctor.reference import LinearDenoiser
 from scoresde.doctor.stein import stein_findings
+from scoresde.nets import MLP
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 
@@ -259,6 +260,16 @@ def test_a_constant_column_and_copies_are_warned_of() -> None:
 def test_an_untrained_network_is_named() -> None:
     model = FunctionScore(VP, lambda t, x: -x)
     assert named(diagnose(model, DATA)) == "untrained"
+
+
+@pytest.mark.parametrize("kind", ["eps", "v", "x0"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_network_is_untrained_however_it_is_best_read(kind: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    net = MLP(2, width=16)
+    for weight in net.parameters():  # the last layer starts at 0, where a network is a Gaussian
+        weight.data = torch.randn_like(weight) * max(weight.shape) ** -0.5
+    assert named(diagnose(Preconditioned(net, VP, kind), DATA)) == "untrained"
 
 
 def test_a_model_that_fails_at_low_noise_is_named() -> None:
