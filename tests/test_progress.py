@@ -14,8 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scoresde import (
+    SDE,
     VPSDE,
     ClassifierFree,
+    FokkerPlanck,
     FunctionScore,
     Gaussian,
     Measurement,
@@ -29,8 +31,9 @@ from scoresde import (
     discrete_log_prob,
     elbo,
     log_prob,
+    simulate,
 )
-from scoresde.doctor import diagnose
+from scoresde.doctor import diagnose, split_error, transport_gap
 from scoresde.measurement import Identity
 from scoresde.metrics import compare_sets
 from scoresde.posterior import posterior
@@ -124,6 +127,22 @@ RUNS: dict[str, Callable[[Score], object]] = {
     ),
     "compare": lambda s: compare(
         VP, s, (16, 2), solvers=("ddim",), steps=(3, 4), rounds=1, progress=True
+    ),
+    "simulate": lambda s: simulate(
+        SDE(s, lambda t: torch.ones(())), X[:4], steps=9, seed=0, progress=True
+    ),
+    "evolve": lambda s: FokkerPlanck(
+        ReverseSDE(VP, model_of(s), 1.0), ((-6.0, 6.0, 100),)
+    ).evolve(Gaussian(torch.zeros(1), torch.ones(1)), 1.0, 0.1, tol=1e-2, progress=True),
+    "split_error": lambda s: split_error(
+        ReverseSampler(VP, s, "ddim", steps=4), Gaussian(torch.zeros(2), torch.ones(2)), n=16,
+        progress=True,
+    ),
+    "split_error of data": lambda s: split_error(
+        ReverseSampler(VP, s, "ddim", steps=4), X, n=16, progress=True
+    ),
+    "transport_gap": lambda s: transport_gap(
+        lambda z: s(torch.ones(()), z), (8, 2), batches=4, progress=True
     ),
     "diagnose": lambda s: diagnose(model_of(s), X, progress=True),
     "compare_sets": lambda s: compare_sets(

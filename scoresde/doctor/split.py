@@ -17,6 +17,7 @@ those of its law, so little of the distances is chance.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias, final
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, positive, positive_int, wrong_type
 from scoresde._html import Shown
+from scoresde._progress import progress as progress_of
 from scoresde._tensor import check_data, lincomb, ordinary
 from scoresde.metrics.frechet import FeatureMoments
 from scoresde.model import ScoreModel
@@ -104,6 +106,7 @@ def split_error(
     tolerance: float = 1e-6,
     fine_steps: int = 400,
     batch_size: int | None = None,
+    progress: bool = False,
 ) -> ErrorSplit:
     """Split the error of samples into discretisation, truncation, prior and score.
 
@@ -120,6 +123,7 @@ def split_error(
         tolerance: the relative and absolute tolerance of the accurate solver of the flow.
         fine_steps: the number of steps of that of the SDE.
         batch_size: the number of samples solved at a time; all by default.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     Raises:
         TypeError, ValueError: an argument is of another type or out of range, the SDE is not
@@ -146,14 +150,17 @@ def split_error(
         x0, z = _matched(x0, z, _moments(truth))
     prior, start = sde.prior_std * z, lincomb((node.alpha, x0), (node.sigma, z))
     runs = _Runs(sampler, x0, seed, tolerance, fine_steps, batch_size)
-    coarse = runs.solve(sampler, prior)
-    made = [
-        coarse.x,
-        runs.accurate(sampler.model, end, prior),
-        runs.accurate(sampler.model, last, prior),
-        runs.accurate(sampler.model, last, start),
-        x0 if exact is None else runs.accurate(exact, last, start),
-    ]
+    accurate = [(sampler.model, end, prior), (sampler.model, last, prior)]
+    accurate += [(sampler.model, last, start)]
+    accurate += [] if exact is None else [(exact, last, start)]
+    with closing(progress_of(1 + len(accurate), "split_error", "runs", shown=progress)) as bar:
+        coarse = runs.solve(sampler, prior)
+        made = [coarse.x]
+        for model, t_end, x_init in accurate:
+            bar.update()
+            made.append(runs.accurate(model, t_end, x_init))
+        bar.update()
+    made += [x0] if exact is None else []
     moments = [FeatureMoments.of(x.flatten(1)) for x in made]
     d = [one.frechet(moments[4]) for one in moments[:4]]
     measured, floor = d[0], _between_halves(x0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from scoresde._check import fail, floating, instance, need, positive_int, same_shape, wrong_type
 from scoresde._html import Shown, rounded
+from scoresde._progress import progress as progress_of
 from scoresde._tensor import ordinary
 from scoresde.metrics.frechet import trace_of_root
 from scoresde.model import ScoreModel
@@ -106,6 +108,7 @@ def transport_gap(
     seed: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    progress: bool = False,
 ) -> TransportGap:
     """The gap between a map from noise to data and the optimal-transport map.
 
@@ -136,6 +139,7 @@ def transport_gap(
         batches: K, the number of batches; several give the standard error.
         seed: the seed of z and of the sampler's noise.
         dtype, device: those of z; by default those of the sampler's model, or torch's.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     Raises:
         TypeError: the source is none of these, or the SDE of a sampler is not affine.
@@ -156,19 +160,24 @@ def transport_gap(
     """
     count = positive_int("batches", batches)
     if isinstance(source, Sequence):
-        pairs = _given(source, shape, count)
+        points = _given(source, shape, count)
     else:
-        pairs = _made(source, shape, count, seed, dtype, device)
+        points = _made(source, shape, count, seed, dtype, device)
+    pairs, found = [], []
+    with closing(progress_of(count, "transport_gap", "batches", shown=progress)) as bar:
+        for z, x in points:
+            pairs.append((z, x))
+            found.append(_gap(z, x))
+            bar.update()
     couplings = torch.stack([(x - z).square().sum(1).mean() for z, x in pairs])
-    gaps = torch.stack([_gap(z, x) for z, x in pairs])
     ceiling, error = _ceiling(pairs)
-    points, dim = pairs[0][0].shape
-    return TransportGap(couplings, gaps, ceiling, error, points, dim)
+    size, dim = pairs[0][0].shape
+    return TransportGap(couplings, torch.stack(found), ceiling, error, size, dim)
 
 
 def _given(
     source: Sequence[Tensor], shape: Sequence[int] | None, batches: int
-) -> list[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of given pairs."""
     if len(source) != 2:
         raise fail("source", "two tensors (z, x)", f"{len(source)} of them", KINDS)
@@ -180,7 +189,8 @@ def _given(
         expected = f"shape (N, *D) with N a multiple of batches = {batches}"
         raise fail("z", expected, z, "drop some pairs, or change batches")
     cut = zip(z.chunk(batches), x.chunk(batches), strict=True)
-    return [_rows(*pair) for pair in cut]
+    for pair in cut:
+        yield _rows(*pair)
 
 
 def _made(
@@ -190,7 +200,7 @@ def _made(
     seed: int,
     dtype: torch.dtype | None,
     device: torch.device | str | None,
-) -> list[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of z with their images under the map or sampler."""
     if isinstance(source, ScoreModel):
         source = ReverseSampler(source.sde, source)
@@ -202,7 +212,7 @@ def _made(
     if isinstance(source, ReverseSampler):
         remedy = "its prior is not known to be normal: pass pairs (z, x)"
         instance("source.sde", source.sde, AffineSDE, remedy)
-    noise, pairs = Independent(seed), []
+    noise = Independent(seed)
     for first in range(0, batches * size[0], size[0]):
         draw = noise.from_sample(first)
         if isinstance(source, ReverseSampler):
@@ -213,8 +223,7 @@ def _made(
             with torch.no_grad():
                 x = floating("source(z)", source(z))
             same_shape("source(z)", x, z, "map (n, *D) to the same shape")
-        pairs.append(_rows(z, x))
-    return pairs
+        yield _rows(z, x)
 
 
 def _rows(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

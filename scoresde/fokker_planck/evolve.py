@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive, positive_int, wrong_type
 from scoresde._html import Shown
+from scoresde._progress import Progress
+from scoresde._progress import progress as progress_of
 from scoresde.fokker_planck.box import Box, Density, Numbers, make_box
 from scoresde.fokker_planck.flux import Mesh, Operator
 from scoresde.model import Cond
@@ -112,6 +115,7 @@ class FokkerPlanck(Shown):
         at: Sequence[float] = (),
         tol: float = 1e-4,
         max_steps: int = 100_000,
+        progress: bool = False,
     ) -> Density:
         """The density at time t1 if it is p0 at time t0.
 
@@ -125,6 +129,7 @@ class FokkerPlanck(Shown):
             at: times between, in the order of integration, whose densities become `path`.
             tol: bound on the time error at t1, as a share of the mass.
             max_steps: the most steps, rejected ones included.
+            progress: show a bar with the time left, or lines if stderr is not a terminal.
 
         Raises:
             ValueError: p0 is negative, not finite or of another shape, times are in the wrong
@@ -138,9 +143,10 @@ class FokkerPlanck(Shown):
         p = _initial(p0, self.box, self.edge)
         self._check_rims(p, run.t0)
         mass, path = float(p @ self._mesh.volume), []
-        for stop in stops:
-            p = run.to(stop, p, mass)
-            path.append(Density(self._shaped(p), stop, self.box))
+        with closing(progress_of(100, "evolve", "percent", shown=progress)) as bar:
+            for stop in stops:
+                p = run.to(stop, p, mass, bar)
+                path.append(Density(self._shaped(p), stop, self.box))
         kept = tuple(path) if len(at) == len(stops) else tuple(path[:-1])
         return Density(path[-1].p, run.t1, self.box, kept, run.stats())
 
@@ -208,6 +214,9 @@ class _Integration:
         process, times = self.equation.process, [self.time(k / 8 * self.span) for k in range(9)]
         return any(process.diffusion(process.sde.at(t)) != 0 for t in times)
 
+    def percent(self, u: float) -> int:
+        return int(100 * (u / self.span))
+
     def time(self, u: float) -> float:
         return self.t1 if u >= self.span else self.t0 + self.sign * u
 
@@ -216,8 +225,8 @@ class _Integration:
         drift, D = self.drift(t)
         return Operator(self.mesh, self.mesh.velocities(self.sign * drift), D, self.fitted)
 
-    def to(self, stop: float, p: Numbers, mass: float) -> Numbers:
-        """Integrate to the time `stop`."""
+    def to(self, stop: float, p: Numbers, mass: float, bar: Progress) -> Numbers:
+        """Integrate to the time `stop`, and show the share of the interval in percent."""
         end = self.span if stop == self.t1 else self.sign * (stop - self.t0)
         while self.u < end:
             if self.count["steps"] + self.count["rejected"] >= self.max_steps:
@@ -242,7 +251,8 @@ class _Integration:
                 continue
             # a step that was shortened to end at a stop does not shorten the next one
             self.dt = max(proposed, self.dt) if dt < self.dt else proposed
-            self.u = end if last else self.u + dt
+            before, self.u = self.u, end if last else self.u + dt
+            bar.update(self.percent(self.u) - self.percent(before))
             self.last, self.error = operator, self.error + error / mass
             self.count["steps"] += 1
             p = self.corrected(new, mass)

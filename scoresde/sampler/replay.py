@@ -120,13 +120,13 @@ def both(first: OnStep | None, second: OnStep) -> OnStep:
 
 
 @contextmanager
-def bar(plan: Plan, batches: int) -> Iterator[OnStep | None]:
+def bar(plan: Plan, batches: int, label: str = "sample") -> Iterator[OnStep | None]:
     """A progress bar over the steps of all batches, or over batches if the solver has no steps."""
     from scoresde._progress import progress as progress_of
 
     stepwise = isinstance(plan.solver, StepSolver)
     total, unit = (plan.schedule.steps * batches, "steps") if stepwise else (batches, "batches")
-    with closing(progress_of(total, "sample", unit)) as bar:
+    with closing(progress_of(total, label, unit)) as bar:
         if not stepwise:
             yield None
             bar.update(batches)

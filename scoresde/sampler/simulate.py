@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -13,7 +14,7 @@ from scoresde._tensor import ordinary
 from scoresde.noise import Noise
 from scoresde.process import ForwardSDE
 from scoresde.sampler.plan import as_noise
-from scoresde.sampler.replay import SDE_FAULT, replay
+from scoresde.sampler.replay import SDE_FAULT, bar, both, replay
 from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import EulerMaruyama
@@ -35,6 +36,7 @@ def simulate(
     noise: str | Noise = "independent",
     on_step: OnStep | None = None,
     keep_path: bool = False,
+    progress: bool = False,
 ) -> Solution:
     """Simulate the forward SDE from data to noise by Euler-Maruyama, on a grid that runs up.
 
@@ -48,7 +50,7 @@ def simulate(
         grid: "uniform", "quadratic", ..., a `Grid` or increasing times; the named grids run from
             t_min to T.
         steps: the number of steps of a named grid; 500 by default.
-        seed, noise, on_step, keep_path: as in `ReverseSampler.solve`.
+        seed, noise, on_step, keep_path, progress: as in `ReverseSampler.solve`.
 
     Example:
         >>> from scoresde import VPSDE
@@ -73,7 +75,9 @@ def simulate(
         if isinstance(sde, AffineSDE):
             x = sde.perturb(resolved.start, x0, source.prior(x0))
         source.check(resolved.times)
-        solution = integrate(plan, process, x, source, on_step, keep_path)
+        with bar(plan, 1, "simulate") if progress else nullcontext() as advance:
+            hook = on_step if advance is None else both(on_step, advance)
+            solution = integrate(plan, process, x, source, hook, keep_path)
         if not bool(torch.isfinite(solution.x).all()):
             replay(plan, process, x, source, on_step, SDE_FAULT)
             remedy = "f, g and on_step must be functions of their arguments alone"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, final
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from scoresde._check import check_width, instance, path_of, positive_int, refuse
 from scoresde._html import Shown
+from scoresde._progress import progress as progress_of
 from scoresde.model import ScoreModel
 from scoresde.sde import SDE
 from scoresde.training.checkpoint import load
@@ -151,6 +153,7 @@ def posthoc_ema(
     step: int | None = None,
     net: nn.Module | None = None,
     sde: SDE | None = None,
+    progress: bool = False,
 ) -> ScoreModel:
     """The model of a run with an average of any length, computed from its snapshots.
 
@@ -170,6 +173,7 @@ def posthoc_ema(
             averages, or much smaller than the interval of the snapshots, cannot be approximated.
         step: the step at which the average ends; by default that of the last snapshot.
         net, sde: see `load`.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     Returns:
         The model, in eval mode.
@@ -217,10 +221,12 @@ def posthoc_ema(
         got = f"{width}, whose profile {len(used)} snapshots miss by {100 * missed:.0f} %"
         raise refuse("width", "one in reach", got, "take another, or snapshot more often")
     total: dict[str, Tensor] = {}
-    for weight, (folder, config, i, *_) in zip(weights.tolist(), tracks, strict=True):
-        for name, value in read(folder, config, TRACK.format(i)).items():
-            term = weight * value.double()
-            total[name] = total[name] + term if name in total else term
+    with closing(progress_of(len(tracks), "posthoc_ema", "averages", shown=progress)) as bar:
+        for weight, (folder, config, i, *_) in zip(weights.tolist(), tracks, strict=True):
+            for name, value in read(folder, config, TRACK.format(i)).items():
+                term = weight * value.double()
+                total[name] = total[name] + term if name in total else term
+            bar.update()
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in total.items():

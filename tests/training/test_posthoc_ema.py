@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from training_models import points, poisoned, run, same, small
 
+from scoresde import _progress
 from scoresde.training import PowerEMA, posthoc_ema
 from scoresde.training.posthoc_ema import exponent, weights_of
 from scoresde.training.update import Update
@@ -86,13 +88,18 @@ def test_any_length_after_the_training(tmp_path: Path, monkeypatch: pytest.Monke
         assert wrong < bounds[mean.width]
 
 
-def test_a_snapshot_before_the_first_update_has_no_say(tmp_path: Path) -> None:
+def test_a_snapshot_before_the_first_update_has_no_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     loss = poisoned(points(), {1, 2, 3, 4})
     trainer = run(tmp_path, loss=loss, steps=24, snapshot_every=3, batch_size=64)
     trainer.fit()
     with pytest.raises(ValueError, match=r"step: expected one after the first update, got 3"):
         posthoc_ema(tmp_path, 0.1, step=3)
-    found = posthoc_ema(tmp_path, 0.10)
+    monkeypatch.setattr(_progress, "_watched", lambda: True)
+    found = posthoc_ema(tmp_path, 0.10, progress=True)
+    done, total = re.findall(r"posthoc_ema: .*?(\d+)/(\d+) \[", capsys.readouterr().err)[-1]
+    assert done == total != "0"
     kept = load_file(tmp_path / "snapshots" / "000000024" / "track1.safetensors")
     for name, value in found.named_parameters():
         torch.testing.assert_close(value.detach(), kept[name], rtol=1e-5, atol=1e-6)
