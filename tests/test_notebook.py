@@ -167,7 +167,7 @@ def test_a_likelihood_shows_its_budget() -> None:
         value = budget[name.replace(" ", "_")]
         assert rows[name] == ("unknown" if math.isnan(value) else f"{value:.4g}")
     assert rows["prior mismatch"] == "unknown"  # without a control
-    assert rows["divergence"] == "hutchinson, 4 estimates of a sample"
+    assert rows["divergence"] == "hutchinson, estimates of a sample: 4"
     assert rows["status"] == "done" and re.fullmatch(
         r"\d+ to \d+ for each sample", rows["network evaluations"]
     )

@@ -171,6 +171,10 @@ def _use(config: Mapping[str, Any], repo_id: str | None) -> str:
         f"model = {call}",
         'sampler = ReverseSampler(model.sde, model, "auto", steps=20)',
     ]
+    if _conditions(config) == ["label"]:  # the classes in turns; other conditions are the reader's
+        lines[3:3] = ["import torch"]
+        classes = config["net"]["config"]["classes"]
+        lines.append(f'cond = {{"label": torch.arange(16) % {classes}}}')
     lines += [f"samples = sampler.sample((16{shape}), seed=0{cond})", "```", ""]
     if cond:
         known = ", ".join(f"`{_code(name)}`" for name in _conditions(config))

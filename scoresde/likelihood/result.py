@@ -82,7 +82,7 @@ class LogLikelihood(Shown):
             "solver error": rounded(budget["solver_error"]),
             "truncation": rounded(budget["truncation"]),
             "prior mismatch": rounded(budget["prior_mismatch"]),
-            "divergence": f"{self.divergence}, {len(self.draws)} estimates of a sample",
+            "divergence": f"{self.divergence}, estimates of a sample: {len(self.draws)}",
             "density at": f"t={self.t_end:g}, truncated by {self.truncated!r}",
             "network evaluations": f"{least} to {most} for each sample",
             "status": self.status,

@@ -183,6 +183,11 @@ def test_the_card_says_what_the_run_holds(run: Path) -> None:
         "Its quality was not measured",
     ):
         assert line in body, line
+    code = model_card(run).split("```python\n")[1].split("```")[0].replace("FOLDER", str(run))
+    names: dict[str, Any] = {}
+    exec(code, names)  # as it is copied from the card
+    assert names["samples"].shape == (16, 2)
+    assert names["cond"]["label"].tolist() == [0, 1] * 8
 
 
 def test_metrics_stand_beside_their_floors(run: Path) -> None:
