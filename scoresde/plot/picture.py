@@ -92,7 +92,7 @@ def samples(
 def thumbnail(x: Tensor) -> bytes | None:
     """A small PNG of the first samples (N, *D); None if none is finite or has a picture."""
     kind = _kind(x.shape[1:])
-    if kind is None or not len(x) or not bool(x.isfinite().flatten(1).any(0).all()):
+    if kind is None or not x.numel() or not bool(x.isfinite().flatten(1).any(0).all()):
         return None
     file = io.BytesIO()
     figure = samples(x, most={"images": 16, "volumes": 16, "signals": 4}.get(kind, 2000))

@@ -98,3 +98,8 @@ def test_values_that_cannot_be_drawn_are_refused() -> None:
         plot.likelihoods([math.nan])
     with pytest.raises(ValueError, match=r"error: expected one number for each"):
         plot.likelihoods([1.0, 2.0], [0.1])
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (4, 0), (4, 1, 0), (4, 0, 3), (4, 1, 0, 5)])
+def test_samples_without_values_have_no_picture_in_a_notebook(shape: tuple[int, ...]) -> None:
+    assert thumbnail(torch.zeros(shape)) is None
