@@ -44,8 +44,17 @@ def orders() -> str:
     )
 
 
+def exact_cells() -> list[Any]:
+    """The cells of the benchmark of posteriors in which the score is exact."""
+    return [
+        cell
+        for name, cell in results("posteriors").items()
+        if "twisted, 300 steps" in cell and not name.startswith("rough")
+    ]
+
+
 def posteriors() -> str:
-    cells = [cell for cell in results("posteriors").values() if "twisted, 300 steps" in cell]
+    cells = exact_cells()
     ours = [ratio(cell["twisted, 300 steps"]["problems"]) for cell in cells]
     azula = "azula TDS, 300 steps"
     theirs = [ratio(cell[azula]["problems"]) for cell in cells if azula in cell]
@@ -57,7 +66,7 @@ def posteriors() -> str:
 
 
 def evidence() -> str:
-    cells = [cell for cell in results("posteriors").values() if "twisted, 300 steps" in cell]
+    cells = exact_cells()
     errors = [
         fmean(
             abs(problem["log_evidence"])
