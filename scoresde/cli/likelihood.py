@@ -293,7 +293,8 @@ def _text(result: dict[str, Any]) -> str:
             known = error is not None and math.isfinite(error)
             tail = f" +- {error:.4f}" if known else ""
             if noise is not None and math.isfinite(noise):
-                tail += f" (of it Monte Carlo {noise:.4f})"
+                part = known and noise <= error  # of few samples the error itself is rough
+                tail += f" ({'of it ' if part else ''}Monte Carlo {noise:.4f})"
             tail += " in the units of the data" if title == "raw nats" else ""
             lines.append(f"{title:12}{result[name]:.4f}{tail}")
     if "no_density" in result:
