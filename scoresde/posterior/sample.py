@@ -131,19 +131,38 @@ class PosteriorSamples(Shown):
         )
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
-        """The central interval of each number that holds the share `level` of the samples.
+        """A central interval of each number, which holds the share `level` of its posterior.
+
+        The k-th smallest of n independent samples has the share k/(n + 1) below it on average, so
+        the ends lie between the samples of the ranks (n + 1)(1 -+ level)/2 (Hyndman and Fan 1996,
+        The American Statistician 50, definition 6). The quantiles of the samples themselves are
+        too narrow: those of 30 samples hold 84 % where 90 % are meant.
 
         Args:
             level: between 0 and 1.
 
         Returns:
             The lower and upper ends, each of the shape of `mean`.
+
+        Warns:
+            UserWarning: there are too few samples for this level, and the interval from the
+                smallest to the largest one holds less.
         """
         if not 0.0 < float(level) < 1.0:
             raise fail("level", "a number between 0 and 1", level, "0.9 is usual")
+        dim = 1 if self.several else 0
+        n = self.x.shape[dim]
+        most, needed = (n - 1) / (n + 1), math.ceil(round(2 / (1 - level) - 1, 6))
+        if n < needed:
+            warnings.warn(
+                f"interval: {n} samples span {most:.0%} of the posterior on average, not "
+                f"{level:.0%}; draw {needed} or more",
+                stacklevel=2,
+            )
         tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-        ends = tails.to(self.x.device)
-        low, high = torch.quantile(self.x.double(), ends, dim=1 if self.several else 0)
+        ranks = (tails * (n + 1) - 1).clamp(0, n - 1)  # from 0
+        ends = (ranks / max(n - 1, 1)).to(self.x.device)
+        low, high = torch.quantile(self.x.double(), ends, dim=dim)
         return low.to(self.x), high.to(self.x)
 
 
