@@ -331,7 +331,7 @@ class Divergence(Shown):
 
     Example:
         >>> Divergence("hutch++", probes=4)
-        Divergence(kind='hutch++', probes=4, probe='rademacher', control=None)
+        Divergence(kind='hutch++', probes=4, probe='rademacher')
     """
 
     kind: str = "hutchinson"
