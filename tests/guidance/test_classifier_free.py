@@ -47,7 +47,9 @@ def test_the_scores_of_a_mixture_are_combined(sde: Any, kind: str) -> None:
         got = guided.score(t, x, {"label": LABEL})
         torch.testing.assert_close(got, truth, rtol=1e-11, atol=1e-11)
         batched = guided.score(torch.full((6,), t, dtype=torch.float64), x, {"label": LABEL})
-        torch.testing.assert_close(batched, got, rtol=1e-12, atol=1e-12)
+        # A score read from x_0 divides by sigma^2, 1.4e-4 here for the sub-VP SDE, and with it the
+        # rounding of the schedule, which floats and tensors do in different instructions.
+        torch.testing.assert_close(batched, got, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
