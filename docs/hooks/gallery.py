@@ -109,7 +109,7 @@ SECTIONS = {
         ),
         Card(
             "Fashion-MNIST",
-            "python benchmarks/fashion.py --net unet --objective quality",
+            "python benchmarks/fashion.py --net unet --objective quality --steps 6400",
             "docs/images/fashion-unet-quality.png",
             "Rows of small grey pictures of clothes and shoes, one row for each class",
             "2 hours",
