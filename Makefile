@@ -53,7 +53,7 @@ layers: $(DEV)  ## does every module import only from below?
 	$(PYTEST) -q tests/test_layers.py
 
 doctest: $(DEV)  ## run the examples of the docstrings
-	$(PYTEST) -q --doctest-modules scoresde
+	$(PYTEST) -q -n $(WORKERS) --doctest-modules scoresde
 
 docs: $(DEV)  ## build the site of the documentation into site/; a warning or a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict  # --quiet would hide the warnings
