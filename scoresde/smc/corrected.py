@@ -49,7 +49,7 @@ from scoresde.prediction import Prediction
 from scoresde.sampler.plan import resolve
 from scoresde.schedule.grid import Grid
 from scoresde.sde import as_affine
-from scoresde.smc.loop import Cloud, Field, Loop, OnNode, Past, Remedies, kept
+from scoresde.smc.loop import Cloud, Field, Loop, OnNode, Past, Records, Remedies, kept
 from scoresde.smc.particles import Particles
 from scoresde.solvers.base import Solver
 from scoresde.solvers.limits import Held
@@ -187,16 +187,8 @@ class CorrectedGuidance(Shown):
         field = self.loop.field(self.guided, shape, seed, cond, dtype, device)
         size = (abs(self.scale) + abs(1.0 - self.scale)) * data_size(self.guided)
         self.sde.warn_of_prior(size, stacklevel=3)
-        with torch.no_grad():
-            run = _Run(self, field, batch_size)
-            return self.loop.run(
-                field,
-                run.start,
-                keep_ancestry=keep_ancestry,
-                keep_path=keep_path,
-                on_node=on_node,
-                progress=progress,
-            )
+        records = Records(keep_ancestry, keep_path, on_node, progress)
+        return self.loop.run(field, _Run(self, field, batch_size).start, records)
 
 
 @final

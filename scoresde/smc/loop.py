@@ -34,7 +34,7 @@ from scoresde.solvers.base import GaussianStep, Plan
 from scoresde.solvers.limits import Held
 from scoresde.solvers.registry import SOLVERS
 
-__all__ = ["Cloud", "Field", "Loop", "OnNode", "Past", "Remedies", "kept"]
+__all__ = ["Cloud", "Field", "Loop", "OnNode", "Past", "Records", "Remedies", "kept"]
 
 OnNode: TypeAlias = Callable[[Node, Tensor, Tensor], None]
 """A function of a node, the particles (P, K, *D) and their normalised log weights (P, K)."""
@@ -122,6 +122,17 @@ class Field:
     like: Tensor
     cond: dict[str, Tensor]
     noise: Noise
+
+
+@final
+@dataclass(frozen=True)
+class Records:
+    """What a run keeps and shows beside its result; see `TwistedSampler.sample`."""
+
+    keep_ancestry: bool = False
+    keep_path: bool = False
+    on_node: OnNode | None = None
+    progress: bool = False
 
 
 @final
@@ -214,15 +225,12 @@ class Loop:
             return row.mean(process, x, now), row.noise_std, ()
         return self.solver.kernel(process, x, now, nxt, row, past)
 
+    @torch.no_grad()
     def run(
         self,
         field: Field,
         start: Callable[[Tensor, Node, bool], tuple[CloudT, Tensor]],
-        *,
-        keep_ancestry: bool,
-        keep_path: bool,
-        on_node: OnNode | None,
-        progress: bool,
+        records: Records,
     ) -> Particles:
         """The weighted particles at the end of the schedule.
 
@@ -230,7 +238,7 @@ class Loop:
             field: the states, conditions and noise.
             start: the function that makes the cloud of the states (P K, *D) at the first node,
                 with its log weights, (P K,). The third argument is whether it is the last node.
-            keep_ancestry, keep_path, on_node, progress: see `TwistedSampler.sample`.
+            records: what is kept and shown.
 
         Raises:
             ValueError: all weights of a run are 0 or one is not a number; the message names the
@@ -249,16 +257,16 @@ class Loop:
         evidence = torch.zeros(runs, dtype=torch.float64, device=device)
         none = torch.zeros(runs, dtype=torch.bool, device=device)
         sizes, flags, parents, path = [], [], [], []
-        shown = progress_of(len(nodes), "particles", "nodes", shown=progress)
+        shown = progress_of(len(nodes), "particles", "nodes", shown=records.progress)
         with closing(shown) as bar:
             for number, node in enumerate(nodes):
                 total = self._total(weights, number, node)
                 normal = weights - total[:, None]
                 sizes.append(effective(normal))
-                if keep_path:
+                if records.keep_path:
                     path.append(self._grouped(cloud.x))
-                if on_node is not None:
-                    on_node(node, self._grouped(cloud.x), normal)
+                if records.on_node is not None:
+                    records.on_node(node, self._grouped(cloud.x), normal)
                 bar.update()
                 last = number == len(nodes) - 1
                 low = none if last else sizes[-1] < self.threshold * size
@@ -272,7 +280,7 @@ class Loop:
                     eve = eve.gather(1, parent)
                     first = torch.arange(runs, device=device)[:, None] * size
                     cloud = cloud.take((parent + first).flatten())
-                if keep_ancestry:
+                if records.keep_ancestry:
                     parents.append(parent)
                 end = number + 2 == len(nodes)
                 cloud, change = cloud.step(node, nodes[number + 1], rows[number], end)
@@ -289,8 +297,8 @@ class Loop:
             ess=torch.stack(sizes, 1),
             resampled=torch.stack(flags, 1),
             eve=eve,
-            ancestry=torch.stack(parents) if keep_ancestry else None,
-            path=torch.stack(path) if keep_path else None,
+            ancestry=torch.stack(parents) if records.keep_ancestry else None,
+            path=torch.stack(path) if records.keep_path else None,
             plan=self.plan,
             nfe=nfe,
             products=products,
@@ -344,7 +352,7 @@ class Loop:
                 f"{float(worth[run]):.1f} independent ones; take more steps, more particles, "
                 f"or {self.remedies.collapsed}",
                 CollapsedWeights,
-                stacklevel=5,
+                stacklevel=6,
             )
 
 

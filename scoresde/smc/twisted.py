@@ -19,7 +19,7 @@ from scoresde.prediction import Prediction
 from scoresde.sampler.plan import resolve
 from scoresde.schedule.grid import Grid
 from scoresde.sde import as_affine
-from scoresde.smc.loop import Cloud, Field, Loop, OnNode, Past, Remedies, kept
+from scoresde.smc.loop import Cloud, Field, Loop, OnNode, Past, Records, Remedies, kept
 from scoresde.smc.particles import Particles
 from scoresde.smc.twists import Reward, Target, Twisted, make_twist
 from scoresde.solvers.base import Solver
@@ -178,16 +178,8 @@ class TwistedSampler(Shown):
             self.target.admitting(self.model), shape, seed, cond, dtype, device
         )
         self.sde.warn_of_prior(data_size(self.model), stacklevel=3)
-        with torch.no_grad():
-            run = _Run(self, field, batch_size)
-            return self.loop.run(
-                field,
-                run.start,
-                keep_ancestry=keep_ancestry,
-                keep_path=keep_path,
-                on_node=on_node,
-                progress=progress,
-            )
+        records = Records(keep_ancestry, keep_path, on_node, progress)
+        return self.loop.run(field, _Run(self, field, batch_size).start, records)
 
 
 @final
