@@ -204,6 +204,66 @@ def test_log_z_converges_with_second_order() -> None:
     assert errors[0] > 3.5 * errors[1] > 12.0 * errors[2]
 
 
+def excess(variance: float, scale: float, steps: int | None) -> float:
+    """log Z less its limit, of N(0, v) given the label and N(0, 1), for infinitely many particles.
+
+    State and history of the solver are linear in their predecessors, so their weighted law stays
+    a Gaussian, and a weight exp(k x^2) changes its covariance and its mass in closed form.
+    """
+    pair = normal(tensor(0.0), tensor(1.0)), normal(tensor(0.0), tensor(variance))
+    sampler = CorrectedGuidance(guided(scale, *pair), particles=2, steps=steps)
+    (nodes,), (rows,) = sampler.plan.schedule.segments, sampler.plan.coefficients
+    field = sampler.loop.field(sampler.guided, (1, 1), 0, labels(1), F64, None)
+    run = _Run(sampler, field, None)
+    covariance, log_mass = torch.diag(tensor(sampler.sde.prior_std**2, 0.0)), 0.0
+
+    def weighted(k: float) -> tuple[Tensor, float]:
+        first = covariance[0]
+        left = 1.0 - 2.0 * k * float(first[0])
+        if left <= 0.0:
+            return covariance * math.inf, math.inf
+        return covariance + 2.0 * k / left * torch.outer(first, first), -0.5 * math.log(left)
+
+    past: tuple[tuple[float, Tensor], ...] = ()
+    for now, nxt, row in zip(nodes, nodes[1:], rows, strict=False):
+        unit, other = tensor([1.0], [0.0]), tensor([0.0], [1.0])
+        held = tuple((c, other) for c, _ in past)
+        prediction, rate = run.read(now, unit)
+        mean, std, past = sampler.loop.kernel(prediction, nxt, row, held)
+        half = 0.5 * (nxt.log_snr - now.log_snr)
+        covariance, gain = weighted(half * float(rate[0]))
+        matrix = torch.stack([mean[:, 0], past[0][1][:, 0]])
+        covariance = matrix @ covariance @ matrix.T + torch.diag(tensor(float(std) ** 2, 0.0))
+        after = (half + 0.5 * (nxt is nodes[-1])) * float(run.read(nxt, unit)[1][0])
+        covariance, more = weighted(after)
+        log_mass += gain + more
+        if log_mass == math.inf:
+            break
+    precision = scale / variance - (scale - 1.0)
+    return log_mass + 0.5 * math.log(precision) + 0.5 * scale * math.log(variance)
+
+
+def test_the_error_of_log_z_at_a_large_scale_is_that_of_the_steps_and_of_second_order() -> None:
+    """Long steps exaggerate rare large weights, infinitely at last; the default are short."""
+    errors = [excess(0.2, 4.0, steps) for steps in (100, 200, 400)]
+    assert 0.1 < errors[0] < 0.2
+    assert errors[0] > 3.5 * errors[1] > 12.0 * errors[2] > 0.0
+    assert excess(0.05, 4.0, 100) == math.inf
+    assert 0.0 < excess(0.05, 4.0, None) < 0.04
+    assert 0.0 < excess(0.05, 8.0, None) < 0.3
+    assert abs(excess(0.2, 2.0, None)) < 0.003
+
+
+def test_steps_grow_with_the_scale_and_the_stochasticity() -> None:
+    def steps(scale: float, eta: float = 1.5) -> int:
+        found = CorrectedGuidance(guided(scale, *LINE), particles=2, eta=eta).plan
+        return len(found.schedule.segments[0]) - 1
+
+    assert [steps(scale) for scale in (-1.0, 0.5, 2.0)] == [200, 200, 200]
+    assert [steps(scale) for scale in (-3.0, 4.0)] == [400, 400]
+    assert steps(4.0, 1.0) < steps(4.0) < steps(4.0, 2.0)
+
+
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()], ids=["vp", "edm"])
 def test_the_tilted_density_of_gaussians_in_closed_form(sde: AffineSDE) -> None:
     """Precisions add up with the weights w and 1 - w, and Z has a closed form."""
