@@ -126,6 +126,9 @@ class PosteriorModel(MeasuredModel, ABC):
 _GROWN = 1e4
 """The growth of the square of a residual at which a solve is given up."""
 
+_CROSSED = 0.1
+"""The cosine in S of successive directions, 0 for a symmetric S, at which a solve is given up."""
+
 
 def conjugate_gradients(
     apply: Callable[[Tensor], Tensor],
@@ -139,7 +142,9 @@ def conjugate_gradients(
 
     A sample whose residual is below `tol` times |b| does not change any more, so its result does
     not depend on the other samples of the batch. One whose residual grows a hundredfold above its
-    least stops as well; every sample gets the solution of its least residual.
+    least stops as well, and one whose directions p and q are not conjugate: p^T S q is 0 for a
+    symmetric S, and more products with another one lead nowhere. Every sample gets the solution of
+    its least residual.
 
     Args:
         apply: the product with S, symmetric and positive definite; (B, *M) -> (B, *M).
@@ -163,12 +168,15 @@ def conjugate_gradients(
     p, rr = r, dot(r, r)
     goal, best, least = tol**2 * rr, w, rr
     done, short, count = rr <= goal, torch.zeros_like(rr, dtype=torch.bool), 0
+    before, curved = p, torch.zeros_like(rr)
     while count < most and not bool(done.all()):
         product = apply(p)
         count += 1
         curvature = dot(p, product)
         lowest = 0.0 if floor is None else 0.99 * dot(p, floor(p))
-        short = short | (~done & ~(curvature > lowest))
+        crossed = dot(before, product).square() > _CROSSED**2 * curved * curvature.abs()
+        crossed = crossed & (curved > 0.0)
+        short = short | (~done & (crossed | ~(curvature > lowest)))
         done = done | short
         step = torch.where(done, 0.0, rr / torch.where(done, 1.0, curvature))
         w = w + expand(step, w) * p
@@ -177,6 +185,7 @@ def conjugate_gradients(
         best = torch.where(expand(new < least, w), w, best)
         least = torch.minimum(least, new)
         ratio = torch.where(done, 0.0, new / torch.where(done, 1.0, rr))
+        before, curved = p, curvature
         p = torch.where(expand(done, p), p, r + expand(ratio, p) * p)
         grown = ~done & ~(new <= _GROWN * least)  # also where it is not a number
         rr, short = new, short | grown

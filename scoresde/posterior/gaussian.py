@@ -135,8 +135,12 @@ class MMPS(PosteriorModel):
     noise, and a bias remains that more steps do not reduce. Each product with S costs one
     vector-Jacobian product. Of a network J need not be a covariance. For up to 8 measured numbers
     S is written out, by one product for each, with the symmetric positive part of A J A^T. For
-    more, conjugate gradients need a symmetric J, and the solve of a sample ends at a direction in
-    which J is negative, with the solution of the least residual.
+    more, conjugate gradients need a symmetric J, and the solve of a sample ends where J turns out
+    not to be symmetric and positive, with the solution of the least residual. On two mixtures in
+    80 dimensions with 16 measured numbers, and a score that is wrong by 3 % of the output of its
+    network, samples were 1.3 and 1.5 times as far from the posterior as exact ones, and 1.0 and
+    1.4 times with the exact score. With S written out they were 3.0 and 1.4 times as far, and on
+    the first, by GMRES, 15 times.
 
     On mixtures of 25 far Gaussians samples are 7 to 26 times as far from the posterior as exact
     ones are from one another, and on Gaussian data as near as those (docs/posteriors.md).

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from benchmarks import (
 )
 from benchmarks.posteriors_problems import (
     F64,
+    SOLVER,
     Reference,
     make_gaussian,
     make_problem,
@@ -30,7 +32,8 @@ from benchmarks.posteriors_problems import (
     sliced_w1,
 )
 from benchmarks.posteriors_rows import ROWS, settings_of
-from scoresde import GaussianMixture
+from scoresde import GaussianMixture, ReverseSampler
+from scoresde.posterior import MMPS
 
 RESULTS = Path(posteriors.RESULTS)
 PAGES: dict[str, Callable[[Any], str]] = {
@@ -137,6 +140,20 @@ def test_exact_samples_are_one_floor_away_and_shifted_ones_more() -> None:
     assert abs(found["c2st"] - 0.5) < 0.05 and abs(found["c2st_floor"] - 0.5) < 0.05
     moved = reference.judged(exact + 1.0)
     assert moved["distance"] > 5 * moved["floor"] and moved["c2st"] > 0.7
+
+
+def test_mmps_stays_near_with_a_slightly_wrong_score_and_many_numbers() -> None:
+    """A solve that goes on along directions that are not conjugate takes 20 products a call."""
+    problem = problem_of("rough 80,16", 0)
+    model = MMPS(problem.model, problem.measurement)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        x = ReverseSampler(problem.sde, model, SOLVER, steps=30).sample(
+            (1000, 80), seed=0, dtype=F64
+        )
+    judged = Reference(problem, 0, classify=False).judged(x)
+    assert judged["distance"] < 2.0 * judged["floor"]
+    assert model.vjps < 12 * 31
 
 
 def test_a_row_gives_what_the_table_shows() -> None:

@@ -333,6 +333,24 @@ def test_mmps_does_not_follow_a_jacobian_that_is_no_covariance(times: int) -> No
     assert moved.abs().max() < 2.0, moved
 
 
+def test_a_solve_ends_where_its_directions_are_not_conjugate() -> None:
+    """A symmetric matrix takes as many products as before, another one ends after a few.
+
+    S has the symmetric part diag(1 ... 30), so that all curvatures are positive.
+    """
+    generator = torch.Generator().manual_seed(0)
+    skew = torch.randn(30, 30, generator=generator, dtype=torch.float64)
+    S = torch.diag(torch.arange(1.0, 31.0, dtype=torch.float64))
+    b = torch.randn(3, 30, generator=generator, dtype=torch.float64)
+    w, count = conjugate_gradients(lambda v: v @ S, b, 1e-10, 60, "X")
+    assert 25 <= count <= 32 and torch.allclose(w @ S, b)
+    wrong = S + 0.5 * (skew - skew.T)
+    with pytest.warns(UserWarning, match="ended above the tolerance"):
+        w, count = conjugate_gradients(lambda v: v @ wrong, b, 1e-10, 60, "X")
+    assert count <= 3
+    assert bool(((w @ wrong - b).norm(dim=1) < b.norm(dim=1)).all())
+
+
 def test_a_solve_that_diverges_stops_with_its_least_residual() -> None:
     """For a matrix that is far from symmetric, as the Jacobian of a network may be."""
     generator = torch.Generator().manual_seed(0)
