@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from torch import Tensor
 from scoresde._check import instance
 from scoresde._tensor import expand
 from scoresde.measurement import Denoised, Measurement
-from scoresde.model import Cond, ScoreModel, data_size
+from scoresde.model import Cond, ScoreModel, data_size, summary_of
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import as_affine
@@ -64,6 +65,14 @@ class MeasuredModel(ScoreModel, ABC):
 _FAR = 10.0
 """The size of a state over that of noise and data from which on it is taken to diverge."""
 
+_CALLS = 8
+"""After so many calls an accelerator is asked whether one of them diverged."""
+
+
+def _at_once(device: torch.device) -> bool:
+    """Whether reading a number back costs no wait for the device."""
+    return device.type == "cpu"
+
 
 class PosteriorModel(MeasuredModel, ABC):
     """A model of p(x_t | y): the score of a model plus an approximation of grad log p(y | x_t).
@@ -76,14 +85,19 @@ class PosteriorModel(MeasuredModel, ABC):
         vjps: the vector-Jacobian products of the network so far, for each sample.
 
     Warns:
-        DataRangeWarning: a run diverges: a state is ten times as large as the noise at the start
-            of the schedule and as the data, and its shift is larger than its score.
+        DataRangeWarning: a run diverges: a state is ten times as large as data with the noise of
+            its time, and its shift is larger than its score. Of a model that does not know its
+            data the size is taken as the larger of 1 and the noise at the start of the schedule.
+            On an accelerator the warning comes up to eight calls later, or at the end of the
+            default schedule; it names the time at which the run began to diverge.
     """
 
     def __init__(self, model: ScoreModel, measurement: Measurement) -> None:
         super().__init__(model, measurement)
         self.vjps = 0
-        self._warned: float | None = None  # the time of the last warning
+        self._last: float | None = None  # the time of the last call
+        self._warned = False  # whether this run has been warned of
+        self._seen: list[tuple[float, int, Tensor, Tensor]] = []  # see `_watch`
 
     @abstractmethod
     def shift(self, node: Node, found: Denoised, y: Tensor) -> Tensor:
@@ -95,32 +109,58 @@ class PosteriorModel(MeasuredModel, ABC):
         found = Denoised.of(self.model, node, x, rest)
         with torch.set_grad_enabled(found.kept):
             shift = self.shift(node, found, y)
-            self._warn_of_divergence(node, found.prediction, shift)
+            self._watch(node, found.prediction, shift)
             return found.prediction.shifted(shift)
 
-    def _warn_of_divergence(self, node: Node, plain: Prediction, shift: Tensor) -> None:
-        """Say that the guidance drives the states away, once in each run along a grid."""
+    def _usual(self, node: Node) -> float:
+        """The size of states at this time, as a root mean square, that are not far off."""
+        model = self.model
+        if model.data_scale is None and summary_of(model) is None:
+            return max(self.sde.prior_std, 1.0)
+        return math.hypot(float(node.alpha) * data_size(model), float(node.sigma))
+
+    def _watch(self, node: Node, plain: Prediction, shift: Tensor) -> None:
+        """Note whether the guidance drives the states away, along a grid, and say so in time.
+
+        A note is the time and the number of states, and, on the device, how many of them are
+        driven away and the sum of the sizes of those.
+        """
         if isinstance(node.t, Tensor) or node.sigma == 0.0:  # there is no score without noise
             return
-        if self._warned is not None and node.t <= self._warned:
+        if self._last is not None and node.t > self._last:  # another run
+            self._say_where_it_diverged()
+            self._warned = False
+        self._last = node.t
+        if self._warned:
             return
-        self._warned = None  # the time has gone up, so this is another run
-        size = plain.x.detach().flatten(1).square().mean(1).sqrt()
-        far = size > _FAR * max(self.sde.prior_std, data_size(self.model))
-        if bool(far.any()):
-            ours, own = (v.detach().flatten(1).norm(dim=1) for v in (shift, plain.score))
-            far = far & (ours > own)
-        if bool(far.any()):
-            self._warned = node.t
-            warnings.warn(
-                f"{type(self).__name__} diverges: at t = {node.t:.3g} the guidance outweighs the "
-                f"score in {int(far.sum())} of {len(far)} states of a size of up to "
-                f"{float(size[far].max()):.3g}, where the schedule starts at "
-                f"{self.sde.prior_std:.3g}; take more steps, a solver of first order such as "
-                "'ancestral', or TwistedSampler",
-                DataRangeWarning,
-                stacklevel=5,
-            )
+        x = plain.x.detach()
+        size = x.flatten(1).square().mean(1).sqrt()
+        ours, own = (v.detach().flatten(1).norm(dim=1) for v in (shift, plain.score))
+        far = (size > _FAR * self._usual(node)) & (ours > own)
+        self._seen.append((node.t, len(far), far.sum(), torch.where(far, size, 0.0).sum()))
+        end = node.t <= self.sde.t_end
+        if _at_once(x.device) or end or len(self._seen) >= _CALLS:
+            self._say_where_it_diverged()
+
+    def _say_where_it_diverged(self) -> None:
+        """Warn of the first noted call in which states were driven away, and clear the notes."""
+        seen, self._seen = self._seen, []
+        if not seen:
+            return
+        numbers = torch.stack([torch.stack([n.to(size), size]) for _, _, n, size in seen]).tolist()
+        for (t, count, _, _), (away, total) in zip(seen, numbers, strict=True):
+            if away:
+                self._warned = True
+                warnings.warn(
+                    f"{type(self).__name__} diverges: at t = {t:.3g} the guidance outweighs the "
+                    f"score in {away:.0f} of {count} states, of a size of {total / away:.3g} on "
+                    f"average, where the schedule starts at {self.sde.prior_std:.3g}; check the "
+                    "units of y, take more steps, a solver of first order such as 'ancestral', "
+                    "or TwistedSampler",
+                    DataRangeWarning,
+                    stacklevel=6,
+                )
+                return
 
 
 _GROWN = 1e4

@@ -12,13 +12,13 @@ import pytest
 import torch
 from test_operators import OPERATORS
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from scoresde import VPSDE, FunctionScore, Gaussian, ReverseSampler
 from scoresde.measurement import GaussianNoise, Mask, Matrix, Measurement, PoissonNoise
 from scoresde.measurement.noises import MeasurementNoise
 from scoresde.noise import Independent
-from scoresde.posterior import DDNM, ExactPosterior, RePaint
+from scoresde.posterior import DDNM, DPS, ExactPosterior, RePaint
 
 KNOWN = torch.tensor([True, False, True, True])
 
@@ -77,6 +77,19 @@ def test_samples_with_a_constraint_neither_mix_devices_nor_wait() -> None:
         changed = RePaint(exact).of_batch(Independent(0), slice(0, 2), 2)(sde.at(0.5), x)
         assert found.x0.device.type == "lazy"
         assert changed is not None and changed.device.type == "lazy"
+
+
+def test_a_guided_call_waits_for_the_device_once_in_eight() -> None:
+    """Whether the run diverges is read back for several calls together."""
+    sde = VPSDE()
+    model = DPS(FunctionScore(sde, lambda t, x: -x), Measurement(Mask(KNOWN), torch.ones(3), 0.5))
+    times = [1.0 - 0.1 * k for k in range(8)]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(2, 4, device="lazy")
+        for t in times[:-1]:
+            assert model.predict(sde.at(t), x).x0.device.type == "lazy"
+        with pytest.raises(DataDependentOutputException):
+            model.predict(sde.at(times[-1]), x)
 
 
 PRIOR = Gaussian(torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64))

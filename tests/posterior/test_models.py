@@ -35,7 +35,7 @@ from scoresde.measurement import (
     Measurement,
     PoissonNoise,
 )
-from scoresde.posterior import DPS, MMPS, TMPD, ExactPosterior, PiGDM
+from scoresde.posterior import DPS, MMPS, TMPD, ExactPosterior, PiGDM, base
 from scoresde.posterior.base import conjugate_gradients
 from scoresde.summary import DataRangeWarning
 
@@ -425,6 +425,37 @@ def test_a_run_that_diverges_says_so_without_a_summary_of_the_data() -> None:
             x = sampler.sample((20, 1), seed=0, dtype=torch.float64)
         assert float(x.abs().max()) > 100.0
         assert len([one for one in said if issubclass(one.category, DataRangeWarning)]) == 1
+
+
+def test_where_reading_back_waits_the_first_time_is_named_some_calls_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The warning of several calls is that of each call: the same time and the same states."""
+    sde = VPSDE()
+    model = DPS(unknown(sde), squared(0.1))
+    sampler = ReverseSampler(sde, model, "sa_solver_p2_v", steps=50)
+    said = []
+    for at_once in (True, False):
+        monkeypatch.setattr(base, "_at_once", lambda device, now=at_once: now)
+        with pytest.warns(DataRangeWarning, match="DPS diverges") as found:
+            sampler.sample((20, 1), seed=0, dtype=torch.float64)
+        (one,) = (w for w in found if issubclass(w.category, DataRangeWarning))
+        said.append(str(one.message))
+    assert said[0] == said[1]
+
+
+def test_what_is_far_is_measured_by_the_noise_of_the_time_and_the_data() -> None:
+    """States of size 30 are far from unit data at sigma = 1, though sigma starts at 80."""
+    sde = EDMSDE()
+    prior = Gaussian(torch.zeros(1, dtype=torch.float64), torch.eye(1, dtype=torch.float64))
+    y = Measurement(Identity(), torch.full((1,), 100.0, dtype=torch.float64), 0.01)
+    x = torch.full((3, 1), 30.0, dtype=torch.float64)
+    for t, size, far in ((1.0, 30.0, True), (1.0, 10.0, False), (30.0, 100.0, False)):
+        model = PiGDM(prior.under(sde), y)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model.predict(sde.at(t), x / 30.0 * size)
+        assert [w.category for w in said] == [DataRangeWarning] * far, (t, size)
 
 
 def test_a_run_that_stays_with_the_data_says_nothing() -> None:
