@@ -120,4 +120,5 @@ $(BENCH)/.installed: setup.cfg constraints.txt
 	    denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3 \
 	    deepinv==0.5.0 flow_matching==1.0.10 torchcfm==1.0.7 \
 	    sbi==0.27.0 nflows==0.14 skorch==1.4.0 UMNN==1.71 tabulate==0.10.0 guided-diffusion-sdk==1.0.0 blobfile==3.3.0
+	$(BENCH)/bin/python -m pip install --disable-pip-version-check --no-deps --target $(BENCH)/older/deepinv-0.4.2 deepinv==0.4.2
 	@touch $@

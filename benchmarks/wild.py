@@ -1,15 +1,17 @@
 """Errors that libraries have shipped, each found by a check of two lines with an exact answer.
 
-    .venv/bench/bin/python benchmarks/wild.py
+    .venv/bench/bin/python benchmarks/wild.py [--only coefficient]
 
 It writes results/wild.json, docs/wrong_in_the_wild.md and its pictures in docs/wild. Everything is
 measured in this run, on the released packages in the environment of the benchmarks (`make bench`)
 and on a formula written out here, in float64 where the library lets it; an entry names the version
-that ran. A package that is missing leaves its rows out, and the page says so.
+that ran. A package that is missing leaves its rows out, and the page says so. `--only` measures
+the entries with this text in their title, and keeps the figures of the others.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import inspect
 import json
@@ -30,6 +32,7 @@ from scoresde._io import write
 from scoresde.options import Divergence
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
+from benchmarks import wild_deepinv
 from benchmarks.posteriors_page import table
 from benchmarks.wild_checks import (
     F64,
@@ -44,9 +47,11 @@ from benchmarks.wild_checks import (
     flow_matching_log_p,
     mean_start,
     nats_of,
+    of_flow,
     order,
     order_of,
     own,
+    own_flow,
     own_guidance,
     own_log_p,
     own_particles,
@@ -78,7 +83,8 @@ class Entry:
         title, text: what the page says.
         check: the function that the page shows.
         head: what the columns of figures are; `exact` is the exact answer.
-        rows: what ran, the package that it needs ("" for a formula), and how it is measured.
+        rows: what ran, the package that it needs, and how it is measured. The package is "" for a
+            formula, and "name==version" for one that lies in a folder of its own.
         within: how far from the exact answer the picture draws a figure as right.
         digits: of the figures.
     """
@@ -158,6 +164,28 @@ def _entries() -> Iterator[Entry]:
             ("`dpmpp_3m_sde`", ours, lambda: ratios_of(partial(own, "dpmpp_3m_sde"))),
         ),
         0.2,
+    )  # fmt: skip
+
+    old = "0.4.2"
+    yield Entry(
+        "A diffusion coefficient that belongs to another schedule",
+        "In deepinv 0.4.0 to 0.4.2 the slope of sigma that the variance-preserving diffusion "
+        "hands to its solvers is twice that of its own sigma: the 2 of the derivative of a square "
+        "is missing. So the squared diffusion g^2, and the share of the score in the drift, are "
+        "doubled. The probability flow then shrinks all samples to nearly one point, and a finer "
+        "grid does not help: for the normal data here, one standard deviation of noise ends at "
+        "0.0033 of one of the data, which is exp(-B/2)/2 with B = 10.05, the integral of beta. "
+        "The authors found and mended it themselves: 0.5.0 is right. The quotient below "
+        "finds such a factor in any schedule.",
+        of_flow, ("slope", "standard deviation at the end"), "1",
+        (
+            ("`VariancePreservingDiffusion`", f"deepinv=={old}",
+             lambda: wild_deepinv.older(old)),
+            ("`VariancePreservingDiffusion`", "deepinv", wild_deepinv.figures),
+            ("`VPSDE`", ours, own_flow),
+        ),
+        0.01,
+        4,
     )  # fmt: skip
 
     def alone(guidance: Callable[[Tensor], Tensor]) -> Measured:
@@ -264,22 +292,25 @@ ENTRIES = tuple(_entries())
 
 
 def version(package: str) -> str | None:
-    """That of a package which is installed."""
+    """That of a package which is installed, or of an older one which has its folder."""
     if package == "scoresde":
         return scoresde.__version__
+    name, older, number = package.partition("==")
+    if older:
+        return number if wild_deepinv.folder(name, number).is_dir() else None
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def measure() -> dict[str, Any]:
-    """Every entry's figures, row by row; `missing` names the packages without rows."""
+def measure(only: str = "") -> dict[str, Any]:
+    """The versions, and the figures of every entry with this text in its title, row by row."""
     packages = sorted({package for entry in ENTRIES for _, package, _ in entry.rows if package})
     versions = {package: version(package) for package in packages}
     versions["torch"] = torch.__version__.split("+")[0]
     figures: dict[str, dict[str, list[float]]] = {}
-    for entry in ENTRIES:
+    for entry in (each for each in ENTRIES if only in each.title):
         rows = figures[entry.title] = {}
         for name, package, run in entry.rows:
             if not package or versions[package] is not None:
@@ -304,7 +335,11 @@ def page(found: dict[str, Any]) -> str:
         for name, package, _ in entry.rows:
             figures = found["figures"][entry.title].get(f"{package} {name}".strip())
             if figures is not None:
-                told = f"{package} {versions[package]}" if package else "written out here"
+                told = (
+                    f"{package.partition('==')[0]} {versions[package]}"
+                    if package
+                    else "written out here"
+                )
                 rows.append([name, told, *(f"{value:.{entry.digits}f}" for value in figures)])
         code = re.sub(r'    """.*?"""\n', "", inspect.getsource(entry.check), flags=re.DOTALL)
         text += (
@@ -344,9 +379,10 @@ results](../benchmarks/README.md) show. Later releases may have mended what is w
 versions.
 
 `python benchmarks/wild.py` measures all of it in one run and writes this page from
-`benchmarks/results/wild.json`; `make bench` makes the environment with the packages. Solvers run
-on two equal modes of standard deviation 0.1 in one dimension, with the exact score, over nodes
-uniform in the log-SNR. "written out here" is the formula alone, without a package.
+`benchmarks/results/wild.json`; `make bench` makes the environment with the packages, and one older
+version in a folder of its own. Unless an entry says otherwise, solvers run on two equal modes of
+standard deviation 0.1 in one dimension, with the exact score, over nodes uniform in the log-SNR.
+"written out here" is the formula alone, without a package.
 """
 
 OURS = """
@@ -361,9 +397,31 @@ from the exact posterior on far modes ([how far](posteriors.md#how-far-from-the-
 """
 
 
+def merged(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Earlier figures with those of some entries new, in the order of the page.
+
+    Raises:
+        ValueError: the other entries were measured with another version of a package.
+    """
+    then, now = before["versions"], new["versions"]
+    other = [name for name, number in then.items() if now.get(name, number) != number]
+    if other:
+        raise ValueError(f"--only: other versions than before of {', '.join(other)}; leave it out")
+    figures = before["figures"] | new["figures"]
+    order = [entry.title for entry in ENTRIES if entry.title in figures]
+    return {"versions": now, "figures": {title: figures[title] for title in order}}
+
+
 def main() -> None:
-    found = measure()
-    write(RESULTS / "wild.json", (json.dumps(found, indent=1) + "\n").encode())
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--only", default="", help="a part of the titles of the entries to measure"
+    )
+    only = parser.parse_args().only
+    file, found = RESULTS / "wild.json", measure(only)
+    if only:
+        found = merged(json.loads(file.read_text(encoding="utf-8")), found)
+    write(file, (json.dumps(found, indent=1) + "\n").encode())
     publish(found)
 
 

@@ -95,6 +95,15 @@ def variance_ratio(x: Tensor, exact: float) -> float:
     return float((x.abs() - 1.0).square().mean() / exact)
 
 
+def of_flow(
+    sigma: Callable[[float], float], slope: Callable[[float], float], end: Callable[[float], float]
+) -> tuple[float, float]:
+    """The slope of sigma that is used, over that of sigma; and where the flow takes one standard
+    deviation of noise, over that of the data, 1/2."""
+    true = (sigma(0.5 + 1e-4) - sigma(0.5 - 1e-4)) / 2e-4
+    return slope(0.5) / true, end(1.0) / 0.5
+
+
 def together_over_alone(guidance: Callable[[Tensor], Tensor], x: Tensor) -> float:
     """The guidance of one sample among 64, over that of the same sample alone."""
     return float(guidance(x.expand(64, 1))[0] / guidance(x)[0])
@@ -183,6 +192,21 @@ def ratios_of(solve: Callable[[Tensor, int], Tensor]) -> list[float]:
     side, z = torch.randn(2, 40_000, 1, dtype=F64, generator=generator)
     start = side.sign() + math.hypot(STD, first) * z
     return [variance_ratio(solve(start, steps), STD**2 + last**2) for steps in (50, 100, 400)]
+
+
+def own_flow() -> list[float]:
+    """That sigma is sigma/alpha here, and its slope is g^2/(2 alpha sigma)."""
+    data = Gaussian(torch.zeros(1, dtype=F64), torch.full((1,), 0.25, dtype=F64)).under(SDE)
+    sampler = ReverseSampler(SDE, data, "heun", steps=100)
+
+    def slope(t: float) -> float:
+        return float(SDE.g(t)) ** 2 / (2 * float(SDE.alpha(t)) * float(SDE.sigma(t)))
+
+    def end(start: float) -> float:
+        x = torch.full((1, 1), start, dtype=F64)
+        return float(sampler.solve((1, 1), x_init=x, seed=0).x)
+
+    return list(of_flow(lambda t: float(SDE.sigma(t)) / float(SDE.alpha(t)), slope, end))
 
 
 # Conditions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -136,3 +137,32 @@ def test_resampling_at_every_step_is_found() -> None:
     for steps in (0, 30, 300):
         expected = 0.5 * (1 - (1 - 1 / 256) ** (steps + 1)) ** 0.5
         assert checks.spread_of_share(partial(drawn, steps)) == pytest.approx(expected, rel=0.3)
+
+
+def test_a_doubled_slope_is_found_and_shrinks_as_the_closed_form_says() -> None:
+    """dy/dB = -y/2 + c y/(2 v), v = 1 - 3/4 e^-B: y goes as e^(-B/2) (e^B - 3/4)^(c/2)."""
+    start, stop = (math.log(checks.SDE.alpha(t)) * -2 for t in (1e-3, 1.0))
+
+    def end(c: float) -> float:
+        ratio = (math.exp(start) - 0.75) / (math.exp(stop) - 0.75)
+        return math.exp((stop - start) / 2) * ratio ** (c / 2) / 0.5
+
+    figures = found()["A diffusion coefficient that belongs to another schedule"]
+    wrong, right, own = figures.values()
+    assert wrong == pytest.approx([2.0, end(2.0)], rel=0.01)
+    assert right == pytest.approx([1.0, end(1.0)], rel=0.01)
+    assert checks.own_flow() == pytest.approx(own, rel=1e-6)
+    twice = checks.of_flow(lambda t: t**2, lambda t: 4 * t, lambda x: x)
+    assert twice == pytest.approx((2.0, 2.0))
+
+
+def test_the_figures_of_one_entry_replace_its_old_ones_alone() -> None:
+    saved = json.loads((wild.RESULTS / "wild.json").read_text(encoding="utf-8"))
+    title = wild.ENTRIES[1].title
+    new = {"versions": dict(saved["versions"]), "figures": {title: {"x": [7.0]}}}
+    both = wild.merged(saved, new)
+    assert both["figures"][title] == {"x": [7.0]}
+    assert list(both["figures"]) == [entry.title for entry in wild.ENTRIES]
+    new["versions"]["azula"] = "0.0.1"
+    with pytest.raises(ValueError, match="other versions than before of azula"):
+        wild.merged(saved, new)
