@@ -28,8 +28,10 @@ from scoresde import (
     _progress,
     calibrate,
     compare,
+    decode,
     discrete_log_prob,
     elbo,
+    encode,
     log_prob,
     simulate,
 )
@@ -38,6 +40,7 @@ from scoresde.measurement import Identity
 from scoresde.metrics import compare_sets
 from scoresde.posterior import posterior
 from scoresde.smc import CorrectedGuidance, flow_samples
+from scoresde.solvers import SciPySolver
 
 NOTEBOOK = """
 import sys, types, warnings
@@ -109,6 +112,12 @@ def conditional(score: Score) -> ClassifierFree:
 RUNS: dict[str, Callable[[Score], object]] = {
     "sample": lambda s: ReverseSampler(VP, s, "ddim", steps=9).sample((2, 2), progress=True),
     "log_prob": lambda s: log_prob(model_of(s), X[:3], batch_size=2, progress=True),
+    "encode": lambda s: encode(VP, model_of(s), X[:3], progress=True),
+    "encode, and back": lambda s: encode(VP, model_of(s), X[:3], check=True, progress=True),
+    "decode": lambda s: decode(VP, model_of(s), X[:3], progress=True),
+    "decode by another solver": lambda s: ReverseSampler(VP, s).decode(
+        X[:3], solver=SciPySolver(), progress=True
+    ),
     "elbo": lambda s: elbo(model_of(s), X, decoder="gaussian", batch_size=40, progress=True),
     "discrete_log_prob": lambda s: discrete_log_prob(model_of(s), CODES, LEVELS, progress=True),
     "particles": lambda s: TwistedSampler(
@@ -206,3 +215,16 @@ def test_the_progress_of_a_likelihood_moves_within_a_batch(
     shown = log_prob(NORMAL, X, progress=True)
     assert sum(moves) == len(X) and len([n for n in moves if n > 0]) > 3 and min(moves) >= 0
     assert torch.equal(plain.nats, shown.nats)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_progress_of_an_encoding_moves_within_the_solve_and_changes_nothing(
+    terminal: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[int] = []
+    monkeypatch.setattr(tqdm, "update", lambda self, n=1: moves.append(n))
+    plain = encode(VP, NORMAL, X)
+    moves.clear()
+    shown = encode(VP, NORMAL, X, progress=True)
+    assert sum(moves) == len(X) and len([n for n in moves if n > 0]) > 3 and min(moves) >= 0
+    assert torch.equal(plain.z, shown.z)

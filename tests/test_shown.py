@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -341,3 +342,11 @@ def test_the_table_of_a_notebook_is_well_formed(name: str, folder: Path) -> None
     assert found.texts["caption"] == [type(thing).__name__]
     assert len(found.rows) == len(found.texts["th"])
     assert " at 0x" not in text and "tensor(" not in text and len(text) < 60_000
+
+
+def test_a_likelihood_is_its_mean_and_its_errors() -> None:
+    text = repr(log_prob(EXACT, torch.zeros(3, 2), divergence="exact"))
+    mean = -math.log(2 * math.pi)  # of N(0, I) in two dimensions at 0
+    assert f"3 samples of 2 entries, log p {mean:.4g} ± 0 nats on average" in text
+    assert "standard error 0, solver error" in text and text.endswith("status 'done')")
+    assert len(text) < 200

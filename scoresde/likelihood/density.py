@@ -22,7 +22,7 @@ from scoresde.likelihood.divergence import (
     Trace,
     draw_probes,
 )
-from scoresde.likelihood.flow import Augmented, Density, Way, score_of_slope
+from scoresde.likelihood.flow import Augmented, Density, score_of_slope
 from scoresde.likelihood.result import LogLikelihood
 from scoresde.model import Cond, ScoreModel, check_cond, check_weights
 from scoresde.noise import Independent
@@ -32,6 +32,7 @@ from scoresde.process import ReverseSDE
 from scoresde.sde import AffineSDE, as_affine
 from scoresde.solvers.adaptive.base import Caller
 from scoresde.solvers.adaptive.ode import AdaptiveODE, Angle
+from scoresde.solvers.adaptive.way import Way
 from scoresde.solvers.base import UnfinishedWarning
 from scoresde.solvers.run import Tally
 
@@ -262,7 +263,7 @@ class _Job:
         flow.dim, flow.nats = flat.shape[1], torch.zeros_like(tally.t)
         off = self._truncation(flow, flat, control)
         if bar is not None:
-            flow.watch = Way(bar, flow)
+            flow.watch = Way(bar)
         flow.run(1, self.solver.max_nfe, compact=False)
 
         dim, last = flat.shape[1], self.sde.at(self.ends[1])

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import cast, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import fail
-from scoresde._progress import Progress
 from scoresde._tensor import Scalar, lincomb
 from scoresde.likelihood.divergence import Linearised, Trace
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
-from scoresde.solvers.adaptive.base import Track, error_norm
+from scoresde.solvers.adaptive.base import error_norm
 from scoresde.solvers.adaptive.ode import Angle, Flow
 
-__all__ = ["Augmented", "Density", "Way", "score_of_slope"]
+__all__ = ["Augmented", "Density", "score_of_slope"]
 
 
 @final
@@ -153,24 +152,3 @@ class Density(Flow):
         taken = (error <= 1.0) & live
         self.nats[rows] += torch.where(taken, self.local, 0.0)
         return super().resolve(rows, live, error)
-
-
-@final
-class Way:
-    """Shows the way in the angle that the samples of a batch have gone, in numbers of samples.
-
-    Args:
-        bar: the display.
-        flow: the samples at the start.
-    """
-
-    def __init__(self, bar: Progress, flow: Flow) -> None:
-        self.bar, self.shown = bar, 0
-        self.start, self.end = (flow.angle.of(flow.segment[k]) for k in (0, -1))
-
-    def __call__(self, flow: Track) -> None:
-        """Update the display after an attempt of a step."""
-        gone = (cast(Flow, flow).u - self.start) / (self.end - self.start)
-        now = int(float(gone.detach().sum()) + 1e-6)
-        self.bar.update(now - self.shown)
-        self.shown = now

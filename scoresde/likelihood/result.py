@@ -88,6 +88,15 @@ class LogLikelihood(Shown):
             "status": self.status,
         }
 
+    def __repr__(self) -> str:
+        told, budget = rounded(*self.estimate()), self.budget()
+        spread, error = (rounded(budget[key]) for key in ("standard_error", "solver_error"))
+        return (
+            f"LogLikelihood({self.draws.shape[1]} samples of {self.dim} entries, "
+            f"log p {told} nats on average; of a sample: standard error {spread}, "
+            f"solver error {error}; status {self.status!r})"
+        )
+
     def plot(self, *, title: str = "") -> Figure:
         """log p of each sample in ascending order, with two standard errors over the probes.
 

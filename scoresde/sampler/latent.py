@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -16,10 +17,11 @@ from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
 from scoresde.noise import Independent
 from scoresde.process import ReverseSDE
 from scoresde.sampler.plan import as_model
-from scoresde.schedule.grid import Grid
+from scoresde.schedule.grid import Grid, Schedule
 from scoresde.sde import SDE
 from scoresde.solvers.adaptive.ode import AdaptiveODE, Angle
-from scoresde.solvers.base import Solution, Solver, Unfinished
+from scoresde.solvers.base import Plan, Solution, Solver, Unfinished, integrate
+from scoresde.solvers.run import Watch
 
 __all__ = ["Latent", "decode", "encode", "slerp"]
 
@@ -56,6 +58,7 @@ def encode(
     t: float | None = None,
     cond: Cond = None,
     check: bool = False,
+    progress: bool = False,
 ) -> Latent:
     """Encode data as latent codes: integrate the probability flow from time t up to T.
 
@@ -74,6 +77,7 @@ def encode(
         t: the time of x; the SDE's t_end by default.
         cond: conditions, name -> (B, ...).
         check: decode the codes and measure the difference, which doubles the number of calls.
+        progress: show a bar with the time left, or lines if stderr is not a terminal.
 
     If x requires gradients, the codes are differentiable in x, with the steps held fixed.
 
@@ -88,10 +92,11 @@ def encode(
         True
     """
     start = _time(sde, t)
-    solution = _flow(sde, model, x, (start, sde.T), solver, cond)
+    label = "encode" if progress else None
+    solution = _flow(sde, model, x, (start, sde.T), solver, cond, label)
     if not check:
         return Latent(solution.x, solution)
-    again = decode(sde, model, solution.x, solver=solver, t=t, cond=cond)
+    again = decode(sde, model, solution.x, solver=solver, t=t, cond=cond, progress=progress)
     difference = (again - x).flatten(1).square().mean(1).sqrt()
     return Latent(solution.x, solution, difference, difference + _tolerance(sde, solution, x))
 
@@ -105,6 +110,7 @@ def decode(
     solver: Solver | None = None,
     t: float | None = None,
     cond: Cond = None,
+    progress: bool = False,
 ) -> Tensor:
     """Decode latent codes: integrate the probability flow from T down to time t, as the inverse of
     `encode`.
@@ -112,7 +118,8 @@ def decode(
     There is no final denoising, since `encode` could not invert it. The arguments are those of
     `encode`, except for the codes z, (B, *D).
     """
-    return _flow(sde, model, z, (sde.T, _time(sde, t)), solver, cond).x
+    label = "decode" if progress else None
+    return _flow(sde, model, z, (sde.T, _time(sde, t)), solver, cond, label).x
 
 
 def slerp(z0: Tensor, z1: Tensor, w: float | Tensor) -> Tensor:
@@ -175,8 +182,12 @@ def _flow(
     ends: tuple[float, float],
     solver: Solver | None,
     cond: Cond,
+    label: str | None,
 ) -> Solution:
-    """Solve the probability flow from one time to another, or raise an error."""
+    """Solve the probability flow from one time to another, or raise an error.
+
+    With a label the progress is shown.
+    """
     if floating("x", x).ndim < 2 or x.numel() == 0:
         raise fail("x", "a non-empty batch of shape (B, *D)", x, "add a batch axis")
     if not bool(torch.isfinite(x).all()):
@@ -187,13 +198,29 @@ def _flow(
     process = ReverseSDE(sde, score_model, 0.0, check_cond(score_model, cond, len(x), x.device))
     graph = torch.is_grad_enabled() and x.requires_grad and solver.differentiable
     x = x if graph else x.detach()
-    with torch.set_grad_enabled(graph):
-        solution = solver.solve(process, x, Grid.of(ends), noise=Independent(0))
-    if solution.status != "done":
-        raise Unfinished(f"solver: {solution.unfinished}", solution)
+    plan = Plan(solver, 0.0, Schedule(sde, Grid.of(ends)))
+    with torch.set_grad_enabled(graph), _shown(label, len(x), solver) as watch:
+        solution = integrate(plan, process, x, Independent(0), watch=watch)
+        if solution.status != "done":
+            raise Unfinished(f"solver: {solution.unfinished}", solution)
     if not bool(torch.isfinite(solution.x).all()):
         raise fail("model", "finite scores along the flow", "NaN or infinity", "check the model")
     return solution
+
+
+@contextmanager
+def _shown(label: str | None, samples: int, solver: Solver) -> Iterator[Watch | None]:
+    """The display of a solve: `AdaptiveODE` moves it on, other solvers are shown at the end."""
+    if label is None:
+        yield None
+        return
+    from scoresde._progress import progress  # for what is shown alone
+    from scoresde.solvers.adaptive.way import Way
+
+    with closing(progress(samples, label, "samples")) as bar:
+        way = Way(bar)
+        yield way if isinstance(solver, AdaptiveODE) else None
+        way.to(samples)
 
 
 def _default(model: ScoreModel) -> AdaptiveODE:

@@ -175,14 +175,31 @@ class ReverseSampler(Shown):
         solver: Solver | None = None,
         cond: Cond = None,
         check: bool = False,
+        progress: bool = False,
     ) -> Latent:
         """Latent codes of data x: (B, *D), along the probability flow; see `scoresde.encode`."""
-        end = self.grid.end
-        return encode(self.sde, self.model, x, solver=solver, t=end, cond=cond, check=check)
+        return encode(
+            self.sde,
+            self.model,
+            x,
+            solver=solver,
+            t=self.grid.end,
+            cond=cond,
+            check=check,
+            progress=progress,
+        )
 
-    def decode(self, z: Tensor, *, solver: Solver | None = None, cond: Cond = None) -> Tensor:
+    def decode(
+        self,
+        z: Tensor,
+        *,
+        solver: Solver | None = None,
+        cond: Cond = None,
+        progress: bool = False,
+    ) -> Tensor:
         """The inverse of `encode`: data from latent codes z: (B, *D)."""
-        return decode(self.sde, self.model, z, solver=solver, t=self.grid.end, cond=cond)
+        end = self.grid.end
+        return decode(self.sde, self.model, z, solver=solver, t=end, cond=cond, progress=progress)
 
     def sample(
         self,
@@ -292,17 +309,15 @@ class ReverseSampler(Shown):
                 distribution of the state at T: their KL divergence is above 0.005 nats per
                 dimension for data of the size that the model has stored, or of unit size; see
                 `AffineSDE.prior_gap`.
-
-        Raises:
-            ValueError: an argument is not valid, or the samples are not finite; the run is then
-                repeated with a check at each step, and the error names step and time.
-
-        Warns:
             DataRangeWarning: the range or the standard deviation of the samples is not that of the
                 training data, if the model has stored it; see `DataSummary.departure`.
             UnfinishedWarning: an adaptive solver stopped some samples before the end. They are
                 denoised from their last states; `Solution.status` names the reason, and `stats`
                 the samples.
+
+        Raises:
+            ValueError: an argument is not valid, or the samples are not finite; the run is then
+                repeated with a check at each step, and the error names step and time.
         """
         solution = self._samples(
             shape,

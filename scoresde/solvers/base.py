@@ -28,7 +28,7 @@ from scoresde.process import Eta, Process, ReverseSDE, eta_value
 from scoresde.schedule.grid import Grid, Schedule
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers.limits import Held, scheme_steps
-from scoresde.solvers.run import OnStep, Run, Tally, check_hook, hooked
+from scoresde.solvers.run import OnStep, Run, Tally, Watch, check_hook, hooked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -525,6 +525,7 @@ def integrate(
     noise: Noise,
     on_step: OnStep | None = None,
     keep_path: bool = False,
+    watch: Watch | None = None,
 ) -> Solution:
     """Solve all segments of a schedule, with any solver.
 
@@ -537,10 +538,11 @@ def integrate(
         x: the state at the first node, (B, *D).
         noise: the noise source, from which each segment gets a stream.
         on_step, keep_path: see `Solver.solve`.
+        watch: see `Run`.
     """
     solver, calls, segments = plan.solver, process.nfe, plan.schedule.segments
     tally = solver.tally(x, segments[0][0].t)
-    run = Run(process, noise, on_step, [x] if keep_path else None, tally)
+    run = Run(process, noise, on_step, [x] if keep_path else None, tally, watch=watch)
     last = segments[0][0]
     for number, (nodes, rows) in enumerate(zip(segments, plan.coefficients, strict=True)):
         if number:

@@ -19,10 +19,13 @@ from scoresde.schedule.grid import LEAST_SIGNAL
 from scoresde.sde import AffineSDE
 from scoresde.solvers.limits import Held, in_noise
 
-__all__ = ["BatchHook", "OnStep", "Run", "Tally", "check_hook", "hooked"]
+__all__ = ["BatchHook", "OnStep", "Run", "Tally", "Watch", "check_hook", "hooked"]
 
 OnStep: TypeAlias = Callable[[Node, Tensor], Tensor | None]
 """A function called after each step with the node and the state; it may return another state."""
+
+Watch: TypeAlias = Callable[[Any], None]  # a `Track`, which is defined above this module
+"""A function called with the track of an adaptive solver after every attempt of a step."""
 
 
 @runtime_checkable
@@ -114,6 +117,7 @@ class Run:
         tally: the counts of each sample, or None if the solver keeps none.
         extra: other statistics of the solver, for `Solution.stats`.
         done: the number of steps of the earlier segments.
+        watch: what an adaptive solver shows its progress to, or None.
     """
 
     process: Process
@@ -123,6 +127,7 @@ class Run:
     tally: Tally | None
     extra: dict[str, Any] = field(default_factory=dict)  # each solver's own
     done: int = 0
+    watch: Watch | None = None
 
     def renoise(self, x: Tensor, now: Node, nxt: Node) -> Tensor:
         """Add noise, from one segment up to the next, to the samples that are not stopped."""

@@ -202,6 +202,7 @@ class AdaptiveSolver(Solver):
                 return x
         segment = tuple(float(node.t) for node in nodes)
         track = self.track(Caller(process, len(x)), x, segment, tally, run.noise)
+        track.watch = run.watch
         if run.path is not None:
             track.path = x.new_full((len(segment) - 1, *x.shape), torch.nan)
         before = tally.alive
