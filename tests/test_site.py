@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from docs.hooks import accessible, links, llms, reference
+from docs.hooks import accessible, links, llms, reference, search
 from docs.hooks.docstrings import escaped
 
 ROOT = Path(__file__).parents[1]
@@ -137,3 +137,24 @@ def test_wide_parts_of_a_page_can_be_scrolled_by_the_keyboard() -> None:
         '<div role="dialog">'
     )
     assert "aria-label" in accessible.on_post_page(f"<div {accessible.DIALOG}>")
+
+
+def test_the_search_holds_names_and_first_paragraphs_of_what_the_reference_shows() -> None:
+    heading = '<h2 id="a" class="doc doc-heading">a</h2>'
+    page = (
+        f'<p>The room.</p>{heading}<div class="doc-signature highlight"><pre>a()</pre></div>'
+        '<p>One.</p><p><span class="doc-section-title">Raises:</span></p><p>Two.</p><p>Three.</p>'
+        f"<ul><li>x</li></ul>{heading}<p>One again.</p>"
+        f"{heading.replace('h2', 'h3')}<p>Of a member.</p><p>Its second.</p>"
+    )
+    marked = search.shortened(page)
+    assert marked.replace(" data-search-exclude", "") == page
+    left = re.findall(r"<(\w+)[^<>]* data-search-exclude>([^<]*)", marked)
+    assert left == [
+        ("div", ""),
+        ("pre", "a()"),
+        ("p", ""),
+        ("p", "Three."),
+        ("ul", ""),
+        ("p", "Its second."),
+    ]
