@@ -20,6 +20,10 @@ Judged on the 10,000 test images, with labels, by the averaged weights:
   precision, recall, density and coverage in the features of `Judge`, trained on the
   training images, each beside the same number for two halves of the test set. They are not an FID;
 - the same Frechet distance of samples by `auto` in 10 and in 20 steps;
+- with --guided, and beside the rows above, never in their place: as many samples with
+  classifier-free guidance of the scale and on the log-SNRs of `GUIDANCE`, by the solver and the
+  nodes of `auto` in 10 steps. It only adds this to the judgement that is there. The scale was
+  chosen on training images, by `fashion_sampling.py`;
 - the classification accuracy score (Ravuri and Vinyals 2019): the accuracy on the test images of
   a classifier that was trained on the samples alone, beside one trained on as many real images.
 
@@ -44,6 +48,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from scoresde import (
+    ClassifierFree,
     ReverseSampler,
     ScoreModel,
     Trainer,
@@ -66,6 +71,7 @@ RESULTS = ROOT / "benchmarks/results"
 PICTURES = ROOT / "docs/images"
 FASHION_JUDGE = Path("runs/fashion-classifier.safetensors")
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage")
+GUIDANCE: dict[str, Any] = {"scale": 1.2, "interval": [-1.5, 1.5]}
 SHARE = 0.93
 """Of the minutes for the steps; validation, checkpoints and the calibration take the rest."""
 
@@ -227,14 +233,7 @@ def judge(model: ScoreModel, data: Data, test: Data, out: Path, count: int) -> d
     label = torch.arange(count) % 10
 
     def samples(solver: str, steps: int) -> Solution:
-        sampler = ReverseSampler(model.sde, model, solver, steps=steps)
-        return sampler.solve(
-            (count, *test.x.shape[1:]),
-            seed=1,
-            cond={"label": label},
-            batch_size=100,
-            progress=True,
-        )
+        return drawn(ReverseSampler(model.sde, model, solver, steps=steps), test, label)
 
     solution = samples("auto_sde", 30)
     x = solution.x.clamp(-1, 1)
@@ -243,18 +242,11 @@ def judge(model: ScoreModel, data: Data, test: Data, out: Path, count: int) -> d
     eye = classifier(data, test, out.parent / FASHION_JUDGE.name)
     real = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(2))[:count]]
     found["sampling"] = {"count": count, "solver": str(solution.solver), "nfe": solution.nfe}
-
-    def distances(x: Tensor, metrics: tuple[str, ...]) -> dict[str, Any]:
-        sets = compare_sets(
-            x, test.x, metrics=metrics, features=eye.features, repeats=3, batch_size=1000
-        )
-        return {name: vars(sets[name]) for name in sets}
-
-    found["distances"] = distances(x, METRICS)
+    found["distances"] = distances(x, test, eye, METRICS)
     found["auto"] = {}
     for steps in (10, 20):
         fast = samples("auto", steps)
-        value = distances(fast.x.clamp(-1, 1), ("frechet",))["frechet"]["value"]
+        value = distances(fast.x.clamp(-1, 1), test, eye, ("frechet",))["frechet"]["value"]
         found["auto"][str(steps)] = {"frechet": value, "nfe": fast.nfe, "why": fast.plan.why}
     found["conditional_accuracy"] = eye.accuracy(x, label)
     found["classifier_accuracy"] = eye.accuracy(test.x, test.cond["label"])
@@ -262,9 +254,51 @@ def judge(model: ScoreModel, data: Data, test: Data, out: Path, count: int) -> d
         ("trained_on_samples", x, label),
         ("trained_on_as_many_real", real.x, real.cond["label"]),
     ):
-        net = Judge.fit_convolutional(images, labels, classes=10, epochs=10, seed=3)
-        found[name] = net.accuracy(test.x, test.cond["label"])
+        found[name] = learned(images, labels, test)
     return found | {"seconds": time.perf_counter() - began}
+
+
+def judge_guided(
+    model: ScoreModel, data: Data, test: Data, out: Path, count: int
+) -> dict[str, Any]:
+    """The samples with guidance, by the same solver and nodes as those without."""
+    label = torch.arange(count) % 10
+    plan = ReverseSampler(model.sde, model, "auto", steps=10)
+    guided = ClassifierFree(model, GUIDANCE["scale"], interval=GUIDANCE["interval"])
+    solution = drawn(ReverseSampler(model.sde, guided, plan.solver, grid=plan.grid), test, label)
+    x = solution.x.clamp(-1, 1)
+    eye = classifier(data, test, out.parent / FASHION_JUDGE.name)
+    return GUIDANCE | {
+        "nfe": solution.nfe,
+        "distances": distances(x, test, eye, METRICS),
+        "conditional_accuracy": eye.accuracy(x, label),
+        "trained_on_samples": learned(x, label, test),
+    }
+
+
+def drawn(sampler: ReverseSampler, test: Data, label: Tensor) -> Solution:
+    """A sample of each label."""
+    return sampler.solve(
+        (len(label), *test.x.shape[1:]),
+        seed=1,
+        cond={"label": label},
+        batch_size=100,
+        progress=True,
+    )
+
+
+def distances(x: Tensor, test: Data, eye: Judge, metrics: tuple[str, ...]) -> dict[str, Any]:
+    """Each metric of samples against the test images, beside that of their halves."""
+    sets = compare_sets(
+        x, test.x, metrics=metrics, features=eye.features, repeats=3, batch_size=1000
+    )
+    return {name: vars(sets[name]) for name in sets}
+
+
+def learned(x: Tensor, label: Tensor, test: Data) -> float:
+    """Accuracy on the test images of a classifier that was trained on these images alone."""
+    net = Judge.fit_convolutional(x, label, classes=10, epochs=10, seed=3)
+    return net.accuracy(test.x, test.cond["label"])
 
 
 def main() -> None:
@@ -280,6 +314,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="runs/fashion-<net>-<objective> by default")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--judge", action="store_true", help="only judge what is trained")
+    parser.add_argument("--guided", action="store_true", help="only judge it with guidance too")
     parser.add_argument("--quick", action="store_true", help="a check of this program, in --out")
     args = parser.parse_args()
     name = f"fashion-{args.net}-{args.objective}"
@@ -288,6 +323,13 @@ def main() -> None:
     data, test = (load_data(source, split=part) for part in ("train", "test"))
     if args.quick:
         data, test, args.samples, args.minutes = data[:2000], test[:200], 100, 0.1
+    file = out / "results.json" if args.quick else RESULTS / f"{name}.json"
+    if args.guided:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        model = load(out / "checkpoint")
+        found["judged"]["guided"] = judge_guided(model, data, test, out, args.samples)
+        file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return
     if not args.judge:
         train(args, out, data)
     curves(out)
@@ -304,11 +346,9 @@ def main() -> None:
         "judged": judge(load(out / "checkpoint"), data, test, out, args.samples),
     }
     text = json.dumps(found, indent=1)
-    if args.quick:
-        (out / "results.json").write_text(text + "\n", encoding="utf-8")
-    else:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text + "\n", encoding="utf-8")
+    if not args.quick:
         shutil.copy(out / "samples.png", PICTURES / f"{name}.png")
         shutil.copy(out / "validation.png", PICTURES / f"{name}-loss.png")
     print(text)

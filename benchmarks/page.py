@@ -132,6 +132,7 @@ def fashion(found: dict[str, dict[str, Any]], titles: dict[str, str] = RUNS) -> 
                 return f"{m['frechet']:.3g} ({m['nfe']} calls)"
 
             rows.append(row(f"frechet distance, `auto` in {steps} steps", fast))
+    rows += guided_rows(judged)
     rows += [
         row(
             "samples of the requested class, by the classifier",
@@ -165,6 +166,32 @@ def fashion(found: dict[str, dict[str, Any]], titles: dict[str, str] = RUNS) -> 
             f"(images/fashion-{run}-loss.png)\n"
         )
     return text
+
+
+def guided_rows(judged: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The rows of samples with guidance, which stay empty for runs that were judged without."""
+    there = [run["guided"] for run in judged.values() if "guided" in run]
+    if not there:
+        return []
+    low, high = there[0]["interval"]
+    title = f"guidance {there[0]['scale']:g} on the log-SNRs from {low:g} to {high:g}"
+
+    def row(said: str, value: Any) -> tuple[str, ...]:
+        return (
+            f"{title}: {said}",
+            *(value(run["guided"]) if "guided" in run else "" for run in judged.values()),
+        )
+
+    def metric(name: str) -> Any:
+        return lambda g: f"{g['distances'][name]['value']:.3g}"
+
+    return [
+        row("frechet distance", lambda g: f"{metric('frechet')(g)} ({g['nfe']} calls)"),
+        row("precision", metric("precision")),
+        row("recall", metric("recall")),
+        row("samples of the requested class", lambda g: f"{g['conditional_accuracy']:.1%}"),
+        row("accuracy when trained on them", lambda g: f"{g['trained_on_samples']:.1%}"),
+    ]
 
 
 def aims(judged: dict[str, dict[str, Any]]) -> str:
@@ -212,6 +239,7 @@ def page() -> str:
     return (
         HEAD
         + (fashion(later) if later else fashion(runs(EARLIER), EARLIER))
+        + included("How the sampling changes the samples of Fashion-MNIST", "fashion-sampling")
         + (included("What training costs", "training") if "races" in read("training") else "")
         + included("Conditional samples beside the exact conditional", "conditional")
         + included("Signals and fields of known spectrum", "spectra")

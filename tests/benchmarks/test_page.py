@@ -90,6 +90,24 @@ def test_the_numbers_of_samples_are_those_of_the_run() -> None:
         "| Frechet distance of the U-Net over the halves' | 2.733 | 2.000 | not reached |" in text
     )
     assert "| accuracy lost by training on samples, % | 50.0 | 1.0 | not reached |" in text
+    assert "guidance" not in text
+
+
+def test_guided_samples_have_rows_of_their_own() -> None:
+    distances = {name: {"value": v} for name, v in (("frechet", 0.005), ("precision", 0.9))}
+    guided = {
+        "scale": 1.2,
+        "interval": [-1.5, 1.5],
+        "nfe": 16,
+        "distances": distances | {"recall": {"value": 0.8}},
+        "conditional_accuracy": 0.95,
+        "trained_on_samples": 0.85,
+    }
+    rows = page.guided_rows({"unet-quality": {"guided": guided}, "unet-likelihood": {}})
+    title = "guidance 1.2 on the log-SNRs from -1.5 to 1.5"
+    assert rows[0] == (f"{title}: frechet distance", "0.005 (16 calls)", "")
+    assert [row[1] for row in rows[1:]] == ["0.9", "0.8", "95.0%", "85.0%"]
+    assert page.guided_rows({"unet-likelihood": {}}) == []
 
 
 def test_the_time_of_a_run_in_parts_is_their_sum(
