@@ -16,6 +16,12 @@ of solvers that `ReverseSampler.calibrate` makes for this posterior and number o
 conjugate gradients of MMPS go on to 1e-12. azula's samplers walk over our nodes ("our nodes") or
 over those of azula's own schedule, VPSchedule(), with MMPS solved by 64 conjugate gradients; where
 azula is not installed these rows are left out. A budget of N calls is as many steps as fit in it.
+
+From the exact law of x_T the best solver by name, `unipc_3`, has 1.2e-4 with 20 calls, of which
+8e-5 is the noise that is left at t = 1e-4, as 50 calls show. A smaller end does not pay, since the
+steps grow: 1.6e-4 down to t = 3e-5, and 1.9e-4 down to 1e-5. `ab_4` has 1.6e-4, `unipc_4` 3.7e-4,
+`dpmpp_3m` 4.8e-4, `unipc_2` 1.5e-3, and the nodes "karras" 4.8e-3. Only nodes that are calibrated
+for the posterior come below 1e-4.
 """
 
 from __future__ import annotations
