@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any, Protocol, TextIO, final
 
-__all__ = ["EVERY", "Lines", "Progress", "progress"]
+__all__ = ["EVERY", "Lines", "Progress", "progress", "progress_or"]
 
 EVERY = 10.0
 """Seconds between two lines in a file of output."""
@@ -96,6 +98,27 @@ def progress(
         total=total, desc=label, unit=unit, initial=initial, position=position, disable=not shown
     )
     return bar
+
+
+@contextmanager
+def progress_or(given: bool | Progress, total: int, label: str, unit: str) -> Iterator[Progress]:
+    """The display that a caller gave, which stays open, or a new one that is closed at the end.
+
+    Args:
+        given: whether to show a new display; or the display of a longer task.
+        total, label, unit: of the new display, as in `progress`.
+
+    Raises:
+        TypeError: what was given is no display.
+    """
+    if isinstance(given, bool):
+        with closing(progress(total, label, unit, shown=given)) as bar:
+            yield bar
+    elif callable(getattr(given, "update", None)):
+        yield given
+    else:
+        remedy = "pass True, or a bar with update(n), such as one of tqdm"
+        raise TypeError(f"progress: expected True, False or a bar, got {given!r}; {remedy}")
 
 
 def _tqdm() -> Any:  # the class of the bars, which has no types

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -228,3 +229,35 @@ def test_the_progress_of_an_encoding_moves_within_the_solve_and_changes_nothing(
     shown = encode(VP, NORMAL, X, progress=True)
     assert sum(moves) == len(X) and len([n for n in moves if n > 0]) > 3 and min(moves) >= 0
     assert torch.equal(plain.z, shown.z)
+
+
+class Own:
+    """A bar that a user brings."""
+
+    def __init__(self) -> None:
+        self.moves: list[int] = []
+
+    def update(self, n: int = 1) -> None:
+        self.moves.append(n)
+
+
+LONG: dict[str, tuple[Callable[[Any], object], int]] = {
+    "log_prob": (lambda bar: log_prob(NORMAL, X, batch_size=40, progress=bar), 64),
+    "discrete_log_prob": (
+        lambda bar: discrete_log_prob(NORMAL, CODES, LEVELS, draws=6, progress=bar), 12
+    ),
+    "elbo": (lambda bar: elbo(NORMAL, X, decoder="gaussian", samples=3, progress=bar), 192),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_bar_of_a_longer_task_is_advanced_by_each_sample_and_draw(
+    name: str, terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call, total = LONG[name]
+    bar = Own()
+    call(bar)
+    assert sum(bar.moves) == total and len([n for n in bar.moves if n > 0]) >= 3
+    assert capsys.readouterr().err == ""
+    with pytest.raises(TypeError, match="progress: expected True, False or a bar, got 'yes'"):
+        call("yes")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from scoresde._io import replacing
-from scoresde.cli.common import check_file, emit, is_first, progress
+from scoresde.cli.common import check_file, emit, is_first, progress, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument
 from scoresde.cli.opened import Opened, open_checkpoint
@@ -18,6 +18,8 @@ from scoresde.options import Divergence, Tolerances
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from scoresde._progress import Progress
 
 __all__ = ["Likelihood"]
 
@@ -53,14 +55,21 @@ class Estimate:
             return "bound on the log probability" if discrete else "bound on the log density"
         return "log probability of the flow" if discrete else "log density of the flow"
 
+    def parts(self, opened: Opened) -> int:
+        """The number of draws of each sample, by which its progress is counted."""
+        return self.draws if self.bound or opened.quantisation is not None else 1
+
     def measure(
-        self, opened: Opened, x: Tensor, cond: Any, first: int, seed: int
+        self, opened: Opened, x: Tensor, cond: Any, first: int, seed: int, bar: Progress | bool
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Columns (B,) of the samples, and independent draws (S, B) of the log-likelihood."""
+        """Columns (B,) of the samples, and independent draws (S, B) of the log-likelihood.
+
+        The bar is advanced by one for each sample and draw.
+        """
         if self.bound:
-            return self._elbo(opened, x, cond, first, seed)
+            return self._elbo(opened, x, cond, first, seed, bar)
         if opened.quantisation is not None:
-            return self._discrete(opened, x, cond, first, seed)
+            return self._discrete(opened, x, cond, first, seed, bar)
         from scoresde.likelihood import log_prob
 
         got = log_prob(
@@ -72,12 +81,13 @@ class Estimate:
             first=first,
             tolerances=Tolerances(self.tolerance, self.tolerance),
             t_end=self.t_end,
+            progress=bar,
         )
         columns = {"solver_error": got.solver_error, "truncation": got.truncation}
         return {"nats": got.nats, **columns, "nfe": got.nfe}, got.draws
 
     def _discrete(
-        self, opened: Opened, x: Tensor, cond: Any, first: int, seed: int
+        self, opened: Opened, x: Tensor, cond: Any, first: int, seed: int, bar: Progress | bool
     ) -> tuple[dict[str, Tensor], Tensor]:
         from scoresde.likelihood import discrete_log_prob
 
@@ -93,12 +103,13 @@ class Estimate:
             first=first,
             tolerances=Tolerances(self.tolerance, self.tolerance),
             t_end=self.t_end,
+            progress=bar,
         )
         columns = {"bits_per_dim": got.bits_per_dim(), "solver_error": got.solver_error}
         return {"nats": got.nats, **columns, "nfe": got.nfe}, got.draws
 
     def _elbo(
-        self, opened: Opened, x: Tensor, cond: Any, first: int, seed: int
+        self, opened: Opened, x: Tensor, cond: Any, first: int, seed: int, bar: Progress | bool
     ) -> tuple[dict[str, Tensor], Tensor]:
         from scoresde.likelihood.bound import elbo
 
@@ -114,6 +125,7 @@ class Estimate:
             cond=cond,
             seed=seed,
             first=first,
+            progress=bar,
         )
         columns = {"nats": -got.nats, "prior": got.prior, "diffusion": got.diffusion}
         columns["reconstruction"] = got.reconstruction
@@ -169,10 +181,13 @@ scoresde likelihood runs/digits digits --data-option split=test --bound --out bo
             unconditional=self.unconditional,
         )
         found = _Values(samples, self.estimate.kind(opened))
-        with progress(len(samples), found.kind, self.calling.json) as bar:
+        parts, json = self.estimate.parts(opened), self.calling.json
+        unit = "samples" if parts == 1 else "draws"
+        with progress(parts * len(samples), found.kind, json, unit) as bar:
+            shown = watched(json) and bar
             for first, x, cond in samples.batches(self.batch_size):
-                found.add(x, *self.estimate.measure(opened, x, cond or None, first, self.seed))
-                bar.update(len(x))
+                values = self.estimate.measure(opened, x, cond or None, first, self.seed, shown)
+                found.add(x, *values)
         result = found.summary()
         if place is not None:
             if is_first():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive, positive_int
 from scoresde._html import Shown, rounded
-from scoresde._progress import progress as progress_of
+from scoresde._progress import Progress, progress_or
 from scoresde._tensor import batches, check_data, lincomb, ordinary, seeded, wide
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
@@ -164,7 +163,7 @@ def elbo(
     seed: int = 0,
     first: int = 0,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> Bound:
     """The evidence lower bound, as an upper bound on -log p of each sample, in nats.
 
@@ -207,7 +206,8 @@ def elbo(
         seed, first: the noise depends on (seed, number of the sample, draw) alone; `first` is the
             number of the first sample.
         batch_size: number of samples in one call of the model.
-        progress: show a bar with the time left, or lines if stderr is not a terminal.
+        progress: show a bar with the time left, or lines if stderr is not a terminal; or a bar of
+            yours, such as one of tqdm, which is advanced by one for each sample and draw.
 
     Raises:
         TypeError, ValueError: "bins" without a quantisation; data that are integers, not finite,
@@ -237,8 +237,7 @@ def elbo(
     noise = Independent(seed, first).stream("bound")
     shifts = _shifts(noise.seed, count)
     parts: list[list[tuple[Tensor, Tensor]]] = []
-    shown = closing(progress_of(count * len(x), "elbo", "draws", shown=progress))
-    with torch.no_grad(), shown as bar:
+    with torch.no_grad(), progress_or(progress, count * len(x), "elbo", "draws") as bar:
         for rows, part in batches(len(x), batch_size, cond):
             own = noise.from_sample(noise.first + rows.start)
             job = _Batch(model, x[rows], quantisation, decoder, part, own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast, final
 
@@ -14,8 +14,7 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, wrong_type
 from scoresde._check import seed as as_seed
-from scoresde._progress import Progress
-from scoresde._progress import progress as progress_of
+from scoresde._progress import Progress, progress_or
 from scoresde._tensor import batches, check_data, ordinary, own_dtype, uncompiled, wide
 from scoresde.likelihood.divergence import (
     Expansion,
@@ -75,7 +74,7 @@ def log_prob(
     truncation: str = "none",
     batch_size: int | None = None,
     create_graph: bool = False,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> LogLikelihood:
     """The log-likelihood along the probability flow, in nats, with its error budget.
 
@@ -115,7 +114,8 @@ def log_prob(
         batch_size: number of samples in one solve.
         create_graph: keep the graph, so that `nats` can be differentiated with respect to the
             parameters and x. The steps are treated as constants.
-        progress: show a bar with the time left, or lines if stderr is not a terminal.
+        progress: show a bar with the time left, or lines if stderr is not a terminal; or a bar of
+            yours, such as one of tqdm, which is advanced by one for each sample.
 
     Warns:
         UnfinishedWarning: samples were stopped and are NaN, since they would have needed more
@@ -162,10 +162,10 @@ def log_prob(
         create_graph,
     )
     parts, status = [], "done"
-    shown = closing(progress_of(len(x), "log_prob", "samples", shown=progress))
+    shown, quiet = progress_or(progress, len(x), "log_prob", "samples"), progress is False
     with nullcontext() if create_graph else torch.no_grad(), shown as bar:
         for rows, part in batches(len(x), batch_size, cond):
-            values, stopped = job.run(x[rows], part, first + rows.start, bar if progress else None)
+            values, stopped = job.run(x[rows], part, first + rows.start, None if quiet else bar)
             parts.append(values)
             status = status if stopped == "done" else stopped
     whole = {k: torch.cat([p[k] for p in parts], int(k == "draws")) for k in parts[0]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive_int
 from scoresde._html import Shown, rounded
-from scoresde._progress import progress as progress_of
+from scoresde._progress import Progress, progress_or
 from scoresde._tensor import check_data, ordinary, wide
 from scoresde.likelihood.density import Prior, log_prob, span_of
 from scoresde.model import Cond, ScoreModel
@@ -148,7 +147,7 @@ def discrete_log_prob(
     tolerances: Tolerances = Tolerances(),
     t_end: float | None = None,
     batch_size: int | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> DiscreteLogLikelihood:
     """The log probability of discrete data along the probability flow, bounded from below.
 
@@ -168,6 +167,7 @@ def discrete_log_prob(
         draws: S >= 5 independent draws, which give the standard error.
         importance: K; above 1 the bound is tighter. The noise of probes would enter the weights
             and invalidate the bound, so K > 1 requires divergence="exact".
+        progress: as in `log_prob`; a bar of yours is advanced by one for each sample and draw.
         the others: as in `log_prob`.
 
     Warns:
@@ -209,8 +209,8 @@ def discrete_log_prob(
     node, dim = sde.at(end), x[0].numel()
     tau = quantisation.bin_width * math.exp(sde.log_snr(end)) / 2
     values, errors, calls, status = [], [], [], "done"
-    shown = progress_of(count * weights, "discrete_log_prob", "draws", shown=progress)
-    with closing(shown) as bar:
+    total = count * weights * len(x)
+    with progress_or(progress, total, "discrete_log_prob", "draws") as bar:
         for number in range(count * weights):
             u: Tensor = torch.special.ndtr(noise.draw(wide(x), number))  # uniform in (0, 1)
             z, log_q = DEQUANTISERS[dequantise](u, tau)
@@ -225,13 +225,13 @@ def discrete_log_prob(
                 tolerances=tolerances,
                 t_end=end,
                 batch_size=batch_size,
+                progress=progress is not False and bar,
             )
             # in each entry the density of x_e is that of z divided by sigma
             values.append(result.nats - log_q.flatten(1).sum(1) + dim * math.log(node.sigma))
             errors.append(result.solver_error)
             calls.append(result.nfe)
             status = status if result.status == "done" else result.status
-            bar.update()
     logs = torch.stack(values).reshape(count, weights, len(x))
     return DiscreteLogLikelihood(
         draws=logs.logsumexp(1) - math.log(weights),
