@@ -41,6 +41,7 @@ __all__ = [
     "same_shape",
     "seed",
     "show",
+    "to_load",
     "whole",
     "wrong_type",
 ]
@@ -242,9 +243,22 @@ def choice(name: str, value: object, table: Iterable[str]) -> str:
     raise fail(name, "one of " + ", ".join(map(repr, keys)), value, remedy)
 
 
+def to_load(value: object) -> str:
+    """The remedy where the path of a saved model was passed in place of the model, or ""."""
+    if not isinstance(value, str | os.PathLike):
+        return ""
+    folder, shown = Path(value), repr(os.fspath(value))
+    if (folder / "model_index.json").is_file():
+        return f"a pipeline becomes a model by scoresde.adapters.load_diffusers({shown})"
+    if (folder / "config.json").is_file() or (folder / "checkpoint").is_dir():
+        return f"a checkpoint becomes a model by scoresde.load({shown})"
+    return ""
+
+
 def instance(name: str, value: object, kind: type | tuple[type, ...], remedy: str) -> None:
     """Raise a TypeError unless `value` is of `kind`."""
     if not isinstance(value, kind):
+        remedy = to_load(value) or remedy
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = " or ".join(k.__name__ for k in kinds)
         got: object = value if _is_tensor(value) else f"{type(value).__name__}: {show(value)}"

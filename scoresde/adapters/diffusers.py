@@ -90,6 +90,10 @@ class DiffusersUNet(nn.Module):
         return self._of(x, timestep, class_labels=label)
 
     def _of(self, x: Tensor, timestep: Tensor, **given: Tensor) -> Tensor:
+        channels = self.config["channels"]
+        if x.ndim != 4 or x.shape[1] != channels:
+            expected = f"(B, {channels}, H, W), the channels of the network"
+            raise fail("x", expected, x, "sample or load images of this shape")
         times = timestep.long() if self.whole else timestep
         return mean_of(tensor_of(self.net(x, times, **given), "sample", "net"), x, "net")
 
@@ -189,8 +193,8 @@ def schedule_of(scheduler: Any) -> tuple[DDPM, str | None]:  # of diffusers, or 
     config = getattr(scheduler, "config", {})
     if alphas is None:
         if "Flow" in name:
-            remedy = "a network of a straight path predicts the flow: from_function(net, "
-            remedy += "FlowSDE(1.0), predicts='flow', time=lambda node: 1000 * node.t)"
+            remedy = "a network of a straight path is a model by from_function, under "
+            remedy += "FlowSDE(1.0), with the prediction 'flow' and the time 1000 t"
         elif "EDM" in name:
             remedy = "a network of sigma is a model by from_denoiser or from_edm"
         raise fail("scheduler", "one with alphas_cumprod", name, remedy)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scoresde._check import fail, need, refuse
+from scoresde._check import fail, need, refuse, to_load
 from scoresde._io import explained, replacing
 from scoresde.hub.card import card_of, data_name
 from scoresde.metrics import Comparison
@@ -212,10 +212,10 @@ def download(
 
     The other arguments and the errors are those of `from_hub`; nothing is verified yet.
     """
-    _check_name(repo_id)
-    if Path(repo_id).is_dir():
-        remedy = "scoresde.load reads it"
+    if isinstance(repo_id, str) and repo_id and Path(repo_id).is_dir():
+        remedy = to_load(repo_id) or "pass the name of a repository"
         raise fail("repo_id", "a repository of the hub", f"{repo_id}, a folder here", remedy)
+    _check_name(repo_id)
     hub: Any = need("huggingface_hub", "hub")  # Any: it is optional
     with _asked(repo_id, token):
         folder = hub.snapshot_download(

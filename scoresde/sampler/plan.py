@@ -12,6 +12,7 @@ from scoresde._check import (
     fail,
     instance,
     positive_int,
+    to_load,
     wrong_type,
 )
 from scoresde.calibration import Calibration
@@ -150,7 +151,7 @@ def as_model(sde: SDE, model: object) -> ScoreModel:
         )
         raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
     if not callable(model) or isinstance(model, type):
-        remedy = "pass Preconditioned(net, sde) or a function of (t, x)"
+        remedy = to_load(model) or "pass Preconditioned(net, sde) or a function of (t, x)"
         raise wrong_type("model", "a ScoreModel or a function score(t, x)", model, remedy)
     return FunctionScore(sde, model)
 

@@ -13,7 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, instance, refuse, wrong_type
+from scoresde._check import fail, instance, refuse, to_load, wrong_type
 from scoresde._tensor import as_device, fill, ordinary
 from scoresde.adapters.diffusers import DiffusersUNet
 from scoresde.adapters.network import Called
@@ -339,9 +339,14 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
 def _net_of(model: ScoreModel) -> nn.Module:
     if not isinstance(model, Preconditioned):
-        remedy = "save the Preconditioned model inside, or its weights with safetensors"
-        raise wrong_type("model", "a Preconditioned model", type(model).__name__, remedy)
+        raise _not_saved(model)
     return bare(model.net)
+
+
+def _not_saved(model: object) -> TypeError:
+    remedy = "save the Preconditioned model inside, or its weights with safetensors"
+    got = type(model).__name__
+    return wrong_type("model", "a Preconditioned model", got, to_load(model) or remedy)
 
 
 # The description of a model in config.json
@@ -354,8 +359,7 @@ def describe(
 ) -> dict[str, Any]:
     """The content of `config.json`; raise if the model cannot be saved."""
     if not isinstance(model, Preconditioned):
-        remedy = "save the Preconditioned model inside, or its weights with safetensors"
-        raise wrong_type("model", "a Preconditioned model", type(model).__name__, remedy)
+        raise _not_saved(model)
     if not isinstance(model.time, str | ChainTime):
         remedy = (
             f"name a convention ({', '.join(map(repr, TIMES))}), or put the function in the net"

@@ -12,8 +12,9 @@ import pytest
 import torch
 from foreign import DDPMScheduler, UNet2DModel, diffusers, randn, write_pipeline
 
-from scoresde import VPSDE, ReverseSampler, load, save
+from scoresde import VPSDE, ReverseSampler, load, log_prob, save
 from scoresde.adapters import from_diffusers, load_diffusers
+from scoresde.doctor import diagnose
 
 __all__ = ["diffusers"]
 
@@ -91,7 +92,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a scheduler without alphas": (
         changed("model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"]),
-        "predicts='flow'",
+        "under FlowSDE(1.0), with the prediction 'flow' and the time 1000 t",
     ),
     "another prediction": (
         changed("scheduler/scheduler_config.json", prediction_type="flow_prediction"),
@@ -156,6 +157,30 @@ def test_a_pipeline_is_no_checkpoint(diffusers: ModuleType, tmp_path: Path) -> N
     folder = write_pipeline(tmp_path / "pipe", UNet2DModel())
     with pytest.raises(FileNotFoundError, match="scoresde import"):
         load(folder)
+
+
+def test_a_folder_in_the_place_of_a_model_is_told_how_it_becomes_one(
+    diffusers: ModuleType, tmp_path: Path
+) -> None:
+    pipe = write_pipeline(tmp_path / "pipe", UNet2DModel())
+    place = save(load_diffusers(pipe), tmp_path / "model")
+    for folder, words in ((pipe, "load_diffusers"), (place, "a checkpoint becomes a model by")):
+        for call in (
+            lambda path: diagnose(path, X),
+            lambda path: ReverseSampler(VPSDE(), path, steps=3),
+            lambda path: log_prob(path, X),
+            lambda path: save(path, tmp_path / "again"),
+        ):
+            for path in (folder, str(folder)):
+                with pytest.raises(TypeError, match=rf"model: expected .*{words}.*\('\S+'\)"):
+                    call(path)
+
+
+def test_samples_of_other_channels_are_named(diffusers: ModuleType, tmp_path: Path) -> None:
+    model = load_diffusers(write_pipeline(tmp_path / "pipe", UNet2DModel()))
+    for shape in ((2, 3, 4, 4), (2, 4)):
+        with pytest.raises(ValueError, match=r"x: expected \(B, 1, H, W\), the channels of the"):
+            ReverseSampler(model.sde, model, "ddim", steps=3).sample(shape)
 
 
 def test_a_later_version_and_latents_are_told(diffusers: ModuleType, tmp_path: Path) -> None:

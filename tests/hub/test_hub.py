@@ -286,8 +286,10 @@ def test_a_folder_here_is_not_asked_of_the_hub(
     run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.parent)
-    with pytest.raises(ValueError, match=r"got 'run, a folder here'; scoresde\.load reads it"):
+    with pytest.raises(ValueError, match=r"got 'run, a folder here'; .*scoresde\.load\('run'\)"):
         from_hub("run")
+    with pytest.raises(ValueError, match=r"a folder here'; .* by scoresde\.load"):
+        from_hub("./run")
     assert hub.asked == []
 
 
