@@ -165,6 +165,7 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
         }
         text = f"{done.folder}: {self.n} samples in {counted(done.total, 'shard')}; "
         text += f"{counted(done.drawn, 'shard')} drawn in {seconds:.1f} s"
+        text += f", {done.nfe} network calls a sample" if done.nfe else ""
         text += f", {done.kept} kept" if done.kept else ""
         text += f"; {done.missing} of other processes are not there yet" if done.missing else ""
         if turns is not None:

@@ -58,6 +58,7 @@ def test_the_samples_are_those_of_the_library(model: Path, tmp_path: Path) -> No
     (tmp_path / "a/shard-000001.npz").unlink()
     text = call(f"{line} --out {tmp_path / 'a'} --solver ancestral --device cpu").stdout
     assert "11 samples in 3 shards; 1 shard drawn in " in text and "2 kept" in text
+    assert "s, 4 network calls a sample, 2 kept" in text
     again = f"sample --config {tmp_path / 'a/config.json'} --out {tmp_path / 'c'}"
     assert answer(again)["drawn"] == 3
     assert shards(tmp_path / "a") == shards(tmp_path / "c") == shards(tmp_path / "b")
