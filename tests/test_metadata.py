@@ -53,6 +53,13 @@ def test_continuous_integration_runs_the_oldest_torch_we_promise() -> None:
     assert re.findall(r'"torch==([\d.]+)"', read(".github/workflows/ci.yml")) == [f"{bound}.0"]
 
 
+def test_the_peers_have_one_version_in_the_extra_and_in_make_bench() -> None:
+    """What an adapter is equal to is a version: another one may have another convention."""
+    pinned = setup()["options.extras_require"]["bench"].split()
+    made = re.findall(r"[\w-]+==[\w.]+", read("Makefile"))
+    assert len(pinned) == 10 and set(pinned) <= set(made)
+
+
 def test_the_nightly_run_takes_the_newest_of_all_and_runs_every_test() -> None:
     workflow = read(".github/workflows/nightly.yml")
     assert "--upgrade-strategy eager" in workflow
