@@ -191,8 +191,15 @@ class ScoreModel(nn.Module, Shown, ABC):
         return cond
 
     def forward(self, t: Scalar, x: Tensor, cond: Cond = None) -> Prediction:
-        """`predict` at time t: a float, (), or one time per sample (B,)."""
+        """`predict` at time t: a float, (), or one time per sample (B,).
+
+        Raises:
+            TypeError, ValueError: x is not floating-point, the SDE has no such time, or the
+                model does not take the conditions; see `check_cond`.
+        """
         floating("x", x)
+        if cond:
+            cond = check_cond(self, cond, len(x), x.device)
         if isinstance(t, Tensor) and t.device.type == "cpu" and t.ndim == 0:
             t = float(t)
         return self.predict(self.sde.at(t, like=x), x, cond)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from scoresde.cli.common import guarded, say
 from scoresde.cli.config import Call, written
 from scoresde.cli.flags import flags_of
-from scoresde.cli.loaders import loader_help
+from scoresde.cli.loaders import loader_help, loader_options
 
 __all__ = ["COMMANDS", "command", "run"]
 
@@ -80,6 +80,8 @@ def run(arguments: Sequence[str]) -> None:
         except SystemExit as end:
             if end.code == 0:  # after the help, which tyro has printed
                 print(_examples(kind))
+            else:
+                _hint(kind, words)
             raise
         if call.moved:
             where = call.values["out"]
@@ -92,6 +94,16 @@ def _unknown(name: str) -> NoReturn:
     remedy = f"did you mean {near[0]!r}?" if near else "scoresde --help lists them"
     print(f"scoresde: no such command: {name!r}; {remedy}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def _hint(kind: Any, words: Sequence[str]) -> None:
+    """Say how to pass an option of the loader that was given as a flag of its own."""
+    if "data_option" not in flags_of(kind):
+        return
+    flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+    for name in loader_options():
+        if name not in flags_of(kind) and flags & {f"--{name}", f"--{name.replace('_', '-')}"}:
+            say(f"{name} is an option of the loader: pass --data-option {name}=VALUE")
 
 
 def _summaries() -> str:

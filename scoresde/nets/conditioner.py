@@ -188,6 +188,7 @@ class Conditioner(nn.Module):
             if not isinstance(value, Tensor):
                 raise wrong_type(name, "a torch.Tensor", value, "use torch.as_tensor")
             self._check_one(name, name, value, x)
+        self._check_masks(cond, "{}")
 
     def _unknown(self, name: str, value: object) -> tuple[str, object, str]:
         """What is expected, got, and the remedy for a condition that the network lacks."""
@@ -226,6 +227,20 @@ class Conditioner(nn.Module):
             raise wrong_type(argument, "a bool tensor", value, "True is for elements present")
         _check_shape(argument, value, ("B", "N"), x, "give one value for each element of the set")
 
+    def _check_masks(self, cond: Mapping[str, Tensor], argument: str) -> None:
+        """Check that each mask comes with its set and has one value for each element."""
+        for name in self.named(Set):
+            mask = cond.get(f"{name}_mask")
+            if mask is None:
+                continue
+            told = argument.format(f"{name}_mask")
+            if name not in cond:
+                remedy = "pass the set too, or leave the mask out"
+                raise fail(told, f"the set {name!r} with its mask", mask, remedy)
+            if mask.shape != cond[name].shape[:2]:
+                expected = f"shape {tuple(cond[name].shape[:2])}, that of the set {name!r}"
+                raise fail(told, expected, mask, "give one value for each element")
+
     def admit(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The conditions in the form in which the network takes them, checked.
 
@@ -245,19 +260,12 @@ class Conditioner(nn.Module):
             choice("cond", name, self.takes)
             spec = self.specs.get(name)
             real = value.is_floating_point() or value.is_complex()
-            if spec is None and name.removesuffix("_mask") not in cond:
-                remedy = "pass the set too, or leave the mask out"
-                raise fail("cond", f"{name.removesuffix('_mask')!r} with its mask", name, remedy)
             if isinstance(spec, Label):
                 found[name] = value  # a model knows its own value for "no label"
                 continue
             found[name] = value.float() if spec is not None and not real else value
             self._check_one(argument, name, found[name], None)
-        for name in self.named(Set):
-            mask = found.get(f"{name}_mask")
-            if mask is not None and mask.shape != found[name].shape[:2]:
-                expected = f"shape {tuple(found[name].shape[:2])}"
-                raise fail(f"cond['{name}_mask']", expected, mask, "one value for each element")
+        self._check_masks(found, "cond['{}']")
         return found
 
     @torch.no_grad()

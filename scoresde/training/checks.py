@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -15,11 +16,12 @@ from scoresde.nets.conditioner import ConditionalNet
 from scoresde.quantisation import Quantisation
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary, Scaling, Units
+from scoresde.training.augment import CONDITION
 from scoresde.training.checkpoint import describe
 from scoresde.training.log import writing
 from scoresde.training.run_folder import RunFolder
 
-__all__ = ["check_folder", "check_units", "in_units_of", "inform"]
+__all__ = ["check_folder", "check_given", "check_units", "in_units_of", "inform"]
 
 
 def check_folder(
@@ -33,6 +35,21 @@ def check_folder(
         raise fail("out", "a folder", str(out), "choose another name")
     describe(model, quantisation)
     return RunFolder(place, keep=keep, quantisation=quantisation)
+
+
+def check_given(model: ScoreModel, cond: Mapping[str, Tensor]) -> None:
+    """Warn of conditions of the network that the data lack, which it cannot learn to use."""
+    net = bare(model.net) if isinstance(model, Preconditioned) else None
+    if not isinstance(net, ConditionalNet):
+        return
+    lacking = [name for name in net.condition.specs if name not in (*cond, CONDITION)]
+    if lacking:
+        names = ", ".join(map(repr, lacking))
+        warnings.warn(
+            f"data: expected values for {names}, which the network takes as conditions, got none; "
+            f"it is trained as if {names} were never given, so pass (x, {{{lacking[0]!r}: ...}})",
+            stacklevel=3,
+        )
 
 
 def check_units(summary: DataSummary, sde: SDE) -> None:

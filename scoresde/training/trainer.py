@@ -30,7 +30,7 @@ from scoresde.training.augment import check_augment
 from scoresde.training.best import Best
 from scoresde.training.calibrating import calibrate_run
 from scoresde.training.callbacks import Callback, Callbacks
-from scoresde.training.checks import check_folder, check_units, in_units_of, inform
+from scoresde.training.checks import check_folder, check_given, check_units, in_units_of, inform
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
 from scoresde.training.log import Log, callbacks_of, with_board
@@ -124,6 +124,9 @@ class Trainer(Shown):
             kelvin or floats from 0 to 255, which are an error by default. For VE and EDM
             schedules the limits depend on their range of sigma.
 
+    Warns:
+        UserWarning: the network takes conditions that the data lack, or this torch has no Muon.
+
     Attributes:
         recipe: the `Recipe`.
         optim, loss: the options with the values of the recipe filled in.
@@ -182,6 +185,7 @@ class Trainer(Shown):
         known_data = summary_of(model)
         self.data = in_units_of(Data.of(data), known_data)
         check_cond(model, self.data.cond, len(self.data))
+        check_given(model, self.data.cond)
         self.steps = positive_int("steps", steps)
         self.quantisation = self.data.quantisation if quantisation is None else quantisation
         if self.quantisation is not None:

@@ -185,6 +185,13 @@ def test_bad_options_name_flag_and_row(
         assert word in message, message
 
 
+def test_an_option_of_the_loader_that_is_given_as_a_flag_is_explained(tmp_path: Path) -> None:
+    words = f"train {table_in(tmp_path, rows_of(40))} --out {tmp_path}/run"
+    refused(f"{words} --bounds age:0:120", "pass --data-option bounds=VALUE")
+    refused(f"{words} --class-names a", "pass --data-option class_names=VALUE")
+    assert "--data-option bounds" not in refused(f"{words} --condition", "condition")
+
+
 def test_too_few_samples_for_a_validation_are_told(tmp_path: Path) -> None:
     table = table_in(tmp_path, [row[:2] for row in rows_of(30) if row[0]][:12], HEAD[:2])
     said = call(f"train {table} --steps 2 --out {tmp_path}/run {SMALL}").stderr

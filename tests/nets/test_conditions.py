@@ -525,5 +525,28 @@ def test_bad_conditions_are_refused_by_a_model(name: str, value: Tensor, words: 
 
 def test_a_mask_without_its_set_is_refused() -> None:
     model = Preconditioned(mlp()[0], VPSDE())
-    with pytest.raises(ValueError, match="cond: expected 's' with its mask, got 's_mask'"):
-        model.admit({"s_mask": torch.ones(3, 5, dtype=torch.bool)})
+    mask = {"s_mask": torch.ones(3, 5, dtype=torch.bool)}
+    with pytest.raises(ValueError, match=r"cond\['s_mask'\]: expected the set 's' with its mask"):
+        model.admit(mask)
+    with pytest.raises(ValueError, match="s_mask: expected the set 's' with its mask"):
+        model.net(torch.zeros(3, 3), torch.zeros(3), **mask)
+
+
+def test_a_mask_of_another_length_than_its_set_is_refused() -> None:
+    net, x, t, cond = example(mlp)
+    wrong = cond | {"s_mask": torch.ones(len(x), cond["s"].shape[1] + 1, dtype=torch.bool)}
+    with pytest.raises(ValueError, match=r"s_mask: expected shape .*, that of the set 's', got"):
+        net(x, t, **wrong)
+
+
+def test_a_model_that_is_called_checks_its_conditions() -> None:
+    """A label beyond the classes named no argument: "index out of range in self"."""
+    net, x, _, cond = example(mlp)
+    model = Preconditioned(net, VPSDE())
+    beyond = torch.full((len(x),), 99)
+    with pytest.raises(ValueError, match=r"cond\['label'\]: expected classes from 0 to"):
+        model.score(0.5, x, cond | {"label": beyond})
+    with pytest.raises(ValueError, match=r"cond: expected one of .* got 'other'"):
+        model(0.5, x, {"other": x})
+    arrays = {name: value.numpy() for name, value in cond.items()}
+    assert torch.equal(model.score(0.5, x, arrays), model.score(0.5, x, cond))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from bad_input import MODEL, NAN, NET, VP, WIDE, Row, T, V, X, check, each, score, train
 from torch import nn
 
-from scoresde import VESDE, FunctionScore, Preconditioned
-from scoresde.nets import MLP
+from scoresde import VESDE, VPSDE, FunctionScore, Preconditioned, Trainer
+from scoresde.nets import MLP, Label, Vector
 from scoresde.training import EMA, load, read_config, save
 
 ROWS = [
@@ -133,3 +135,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load(place)
     assert "model.safetensors" in str(caught.value) and str(place) in str(caught.value)
     assert "copy the whole folder" in str(caught.value)
+
+
+def test_a_network_whose_conditions_the_data_lack_is_named() -> None:
+    """It was trained without a word, and could not use the conditions."""
+    net = MLP(2, width=8, conditions={"y": Vector(1), "label": Label(2)})
+    x, y = torch.randn(8, 2), {"y": torch.randn(8, 1)}
+    with pytest.warns(UserWarning, match="'y', 'label', which the network takes .* got none"):
+        Trainer(Preconditioned(net, VPSDE()), x, steps=1)
+    with pytest.warns(UserWarning, match="data: expected values for 'label', which"):
+        Trainer(Preconditioned(net, VPSDE()), (x, y), steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Trainer(Preconditioned(net, VPSDE()), (x, y | {"label": torch.arange(8) % 2}), steps=1)
