@@ -21,8 +21,9 @@ from scoresde.noise import Independent
 from scoresde.prediction import Prediction
 from scoresde.process import ReverseSDE
 from scoresde.sampler.plan import resolve
-from scoresde.solvers.base import GaussianStep, Plan, Solver
+from scoresde.solvers.base import Plan, Solver
 from scoresde.solvers.limits import Held
+from scoresde.solvers.step import GaussianStep
 
 __all__ = ["DiffusersScheduler", "to_diffusers"]
 

@@ -18,8 +18,9 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process
 from scoresde.sde import AffineSDE
-from scoresde.solvers.base import Plan, Solution, StepSolver, integrate
+from scoresde.solvers.base import Plan, Solution, integrate
 from scoresde.solvers.run import OnStep
+from scoresde.solvers.step import StepSolver
 from scoresde.summary import DataRangeWarning
 
 __all__ = [

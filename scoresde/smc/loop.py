@@ -30,9 +30,10 @@ from scoresde.smc.particles import (
     relative_variance,
     systematic,
 )
-from scoresde.solvers.base import GaussianStep, Plan
+from scoresde.solvers.base import Plan
 from scoresde.solvers.limits import Held
 from scoresde.solvers.registry import SOLVERS
+from scoresde.solvers.step import GaussianStep
 
 __all__ = ["Cloud", "Field", "Loop", "OnNode", "Past", "Records", "Remedies", "kept"]
 

@@ -6,7 +6,6 @@ from scoresde.solvers.base import (
     Plan,
     Solution,
     Solver,
-    StepSolver,
     Unfinished,
     UnfinishedWarning,
 )
@@ -19,6 +18,7 @@ from scoresde.solvers.langevin import Corrector, Langevin, PredictorCorrector
 from scoresde.solvers.registry import SOLVERS
 from scoresde.solvers.singlestep import Singlestep
 from scoresde.solvers.sra import SRA1, OneCallSRA, ShARK
+from scoresde.solvers.step import StepSolver
 
 __all__ = [
     "SOLVERS",

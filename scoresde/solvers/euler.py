@@ -13,7 +13,8 @@ from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.process import Process, ReverseSDE
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import GaussianStep, Orders
+from scoresde.solvers.base import Orders
+from scoresde.solvers.step import GaussianStep
 
 __all__ = ["EulerMaruyama", "ReverseDiffusion"]
 

@@ -13,7 +13,8 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import ReverseSDE
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, StepSolver
+from scoresde.solvers.base import Orders
+from scoresde.solvers.step import StepSolver
 
 __all__ = ["Heun"]
 

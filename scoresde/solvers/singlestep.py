@@ -16,7 +16,8 @@ from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Eta, ReverseSDE
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, StepSolver
+from scoresde.solvers.base import Orders
+from scoresde.solvers.step import StepSolver
 
 __all__ = ["SCHEMES", "Singlestep", "phi"]
 

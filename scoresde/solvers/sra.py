@@ -33,7 +33,8 @@ from scoresde.noise import Noise
 from scoresde.process import Eta, ReverseSDE
 from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, StepSolver
+from scoresde.solvers.base import Orders
+from scoresde.solvers.step import StepSolver
 
 __all__ = ["SRA1", "OneCallSRA", "ShARK", "ancestral", "check_eta_is_one", "sra1_step"]
 

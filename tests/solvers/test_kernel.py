@@ -14,8 +14,8 @@ from scoresde.noise import Independent
 from scoresde.sampler.plan import as_solver
 from scoresde.schedule.grid import Schedule
 from scoresde.solvers import SOLVERS
-from scoresde.solvers.base import GaussianStep
 from scoresde.solvers.limits import Held
+from scoresde.solvers.step import GaussianStep
 
 NAMES = [name for name, (solver, _) in SOLVERS.items() if isinstance(solver, GaussianStep)]
 TIMES = (0.95, 0.84, 0.69, 0.55, 0.4, 0.27)

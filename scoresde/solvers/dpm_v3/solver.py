@@ -40,9 +40,10 @@ from scoresde.noise import Noise
 from scoresde.process import Eta, ReverseSDE
 from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import Orders, StepSolver, check_enough_steps
+from scoresde.solvers.base import Orders
 from scoresde.solvers.dpm_v3.statistics import Array, Statistics
 from scoresde.solvers.exponential.coefficients import Segment, depth
+from scoresde.solvers.step import StepSolver, check_enough_steps
 
 __all__ = ["DPMSolverV3"]
 

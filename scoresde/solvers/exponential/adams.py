@@ -14,7 +14,7 @@ from scoresde.node import Node
 from scoresde.process import Eta, ReverseSDE, eta_value
 from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
-from scoresde.solvers.base import GaussianStep, Orders, check_enough_steps
+from scoresde.solvers.base import Orders
 from scoresde.solvers.exponential.coefficients import (
     PARAMETRISATIONS,
     VARIABLES,
@@ -24,6 +24,7 @@ from scoresde.solvers.exponential.coefficients import (
     depth,
     table,
 )
+from scoresde.solvers.step import GaussianStep, check_enough_steps
 
 __all__ = ["Adams"]
 
