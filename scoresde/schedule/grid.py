@@ -28,6 +28,7 @@ from scoresde.schedule.taper import Taper
 from scoresde.sde import SDE, AffineSDE
 
 __all__ = [
+    "FAR",
     "GRIDS",
     "LEAST_SIGNAL",
     "Grid",
@@ -36,6 +37,7 @@ __all__ = [
     "log_snr",
     "Schedule",
     "affine_sde",
+    "in_noise",
     "make_grid",
     "quadratic",
     "sigmoid",
@@ -215,6 +217,19 @@ def affine_sde(sde: SDE, name: str) -> AffineSDE:
 
 LEAST_SIGNAL = 1e-3
 """The alpha below which the named grids neglect the data, of about unit size, beside the noise."""
+
+FAR = 7.0
+"""The length of a step in the log-SNR that is too long for every scheme."""
+
+
+def in_noise(now: Node, nxt: Node) -> bool:
+    """Whether a step down starts in (almost) pure noise, so that x_0hat is held fixed over it.
+
+    Such a step starts at alpha < 1e-3, and either ends there too or is too long for a scheme.
+    """
+    if not now.affine or now.t < nxt.t or now.alpha >= LEAST_SIGNAL:
+        return False
+    return bool(nxt.alpha <= LEAST_SIGNAL or nxt.log_snr - now.log_snr > FAR)
 
 
 @dataclass(frozen=True)

@@ -17,45 +17,11 @@ from typing import final
 
 from torch import Tensor
 
-from scoresde._check import fail
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Eta, ReverseSDE, eta_value
-from scoresde.schedule.grid import LEAST_SIGNAL
 
-__all__ = ["FAR", "Held", "in_noise", "scheme_steps"]
-
-FAR = 7.0
-"""The length of a step in the log-SNR that is too long for every scheme."""
-
-
-def in_noise(now: Node, nxt: Node) -> bool:
-    """Whether a step down starts in (almost) pure noise, so that x_0hat is held fixed over it.
-
-    Such a step starts at alpha < 1e-3, and either ends there too or is too long for a scheme.
-    """
-    if not now.affine or now.t < nxt.t or now.alpha >= LEAST_SIGNAL:
-        return False
-    return bool(nxt.alpha <= LEAST_SIGNAL or nxt.log_snr - now.log_snr > FAR)
-
-
-def scheme_steps(nodes: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
-    """The range (first, stop) of the steps of a segment that the scheme makes.
-
-    All other steps hold x_0hat fixed. `reaches_data` says whether the scheme can end at sigma = 0.
-    """
-    first, last = 0, len(nodes) - 1
-    if not nodes[0].affine:
-        return first, last
-    if nodes[0].t < nodes[-1].t:
-        if nodes[-1].alpha == 0.0:
-            remedy = "end it below T, or encode with AdaptiveODE"
-            expected = "a segment that ends before alpha = 0"
-            raise fail("grid", expected, f"t = {nodes[-1].t:g}", remedy)
-        return first, last
-    while first < last and in_noise(nodes[first], nodes[first + 1]):
-        first += 1
-    return first, last - (first < last and nodes[-1].sigma == 0.0 and not reaches_data)
+__all__ = ["Held"]
 
 
 @final

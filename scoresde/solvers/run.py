@@ -15,9 +15,9 @@ from scoresde._tensor import expand, lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process, ReverseSDE
-from scoresde.schedule.grid import LEAST_SIGNAL
+from scoresde.schedule.grid import LEAST_SIGNAL, in_noise
 from scoresde.sde import AffineSDE
-from scoresde.solvers.limits import Held, in_noise
+from scoresde.solvers.limits import Held
 
 __all__ = ["BatchHook", "OnStep", "Run", "Tally", "Watch", "check_hook", "hooked"]
 

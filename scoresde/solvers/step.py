@@ -19,13 +19,13 @@ from scoresde._tensor import Scalar
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Eta, Process
-from scoresde.schedule.grid import Grid, Schedule
+from scoresde.schedule.grid import Grid, Schedule, in_noise
 from scoresde.sde import SDE
 from scoresde.solvers.base import Coefficients, Solver
-from scoresde.solvers.limits import Held, scheme_steps
+from scoresde.solvers.limits import Held
 from scoresde.solvers.run import OnStep, Run, hooked
 
-__all__ = ["GaussianStep", "StepSolver", "check_enough_steps"]
+__all__ = ["GaussianStep", "StepSolver", "check_enough_steps", "scheme_steps"]
 
 ProcessT = TypeVar("ProcessT", bound=Process)
 RowT = TypeVar("RowT")
@@ -162,6 +162,25 @@ class GaussianStep(StepSolver[ProcessT, RowT, PastT]):
         if isinstance(std, Tensor):
             return mean.addcmul_(std, noise.normal(x, now, nxt)), past
         return (mean.add_(noise.normal(x, now, nxt), alpha=std) if std else mean), past
+
+
+def scheme_steps(nodes: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]:
+    """The range (first, stop) of the steps of a segment that the scheme makes.
+
+    All other steps hold x_0hat fixed. `reaches_data` says whether the scheme can end at sigma = 0.
+    """
+    first, last = 0, len(nodes) - 1
+    if not nodes[0].affine:
+        return first, last
+    if nodes[0].t < nodes[-1].t:
+        if nodes[-1].alpha == 0.0:
+            remedy = "end it below T, or encode with AdaptiveODE"
+            expected = "a segment that ends before alpha = 0"
+            raise fail("grid", expected, f"t = {nodes[-1].t:g}", remedy)
+        return first, last
+    while first < last and in_noise(nodes[first], nodes[first + 1]):
+        first += 1
+    return first, last - (first < last and nodes[-1].sigma == 0.0 and not reaches_data)
 
 
 def check_enough_steps(order: int, grid: Grid) -> None:
