@@ -10,9 +10,10 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, floating, instance, listed, show, wrong_type
+from scoresde._check import fail, finite, instance, listed, show
 from scoresde._html import Shown
 from scoresde._tensor import seeded
+from scoresde.data.checks import check_x, checked_cond
 from scoresde.data.given import given
 from scoresde.data.labels import class_names_of, renumbered
 from scoresde.data.rows import Rows, ScaledRows, chunks
@@ -73,8 +74,8 @@ class Data(Shown):
 
     def __post_init__(self) -> None:
         # A table has checked its columns, and a part of it may have constant ones.
-        _check_x(self.x, constant=bool(self.scaling is not None and self.scaling.columns))
-        _check_classes(self)
+        check_x(self.x, constant=bool(self.scaling is not None and self.scaling.columns))
+        _check_cond(self)
 
     @overload
     @classmethod
@@ -258,7 +259,7 @@ class LazyData(Shown):
         if 0 in self.x.shape:
             expected = "at least one sample with one coordinate"
             raise fail("x", expected, f"shape {self.x.shape}", "check what was loaded")
-        _check_classes(self)
+        _check_cond(self)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -409,65 +410,7 @@ def _tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 
-def _check_x(x: Tensor, *, constant: bool) -> None:
-    floating("x", x, "encode integers with Quantisation(levels=256).encode(x)")
-    if x.ndim < 2:
-        raise fail(
-            "x", "shape (N, *D), one row per sample", x, "give scalars a column: x[:, None]"
-        )
-    if x.numel() == 0:
-        raise fail("x", "at least one sample with one coordinate", x, "check what was loaded")
-    _check_finite("x", x)
-    # In (N, A, B) the axis A may be channels or the rows of an image.
-    if len(x) > 1 and x.ndim != 3 and not constant:
-        _check_channels(x)
-
-
-def _check_finite(name: str, value: Tensor) -> None:
-    bad = ~value.isfinite().reshape(len(value), -1).all(dim=1)
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        first = value[row][~value[row].isfinite()].reshape(-1)[0].item()
-        remedy = f"drop or repair the {int(bad.sum())} bad row(s) of {len(value)}"
-        raise fail(name, "finite numbers", f"{first} in row {row}", remedy)
-
-
-def _check_channels(x: Tensor) -> None:
-    others = [axis for axis in range(x.ndim) if axis != 1]
-    low, high = x.amin(dim=others), x.amax(dim=others)
-    if (low == high).any():
-        channel = int((low == high).nonzero()[0])
-        got = f"{low[channel].item():g} everywhere in channel {channel} of {len(low)}"
-        remedy = f"drop channel {channel} (axis 1): there is nothing in it to model"
-        raise fail("x", "channels that vary", got, remedy)
-
-
-def _check_classes(data: Data | LazyData) -> None:
+def _check_cond(data: Data | LazyData) -> None:
     """Check conditions and class names; labels become int64."""
-    instance("cond", data.cond, Mapping, 'pass a mapping, e.g. {"label": labels}')
-    if data.class_names and len(data.class_names) != data.classes:
-        expected = f"{data.classes} names, one for each class"
-        raise fail("class_names", expected, data.class_names, "pass classes=len(class_names)")
-    cond = {name: _checked_cond(name, value, data) for name, value in data.cond.items()}
+    cond = checked_cond(data.cond, len(data.x), data.classes, data.class_names)
     object.__setattr__(data, "cond", cond)
-
-
-def _checked_cond(name: str, value: Tensor, data: Data | LazyData) -> Tensor:
-    argument = f"cond[{name!r}]"
-    instance(argument, value, Tensor, "convert it with torch.as_tensor")
-    if value.ndim == 0 or len(value) != len(data.x):
-        raise fail(
-            argument, f"leading length {len(data.x)}, that of x", value, "one row per sample"
-        )
-    if name != "label":
-        floats = value.is_floating_point()  # in which NaN means "not given"
-        _check_finite(argument, value.masked_fill(value.isnan(), 0.0) if floats else value)
-        return value
-    if value.is_floating_point() or value.is_complex() or value.ndim != 1:
-        raise wrong_type(argument, "integers of shape (N,)", value, "one class number per sample")
-    label = value.long()
-    wrong = (label < 0) | (label >= data.classes)
-    if data.classes and wrong.any():
-        expected = f"labels from 0 to {data.classes - 1}"
-        raise fail(argument, expected, label[wrong][0].item(), "renumber them, or raise classes")
-    return label

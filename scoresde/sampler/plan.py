@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from scoresde._check import (
     choice,
     fail,
+    floating,
     instance,
     positive_int,
     to_load,
@@ -19,6 +22,7 @@ from scoresde.calibration import Calibration
 from scoresde.calibration.stored import stored
 from scoresde.model import FunctionScore, ScoreModel
 from scoresde.noise import BrownianPath, Independent, Noise
+from scoresde.oracles import Gaussian
 from scoresde.process import Eta
 from scoresde.schedule.grid import Grid, Schedule, make_grid
 from scoresde.sde import SDE, AffineSDE, check_same_sde
@@ -26,7 +30,17 @@ from scoresde.solvers.base import Plan, Solver
 from scoresde.solvers.choice import FIRST_ORDER_STEPS, STEPS, choose_for
 from scoresde.solvers.registry import AUTOMATIC, SOLVERS
 
-__all__ = ["NOISES", "as_model", "as_noise", "as_solver", "check_shape", "resolve"]
+__all__ = [
+    "NOISES",
+    "as_model",
+    "as_noise",
+    "as_solver",
+    "check_gaussian_start",
+    "check_shape",
+    "check_start",
+    "resolve",
+    "starting_at",
+]
 
 CALIBRATED = "calibrated"
 """The name of the grid of a calibration that the model carries."""
@@ -176,3 +190,59 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if len(sizes) < 2:
         raise fail("shape", "(N, *D) with at least one dimension D", shape, "pass e.g. (16, 2)")
     return sizes
+
+
+def starting_at(plan: Plan, model: ScoreModel, t_start: float) -> Plan:
+    """The plan that starts at this time, with the same number of steps."""
+    sde, grid = plan.schedule.sde, plan.schedule.grid
+    if plan.grid_name == CALIBRATED:  # its nodes are those from T
+        return resolve(
+            sde,
+            model,
+            "auto",
+            steps=grid.steps,
+            t_start=t_start,
+            t_end=grid.end,
+            denoise=plan.denoise,
+        )
+    ends = {"t_start": t_start, "t_end": grid.end}
+    named = plan.grid_name or grid
+    made = make_grid(named, sde, grid.steps, **ends, data_scale=model.data_scale)
+    return replace(plan, schedule=Schedule(sde, made))
+
+
+def check_start(
+    x_init: Tensor | None,
+    shape: tuple[int, ...],
+    schedule: Schedule,
+    gaussian_start: Gaussian | None,
+) -> None:
+    """Raise an error unless the start has a state: x_init or, at T, a draw from the prior."""
+    start, end = schedule.grid.start, schedule.sde.T
+    if x_init is None:
+        if start < end and gaussian_start is None:
+            remedy = f"the prior is that of T = {end:g}"
+            raise fail("x_init", f"a state at t_start = {start:g}", None, remedy)
+        return
+    floating("x_init", x_init)
+    if tuple(x_init.shape) != shape:
+        raise fail("x_init", f"shape {shape}", x_init, "make shape and x_init agree")
+    if not bool(torch.isfinite(x_init).all()):
+        raise fail("x_init", "finite numbers", "NaN or infinity", "check how it was made")
+
+
+def check_gaussian_start(
+    gaussian_start: Gaussian, sde: SDE, shape: tuple[int, ...], x_init: Tensor | None
+) -> None:
+    """Raise an error unless the flow of this Gaussian can replace the first part of a solve."""
+    instance("gaussian_start", gaussian_start, Gaussian, "pass e.g. Gaussian.fit(data)")
+    remedy = "leave gaussian_start out: the flow of a Gaussian is exact only under an affine SDE"
+    instance("sde", sde, AffineSDE, remedy)
+    if x_init is not None:
+        remedy = "leave one out: gaussian_start makes the state at t_start from the prior"
+        raise fail("x_init", "none beside gaussian_start", x_init, remedy)
+    size = math.prod(shape[1:])
+    if gaussian_start.mean.numel() != size:
+        expected = f"a Gaussian in {size} dimensions"
+        remedy = "fit it to data of the shape of the samples"
+        raise fail("gaussian_start", expected, gaussian_start.mean, remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance
+from scoresde._check import fail, instance
 from scoresde._html import Shown
 from scoresde._tensor import batches, ordinary, state_kind
 from scoresde.calibration import Calibration
@@ -21,9 +20,17 @@ from scoresde.noise import Noise
 from scoresde.oracles import Gaussian
 from scoresde.process import Eta, ReverseSDE
 from scoresde.sampler.latent import Latent, decode, encode
-from scoresde.sampler.plan import CALIBRATED, as_model, as_noise, check_shape, resolve
+from scoresde.sampler.plan import (
+    as_model,
+    as_noise,
+    check_gaussian_start,
+    check_shape,
+    check_start,
+    resolve,
+    starting_at,
+)
 from scoresde.sampler.replay import bar, both, model_fault, not_finite, replay, warn_of_departure
-from scoresde.schedule.grid import Grid, Schedule, make_grid
+from scoresde.schedule.grid import Grid
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers import Adams
 from scoresde.solvers.base import Plan, Solution, Solver, Unfinished, UnfinishedWarning, integrate
@@ -362,10 +369,10 @@ class ReverseSampler(Shown):
     ) -> Solution:
         shape, plan = check_shape(shape), self.plan
         if t_start is not None:
-            plan = self._from(t_start)
+            plan = starting_at(plan, self.model, t_start)
         if gaussian_start is not None:
-            self._check_gaussian_start(gaussian_start, shape, x_init)
-        self._check_start(x_init, shape, plan.schedule, gaussian_start)
+            check_gaussian_start(gaussian_start, self.sde, shape, x_init)
+        check_start(x_init, shape, plan.schedule, gaussian_start)
         if on_step is not None and not isinstance(on_step, BatchHook):
             check_hook(on_step)
         dtype, device = state_kind(self.model, dtype, device, x_init)
@@ -382,9 +389,8 @@ class ReverseSampler(Shown):
         with torch.set_grad_enabled(self._graph(differentiable, x_init)), shown as advance:
             for rows, part in parts:
                 draw = source.from_sample(first + rows.start)
-                like = torch.empty(
-                    (rows.stop - rows.start, *shape[1:]), dtype=dtype, device=device
-                )
+                size = (rows.stop - rows.start, *shape[1:])
+                like = torch.empty(size, dtype=dtype, device=device)
                 if x_init is not None:
                     x = x_init[rows].to(like)
                 else:
@@ -398,21 +404,10 @@ class ReverseSampler(Shown):
                 hooks = own, both(own, advance) if advance else own
                 run = _batch(plan, process, x, draw, hooks, keep_path, first + rows.start)
                 solutions.append(run)
-            x = torch.cat([s.x for s in solutions])
-            if torch.is_grad_enabled() and not x.requires_grad:
+            solution = Solution.joined(solutions, source.seed)
+            if torch.is_grad_enabled() and not solution.x.requires_grad:
                 remedy = "let weights, x_init or a condition require them; take out detach"
                 raise fail("model", "one that gradients pass through", "one that stops", remedy)
-            paths = [s.path for s in solutions if s.path is not None]
-            path = torch.cat(paths, 1) if paths else None
-        solution = Solution(
-            x=x,
-            plan=plan,
-            nfe=max(s.nfe for s in solutions),
-            path=path,
-            seed=source.seed,
-            status=next((s.status for s in solutions if s.status != "done"), "done"),
-            stats=_joined([s.stats for s in solutions]),
-        )
         if solution.status == "done":
             warn_of_departure(self.model, plan, solution.x.detach(), cond)
         return solution
@@ -427,64 +422,6 @@ class ReverseSampler(Shown):
             got = type(self.solver).__name__
             raise fail("solver", "one that gradients pass through", got, remedy)
         return wanted
-
-    def _from(self, t_start: float) -> Plan:
-        """The plan that starts at this time, with the same number of steps."""
-        plan, end = self.plan, self.grid.end
-        if plan.grid_name == CALIBRATED:  # its nodes are those from T
-            return resolve(
-                self.sde,
-                self.model,
-                "auto",
-                steps=self.grid.steps,
-                t_start=t_start,
-                t_end=end,
-                denoise=plan.denoise,
-            )
-        ends = {"t_start": t_start, "t_end": end}
-        named = plan.grid_name or self.grid
-        grid = make_grid(
-            named, self.sde, self.grid.steps, **ends, data_scale=self.model.data_scale
-        )
-        return replace(plan, schedule=Schedule(self.sde, grid))
-
-    def _check_start(
-        self,
-        x_init: Tensor | None,
-        shape: tuple[int, ...],
-        schedule: Schedule,
-        gaussian_start: Gaussian | None,
-    ) -> None:
-        """Raise an error unless the start has a state: x_init or, at T, a draw from the prior."""
-        start = schedule.grid.start
-        if x_init is None:
-            if start < self.sde.T and gaussian_start is None:
-                remedy = f"the prior is that of T = {self.sde.T:g}"
-                raise fail("x_init", f"a state at t_start = {start:g}", None, remedy)
-            return
-        floating("x_init", x_init)
-        if tuple(x_init.shape) != shape:
-            raise fail("x_init", f"shape {shape}", x_init, "make shape and x_init agree")
-        if not bool(torch.isfinite(x_init).all()):
-            raise fail("x_init", "finite numbers", "NaN or infinity", "check how it was made")
-
-    def _check_gaussian_start(
-        self, gaussian_start: Gaussian, shape: tuple[int, ...], x_init: Tensor | None
-    ) -> None:
-        instance("gaussian_start", gaussian_start, Gaussian, "pass e.g. Gaussian.fit(data)")
-        remedy = (
-            "leave gaussian_start out: the flow of a Gaussian is exact only under an affine SDE"
-        )
-        instance("sde", self.sde, AffineSDE, remedy)
-        if x_init is not None:
-            remedy = "leave one out: gaussian_start makes the state at t_start from the prior"
-            raise fail("x_init", "none beside gaussian_start", x_init, remedy)
-        size = math.prod(shape[1:])
-        if gaussian_start.mean.numel() != size:
-            remedy = "fit it to data of the shape of the samples"
-            raise fail(
-                "gaussian_start", f"a Gaussian in {size} dimensions", gaussian_start.mean, remedy
-            )
 
 
 def _batch(
@@ -526,13 +463,3 @@ def _denoised(plan: Plan, process: ReverseSDE, solution: Solution) -> Tensor:
     if solution.status != "done":  # some samples were stopped before the end, at different times
         return process.predict(process.sde.at(solution.stats["t"], like=x), x).x0
     return process.predict(node, x).x0 if node.sigma > 0 else x / node.alpha
-
-
-def _joined(stats: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Join the statistics of all batches: per-sample tensors are concatenated, others listed."""
-    joined: dict[str, Any] = {}
-    for name in stats[0]:
-        values = [each[name] for each in stats]
-        tensors = all(isinstance(value, Tensor) for value in values)
-        joined[name] = torch.cat(values) if tensors else values
-    return joined

@@ -7,6 +7,7 @@ exact transition. Schemes on a fixed grid are in `scoresde.solvers.step`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -265,6 +266,29 @@ class Solution(Shown):
     seed: int | None = None
     status: str = "done"
     stats: dict[str, Any] = field(default_factory=dict)  # each solver's own
+
+    @classmethod
+    def joined(cls, parts: Sequence[Solution], seed: int | None) -> Solution:
+        """The solution of all samples from those of batches, which have one plan.
+
+        Statistics of each sample are concatenated, others are listed; the status is the first one
+        that is not "done".
+        """
+        paths = [part.path for part in parts if part.path is not None]
+        stats: dict[str, Any] = {}
+        for name in parts[0].stats:
+            values = [part.stats[name] for part in parts]
+            tensors = all(isinstance(value, Tensor) for value in values)
+            stats[name] = torch.cat(values) if tensors else values
+        return cls(
+            x=torch.cat([part.x for part in parts]),
+            plan=parts[0].plan,
+            nfe=max(part.nfe for part in parts),
+            path=torch.cat(paths, 1) if paths else None,
+            seed=seed,
+            status=next((part.status for part in parts if part.status != "done"), "done"),
+            stats=stats,
+        )
 
     @property
     def solver(self) -> Solver:
