@@ -76,9 +76,13 @@ def pilots(dim: int) -> int:
     return 3 * min(32, max(8, 128 // dim))
 
 
-def rounds(dim: int) -> int:
-    """The iterations of the joint optimisation by default."""
-    return 24 if dim >= 16 else 48
+def rounds(dim: int, steps: int) -> int:
+    """The iterations of the joint optimisation by default.
+
+    For samples of few values they are in proportion to 1 / N, so that every number of steps costs
+    alike: few steps gain most by more iterations, on two moons down to half of the error.
+    """
+    return 24 if dim >= 16 else min(96, max(24, 480 // steps))
 
 
 def fine_steps(steps: int) -> int:
@@ -103,7 +107,7 @@ def affordable(counts: Sequence[int], dim: int, budget: int | None) -> tuple[lis
         fine = fine_steps(counts[many - 1])
         for whole in wholes:
             try:
-                efforts(counts[:many], rounds(dim), split(whole), fine, budget, dim)
+                efforts(counts[:many], None, split(whole), fine, budget, dim)
             except ValueError:
                 continue
             return list(counts[:many]), whole
@@ -118,7 +122,7 @@ def split(trajectories: int) -> tuple[int, int]:
 
 def efforts(
     counts: Sequence[int],
-    iterations: int,
+    iterations: int | None,
     trajectories: tuple[int, int],
     fine: int,
     budget: int | None,
@@ -128,8 +132,8 @@ def efforts(
 
     Args:
         counts: the numbers of steps.
-        iterations: the iterations of the joint optimisation, of which fewer are made if the
-            budget requires it.
+        iterations: the iterations of the joint optimisation, by default those of `rounds`; fewer
+            are made if the budget requires it, by the same share for each number of steps.
         trajectories: the numbers of those that are optimised on and of those held back.
         fine: the steps of the reference.
         budget: the most evaluations, or None.
@@ -140,14 +144,19 @@ def efforts(
     """
     train, held = trajectories
     batch = min(train, max(FEW, train // 4))
-    plans = [(_LEADERS, r) for r in range(iterations, min(_FEWEST, iterations) - 1, -1)]
-    plans += [(1, r) for r in range(min(_FEWEST, iterations) - 1, 3, -1)]
+    asked = {n: rounds(dim, n) if iterations is None else iterations for n in counts}
+    most = max(asked.values())
+    plans = [(_LEADERS, r) for r in range(most, min(_FEWEST, most) - 1, -1)]
+    plans += [(1, r) for r in range(min(_FEWEST, most) - 1, 3, -1)]
     total = 0
     for leaders, repeats in plans:
-        made = Effort(leaders, max(3, repeats // 4), repeats, batch)
+        made = {}
+        for n, whole in asked.items():
+            own = max(min(4, whole), whole * repeats // most)
+            made[n] = Effort(leaders, max(3, own // 4), own, batch)
         total = reference_cost(train + held, fine) + FEW * counts[-1]
-        total += sum(made.cost(n, train, held, dim) for n in counts)
+        total += sum(effort.cost(n, train, held, dim) for n, effort in made.items())
         if budget is None or total <= budget:
-            return dict.fromkeys(counts, made), total
+            return made, total
     remedy = "raise it, or take fewer steps or trajectories"
     raise fail("budget", f"at least {total} network evaluations", budget, remedy)

@@ -19,7 +19,6 @@ from scoresde.calibration.budget import (
     efforts,
     fine_steps,
     reference_cost,
-    rounds,
     split,
 )
 from scoresde.calibration.result import Calibration, Cost
@@ -100,7 +99,8 @@ def calibrate(
         seed: the seed of their initial states.
         t_end: the time at which they end; by default that of the SDE.
         iterations: the iterations of the joint optimisation; a quarter of them is made before for
-            each of the two leaders. By default 24, or 48 for samples of fewer than 16 values.
+            each of the two leaders. By default 24, or for samples of fewer than 16 values 480 / N,
+            from 24 to 96.
         reference: the steps of the fine run; by default 4 N + 24, or twice as many where the
             estimated error is above a tenth of that of the start.
         budget: the most network evaluations of single states, of which one that is differentiated
@@ -199,8 +199,7 @@ def calibrate_each(
     sizes = split(count)
     train, held = slice(0, sizes[0]), slice(sizes[0], count)
     dim = group.x[0].numel()
-    repeats = rounds(dim) if iterations is None else iterations
-    made, total = efforts(counts, repeats, sizes, fine, limit, dim)
+    made, total = efforts(counts, iterations, sizes, fine, limit, dim)
     found = {}
     with closing(shown(total, "calibrating", "evaluations", shown=progress)) as bar:
         group.seen = bar.update

@@ -161,11 +161,26 @@ def test_a_plan_costs_what_its_parts_do(dim: int) -> None:
     counts = [5, 10]
     sizes = split(pilots(dim))
     assert sum(sizes) == pilots(dim) and sizes[0] == 2 * sizes[1]
-    made, total = efforts(counts, rounds(dim), sizes, 64, None, dim)
+    made, total = efforts(counts, None, sizes, 64, None, dim)
     parts = sum(made[n].cost(n, *sizes, dim) for n in counts)
     assert total == reference_cost(pilots(dim), 64) + parts + 80
-    less, spent = efforts(counts, rounds(dim), sizes, 64, total - 1, dim)
+    less, spent = efforts(counts, None, sizes, 64, total - 1, dim)
     assert spent < total and less[5].iterations < made[5].iterations
+
+
+def test_few_steps_of_small_samples_get_more_iterations_at_a_like_cost() -> None:
+    """With as many for each number of steps, 5 on two moons missed half of the error."""
+    sizes = split(pilots(2))
+    made, total = efforts([5, 10, 20], None, sizes, 104, None, 2)
+    assert [made[n].iterations for n in (5, 10, 20)] == [rounds(2, n) for n in (5, 10, 20)]
+    assert [rounds(2, n) for n in (3, 5, 10, 20, 50)] == [96, 96, 48, 24, 24]
+    less, spent = efforts([5, 10, 20], None, sizes, 104, total // 2, 2)
+    most, middle, least = (less[n].iterations for n in (5, 10, 20))
+    assert spent <= total // 2 and most == pytest.approx(2 * middle, abs=1)
+    assert middle == pytest.approx(2 * least, abs=1)
+    given, _ = efforts([5, 10], 7, sizes, 104, None, 2)
+    assert given[5] == given[10] and given[5].iterations == 7
+    assert rounds(64, 5) == rounds(64, 20) == 24
 
 
 def test_a_plan_counts_the_evaluations_that_replace_stored_activations() -> None:
