@@ -1,5 +1,7 @@
 """Writes docs/results.md and docs/training.md from what benchmarks left in benchmarks/results.
 
+`training_page.py` has the second of them.
+
     python benchmarks/page.py
 
 Every figure of the pages is read from a JSON file there, and the defaults from the package; a test
@@ -9,23 +11,16 @@ fails when a page differs.
 from __future__ import annotations
 
 import json
-import math
-import statistics
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from scoresde.training.recipe import RECIPES, Recipe
-
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
-from benchmarks.recipe import MEASURES, SOLVER, SOLVER_STEPS
+from benchmarks.training_page import TRAINING, training
 
-DEFAULT = "the defaults"
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGE = ROOT / "docs/results.md"
-TRAINING = ROOT / "docs/training.md"
 RUNS = {
     "unet-quality": "U-Net, quality",
     "unet-likelihood": "U-Net, likelihood",
@@ -246,130 +241,6 @@ def page() -> str:
         + included("Learned densities beside the truth", "densities")
         + included("Weighting, sampling of time and prediction", "ablation")
     )
-
-
-OPEN = """# Training: the defaults and where they come from
-
-`python benchmarks/page.py` writes this page from `benchmarks/results/recipe.json`, which
-`python benchmarks/recipe.py` fills, and from the tables of `scoresde.training.recipe`; a test
-fails if the page is out of date.
-
-`Trainer(model, data, steps=n)` and `scoresde train DATA` take everything that is left open from
-the recipe for the kind of data and the objective. `trainer.optim` and
-`trainer.loss` hold the values of a run, and the command line prints them. The objective is
-`Loss(objective="quality")` or `"likelihood"`, on the command line `--objective`.
-
-## The recipes
-
-"""
-
-GO_BACK = """
-## Going back to earlier defaults
-
-The defaults of the first version (a network of the noise, even times) and those before the recipe
-(v, log-normal times) have a row in every table below. They are, in full:
-
-```python
-earlier = Optim(
-    optimizer="adamw",
-    lr=1e-3,
-    batch_size=128,
-    warmup=min(n // 20, 1000),
-    clip=1.0,
-    ema=0.999,
-    weight_decay=0.0,
-    precision="no",
-)
-first = Trainer(
-    Preconditioned(net, sde, predicts="eps"),
-    data,
-    steps=n,
-    optim=earlier,
-    loss=Loss(weighting="eps", time=UniformTime()),
-)
-before = Trainer(
-    Preconditioned(net, sde, predicts="v"),
-    data,
-    steps=n,
-    optim=earlier,
-    loss=Loss(weighting="eps", time=LogNormalTime()),
-)
-```
-
-with `from scoresde.options import Loss, Optim` and
-`from scoresde.losses import LogNormalTime, UniformTime`.
-"""
-
-MEASURED = """
-## What was measured
-
-Each row changes one thing and leaves the rest to the recipe; its values are means ± standard
-errors over seeds. Loss is the error of eps at uniform times, bound the time integral in the bound
-of the likelihood in nats per dimension, both on held-out data; the distance is that of samples by
-{solver} in {steps} steps. "Over the default" is the ratio of the distances, marked where the two
-differ by more than two standard errors of both. A row with one seed has no error.
-"""
-
-
-def recipes() -> str:
-    """The options of every recipe, a column each; kinds of data with equal recipes share one."""
-    columns: dict[tuple[str, ...], list[str]] = {}
-    for (kind, objective), recipe in RECIPES.items():
-        said = (objective, *(str(getattr(recipe, f.name)) for f in fields(Recipe)))
-        columns.setdefault(said, []).append(kind)
-    rows = zip(("objective", *(f"`{f.name}`" for f in fields(Recipe))), *columns, strict=True)
-    head = f"| | {' | '.join(', '.join(kinds) for kinds in columns.values())} |\n"
-    rule = "| --- |" + " --- |" * len(columns) + "\n"
-    return head + rule + "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def mean_error(values: list[float]) -> tuple[float, float]:
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return statistics.fmean(values), error
-
-
-def measured(name: str, kind: dict[str, Any]) -> str:
-    """The table of one kind of data."""
-    keys = ("distance", "loss", "bound", "seconds")
-    found = {
-        row: {key: mean_error([cell[key] for cell in seeds.values()]) for key in keys}
-        for row, seeds in kind["rows"].items()
-        if seeds
-    }
-    base = found.get(DEFAULT)
-    lines = [
-        f"\n### {name.replace('_', ' ')}\n",
-        f"`python benchmarks/recipe.py --only {name}`; the distance is the "
-        f"{MEASURES[name]}, {kind['floor']:.4g} for as many real samples.\n",
-        "| row | seeds | steps | distance | over the default | loss | bound | processor, s |",
-        "| --- |" + " ---: |" * 7,
-    ]
-    for row, values in found.items():
-        cells = [
-            f"{value:.4g}" + ("" if math.isnan(error) else f" ± {error:.2g}")
-            for value, error in (values[key] for key in ("distance", "loss", "bound"))
-        ]
-        ratio = ""
-        if base is not None and row != DEFAULT:
-            (value, error), (least, base_error) = values["distance"], base["distance"]
-            clear = abs(value - least) > 2 * math.hypot(error, base_error)
-            word = (" better" if value < least else " worse") if clear else ""
-            ratio = f"{value / least:.2f}{word}"
-        steps = next(iter(kind["rows"][row].values()))["steps"]
-        lines.append(
-            f"| {row} | {len(kind['rows'][row])} | {steps} | {cells[0]} | {ratio} | {cells[1]} "
-            f"| {cells[2]} | {values['seconds'][0]:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def training() -> str:
-    """docs/training.md."""
-    kinds = read("recipe")["kinds"] if (RESULTS / "recipe.json").exists() else {}
-    text = OPEN + recipes() + GO_BACK
-    if kinds:
-        text += MEASURED.format(solver=SOLVER, steps=SOLVER_STEPS)
-    return text + "".join(measured(name, kind) for name, kind in kinds.items())
 
 
 if __name__ == "__main__":

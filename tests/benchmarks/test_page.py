@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import fashion, page
+from benchmarks import fashion, page, training_page
 from scoresde import Trainer
 from scoresde.data import Data
 
@@ -23,9 +23,9 @@ def test_the_page_is_that_of_the_files() -> None:
     assert PAGE.read_text(encoding="utf-8") == page.page(), RENEW
 
 
-@pytest.mark.skipif(not page.TRAINING.exists(), reason="no page in this checkout")
+@pytest.mark.skipif(not training_page.TRAINING.exists(), reason="no page in this checkout")
 def test_the_page_of_training_is_that_of_the_files_and_of_the_recipes() -> None:
-    assert page.TRAINING.read_text(encoding="utf-8") == page.training(), RENEW
+    assert training_page.TRAINING.read_text(encoding="utf-8") == training_page.training(), RENEW
 
 
 def test_a_row_is_called_better_only_beyond_two_standard_errors() -> None:
@@ -36,24 +36,46 @@ def test_a_row_is_called_better_only_beyond_two_standard_errors() -> None:
         return {str(i): {"distance": d, **rest} for i, d in enumerate(distances)}
 
     rows = {
-        page.DEFAULT: cells(1.0, 1.2),
+        training_page.DEFAULT: cells(1.0, 1.2),
         "near": cells(0.95, 0.97),
         "far": cells(0.5, 0.52),
         "bad": cells(2.0, 2.02),
         "one seed": cells(9.0),
     }
-    text = page.measured("moons", {"floor": 0.01, "rows": rows})
-    assert f"| {page.DEFAULT} | 2 | 7 | 1.1 ± 0.1 |  | 0.1 ± 0 | 2 ± 0 | 3 |" in text
+    text = training_page.measured("moons", {"floor": 0.01, "rows": rows})
+    assert f"| {training_page.DEFAULT} | 2 | 7 | 1.1 ± 0.1 |  | 0.1 ± 0 | 2 ± 0 | 3 |" in text
     assert "| near | 2 | 7 | 0.96 ± 0.01 | 0.87 |" in text
     assert "| far | 2 | 7 | 0.51 ± 0.01 | 0.46 better |" in text
     assert "| bad | 2 | 7 | 2.01 ± 0.01 | 1.83 worse |" in text
     assert "| one seed | 1 | 7 | 9 | 8.18 |" in text
 
 
+def test_the_choices_quote_ratios_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {
+        training_page.DEFAULT: {"0": {"distance": 1.0, "loss": 2.0}, "1": {"distance": 3.0}},
+        "far": {"0": {"distance": 5.0, "loss": 1.0}},
+        "near": {"0": {"distance": 4.0}},
+    }
+    cells = {"vector": {"float32": {"seconds": 2.0}, "bf16": {"seconds": 1.0, "first": 7.0}}}
+    choices = (
+        ("a", "b", "{moons:far}, {moons:far:distance/near}, {vector/bf16}, {vector/bf16:first}"),
+        ("c", "d", "{moons:lacking}"),
+        ("e", "f", "{images/bf16}"),
+        ("g", "h", "said"),
+    )
+    monkeypatch.setattr(training_page, "CHOICES", choices)
+    text = training_page.chosen({"moons": {"rows": rows}}, cells)
+    rows_of_text = text.partition("| --- | --- | --- |\n")[2].splitlines()
+    assert rows_of_text == [
+        "| a | b | 2.50 times, 1.25 times, 0.50 times, 7 |",
+        "| g | h | said |",
+    ]
+
+
 def test_equal_recipes_share_a_column() -> None:
-    head, _, objectives, *rest = page.recipes().splitlines()
+    head, _, objectives, *rest = training_page.recipes().splitlines()
     kinds = [kind for cell in head.split("|")[2:-1] for kind in cell.split(",")]
-    assert len(kinds) == len(page.RECIPES)
+    assert len(kinds) == len(training_page.RECIPES)
     columns = list(zip(*(row.split("|")[2:-1] for row in (objectives, *rest)), strict=True))
     assert len(set(columns)) == len(columns)
 
