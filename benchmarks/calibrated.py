@@ -9,8 +9,9 @@ the closed form (B2). On networks that are trained here (moons: an MLP, digits: 
 is the automatic choice, and the calibrations are those that `Trainer.fit` makes at its end; the
 cost is their share of the training's network evaluations, of which one that is differentiated
 counts as three. The budget is in network calls, with no final denoising. Writes calibrated.md and
-calibrated.json, for networks calibrated-trained.json, to benchmarks/results; peers that are
-not installed are left out.
+calibrated.json, for networks calibrated-trained.json, to benchmarks/results, where the rows of
+problems and budgets that a call leaves out stay as they are; peers that are not installed are left
+out.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -267,8 +269,50 @@ def table(rows: list[Row]) -> list[str]:
     return lines
 
 
+def kept(file: Path) -> list[dict[str, Any]]:
+    """The rows of earlier calls."""
+    found: list[dict[str, Any]] = []
+    if file.exists():
+        found = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def row_of(saved: dict[str, Any]) -> Row:
+    """A row from its file."""
+    values = {f.name: saved[f.name] for f in fields(Row)}
+    for name in ("fixed", "peer"):
+        values[name] = None if saved[name] is None else Record(**saved[name])
+    return Row(**values)
+
+
+def trained_of(saved: dict[str, Any]) -> Trained:
+    return Trained(**{f.name: saved[f.name] for f in fields(Trained)})
+
+
+def page(rows: list[Row], nets: list[Trained], command: str) -> str:
+    """calibrated.md."""
+    text = [
+        "# Calibrated grids",
+        "",
+        f"`{command}`; torch {torch.__version__}, {platform.machine()}, one thread.",
+        "",
+        "Oracles, in float64 under VP: median (RMS) distance of endpoints over sqrt(d), B1 "
+        "without the root, on 64 starts that the calibration has not seen. The solvers and grids "
+        "beside it were picked on them.",
+        "",
+        *table(rows),
+        "",
+        "Networks that were trained for this, in float32: typical (RMS) distances of other starts "
+        "over sqrt(d), beside the automatic choice; the target is half of its error. `promised` "
+        "is the ratio that the calibration says of its own held-back trajectories.",
+        "",
+        *trained_table(nets),
+    ]
+    return "\n".join(text) + "\n"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer problems and budgets")
     parser.add_argument("--only", nargs="+", default=None, choices=[*PROBLEMS, *TRAINED])
     parser.add_argument("--budgets", nargs="+", type=int, default=None)
@@ -278,41 +322,34 @@ def main() -> None:
     names = args.only or [*(["B1", "B2-768", "B4-64"] if args.quick else PROBLEMS), *TRAINED]
     budgets = args.budgets or (BUDGETS[:2] if args.quick else BUDGETS)
     rivals = [m for m in methods() if not m.sde and (m.library != OURS or m.label in FIXED)]
-    rows = []
-    nets: list[Trained] = []
+    stem = "calibrated-quick" if args.quick else "calibrated"
+    oracles, networks = RESULTS / f"{stem}.json", RESULTS / f"{stem}-trained.json"
+    RESULTS.mkdir(exist_ok=True)
+
+    def write(file: Path, rows: list[dict[str, Any]], key: str) -> None:
+        """Keep these rows, in place of those of the same problems and budgets."""
+        new = {(r["problem"], r[key]) for r in rows}
+        rows = [r for r in kept(file) if (r["problem"], r[key]) not in new] + rows
+        rows.sort(key=lambda r: (r["problem"], r[key]))
+        file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
     for name in names:
         if name in TRAINED:
-            nets += trained(name, args.quick)
+            nets = trained(name, args.quick)
             print("\n".join(trained_table(nets)), flush=True)
+            write(networks, [asdict(r) | {"ratio": r.ratio} for r in nets], "calls")
             continue
         problem = PROBLEMS[name]()
         for budget in budgets:
-            rows.append(row(problem, budget, args.method, rivals))
-            print(table(rows[-1:])[-1], rows[-1].note, flush=True)
-    text = [
-        "# Calibrated grids",
-        "",
-        f"`{shlex.join(['python', *sys.argv])}`; torch {torch.__version__}, "
-        f"{platform.machine()}, one thread, float64, VP.",
-        "",
-        "Median (RMS) distance of endpoints over sqrt(d), B1 without the root, on 64 starts that "
-        "the calibration has not seen. The rivals' solvers and grids were picked on them.",
-        "",
-        *table(rows),
-        "",
-        "Networks that were trained for this: typical (RMS) distances of other starts over "
-        "sqrt(d), beside the automatic choice; the target is half of its error. `promised` is the "
-        "ratio that the calibration says of its own held-back trajectories.",
-        "",
-        *trained_table(nets),
-    ]
-    stem = "calibrated-quick" if args.quick else "calibrated"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{stem}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    saved = [asdict(r) | {"ratio": r.ratio, "target": r.target} for r in rows]
-    (RESULTS / f"{stem}.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-    networks = [asdict(r) | {"ratio": r.ratio} for r in nets]
-    (RESULTS / f"{stem}-trained.json").write_text(json.dumps(networks, indent=1) + "\n")
+            made = row(problem, budget, args.method, rivals)
+            print(table([made])[-1], made.note, flush=True)
+            saved = asdict(made) | {"ratio": made.ratio, "target": made.target}
+            write(oracles, [saved], "budget")
+    rows, nets = [row_of(r) for r in kept(oracles)], [trained_of(r) for r in kept(networks)]
+    problems = list(dict.fromkeys(r.problem for r in [*rows, *nets]))
+    quick = ["--quick"] if args.quick else []
+    command = shlex.join(["python", "benchmarks/calibrated.py", *quick, "--only", *problems])
+    (RESULTS / f"{stem}.md").write_text(page(rows, nets, command), encoding="utf-8")
     print(f"wrote {stem}.md and {stem}.json to {RESULTS}")
 
 

@@ -29,9 +29,9 @@ TRAINING = Path(__file__).parents[1] / "docs/training.md"
 
 OPEN = """# Training: the defaults and where they come from
 
-`python benchmarks/page.py` writes this page from `recipe.json`, `steps.json` and `magnitude.json`
-in `benchmarks/results`, which `benchmarks/recipe.py`, `steps.py` and `magnitude.py` fill, and from
-the tables of `scoresde.training.recipe`; a test fails if the page is out of date.
+`python benchmarks/page.py` writes this page from the files in `benchmarks/results` that
+`recipe.py`, `steps.py` and `magnitude.py` of `benchmarks` fill, and from the tables of
+`scoresde.training.recipe`; a test fails if the page is out of date.
 
 `Trainer(model, data, steps=n)` and `scoresde train DATA` take everything that is left open from
 the recipe for the kind of data and the objective. `trainer.optim` and
