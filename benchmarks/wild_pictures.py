@@ -51,9 +51,10 @@ class Drawn:
         return [values[0] - values[1], values[0] + values[1]] if self.spread else list(values)
 
     def told(self, values: Sequence[float]) -> str:
-        """The figure beside the last dot."""
-        shown = values if self.spread else values[-1:]
-        return " ± ".join(f"{value:.{self.digits}f}" for value in shown).replace("-", "−")
+        """The last figure, or two that fit, which is beside the dot furthest to the right."""
+        shown = values if len(values) == 2 else values[-1:]
+        between = " ± " if self.spread else ", "
+        return between.join(f"{value:.{self.digits}f}" for value in shown).replace("-", "−")
 
 
 def picture(

@@ -51,7 +51,7 @@ def test_a_picture_shows_each_figure_at_its_place() -> None:
     assert [float(bar.attrib["x1"]), float(bar.attrib["x2"])] == dots
     assert root.find("s:title", svg).text == "<t>"  # type: ignore[union-attr]
     told = [text.text for text in root.findall("s:text", svg)]
-    assert "a & b" in told and "3.00" in told
+    assert "a & b" in told and "1.00, 3.00" in told
     colours = {dot.attrib["fill"] for dot in root.findall("s:circle", svg)}
     assert colours == {OFF}
     near = picture("t", 1.0, [("a", [1.05, 0.95])], drawn)
