@@ -6,8 +6,10 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -33,6 +35,14 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def code_of(page: Path) -> list[CodeType]:
+    """The Python blocks of a page, compiled so that an error names the page and the line in it."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    placed = ("\n" * text[: block.start(1)].count("\n") + block[1] for block in found)
+    return [compile(code, str(page), "exec", dont_inherit=True) for code in placed]
 
 
 def public() -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from shared import code_of
 
 from benchmarks import choosing
 from docs.hooks import reference
@@ -18,17 +19,12 @@ from scoresde.metrics import sliced_wasserstein
 ROOT = Path(__file__).parent.parent
 
 
-def blocks(page: str, language: str) -> list[str]:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
-
-
 def test_the_ten_lines_of_the_readme_run_and_give_moons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    (shown,) = blocks("README.md", "python")
+    (shown,) = code_of(ROOT / "README.md")
     exec(shown, names)
     assert names["solution"].nfe == 37 and names["found"].nats.shape == (50,)
     moons_that_one_would_show(names)
@@ -39,7 +35,7 @@ def test_the_python_blocks_of_the_tour_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # it saves a model
     names: dict[str, Any] = {}
-    for block in blocks("docs/tour.md", "python"):
+    for block in code_of(ROOT / "docs/tour.md"):
         exec(block, names)
     assert names["samples"].shape == (1000, 2)
     assert abs(float(names["samples"].std()) - 1) < 0.05
@@ -58,7 +54,7 @@ def moons_that_one_would_show(names: dict[str, Any]) -> None:
 
 def test_the_python_blocks_of_the_page_of_guidance_run() -> None:
     names: dict[str, Any] = {}
-    for block in blocks("docs/guidance.md", "python"):
+    for block in code_of(ROOT / "docs/guidance.md"):
         exec(block, names)
     found = names["spread"]
     assert found[0.0] == (0.0, pytest.approx(1.0, abs=0.05))
@@ -74,7 +70,7 @@ def test_the_python_blocks_of_the_page_of_guidance_run() -> None:
 
 def test_the_python_blocks_of_the_page_of_posteriors_run() -> None:
     names: dict[str, Any] = {}
-    for block in blocks("docs/posteriors.md", "python"):
+    for block in code_of(ROOT / "docs/posteriors.md"):
         exec(block, names)
     exact = names["truth"].posterior().means[0].float()
     assert float((names["samples"].mean(0) - exact).abs().max()) < 0.06
@@ -86,7 +82,7 @@ def test_the_python_blocks_of_the_page_of_posteriors_run() -> None:
 
 def test_the_python_blocks_of_the_page_of_the_doctor_run() -> None:
     names: dict[str, Any] = {}
-    first, *others = blocks("docs/doctor.md", "python")
+    first, *others = code_of(ROOT / "docs/doctor.md")
     exec(first, names)
     assert names["report"].healthy
     exec(others[0], names)
@@ -97,7 +93,7 @@ def test_the_python_blocks_of_the_page_of_the_doctor_run() -> None:
 
 def test_the_python_blocks_of_the_page_of_adapters_run() -> None:
     names: dict[str, Any] = {}
-    for block in blocks("docs/adapters.md", "python"):
+    for block in code_of(ROOT / "docs/adapters.md"):
         exec(block, names)
     assert names["images"].shape == (2, 3, 8, 8) and names["unit"].shape == (2, 1, 8, 8)
     assert names["points"].shape == (5, 2) and names["back"].shape == (1000, 2)
@@ -107,7 +103,7 @@ def test_the_python_blocks_of_the_page_of_adapters_run() -> None:
 def test_the_python_blocks_of_the_page_of_migrating_run() -> None:
     """Each of the five samples the data that its stand-in is exact for."""
     names: dict[str, Any] = {}
-    score_sde, k_diffusion, diffusers, azula, sbi = blocks("docs/migrating.md", "python")
+    score_sde, k_diffusion, diffusers, azula, sbi = code_of(ROOT / "docs/migrating.md")
     exec(score_sde, names)
     x = names["x"]
     assert float(x.std()) == pytest.approx(1.0, abs=0.06)
@@ -130,7 +126,7 @@ def test_the_python_blocks_of_the_first_page_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # it saves a model
     names: dict[str, Any] = {}
-    for block in blocks("docs/index.md", "python"):
+    for block in code_of(ROOT / "docs/index.md"):
         exec(block, names)
     assert (names["samples"].std(0) - 1).abs().max() < 0.1
     assert (names["x"].mean(0) - torch.tensor([1.5, 1.2])).abs().max() < 0.1
