@@ -135,8 +135,11 @@ class PosteriorModel(MeasuredModel, ABC):
             return
         x = plain.x.detach()
         size = x.flatten(1).square().mean(1).sqrt()
+        far = size > _FAR * self._usual(node)
+        if _at_once(x.device) and not bool(far.any()):
+            return
         ours, own = (v.detach().flatten(1).norm(dim=1) for v in (shift, plain.score))
-        far = (size > _FAR * self._usual(node)) & (ours > own)
+        far = far & (ours > own)
         self._seen.append((node.t, len(far), far.sum(), torch.where(far, size, 0.0).sum()))
         end = node.t <= self.sde.t_end
         if _at_once(x.device) or end or len(self._seen) >= _CALLS:
