@@ -99,20 +99,15 @@ def diagnose(
     size = positive_int("n", 512 if n is None else n)
     if n is None:
         size = min(size, max(LEAST_ROWS // 2, VALUES // x[0].numel()))
-    probe = probe_of(
-        model,
-        x,
-        cond,
-        end,
-        rows=min(size, len(x) // 2),
-        count=positive_int("levels", levels),
-        seed=seed,
-        batch_size=positive_int("batch_size", batch_size),
-    )
+    rows = min(size, len(x) // 2)
+    count = positive_int("levels", levels)
+    batch = positive_int("batch_size", batch_size)
     other = None if held_out is None else _rows(model, held_out, seed)
     if other is not None and other[0].shape[1:] != x.shape[1:]:
         raise fail("held_out", f"samples of shape {tuple(x.shape[1:])}", other[0], "as in data")
-    with closing(progress_of(STAGES, "examination", "checks", shown=progress)) as bar:
+    with closing(progress_of(STAGES + 1, "examination", "checks", shown=progress)) as bar:
+        probe = probe_of(model, x, cond, end, rows=rows, count=count, seed=seed, batch_size=batch)
+        bar.update()  # a tenth of the time, after which the time left is known
         return Examination(probe, facts_of(x, model, sde), x, cond, raw, other, bar).report()
 
 
