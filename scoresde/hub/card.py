@@ -182,7 +182,10 @@ def _use(config: Mapping[str, Any], repo_id: str | None) -> str:
     if names:
         given = " and ".join(f"`{name}`" for name in names)
         lines.append(f"The classes are not those of scoresde: you pass {given}, made as it was.")
-    lines.append("Samples are in model units; `model.data` has the summary of the data.")
+    if config["net"]["class"] == "DiffusersUNet":
+        lines.append("The network is built by diffusers: `pip install diffusers`.")
+    summary = "; `model.data` has the summary of the data" if config.get("data") else ""
+    lines.append(f"Samples are in model units{summary}.")
     return "\n".join(lines)
 
 

@@ -212,6 +212,10 @@ def test_the_command_line(diffusers: ModuleType, tmp_path: Path) -> None:
     call(f"sample {run} --n 4 --steps 3 --format png --out {tmp_path / 'samples'}")
     assert (tmp_path / "samples/grid.png").exists()
     assert "betas=[1000 values from 0.0001 to 0.02]" in call(f"inspect {run}").stdout
+    call(f"push {run} {tmp_path / 'ready'}")
+    card = (tmp_path / "ready/README.md").read_text(encoding="utf-8")
+    assert "The network is built by diffusers: `pip install diffusers`." in card
+    assert "Samples are in model units.\n" in card and "model.data" not in card
     refused(f"import {pipe} --from diffusers --out {run}", "--overwrite")
     call(f"import {pipe} --from diffusers --overwrite --out {run}")
     refused(f"import {pipe} --from difusers --out {run}x", "--from", "diffusers")
