@@ -151,6 +151,8 @@ def fashion(found: dict[str, dict[str, Any]], titles: dict[str, str] = RUNS) -> 
         text += EARLIER_VERDICT
     for run in runs:
         text += f"\n    {found[run]['command']}\n"
+        if "guided" in judged[run]:
+            text += f"\n    {found[run]['command']} --guided\n"
     text += "\n" + table(rows, tuple(titles[run] for run in runs))
     if titles is RUNS:
         text += aims(judged)
@@ -206,7 +208,14 @@ def aims(judged: dict[str, dict[str, Any]]) -> str:
         aim("bound of the U-Net, bits/dim", judged["unet-likelihood"]["bits"]["bound"][0], 2.96)
     if "unet-quality" in judged:
         m, run = frechet("unet-quality"), judged["unet-quality"]
-        aim("Frechet distance of the U-Net over the halves'", m["value"] / m["floor_mean"], 2.0)
+        floors = {"": m["value"]}
+        for steps, fast in run.get("auto", {}).items():
+            floors[f", `auto` in {steps} steps"] = fast["frechet"]
+        if guided := run.get("guided"):
+            floors[f", guidance {guided['scale']}"] = guided["distances"]["frechet"]["value"]
+        for way, value in floors.items():
+            said = f"Frechet distance of the U-Net over the halves'{way}"
+            aim(said, value / m["floor_mean"], 2.0)
         gap = run["trained_on_as_many_real"] - run["trained_on_samples"]
         aim("accuracy lost by training on samples, %", 100 * gap, 1.0, ".1f")
     if {"unet-quality", "uvit-quality"} <= set(judged):

@@ -130,6 +130,13 @@ def test_guided_samples_have_rows_of_their_own() -> None:
     assert rows[0] == (f"{title}: frechet distance", "0.005 (16 calls)", "")
     assert [row[1] for row in rows[1:]] == ["0.9", "0.8", "95.0%", "85.0%"]
     assert page.guided_rows({"unet-likelihood": {}}) == []
+    plain = {"frechet": {"value": 0.008, "floor_mean": 0.004}}
+    accuracy = {"trained_on_samples": 0.8, "trained_on_as_many_real": 0.85}
+    fast = {"auto": {"10": {"frechet": 0.006}}}
+    aims = page.aims({"unet-quality": accuracy | fast | {"distances": plain, "guided": guided}})
+    said = "| Frechet distance of the U-Net over the halves'"
+    for way, over in (("", 2.0), (", `auto` in 10 steps", 1.5), (", guidance 1.2", 1.25)):
+        assert f"{said}{way} | {over:.3f} | 2.000 | reached |" in aims
 
 
 def test_the_time_of_a_run_in_parts_is_their_sum(
