@@ -10,6 +10,8 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 PYTEST := $(BIN)/python -m pytest
+# A worker that has done its half takes tests from the other's.
+SHARED := -n $(WORKERS) --dist worksteal
 BENCH := $(VENV)/bench
 
 export MPLBACKEND ?= Agg
@@ -30,11 +32,11 @@ demo: $(DEMO)  ## train on real images, sample with several solvers, write pictu
 	@printf '\nThe results are in %s:\n' '$(OUT)' && ls '$(OUT)'
 
 test: $(DEV)  ## the default tests, within five minutes on two cores
-	$(PYTEST) -n $(WORKERS) -m 'not slow' tests
+	$(PYTEST) $(SHARED) -m 'not slow' tests
 
 # pytest ends with 5 when nothing is marked slow: not a failure.
 test-slow: $(DEV)  ## the tests marked slow
-	$(PYTEST) -n $(WORKERS) -m slow tests || [ $$? -eq 5 ]
+	$(PYTEST) $(SHARED) -m slow tests || [ $$? -eq 5 ]
 
 test-all: test test-slow  ## every test
 
@@ -53,7 +55,7 @@ layers: $(DEV)  ## does every module import only from below?
 	$(PYTEST) -q tests/test_layers.py
 
 doctest: $(DEV)  ## run the examples of the docstrings
-	$(PYTEST) -q -n $(WORKERS) --doctest-modules scoresde
+	$(PYTEST) -q $(SHARED) --doctest-modules scoresde
 
 docs: $(DEV)  ## build the site of the documentation into site/; a warning or a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict  # --quiet would hide the warnings
