@@ -60,7 +60,7 @@ def entered(prepare: str, run: str, *arguments: str) -> tuple[list[str], int]:
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="co_qualname")
 def test_a_reader_of_a_training_run_meets_few_files(tmp_path: Path) -> None:
-    """The model, its data, validation and a folder: 46 files, 283 functions.
+    """The model, its data, validation and a folder: 46 files, 293 functions.
 
     A network with conditions has 3 of them, the recipe and the optimiser 2, the loss 4; the
     calibration, the augmentation, early stopping and changed settings have one or two each.
@@ -75,7 +75,7 @@ def test_a_reader_of_a_training_run_meets_few_files(tmp_path: Path) -> None:
     )
     files, functions = entered(prepare, run, str(tmp_path / "run"))
     assert len(files) <= 46, files
-    assert functions <= 290
+    assert functions <= 295
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="co_qualname")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scoresde._check import fail
+from scoresde._check import fail, positive_int
 
 __all__ = [
     "CHECKED",
@@ -101,6 +101,8 @@ def affordable(counts: Sequence[int], dim: int, budget: int | None) -> tuple[lis
     The first numbers of steps are taken, in rising order; rather than one less, fewer
     trajectories are taken, down to 24.
     """
+    for n in counts:
+        positive_int("steps", n, "the number of steps is a whole number above 0")
     most = pilots(dim)
     wholes = sorted({most, max(24, most // 2), 24}, reverse=True)
     for many in range(len(counts), 0, -1):

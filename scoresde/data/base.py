@@ -10,10 +10,9 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, instance, listed, show
+from scoresde._check import check_x, checked_cond, fail, finite, instance, listed, show
 from scoresde._html import Shown
 from scoresde._tensor import seeded
-from scoresde.data.checks import check_x, checked_cond
 from scoresde.data.given import given
 from scoresde.data.labels import class_names_of, renumbered
 from scoresde.data.rows import Rows, ScaledRows, chunks

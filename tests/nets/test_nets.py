@@ -78,7 +78,7 @@ def test_a_map_of_a_single_place_is_not_halved(size: tuple[int, ...], levels: in
     x, t, axes = torch.randn(2, 1, *size), torch.rand(2), len(size)
     assert UNet(1, dims=axes, width=4, multipliers=(1,) * levels)(x, t).shape == x.shape
     net = UNet(1, dims=axes, width=4, multipliers=(1,) * (levels + 1))
-    with pytest.raises(ValueError, match=f"x: expected a side above .* take {levels} mult"):
+    with pytest.raises(ValueError, match=f"a side above .* at most {levels} of its mult"):
         net(x, t)
 
 
