@@ -31,7 +31,7 @@ demo: $(DEMO)  ## train on real images, sample with several solvers, write pictu
 	$(BIN)/python examples/train_vp.py --out '$(OUT)'
 	@printf '\nThe results are in %s:\n' '$(OUT)' && ls '$(OUT)'
 
-test: $(DEV)  ## the default tests, within five minutes on two cores
+test: $(DEV)  ## the default tests, some ten minutes on two cores
 	$(PYTEST) $(SHARED) -m 'not slow' tests
 
 # pytest ends with 5 when nothing is marked slow: not a failure.

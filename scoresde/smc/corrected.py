@@ -39,7 +39,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance
+from scoresde._check import fail, instance, nonnegative
 from scoresde._html import Shown
 from scoresde._tensor import Eta, batches, ordinary
 from scoresde.guidance import ClassifierFree
@@ -199,8 +199,8 @@ class CorrectedGuidance(Shown):
 def _steps(scale: float, eta: Eta | None) -> int:
     """The default number of steps, in proportion to the rate at which the guided score acts."""
     factor = max(abs(scale), abs(1.0 - scale)) / 2.0
-    if isinstance(eta, int | float):
-        factor *= (1.0 + eta**2) / (1.0 + ETA**2)
+    if eta is not None and not callable(eta):
+        factor *= (1.0 + nonnegative("eta", eta) ** 2) / (1.0 + ETA**2)
     return math.ceil(STEPS * max(1.0, factor))
 
 

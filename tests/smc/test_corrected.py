@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -262,6 +263,10 @@ def test_steps_grow_with_the_scale_and_the_stochasticity() -> None:
     assert [steps(scale) for scale in (-1.0, 0.5, 2.0)] == [200, 200, 200]
     assert [steps(scale) for scale in (-3.0, 4.0)] == [400, 400]
     assert steps(4.0, 1.0) < steps(4.0) < steps(4.0, 2.0)
+    assert steps(4.0, np.float32(2.0)) == steps(4.0, 2.0)
+    for wrong in (math.inf, math.nan, -1.0):
+        with pytest.raises(ValueError, match="eta: expected a finite number >= 0"):
+            steps(4.0, wrong)
 
 
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()], ids=["vp", "edm"])
