@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scoresde._check import fail, refuse
 from scoresde.options import Optim, known
+from scoresde.training.muon import Muon
 
 __all__ = ["Optimizer", "hidden"]
 
@@ -18,11 +19,8 @@ __all__ = ["Optimizer", "hidden"]
 class Optimizer:
     """AdamW (Loshchilov and Hutter 2019), or Muon for hidden matrices and AdamW for the rest.
 
-    Muon replaces the momentum M = U S V^T of a matrix by about U V^T, whose singular values are
-    all 1, in five Newton-Schulz steps (Jordan et al. 2024, kellerjordan.github.io/posts/muon). The
-    step is scaled by 0.2 sqrt(max(rows, columns)), the usual root mean square of one of AdamW,
-    so both take the same learning rate (Liu et al. 2025, arXiv 2502.16982, section 2.2). A
-    convolution is the matrix of its outputs by the rest. See `hidden` for the matrices.
+    The steps of both have the same usual root mean square, so they take the same learning rate
+    (`scoresde.training.muon`). See `hidden` for the matrices.
 
     Args:
         model: the model on its device, whose parameters that require a gradient are trained.
@@ -31,7 +29,7 @@ class Optimizer:
     Attributes:
         parameters: the trained parameters, by name.
         adamw: the `torch.optim.AdamW`.
-        muon: the `torch.optim.Muon`, or None.
+        muon: the `scoresde.training.muon.Muon`, or None.
 
     Raises:
         ValueError: the model has no trainable parameters, or with Muon no hidden matrices.
@@ -50,9 +48,6 @@ class Optimizer:
         chosen = set(hidden(model)) if optim.optimizer == "muon" else set()
         self._matrices = {n: p for n, p in self.parameters.items() if n in chosen}
         rest = {n: p for n, p in self.parameters.items() if n not in chosen}
-        if chosen and not hasattr(torch.optim, "Muon"):
-            remedy = "install torch 2.9 or later, or pass optimizer='adamw'"
-            raise refuse("optimizer", "a torch with torch.optim.Muon", torch.__version__, remedy)
         if optim.optimizer == "muon" and not self._matrices:
             remedy = "pass optimizer='adamw', or train a network with more layers"
             raise fail("optimizer", "hidden matrices for Muon in the model", "none", remedy)
@@ -66,18 +61,16 @@ class Optimizer:
             weight_decay=known(optim.weight_decay),
             fused=self.fused or None,
         )
-        self._views = {n: nn.Parameter(_matrix(p)) for n, p in self._matrices.items()}
         self.muon = None
-        if self._views:
-            self.muon = torch.optim.Muon(
-                list(self._views.values()),
+        if self._matrices:
+            self.muon = Muon(
+                self._matrices.values(),
                 lr=known(optim.lr),
                 weight_decay=known(optim.weight_decay),
-                adjust_lr_fn="match_rms_adamw",
             )
         self._places: list[tuple[torch.optim.Optimizer, str, Tensor]] = [
             *((self.adamw, n, p) for n, p in rest.items()),
-            *((self.muon, n, v) for n, v in self._views.items() if self.muon is not None),
+            *((self.muon, n, p) for n, p in self._matrices.items() if self.muon is not None),
         ]
 
     @property
@@ -105,19 +98,8 @@ class Optimizer:
             if gradients:
                 torch._foreach_mul_(gradients, 1.0 / scale)
         self.adamw.step()
-        if self.muon is None:
-            return
-        for name, parameter in self._matrices.items():
-            # The weights may have been moved since, so the view is taken again.
-            view = self._views[name]
-            view.data = _matrix(parameter)
-            view.grad = None if parameter.grad is None else _matrix(parameter.grad)
-        self.muon.step()  # type: ignore[no-untyped-call]
-        self.muon.zero_grad(set_to_none=True)
-        for name, parameter in self._matrices.items():
-            view = self._views[name]
-            if view.data_ptr() != parameter.data_ptr():  # a copy, such as of channels_last
-                parameter.detach().copy_(view.detach().view(parameter.shape))
+        if self.muon is not None:
+            self.muon.step()
 
     def zero_grad(self) -> None:
         """Delete the gradients."""
@@ -162,27 +144,19 @@ def _fitting(
     name: str, state: dict[str, Tensor], parameter: Tensor, made: object, where: str
 ) -> dict[str, Tensor]:
     """The state of a parameter; raise if it is one of another shape or optimiser."""
-    muon = isinstance(made, torch.optim.Muon)
+    muon = isinstance(made, Muon)
     if muon != ("momentum_buffer" in state):
         own, other = ("muon", "adamw") if muon else ("adamw", "muon")
         remedy = f"resume with optimizer={other!r}, or start another run"
         raise refuse(f"optimizer.{name} in {where}", f"a state of {own}", f"of {other}", remedy)
     for key, value in state.items():
         # A fused kernel would read beyond the end of a state of another shape.
-        if value.shape not in (parameter.shape, ()):
+        shape = parameter.flatten(1).shape if muon else parameter.shape
+        if value.shape not in (shape, ()):
             remedy = "train the same parameters as in the run that is resumed"
-            expected = f"a tensor of shape {tuple(parameter.shape)}"
+            expected = f"a tensor of shape {tuple(shape)}"
             raise fail(f"optimizer.{name}.{key} in {where}", expected, value, remedy)
     return state
-
-
-def _matrix(tensor: Tensor) -> Tensor:
-    """A tensor (out, ...) as the matrix (out, rest), whatever its layout in memory.
-
-    The columns are in the order of the indices, so those of a weight, of its gradient and of a
-    saved momentum match. It is a view if the memory allows it, otherwise a copy.
-    """
-    return tensor.detach().flatten(1)
 
 
 def hidden(model: nn.Module) -> list[str]:
@@ -214,7 +188,7 @@ def hidden(model: nn.Module) -> list[str]:
             continue
         for name, parameter in module.named_parameters(prefix=place, recurse=False):
             kept = name.rpartition(".")[2] in ("weight", "in_proj_weight")
-            if kept and parameter.ndim >= 2 and min(_matrix(parameter).shape) > 1:
+            if kept and parameter.ndim >= 2 and min(parameter.flatten(1).shape) > 1:
                 matrices[name] = parameter
     if not declared:
         return list(matrices)[1:-1]

@@ -6,12 +6,10 @@ changed there and nowhere else.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, final
 
-import torch
 from torch import nn
 
 from scoresde._check import choice, instance
@@ -36,8 +34,7 @@ class Recipe:
     """What a run does about everything that its options leave open.
 
     Args:
-        optimizer: adamw or muon; a model without hidden matrices is trained by adamw, and so is
-            any model under a torch without Muon, with a warning.
+        optimizer: adamw or muon; a model without hidden matrices is trained by adamw.
         lr: the highest learning rate.
         adamw_lr: that of adamw where it takes the place of muon.
         batch_size: number of samples in a step of one process.
@@ -74,23 +71,10 @@ class Recipe:
     augment: float = 0.0
 
     def optim(self, asked: Optim, steps: int, model: nn.Module) -> Optim:
-        """The options of the optimiser for a run of so many steps, with nothing left open.
-
-        Warns:
-            UserWarning: this torch lacks the optimiser of the recipe.
-        """
+        """The options of the optimiser for a run of so many steps, with nothing left open."""
         optimizer = asked.optimizer or self.optimizer
-        if asked.optimizer is None and optimizer == "muon":
-            matrices = bool(hidden(model))
-            if not (matrices and hasattr(torch.optim, "Muon")):
-                optimizer = "adamw"
-            if matrices and optimizer == "adamw":
-                warnings.warn(
-                    f"torch {torch.__version__} has no torch.optim.Muon, the optimiser of the "
-                    f"recipe, so AdamW takes its place, with the learning rate {self.adamw_lr:g} "
-                    "by default; install torch 2.9 or later, or pass optimizer='adamw'",
-                    stacklevel=3,
-                )
+        if asked.optimizer is None and optimizer == "muon" and not hidden(model):
+            optimizer = "adamw"
         lr = self.adamw_lr if (self.optimizer, optimizer) == ("muon", "adamw") else self.lr
         warmup = min(int(self.warmup * steps), self.longest_warmup)
         averages = asked.ema is None and asked.ema_width is None

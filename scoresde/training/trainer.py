@@ -125,7 +125,7 @@ class Trainer(Shown):
             schedules the limits depend on their range of sigma.
 
     Warns:
-        UserWarning: the network takes conditions that the data lack, or this torch has no Muon.
+        UserWarning: the network takes conditions that the data lack.
 
     Attributes:
         recipe: the `Recipe`.

@@ -13,7 +13,8 @@ from scoresde.model import Preconditioned
 from scoresde.nets import MLP, UNet, UViT
 from scoresde.options import Optim
 from scoresde.sde import VPSDE
-from scoresde.training import Update
+from scoresde.training import Update, muon
+from scoresde.training.muon import orthogonalised
 from scoresde.training.optimizer import hidden
 from scoresde.training.stream import Stream
 
@@ -99,29 +100,61 @@ def test_muon_trains_hidden_matrices_and_adamw_the_rest() -> None:
     found = hidden(UViT(1, size=4, width=8, depth=1))
     assert not [n for n in found if n.split(".")[0] in ("enter", "exit", "patches", "position")]
     update = Update(Preconditioned(net, VPSDE()), Optim(optimizer="muon"))
-    assert [tuple(p.shape) for p in update.optimizer.muon.param_groups[0]["params"]] == [(4, 15)]
+    assert [p.shape for p in update.optimizer.muon.param_groups[0]["params"]] == [(4, 5, 3)]
     assert len(update.optimizer.adamw.param_groups[0]["params"]) == 8
     with pytest.raises(ValueError, match=r"optimizer: expected hidden matrices.*'adamw'"):
         Update(nn.Linear(3, 2), Optim(optimizer="muon"))
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon is new in 2.9")
 @pytest.mark.parametrize("clip", [0.0, 0.1])
-def test_muon_on_a_convolution_is_torchs_on_its_matrix(clip: float) -> None:
+def test_muon_in_bfloat16_is_torchs_on_the_matrix_of_a_convolution(
+    clip: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "_precision", lambda device: torch.bfloat16)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 6, (2, 3)), nn.Conv2d(6, 2, 1))
     flat = nn.Parameter(net[1].weight.detach().clone().flatten(1))
     update = Update(net, Optim(optimizer="muon", lr=0.1, weight_decay=0.2, clip=clip, ema=0))
-    muon = torch.optim.Muon([flat], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    torchs = torch.optim.Muon([flat], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
     for k in range(3):
         loss = net(torch.randn(3, 2, 8, 8)).square().mean()
         loss.backward()
         norm = update.gradient_norm()
         share = min(1.0, clip / float(norm)) if clip else 1.0
         flat.grad = share * net[1].weight.grad.clone().flatten(1)
-        muon.step()
+        torchs.step()
         update.apply(norm)
         torch.testing.assert_close(net[1].weight.flatten(1), flat, rtol=0, atol=1e-3 * (k + 1))
         assert (net[1].weight.flatten(1) - flat).abs().mean() < 2e-5
+
+
+@pytest.mark.parametrize("shape", [(6, 24), (24, 6), (9, 9)])
+def test_orthogonalised_changes_the_singular_values_alone_as_its_polynomial_says(
+    shape: tuple[int, int],
+) -> None:
+    """By a singular value decomposition in float64, for values over five orders of magnitude."""
+    torch.manual_seed(0)
+    rank = min(shape)
+    u, _ = torch.linalg.qr(torch.randn(shape[0], rank, dtype=torch.float64))
+    v, _ = torch.linalg.qr(torch.randn(shape[1], rank, dtype=torch.float64))
+    s = torch.logspace(0, -5, rank, dtype=torch.float64)
+    values = s / s.norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    found = orthogonalised(((u * s) @ v.T).float(), torch.float32)
+    rounding = torch.finfo(torch.float32).eps * 3.4445**5  # the slope of the polynomial at 0
+    torch.testing.assert_close(found.double(), (u * values) @ v.T, rtol=0, atol=rounding)
+
+
+def test_muon_computes_in_float32_where_the_processor_emulates_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        muon._precision.cache_clear()
+        monkeypatch.setattr(muon, "computes_bf16", lambda device, native=native: native)
+        assert orthogonalised(torch.eye(3)).dtype == expected
+    muon._precision.cache_clear()
 
 
 def test_muon_sees_through_another_memory_format_and_weights_that_were_moved() -> None:
