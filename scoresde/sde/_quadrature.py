@@ -174,7 +174,7 @@ class LinearMarginals:
             "rate": np.array([p.rate for p in panels]),
             "square": np.array([p.square for p in panels]),
             "mean_rate": np.array([p.mean_rate for p in panels]),
-            "mean_square": np.array([p.mean_square for p in panels]),
+            "joint": np.array([[p.mean_rate, p.mean_square, p.square] for p in panels]),
         }
         self._tensors: dict[torch.device, dict[str, Tensor]] = {}
         edges = self._arrays["edges"][1:]
@@ -219,10 +219,18 @@ class LinearMarginals:
     def variance(self, t: Any) -> Any:
         """sigma(t)^2."""
         table, k, past, y = self._locate(t)
-        growth = past * _clenshaw(table["mean_rate"][k], y)
-        gained = past * _clenshaw(table["mean_square"][k], y)
-        m: Any = torch if isinstance(t, Tensor) else np
-        return m.exp(2 * growth) * (table["variance"][k] + gained)
+        return self._joint(table, k, past, y)[1]
+
+    @staticmethod
+    def _joint(table: dict[str, Any], k: Any, past: Any, y: Any) -> tuple[Any, Any, Any, Any]:
+        """L(t), sigma(t)^2, g(t)^2 and the log-SNR, by one pass over the three series."""
+        found = _clenshaw(table["joint"][k], y[..., None])
+        growth, gained, square = (found[..., i] * f for i, f in enumerate((past, past, 1.0)))
+        m: Any = torch if isinstance(found, Tensor) else np
+        log_alpha = table["log_alpha"][k] + growth
+        variance = m.exp(2 * growth) * (table["variance"][k] + gained)
+        with np.errstate(divide="ignore"):  # the log-SNR is inf at t = 0
+            return log_alpha, variance, square, log_alpha - m.log(variance) / 2
 
     def rate(self, t: Any) -> Any:
         """r(t)."""
@@ -236,9 +244,7 @@ class LinearMarginals:
 
     def log_snr(self, t: Any) -> Any:
         """log(alpha / sigma)."""
-        m: Any = torch if isinstance(t, Tensor) else np
-        with np.errstate(divide="ignore"):  # the log-SNR is inf at t = 0
-            return self.log_alpha(t) - m.log(self.variance(t)) / 2
+        return self._joint(*self._locate(t))[3]
 
     def time_of(self, log_snr: Any) -> Any:
         """The time of a log-SNR: Newton's method, kept inside a bracket that shrinks."""
@@ -246,14 +252,17 @@ class LinearMarginals:
         m: Any = torch if isinstance(log_snr, Tensor) else np
         falling = -table["log_snr"][1:-1]
         k = m.searchsorted(falling, -log_snr)
-        low, high = table["edges"][k], table["edges"][k + 1]
+        edge, width = table["edges"][k], table["width"][k]
+        low, high = edge, table["edges"][k + 1]
         t = (low + high) / 2
         for _ in range(60):
-            above = self.log_snr(t) - log_snr  # positive if the solution is later
+            past = t - edge
+            _, variance, square, own = self._joint(table, k, past, 2 * past / width - 1)
+            above = own - log_snr  # positive if the solution is later
             low, high = m.where(above > 0, t, low), m.where(above > 0, high, t)
-            newton = t + 2 * above * self.variance(t) / self.square(t)
+            newton = t + 2 * above * variance / square
             last, t = t, m.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
             # on an accelerator the check would force a synchronisation, which costs more
-            if (m is np or t.device.type == "cpu") and bool((abs(t - last) <= 4e-16 * t).all()):
+            if (m is np or t.device.type == "cpu") and bool((abs(t - last) <= 2e-15 * t).all()):
                 break
         return t

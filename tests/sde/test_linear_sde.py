@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from registry import FAMILIES, LINEAR, jump, steep, times_of
 from torch import Tensor
 
-from scoresde.sde import VESDE, AffineSDE, LinearSDE
+from scoresde.sde import VESDE, AffineSDE, LinearSDE, _quadrature
 
 F64 = torch.float64
 NAMES = ("alpha", "sigma", "log_snr", "rate", "g")
@@ -93,6 +93,20 @@ def test_a_long_horizon_and_beta_to_500() -> None:
     assert own.log_snr(10.0) == pytest.approx(-1250.25, rel=1e-10)
     close(own.rate(t), -0.5 * steep(t))
     close(own.time_of(own.log_snr(t)), t)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_the_time_of_a_log_snr_takes_few_evaluations(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding must not keep Newton's method going, nor a series be summed more than once."""
+    own = LinearSDE(lambda t: -1 + 0 * t, lambda t: 1 + torch.sin(9 * t) ** 2, T=3.0)
+    t = 2e-3 + scale * torch.rand(64, dtype=F64, generator=torch.Generator().manual_seed(0))
+    log_snr, passes = own.log_snr(t), []
+    clenshaw = _quadrature._clenshaw
+    monkeypatch.setattr(_quadrature, "_clenshaw", lambda *a: passes.append(a) or clenshaw(*a))
+    close(own.time_of(log_snr), t, rtol=1e-14)
+    assert len(passes) <= 9
 
 
 def test_a_steep_decay_under_constant_noise() -> None:
