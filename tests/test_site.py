@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from docs.hooks import accessible, links, llms, reference, search
+from docs.hooks import accessible, compact, links, llms, reference, search
 from docs.hooks.docstrings import escaped
 
 ROOT = Path(__file__).parents[1]
@@ -158,3 +158,16 @@ def test_the_search_holds_names_and_first_paragraphs_of_what_the_reference_shows
         ("ul", ""),
         ("p", "Its second."),
     ]
+
+
+def test_a_page_loses_blanks_and_tooltips_that_say_nothing_and_keeps_its_code() -> None:
+    code = "<pre>a\n\n    b</pre>"
+    page = (
+        f'<p>One\n\n   <a title="  TOYS\n\n  (data.TOYS)">TOYS</a>\n</p>{code}\n  \n<p>\n Two</p>'
+        '<span title="typing.Any">Any</span><span title="another">x</span>\n'
+        "<script>if (a)\n\n  b</script>"
+    )
+    assert compact.compact(page) == (
+        f'<p>One\n<a title="TOYS (data.TOYS)">TOYS</a>\n</p>{code}\n<p>\nTwo</p>'
+        'Any<span title="another">x</span>\n<script>if (a)\n\n  b</script>'
+    )
