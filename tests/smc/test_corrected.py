@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,6 +255,26 @@ def test_the_error_of_log_z_at_a_large_scale_is_that_of_the_steps_and_of_second_
     assert 0.0 < excess(0.05, 4.0, None) < 0.04
     assert 0.0 < excess(0.05, 8.0, None) < 0.3
     assert abs(excess(0.2, 2.0, None)) < 0.003
+
+
+def test_too_few_steps_are_warned_of_and_far_too_many_refused() -> None:
+    """Half of the default is the least without a warning, and its error is what the class says."""
+    assert abs(excess(0.05, 2.0, 100)) < 0.06 and abs(excess(0.05, 4.0, 200)) < 0.17
+
+    def sampler(scale: float, **options: Any) -> CorrectedGuidance:
+        return CorrectedGuidance(guided(scale, *LINE), particles=2, **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sampler(2.0, steps=100), sampler(4.0, steps=200), sampler(8.0)
+        sampler(1.5, grid=[1.0 - k / 101 for k in range(101)]), sampler(1.0, steps=9)
+    for scale, steps, enough in ((2.0, 99, 200), (4.0, 100, 400)):
+        with pytest.warns(UserWarning, match=rf"steps: expected about {enough} .*got {steps};"):
+            sampler(scale, steps=steps)
+    with pytest.warns(UserWarning, match=r"expected about 200 at scale 1.5, got 3; log Z"):
+        sampler(1.5, grid=[1.0, 0.5, 0.1, 0.01])
+    with pytest.raises(ValueError, match=r"scale: expected .*10000 steps.*1e\+06, which takes"):
+        sampler(1e6)
 
 
 def test_steps_grow_with_the_scale_and_the_stochasticity() -> None:
