@@ -7,9 +7,9 @@ and the breast-cancer table with the MLP, and the AR(2) signal of `spectra.py` w
 one dimension; all models are those that `scoresde train` builds. The first row of each kind is
 `Trainer(model, data, steps=n)` with nothing else said. The others change one thing: the optimiser,
 the learning rate, the average of the weights, the times, the weighting, the prediction, the batch
-size (at the same number of samples), bf16, the augmentation of images. Two rows are the earlier
-defaults: those of the first version (eps at even times) and those before the recipe (v, log-normal
-times, AdamW at 1e-3, decay 0.999, batches of 128).
+size (at the same number of samples), bf16, the augmentation of images, the network. Two rows are
+the earlier defaults: those of the first version (eps at even times) and those before the recipe
+(v, log-normal times, AdamW at 1e-3, decay 0.999, batches of 128).
 
 Judged on data that no training sees, by the averaged weights: the error of eps at uniform times;
 the time integral in the bound of the likelihood, in nats per dimension; and a distance of samples
@@ -76,6 +76,7 @@ class Row:
         rate: the learning rate over that of the recipe.
         batch: the batch size over that of the recipe; the number of steps is divided by it.
         net: arguments of the network.
+        network: its kind, that of the recipe by default.
         only: the kinds of data that the row is for, all by default.
     """
 
@@ -87,6 +88,7 @@ class Row:
     rate: float = 1.0
     batch: float = 1.0
     net: Mapping[str, Any] = field(default_factory=dict)
+    network: str = "auto"
     only: tuple[str, ...] = ()
 
     @property
@@ -168,6 +170,7 @@ ROWS = (
         Row("augment", f"augmentation {share:g}", loss={"augment": share}, only=IMAGES)
         for share in (0.0, 0.15, 0.3)
     ),
+    Row("network", "U-ViT", network="uvit", only=IMAGES),
     Row("dropout", "dropout 0.15 in the network", net={"dropout": 0.15}, only=IMAGES),
 )
 
@@ -306,6 +309,7 @@ def trainer_of(kind: Kind, row: Row, seed: int, steps: int) -> Trainer:
             kind.train.shape[1:],
             objective=row.objective,
             levels=kind.levels,
+            net=row.network,
             preset=kind.preset,
             predicts=row.predicts,
             augment=row.loss.get("augment"),
