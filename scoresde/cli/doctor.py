@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -92,11 +92,12 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
         )
         x, cond = samples.take(samples.rows)
         held_out = self._held_out(opened, source)
+        enough = held_out is not None and len(held_out[0]) >= FEWEST
         report = diagnose(
             opened.model,
             (x, cond or None),
             raw=_raw(opened),
-            held_out=held_out,
+            held_out=held_out if enough else None,
             t_end=self.t_end,
             n=self.n,
             levels=self.levels,
@@ -104,6 +105,9 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
             batch_size=self.batch_size,
             progress=watched(self.calling.json),
         )
+        if held_out is not None and not enough:
+            reason = f"{len(held_out[0])} samples were held out, and {FEWEST} are needed"
+            report = replace(report, skipped={**report.skipped, "memory": reason})
         result: dict[str, Any] = report.to_dict()
         text = str(report)
         if self.html is not None and is_first():
@@ -115,7 +119,7 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
     def _held_out(
         self, opened: Opened, source: str
     ) -> tuple[Tensor, dict[str, Tensor] | None] | None:
-        """What the run held out of its own data; None if these are not examined, or too few."""
+        """What the run held out of its own data; None if these are not examined."""
         share = run_of(opened.folder).get("holdout")
         if self.data is not None or self.holdout or not share:
             return None
@@ -128,8 +132,6 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
             holdout=float(share),
             unconditional=self.unconditional,
         )
-        if len(samples) < FEWEST:
-            return None
         x, cond = samples.take(samples.rows)
         return x, cond or None
 

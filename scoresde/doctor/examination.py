@@ -114,7 +114,7 @@ class Case:
     def findings(self) -> tuple[list[Finding], list[Finding]]:
         """What is wrong with the predictions and no repair removes: the fit, and symptoms."""
         known = self.known
-        fit = fit_findings(self.probe, self.losses, known.start, known.best)
+        fit = fit_findings(self.probe, self.losses, known.start, known.gaussian, known.best)
         stein = stein_findings(self.probe, self.eps)
         return fit, [*stein, *length_findings(self.probe, known.linear, self.eps)]
 
@@ -258,7 +258,11 @@ class Examination:
         return case, repair
 
     def _schedule(self, case: Case, rest: list[Finding]) -> list[Finding]:
-        """Findings about the ends of the schedule, and `rest`; wide data explain them."""
+        """Findings about the ends of the schedule, and `rest`; wide data explain them.
+
+        A model may have been trained on data of another size than its schedule is made for. That
+        alone is no fault; if anything is wrong, it is the likely cause.
+        """
         facts, probe = self.facts, self.probe
         linear, last = case.known.linear, probe.levels[-1].node
         at_end = linear.expected(probe.sde.at(probe.t_end)) / linear.expected(last)
@@ -270,6 +274,11 @@ class Examination:
             *prior_findings(probe, size),
             *end_findings(probe, least, std if wide else facts.std),
         ]
+        if facts.far and [*found, *rest]:
+            all_of_them = [*found, *rest]
+            units = units_finding(replace(facts, wanted=(0.0, 1.0), known=False))
+            units = replace(units, damage=sum(finding.damage for finding in all_of_them))
+            return [units, *(replace(finding, severity="note") for finding in all_of_them)]
         if not wide or facts.known:
             return [*found, *rest]
         ends = [*prior_findings(probe, facts.size), *end_findings(probe, least, facts.std)]

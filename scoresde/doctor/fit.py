@@ -43,14 +43,17 @@ def progress(start: Tensor, now: Tensor, least: Tensor) -> float:
     return max(found, default=1.0)
 
 
-def fit_findings(probe: Probe, losses: Tensor, start: Tensor, best: Tensor) -> list[Finding]:
-    """Findings about a model that is untrained, or far from what is possible at some levels.
+def fit_findings(
+    probe: Probe, losses: Tensor, start: Tensor, gaussian: Tensor, best: Tensor
+) -> list[Finding]:
+    """Findings about a model that is untrained, or far from what is possible.
 
     Args:
         probe: the probe.
         losses: (K, n), those of the model.
         start: those of the isotropic Gaussian with the mean and deviation of the data, which a
             network whose last layer is 0 has at its start.
+        gaussian: those of the Gaussian with the covariance of the data.
         best: those of the reference that is best at each level.
     """
     made = progress(start, losses, best)
@@ -74,7 +77,7 @@ def fit_findings(probe: Probe, losses: Tensor, start: Tensor, best: Tensor) -> l
                 z=damage.z,
             )
         ]
-    return _by_level(probe, losses, best)
+    return _by_level(probe, losses, best) or _overall(probe, losses, gaussian)
 
 
 def untrained(findings: Sequence[Finding]) -> bool:
@@ -109,5 +112,26 @@ def _by_level(probe: Probe, losses: Tensor, best: Tensor) -> list[Finding]:
             else "Train longer, or with a larger network.",
             damage=damage.mean,
             z=gains[worst].z,
+        )
+    ]
+
+
+def _overall(probe: Probe, losses: Tensor, gaussian: Tensor) -> list[Finding]:
+    """A finding about a model whose loss, summed over the levels, is above that of a Gaussian."""
+    excess = mean_error(probe.nats(losses - gaussian))
+    if excess.mean < SYMPTOM or excess.z < limit(1):
+        return []
+    own, other = (float(probe.nats(value).mean()) for value in (losses, gaussian))
+    return [
+        Finding(
+            name="poor_fit",
+            severity="warning",
+            number=own,
+            reference=other,
+            sentence=f"The loss, {own:.4g} nats a dimension, is above that of a Gaussian with the "
+            f"covariance of the data, {other:.4g}, which needs no training.",
+            remedy="Train longer, or with a larger network.",
+            damage=excess.mean,
+            z=excess.z,
         )
     ]

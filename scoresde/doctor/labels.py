@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scoresde._tensor import seeded
 from scoresde.doctor.finding import Finding, limit
-from scoresde.doctor.probe import SURELY, Probe, eps_of, mean_error
+from scoresde.doctor.probe import SURELY, Gain, Probe, eps_of, mean_error
 from scoresde.doctor.reference import LinearDenoiser
 from scoresde.doctor.repair import LEAST, Repair
 from scoresde.nulls import without
@@ -90,13 +90,16 @@ def relation(probe: Probe, x: Tensor, label: Tensor) -> Relation:
 def label_findings(probe: Probe, related: Relation | None) -> list[Finding]:
     """Findings about labels that say nothing, and about a model that does not use them.
 
-    The first compares the class means with those of shuffled labels. The second compares what the
-    model loses with the conditions of other samples with what a Gaussian denoiser gains from the
-    class means.
+    The first compares the class means with those of shuffled labels. Classes of one mean may
+    differ in shape, so it asks the model too, whether it loses by the labels of other samples. The
+    second compares this loss with what a Gaussian denoiser gains from the class means.
     """
     if not probe.cond:
         return []
+    others = of_others(probe)
     if related is not None and related.z < limit(1):
+        if _lost(probe, others).z > limit(1):
+            return []
         return [
             Finding(
                 name="labels",
@@ -104,18 +107,17 @@ def label_findings(probe: Probe, related: Relation | None) -> list[Finding]:
                 number=related.z,
                 reference=limit(1),
                 sentence="The labels say nothing about the data: the means of the classes are no "
-                "farther apart than those of shuffled labels.",
+                "farther apart than those of shuffled labels, and the model loses nothing with "
+                "the labels of other samples.",
                 remedy="Check that samples and labels are in the same order.",
                 z=related.z - limit(1),
             )
         ]
     worth = LEAST if related is None else max(LEAST, USED * related.worth)
-    others = of_others(probe)
     seen = probe.glance(probe.model, others)
     if -seen.mean - SURELY * seen.error > worth:
         return []
-    losses = probe.loss([eps_of(p) for p in probe.predict(probe.model, others)])
-    used = mean_error(probe.nats(losses - probe.losses))
+    used = _lost(probe, others)
     if used.mean + limit(1) * used.error >= worth:
         return []
     return [
@@ -134,6 +136,12 @@ def label_findings(probe: Probe, related: Relation | None) -> list[Finding]:
             z=(used.mean - worth) / used.error if used.error > 0.0 else -math.inf,
         )
     ]
+
+
+def _lost(probe: Probe, cond: dict[str, Tensor]) -> Gain:
+    """What the model loses with other conditions, in nats a dimension."""
+    losses = probe.loss([eps_of(p) for p in probe.predict(probe.model, cond)])
+    return mean_error(probe.nats(losses - probe.losses))
 
 
 def of_others(probe: Probe) -> dict[str, Tensor]:

@@ -135,7 +135,7 @@ def _pull(probe: Probe, eps: Sequence[Tensor]) -> list[Finding]:
             number=number,
             reference=-1.0,
             sentence="The mean of <x, score> / D is not -1, as it is for every density: at "
-            f"t = {level.node.t:.3g} it is {number:.3g}, {abs(z):.0f} standard errors away.",
+            f"t = {level.node.t:.3g} it is {number:.5g}, {abs(z):.0f} standard errors away.",
             remedy="The score is too strong or too weak along x: check its scale, sigma and the "
             "units of the data, and train it longer.",
             damage=damage,

@@ -41,6 +41,7 @@ class DataFacts:
         wanted: the mean and the deviation that the model expects; None if any will do.
         known: whether the model knows the deviation of its data.
         centred: whether the model knows the mean of its data too.
+        unit: whether the schedule is made for data of about unit size.
     """
 
     mean: float
@@ -51,6 +52,7 @@ class DataFacts:
     wanted: tuple[float, float] | None
     known: bool
     centred: bool
+    unit: bool
 
     @property
     def size(self) -> float:
@@ -66,7 +68,15 @@ class DataFacts:
         ratio, shift = self.std / std, abs(self.mean - mean) / std
         if self.known:
             return 1 / FACTOR < ratio < FACTOR and (shift < SHIFT or not self.centred)
-        return 1 / WIDE < ratio < WIDE and abs(self.offset) < WIDE
+        return self._within(std)
+
+    def _within(self, std: float) -> bool:
+        return 1 / WIDE < self.std / std < WIDE and abs(self.offset) < WIDE
+
+    @property
+    def far(self) -> bool:
+        """Whether the model knows the data, but its schedule is made for those of another size."""
+        return self.unit and self.known and self.standardised and not self._within(1.0)
 
     @property
     def doubtful(self) -> bool:
@@ -91,12 +101,13 @@ def facts_of(x: Tensor, model: ScoreModel, sde: AffineSDE) -> DataFacts:
     entries = flat.std(0, correction=0)
     distinct = len(torch.unique(flat, dim=0))
     data = summary_of(model)
+    unit = 0.5 <= math.hypot(float(sde.alpha(sde.T)), float(sde.sigma(sde.T))) <= 2.0
     wanted, known, centred = None, True, True
     if data is not None and data.std > 0.0:
         wanted = (data.mean, data.std)
     elif model.data_scale is not None:
         wanted, centred = (0.0, model.data_scale[0]), False
-    elif 0.5 <= math.hypot(float(sde.alpha(sde.T)), float(sde.sigma(sde.T))) <= 2.0:
+    elif unit:
         wanted, known = (0.0, 1.0), False
     return DataFacts(
         mean=float(means.mean()),
@@ -107,6 +118,7 @@ def facts_of(x: Tensor, model: ScoreModel, sde: AffineSDE) -> DataFacts:
         wanted=wanted,
         known=known and wanted is not None,
         centred=centred,
+        unit=unit,
     )
 
 

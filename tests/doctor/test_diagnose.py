@@ -24,7 +24,7 @@ from scoresde import (
     ScoreModel,
     SubVPSDE,
 )
-from scoresde.data import Data
+from scoresde.data import Data, summarise
 from scoresde.doctor import Report, diagnose, reference
 from scoresde.doctor.prior import mended
 from scoresde.doctor.probe import eps_of, probe_of
@@ -262,6 +262,34 @@ def test_an_untrained_network_is_named() -> None:
     assert named(diagnose(model, DATA)) == "untrained"
 
 
+def test_a_loss_above_that_of_a_gaussian_is_a_poor_fit_though_no_level_stands_out() -> None:
+    """The error of 0.02 at each level is below what is told of one; all together are 0.2 nats."""
+
+    def rough(p: Prediction) -> Prediction:
+        wave = (40.0 * p.x.double()).sin()  # without a mean, a sign, a scale
+        return Prediction(p.x, p.node, p.eps + 0.2 * wave, "eps")
+
+    narrow = Gaussian(torch.zeros(2).double(), torch.tensor([[1.0, 0.99], [0.99, 1.0]]).double())
+    normal = narrow.sample(2000, seed=3)
+    found = diagnose(Changed(narrow.under(VP), rough), normal)
+    first = found.first
+    assert first is not None and first.name == "poor_fit", str(found)
+    assert "above that of a Gaussian" in first.sentence and first.number == found.loss
+    assert first.number - first.reference == pytest.approx(first.damage)
+    assert diagnose(narrow.under(VP), normal).healthy
+
+
+def test_data_of_another_size_than_the_schedule_explain_what_is_wrong_with_their_model() -> None:
+    """Levels of 0 to 255: the model knows its data, which do not become noise under the VP-SDE."""
+    x = 127.5 * (DATA + 1.0)
+    net = MLP(2, width=16)
+    model = Preconditioned(net, VP)
+    model.data = summarise(x)
+    found = diagnose(model, x)
+    assert named(found) == "units" and "made for mean 0 and deviation 1" in found.first.sentence
+    assert all(finding.severity == "note" for finding in found.findings[1:])
+
+
 @pytest.mark.parametrize("kind", ["eps", "v", "x0"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_random_network_is_untrained_however_it_is_best_read(kind: str, seed: int) -> None:
@@ -312,6 +340,23 @@ def test_shuffled_labels_are_named(data: str) -> None:
     shuffled = {"label": label[order]}
     given = (x, shuffled) if data == "pair" else Data(x, cond=shuffled, classes=3)
     assert named(diagnose(model, given)) == "labels"
+
+
+def test_classes_of_one_mean_and_different_shape_have_labels_that_say_something() -> None:
+    """Variances of 0.1 and 2 around 0: the class means are no farther apart than by chance."""
+    label = torch.arange(1500) % 2
+    variances = torch.tensor([0.1, 2.0], dtype=torch.float64)
+    noise = torch.randn(1500, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    x = variances[label].sqrt()[:, None] * noise
+    x -= torch.stack([x[label == k].mean(0) for k in (0, 1)])[label]
+
+    def score(t: Tensor, x: Tensor, label: Tensor) -> Tensor:
+        return -x / (VP.alpha(t) ** 2 * variances[label][:, None] + VP.sigma(t) ** 2)
+
+    assert diagnose(FunctionScore(VP, score), (x, {"label": label})).healthy
+    whole = GaussianMixture(torch.zeros(2, 2, dtype=torch.float64), variances).under(VP)
+    blind = FunctionScore(VP, lambda t, x, label: whole(t, x).score)
+    assert named(diagnose(blind, (x, {"label": label}))) == "labels"
 
 
 def test_a_model_that_ignores_its_labels_is_named() -> None:
