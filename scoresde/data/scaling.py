@@ -164,7 +164,14 @@ def ends_of(x: Tensor | Rows) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def unit_fault(mean: float, std: float, *, noise: float = 1.0, least: float = 0.1) -> str | None:
+def unit_fault(
+    mean: float,
+    std: float,
+    *,
+    entry: float | None = None,
+    noise: float = 1.0,
+    least: float = 0.1,
+) -> str | None:
     """Why data are obviously not in model units, or None.
 
     A noising process ends in noise of standard deviation `noise` and starts with much less. Data
@@ -173,8 +180,10 @@ def unit_fault(mean: float, std: float, *, noise: float = 1.0, least: float = 0.
     larger data as well, and the upper limits are a tenth of `noise`.
 
     Args:
-        mean: the mean of all values, or of the means of entries the one farthest from 0.
-        std: the standard deviation about the mean.
+        mean: the mean of all values.
+        std: the standard deviation about the mean, or about the mean of each entry.
+        entry: of the means of entries the one farthest from 0, which is judged in the place of
+            `mean`; `std` is then that about the mean of each entry.
         noise: standard deviation of the noise at T if alpha(T) = 1, otherwise 1.
         least: the lowest standard deviation.
 
@@ -187,9 +196,14 @@ def unit_fault(mean: float, std: float, *, noise: float = 1.0, least: float = 0.
         True
     """  # noqa: E501
     most = max(3.0, noise / 10)
-    if abs(mean) <= most and least <= std <= most:
+    judged = mean if entry is None else entry
+    if abs(judged) <= most and least <= std <= most:
         return None
+    centre, spread = f"mean {mean:.4g}", f"standard deviation {std:.4g}"
+    if f"{judged:.4g}" != f"{mean:.4g}":
+        centre += f" (of an entry up to {judged:.4g})"
+        spread += " about the mean of each entry"
     return (
-        f"mean {mean:.4g} and standard deviation {std:.4g}, where model units have |mean| <= "
+        f"{centre} and {spread}, where model units have |mean| <= "
         f"{most:g} and a standard deviation from {least:g} to {most:g}"
     )

@@ -62,14 +62,25 @@ def check_units(summary: DataSummary, sde: SDE) -> None:
         quiet = float(sde.sigma(sde.t_min))
         unit, limits = 1.0, {"noise": noise, "least": min(0.1, 10 * quiet)}
     std = summary.std if summary.count > 1 else unit  # unknown for a single sample
-    fault = unit_fault(summary.offset / unit, std / unit, **limits)
+    fault = unit_fault(summary.mean / unit, std / unit, entry=summary.offset / unit, **limits)
     if fault is not None:
         remedy = (
             "standardise them by scoresde.data.Data.of(data).standardised(), whose scaling is "
-            "stored in the checkpoint to convert samples back, or pass any_scale=True if this "
-            "scale is intended"
+            "stored in the checkpoint to convert samples back"
         )
-        raise refuse("data", "values in model units", fault, remedy)
+        if _are_bytes(summary):
+            remedy = (
+                "divide by 127.5 and subtract 1, or read the files by "
+                "scoresde.data.load_data(folder)"
+            )
+        intended = "pass any_scale=True if this scale is intended"
+        raise refuse("data", "values in model units", fault, f"{remedy}, or {intended}")
+
+
+def _are_bytes(summary: DataSummary) -> bool:
+    """Whether the data look like images from 0 to 255, which [-1, 1] in their place would suit."""
+    wide = summary.std / 127.5 >= 0.1  # a field from 90 to 110 does not fill this range
+    return len(summary.shape) == 3 and summary.low >= 0 and summary.high <= 255 and wide
 
 
 def in_units_of(

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 import warnings
 from dataclasses import fields
 from pathlib import Path
@@ -124,13 +125,35 @@ FOREIGN: dict[str, tuple[Any, SDE]] = {
 @pytest.mark.parametrize("name", FOREIGN)
 def test_data_that_are_not_in_model_units_are_refused(name: str) -> None:
     x, sde = FOREIGN[name]
-    with pytest.raises(ValueError, match=r"data: .*model units.*standardised\(\).*any_scale"):
+    remedy = r"subtract 1, or .*load_data\(folder\)" if x.ndim == 4 else r"standardised\(\)"
+    with pytest.raises(ValueError, match=rf"data: .*model units.*{remedy}.*any_scale"):
         trainer(x, sde)
     trainer(x, sde, any_scale=True)
     if name not in ("small beside the noise",):
         made = Data.of(x).standardised()
         ready = trainer(made)
         assert ready.summary.scaling is made.scaling
+
+
+def test_the_refusal_says_which_mean_is_too_large() -> None:
+    x = torch.rand(50, 1, 2, 2) * torch.tensor([[40.0, 255.0], [40.0, 40.0]])
+    means = x.double().mean(0).flatten()
+    spread = float((x.double() - x.double().mean(0)).square().mean().sqrt())
+    got = (
+        f"got mean {float(means.mean()):.4g} (of an entry up to {float(means.max()):.4g}) and "
+        f"standard deviation {spread:.4g} about the mean of each entry, where"
+    )
+    with pytest.raises(ValueError, match=re.escape(got)):
+        trainer(x)
+    with pytest.raises(ValueError, match=r"got mean 200 and standard deviation \S+, where"):
+        trainer((drawn(100, 1) - drawn(100, 1).mean()) + 200)
+
+
+@pytest.mark.parametrize("x", [drawn(64, 16) + 100, -255 * drawn(64, 16).sigmoid()])
+def test_fields_are_not_taken_for_pictures_from_0_to_255(x: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"standardised\(\)") as refusal:
+        trainer(x.reshape(64, 1, 4, 4))
+    assert "127.5" not in str(refusal.value)
 
 
 NATIVE: dict[str, tuple[Any, SDE]] = {
