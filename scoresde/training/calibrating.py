@@ -134,9 +134,12 @@ def _found(
     left = [str(n) for n in sorted(set(counts)) if n not in able]
     why = ""
     if left:
+        remedy = "scoresde.calibrate makes one"
+        if place is not None:
+            remedy = f"`scoresde calibrate {place.parent}` makes one, or scoresde.calibrate"
         why = (
-            f"{100 * SHARE:g} % of the training's cost, {budget:,} network evaluations, do not "
-            f"suffice for a calibration for {', '.join(left)} steps"
+            f"no calibration was made for {', '.join(left)} steps: {100 * SHARE:g} % of the "
+            f"training's cost, {budget:,} network evaluations, do not suffice; {remedy}"
         )
     if not able:
         return {}, why

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import time
 import warnings
 from datetime import timedelta
@@ -158,13 +159,23 @@ def test_training_on_makes_the_old_calibrations_void() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert on.fit().calibrations == {} and model.calibrations == {}
-    assert "do not suffice for a calibration for 5, 10, 20 steps" in on.uncalibrated
+    assert re.fullmatch(
+        "no calibration was made for 5, 10, 20 steps: 3 % of the training's cost, .* do not "
+        "suffice; scoresde.calibrate makes one",
+        on.uncalibrated,
+    )
+
+
+def test_the_command_that_calibrates_a_saved_run_is_named(tmp_path: Path) -> None:
+    made = trainer(tmp_path / "run", steps=1)
+    assert made.fit().calibrations == {}
+    assert f"; `scoresde calibrate {tmp_path / 'run'}` makes one, or " in made.uncalibrated
 
 
 def test_fewer_steps_are_calibrated_where_the_share_is_small() -> None:
     made = trainer(steps=25)
     assert sorted(made.fit().calibrations) == ["10", "5"]
-    assert "do not suffice for a calibration for 20 steps" in made.uncalibrated
+    assert made.uncalibrated.startswith("no calibration was made for 20 steps: 3 % of")
 
 
 def test_none_and_zero_make_no_calibration() -> None:
