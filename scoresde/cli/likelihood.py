@@ -314,8 +314,15 @@ def _text(result: dict[str, Any]) -> str:
             lines.append(f"{title:12}{result[name]:.4f}{tail}")
     if "no_density" in result:
         lines.append(f"{'raw nats':12}none: {result['no_density']}, so rows have no density")
-    parts = ("solver_error", "truncation", "prior", "diffusion", "reconstruction")
-    lines += [f"{n.replace('_', ' '):15} {result[n]:.3g} nats" for n in parts if n in result]
+    if "solver_error" in result:
+        error = f"up to about {result['solver_error']:.3g} nats a sample"
+        if "bits_per_dim" in result:
+            error += f", {result['solver_error'] / (result['dim'] * math.log(2)):.2g} bits/dim"
+        lines.append(f"{'solver error':15} {error}, not in the +-")
+    if "truncation" in result:
+        lines.append(f"{'truncation':15} {result['truncation']:.3g} nats a sample, not in the +-")
+    parts = ("prior", "diffusion", "reconstruction")
+    lines += [f"{name:15} {result[name]:.3g} nats" for name in parts if name in result]
     lines.append(f"{'calls':15} {result['nfe']:.1f} of the network for a sample")
     if result["stopped"]:
         lines.append(f"{result['stopped']} samples were stopped by the solver and are left out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
@@ -422,6 +423,10 @@ def test_likelihood_is_that_of_the_library(moons: Path, tmp_path: Path) -> None:
     monte_carlo = truth.estimate()[1]
     assert found["nats_monte_carlo_error"] == pytest.approx(monte_carlo, rel=1e-9)
     assert found["nfe"] == float(truth.nfe.double().mean())
+    told = call(f"{line} --seed 5").stdout
+    error = float(truth.solver_error.mean())
+    assert f"solver error    up to about {error:.3g} nats a sample, not in the +-\n" in told
+    assert re.search(r"^truncation +\S+ nats a sample, not in the \+-$", told, re.MULTILINE)
 
 
 def test_bits_per_dim_of_discrete_data(digits: Path, tmp_path: Path) -> None:
@@ -441,6 +446,9 @@ def test_bits_per_dim_of_discrete_data(digits: Path, tmp_path: Path) -> None:
     )
     assert found["bits_per_dim"] == pytest.approx(truth.estimate()[0], rel=1e-6)
     assert table[0].startswith("row,nats,bits_per_dim,solver_error")
+    nats = float(truth.solver_error.mean())
+    error = f"{nats:.3g} nats a sample, {nats / (64 * math.log(2)):.2g} bits/dim, not in the +-"
+    assert f"solver error    up to about {error}\n" in call(line).stdout
     other = answer(f"{line} --unconditional")  # the labels were told to the model
     assert other["bits_per_dim"] != found["bits_per_dim"]
 
