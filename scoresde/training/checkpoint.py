@@ -448,6 +448,11 @@ def _rebuild(
     name = str(entry.get("class"))
     if name not in table:
         remedy = f"this checkpoint cannot rebuild its own: call load(path, {argument}=...)"
+        if argument == "net":
+            remedy += (
+                "; for the command line, register its class in NETS (see How do I use my own "
+                "network?)"
+            )
         if name == ADAPTED:
             remedy = f"the network is of another library: {ADAPTED_REMEDY}"
         known = f"one of {', '.join(table)} in {folder / CONFIG}"

@@ -125,7 +125,9 @@ def test_a_network_and_an_sde_of_ones_own(tmp_path: Path) -> None:
     assert load(path, net=Own(), sde=VPSDE()).sde == VPSDE()
     with pytest.raises(ValueError, match=r"sde: expected one of VPSDE, .*LinearSDE; .*sde=\.\.\."):
         load(path, net=Own())
-    with pytest.raises(ValueError, match=r"net: expected one of MLP, .*\.Own; .*net=\.\.\."):
+    with pytest.raises(
+        ValueError, match=r"net: expected one of MLP, .*\.Own; .*net=\.\.\..*NETS \(see"
+    ):
         load(path, sde=sde)
 
 
