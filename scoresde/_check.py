@@ -267,10 +267,17 @@ def instance(name: str, value: object, kind: type | tuple[type, ...], remedy: st
         raise wrong_type(name, f"a {names}", got, remedy)
 
 
+def _to_tensor(value: object) -> str:
+    """The remedy where something else was passed in place of a tensor."""
+    if hasattr(value, "read") and hasattr(value, "shape") and not hasattr(value, "__array__"):
+        return "these are lazy rows: use x[:], which reads all of them as a tensor"
+    return "use torch.as_tensor"
+
+
 def floating(name: str, value: object, remedy: str = "convert it with .float()") -> Tensor:
     """Return `value` if it is a floating-point tensor, else raise."""
     if not _is_tensor(value):
-        raise wrong_type(name, "a floating-point torch.Tensor", value, "use torch.as_tensor")
+        raise wrong_type(name, "a floating-point torch.Tensor", value, _to_tensor(value))
     if not value.is_floating_point():
         raise wrong_type(name, "a floating-point torch.Tensor", value, remedy)
     return value

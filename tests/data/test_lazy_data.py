@@ -11,7 +11,7 @@ from data_files import BYTES, file_of, refuses
 from groups import grouped
 from torch import Tensor
 
-from scoresde import VPSDE, Preconditioned, Trainer
+from scoresde import VPSDE, Empirical, Preconditioned, Trainer
 from scoresde.data import Data, LazyData, Rows, Scaling, moments, moons, npy, split
 from scoresde.nets import MLP
 from scoresde.training.stream import scattered
@@ -80,6 +80,7 @@ def test_lazy_data_selects_as_data_does() -> None:
         (lambda d: d.x[torch.tensor([0.5])], ValueError, ["index", "float32"]),
         (lambda d: d.split(1.5), ValueError, ["fraction", "1.5"]),
         (lambda d: LazyData(torch.ones(3, 2)), TypeError, ["x:", "Rows", "ArrayRows"]),
+        (lambda d: Empirical(d.x), TypeError, ["data: expected", "lazy rows", "use x[:]"]),
         (lambda d: LazyData(Numbers(0)), ValueError, ["x:", "(0, 2)", "loaded"]),
         (
             lambda d: LazyData(d.x, {"label": torch.arange(10)}, classes=9),
