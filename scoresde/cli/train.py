@@ -382,6 +382,7 @@ def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) 
         "checkpoint": str(out / "checkpoint"),
         "best": str(out / "best") if best else None,
         "steps": trainer.steps if trainer.stopped is None else trainer.stopped,
+        "began": trainer.began,
         "stopped": trainer.stopped is not None,
         "seconds": seconds,
         "loss": trainer.history[-1][1] if trainer.history else None,
@@ -398,15 +399,21 @@ def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) 
 
 def _ending(result: dict[str, Any]) -> str:
     """The text at the end: the result of a run and its files."""
-    lines = [
-        f"{result['steps']} steps in {result['seconds']:.1f} s, loss {_short(result['loss'])}"
-    ]
+    began, steps = result["began"], result["steps"]
+    if began == steps:
+        made = f"no steps: the run had its {steps} already"
+    else:
+        span = f" ({began} to {steps})" if began else ""
+        made = f"{steps - began} steps{span} in {result['seconds']:.1f} s"
+    lines = [f"{made}, loss {_short(result['loss'])}"]
     if result["validation"] is not None:
         lines[0] += f", validation {_short(result['validation'])}"
         lines.append(
             f"{result['best']}: the model of the lowest validation loss, "
             f"{_short(result['best_validation'])} at step {result['best_step']}"
         )
+    if began == steps:
+        lines[0] += f"; {'more --patience' if result['stopped'] else '--steps N'} trains on"
     if result["stopped"]:
         lines.append("the run ended early, for the validation loss stopped falling (--patience)")
     if result["skipped"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,13 @@ def test_fine_tuning_keeps_the_units_and_the_frozen_parts(first: Path, tmp_path:
 
 def test_a_resumed_run_says_what_changed_and_refuses_what_must_not(tmp_path: Path) -> None:
     out = f"--out {tmp_path}/run"
-    call(f"train moons --data-option n=60 --steps 2 {QUICK} {out}")
+    told = call(f"train moons --data-option n=60 --steps 2 {QUICK} {out}").stdout
+    assert re.match(r"2 steps in \S+ s, loss ", told)
     base = f"train --config {tmp_path}/run/config.json --resume"
     text = r"goes on from step 2 with other settings: steps 2 -> 4, lr \S+ -> 0\.01$"
     with pytest.warns(UserWarning, match=text):
-        call(f"{base} --steps 4 --lr 0.01")
+        told = call(f"{base} --steps 4 --lr 0.01").stdout
+    assert re.match(r"2 steps \(2 to 4\) in \S+ s, loss ", told)
     refused(
         f"{base} --steps 6 --seed 3 --optimizer muon", "seed, optimizer: expected 0 and 'adamw'"
     )
@@ -86,8 +89,11 @@ def test_a_resumption_that_makes_no_step_changes_nothing(tmp_path: Path) -> None
     out = tmp_path / "run"
     answer(f"train moons --data-option n=60 --holdout 0.3 --steps 3 {QUICK} --out {out}")
     before = (out / "config.json").read_bytes()
-    said = call(f"train --config {out}/config.json --resume --lr 0.5").stderr
+    told, said = call(f"train --config {out}/config.json --resume --lr 0.5")
     assert "had ended at step 3: no step was made" in said
+    assert re.match(
+        r"no steps: the run had its 3 already, loss \S+, valid\S+ \S+; --steps N trains on\n", told
+    )
     assert (out / "config.json").read_bytes() == before
     found = answer(f"train --config {out}/config.json --resume --steps 4 --lr 0.5")
     assert found["steps"] == 4 and (out / "config.json").read_bytes() != before
