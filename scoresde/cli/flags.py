@@ -113,7 +113,8 @@ class Flag:
     def metavar(self) -> str | None:
         """The placeholder of its value in the help."""
         if self.metadata.get("metavar"):
-            return str(self.metadata["metavar"])
+            name = str(self.metadata["metavar"])
+            return f"[{name}]" if self.metadata.get("positional") and self.optional else name
         own = next(m for k, m in PLAIN.values() if k is self.kind)
         return {",": f"{own},{own}", "+": "KEY=VALUE"}.get(self.several, own) or None
 

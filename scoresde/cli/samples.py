@@ -107,9 +107,13 @@ def open_samples(
         raise fail("data", f"samples of shape {sizes}, those of the model", shape, remedy)
     if data.quantisation != opened.quantisation:
         remedy = f"give the data the levels and range that the model was trained on{hint}"
-        raise fail(
-            "data", f"levels {opened.quantisation}, those of the model", data.quantisation, remedy
-        )
+        if opened.quantisation is None and not run_of(opened.folder):
+            remedy = (
+                "if the model was trained on a tensor in Python, save that tensor as .npy and "
+                "name the file"
+            )
+        levels = "no levels" if opened.quantisation is None else f"levels {opened.quantisation}"
+        raise fail("data", f"{levels}, as those of the model", data.quantisation, remedy)
     labelled = not unconditional and opened.classes > 0 and "label" in data.cond
     if labelled and opened.class_names and data.class_names:
         present = {data.class_names[k] for k in set(data.cond["label"].tolist())}

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from command_line import answer, call, refused
+
+from scoresde import VPSDE, Preconditioned, Trainer
+from scoresde.nets import UNet
+from scoresde.options import Records
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +63,24 @@ def test_a_checkpoint_without_a_run_needs_data(run: Path, tmp_path: Path) -> Non
     alone = save(load(run), tmp_path / "alone")
     refused(f"doctor {alone}", "DATA: expected data, got none", "scoresde doctor")
     assert call(f"doctor {alone} moons --n 100").stdout
+
+
+def test_a_model_of_a_tensor_is_examined_on_its_file(tmp_path: Path) -> None:
+    x = torch.rand(200, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    model = Preconditioned(UNet(1, width=8, multipliers=(1,)), VPSDE())
+    records = Records(calibrate=None, tensorboard=False)
+    Trainer(model, x, steps=1, records=records, out=tmp_path / "run", device="cpu").fit()
+    np.save(tmp_path / "levels.npy", ((x + 1) * 127.5).round().byte().numpy())
+    refused(
+        f"doctor {tmp_path}/run {tmp_path}/levels.npy --device cpu",
+        "expected no levels, as those of the model, got Quantisation(levels=256",
+        "save that tensor as .npy and name the file",
+    )
+    np.save(tmp_path / "x.npy", x.numpy())
+    line = f"doctor {tmp_path}/run {tmp_path}/x.npy --n 64 --levels 2 --device cpu"
+    assert "checks:" in call(line).stdout
+
+
+def test_the_usage_shows_which_arguments_may_be_left_out() -> None:
+    assert "MODEL [DATA]" in call("doctor --help").stdout
+    assert "MODEL DATA" in call("likelihood --help").stdout
