@@ -155,7 +155,7 @@ class PosteriorSamples(Shown):
         most, needed = (n - 1) / (n + 1), math.ceil(round(2 / (1 - level) - 1, 6))
         if n < needed:
             warnings.warn(
-                f"interval: {n} samples span {most:.0%} of the posterior on average, not "
+                f"{n} samples span {most:.0%} of the posterior on average, not "
                 f"{level:.0%}; draw {needed} or more",
                 stacklevel=2,
             )

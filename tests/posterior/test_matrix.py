@@ -175,7 +175,7 @@ COMBINATIONS = [
     for k, family in enumerate(SDES)
     if (i + j + k) % len(SDES) == 0 or os.environ.get("SCORESDE_MATRIX") == "all"
 ]
-"""One family for each model and solver, with every pair of the three; all with SCORESDE_MATRIX=all."""
+"""One family for each model and solver, so each pair of the three; SCORESDE_MATRIX=all has all."""
 
 
 @pytest.mark.slow
