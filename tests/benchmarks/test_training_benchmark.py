@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import training
-from benchmarks.training_peers import Foreign, level_index
+from benchmarks.training_peers import Example, Foreign, level_index
 from scoresde import VPSDE
 
 ROWS = [
@@ -30,10 +32,35 @@ def test_a_mark_is_passed_by_the_first_row_or_never() -> None:
     assert training.when(ROWS, "loss", 0.05) == (math.inf, math.inf)
 
 
-def test_the_marks_are_the_peers_best_within_half_of_the_limit() -> None:
+def test_the_marks_are_the_peers_best_within_the_limit() -> None:
     better = [row | {"loss": 0.0, "frechet": 0.0} for row in ROWS]
-    found = training.marks({"scoresde": better, "a": ROWS, "b": ROWS[:1]}, limit=50.0)
+    found = training.marks({"scoresde": better, "a": ROWS, "b": ROWS[:1]}, limit=25.0)
     assert found == {"loss": 0.3, "frechet": 0.4}
+
+
+def test_shorter_trainings_are_added_to_those_that_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Nothing:
+        def train(self, steps: int) -> None:
+            done.append(steps)
+
+        def model(self) -> None:
+            return None
+
+    class Judges:
+        train = SimpleNamespace(x=None)
+
+        def __call__(self, model: None, seed: int) -> dict[str, float]:
+            return {"loss": 0.0, "frechet": 0.0}
+
+    done: list[int] = []
+    example = Example("a", "torch", 1, True, lambda x, seed, steps: Nothing())
+    monkeypatch.setattr(training, "available", lambda: [example])
+    kept: dict[str, Any] = {"a": {"0": list(ROWS)}}
+    training.race(Judges(), 1, 60.0, (25, 50, 100, 200), kept, lambda: None)
+    assert [row["steps"] for row in kept["a"]["0"]] == [25, 50, 100, 200, 400]
+    assert done == [25, 50]
 
 
 def test_means_are_over_the_rows_that_every_seed_has() -> None:
