@@ -165,7 +165,8 @@ def test_the_judge_knows_held_out_digits(judge: Judge, halves: tuple[Data, Data]
     train, held_out = halves
     assert judge.accuracy(train.x, train.cond["label"]) > 0.995
     accuracy = judge.accuracy(held_out.x, held_out.cond["label"])
-    assert 0.96 < accuracy < 1.0
+    # Six seeds give 0.9599 to 0.9644, and a processor that rounds otherwise is as another seed.
+    assert 0.955 < accuracy < 1.0
     found = judge.classify(held_out.x)
     assert (found == held_out.cond["label"]).double().mean().item() == accuracy
 
