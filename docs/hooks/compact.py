@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-AS_IT_IS = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.DOTALL)
+BLANKS = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)|\s*\n\s*", re.DOTALL)
 TOOLTIP = re.compile(r' title="([^"]*)"')
 NAMED_AS_SHOWN = re.compile(r'<span title="(?:[\w.]+\.)?(\w+)">\1</span>')
 
@@ -22,9 +22,4 @@ def compact(html: str) -> str:
     """
     html = TOOLTIP.sub(lambda found: f' title="{" ".join(found[1].split())}"', html)
     html = NAMED_AS_SHOWN.sub(r"\1", html)
-    text, whole, _ = range(3)  # of every three parts: between the blocks, a block, its name
-    parts = AS_IT_IS.split(html)
-    for k, part in enumerate(parts):
-        if k % 3 == text:
-            parts[k] = re.sub(r"\s*\n\s*", "\n", part)
-    return "".join(part for k, part in enumerate(parts) if k % 3 in (text, whole))
+    return BLANKS.sub(lambda found: found[1] or "\n", html)
