@@ -56,7 +56,7 @@ def check_cond(
 ) -> dict[str, Tensor] | None:
     """Return the conditions of n samples as tensors that the model accepts, or None for none.
 
-    Arrays become tensors, which move to `device` if one is given; labels become int64.
+    Arrays and lists become tensors, which move to `device` if one is given; labels become int64.
 
     Raises:
         TypeError: `cond` is not a mapping, a value is not a tensor, or labels are not integers.
@@ -67,13 +67,27 @@ def check_cond(
     instance("cond", cond, Mapping, 'pass name -> tensor, e.g. {"label": labels}')
     tensors: dict[str, Tensor] = {}
     for name, value in cond.items():
-        array = hasattr(value, "__array__") and not isinstance(value, Tensor)
-        tensor = torch.as_tensor(value, device="cpu") if array else value
-        if not isinstance(tensor, Tensor) or tensor.ndim == 0 or tensor.shape[0] != n:
-            remedy = "conditions are tensors with one entry per sample along their first axis"
+        tensor = _as_condition(value)
+        if tensor is None or tensor.ndim == 0 or tensor.shape[0] != n:
+            remedy = (
+                "pass one entry for each sample along the first axis, or fix one for all by "
+                f"scoresde.conditioned.Conditioned(model, {{{name!r}: value}})"
+            )
             raise fail(f"cond[{name!r}]", f"a tensor with leading {n}", value, remedy)
         tensors[name] = tensor
     return {k: v.to(device) for k, v in model.admit(tensors).items()} or None
+
+
+def _as_condition(value: object) -> Tensor | None:
+    """A tensor, or an array or list as one; None for anything else."""
+    if isinstance(value, Tensor):
+        return value
+    if not hasattr(value, "__array__") and not isinstance(value, list | tuple):
+        return None
+    try:
+        return torch.as_tensor(value, device="cpu")
+    except (RuntimeError, TypeError, ValueError):  # texts, rows of several lengths, other bytes
+        return None
 
 
 def check_weights(model: nn.Module) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from scoresde._check import choice, fail, wrong_type
+from scoresde._check import choice, fail, refuse, wrong_type
 from scoresde.nets.conditions import Image, Label, Set, Spec, Vector
 from scoresde.nets.embed import LabelEmbedding, TimeEmbedding
 
@@ -248,7 +248,8 @@ class Conditioner(nn.Module):
 
         Raises:
             TypeError: a dtype is wrong.
-            ValueError: the network does not take a condition, or a shape is wrong.
+            ValueError: the network does not take a condition, a shape is wrong, or, on a CPU, a
+                number is infinite.
         """
         found: dict[str, Tensor] = {}
         for name, value in cond.items():
@@ -265,6 +266,7 @@ class Conditioner(nn.Module):
                 continue
             found[name] = value.float() if spec is not None and not real else value
             self._check_one(argument, name, found[name], None)
+            _check_not_infinite(argument, found[name])
         self._check_masks(found, "cond['{}']")
         return found
 
@@ -308,6 +310,15 @@ def _check_shape(
         comma = "," if len(event) == 1 else ""
         shape = f"shape ({', '.join(map(str, event))}{comma})"
         raise fail(argument, shape, value, remedy)
+
+
+def _check_not_infinite(argument: str, value: Tensor) -> None:
+    """Raise for infinite numbers, which no network takes; an accelerator would synchronise."""
+    if value.device.type == "cpu" and value.is_floating_point():
+        rows = value.isinf()[:, None].flatten(1).any(1)
+        if bool(rows.any()):
+            got = f"infinity in row {int(rows.nonzero()[0])}"
+            raise refuse(argument, "finite numbers", got, "NaN is for numbers not given")
 
 
 @final

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -550,3 +551,24 @@ def test_a_model_that_is_called_checks_its_conditions() -> None:
         model(0.5, x, {"other": x})
     arrays = {name: value.numpy() for name, value in cond.items()}
     assert torch.equal(model.score(0.5, x, arrays), model.score(0.5, x, cond))
+
+
+def test_lists_and_arrays_are_conditions_of_a_model() -> None:
+    net = MLP(2, width=8, depth=1, classes=3, conditions={"y": Vector(2)})
+    torch.nn.init.ones_(net.exit.weight)
+    model, x = Preconditioned(net, VPSDE()), torch.zeros(2, 2)
+    rows = [[1.0, 2.0], [3.0, math.nan]]
+    expected = model(0.5, x, {"label": torch.tensor([2, 0]), "y": torch.tensor(rows)}).x0
+    assert torch.equal(model(0.5, x, {"label": [2, 0], "y": rows}).x0, expected)
+    assert torch.equal(model(0.5, x, {"label": (2, 0), "y": np.asarray(rows)}).x0, expected)
+    for wrong in (1, ["a", "b"], [0], [[0, 1], [0]]):
+        with pytest.raises(ValueError, match=r"cond\['label'\].* leading 2, .*Conditioned"):
+            model(0.5, x, {"label": wrong})
+
+
+def test_infinite_conditions_are_refused_by_row() -> None:
+    net = MLP(2, width=8, depth=1, conditions={"y": Vector(2), "z": Vector(1)})
+    sampler = ReverseSampler(VPSDE(), Preconditioned(net, VPSDE()), steps=1)
+    for name, value in {"y": [[1.0, 2.0], [0.0, -math.inf]], "z": [0.0, math.inf]}.items():
+        with pytest.raises(ValueError, match=rf"cond\['{name}'\]: .* infinity in row 1; NaN"):
+            sampler.sample((2, 2), seed=0, cond={name: value})
