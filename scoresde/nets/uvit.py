@@ -22,6 +22,9 @@ __all__ = ["UViT"]
 MOST_TOKENS = 64
 """The largest number of patches by default."""
 
+LARGEST_FACTOR = 7
+"""The largest prime factor of a patch by default, by which one stage divides the sides."""
+
 
 @final
 class UViT(ConditionalNet):
@@ -61,7 +64,8 @@ class UViT(ConditionalNet):
         dims: number of spatial axes: 1 for signals, 2 for images, 3 for volumes; by default the
             number of sides, or 2 for an int.
         patch: side of a patch. By default it is the smallest above 1 that divides the sides into
-            at most 64 patches.
+            at most 64 patches, or the largest if none does. It has no prime factor above 7, so
+            sides of 17 get the patch 1 and 289 patches, and sides of 26 the patch 2 and 169.
         width: length of the tokens.
         depth: number of transformer blocks; with 3 or more there are long skips.
         heads: attention heads, a divisor of ``width``.
@@ -282,8 +286,13 @@ def patches_of(sides: Sequence[int], patch: int) -> list[int]:
 
 
 def smallest_patch(sides: Sequence[int]) -> int:
-    """The smallest patch above 1 with at most `MOST_TOKENS` patches, else the largest."""
-    fitting = [p for p in range(2, min(sides) + 1) if all(side % p == 0 for side in sides)] or [1]
+    """The smallest patch above 1 with at most `MOST_TOKENS` patches, else the largest.
+
+    A stage with a large factor would make one token of a whole image of 17 x 17.
+    """
+    shared = math.gcd(*sides)
+    whole = [p for p in range(2, shared + 1) if shared % p == 0]
+    fitting = [p for p in whole if max(factors_of(p)) <= LARGEST_FACTOR] or [1]
     few = [p for p in fitting if math.prod(side // p for side in sides) <= MOST_TOKENS]
     return min(few, default=max(fitting))
 

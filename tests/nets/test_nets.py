@@ -383,7 +383,10 @@ def test_positions_differ_in_every_place() -> None:
 
 @pytest.mark.parametrize(
     ("size", "patch"),
-    [(8, 2), (28, 4), ((32, 32), 4), ((64,), 2), ((256,), 4), ((9, 7), 1), ((27, 9), 3)],
+    [
+        *((8, 2), (28, 4), ((32, 32), 4), ((64,), 2), ((256,), 4), ((9, 7), 1), ((27, 9), 3)),
+        *((17, 1), (26, 2), ((187,), 1), ((14, 14, 14), 7)),  # not one token, nor 4, of stride 13
+    ],
 )
 def test_the_patch_is_the_smallest_with_few_tokens(size: Any, patch: int) -> None:
     assert UViT(1, size=size, preset="tiny").config["patch"] == patch
