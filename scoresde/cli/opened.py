@@ -198,7 +198,8 @@ class Opened:
 
         Args:
             pairs: NAME=VALUE, where NAME is a column of the training data, a condition that is a
-                vector, whose values have commas between them, or one that is a class number.
+                vector, whose values have commas between them, one that is a class number, or an
+                image or a set, whose value is a .npy file.
 
         Raises:
             ValueError: the model has no such condition, or the value is not one of its.
@@ -213,16 +214,18 @@ class Opened:
         labels = {
             n: one["classes"] for n, one in self.conditions.items() if one["kind"] == "label"
         }
+        arrays = [n for n, one in self.conditions.items() if one["kind"] in ("image", "set")]
         values: dict[str, dict[str, object]] = {}
         found: dict[str, torch.Tensor] = {}
         for pair in pairs:
             # A name may hold "=", so the known ones are tried first.
-            names = [name for name in (*columns, *vectors, *labels) if pair.startswith(f"{name}=")]
+            every = (*columns, *vectors, *labels, *arrays)
+            names = [name for name in every if pair.startswith(f"{name}=")]
             name = max(names, key=len, default=pair.partition("=")[0])
             text = pair[len(name) + 1 :].strip()
             if not names:
                 plain = [name for name in vectors if not known[name].columns]
-                listed = ", ".join([*columns, *plain, *labels])
+                listed = ", ".join([*columns, *plain, *labels, *arrays])
                 expected = f"NAME=VALUE with a condition of the model ({listed or 'it has none'})"
                 raise fail("given", expected, pair, "leave it out, or check the spelling")
             if name in values.get(columns.get(name, ""), {}) or name in found:
@@ -232,6 +235,8 @@ class Opened:
                     expected = f"a class from 0 to {labels[name] - 1} for {name}"
                     raise fail("given", expected, text, "number the classes from 0")
                 found[name] = torch.tensor(int(text))
+            elif name in arrays:
+                found[name] = _array(name, text)
             elif name in columns:
                 group = columns[name]
                 number = not known[group].columns[name]
@@ -320,6 +325,20 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"given: expected a number for {name}, got {text!r}") from None
+
+
+def _array(name: str, text: str) -> torch.Tensor:
+    """An image or a set of --given, from a .npy file of one sample."""
+    import numpy as np
+    import torch
+
+    try:
+        return torch.from_numpy(np.load(text, allow_pickle=False).astype(np.float32))
+    except (AttributeError, OSError, ValueError):  # no file, no array, or one of texts
+        raise ValueError(
+            f"given: expected a .npy file with the numbers of one {name}, got {text!r}; write it "
+            "with numpy.save"
+        ) from None
 
 
 def _sized(name: str, numbers: Sequence[float], known: ConditionSummary) -> tuple[int, ...]:

@@ -74,8 +74,8 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
     goes before a number. By default it is all, if the model has classes."""
     given: list[str] = flag(metavar="NAME=VALUE", many=True)
     """A condition of all samples: a column that train took as a condition, such as temperature=20
-    or kind=b, or a vector such as y=0.1,0.2. The flag may be repeated. Conditions that are left
-    out are not given."""
+    or kind=b, a vector such as y=0.1,0.2, or an image or a set in a file such as scan=scan.npy.
+    The flag may be repeated. Conditions that are left out are not given."""
     seed: int = 0
     first: int = 0
     """The number of the first sample. N continues a run of N samples."""
@@ -186,10 +186,15 @@ def _conditioned(opened: Opened, pairs: list[str], guiding: Guiding, labelled: b
 
     given = opened.given(pairs)
     known = {} if opened.data is None else opened.data.conditions
-    left = [name for name in known if name not in given]
+    others = [name for name in opened.conditions if name not in known]  # classes
+    left = [name for name in (*known, *others) if name not in given]
     if left:
-        columns = [column for name in left for column in known[name].columns or (name,)]
-        say(f"samples are not given {', '.join(columns)} (--given {columns[0]}=... gives it)")
+        named = {name: known[name].columns for name in known}
+        columns = [column for name in left for column in named.get(name) or (name,)]
+        told = f"samples are not given {', '.join(columns)} (--given {columns[0]}=... gives it)"
+        if given or labelled:
+            told += "; the training gave all conditions or none, but for missing cells"
+        say(told)
     model = guided(opened, guiding, [*(["label"] if labelled else []), *given])
     return Conditioned(model, given) if given else model
 

@@ -85,6 +85,18 @@ def test_classes_and_sets_beside_the_samples_are_passed_on(tmp_path: Path) -> No
         call(f"sample {tmp_path}/run -n 3 --steps 2 {given} --out {place}")
         drawn.append(samples(place).load().x)
     assert not torch.equal(*drawn)
+    for count in (2, 6):  # a set of any size, from a file
+        np.save(tmp_path / f"{count}.npy", rng.normal(size=(count, 3)))
+        place = f"{tmp_path}/drawn{len(drawn)}"
+        told = call(
+            f"sample {tmp_path}/run -n 3 --steps 2 --given points={tmp_path}/{count}.npy "
+            f"--out {place}"
+        )
+        assert "samples are not given kind" in told.stderr
+        drawn.append(samples(place).load().x)
+    assert not torch.equal(*drawn[-2:])
+    message = refused(f"sample {tmp_path}/run -n 3 --given points=no.npy --out {tmp_path}/none")
+    assert "--given: expected a .npy file with the numbers of one points, got 'no.npy'" in message
     message = refused(f"sample {tmp_path}/run -n 3 --given kind=9 --out {tmp_path}/none")
     assert "--given: expected a class from 0 to 3 for kind, got '9'" in message
 
