@@ -59,10 +59,20 @@ def given(x: Any) -> Given:
             remedy = 'pass (x, {"label": labels}), or one tensor'
             raise wrong_type("x", "a pair (x, cond) with a mapping cond", x, remedy)
         found = _samples(x[0], "x")
-        return Given(
-            found.x, {k: _tensor(v, f"cond[{k!r}]") for k, v in x[1].items()}, found.quantisation
-        )
+        texts = {k: v for k, v in x[1].items() if k == "label" and _holds_texts(v)}
+        cond = {k: _tensor(v, f"cond[{k!r}]") for k, v in x[1].items() if k not in texts}
+        if not texts:
+            return Given(found.x, cond, found.quantisation)
+        named = numbered(texts["label"], len(found.x), "cond['label']")
+        cond = {k: cond.get(k, named.label) for k in x[1]}
+        return Given(found.x, cond, found.quantisation, named.classes, named.names)
     return _samples(x, "x")
+
+
+def _holds_texts(values: Any) -> bool:
+    """Whether these are texts, as the names of classes are."""
+    first = values[0] if isinstance(values, list | tuple) and values else None
+    return isinstance(first, str) or getattr(getattr(values, "dtype", None), "kind", "") == "U"
 
 
 def _lists_items(x: Any) -> bool:

@@ -96,6 +96,14 @@ def test_names_of_classes_come_from_texts_and_through_subsets() -> None:
     assert data.cond["w"].tolist() == [1.0] * 20
 
 
+@pytest.mark.parametrize("kind", [list, np.asarray])
+def test_names_of_classes_of_a_pair_are_numbered(kind: Any) -> None:
+    found = Data.of((np.eye(3), {"y": [0.5, 0.5, 1.0], "label": kind(["dog", "cat", "dog"])}))
+    assert (found.classes, found.class_names) == (2, ("cat", "dog"))
+    assert found.cond["label"].tolist() == [1, 0, 1]
+    assert list(found.cond) == ["y", "label"]
+
+
 def test_other_conditions_keep_their_name() -> None:
     y = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     data = Data.of(TensorDataset(torch.from_numpy(X), y))
