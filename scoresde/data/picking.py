@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from scoresde._check import choice, fail, listed, wrong_type
+from scoresde._check import choice, fail, instance, listed, wrong_type
 from scoresde.columns import CODINGS, Category, Number, TableScaling
 from scoresde.data.cells import Cells, bounds_of
 from scoresde.data.mixed import Bounds
@@ -34,6 +34,9 @@ Condition: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]] | None
 
 def groups_of(condition: Condition, like: DataSummary | None) -> dict[str, list[str]]:
     """The conditions by name, with their columns; by default those of other data."""
+    if like is not None:
+        remedy = "pass model.data, or scoresde.data.summarise(data)"
+        instance("like", like, DataSummary, remedy)
     if condition is None:
         known = {} if like is None else like.conditions
         return {name: list(one.columns) for name, one in known.items() if one.columns}

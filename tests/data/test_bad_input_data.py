@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from bad_input import NAN, Row, T, V, X, check, each
 
-from scoresde.data import Data, digits, moons, toy
+from scoresde.data import Data, digits, moons, table, toy
 
 ROWS = [
     Row("data-empty", lambda: Data(X[:0]), V, "x:", "(0, 2)", "check what was loaded"),
@@ -24,6 +24,14 @@ ROWS = [
     Row("data-split", lambda: Data(torch.eye(2)).split(1.0), V, "fraction", "1.0", "e.g. 0.8"),
     Row("data-toy", lambda: toy("moon", 5), V, "name", "'moon'", "did you mean 'moons'"),
     Row("data-toy-size", lambda: moons(-5), V, "n:", "-5", "above 0"),
+    Row(
+        "table-like",
+        lambda: table({"a": [0.0, 1.0]}, like=toy("moons", 5)),  # type: ignore[arg-type]
+        T,
+        "like",
+        "Data(",
+        "model.data",
+    ),
     Row("data-digits", lambda: digits("tests"), V, "split", "'tests'", "did you mean 'test'"),
 ]
 
