@@ -60,6 +60,9 @@ def _infer(name: str, value: Tensor, shape: tuple[int, ...], classes: int) -> Sp
     size = tuple(value.shape[1:])
     whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
     if not size and whole:
+        if not classes and not bool((value >= 0).any()):
+            remedy = "-1 is for samples without a label: leave it out, or pass classes"
+            raise fail(f"cond[{name!r}]", "a class from 0 on", "none", remedy)
         return Label(classes or int(value.max()) + 1)
     if len(size) <= 1:
         return Vector(size[0] if size else 1)

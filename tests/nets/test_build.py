@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from scoresde.nets import MLP, NETS, Set, UNet, UViT, Vector, level_exponents, network_for, presets
+from scoresde.nets import (
+    MLP,
+    NETS,
+    Set,
+    UNet,
+    UViT,
+    Vector,
+    infer_conditions,
+    level_exponents,
+    network_for,
+    presets,
+)
 from scoresde.nets.embed import input_features
 from scoresde.quantisation import Quantisation
 
@@ -63,6 +74,10 @@ def test_the_docstrings_tell_the_numbers_of_parameters() -> None:
         (lambda: network_for((1, 4, 4), net="mlp"), ["net", "'mlp' for (1, 4, 4)"]),
         (lambda: network_for((1, 2, 2, 2, 2)), ["net", "unet", "(C, D, H, W)"]),
         (lambda: network_for((1, 8, 8), net="resnet"), ["net", "'auto', 'mlp', 'unet'"]),
+        (
+            lambda: infer_conditions((2,), {"kind": torch.tensor([-1, -1])}),
+            ["cond", "cond['kind']", "a class from 0 on", "got 'none'"],
+        ),
         (lambda: UNet(1, dims=4), ["dims", "1, 2 or 3", "got 4"]),
         (
             lambda: UNet(1, input_fourier=(-1,)),
