@@ -403,6 +403,8 @@ class ReverseSampler(Shown):
                     own = own.of_batch(draw, rows, shape[0])
                 hooks = own, both(own, advance) if advance else own
                 run = _batch(plan, process, x, draw, hooks, keep_path, first + rows.start)
+                if isinstance(on_step, BatchHook) and plan.denoise:
+                    run = replace(run, x=on_step.at_end(run.x, rows))
                 solutions.append(run)
             solution = Solution.joined(solutions, source.seed)
             if torch.is_grad_enabled() and not solution.x.requires_grad:

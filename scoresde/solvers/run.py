@@ -41,6 +41,9 @@ class BatchHook(Protocol):
             n: the number of samples of the run.
         """
 
+    def at_end(self, x0: Tensor, rows: slice) -> Tensor:
+        """The samples `rows` of the run as the result shows them, from the denoised states x0."""
+
 
 def check_hook(on_step: object) -> None:
     """Raise a TypeError unless `on_step` is a function or None."""
