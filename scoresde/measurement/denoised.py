@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from scoresde._check import fail
 from scoresde._html import Shown
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
@@ -43,11 +44,21 @@ class Denoised(Shown):
 
         If gradients are enabled and x requires them, the graph of x goes on through the result, as
         a divergence or a differentiable sampler needs it; otherwise the result is in no graph.
+
+        Raises:
+            ValueError: the prediction is in no graph, so that J would be that of a constant.
         """
         kept = torch.is_grad_enabled() and x.requires_grad
         with torch.enable_grad():
             leaf = x if kept else x.detach().requires_grad_()
             found = model.predict(node, leaf, cond)
+            if not found.value.requires_grad:
+                got = "a prediction without a graph"
+                remedy = (
+                    "take out no_grad, detach or a trip through numpy, and give "
+                    "torch.autograd.grad create_graph=True; DAPS, DDRM and RePaint do without"
+                )
+                raise fail("model", "one that is differentiable in x", got, remedy)
             x0 = found.x0
         plain = found if kept else Prediction(x, node, found.value.detach(), found.kind)
         return cls(plain, leaf, x0, kept)
@@ -59,8 +70,15 @@ class Denoised(Shown):
             v: (B, *D), or of the shape of `of`.
             of: a differentiable function of x_0hat, whose Jacobian takes the place of J.
             last: whether it is the last product, so that the graph can be freed.
+
+        Raises:
+            ValueError: `of` is in no graph.
         """
         target = self.x0 if of is None else of
+        if not target.requires_grad:
+            remedy = "take out no_grad, detach, rounding and comparisons"
+            expected = "an operator and a noise that are differentiable in x_0"
+            raise fail("measurement", expected, "numbers without a graph", remedy)
         found: Tensor | None = torch.autograd.grad(
             target,
             self.x,

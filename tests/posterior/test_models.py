@@ -393,6 +393,32 @@ def test_other_bad_input_is_refused() -> None:
         MMPS(prior, Measurement(Matrix(A), torch.zeros(M + 1), 0.3)).score(0.5, states())
 
 
+def test_a_model_or_an_operator_without_derivatives_is_refused() -> None:
+    """Their Jacobian would be that of a constant score, and MMPS wrong on a Gaussian prior."""
+    prior = PRIOR.under(VPSDE())
+
+    def without(t: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return prior.score(float(t), x)
+
+    def energy(t: Tensor, x: Tensor) -> Tensor:
+        return torch.autograd.grad((-0.5 * x.square()).sum(), x)[0]
+
+    measurement = Measurement(Matrix(A), Y, 0.3)
+    for score in (without, energy):
+        model = FunctionScore(VPSDE(), score)
+        for method in (MMPS, DPS, TMPD):
+            with pytest.raises(ValueError, match="model: expected one that is differ"):
+                method(model, measurement).score(0.5, states())
+    for operator in (torch.Tensor.detach, torch.sign, lambda x: (x > 0).to(x)):
+        seen = Measurement(operator, torch.zeros(D), 0.3)
+        if operator is torch.sign:  # a derivative of 0 is one
+            DPS(prior, seen).score(0.5, states())
+            continue
+        with pytest.raises(ValueError, match=r"measurement: expected .* differentiable in x_0"):
+            DPS(prior, seen).score(0.5, states())
+
+
 def test_tmpd_warns_of_sums_that_count_as_zero() -> None:
     """Two values with a correlation of -0.95 but other scales: one row sum is negative."""
     prior = Gaussian(
