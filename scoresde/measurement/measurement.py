@@ -309,6 +309,8 @@ class Measurement(Shown):
         expected = self.shape(x)
         if tuple(y.shape) != (len(x), *expected):
             remedy = f"the operator maps samples {tuple(x.shape[1:])} to measurements {expected}"
+            if self.y is not None:
+                raise fail("y", f"shape {expected}", self.y, remedy)
             raise fail("y", f"shape {(len(x), *expected)}", y, remedy)
         return y, rest or None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TypeAlias, final
 
 import torch
@@ -236,7 +237,7 @@ def as_noise(noise: object) -> MeasurementNoise:
     """The noise itself, or Gaussian noise with this standard deviation, a number or (*M)."""
     if isinstance(noise, GaussianNoise | PoissonNoise | LogLikelihood):
         return noise
-    if isinstance(noise, float | int | Tensor) and not isinstance(noise, bool):
-        return GaussianNoise(noise)
+    if not isinstance(noise, bool) and isinstance(noise, Real | Tensor):
+        return GaussianNoise(noise if isinstance(noise, Tensor) else float(noise))
     remedy = "pass a standard deviation, GaussianNoise, PoissonNoise or LogLikelihood"
     raise wrong_type("noise", "the noise of a measurement", noise, remedy)

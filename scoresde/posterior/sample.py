@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from scoresde._check import fail, instance, listed, positive_int, show
 from scoresde._html import Shown
 from scoresde.measurement import Measurement
+from scoresde.measurement.base import pairs
 from scoresde.model import Cond, ScoreModel, summary_of
 from scoresde.posterior.base import MeasuredModel
 from scoresde.posterior.choice import CALLS, Choice, choose, known_bias
@@ -63,7 +64,8 @@ class PosteriorSamples(Shown):
     Attributes:
         x: the samples, of equal weight: (n, *D), or (P, n, *D) for P measurements.
         mean, std: the posterior mean and standard deviation of each number, (*D) or (P, *D); those
-            of the weighted particles if there are any, else of the samples.
+            of the weighted particles if there are any, else of the samples, of which one alone
+            has a standard deviation of NaN.
         method: the name of the method.
         why: why it was taken.
         bias: what is known of its bias.
@@ -234,9 +236,12 @@ def posterior(
     instance("measurement", measurement, Measurement, "pass Measurement(operator, y, noise)")
     sde = as_affine("model.sde", model.sde, "posteriors need E[x_0 | x_t], as affine SDEs give")
     n, calls = positive_int("n", n), positive_int("calls", calls)
+    steps = None if steps is None else positive_int("steps", steps)
     sizes = _shape_of(model, shape)
-    runs = _runs(measurement, cond)
-    count = torch.Size(measurement.shape(torch.zeros((1, *sizes)))).numel()
+    measured = measurement.shape(torch.zeros((1, *sizes)))
+    cond = _tensors(cond)
+    runs = _runs(measurement, cond, measured)
+    count = math.prod(measured)
     chosen = choose(
         measurement,
         count,
@@ -254,7 +259,7 @@ def posterior(
     )
     if chosen.method == "twisted":
         return call.of_particles(cond, progress)
-    repeated = {name: value.repeat_interleave(n, 0) for name, value in (cond or {}).items()}
+    repeated = {name: value.repeat_interleave(n, 0) for name, value in cond.items()}
     if chosen.method == "daps":
         return call.of_daps(repeated)
     return call.of_reverse_sde(sde, repeated, progress)
@@ -357,14 +362,17 @@ class _Call:
             progress=progress,
             on_step=hook,
         )
-        products = getattr(guided, "vjps", 0)
+        total = self.runs * self.n
+        size = total if self.batch_size is None else self.batch_size
+        products = round(getattr(guided, "vjps", 0) / math.ceil(total / size))  # of each batch
         return self._of_samples(solution.x, reverse.grid.steps, solution.nfe, products)
 
     def _of_samples(self, x: Tensor, steps: int, nfe: int, products: int) -> PosteriorSamples:
         """The result of a method without weights; x: (P n, *D)."""
         self._warn_of_divergence(x)
         x = x.reshape(self.runs, self.n, *self.sizes)
-        mean, std = x.mean(1), x.std(1, correction=min(self.n - 1, 1))
+        mean = x.mean(1)
+        std = x.std(1) if self.n > 1 else torch.full_like(mean, torch.nan)
         if not self.several:
             x, mean, std = x[0], mean[0], std[0]
         return PosteriorSamples(
@@ -411,12 +419,35 @@ def _shape_of(model: ScoreModel, shape: Sequence[int] | None) -> tuple[int, ...]
     raise fail("shape", "a shape, as the model does not know that of its data", None, remedy)
 
 
-def _runs(measurement: Measurement, cond: Cond) -> int:
-    """The number of posteriors."""
-    if measurement.y is not None:
-        return 1
-    y = (cond or {}).get(measurement.name)
-    if y is None:
-        remedy = f'pass cond={{"{measurement.name}": y}} with y: (P, *M), or build it with y'
-        raise fail("cond", f"the measurement {measurement.name!r}", list(cond or {}), remedy)
-    return len(y)
+def _tensors(cond: Cond) -> dict[str, Tensor]:
+    """The conditions of each posterior as tensors, (P, ...)."""
+    given = {} if cond is None else cond
+    instance("cond", given, Mapping, 'pass name -> tensor, e.g. {"y": y}')
+    found = {}
+    for name, value in given.items():
+        array = hasattr(value, "__array__") and not isinstance(value, Tensor)
+        found[name] = torch.as_tensor(value) if array else value
+        if not isinstance(found[name], Tensor) or found[name].ndim == 0:
+            remedy = "conditions have one entry for each posterior along their first axis"
+            raise fail(f"cond[{name!r}]", "a tensor of shape (P, ...)", value, remedy)
+    return found
+
+
+def _runs(measurement: Measurement, cond: dict[str, Tensor], measured: tuple[int, ...]) -> int:
+    """The number P of posteriors, whose measurements have the shape `measured`, (*M)."""
+    runs = 1
+    if measurement.y is None:
+        if measurement.name not in cond:
+            remedy = f'pass cond={{"{measurement.name}": y}} with y: (P, *M), or build it with y'
+            raise fail("cond", f"the measurement {measurement.name!r}", list(cond), remedy)
+        y = cond[measurement.name]
+        runs = len(y)
+        if tuple(pairs(y).shape) != (runs, *measured):
+            expected = f"shape ({', '.join(map(str, ('P', *measured)))})"
+            remedy = "one measurement for each posterior, along the first axis"
+            raise fail(f"cond[{measurement.name!r}]", expected, y, remedy)
+    for name, value in cond.items():
+        if len(value) != runs:
+            remedy = "one entry for each posterior; the samples of one share it"
+            raise fail(f"cond[{name!r}]", f"a tensor with leading {runs}", value, remedy)
+    return runs

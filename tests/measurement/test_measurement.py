@@ -186,6 +186,10 @@ def test_y_is_shared_or_a_condition_of_each_sample() -> None:
         shared.split({"y": Y}, x)
     with pytest.raises(ValueError, match=r"y: expected shape \(4, 3\), got .*\(4, 2\)"):
         own.split({"seen": Y[:, :2]}, x)
+    with pytest.raises(ValueError, match=r"^y: expected shape \(3,\), got .*\(2,\)"):
+        Measurement(Matrix(A), Y[0, :2], noise=0.1).split(None, x)
+    single = Y[0].float().numpy()[2]  # a float32 scalar of numpy is a number too
+    assert repr(Measurement(Matrix(A), Y[0], noise=abs(single)).noise).startswith("GaussianNoise(")
     with pytest.raises(ValueError, match=r"noise: expected shape \(3,\), got .*\(2,\)"):
         Measurement(Matrix(A), Y[0], noise=torch.ones(2))
 

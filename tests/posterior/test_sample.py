@@ -123,12 +123,39 @@ def test_the_result_does_not_depend_on_the_batch() -> None:
             for size in (None, 7)
         )
         torch.testing.assert_close(whole.x, parts.x, rtol=1e-10, atol=1e-10)
+        assert whole.products == parts.products and whole.nfe == parts.nfe
+
+
+def test_the_spread_of_one_sample_is_not_known() -> None:
+    one = posterior(PRIOR.under(SDE), MEASURED, method="mmps", n=1, steps=3, seed=0)
+    assert one.x.shape == (1, 3) and bool(one.std.isnan().all())
+
+
+def test_what_does_not_fit_is_named_as_it_was_given() -> None:
+    """With the number of posteriors, not that of all their samples."""
+    prior, several = PRIOR.under(SDE), Measurement(FIRST, noise=0.3)
+    y = torch.zeros(2, 1)
+    cases: tuple[tuple[dict[str, object], str], ...] = (
+        ({"y": torch.zeros(2, 2)}, r"cond\['y'\]: expected shape \(P, 1\), got .*\(2, 2\)"),
+        ({"y": torch.zeros(1)}, r"cond\['y'\]: expected shape \(P, 1\), got .*\(1,\)"),
+        ({"y": [[0.0]]}, r"cond\['y'\]: expected a tensor of shape \(P, ...\)"),
+        ({"y": y, "label": torch.zeros(3)}, r"cond\['label'\]: expected a tensor with leading 2"),
+    )
+    for cond, message in cases:
+        with pytest.raises((TypeError, ValueError), match=message):
+            posterior(prior, several, n=2, cond=cond)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^y: expected shape \(1,\), got .*\(2,\)"):
+        posterior(prior, Measurement(FIRST, torch.zeros(2), 0.3), n=2)
+    with pytest.raises(ValueError, match="steps: expected a positive integer, got 0"):
+        posterior(prior, MEASURED, n=2, steps=0)
+    arrays = {"y": y.numpy()}
+    assert posterior(prior, several, n=2, steps=3, cond=arrays).x.shape == (2, 2, 3)  # type: ignore[arg-type]
 
 
 def test_a_measurement_without_noise_is_imposed() -> None:
     """By RePaint where it selects entries, else by the projection."""
     exact = found("auto", Measurement(FIRST, Y, 0.0), n=50)
-    assert exact.method == "repaint" and (exact.x[:, 0] - 1.0).abs().max() < 0.1
+    assert exact.method == "repaint" and bool((exact.x[:, 0] == 1.0).all())
     assert exact.nfe > 300  # every five steps are made ten times
     blur = Blur(torch.tensor([0.25, 0.5, 0.25], dtype=F64))
     y = torch.tensor([0.5, 0.2, -0.1], dtype=F64)
