@@ -85,7 +85,8 @@ def fashion(found: dict[str, dict[str, Any]], titles: dict[str, str] = RUNS) -> 
         return (title, *(value(run) for run in runs))
 
     def bits(run: str, key: str) -> str:
-        return pm(judged[run]["bits"][key])
+        measured: dict[str, list[float]] = judged[run]["bits"]
+        return pm(measured[key]) if key in measured else ""
 
     batches = {training[run].get("batch_size", 64) for run in runs}
     rows = [
@@ -123,8 +124,8 @@ def fashion(found: dict[str, dict[str, Any]], titles: dict[str, str] = RUNS) -> 
         for steps in judged[runs[0]]["auto"]:
 
             def fast(run: str, steps: str = steps) -> str:
-                m = judged[run]["auto"][steps]
-                return f"{m['frechet']:.3g} ({m['nfe']} calls)"
+                m = judged[run]["auto"].get(steps)
+                return f"{m['frechet']:.3g} ({m['nfe']} calls)" if m else ""
 
             rows.append(row(f"frechet distance, `auto` in {steps} steps", fast))
     rows += guided_rows(judged)
@@ -155,7 +156,7 @@ def fashion(found: dict[str, dict[str, Any]], titles: dict[str, str] = RUNS) -> 
             text += f"\n    {found[run]['command']} --guided\n"
     text += "\n" + table(rows, tuple(titles[run] for run in runs))
     if titles is RUNS:
-        text += aims(judged)
+        text += aims(found)
     for run in runs:
         text += (
             f"\n![Samples of the {titles[run]}, a row for each class](images/fashion-{run}.png)\n"
@@ -191,12 +192,13 @@ def guided_rows(judged: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def aims(judged: dict[str, dict[str, Any]]) -> str:
+def aims(found: dict[str, dict[str, Any]]) -> str:
     """What was aimed at, and whether it was reached."""
+    judged = {run: f["judged"] for run, f in found.items()}
 
     def frechet(run: str) -> dict[str, float]:
-        found: dict[str, float] = judged[run]["distances"]["frechet"]
-        return found
+        value: dict[str, float] = judged[run]["distances"]["frechet"]
+        return value
 
     rows = []
 
@@ -220,7 +222,12 @@ def aims(judged: dict[str, dict[str, Any]]) -> str:
         aim("accuracy lost by training on samples, %", 100 * gap, 1.0, ".1f")
     if {"unet-quality", "uvit-quality"} <= set(judged):
         ratio = frechet("uvit-quality")["value"] / frechet("unet-quality")["value"]
-        aim("Frechet distance of the U-ViT over the U-Net's", ratio, 1.5)
+        long, short = (found[f"{net}-quality"]["training"]["steps"] for net in ("unet", "uvit"))
+        aim(
+            f"Frechet distance of the U-ViT of {short} steps over the U-Net's of {long}",
+            ratio,
+            1.5,
+        )
     return "\n" + table(rows, ("found", "at most", "")) if rows else ""
 
 

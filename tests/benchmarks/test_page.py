@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,7 +134,8 @@ def test_guided_samples_have_rows_of_their_own() -> None:
     plain = {"frechet": {"value": 0.008, "floor_mean": 0.004}}
     accuracy = {"trained_on_samples": 0.8, "trained_on_as_many_real": 0.85}
     fast = {"auto": {"10": {"frechet": 0.006}}}
-    aims = page.aims({"unet-quality": accuracy | fast | {"distances": plain, "guided": guided}})
+    judged = accuracy | fast | {"distances": plain, "guided": guided}
+    aims = page.aims({"unet-quality": {"judged": judged}})
     said = "| Frechet distance of the U-Net over the halves'"
     for way, over in (("", 2.0), (", `auto` in 10 steps", 1.5), (", guidance 1.2", 1.25)):
         assert f"{said}{way} | {over:.3f} | 2.000 | reached |" in aims
@@ -173,3 +175,31 @@ def test_a_results_file_becomes_a_section_one_level_down(
     assert page.included("Spectra", "spectra") == (
         "\n## Spectra\n\ntext\n\n### Part\n\n![x](../benchmarks/results/spectra.png)\n"
     )
+
+
+def test_a_run_that_was_judged_in_short_has_blanks_and_its_steps_beside_its_distance() -> None:
+    def run(steps: int, frechet: float, bits: tuple[str, ...], auto: list[str]) -> dict[str, Any]:
+        measured = {"value": frechet, "value_std": 0.0, "floor_mean": 0.004, "floor_std": 1e-4}
+        judged = {
+            "bits": {key: [3.25, 0.01] for key in bits},
+            "sampling": {"count": 10},
+            "distances": {"frechet": measured | {"count": 7}},
+            "auto": {n: {"frechet": frechet, "nfe": 11} for n in auto},
+            "seconds": 60.0,
+            "conditional_accuracy": 0.5,
+            "classifier_accuracy": 0.875,
+            "trained_on_samples": 0.25,
+            "trained_on_as_many_real": 0.75,
+        }
+        training = {"parameters": 10**6, "steps": steps, "seconds": 120.0, "core_seconds": 240.0}
+        return {"training": training, "judged": judged, "command": "this"}
+
+    short = ("bound", "bound_of_the_32")
+    whole = run(30, 0.01, (*short, "flow_of_the_32"), ["10", "20"])
+    text = page.fashion({"unet-quality": whole, "uvit-quality": run(10, 0.02, short, ["10"])})
+    for said in (
+        "| flow, first 32 images | 3.250 ± 0.010 |  |",
+        "| frechet distance, `auto` in 20 steps | 0.01 (11 calls) |  |",
+        "of the U-ViT of 10 steps over the U-Net's of 30 | 2.000 | 1.500 | not reached |",
+    ):
+        assert said in text
