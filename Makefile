@@ -22,7 +22,7 @@ export GOMP_SPINCOUNT ?= 10000
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow test-all check format-check lint types layers doctest docs dist-check format bench bench-quick clean distclean
+.PHONY: help demo test test-slow test-nightly test-all check format-check lint types layers doctest docs dist-check format bench bench-quick clean distclean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +35,15 @@ test: $(DEV)  ## the default tests, some ten minutes on two cores
 	$(PYTEST) $(SHARED) -m 'not slow' tests
 
 # pytest ends with 5 when nothing is marked slow: not a failure.
-test-slow: $(DEV)  ## the tests marked slow
-	$(PYTEST) $(SHARED) -m slow tests || [ $$? -eq 5 ]
+test-slow: $(DEV)  ## the tests marked slow, less those marked nightly
+	$(PYTEST) $(SHARED) -m 'slow and not nightly' tests || [ $$? -eq 5 ]
 
-test-all: test test-slow  ## every test
+test-nightly: $(DEV)  ## the tests marked nightly: guards of the tests themselves, many kills, long trainings
+	$(PYTEST) $(SHARED) -m nightly tests || [ $$? -eq 5 ]
 
-check: format-check lint types layers doctest docs test-slow test  ## format, lint, types, import layers, doctests, site, every test
+test-all: test test-slow test-nightly  ## every test
+
+check: format-check lint types layers doctest docs test-slow test  ## format, lint, types, import layers, doctests, site, every test but the nightly ones
 
 format-check: $(DEV)  ## is the code formatted?
 	$(BIN)/ruff format --check .

@@ -160,6 +160,7 @@ def test_a_signal_saves_the_run_and_resume_ends_at_the_same_bits(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_write_one_run(tmp_path: Path) -> None:
     line = f"{MOONS} --steps 3 --out {tmp_path / 'run'} --json"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

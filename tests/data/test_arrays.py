@@ -188,6 +188,7 @@ def test_a_file_larger_than_memory_is_not_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(("case", "gigabytes"), [("images", 2), ("columns", 2), ("moments", 0.2)])
 def test_training_on_a_large_file_takes_little_memory(

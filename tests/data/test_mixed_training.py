@@ -29,6 +29,7 @@ def made(n: int = N, seed: int = 0) -> Data:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_frequencies_missing_rates_and_dependence_are_reproduced() -> None:
     """The tolerance is 0.04, five times the sampling error of a share of 4000 rows."""
     data = made()
@@ -59,6 +60,7 @@ def test_frequencies_missing_rates_and_dependence_are_reproduced() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_bits_are_learnt_better_than_one_hot_entries() -> None:
     """40 categories of unlike frequencies and a number that depends on them.
 

@@ -226,6 +226,7 @@ def test_one_sigkill(tmp_path: Path, format: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @POSIX
 @pytest.mark.parametrize("format", ["npz", "png"])
 def test_five_sigkills(tmp_path: Path, format: str) -> None:

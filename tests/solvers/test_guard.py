@@ -145,6 +145,7 @@ def break_(patch: pytest.MonkeyPatch, key: str, wrong: Site | None) -> set[Site]
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("key", GUARDED)
 def test_a_solver_is_right_and_a_weight_one_percent_off_is_seen(
     key: str, monkeypatch: pytest.MonkeyPatch

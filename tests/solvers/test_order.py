@@ -98,6 +98,7 @@ def one_percent_off(term: int, seen: list[int]) -> Callable[..., torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_weight_one_percent_off_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     order.flow_reference()  # made before anything is broken
@@ -118,6 +119,7 @@ def test_a_weight_one_percent_off_is_seen(name: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["EulerMaruyama()", "Adams(1)", "ReverseDiffusion()"])
 def test_strong_order_on_a_mixture(name: str) -> None:
     observed = order.rates(order.strong_errors_mixture(make(name)))
@@ -125,6 +127,7 @@ def test_strong_order_on_a_mixture(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["SRA1()", "ShARK()", "OneCallSRA()"])
 def test_strong_order_one_and_a_half_on_a_mixture(name: str) -> None:
     observed = order.rates(order.strong_errors_mixture(make(name)))

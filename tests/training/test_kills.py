@@ -19,6 +19,7 @@ def test_one_kill_between_the_two_renames(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_five_kills_of_every_kind(tmp_path: Path) -> None:
     """With accumulated gradients; at most the steps since the last checkpoint are lost."""
     lives = kills.survive(tmp_path, 5, accumulate=3, seed=1)
