@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from scoresde._check import choice, refuse
 from scoresde.measurement import Identity, Mask, Measurement
 
-__all__ = ["BIAS", "CALLS", "LEAST_PARTICLES", "METHODS", "TWISTED_STEPS", "Choice", "choose"]
+__all__ = [
+    "BIAS",
+    "CALLS",
+    "CURVED",
+    "LEAST_PARTICLES",
+    "METHODS",
+    "TWISTED_STEPS",
+    "Choice",
+    "choose",
+]
 
 METHODS = ("auto", "twisted", "mmps", "pigdm", "tmpd", "ddrm", "dps", "daps", "ddnm", "repaint")
 """The names of methods that `posterior` takes."""
@@ -29,6 +39,17 @@ The means over kinds of problems in benchmarks/results/posterior_choice.md, whic
 `python benchmarks/posterior_choice.py` measures: 1 is exact.
 """
 
+CURVED: dict[str, tuple[float, float]] = {
+    "dps": (1.3, math.inf),
+    "daps": (0.75, 7.4),
+    "twisted": (0.84, math.inf),
+}
+"""The same for measurements that are not linear with Gaussian noise, with the calls of "auto".
+
+The least and largest of the problems in benchmarks/results/posterior_curved.md, which
+`python benchmarks/posterior_curved.py` measures; infinity is a run that diverged.
+"""
+
 LEAST_PARTICLES = 256
 """The number of particles from which the twisted sampler is taken.
 
@@ -42,7 +63,7 @@ CALLS = 400
 """The default of network calls and vector-Jacobian products for each sample."""
 
 _MOST_STEPS = 100
-"""The steps of score models at most, since more do not reduce their bias."""
+"""The steps of score models and of "auto" at most; more do not reduce the bias of the former."""
 
 _LEAST_STEPS = 25
 """The steps of score models at least, with which the solver's error is below their bias."""
@@ -55,6 +76,8 @@ _WIDE = 100
 
 _FEW = 16
 """The numbers of a measurement up to which the twist takes a product for each."""
+
+_UNKNOWN = "'daps', which is closer for such measurements, needs a model that knows its data"
 
 _PRODUCTS = {
     "pigdm": 1,
@@ -132,21 +155,27 @@ def choose(
         twist, products = ("jacobian", count) if few else ("variance", 1)
     made = steps or TWISTED_STEPS
     particles = n * calls // (made * (1 + products))
-    why = "as it was asked for"
+    why, long = "as it was asked for", ("repaint", "daps")  # which gain by more steps
     if method == "auto":
         wide = count > _FEW and size > _WIDE
-        method, why = _best(measurement, particles, exact, gaussian, wide)
+        method, why = _best(measurement, particles, exact, gaussian, wide, variance_known)
+        long = ("repaint",)
     if method == "twisted":
         return Choice(method, made, max(particles, 2), twist, why)
     each = _PRODUCTS.get(method, min(count + 1, _MOST_SOLVE))
     own = steps or max(calls // (1 + each), _LEAST_STEPS)
-    if steps is None and method not in ("repaint", "daps"):  # which gain by more steps
+    if steps is None and method not in long:
         own = min(own, _MOST_STEPS)
     return Choice(method, own, 0, "", why)
 
 
 def _best(
-    measurement: Measurement, particles: int, exact: bool, gaussian: bool, wide: bool
+    measurement: Measurement,
+    particles: int,
+    exact: bool,
+    gaussian: bool,
+    wide: bool,
+    variance_known: bool,
 ) -> tuple[str, str]:
     """The method of "auto", and why."""
     if exact:
@@ -157,26 +186,49 @@ def _best(
             return "ddnm", "the measurement is without noise, and its singular values are known"
         remedy = "pass the noise of the instrument; a small one will do"
         raise refuse("noise", "noise above 0 for this operator", repr(measurement.noise), remedy)
-    if particles >= LEAST_PARTICLES and not wide:
-        return "twisted", (
-            f"{particles} particles are within the calls, and from {LEAST_PARTICLES} on it was "
-            "the closest to the exact posterior on all problems but one"
+    if not gaussian and variance_known:
+        return "daps", (
+            "the measurement is not linear with Gaussian noise, where it was the closest to the "
+            "posterior on most problems; for the evidence take 'twisted'"
         )
+    if particles >= LEAST_PARTICLES and not wide:
+        said = f"{particles} particles are within the calls, and "
+        if gaussian:
+            said += (
+                f"from {LEAST_PARTICLES} on it was the closest to the exact posterior on all "
+                "problems but one"
+            )
+        else:
+            said += _UNKNOWN
+        return "twisted", said
     short = f"the calls suffice for {particles} of the {LEAST_PARTICLES} particles of 'twisted'"
     if wide:
         short = f"particles degenerate with so many numbers in more than {_WIDE} dimensions"
     if gaussian:
         return "mmps", f"{short}; of the score models it is the closest on most problems"
-    return "dps", f"{short}; other methods want linear operators and Gaussian noise"
+    return "dps", f"{short}; {_UNKNOWN}"
 
 
-def known_bias(method: str) -> str:
-    """What is known of the bias of a method, a sentence."""
+def known_bias(method: str, curved: bool = False) -> str:
+    """What is known of the bias of a method, a sentence.
+
+    Args:
+        method: the name.
+        curved: whether the measurement is not linear with Gaussian noise.
+    """
+    at_last = "none as particles and steps grow; with 1000 particles " * (method == "twisted")
+    if curved and method in CURVED:
+        low, high = CURVED[method]
+        largest = f"{high:.2g} times" if math.isfinite(high) else "any number of times"
+        return (
+            f"{at_last}{low:.2g} to {largest} the distance of exact samples on measurements that "
+            "are not linear with Gaussian noise, in 5 dimensions"
+        )
     if method == "twisted":
         low, high = BIAS["twisted, K = 1000"]
         return (
-            f"none as particles and steps grow; with 1000 particles {low:g} to {high:g} times the "
-            "distance of exact samples on the priors that were measured"
+            f"{at_last}{low:g} to {high:g} times the distance of exact samples on the priors that "
+            "were measured"
         )
     text = _KNOWN[method]
     if method in BIAS:

@@ -187,11 +187,11 @@ def posterior(
 ) -> PosteriorSamples:
     """Samples of p(x_0 | y) for a score model of p(x_0).
 
-    The method "auto" takes "twisted", which is exact as its particles grow and gives the evidence,
-    if `calls` suffice for 256 particles; otherwise the score model that was closest to exact
-    posteriors for such a measurement. For a measurement without noise it takes "repaint", if
-    the operator selects entries, or else "ddnm". The result says what was taken, why, and how
-    biased it is known to be.
+    For a linear operator with Gaussian noise the method "auto" takes "twisted", which is exact as
+    its particles grow and gives the evidence, if `calls` suffice for 256 particles; otherwise
+    "mmps", the score model that was closest to exact posteriors. For any other measurement it
+    takes "daps", and for one without noise "repaint", if the operator selects entries, or else
+    "ddnm". The result says what was taken, why, and how biased it is known to be.
 
     Args:
         model: the score model of the prior, under an affine SDE.
@@ -287,6 +287,11 @@ class _Call:
         """Whether each posterior brings its own measurement."""
         return self.measurement.y is None
 
+    @property
+    def curved(self) -> bool:
+        """Whether the measurement is not linear with Gaussian noise."""
+        return not (self.measurement.linear and self.measurement.gaussian)
+
     def of_particles(self, cond: Cond, progress: bool) -> PosteriorSamples:
         """By the twisted sampler."""
         sampler = TwistedSampler(
@@ -316,7 +321,7 @@ class _Call:
             std=std,
             method="twisted",
             why=self.chosen.why,
-            bias=known_bias("twisted"),
+            bias=known_bias("twisted", self.curved),
             log_evidence=evidence,
             log_evidence_error=error,
             particles=found,
@@ -381,7 +386,7 @@ class _Call:
             std=std,
             method=self.chosen.method,
             why=self.chosen.why,
-            bias=known_bias(self.chosen.method),
+            bias=known_bias(self.chosen.method, self.curved),
             log_evidence=None,
             log_evidence_error=None,
             particles=None,

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import posterior_choice
+from benchmarks import posterior_choice, posterior_curved
 from scoresde import VPSDE, Gaussian, GaussianMixture, Measurement, ScoreModel
 from scoresde.measurement import Blur, Identity, LogLikelihood, Mask, Matrix, PoissonNoise
 from scoresde.posterior import ExactPosterior, PosteriorSamples, posterior
-from scoresde.posterior.choice import BIAS, LEAST_PARTICLES, METHODS, choose, known_bias
+from scoresde.posterior.choice import BIAS, CURVED, LEAST_PARTICLES, METHODS, choose, known_bias
 from scoresde.summary import DataRangeWarning
 
 F64 = torch.float64
@@ -196,8 +196,33 @@ def test_other_measurements_get_methods_that_take_them() -> None:
     counts = Measurement(Identity(), torch.ones(3), PoissonNoise(1.0))
     own = Measurement(Identity(), torch.ones(3), LogLikelihood(lambda x, y: -x.abs().sum(1)))
     for measurement in (curved, counts, own):
-        assert chosen(measurement, 3, 10) == "dps"
-        assert choose(measurement, 3, 64, 1000)[:4] == ("twisted", 100, 2000, "point")
+        for n in (10, 1000):
+            assert choose(measurement, 3, 64, n)[:3] == ("daps", 100, 0)
+        assert choose(measurement, 3, 64, 10, calls=60).steps == 60
+        assert choose(measurement, 3, 64, 10, method="daps").steps == 400
+        few, many = (choose(measurement, 3, 64, n, variance_known=False) for n in (10, 1000))
+        assert few.method == "dps" and many[:4] == ("twisted", 100, 2000, "point")
+        assert "needs a model that knows its data" in few.why and "all problems" not in many.why
+
+
+def test_auto_is_close_where_the_operator_is_curved() -> None:
+    """x_0^2 = 1 +- 0.3 for a standard normal x_0: `DPS` diverges, particles are 1.9 floors away.
+
+    The posterior by quadrature: E |x_0| and its spread.
+    """
+    y = Measurement(lambda x: x.square(), torch.ones(1, dtype=F64), 0.3)
+    prior = Gaussian(torch.zeros(1, dtype=F64), torch.eye(1, dtype=F64)).under(SDE)
+    found = posterior(prior, y, n=1000, seed=0, dtype=F64)
+    line = torch.linspace(-6, 6, 20_001, dtype=F64)
+    weights = torch.softmax(-((line**2 - 1) ** 2) / (2 * 0.3**2) - line**2 / 2, 0)
+    mean = float(weights @ line.abs())
+    std = float((weights @ line.square() - mean**2).sqrt())
+    size = found.x[:, 0].abs()
+    assert abs(float(size.mean()) - mean) < 3 * std / math.sqrt(len(size))
+    assert float(size.std()) == pytest.approx(std, rel=0.15)
+    assert abs(float((found.x > 0).double().mean()) - 0.5) < 0.05
+    assert found.method == "daps" and found.nfe == 101
+    assert "5 dimensions" in found.bias and "on most problems" in found.why
 
 
 def test_the_steps_fit_into_the_calls() -> None:
@@ -220,7 +245,12 @@ def test_every_method_says_what_is_known_of_its_bias() -> None:
 
 
 def test_the_table_is_what_was_measured() -> None:
-    """`BIAS` and the page hold what benchmarks/results/posterior_choice.json says."""
+    """The constants and the pages hold what the results of the two benchmarks say."""
+    curved = json.loads(posterior_curved.FILE.read_text(encoding="utf-8"))
+    assert posterior_curved.bias(curved) == CURVED
+    assert posterior_curved.PAGE.read_text(encoding="utf-8") == posterior_curved.page(curved)
+    closer = {row: posterior_curved.closer(curved, row) for row in ("dps", "twisted")}
+    assert min(closer.values()) > 0.85, closer  # the share of problems in which DAPS is
     found = json.loads(posterior_choice.FILE.read_text(encoding="utf-8"))
     assert posterior_choice.bias(found) == BIAS
     assert posterior_choice.PAGE.read_text(encoding="utf-8") == posterior_choice.page(found)
