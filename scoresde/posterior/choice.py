@@ -155,16 +155,16 @@ def choose(
         twist, products = ("jacobian", count) if few else ("variance", 1)
     made = steps or TWISTED_STEPS
     particles = n * calls // (made * (1 + products))
-    why, long = "as it was asked for", ("repaint", "daps")  # which gain by more steps
+    why, short = "as it was asked for", method not in ("repaint", "daps")  # more steps help these
     if method == "auto":
         wide = count > _FEW and size > _WIDE
         method, why = _best(measurement, particles, exact, gaussian, wide, variance_known)
-        long = ("repaint",)
+        short = method != "repaint"
     if method == "twisted":
         return Choice(method, made, max(particles, 2), twist, why)
     each = _PRODUCTS.get(method, min(count + 1, _MOST_SOLVE))
     own = steps or max(calls // (1 + each), _LEAST_STEPS)
-    if steps is None and method not in long:
+    if steps is None and short:
         own = min(own, _MOST_STEPS)
     return Choice(method, own, 0, "", why)
 
