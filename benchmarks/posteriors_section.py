@@ -41,9 +41,8 @@ tables](../benchmarks/results/posteriors.md).
 AFTER = """
 "{exact}" has the score of the posterior itself, so it shows the error of the solver. azula's
 samplers walk over the same nodes, and its TDS has the best twist that its interface takes;
-deepinv's take its default weights and data of unit variance, as they assume. The rows "twisted"
-are, but for the cells 8,1 and 8,2, from before the twist was left out in nearly pure noise. What
-was aimed at:
+deepinv's take its default weights and data of unit variance, as they assume. The rows "twisted" in
+800 dimensions are from before the twist was left out in nearly pure noise. What was aimed at:
 
 """
 
