@@ -4,8 +4,9 @@
 
 Data are linear and Gaussian: x ~ N(0, S) in D dimensions, y = A x + noise of standard deviation
 0.3 in K, so x | y is Gaussian in closed form, for every subset of the entries of y as well. S has
-eigenvalues from 0.1 to 2 in random directions; A is random. There are three problems: D = 2 with
-K = 1, D = 8 with K = 4, and the latter with every entry of y missing (NaN) in 0.3 of the rows.
+eigenvalues from 0.1 to 2 in random directions; A is random. There are four problems: D = 2 with
+K = 1, D = 8 with K = 4, and the latter with every entry of y missing (NaN) in 0.3 of the rows; and
+D = 2 with two numbers that are conditions of their own, of which samples are given one.
 
 The network is that of `network_for`, trained by `Trainer(model, data, steps=n)` with nothing else
 said, on 100,000 pairs. For each of 20 values of y (for the third problem, with entries missing as
@@ -49,14 +50,23 @@ AIM = 2.0
 
 @dataclass(frozen=True)
 class Problem:
-    """x ~ N(0, S), y = A x + noise, with entries of y missing at random."""
+    """x ~ N(0, S), y = A x + noise, with entries of y missing at random.
+
+    Args:
+        dim, measured: the sizes of x and y.
+        missing: the share of entries of y that are missing.
+        apart: whether every number of y is a condition of its own, of which samples are given one.
+    """
 
     dim: int
     measured: int
     missing: float = 0.0
+    apart: bool = False
 
     @property
     def name(self) -> str:
+        if self.apart:
+            return f"{self.dim}-D given one of {self.measured} conditions"
         partly = f", {self.missing:.0%} of y missing" if self.missing else ""
         numbers = "number" if self.measured == 1 else f"{self.measured} numbers"
         return f"{self.dim}-D given {'a ' * (self.measured == 1)}{numbers}{partly}"
@@ -98,15 +108,28 @@ class Problem:
         return gain @ y, s - gain @ a @ s
 
 
-PROBLEMS = (Problem(2, 1), Problem(8, 4), Problem(8, 4, missing=0.3))
+PROBLEMS = (
+    Problem(2, 1),
+    Problem(8, 4),
+    Problem(8, 4, missing=0.3),
+    Problem(2, 2, apart=True),
+)
+
+
+def conditions(problem: Problem, y: Tensor) -> dict[str, Tensor]:
+    """The conditions that the values y (n, K) make."""
+    if problem.apart:
+        return {f"y{k}": y[:, k : k + 1].float() for k in range(problem.measured)}
+    return {"y": y.float()}
 
 
 def sampler_of(model: Any, calls: int) -> ReverseSampler:
     """`auto` in as many steps as fit into so many network calls."""
     for steps in range(calls, 0, -1):
         sampler = ReverseSampler(model.sde, model, steps=steps)
-        y = {"y": torch.zeros(1, model.net.config["conditions"]["y"]["size"])}
-        if sampler.solve((1, model.net.config["dim"]), seed=0, cond=y).nfe <= calls:
+        specs = model.net.config["conditions"]
+        cond = {name: torch.zeros(1, spec["size"]) for name, spec in specs.items()}
+        if sampler.solve((1, model.net.config["dim"]), seed=0, cond=cond).nfe <= calls:
             return sampler
     raise AssertionError("one step takes more calls")
 
@@ -115,14 +138,20 @@ def one(problem: Problem, seed: int, steps: int, rows: int, values: int, n: int)
     """Train once, and compare at so many values of y."""
     x, y = problem.draw(rows, seed)
     torch.manual_seed(seed)
-    net = network_for((problem.dim,), conditions={"y": Vector(problem.measured)})
-    data = Data(x.float(), {"y": y.float()})
+    cond = conditions(problem, y)
+    net = network_for(
+        (problem.dim,), conditions={name: Vector(value.shape[1]) for name, value in cond.items()}
+    )
+    data = Data(x.float(), cond)
     began = time.process_time()
     model = Trainer(Preconditioned(net, VPSDE()), data, steps=steps, seed=seed).fit()
     seconds = time.process_time() - began
     sampler, pairs = sampler_of(model, CALLS), []
     for i, given in enumerate(problem.draw(values, 10_000 + seed)[1]):
-        cond = {"y": given.float().expand(n, -1)}
+        if problem.apart:
+            given = given.where(torch.arange(problem.measured) == i % problem.measured, math.nan)
+        made = conditions(problem, given.expand(n, -1)).items()
+        cond = {name: value for name, value in made if not (problem.apart and value.isnan().all())}
         solution = sampler.solve((n, problem.dim), seed=i, cond=cond)
         first, second = (problem.exact(given, n, 2 * i + k) for k in (0, 1))
         pairs.append([sliced_wasserstein(solution.x, first), sliced_wasserstein(second, first)])

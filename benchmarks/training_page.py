@@ -107,6 +107,14 @@ CHOICES: tuple[tuple[str, str, str], ...] = (
         "the model of the lowest validation loss is kept in `best/` in any case",
     ),
     (
+        "conditions left out",
+        "all of a sample's with 0.1, and of several a random part with 0.1 again; "
+        "`Loss(cond_dropout=p)`, `--cond-dropout p`",
+        "guidance needs samples trained without conditions, and sampling given some of them needs "
+        "samples trained so: how close those given one of two conditions are stands in "
+        "[Results](results.md#conditional-samples-beside-the-exact-conditional)",
+    ),
+    (
         "augmentation of images",
         "off; `Loss(augment=0.15)`, `--augment 0.15`",
         "not measured",

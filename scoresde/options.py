@@ -209,8 +209,9 @@ class Loss(Shown):
     """How times are drawn. By default as the recipe says (`scoresde.losses.TIMES`)."""
 
     cond_dropout: float | None = None
-    """Probability of training a sample without its conditions. By default that of the recipe
-    where the model has a null value for each condition of the data, such as labels, else 0."""
+    """Probability of training a sample without its conditions, and of several with a random part
+    of them alone. By default that of the recipe where the model has a null value for each
+    condition of the data, such as labels, else 0."""
 
     augment: float | None = None
     """Probability of each of the transformations of images: mirror, scale, rotation and shift.

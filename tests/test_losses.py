@@ -538,16 +538,33 @@ def test_times_take_the_scale_that_the_model_knows_unless_they_have_their_own(ti
 # Conditions
 
 
-def test_conditions_are_dropped_together_at_the_given_rate() -> None:
+def test_one_condition_is_dropped_at_the_given_rate() -> None:
+    n, rate = 20_000, 0.3
+    model = Probe(VPSDE(), {"y": 7.0})
+    dsm_loss(model, data(n, 2), cond={"y": torch.zeros(n)}, cond_dropout=rate, generator=seeded())
+    dropped = float((model.cond["y"] == 7.0).double().mean())
+    assert abs(dropped - rate) < 4 * math.sqrt(rate * (1 - rate) / n)
+
+
+def test_conditions_are_dropped_together_and_in_part_at_the_given_rate() -> None:
+    """All with probability p, and with p again 1 or 2 of the 3, each choice equally often."""
     n, rate = 20_000, 0.3
     model = Probe(VPSDE(), {"label": -1, "y": torch.tensor([7.0, 8.0]), "more": 0.0})
     cond = {"label": torch.arange(n), "y": torch.zeros(n, 2), "more": torch.ones(n)}
     dsm_loss(model, data(n, 2), cond=cond, cond_dropout=rate, generator=seeded())
-    dropped = model.cond["label"] == -1
-    assert abs(float(dropped.double().mean()) - rate) < 4 * math.sqrt(rate * (1 - rate) / n)
-    assert torch.equal(model.cond["label"][~dropped], torch.arange(n)[~dropped])
-    assert torch.equal(model.cond["y"], torch.where(dropped[:, None], model.null["y"], 0.0))
-    assert torch.equal(model.cond["more"], (~dropped).float())
+    gone = {
+        "label": model.cond["label"] == -1,
+        "y": (model.cond["y"] == model.null["y"]).all(1),
+        "more": model.cond["more"] == 0.0,
+    }
+    found = torch.stack(list(gone.values()), 1).long() @ torch.tensor([1, 2, 4])
+    shares = found.bincount(minlength=8).double() / n
+    expected = torch.tensor([1 - 2 * rate, *[rate / 6] * 6, rate]).double()
+    assert ((shares - expected).abs() < 4 * (expected * (1 - expected) / n).sqrt()).all(), shares
+    label = gone["label"]
+    assert torch.equal(model.cond["label"][~label], torch.arange(n)[~label])
+    assert torch.equal(model.cond["y"], torch.where(gone["y"][:, None], model.null["y"], 0.0))
+    assert torch.equal(model.cond["more"], (~gone["more"]).float())
     assert model.cond["label"].dtype == torch.int64
     assert torch.equal(cond["label"], torch.arange(n))  # the caller's own is left alone
 

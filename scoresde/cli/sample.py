@@ -191,10 +191,7 @@ def _conditioned(opened: Opened, pairs: list[str], guiding: Guiding, labelled: b
     if left:
         named = {name: known[name].columns for name in known}
         columns = [column for name in left for column in named.get(name) or (name,)]
-        told = f"samples are not given {', '.join(columns)} (--given {columns[0]}=... gives it)"
-        if given or labelled:
-            told += "; the training gave all conditions or none, but for missing cells"
-        say(told)
+        say(f"samples are not given {', '.join(columns)} (--given {columns[0]}=... gives it)")
     model = guided(opened, guiding, [*(["label"] if labelled else []), *given])
     return Conditioned(model, given) if given else model
 

@@ -45,7 +45,8 @@ def dsm_loss(
             the data, if the model has it, with low discrepancy within the batch.
         cond: conditions, name -> (B, ...).
         cond_dropout: the probability that a sample's conditions are replaced by the model's
-            `null`.
+            `null`. Of several, a random part is replaced with the same probability again, so that
+            samples can be drawn given any of them.
         generator: a CPU generator; the global one by default.
 
     Returns:
@@ -112,13 +113,32 @@ def _check_dropout(model: ScoreModel, cond: Cond, probability: float) -> None:
 def _drop(
     model: ScoreModel, cond: Cond, probability: float, generator: torch.Generator | None
 ) -> Cond:
-    """Replace all conditions of a sample by the model's `null`, with this probability."""
+    """Replace conditions of a sample by the model's `null`.
+
+    All of them with this probability, and of several a random part with the same probability
+    again: from 1 to all but 1 are left, every number and every choice equally often. A mask goes
+    with its set.
+    """
     if not cond or probability == 0.0:
         return cond
     n = next(iter(cond.values())).shape[0]
-    drop = torch.rand(n, generator=generator, device="cpu") < probability
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device="cpu")
+
+    stems = {name: name.removesuffix("_mask") for name in cond}
+    stems = {name: stem if stem in cond else name for name, stem in stems.items()}
+    several = list(dict.fromkeys(stems.values()))
+    u = uniform(n, 1)
+    gone = (u < probability).expand(n, len(several))
+    if len(several) > 1:
+        part = (u >= probability) & (u < 2 * probability)
+        left = 1 + (uniform(n, 1) * (len(several) - 1)).long()
+        gone = gone | (part & (uniform(n, len(several)).argsort(1).argsort(1) >= left))
     empty = without(cond, model.nulls)
-    return {
-        name: torch.where(expand(moved(drop, value), value), empty[name], value)
-        for name, value in cond.items()
-    }
+
+    def replaced(name: str, value: Tensor) -> Tensor:
+        drop = gone[:, several.index(stems[name])]
+        return torch.where(expand(moved(drop, value), value), empty[name], value)
+
+    return {name: replaced(name, value) for name, value in cond.items()}
