@@ -130,6 +130,7 @@ def choose(
     calls: int = CALLS,
     steps: int | None = None,
     variance_known: bool = True,
+    same_entries: bool = True,
 ) -> Choice:
     """The method for a measurement, and what it can afford.
 
@@ -142,6 +143,7 @@ def choose(
         calls: the network calls and vector-Jacobian products for each sample.
         steps: the steps of the solver, if they are given.
         variance_known: whether the model knows the variance of its data.
+        same_entries: whether the same numbers are missing in all y, as the twist "variance" wants.
 
     Raises:
         ValueError: the name is unknown, or noise of 0 has no method for this operator.
@@ -151,7 +153,7 @@ def choose(
     exact = measurement.exact
     twist, products = "point", 1
     if gaussian and not exact:
-        few = count <= _FEW or not variance_known
+        few = count <= _FEW or not (variance_known and same_entries)
         twist, products = ("jacobian", count) if few else ("variance", 1)
     made = steps or TWISTED_STEPS
     particles = n * calls // (made * (1 + products))

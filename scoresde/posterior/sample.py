@@ -251,6 +251,7 @@ def posterior(
         calls=calls,
         steps=steps,
         variance_known=model.data_scale is not None,
+        same_entries=measurement.y is not None or _alike(cond[measurement.name]),
     )
     if solver is None:
         solver = _SAFE if chosen.method == "dps" else _SOLVER
@@ -436,6 +437,12 @@ def _tensors(cond: Cond) -> dict[str, Tensor]:
             remedy = "conditions have one entry for each posterior along their first axis"
             raise fail(f"cond[{name!r}]", "a tensor of shape (P, ...)", value, remedy)
     return found
+
+
+def _alike(y: Tensor) -> bool:
+    """Whether the measurements y (P, *M) lack the same numbers."""
+    missing = y.isnan()
+    return bool((missing == missing[:1]).all())
 
 
 def _runs(measurement: Measurement, cond: dict[str, Tensor], measured: tuple[int, ...]) -> int:

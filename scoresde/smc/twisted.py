@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -29,8 +29,10 @@ __all__ = ["TwistedSampler"]
 REMEDIES = Remedies(
     invalid="check that the measurement has the units of the data, take more steps, or a larger "
     "noise",
-    collapsed="a twist that is closer to the likelihood (twist='jacobian')",
+    collapsed="a target that is less sharp, as a larger noise makes it",
 )
+CLOSER = "a twist that is closer to the likelihood (twist='jacobian')"
+"""In place of a less sharp target, where that twist applies and is not in use."""
 
 
 @final
@@ -112,7 +114,14 @@ class TwistedSampler(Shown):
             eta=eta,
             denoise=False,
         )
-        self.loop = Loop(self.sde, self.plan, particles, threshold, REMEDIES)
+        closer = (
+            isinstance(measurement, Measurement)
+            and measurement.linear
+            and measurement.gaussian
+            and self._twist != "jacobian"
+        )
+        remedies = replace(REMEDIES, collapsed=CLOSER) if closer else REMEDIES
+        self.loop = Loop(self.sde, self.plan, particles, threshold, remedies)
 
     @property
     def facts(self) -> dict[str, object]:

@@ -251,6 +251,15 @@ def test_collapsed_weights_warn_with_the_remedy() -> None:
         sharp(0.1).sample((1, 2), seed=0, dtype=F64)
 
 
+def test_the_remedy_is_a_twist_only_where_there_is_a_closer_one() -> None:
+    prior = gaussian(VPSDE())
+    for twist, said in (("point", "twist='jacobian'"), ("jacobian", "less sharp")):
+        sampler = TwistedSampler(prior, linear(), particles=10, steps=5, twist=twist)
+        assert said in sampler.loop.remedies.collapsed
+    reward = TwistedSampler(prior, lambda x: x[:, 0], particles=10, steps=5)
+    assert "less sharp" in reward.loop.remedies.collapsed
+
+
 def test_log_weights_too_large_to_tell_apart_are_an_error() -> None:
     """Rounded, log weights of 1e40 are equal or one is all, whatever the particles are."""
     with pytest.raises(
