@@ -30,8 +30,8 @@ def reconstructions(
     """Posteriors of images, a row for each measurement.
 
     The columns are the truth, if it is given, what was measured, the posterior mean, the posterior
-    standard deviation (black is 0, white the largest of all rows, which its label says), and
-    samples.
+    standard deviation (black is 0, white the largest of all rows, which its label says; without
+    it if all of it is NaN, as that of one sample), and samples.
 
     Args:
         measured: (P, C, H, W), the measurements as images, such as those of
@@ -61,11 +61,12 @@ def reconstructions(
         if own != shape:
             remedy = "pass one of each for every measurement"
             raise fail(name, f"the shape of mean, {shape}", value, remedy)
-    largest = float(np.nanmax(found["std"]))
-    scaled = low + (high - low) * found["std"] / max(largest, 1e-12)
     columns = {} if truth is None else {"truth": found["truth"]}
     columns |= {"measured": found["measured"], "mean": found["mean"]}
-    columns |= {f"std, to {largest:.2g}": scaled}
+    if not np.isnan(found["std"]).all():
+        largest = float(np.nanmax(found["std"]))
+        scaled = low + (high - low) * found["std"] / max(largest, 1e-12)
+        columns |= {f"std, to {largest:.2g}": scaled}
     columns |= {
         f"sample {k + 1}": found["samples"][:, k] for k in range(found["samples"].shape[1])
     }

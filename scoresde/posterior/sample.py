@@ -190,8 +190,9 @@ def posterior(
     For a linear operator with Gaussian noise the method "auto" takes "twisted", which is exact as
     its particles grow and gives the evidence, if `calls` suffice for 256 particles; otherwise
     "mmps", the score model that was closest to exact posteriors. For any other measurement it
-    takes "daps", and for one without noise "repaint", if the operator selects entries, or else
-    "ddnm". The result says what was taken, why, and how biased it is known to be.
+    takes "daps", or "twisted" or "dps" if the model does not know its data; and for one without
+    noise "repaint", if the operator selects entries, or else "ddnm". The result says what was
+    taken, why, and how biased it is known to be.
 
     Args:
         model: the score model of the prior, under an affine SDE.

@@ -315,3 +315,10 @@ def test_an_axis_of_less_than_a_decade_has_several_ticks() -> None:
     axes = plot.curve({"loss": (np.arange(9), np.linspace(0.9, 0.3, 9))}, logy=True).axes[0]
     low, high = axes.get_ylim()
     assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_spread_of_one_sample_has_no_column() -> None:
+    one, many = np.zeros((2, 1, 8, 8)), np.zeros((2, 1, 1, 8, 8))
+    axes = plot.reconstructions(one, one, np.full_like(one, np.nan), many).axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["measured", "mean", "sample 1"]
