@@ -36,7 +36,7 @@ ROWS = [
         V,
         "cond['label']",
         "(2,)",
-        "one entry per sample",
+        "one entry for each sample",
     ),
     Row(
         "loss-cond-null",
