@@ -253,7 +253,7 @@ ROWS = [
         lambda: sample(cond={"y": [1, 2, 3]}),
         V,
         "cond['y']",
-        "(3,)",
+        "[1, 2, 3]",
         "one entry for each sample",
     ),
     Row("cond-tensor", lambda: sample(cond=X), T, "cond", "(4, 2)", "name -> tensor"),
