@@ -5,7 +5,7 @@
 
 `scoresde.posterior.posterior(method="auto")` chooses by these figures for measurements that are
 not linear with Gaussian noise. The priors are a Gaussian with correlations of 0.5 and a mixture of
-four unit-size modes, in 5 dimensions, with the exact score under VPSDE. The reference is 400,000
+four modes, in 5 dimensions, with the exact score under VPSDE. The reference is 400,000
 draws of the prior, weighted by the likelihood. What is measured is the sliced Wasserstein-1
 distance of 500 samples from 500 of the reference, over that of two sets of 500 of it (the floor).
 DPS and DAPS make 100 steps, as "auto" does, and the particles of the twisted sampler 100 too.
