@@ -85,6 +85,20 @@ class Prediction(Shown):
             if bool(lost.any() if isinstance(lost, Tensor) else lost):
                 raise self._undetermined("x0")
 
+    def check_differentiable(self, others: str = "") -> None:
+        """Raise a ValueError if the value is in no graph: its Jacobian would be a constant's.
+
+        Args:
+            others: what does without derivatives, the end of the remedy.
+        """
+        if not self.value.requires_grad:
+            remedy = (
+                "take out no_grad, detach or a trip through numpy, and give "
+                "torch.autograd.grad create_graph=True"
+            )
+            got = "a prediction without a graph"
+            raise fail("model", "one that is differentiable in x", got, remedy + others)
+
     def _undetermined(self, kind: str) -> ValueError:
         t, alpha, sigma = self.node.t, self.node.alpha, self.node.sigma
         if isinstance(alpha, Tensor):

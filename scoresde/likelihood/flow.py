@@ -8,7 +8,6 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail
 from scoresde._tensor import Scalar, lincomb
 from scoresde.likelihood.divergence import Linearised, Trace
 from scoresde.model import Cond, ScoreModel
@@ -57,13 +56,7 @@ class Augmented(ScoreModel):
             if not (self.graph and entry.requires_grad):
                 entry = entry.detach().requires_grad_()
             prediction = self.model.predict(cast_node, entry, cond)
-            if not prediction.value.requires_grad:
-                got = "a prediction without a graph"
-                remedy = (
-                    "take out no_grad, detach or a trip through numpy, and give "
-                    "torch.autograd.grad create_graph=True"
-                )
-                raise fail("model", "one that is differentiable in x", got, remedy)
+            prediction.check_differentiable()
         value = prediction.value if self.graph else prediction.value.detach()
         exact = Prediction(state, shaped, value.to(flat), prediction.kind)
         exact.check_signal()

@@ -52,13 +52,7 @@ class Denoised(Shown):
         with torch.enable_grad():
             leaf = x if kept else x.detach().requires_grad_()
             found = model.predict(node, leaf, cond)
-            if not found.value.requires_grad:
-                got = "a prediction without a graph"
-                remedy = (
-                    "take out no_grad, detach or a trip through numpy, and give "
-                    "torch.autograd.grad create_graph=True; DAPS, DDRM and RePaint do without"
-                )
-                raise fail("model", "one that is differentiable in x", got, remedy)
+            found.check_differentiable("; DAPS, DDRM and RePaint do without")
             x0 = found.x0
         plain = found if kept else Prediction(x, node, found.value.detach(), found.kind)
         return cls(plain, leaf, x0, kept)

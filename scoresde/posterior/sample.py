@@ -206,7 +206,7 @@ def posterior(
             the particles of "twisted" and the steps of the others.
         steps: the steps of the solver; by default what the calls allow, at most 100.
         solver: a stochastic solver of the reverse SDE, by name or as an object; "ancestral" by
-            default for "dps", and "sa_solver_p2_v" for the others.
+            default for "dps", and "sa_solver_p2_v" for the others. "daps" takes none.
         seed: the seed of the noise; drawn from torch's global generator if None.
         cond: conditions of the model, name -> (P, ...) for P measurements, or (1, ...) if the
             measurement has a y; and the measurement itself, (P, *M), if it has none.
@@ -254,6 +254,9 @@ def posterior(
         variance_known=model.data_scale is not None,
         same_entries=measurement.y is not None or _alike(cond[measurement.name]),
     )
+    if chosen.method == "daps" and solver is not None:
+        remedy = "leave it out, or name a method that follows the reverse SDE, such as 'dps'"
+        raise fail("solver", "None for 'daps', which has steps of its own", solver, remedy)
     if solver is None:
         solver = _SAFE if chosen.method == "dps" else _SOLVER
     call = _Call(

@@ -227,6 +227,8 @@ def test_auto_is_close_where_the_operator_is_curved() -> None:
     assert float(size.std()) == pytest.approx(std, rel=0.15)
     assert abs(float((found.x > 0).double().mean()) - 0.5) < 0.05
     assert found.method == "daps" and found.nfe == 101
+    with pytest.raises(ValueError, match=r"solver: expected None for 'daps'.*such as 'dps'"):
+        posterior(prior, y, n=2, solver="ancestral")
     assert "5 dimensions" in found.bias and "on most problems" in found.why
 
 
