@@ -20,10 +20,11 @@ from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.options import Divergence, Tolerances
 from scoresde.sampler import ReverseSampler
 from scoresde.smc.particles import CollapsedWeights, drawn, effective, expected
+from scoresde.smc.tails import HEAVY, pareto_shape
 from scoresde.smc.twists import Reward, Target
 from scoresde.solvers import AdaptiveODE
 
-__all__ = ["Importance", "flow_samples", "pareto_shape", "reweight"]
+__all__ = ["Importance", "flow_samples", "reweight"]
 
 EXACT = Divergence("exact")
 
@@ -194,7 +195,7 @@ def reweight(
     size = float(effective(normal[None])[0])
     error = math.sqrt(max(1.0 / size - 1.0 / count, 0.0) * count / max(count - 1, 1))
     k = pareto_shape(normal)
-    if k > 0.7:
+    if k > HEAVY:
         warnings.warn(
             f"the weights have a heavy tail, pareto_k = {k:.2f}: take a proposal that is closer "
             "to the posterior, or TwistedSampler",
@@ -202,46 +203,3 @@ def reweight(
             stacklevel=2,
         )
     return Importance(data, normal, float(total) - math.log(count), error, size, k)
-
-
-def pareto_shape(log_weights: Tensor) -> float:
-    """The shape k of a generalised Pareto distribution fitted to the largest weights.
-
-    The largest min(N / 5, 3 sqrt(N)) weights, less the next smaller one, are fitted by the
-    estimator of Zhang and Stephens 2009 (Technometrics 51), which is shrunk towards 0.5 with the
-    weight of ten samples. Moments of order below 1/k are finite. NaN for fewer than 5 in the tail.
-
-    Args:
-        log_weights: (N,), of any normalisation.
-
-    Source: Vehtari et al. 2024 (arXiv 1507.02646), section 3.2 and appendix C.
-    """
-    ordered = log_weights.double().sort().values
-    tail = min(len(ordered) // 5, math.ceil(3.0 * math.sqrt(len(ordered))))
-    if tail < 5:
-        return math.nan
-    scaled = (ordered - ordered[-1]).exp()
-    y = scaled[-tail:] - scaled[-tail - 1]
-    if float(y[0]) <= 0.0:
-        y = y[y > 0.0]
-        if len(y) < 5:
-            return 0.0  # equal weights have no tail
-    k = pareto_fit(y)
-    return (k * len(y) + 5.0) / (len(y) + 10.0)
-
-
-def pareto_fit(y: Tensor) -> float:
-    """The shape of a generalised Pareto distribution for exceedances y > 0, sorted, (M,).
-
-    theta = -k / scale is averaged over a grid with the profile likelihood as weight, and
-    k = mean log(1 - theta y).
-    """
-    count = len(y)
-    points = 30 + int(math.sqrt(count))
-    j = torch.arange(1, points + 1, dtype=torch.float64, device=y.device)
-    quartile = y[int(count / 4 + 0.5) - 1]
-    theta = 1.0 / y[-1] + (1.0 - (points / (j - 0.5)).sqrt()) / (3.0 * quartile)
-    shape = torch.log1p(-theta[:, None] * y).mean(1)
-    profile = count * ((-theta / shape).log() - shape - 1.0)
-    best = torch.softmax(profile, 0) @ theta
-    return float(torch.log1p(-best * y).mean())

@@ -30,6 +30,7 @@ from scoresde.smc.particles import (
     relative_variance,
     systematic,
 )
+from scoresde.smc.tails import HEAVY, pareto_shape
 from scoresde.solvers.base import Plan
 from scoresde.solvers.limits import Held
 from scoresde.solvers.registry import SOLVERS
@@ -246,7 +247,8 @@ class Loop:
                 step.
 
         Warns:
-            CollapsedWeights: a run is worth fewer than 10 independent particles.
+            CollapsedWeights: a run is worth fewer than 10 independent particles, or its weights
+                had a heavy tail.
         """
         size, like, noise = self.particles, field.like, field.noise
         (nodes,), (rows,) = self.plan.schedule.segments, self.plan.coefficients
@@ -257,6 +259,7 @@ class Loop:
         eve = torch.arange(size, device=device).expand(runs, -1)
         evidence = torch.zeros(runs, dtype=torch.float64, device=device)
         none = torch.zeros(runs, dtype=torch.bool, device=device)
+        shapes, at = [math.nan] * runs, [nodes[0].t] * runs
         sizes, flags, parents, path = [], [], [], []
         shown = progress_of(len(nodes), "particles", "nodes", shown=records.progress)
         with closing(shown) as bar:
@@ -272,6 +275,10 @@ class Loop:
                 last = number == len(nodes) - 1
                 low = none if last else sizes[-1] < self.threshold * size
                 flags.append(low)
+                for i in range(runs) if last else low.nonzero().flatten().tolist():
+                    shape = pareto_shape(normal[i])
+                    if not shape <= shapes[i]:  # the first is compared with NaN
+                        shapes[i], at[i] = shape, node.t
                 if last:
                     break
                 parent = self._parents(normal, low, noise, node)
@@ -288,7 +295,8 @@ class Loop:
                 weights = weights + self._grouped(change)
         evidence = evidence + total - math.log(size)
         error = relative_variance(normal, eve).sqrt()
-        self._warn_of_collapse(sizes[-1], error)
+        if not self._collapsed(sizes[-1], error):
+            _warn_of_tails(shapes, at)
         nfe, products = cloud.cost
         return Particles(
             x=self._grouped(cloud.x0),
@@ -297,6 +305,7 @@ class Loop:
             log_evidence_error=error,
             ess=torch.stack(sizes, 1),
             resampled=torch.stack(flags, 1),
+            pareto_k=torch.tensor(shapes, dtype=torch.float64, device=device),
             eve=eve,
             ancestry=torch.stack(parents) if records.keep_ancestry else None,
             path=torch.stack(path) if records.keep_path else None,
@@ -331,8 +340,8 @@ class Loop:
         drawn = systematic(normal.exp(), u.clamp_max(1.0 - 1e-9), self.particles)
         return torch.where(low[:, None], drawn, own)
 
-    def _warn_of_collapse(self, sizes: Tensor, error: Tensor) -> None:
-        """Warn if a run rests on fewer than 10 particles, or than 1 % of K.
+    def _collapsed(self, sizes: Tensor, error: Tensor) -> bool:
+        """Whether a run rests on fewer than 10 particles, or than 1 % of K; then warn.
 
         Args:
             sizes: the effective sample sizes at the end, (P,).
@@ -341,7 +350,7 @@ class Loop:
         """
         count = self.particles
         if count == 1:
-            return
+            return False
         families = 1.0 / (error.square() + 1.0 / count)
         most = 0.5 * count  # a few particles may well have equal weights
         enough = (sizes >= min(max(10.0, 0.01 * count), most)) & (families >= min(10.0, most))
@@ -355,6 +364,26 @@ class Loop:
                 CollapsedWeights,
                 stacklevel=6,
             )
+        return not bool(enough.all())
+
+
+def _warn_of_tails(shapes: list[float], at: list[float]) -> None:
+    """Warn if the weights of a run had a heavy tail.
+
+    Args:
+        shapes: the largest shape of the tail of each run, NaN for a few particles.
+        at: the time of it.
+    """
+    heavy = [i for i, k in enumerate(shapes) if k > HEAVY]
+    if heavy:
+        run = max(heavy, key=lambda i: shapes[i])
+        warnings.warn(
+            f"the weights of {len(heavy)} of {len(shapes)} runs had a heavy tail, that of run "
+            f"{run} with pareto_k = {shapes[run]:.2f} at t = {at[run]:.3g}: the log evidence may "
+            "be further off than its standard error says; take more particles or more steps",
+            CollapsedWeights,
+            stacklevel=6,
+        )
 
 
 def kept(prediction: Prediction, rows: Tensor) -> Prediction:

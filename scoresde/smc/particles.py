@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -12,6 +13,7 @@ from torch import Tensor
 from scoresde._check import fail, listed, positive_int, show
 from scoresde._html import Shown
 from scoresde._tensor import seeded
+from scoresde.smc.tails import HEAVY
 from scoresde.solvers.base import Plan
 
 __all__ = [
@@ -26,7 +28,7 @@ __all__ = [
 
 
 class CollapsedWeights(UserWarning):
-    """Few particles hold nearly all the weight, or all descend from few: few samples count."""
+    """Few particles hold nearly all the weight, or all descend from few, or the tail is heavy."""
 
 
 def expected(x: Tensor, log_weights: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
@@ -65,6 +67,9 @@ class Particles(Shown):
             solver and grid; the error of the time steps comes on top.
         ess: the effective sample size at every node, before resampling: (P, steps + 1).
         resampled: whether the particles were resampled at a node, (P, steps + 1).
+        pareto_k: the largest shape of the tail of the weights, at the end or before a resampling,
+            see `pareto_shape`: (P,). Above 0.7 the evidence may be further off than its standard
+            error says. NaN for fewer than 25 particles.
         eve: the number of the particle at the start that each one descends from, (P, K).
         ancestry: the parent of every particle at each step, (steps, P, K), if it was asked for.
         path: the particles at all nodes, (steps + 1, P, K, *D), if it was asked for; `ancestry`
@@ -81,6 +86,7 @@ class Particles(Shown):
     log_evidence_error: Tensor
     ess: Tensor
     resampled: Tensor
+    pareto_k: Tensor
     eve: Tensor
     ancestry: Tensor | None
     path: Tensor | None
@@ -96,6 +102,7 @@ class Particles(Shown):
             "x": show(self.x),
             "log evidence, nats": self._evidence,
             "effective size at the end": self._effective,
+            "shape of the tail": self._tail,
             "resampled at": f"{float(self.resampled.double().mean()):.0%} of the nodes",
             "network evaluations": f"{self.nfe} for each particle",
             "seed": self.seed,
@@ -106,6 +113,11 @@ class Particles(Shown):
     def _evidence(self) -> str:
         each = zip(self.log_evidence.tolist(), self.log_evidence_error.tolist(), strict=True)
         return listed([f"{value:.3f} ± {error:.3f}" for value, error in each], 3)
+
+    @property
+    def _tail(self) -> str | None:
+        largest = float(self.pareto_k.max())
+        return None if math.isnan(largest) else f"at most {largest:.2f}, reliable below {HEAVY:g}"
 
     @property
     def _effective(self) -> str:

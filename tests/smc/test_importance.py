@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal
 from scoresde import VPSDE, GaussianMixture
 from scoresde.measurement import Matrix, Measurement
 from scoresde.smc import CollapsedWeights, flow_samples, pareto_shape, reweight
-from scoresde.smc.importance import pareto_fit
+from scoresde.smc.tails import pareto_fit
 
 F64 = torch.float64
 

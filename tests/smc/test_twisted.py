@@ -24,7 +24,8 @@ from scoresde import (
     TwistedSampler,
 )
 from scoresde.measurement import Mask, Matrix, Measurement
-from scoresde.smc import CollapsedWeights, Particles
+from scoresde.node import Node
+from scoresde.smc import CollapsedWeights, Particles, pareto_shape
 from scoresde.smc.particles import relative_variance, systematic
 from scoresde.solvers import SOLVERS
 
@@ -291,3 +292,43 @@ def test_the_twist_does_not_ask_a_network_in_nearly_pure_noise() -> None:
     assert gap < 4.0 * float(found.log_evidence_error) + 0.02, (gap, found)
     assert float(found.log_evidence_error) < 0.1
     assert found.products < found.nfe  # no product is spent where there is nothing to learn
+
+
+@pytest.mark.parametrize("heavy", [0.3, 0.85])
+def test_the_tail_of_the_weights_is_measured(heavy: float) -> None:
+    """Weights exp(k x^2 / 2) of x ~ N(0, 1) have a tail of shape k, for which a warning is due."""
+
+    def reward(x0: Tensor) -> Tensor:  # with a gradient of 0 nothing is guided
+        return 0.5 * heavy * x0.detach()[:, 0].square() + 0.0 * x0[:, 0]
+
+    normal = Gaussian(torch.zeros(1, dtype=F64), torch.eye(1, dtype=F64)).under(VPSDE())
+    sampler = TwistedSampler(normal, reward, particles=2000, steps=60, threshold=0.0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = sampler.sample((2, 1), seed=0, dtype=F64)
+    assert found.pareto_k.tolist() == [pareto_shape(w) for w in found.log_weights]
+    assert float(found.pareto_k.max()) == pytest.approx(heavy, abs=0.2)
+    message = "had a heavy tail"
+    assert [message in str(w.message) for w in told] == [True] * (heavy > 0.7)
+    assert "of runs" not in str(found.facts["shape of the tail"])
+    assert str(found.facts["shape of the tail"]).endswith("reliable below 0.7")
+
+
+def test_the_largest_tail_before_a_resampling_counts() -> None:
+    sampler = TwistedSampler(gaussian(VPSDE()), linear(), particles=400, steps=60, threshold=0.99)
+    seen: list[float] = []
+
+    def look(node: Node, x: Tensor, log_weights: Tensor) -> None:
+        seen.append(pareto_shape(log_weights[0]))
+
+    found = sampler.sample((1, 2), seed=1, dtype=F64, on_node=look)
+    at = [*found.resampled[0, :-1].nonzero().flatten().tolist(), len(seen) - 1]
+    assert len(at) > 1
+    assert float(found.pareto_k) == max(seen[i] for i in at)
+
+
+def test_few_particles_have_no_tail() -> None:
+    found = TwistedSampler(gaussian(VPSDE()), linear(), particles=8, steps=20).sample(
+        (1, 2), seed=0
+    )
+    assert found.pareto_k.isnan().all() and found.facts["shape of the tail"] is None

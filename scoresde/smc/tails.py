@@ -1,0 +1,56 @@
+"""The tail of importance weights, which says whether their errors can be relied upon."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["HEAVY", "pareto_fit", "pareto_shape"]
+
+HEAVY = 0.7
+"""The shape of the tail above which results and stated errors cannot be relied upon."""
+
+
+def pareto_shape(log_weights: Tensor) -> float:
+    """The shape k of a generalised Pareto distribution fitted to the largest weights.
+
+    The largest min(N / 5, 3 sqrt(N)) weights, less the next smaller one, are fitted by the
+    estimator of Zhang and Stephens 2009 (Technometrics 51), which is shrunk towards 0.5 with the
+    weight of ten samples. Moments of order below 1/k are finite. NaN for fewer than 5 in the tail.
+
+    Args:
+        log_weights: (N,), of any normalisation.
+
+    Source: Vehtari et al. 2024 (arXiv 1507.02646), section 3.2 and appendix C.
+    """
+    ordered = log_weights.double().sort().values
+    tail = min(len(ordered) // 5, math.ceil(3.0 * math.sqrt(len(ordered))))
+    if tail < 5:
+        return math.nan
+    scaled = (ordered - ordered[-1]).exp()
+    y = scaled[-tail:] - scaled[-tail - 1]
+    if float(y[0]) <= 0.0:
+        y = y[y > 0.0]
+        if len(y) < 5:
+            return 0.0  # equal weights have no tail
+    k = pareto_fit(y)
+    return (k * len(y) + 5.0) / (len(y) + 10.0)
+
+
+def pareto_fit(y: Tensor) -> float:
+    """The shape of a generalised Pareto distribution for exceedances y > 0, sorted, (M,).
+
+    theta = -k / scale is averaged over a grid with the profile likelihood as weight, and
+    k = mean log(1 - theta y).
+    """
+    count = len(y)
+    points = 30 + int(math.sqrt(count))
+    j = torch.arange(1, points + 1, dtype=torch.float64, device=y.device)
+    quartile = y[int(count / 4 + 0.5) - 1]
+    theta = 1.0 / y[-1] + (1.0 - (points / (j - 0.5)).sqrt()) / (3.0 * quartile)
+    shape = torch.log1p(-theta[:, None] * y).mean(1)
+    profile = count * ((-theta / shape).log() - shape - 1.0)
+    best = torch.softmax(profile, 0) @ theta
+    return float(torch.log1p(-best * y).mean())
