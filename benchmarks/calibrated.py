@@ -31,15 +31,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from scoresde import VPSDE, Gaussian, Preconditioned, ReverseSampler, ReverseSDE, Trainer
+from scoresde import (
+    VPSDE,
+    Gaussian,
+    Preconditioned,
+    ReverseSampler,
+    ReverseSDE,
+    ScoreModel,
+    Trainer,
+)
 from scoresde.calibration.result import Calibration, Errors
 from scoresde.calibration.search import calibrate
 from scoresde.calibration.strategy import METHODS
 from scoresde.calibration.trajectories import length
-from scoresde.data import load_data
+from scoresde.data import Data, load_data
 from scoresde.nets import MLP, UNet
 from scoresde.noise import Independent
-from scoresde.options import Optim
+from scoresde.options import Optim, Records
 from scoresde.schedule.grid import make_grid
 from scoresde.solvers import Adams, LearnedAdams
 
@@ -180,8 +188,8 @@ class Trained:
         return self.error / self.auto
 
 
-def trained(name: str, quick: bool) -> list[Trained]:
-    """Train a network, and measure its own calibrations against the automatic choice."""
+def network(name: str, quick: bool, calibrate: bool = True) -> tuple[ScoreModel, Data, int]:
+    """A network that is trained here, its data, and the samples that the training took."""
     torch.manual_seed(0)
     digits = name == "digits"
     data = load_data(name) if digits else load_data(name, n=20_000)
@@ -193,12 +201,18 @@ def trained(name: str, quick: bool) -> list[Trained]:
         steps=steps,
         optim=Optim(batch_size=128 if digits else 512),
         quantisation=data.quantisation,
+        records=Records() if calibrate else Records(calibrate=None),
         device="cpu",
     )
-    model = trainer.fit()
+    return trainer.fit(), data, steps * trainer.batch_size
+
+
+def trained(name: str, quick: bool) -> list[Trained]:
+    """Train a network, and measure its own calibrations against the automatic choice."""
+    model, data, samples = network(name, quick)
     told = dict(model.calibrations)
     flow = ReverseSDE(model.sde, model, 0.0)
-    shape = (32 if quick else 64 if digits else 256, *data.x.shape[1:])
+    shape = (32 if quick else 64 if name == "digits" else 256, *data.x.shape[1:])
     x = model.sde.sample_prior(Independent(77).prior(torch.empty(shape)))
     fine = make_grid("log_snr", model.sde, 256)
     rows = []
@@ -222,7 +236,7 @@ def trained(name: str, quick: bool) -> list[Trained]:
                     1.0 / calibration.gain,
                     _named(calibration.solver),
                     spent,
-                    spent / (3 * steps * trainer.batch_size),
+                    spent / (3 * samples),
                 )
             )
     return rows

@@ -16,6 +16,7 @@ __all__ = [
     "FEW",
     "GRAPH",
     "RANKED",
+    "TRIED",
     "Effort",
     "affordable",
     "efforts",
@@ -38,6 +39,10 @@ RANKED = 5
 GRAPH = 2**20
 """Values of states in a graph above which the network's activations are not kept."""
 
+TRIED = 11
+"""The number of candidates that are run with noise, the start among them."""
+
+_NOISY_ROUNDS = 60
 _LEADERS = 2  # the number of candidates whose nodes are optimised
 _FEWEST = 8  # the least number of iterations for which a second leader is worth its cost
 
@@ -51,37 +56,47 @@ class Effort:
         short: the iterations for each of them.
         iterations: the iterations of the joint optimisation.
         batch: the trajectories of an iteration.
+        ranked: the trajectories on which candidates are ranked with noise; 0 without noise.
     """
 
     leaders: int
     short: int
     iterations: int
     batch: int
+    ranked: int = 0
 
     def cost(self, steps: int, train: int, held: int, dim: int) -> int:
         """The network evaluations, at most, beside those of the reference."""
         rate, checking = (4 if n * dim * steps > GRAPH else 3 for n in (self.batch, CHECKED))
         gradients = rate * self.batch * (self.leaders * self.short + self.iterations)
         ranking = FEW * (RANKED + 2) + (4 + checking) * CHECKED
+        if self.ranked:
+            ranking = self.ranked * TRIED
         tested = (2 * self.leaders + 1) * train + 2 * train + 3 * held
         return steps * (gradients + ranking + tested)
 
 
-def pilots(dim: int) -> int:
+def pilots(dim: int, noisy: bool = False) -> int:
     """The number of trajectories by default: 24, and up to 96 for samples of few values.
 
     Two thirds of them are optimised on. The error of a trajectory of few values vanishes by
-    chance more often, so it takes more of them to say something about a solver.
+    chance more often, so it takes more of them to say something about a solver. With noise,
+    distributions are compared in place of trajectories, which takes 768, or 3072.
     """
+    if noisy:
+        return 768 if dim >= 16 else 3072
     return 3 * min(32, max(8, 128 // dim))
 
 
-def rounds(dim: int, steps: int) -> int:
+def rounds(dim: int, steps: int, noisy: bool = False) -> int:
     """The iterations of the joint optimisation by default.
 
     For samples of few values they are in proportion to 1 / N, so that every number of steps costs
-    alike: few steps gain most by more iterations, on two moons down to half of the error.
+    alike: few steps gain most by more iterations, on two moons down to half of the error. With
+    noise each iteration sees only a sample of the distribution, which takes more of them.
     """
+    if noisy:
+        return _NOISY_ROUNDS
     return 24 if dim >= 16 else min(96, max(24, 480 // steps))
 
 
@@ -90,30 +105,35 @@ def fine_steps(steps: int) -> int:
     return 2 * (2 * steps + 12)
 
 
-def reference_cost(trajectories: int, fine: int) -> int:
-    """The evaluations of a fine run and of its estimated error."""
+def reference_cost(trajectories: int, fine: int, noisy: bool = False) -> int:
+    """The evaluations of a fine run and, without noise, of its estimated error."""
+    if noisy:
+        return trajectories * fine
     return trajectories * fine + min(FEW, trajectories) * (fine // 2)
 
 
-def affordable(counts: Sequence[int], dim: int, budget: int | None) -> tuple[list[int], int]:
+def affordable(
+    counts: Sequence[int], dim: int, budget: int | None, noisy: bool = False
+) -> tuple[list[int], int]:
     """The numbers of steps that can be calibrated within a budget, and of trajectories for it.
 
     The first numbers of steps are taken, in rising order; rather than one less, fewer
-    trajectories are taken, down to 24.
+    trajectories are taken, down to 24, or with noise to a quarter.
     """
     for n in counts:
         positive_int("steps", n, "the number of steps is a whole number above 0")
-    most = pilots(dim)
-    wholes = sorted({most, max(24, most // 2), 24}, reverse=True)
+    most = pilots(dim, noisy)
+    least = most // 4 if noisy else 24
+    wholes = sorted({most, max(24, most // 2), least}, reverse=True)
     for many in range(len(counts), 0, -1):
         fine = fine_steps(counts[many - 1])
         for whole in wholes:
             try:
-                efforts(counts[:many], None, split(whole), fine, budget, dim)
+                efforts(counts[:many], None, split(whole), fine, budget, dim, noisy)
             except ValueError:
                 continue
             return list(counts[:many]), whole
-    return [], 24
+    return [], least
 
 
 def split(trajectories: int) -> tuple[int, int]:
@@ -129,6 +149,7 @@ def efforts(
     fine: int,
     budget: int | None,
     dim: int,
+    noisy: bool = False,
 ) -> tuple[dict[int, Effort], int]:
     """The efforts for each number of steps, and the evaluations of all, within a budget.
 
@@ -140,13 +161,15 @@ def efforts(
         fine: the steps of the reference.
         budget: the most evaluations, or None.
         dim: the number of values of a state.
+        noisy: whether the process has noise.
 
     Raises:
         ValueError: the budget is too small for any search.
     """
     train, held = trajectories
     batch = min(train, max(FEW, train // 4))
-    asked = {n: rounds(dim, n) if iterations is None else iterations for n in counts}
+    ranked = min(train, 256) if noisy else 0
+    asked = {n: rounds(dim, n, noisy) if iterations is None else iterations for n in counts}
     most = max(asked.values())
     plans = [(_LEADERS, r) for r in range(most, min(_FEWEST, most) - 1, -1)]
     plans += [(1, r) for r in range(min(_FEWEST, most) - 1, 3, -1)]
@@ -155,8 +178,9 @@ def efforts(
         made = {}
         for n, whole in asked.items():
             own = max(min(4, whole), whole * repeats // most)
-            made[n] = Effort(leaders, max(3, own // 4), own, batch)
-        total = reference_cost(train + held, fine) + FEW * counts[-1]
+            made[n] = Effort(leaders, max(3, own // 4), own, batch, ranked)
+        total = reference_cost(train + held, fine, noisy)
+        total += 0 if noisy else FEW * counts[-1]
         total += sum(effort.cost(n, train, held, dim) for n, effort in made.items())
         if budget is None or total <= budget:
             return made, total

@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._tensor import wide
 from scoresde.calibration.trajectories import (
     Array,
     NoGradient,
     Path,
+    Runs,
     Scheme,
     Trajectories,
     length,
 )
 from scoresde.solvers.exponential import Adams, LearnedAdams
 from scoresde.solvers.exponential.coefficients import PARAMETRISATIONS, VARIABLES, Segment
+from scoresde.solvers.exponential.learned import KINDS
 
 __all__ = [
     "Found",
@@ -45,7 +46,7 @@ _FLAT = 0.1  # a negligible slope, in logarithms of error and of steps
 _PATIENCE = 3  # the number of passes in a row without improvement
 _SOFT = 0.5  # of the error at the start: errors below it get little weight
 _RATE = 0.1  # of the logarithms of the steps
-_SLOPE_RATE, _SCALE_RATE = 0.15, 0.015  # of the factors, at most
+_SLOPE_RATE, _SCALE_RATE, _SPREAD_RATE = 0.15, 0.015, 0.03  # of the factors, at most
 _RELATIVE = 1.0  # the rate of the scales over the relative error, where that is less
 
 
@@ -163,7 +164,7 @@ class Found:
         loss: the mean logarithm of the errors.
         solver: the Adams method.
         log_snr: the nodes, (N + 1,).
-        factors: scales and slopes of `LearnedAdams`, (2, N), or None.
+        factors: scales and slopes of `LearnedAdams`, and with noise spreads, (2 or 3, N), or None.
     """
 
     loss: float
@@ -176,12 +177,11 @@ class Found:
         """The solver with its factors."""
         if self.factors is None:
             return self.solver
-        scales, slopes = self.factors.tolist()
-        return LearnedAdams(self.solver, tuple(scales), tuple(slopes))
+        return LearnedAdams(self.solver, *map(tuple, self.factors.tolist()))
 
 
 def minimise(
-    trajectories: Trajectories,
+    trajectories: Runs,
     found: Found,
     train: slice,
     batch: int,
@@ -205,12 +205,13 @@ def minimise(
     """
     steps = len(found.log_snr) - 1
     theta = _shares(found.log_snr).requires_grad_()
-    made = np.ones((2, steps)) if found.factors is None else found.factors
+    kinds = KINDS if trajectories.eta else KINDS - 1
+    made = np.ones((kinds, steps)) if found.factors is None else found.factors
     factors = torch.from_numpy(made.copy()).requires_grad_()
-    size = float(length(wide(trajectories.ends)).square().mean().sqrt())
-    relative = _RELATIVE * math.exp(min(found.loss, 0.0)) / max(size, 1e-30)
+    relative = _RELATIVE * math.exp(min(found.loss, 0.0)) / max(trajectories.size, 1e-30)
     floor = _SOFT * math.exp(min(found.loss, 0.0))
-    rates = torch.tensor([[min(_SCALE_RATE, relative)], [min(_SLOPE_RATE, 10.0 * relative)]])
+    most = (_SCALE_RATE, relative), (_SLOPE_RATE, 10.0 * relative), (_SPREAD_RATE, 2.0 * relative)
+    rates = torch.tensor([[min(pair)] for pair in most[:kinds]])
     passes = max(1, (train.stop - train.start) // batch)
     adam, damped = _adam(theta), _adam(factors)
     best = (math.inf, theta.detach().clone(), factors.detach().clone())
@@ -248,6 +249,7 @@ def minimise(
                 before = factors.detach().clone()
                 _apply(damped, rate)
                 factors.copy_(before + rates * (factors - before))
+                factors[2:].clamp_(min=0.0)  # standard deviations
         if (i + 1) % passes == 0:
             begun, total = (theta.detach().clone(), factors.detach().clone()), 0.0
     log_snr = _nodes(found.log_snr, _step_shares(theta.detach()))
@@ -269,7 +271,7 @@ def _cosine(progress: float) -> float:
     return 0.05 + 0.95 * math.cos(math.pi / 2 * progress) ** 2
 
 
-def check_gradient(trajectories: Trajectories, found: Found, which: slice) -> None:
+def check_gradient(trajectories: Runs, found: Found, which: slice) -> None:
     """Compare the gradient with differences of the loss, along it and along a zigzag (four runs).
 
     A model that detaches its input has a gradient that is not the gradient of the loss.

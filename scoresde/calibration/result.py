@@ -18,15 +18,18 @@ from scoresde.sde import SDE, AffineSDE, same_schedule
 from scoresde.sde.fingerprint import model_hashes
 from scoresde.solvers.exponential import Adams, LearnedAdams
 
-__all__ = ["Calibration", "Cost", "Errors"]
+__all__ = ["Calibration", "Cost", "Errors", "name_of"]
 
-_FORMAT, _VERSION = "scoresde calibration", 2
+_FORMAT, _VERSION = "scoresde calibration", 3
 
 
 @final
 @dataclass(frozen=True)
 class Errors:
     """Distances between endpoints and exact endpoints over sqrt(D), for a set of trajectories.
+
+    With noise they are Wasserstein distances between the distributions of endpoints and of those
+    of a fine run along random directions; `rms` is the sliced Wasserstein distance.
 
     Args:
         typical: the geometric mean.
@@ -39,7 +42,7 @@ class Errors:
 
     @classmethod
     def of(cls, errors: Tensor) -> Errors:
-        """The errors of distances, one for each trajectory, (P,)."""
+        """The errors of distances, one for each trajectory or direction, (P,)."""
         errors = errors.cpu().double()
         tiny = torch.finfo(torch.float64).tiny
         typical = errors.clamp_min(tiny).log().mean().exp()
@@ -83,17 +86,18 @@ class Calibration(Shown):
 
     Attributes:
         grid: the grid from T to t_end.
-        solver: the solver of the probability flow on this grid, with factors if they were
-            learned.
+        solver: the solver on this grid, with factors if they were learned.
         method: the method by which the nodes were placed.
         start_grid, start_solver: the start, which is the automatic choice of solver and grid.
         training, held: errors on the trajectories that were used, and on those held back, which
             selected the result among the start, the nodes and the nodes with factors.
         training_before, held_before: these errors at the start.
-        reference_error: the estimated error of the exact endpoints.
+        reference_error: the estimated error of the exact endpoints; with noise, the distance of
+            two samples of the fine run, below which no error can be seen.
         cost: the network evaluations.
         note: empty, or a fallback and its reason.
         fingerprint: the fingerprint of the schedule and the model, for `check`.
+        eta: the stochasticity of the process, 0 for the probability flow.
     """
 
     grid: Grid
@@ -109,6 +113,12 @@ class Calibration(Shown):
     cost: Cost
     note: str
     fingerprint: Mapping[str, Any]
+    eta: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The name under which a model carries it: the number of steps, "10" or "10 noisy"."""
+        return name_of(self.steps, self.eta > 0)
 
     @property
     def steps(self) -> int:
@@ -121,7 +131,20 @@ class Calibration(Shown):
 
         They also selected the result, so it is a little above the gain on new trajectories.
         """
-        return self.held_before.typical / max(self.held.typical, 1e-300)
+        return self.error_before / max(self.error, 1e-300)
+
+    @property
+    def error(self) -> float:
+        """The error on the held-back trajectories: the geometric mean of the distances.
+
+        With noise it is the sliced Wasserstein distance.
+        """
+        return self.held.rms if self.eta else self.held.typical
+
+    @property
+    def error_before(self) -> float:
+        """The same error of the start."""
+        return self.held_before.rms if self.eta else self.held_before.typical
 
     @property
     def facts(self) -> dict[str, object]:
@@ -129,18 +152,25 @@ class Calibration(Shown):
         return {
             "solver": repr(self.solver),
             "steps": self.steps,
+            "eta": self.eta or None,
             "times": self.grid.facts["times"],
             "placed by": self.method,
-            "error before": rounded(self.held_before.typical),
-            "error after": f"{rounded(self.held.typical)}, {self.gain:.3g} times less",
+            "error before": rounded(self.error_before),
+            "error after": f"{rounded(self.error)}, {self.gain:.3g} times less",
             "error of the reference": rounded(self.reference_error),
             "network evaluations": f"{self.cost.rows:,}, {self.cost.gradients:,} differentiated",
             "note": self.note or None,
         }
 
     def __repr__(self) -> str:
-        errors = f"error {self.held_before.typical:.3g} -> {self.held.typical:.3g}"
+        errors = f"error {self.error_before:.3g} -> {self.error:.3g}"
         return f"Calibration({self.solver!r}, {self.grid!r}, {self.method!r}, {errors})"
+
+    @property
+    def _reference(self) -> str:
+        if self.eta:
+            return f"two samples of the fine run are {self.reference_error:.2g} apart"
+        return f"error of the reference {self.reference_error:.1g}"
 
     def check(self, sde: SDE, model: ScoreModel | None = None, solver: object = None) -> None:
         """Raise a ValueError unless this is the calibration of this SDE, model and solver.
@@ -195,12 +225,17 @@ class Calibration(Shown):
     def __str__(self) -> str:
         lines = (
             f"{self.solver!r}, {self.steps} steps ({self.method})",
-            f"held-back trajectories: {self.held_before.typical:.2g} -> {self.held.typical:.2g} "
-            f"({self.gain:.2g} times less); error of the reference {self.reference_error:.1g}",
+            f"held-back trajectories: {self.error_before:.2g} -> {self.error:.2g} "
+            f"({self.gain:.2g} times less); {self._reference}",
             f"{self.cost.rows} network evaluations, {self.cost.gradients} of them differentiated",
             self.note,
         )
         return "\n".join(line for line in lines if line)
+
+
+def name_of(steps: int, noisy: bool) -> str:
+    """The name under which a model carries a calibration for a number of steps."""
+    return f"{steps} noisy" if noisy else str(steps)
 
 
 def _grid_back(saved: Any) -> Grid:
@@ -210,7 +245,7 @@ def _grid_back(saved: Any) -> Grid:
 def _solver_back(saved: Any) -> Adams | LearnedAdams:
     if "base" not in saved:
         return Adams(**saved)
-    return LearnedAdams(Adams(**saved["base"]), saved["scales"], saved["slopes"])
+    return LearnedAdams(**{**saved, "base": Adams(**saved["base"])})
 
 
 _BACK: dict[str, Callable[[Any], Any]] = {

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from scoresde._tensor import wide
-from scoresde.calibration.result import Calibration
+from scoresde.calibration.result import Calibration, name_of
 from scoresde.model import ScoreModel
+from scoresde.process import Eta
 from scoresde.sde import same_schedule
 from scoresde.sde.fingerprint import model_hashes, weights_hash
 
@@ -23,8 +24,10 @@ Stamp: TypeAlias = tuple[tuple[int, float], ...]
 _HASHES: WeakKeyDictionary[ScoreModel, tuple[Stamp, str]] = WeakKeyDictionary()
 
 
-def stored(model: ScoreModel, steps: int) -> Calibration | None:
-    """The calibration of a model for a number of steps, or None.
+def stored(model: ScoreModel, steps: int, eta: Eta | None) -> Calibration | None:
+    """The calibration of a model for a number of steps and a stochasticity, or None.
+
+    The stochasticity None takes that of the calibration, if that is not 0.
 
     The settings and the schedule are compared each time; all weights are hashed again only if a
     sum of them or their version has changed since the last time.
@@ -32,8 +35,8 @@ def stored(model: ScoreModel, steps: int) -> Calibration | None:
     Warns:
         UserWarning: the model was changed after the calibration, which is not used.
     """
-    name = str(steps)
-    if name not in model.calibrations:
+    name = name_of(steps, eta != 0)
+    if name not in model.calibrations or eta not in (None, model.calibrations[name].eta):
         return None
     if name in valid(model):
         found: Calibration = model.calibrations[name]

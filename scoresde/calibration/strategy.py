@@ -18,13 +18,13 @@ from scoresde.calibration.optimise import (
     warp,
 )
 from scoresde.calibration.result import Errors
-from scoresde.calibration.trajectories import Array, NoGradient, Path, Trajectories
+from scoresde.calibration.trajectories import Array, NoGradient, Path, Runs, Trajectories
 from scoresde.schedule.grid import make_grid
 from scoresde.solvers.choice import choose_for
 from scoresde.solvers.exponential import Adams
 from scoresde.solvers.registry import SOLVERS
 
-__all__ = ["CANDIDATES", "METHODS", "Search", "automatic"]
+__all__ = ["CANDIDATES", "METHODS", "Search", "automatic", "distinct"]
 
 CANDIDATES: tuple[Adams, ...] = (
     Adams(2),
@@ -53,10 +53,11 @@ _RMS = 1.25  # the largest factor to the root mean square of the held-back error
 _FACTORS = "the learned factors were dropped: "
 
 
-def automatic(group: Trajectories, steps: int) -> Found:
+def automatic(group: Runs, steps: int) -> Found:
     """The automatic choice of solver and grid for a number of steps, with an unknown loss."""
     sde, scale = group.sde, group.model.data_scale
-    choice = choose_for(sde, "ode", steps, scale, group.t_end, group.t_end, False)
+    kind = "sde" if group.eta else "ode"
+    choice = choose_for(sde, kind, steps, scale, group.t_end, group.t_end, False)
     solver, _ = SOLVERS[choice.solver]
     grid = make_grid(choice.grid, sde, steps, t_end=group.t_end, data_scale=scale)
     return Found(math.inf, solver, group.log_snr(grid))  # type: ignore[arg-type]  # all are Adams
@@ -159,7 +160,7 @@ class Search:
         placed = [Found(0.0, s, equidistribute(self.path, s, self.steps)) for s in self.solvers]
         if self.solver is not None and self.steps > 1:
             starts = sorted([*starts, *map(self._scored, placed)], key=lambda f: f.loss)
-        leaders = _distinct(starts)[: effort.leaders]
+        leaders = distinct(starts)[: effort.leaders]
         leaders = [self._scored(f, self.train) for f in leaders]
         try:
             check_gradient(group, leaders[0], slice(0, CHECKED))
@@ -211,7 +212,7 @@ def _varied(found: list[Found]) -> list[Found]:
     return kept
 
 
-def _distinct(found: list[Found]) -> list[Found]:
+def distinct(found: list[Found]) -> list[Found]:
     """The first of each solver."""
     first: dict[Adams, Found] = {}
     for f in found:

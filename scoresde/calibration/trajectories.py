@@ -1,4 +1,4 @@
-"""Trajectories of the probability flow, and the errors of a solver on them.
+"""Trajectories of a process, and the errors of a solver on those of the probability flow.
 
 The weights of the exponential Adams family are differentiable in the nodes and in the factors of
 `LearnedAdams`, and so is a whole run of the solver over nodes whose fields are tensors.
@@ -7,6 +7,7 @@ The weights of the exponential Adams family are differentiable in the nodes and 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ from scoresde._tensor import Scalar, wide
 from scoresde.calibration.budget import GRAPH
 from scoresde.model import Cond, ScoreModel
 from scoresde.node import Node
-from scoresde.noise import Independent
+from scoresde.noise import Independent, Noise
 from scoresde.prediction import Prediction
 from scoresde.process import ReverseSDE
 from scoresde.schedule.grid import Grid
@@ -29,12 +30,13 @@ from scoresde.sde import AffineSDE
 from scoresde.solvers.exponential import Adams, LearnedAdams
 from scoresde.solvers.exponential.adams import Term
 from scoresde.solvers.exponential.coefficients import Row, Segment, table
-from scoresde.solvers.exponential.learned import corrected
+from scoresde.solvers.exponential.learned import KINDS, corrected
 
 __all__ = [
     "Array",
     "NoGradient",
     "Path",
+    "Runs",
     "Scheme",
     "Slope",
     "Trajectories",
@@ -86,7 +88,7 @@ class Slope(NamedTuple):
         loss: the mean logarithm of the errors.
         softened: the same with a floor to the errors.
         share: the gradient of `softened` by the fractions of the range of lambda, (N,).
-        factors: its gradient by the factors of `LearnedAdams`, scales and slopes, (2, N).
+        factors: its gradient by the factors of `LearnedAdams`, one row for each kind.
     """
 
     loss: float
@@ -117,8 +119,8 @@ def _unseen(rows: int) -> None:
 
 
 @dataclass(eq=False)
-class Trajectories:
-    """Trajectories of the probability flow from fixed initial states, with their exact ends.
+class Runs(ABC):
+    """Runs of solvers from fixed initial states, with their network evaluations.
 
     Attributes:
         sde, model: as in `ReverseSDE`.
@@ -126,9 +128,8 @@ class Trajectories:
         cond: conditions, one entry per trajectory.
         t_end: the time at which the trajectories end.
         batch: the number of trajectories solved at a time.
-        ends: the states at t_end, (P, *D), which `follow` computes.
-        accuracy: the estimated error of `ends`.
-        rounding: the rounding error of a run at t_end, in the dtype of the trajectories.
+        eta: the stochasticity of the process, 0 for the probability flow.
+        seed: the seed of the noise.
         rows, calls, gradients: the numbers of network evaluations of single states, of batched
             calls, and of evaluations of single states that were differentiated.
         seen: a function that is told the network evaluations, as they are made, for a display.
@@ -140,9 +141,8 @@ class Trajectories:
     cond: dict[str, Tensor]
     t_end: float
     batch: int
-    ends: Tensor = field(init=False)
-    accuracy: float = 0.0
-    rounding: float = 0.0
+    eta: float = 0.0
+    seed: int = 0
     rows: int = 0
     calls: int = 0
     gradients: int = 0
@@ -161,12 +161,29 @@ class Trajectories:
     def log_snr(self, grid: Grid) -> Array:
         return np.array([self.sde.log_snr(t) for t in grid.times])
 
+    @property
+    @abstractmethod
+    def size(self) -> float:
+        """The root mean square of the values of the exact end states."""
+
+    @abstractmethod
+    def errors(self, solver: Scheme, grid: Grid, which: slice) -> Tensor:
+        """The errors of a solver for some of the trajectories."""
+
+    @abstractmethod
+    def loss(self, solver: Scheme, log_snr: Array, which: slice) -> float:
+        """The logarithm of a mean of these errors."""
+
+    @abstractmethod
+    def _losses(self, end: Tensor, part: slice, floor: float) -> tuple[Tensor, float]:
+        """The softened loss of end states, which is differentiated, and the loss."""
+
     def _chunks(self, which: slice) -> Iterator[tuple[ReverseSDE, slice]]:
         first, stop, _ = which.indices(len(self.x))
         for start in range(first, stop, self.batch):
             part = slice(start, min(start + self.batch, stop))
             cond = {k: c[part] for k, c in self.cond.items()} or None
-            yield ReverseSDE(self.sde, self.model, 0.0, cond), part
+            yield ReverseSDE(self.sde, self.model, self.eta, cond), part
 
     def _count(self, process: ReverseSDE, part: slice, gradient: bool = False) -> None:
         rows: int = process.nfe * (part.stop - part.start)
@@ -174,14 +191,90 @@ class Trajectories:
         self.gradients += rows if gradient else 0
         self.seen(3 * rows if gradient else rows)
 
+    def _noise(self, part: slice) -> Noise:
+        return Independent(self.seed, part.start)
+
     def run(self, solver: Scheme, grid: Grid, which: slice) -> Tensor:
         """The end states of a solver for some of the trajectories."""
         ends = []
         for process, part in self._chunks(which):
+            noise = self._noise(part)
             with torch.no_grad():
-                ends.append(solver.solve(process, self.x[part], grid, noise=_QUIET).x)
+                ends.append(solver.solve(process, self.x[part], grid, noise=noise).x)
             self._count(process, part)
         return torch.cat(ends)
+
+    def gradient(
+        self,
+        solver: Adams,
+        share: Tensor,
+        which: slice,
+        floor: float = 0.0,
+        factors: Tensor | None = None,
+    ) -> Slope:
+        """The loss and its gradient.
+
+        Args:
+            solver: the Adams method.
+            share: the fractions of the range of lambda in each step, (N,).
+            which: the trajectories.
+            floor: the size of an error below which the softened loss changes little.
+            factors: the factors of each step, (2, N) for the probability flow, or (3, N); 1 if
+                None.
+
+        Raises:
+            NoGradient: the end of a run cannot be differentiated.
+        """
+        first, last = (self.sde.log_snr(t) for t in (self.sde.T, self.t_end))
+        share = share.detach().requires_grad_()
+        ones = share.new_ones(KINDS if self.eta else KINDS - 1, len(share))
+        factors = (ones if factors is None else factors).detach().requires_grad_()
+        loss, softened = 0.0, 0.0
+        total = [torch.zeros_like(share), torch.zeros_like(factors)]
+        count = len(self.x[which])
+        for process, part in self._chunks(which):
+            again = self.x[part].numel() * len(share) > GRAPH
+            if again:
+                process.model = _Recomputed(process.model)
+            try:
+                with torch.enable_grad():
+                    way = torch.cat([share.new_zeros(1), share.cumsum(0)])
+                    nodes = tensor_nodes(self.sde, first + (last - first) * way)
+                    noise = self._noise(part)
+                    walk = integrate_along(solver, process, self.x[part], nodes, factors, noise)
+                    for x, _ in walk:
+                        end = x
+                    value, plain = self._losses(end, part, floor)
+                    value = value * ((part.stop - part.start) / count)
+                    slopes = torch.autograd.grad(value, (share, factors))
+            except RuntimeError as error:
+                raise NoGradient(str(error).partition("\n")[0]) from error
+            total = [t + s for t, s in zip(total, slopes, strict=True)]
+            softened += float(value.detach())
+            loss += plain * (part.stop - part.start) / count
+            self._count(process, part, gradient=True)
+            if again:
+                self._count(process, part)
+        return Slope(loss, softened, *total)
+
+
+@dataclass(eq=False)
+class Trajectories(Runs):
+    """Trajectories of the probability flow from fixed initial states, with their exact ends.
+
+    Attributes:
+        ends: the states at t_end, (P, *D), which `follow` computes.
+        accuracy: the estimated error of `ends`.
+        rounding: the rounding error of a run at t_end, in the dtype of the trajectories.
+    """
+
+    ends: Tensor = field(init=False)
+    accuracy: float = 0.0
+    rounding: float = 0.0
+
+    @property
+    def size(self) -> float:
+        return float(length(wide(self.ends)).square().mean().sqrt())
 
     def errors(self, solver: Scheme, grid: Grid, which: slice) -> Tensor:
         """Distances from the exact ends over sqrt(D), (P,); infinite if a run diverged."""
@@ -191,6 +284,11 @@ class Trajectories:
     def loss(self, solver: Scheme, log_snr: Array, which: slice) -> float:
         """Mean logarithm of the errors, which are floored at the accuracy of the exact ends."""
         return float(self._log(self.errors(solver, self.times(log_snr), which)).mean())
+
+    def _losses(self, end: Tensor, part: slice, floor: float) -> tuple[Tensor, float]:
+        """Mean logarithms of the errors; a floor is added to those that are differentiated."""
+        gap = length(wide(end) - wide(self.ends[part]))
+        return self._log(gap, floor).mean(), float(self._log(gap.detach()).mean())
 
     def _log(self, errors: Tensor, floor: float = 0.0) -> Tensor:
         return 0.5 * (errors.square() + max(self.accuracy, self.rounding, floor) ** 2).log()
@@ -214,63 +312,12 @@ class Trajectories:
         self._count(process, part)
         rest = self.run(solver, fine, slice(part.stop, None)) if part.stop < len(self.x) else None
         self.ends = x[-1] if rest is None else torch.cat([x[-1], rest])
-        size = float(length(wide(self.ends)).square().mean().sqrt())
-        self.rounding = 32.0 * max(size, 1e-6) * torch.finfo(self.x.dtype).eps
+        self.rounding = 32.0 * max(self.size, 1e-6) * torch.finfo(self.x.dtype).eps
         coarse = self.errors(solver, Grid.of(fine.times[::2]), part)
         # both have an error of C h^q, with q at least 4
         self.accuracy = float(coarse.median()) / (2**4 - 1)
         every = steps // keep
         return Path(nodes[::every], torch.stack(x[::every]), torch.stack(told[::every]))
-
-    def gradient(
-        self,
-        solver: Adams,
-        share: Tensor,
-        which: slice,
-        floor: float = 0.0,
-        factors: Tensor | None = None,
-    ) -> Slope:
-        """The loss and its gradient.
-
-        Args:
-            solver: the Adams method.
-            share: the fractions of the range of lambda in each step, (N,).
-            which: the trajectories.
-            floor: added to the errors, in squares, of the softened loss.
-            factors: scales and slopes of each step, (2, N); 1 if None.
-
-        Raises:
-            NoGradient: the end of a run cannot be differentiated.
-        """
-        first, last = (self.sde.log_snr(t) for t in (self.sde.T, self.t_end))
-        share = share.detach().requires_grad_()
-        ones = share.new_ones(2, len(share))
-        factors = (ones if factors is None else factors).detach().requires_grad_()
-        loss, softened = 0.0, 0.0
-        total = [torch.zeros_like(share), torch.zeros_like(factors)]
-        count = len(self.x[which])
-        for process, part in self._chunks(which):
-            again = self.x[part].numel() * len(share) > GRAPH
-            if again:
-                process.model = _Recomputed(process.model)
-            try:
-                with torch.enable_grad():
-                    way = torch.cat([share.new_zeros(1), share.cumsum(0)])
-                    nodes = tensor_nodes(self.sde, first + (last - first) * way)
-                    for x, _ in integrate_along(solver, process, self.x[part], nodes, factors):
-                        end = x
-                    gap = length(wide(end) - wide(self.ends[part]))
-                    value = self._log(gap, floor).sum() / count
-                    slopes = torch.autograd.grad(value, (share, factors))
-            except RuntimeError as error:
-                raise NoGradient(str(error).partition("\n")[0]) from error
-            total = [t + s for t, s in zip(total, slopes, strict=True)]
-            softened += float(value.detach())
-            loss += float(self._log(gap.detach()).sum()) / count
-            self._count(process, part, gradient=True)
-            if again:
-                self._count(process, part)
-        return Slope(loss, softened, *total)
 
 
 def length(gap: Tensor) -> Tensor:
@@ -305,16 +352,17 @@ def integrate_along(
     x: Tensor,
     nodes: tuple[Node, ...],
     factors: Tensor | None = None,
+    noise: Noise = _QUIET,
 ) -> Iterator[tuple[Tensor, tuple[Term, ...]]]:
     """Yield the state and history after each step of a solver on nodes of floats or of tensors.
 
     With nodes of tensors the coefficients are tensors too, and the states are differentiable with
-    respect to the nodes and to the factors of `LearnedAdams`, (2, N).
+    respect to the nodes and to the factors of `LearnedAdams`, (2, N) or, with noise, (3, N).
     """
     sde: AffineSDE = process.sde  # type: ignore[assignment]  # a calibration checks it
     smooth = nodes[0].batched
     time_of = partial(smooth_times, sde) if smooth else sde.time_of
-    segment = Segment(nodes, time_of, 0.0)
+    segment = Segment(nodes, time_of, process.eta)  # type: ignore[arg-type]  # a number
     rows = (
         table(segment, solver)
         if factors is None
@@ -324,7 +372,14 @@ def integrate_along(
     def to_x(coefficient: Scalar) -> Scalar:
         return torch.as_tensor(coefficient).to(x)
 
-    if smooth:  # on the device of the state; without noise its standard deviation is zero
-        rows = tuple(Row(to_x(r.state_coef), tuple(map(to_x, r.weights)), 0.0) for r in rows)
+    if smooth:  # on the device of the state
+        rows = tuple(
+            Row(
+                to_x(r.state_coef),
+                tuple(map(to_x, r.weights)),
+                to_x(r.noise_std) if process.eta else 0.0,
+            )
+            for r in rows
+        )
         nodes = tuple(n.fitted(x) for n in nodes)
-    return solver.steps(process, x, nodes, rows, _QUIET)
+    return solver.steps(process, x, nodes, rows, noise)

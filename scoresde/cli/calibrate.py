@@ -35,6 +35,7 @@ class Calibrate:
     EXAMPLES: ClassVar[str] = """
 scoresde calibrate runs/digits
 scoresde calibrate runs/digits --steps 6,8
+scoresde calibrate runs/digits --steps 5 --eta 1
 scoresde calibrate runs/digits --steps 10 --budget 50000 --seed 1
 scoresde calibrate runs/houses houses.csv --data-option condition=price
 """
@@ -46,9 +47,12 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
     data_option: list[str] = field(default_factory=list)
     steps: tuple[int, ...] = (5, 10, 20)
     """The numbers of steps, with commas between them."""
+    eta: float = 0.0
+    """The noise: 0 for the probability flow, or that of a stochastic process, 1 for the reverse
+    SDE. The result is then what `sample --solver auto_sde` uses for this number of steps."""
     budget: int | None = None
     """The most network evaluations in all; one that is differentiated counts as three. By default
-    they are not limited, and about 1000 for each step."""
+    they are not limited, and about 1000 for each step, or 40,000 with noise."""
     shape: str | None = flag(None, metavar="SIZES")
     batch_size: int | None = None
     """The number of trajectories at a time. By default all of them are solved together."""
@@ -67,10 +71,11 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
             return
         opened = open_checkpoint(self.model, self.device)
         model, sizes = opened.model, opened.shape(self.shape)
-        _, trajectories = affordable(sorted(set(self.steps)), math.prod(sizes), self.budget)
+        counts, dim = sorted(set(self.steps)), math.prod(sizes)
+        _, trajectories = affordable(counts, dim, self.budget, noisy=self.eta > 0)
         cond = self._conditions(opened, trajectories)
         found = calibrate_each(
-            ReverseSDE(model.sde, model, 0.0, cond),
+            ReverseSDE(model.sde, model, self.eta, cond),
             sizes,
             steps=self.steps,
             trajectories=trajectories,
@@ -79,9 +84,12 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
             seed=self.seed,
             progress=watched(self.json),
         )
-        add_calibrations(opened.folder, model, {str(n): c for n, c in found.items()})
-        rows = {str(n): summary(c) for n, c in found.items()}
+        add_calibrations(opened.folder, model, {c.name: c for c in found.values()})
+        rows = {c.name: summary(c) for c in found.values()}
         lines = [f"{n:4} steps: {gained(c)}" for n, c in found.items()]
+        if self.eta:
+            apart = max(c.reference_error for c in found.values())
+            lines.append(f"two sets of samples of the fine run are {apart:.2g} apart")
         spent = sum(c.cost.evaluations for c in found.values())
         lines.append(f"{spent:,} network evaluations; stored in {opened.folder}")
         result = {"folder": str(opened.folder), "evaluations": spent, "calibrations": rows}
@@ -109,7 +117,7 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
 
 def gained(calibration: Calibration) -> str:
     """What a calibration has gained, in a sentence."""
-    before, after = calibration.held_before.typical, calibration.held.typical
+    before, after = calibration.error_before, calibration.error
     if calibration.grid == calibration.start_grid:
         return f"the automatic choice is kept, with an error of {before:.2g}"
     return f"an error of {after:.2g}, where the automatic choice has {before:.2g}"
@@ -119,8 +127,8 @@ def summary(calibration: Calibration) -> dict[str, Any]:
     """A calibration as values of JSON, without its nodes."""
     return {
         "solver": repr(calibration.solver),
-        "error": calibration.held.typical,
-        "error_before": calibration.held_before.typical,
+        "error": calibration.error,
+        "error_before": calibration.error_before,
         "gain": calibration.gain,
         "evaluations": calibration.cost.evaluations,
         "note": calibration.note,

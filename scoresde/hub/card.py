@@ -261,12 +261,14 @@ def _calibrations(config: Mapping[str, Any], folder: Path) -> str:
     if not found:
         return "## Calibration\n\nIt is calibrated for no number of steps."
     rows = [
-        (name, f"{c.held_before.typical:.3g}", f"{c.held.typical:.3g}", f"{c.gain:.2g}")
+        (name, f"{c.error_before:.3g}", f"{c.error:.3g}", f"{c.gain:.2g}")
         for name, c in found.items()
     ]
     about = (
         'Solver and times of few steps, found for this model, which `solver="auto"` uses. Errors '
-        "are distances to the exact endpoints over sqrt(D) on trajectories that were held back."
+        "are distances to the exact endpoints over sqrt(D) on trajectories that were held back; "
+        'those of "noisy" steps, of `solver="auto_sde"`, are sliced Wasserstein distances from a '
+        "fine run."
     )
     head = ("steps", "error before", "error", "times less")
     return f"## Calibration\n\n{about}\n\n{_table(head, rows)}"

@@ -96,10 +96,10 @@ def sliced_wasserstein(a: Array, b: Array, *, projections: int = 256, seed: int 
     )
     directions = directions / directions.norm(dim=0)
     along_a, along_b = ((directions.T @ x.T).sort(dim=1).values for x in (a, b))
-    return float(_line_cost(along_a, along_b).mean().sqrt())
+    return float(line_cost(along_a, along_b).mean().sqrt())
 
 
-def _line_cost(a: Tensor, b: Tensor) -> Tensor:
+def line_cost(a: Tensor, b: Tensor) -> Tensor:
     """W_2^2 in one dimension for each row of sorted a (P, N) and b (P, M).
 
     The quantile functions are constant between the points i/N and j/M, stored as integers over

@@ -172,7 +172,9 @@ class Independent(Noise):
             choice("stream", self.name, STREAMS)
 
     def normal(self, like: Tensor, now: Node, nxt: Node) -> Tensor:
-        number = key(self.seed, self.name, self.segment, now.t, nxt.t)
+        # nodes of tensors have a graph, which must not be kept as a key
+        times = (t.item() if isinstance(t, Tensor) else t for t in (now.t, nxt.t))
+        number = key(self.seed, self.name, self.segment, *times)
         return normals(number, self.first, like)
 
     def draw(self, like: Tensor, *number: int, at: float = 0.0) -> Tensor:

@@ -60,8 +60,8 @@ def resolve(
 ) -> Plan:
     """Resolve the arguments of a sampler to a plan, and check them against each other.
 
-    The solver "auto" is the calibration that the model carries for this number of steps, if it has
-    one for the default grid and end of the probability flow. Otherwise an automatic solver is the
+    An automatic solver is the calibration that the model carries for this number of steps and
+    this process, if it has one for the default grid and end; otherwise it is the
     one that did best in measurements with this number of steps, or with those of the longest
     segment of an explicit grid; see `scoresde.solvers.choice`. The arguments
     are those of `ReverseSampler`.
@@ -86,10 +86,10 @@ def resolve(
         check_same_sde(sde, model.sde)
     if isinstance(solver, Calibration):
         solver.check(sde, model)
-        if grid is not None or eta not in (None, 0):
+        if grid is not None or eta not in (None, solver.eta):
             remedy = "a calibration contains them; otherwise pass its solver and grid separately"
             raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
-        grid, eta, solver = solver.grid, 0.0, solver.solver
+        grid, eta, solver = solver.grid, solver.eta, solver.solver
     affine, automatic = isinstance(sde, AffineSDE), solver in AUTOMATIC
     if grid is None or isinstance(grid, str):
         if steps is None:
@@ -101,10 +101,10 @@ def resolve(
         count, end = max(len(segment) - 1 for segment in grid.segments), grid.end
     default, why = "log_snr" if affine else "uniform", ""
     own = None
-    if solver == "auto" and grid is None and t_start is None and eta in (None, 0):
-        own = stored(model, count)
+    if automatic and grid is None and t_start is None:
+        own = stored(model, count, 0.0 if solver == "auto" and eta is None else eta)
     if own is not None and own.grid.end == end:
-        solver, grid, eta, automatic = own.solver, own.grid, 0.0, False
+        solver, grid, eta, automatic = own.solver, own.grid, own.eta, False
         why = f"calibrated for this model and {count} steps, {_gained(own)}"
     elif automatic:
         process = "ode" if solver == "auto" and eta in (None, 0) else "sde"

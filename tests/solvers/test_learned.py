@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import order
@@ -90,6 +91,21 @@ def test_another_grid_or_process_is_refused() -> None:
         ReverseSampler(VP, model, solver, steps=2, eta=1.0)
 
 
+def test_spreads_multiply_the_noise_and_nothing_else() -> None:
+    base, nodes = Adams(2, 3, "v"), nodes_of(VP, 4)
+    ones, twos = (1.0,) * 4, (1.0, 0.5, 2.0, 0.0)
+    plain, told = base.rows(VP, nodes, 0.7), LearnedAdams(base, ones, ones, twos)
+    assert told.serves == "sde" and LearnedAdams(base, ones, ones).serves == "ode"
+    for row, other, factor in zip(plain, told.rows(VP, nodes, 0.7), twos, strict=True):
+        assert other.noise_std == factor * row.noise_std and row.noise_std > 0.0
+        assert other.state_coef == row.state_coef
+        assert other.weights == pytest.approx(row.weights, rel=1e-14, abs=1e-16)
+    model = order.mixture_2d().under(VP)
+    assert ReverseSampler(VP, model, told, steps=4).eta == 1.0
+    with pytest.raises(ValueError, match="eta: expected more than 0"):
+        ReverseSampler(VP, model, told, steps=4, eta=0.0)
+
+
 BAD: dict[str, tuple[Any, Any, type[Exception]]] = {
     "scales": ((1.0, float("nan")), (1.0, 1.0), ValueError),
     "scales ": ((), (), ValueError),
@@ -106,3 +122,9 @@ def test_bad_factors_are_named(name: str) -> None:
         LearnedAdams(Adams(1), scales, slopes)
     with pytest.raises(TypeError, match=r"^base: expected"):
         LearnedAdams("ddim", (1.0,), (1.0,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spreads", [(1.0, 1.0), (-0.1,), (math.nan,), (None,)])
+def test_bad_spreads_are_named(spreads: Any) -> None:
+    with pytest.raises(ValueError, match=r"^spreads: expected"):
+        LearnedAdams(Adams(1), (1.0,), (1.0,), spreads)

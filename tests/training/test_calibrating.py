@@ -117,7 +117,7 @@ def test_a_model_that_was_changed_takes_the_table_with_a_warning(
     run: tuple[Trainer, ScoreModel, Path], tmp_path: Path
 ) -> None:
     model = load(run[2])
-    assert stored(model, 10) is not None
+    assert stored(model, 10, 0.0) is not None
     next(iter(model.parameters())).data[0] += 1e-3  # without a change of its version
     with pytest.warns(UserWarning, match="calibration for 10 steps was made before its weights"):
         plan = ReverseSampler(VP, model, steps=10).plan
@@ -283,13 +283,13 @@ def test_settings_and_schedule_are_compared_at_every_use(
     ]
     for name, value in changes:
         model = load(run[2])
-        assert stored(model, 10) is not None
+        assert stored(model, 10, 0.0) is not None
         setattr(model, name, value)
         with pytest.warns(UserWarning, match="weights or settings were changed"):
-            assert stored(model, 10) is None
+            assert stored(model, 10, 0.0) is None
     model.calibrations = {"10": run[1].calibrations["10"]}
     model.sde = VP
-    assert stored(model, 10) is not None
+    assert stored(model, 10, 0.0) is not None
 
 
 def test_weights_of_inference_mode_have_calibrations_too(

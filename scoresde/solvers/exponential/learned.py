@@ -10,7 +10,8 @@ step correct both,
     x_t = state_coef x_s + scale W m_0 + slope (sum_j w_j m_j - W m_0).
 
 Fewer numbers than weights are learned, so a few trajectories suffice. S4S (arXiv 2502.17423)
-learns all weights of each step.
+learns all weights of each step. With noise a third number, spread, multiplies the standard
+deviation of the fresh noise of the step.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, final
 
 from torch import Tensor
@@ -25,30 +27,31 @@ from torch import Tensor
 from scoresde._check import fail, instance, wrong_type
 from scoresde._tensor import Scalar
 from scoresde.node import Node
-from scoresde.noise import Noise
-from scoresde.process import Eta, ReverseSDE
+from scoresde.process import Eta, ReverseSDE, eta_value
 from scoresde.schedule.grid import Schedule
 from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers.base import Orders
 from scoresde.solvers.exponential.adams import Adams, Term
 from scoresde.solvers.exponential.coefficients import Row, Segment, table
-from scoresde.solvers.step import StepSolver
+from scoresde.solvers.step import GaussianStep
 
-__all__ = ["LearnedAdams", "corrected"]
+__all__ = ["KINDS", "LearnedAdams", "corrected"]
 
 
 @final
 @dataclass(frozen=True)
-class LearnedAdams(StepSolver[ReverseSDE, Row, Term]):
-    """An exponential Adams method with two learned factors for each step; see the module.
+class LearnedAdams(GaussianStep[ReverseSDE, Row, Term]):
+    """An exponential Adams method with learned factors for each step; see the module.
 
-    It belongs to one model, one grid of as many steps as it has factors, and the probability
-    flow. `scoresde.calibrate` makes it. With all factors equal to 1 it is the base method.
+    It belongs to one model, one process and one grid of as many steps as it has factors.
+    `scoresde.calibrate` makes it. With all factors equal to 1 it is the base method.
 
     Args:
         base: the Adams method.
         scales: the factors of the steps along the newest prediction, one for each step.
         slopes: the factors of the extrapolations by past predictions, one for each step.
+        spreads: the factors of the standard deviations of the noise, one for each step; () for
+            the probability flow, which has none.
 
     Raises:
         TypeError, ValueError: the factors are not finite numbers, there are none, or not as many
@@ -63,17 +66,29 @@ class LearnedAdams(StepSolver[ReverseSDE, Row, Term]):
     base: Adams
     scales: tuple[float, ...]
     slopes: tuple[float, ...]
+    spreads: tuple[float, ...] = ()
 
-    serves: ClassVar[str] = "ode"
     needs: ClassVar[type] = AffineSDE
 
     def __post_init__(self) -> None:
         instance("base", self.base, Adams, "pass the method that is corrected, e.g. Adams(2)")
-        for name in ("scales", "slopes"):
+        if isinstance(self.spreads, list) and not self.spreads:
+            object.__setattr__(self, "spreads", ())
+        kinds = ("scales", "slopes", "spreads")
+        for name in kinds if self.spreads != () else kinds[:2]:
             object.__setattr__(self, name, _factors(name, getattr(self, name)))
-        if len(self.scales) != len(self.slopes):
-            remedy = "pass one factor of each kind for each step"
-            raise fail("slopes", f"{len(self.scales)} factors, as scales", self.slopes, remedy)
+            if len(getattr(self, name)) != len(self.scales):
+                remedy = "pass one factor of each kind for each step"
+                got = getattr(self, name)
+                raise fail(name, f"{len(self.scales)} factors, as scales", got, remedy)
+        if any(factor < 0 for factor in self.spreads):
+            remedy = "a standard deviation is not negative"
+            raise fail("spreads", "factors of at least 0", self.spreads, remedy)
+
+    @property
+    def serves(self) -> str:  # type: ignore[override]
+        """ "sde" with factors of the noise, else "ode"."""
+        return "sde" if self.spreads else "ode"
 
     @property
     def steps_made(self) -> int:
@@ -99,9 +114,11 @@ class LearnedAdams(StepSolver[ReverseSDE, Row, Term]):
 
     def rows(self, sde: SDE, nodes: tuple[Node, ...], eta: Eta | None) -> tuple[Row, ...]:
         affine: AffineSDE = sde  # type: ignore[assignment]  # see `needs`
-        return corrected(Segment(nodes, affine.time_of, 0.0), self.base, self.scales, self.slopes)
+        eta_at = partial(eta_value, eta) if callable(eta) else eta or 0.0
+        segment = Segment(nodes, affine.time_of, eta_at)
+        return corrected(segment, self.base, self.scales, self.slopes, self.spreads or None)
 
-    def step(
+    def kernel(
         self,
         process: ReverseSDE,
         x: Tensor,
@@ -109,22 +126,33 @@ class LearnedAdams(StepSolver[ReverseSDE, Row, Term]):
         nxt: Node,
         row: Row,
         past: tuple[Term, ...],
-        noise: Noise,
-    ) -> tuple[Tensor, tuple[Term, ...]]:
-        return self.base.step(process, x, now, nxt, row, past, noise)
+    ) -> tuple[Tensor, Scalar, tuple[Term, ...]]:
+        return self.base.kernel(process, x, now, nxt, row, past)
+
+
+KINDS = 3
+"""The kinds of factors with noise: scales, slopes and spreads. Without noise, one less."""
 
 
 def corrected(
-    segment: Segment, base: Adams, scales: Sequence[Scalar], slopes: Sequence[Scalar]
+    segment: Segment,
+    base: Adams,
+    scales: Sequence[Scalar],
+    slopes: Sequence[Scalar],
+    spreads: Sequence[Scalar] | None = None,
 ) -> tuple[Row, ...]:
     """The rows of a method with its factors, (N,); numbers, or tensors for nodes of tensors."""
     newest = table(segment, Adams(1, parametrisation=base.parametrisation))
+    if spreads is None:
+        spreads = [1.0] * len(newest)
     rows = []
-    for row, first, scale, slope in zip(table(segment, base), newest, scales, slopes, strict=True):
+    for row, first, scale, slope, spread in zip(
+        table(segment, base), newest, scales, slopes, spreads, strict=True
+    ):
         whole = first.weights[0]
         weights = [slope * w for w in row.weights]
         weights[0] = weights[0] + (scale - slope) * whole
-        rows.append(Row(row.state_coef, tuple(weights), row.noise_std))
+        rows.append(Row(row.state_coef, tuple(weights), spread * row.noise_std))
     return tuple(rows)
 
 

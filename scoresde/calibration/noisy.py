@@ -1,0 +1,132 @@
+"""The search for solver, nodes and factors of a stochastic process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from scoresde.calibration.budget import Effort
+from scoresde.calibration.laws import Laws
+from scoresde.calibration.optimise import Found, minimise
+from scoresde.calibration.result import Errors
+from scoresde.calibration.strategy import automatic, distinct
+from scoresde.calibration.trajectories import NoGradient
+from scoresde.metrics.kernels import Estimate
+from scoresde.schedule.grid import make_grid
+from scoresde.solvers.exponential import Adams
+
+__all__ = ["NOISY", "NOISY_METHODS", "NoisySearch"]
+
+NOISY_METHODS = ("optimise",)
+"""The methods of placing nodes that serve a process with noise."""
+
+NOISY: tuple[Adams, ...] = (
+    Adams(1),
+    Adams(2, variant="midpoint"),
+    Adams(3, variable="rho"),
+    Adams(2, parametrisation="v"),
+    Adams(2, parametrisation="flow", variable="flow"),
+)
+"""The solvers that a calibration with noise chooses from: ancestral sampling, the SDE form of
+DPM-Solver++(2M), ER-SDE-3 and SA-Solver in two coordinates."""
+
+_GRIDS = ("tapered", "log_snr")
+_SURE = 2.0  # standard errors by which a result has to be better than the start
+
+
+class _Judged(NamedTuple):
+    """The distances of a candidate on the held-back trajectories."""
+
+    errors: Errors
+    energy: Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class NoisySearch:
+    """The calibration of a stochastic process for one number of steps.
+
+    Args:
+        group: the runs.
+        steps: the number of steps.
+        solver: the only solver to consider, or None for all of `NOISY`.
+        effort: how much is done.
+        train, held: the trajectories that are used, and those held back.
+    """
+
+    group: Laws
+    steps: int
+    solver: Adams | None
+    effort: Effort
+    train: slice
+    held: slice
+
+    def run(self, method: str) -> tuple[Found, Found, Errors, Errors, str]:
+        """The start, the result, their errors on the held-back trajectories, and a note.
+
+        The only method is "optimise". The result has the least energy distance on them. It is the
+        start unless that of the start is larger by two standard errors. Nothing is searched for
+        where the start cannot be told from the fine run.
+        """
+        ranked = self._ranked() if self.solver is not None else []
+        start = self._scored(ranked[0] if ranked else automatic(self.group, self.steps), self.some)
+        before = self._judged(start)
+        if before.energy.value < _SURE * before.energy.null_std:
+            count = self.held.stop - self.held.start
+            note = f"{count} samples of the start cannot be told from those of the fine run"
+            return start, start, before.errors, before.errors, note
+        ranked = ranked or self._ranked()
+        found, note = self._optimised(sorted([start, *ranked], key=lambda f: f.loss))
+        judged = {i: self._judged(f) for i, f in enumerate(found)}
+        best = min(judged, key=lambda i: judged[i].energy.value)
+        after = judged[best]
+        sure = _SURE * max(before.energy.std_error, after.energy.std_error)
+        if not after.energy.value < before.energy.value - sure:
+            why = "no result is better than the start by more than the error of sampling. "
+            return start, start, before.errors, before.errors, why + note
+        return start, found[best], before.errors, after.errors, note
+
+    @property
+    def some(self) -> slice:
+        """The trajectories that candidates are ranked on."""
+        return slice(0, self.effort.ranked)
+
+    def _scored(self, found: Found, which: slice) -> Found:
+        return replace(found, loss=self.group.loss(found.scheme, found.log_snr, which))
+
+    def _judged(self, found: Found) -> _Judged:
+        x = self.group.run(found.scheme, self.group.times(found.log_snr), self.held)
+        return _Judged(Errors.of(self.group.distances(x)), self.group.energy(x))
+
+    def errors(self, found: Found, which: slice) -> Errors:
+        """The errors of a candidate on some trajectories."""
+        return Errors.of(self.group.errors(found.scheme, self.group.times(found.log_snr), which))
+
+    def _ranked(self) -> list[Found]:
+        """The solvers on named grids, the best first."""
+        sde, scale = self.group.sde, self.group.model.data_scale
+        solvers = NOISY if self.solver is None else (self.solver,)
+        named = [
+            make_grid(g, sde, self.steps, t_end=self.group.t_end, data_scale=scale) for g in _GRIDS
+        ]
+        found = [
+            self._scored(Found(0.0, solver, self.group.log_snr(grid)), self.some)
+            for solver in solvers
+            if solver.order <= self.steps
+            for grid in named
+        ]
+        return sorted(found, key=lambda f: f.loss)
+
+    def _optimised(self, starts: list[Found]) -> tuple[list[Found], str]:
+        """Optimise the nodes of the leaders, then nodes and factors of the best."""
+        effort = self.effort
+        leaders = [self._scored(f, self.train) for f in distinct(starts)[: effort.leaders]]
+        try:
+            if self.steps > 1:
+                leaders = [self._minimised(f, effort.short, False) for f in leaders]
+            nodes = min(leaders, key=lambda f: f.loss)
+            return [nodes, self._minimised(nodes, effort.iterations, True)], ""
+        except NoGradient as reason:
+            return leaders, f"solver and grid were chosen, but nothing was optimised: {reason}"
+
+    def _minimised(self, found: Found, iterations: int, learn: bool) -> Found:
+        return minimise(self.group, found, self.train, self.effort.batch, iterations, learn)

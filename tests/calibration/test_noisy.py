@@ -1,0 +1,358 @@
+"""Calibration with noise: distributions against closed forms, and what uses the result."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import order
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde import (
+    VPSDE,
+    Adams,
+    FunctionScore,
+    Gaussian,
+    Preconditioned,
+    ReverseSampler,
+    ReverseSDE,
+    ScoreModel,
+    TwistedSampler,
+    load,
+    save,
+)
+from scoresde.calibration.budget import Effort, affordable, efforts, pilots, split
+from scoresde.calibration.laws import Laws
+from scoresde.calibration.result import Calibration
+from scoresde.calibration.search import calibrate, calibrate_each
+from scoresde.metrics import energy_distance, sliced_wasserstein
+from scoresde.nets import MLP
+from scoresde.noise import Independent
+from scoresde.schedule.grid import Grid, make_grid
+from scoresde.solvers import LearnedAdams
+
+VP = VPSDE()
+DOUBLE = torch.float64
+STEPS = 4
+SPREAD = 0.3
+DATA = Gaussian(torch.zeros(2, dtype=DOUBLE), SPREAD**2 * torch.eye(2, dtype=DOUBLE))
+SEARCH = importlib.import_module("scoresde.calibration.search")
+
+
+def reverse(model: ScoreModel | None = None, eta: float = 1.0, **options: Any) -> ReverseSDE:
+    return ReverseSDE(VP, DATA.under(VP) if model is None else model, eta, **options)
+
+
+def calibrated(**options: Any) -> Calibration:
+    given = {"steps": STEPS, "trajectories": 768, "solver": Adams(1)}
+    process = options.pop("process", None) or reverse()
+    return calibrate(process, (2,), **{**given, **options})
+
+
+@pytest.fixture(scope="module")
+def found() -> Calibration:
+    return calibrated(trajectories=3072)
+
+
+def laws(count: int = 96, model: ScoreModel | None = None, batch: int = 96) -> Laws:
+    x = VP.sample_prior(Independent(0).prior(torch.empty(count, 2, dtype=DOUBLE)))
+    told = order.mixture_2d().under(VP) if model is None else model
+    group = Laws(VP, told, x, {}, VP.t_end, batch, 1.0, 0)
+    group.follow(Adams(2, parametrisation="v"), make_grid("log_snr", VP, 40), slice(0, 64))
+    return group
+
+
+def deviation(solver: Adams | LearnedAdams, grid: Grid) -> float:
+    """The standard deviation of the end states on Gaussian data, from the weights alone.
+
+    Each prediction is linear in the state, so a state is a sum of independent normals, with the
+    coefficients that are carried along here.
+    """
+    nodes = [VP.at(t) for t in grid.times]
+    count = len(nodes)
+    own = torch.zeros(count, dtype=DOUBLE)
+    own[0] = VP.sigma(VP.T)
+    base = solver.base if isinstance(solver, LearnedAdams) else solver
+    past: list[Tensor] = []
+    for i, row in enumerate(solver.rows(VP, tuple(nodes), 1.0)):
+        a, s = nodes[i].alpha, nodes[i].sigma
+        x0 = a * SPREAD**2 / ((a * SPREAD) ** 2 + s**2) * own
+        eps = (own - a * x0) / s
+        told = {"x0": x0, "eps": eps, "v": a * eps - s * x0, "flow": eps - x0}
+        past = [told[base.parametrisation], *past]
+        own = row.state_coef * own
+        for weight, m in zip(row.weights, past, strict=False):
+            own = own + weight * m
+        own = own.clone()
+        own[i + 1] += row.noise_std
+    return float(own.norm())
+
+
+def exact(grid: Grid) -> float:
+    end = VP.at(grid.end)
+    return math.hypot(end.alpha * SPREAD, end.sigma)
+
+
+def test_the_calibrated_process_has_the_variance_of_the_data(found: Calibration) -> None:
+    """Ancestral sampling of 4 steps has 0.6 of the exact standard deviation."""
+    before = deviation(found.start_solver, found.start_grid) / exact(found.grid) - 1.0
+    after = deviation(found.solver, found.grid) / exact(found.grid) - 1.0
+    assert before == pytest.approx(-0.4, abs=0.01)
+    assert abs(after) < 0.04
+    assert found.eta == 1.0 and found.name == "4 noisy"
+    assert isinstance(found.solver, LearnedAdams) and len(found.solver.spreads) == STEPS
+
+
+def test_its_samples_are_close_to_the_data_for_seeds_it_has_not_seen(found: Calibration) -> None:
+    data = DATA.sample(2000, seed=5)
+    told = {}
+    for name, solver in {
+        "before": ReverseSampler(VP, DATA.under(VP), Adams(1), grid=found.start_grid, eta=1.0),
+        "after": ReverseSampler(VP, DATA.under(VP), found),
+    }.items():
+        x = solver.sample((2000, 2), seed=9, dtype=DOUBLE)
+        told[name] = sliced_wasserstein(x, data)
+    assert told["after"] < 0.2 * told["before"]
+
+
+def test_errors_are_those_of_the_metrics() -> None:
+    group = laws()
+    grid = make_grid("log_snr", VP, 5)
+    which = slice(64, 96)
+    x = group.run(Adams(2), grid, which)
+    known = group.ends[:64]
+    squares = group.distances(x).square()
+    directions = group._directions
+    for k in (0, 7):
+        line = sliced_wasserstein(x @ directions[k][:, None], known @ directions[k][:, None])
+        assert float(squares[k].sqrt()) == pytest.approx(line, rel=1e-12)
+    assert group.loss(Adams(2), group.log_snr(grid), which) == pytest.approx(
+        0.5 * math.log(float(squares.mean()))
+    )
+    assert group.energy(x).value == energy_distance(x, known).value
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(64, dtype=DOUBLE))
+    shifted = group.distances(known + torch.tensor([3.0, 4.0], dtype=DOUBLE))
+    torch.testing.assert_close(
+        shifted, (directions @ torch.tensor([3.0, 4.0], dtype=DOUBLE)).abs()
+    )
+    assert math.isinf(float(group.distances(x * math.inf)[0]))
+    assert math.isinf(group.energy(x * math.nan).value)
+
+
+def test_the_accuracy_is_the_distance_of_two_samples_of_the_fine_run() -> None:
+    group = laws()
+    apart = group.distances(group.ends[64:]).square().mean().sqrt()
+    assert group.accuracy == float(apart) > 0.0
+
+
+def test_the_loss_is_the_energy_distance_but_for_a_constant() -> None:
+    group = laws()
+    known = group.ends[:64]
+    pairs = torch.cdist(known, known).sum() / (64 * 63)
+    for which in (slice(0, 20), slice(64, 96)):
+        x = group.ends[which] + 0.1
+        value, plain = group._losses(x, which, 0.0)
+        assert float(value) == plain
+        assert plain - float(pairs) == pytest.approx(energy_distance(x, known).value, abs=1e-9)
+
+
+class Fixed(Laws):
+    """Noise that belongs to the number of the step, so that it stays when nodes move."""
+
+    def _noise(self, part: slice) -> Any:
+        first = part.start
+
+        class ByStep:
+            made = 0
+
+            def normal(self, like: Tensor, now: Any, nxt: Any) -> Tensor:
+                self.made += 1
+                return Independent(3, first).draw(like, self.made)
+
+        return ByStep()
+
+
+@pytest.mark.parametrize("solver", [Adams(1), Adams(2, 3, "v"), Adams(3, variable="rho")])
+def test_the_gradient_is_that_of_finite_differences(solver: Adams) -> None:
+    group = laws()
+    fixed = Fixed(VP, group.model, group.x, {}, VP.t_end, 40, 1.0, 0)
+    fixed.ends, fixed.known = group.ends, group.known
+    which, n = slice(0, 80), 5
+    share = torch.linspace(0.5, 1.5, n, dtype=DOUBLE) / n
+    factors = 1.0 + 0.02 * torch.arange(3.0 * n, dtype=DOUBLE).sin().reshape(3, n)
+    slope = fixed.gradient(solver, share, which, 0.0, factors)
+    shift = 1e-5
+    for row, i in ((0, 1), (0, n - 1), (1, 2), (1, n - 1), (2, 0), (2, n - 1)):
+        change = torch.zeros_like(factors)
+        change[row, i] = shift
+        up, down = (
+            fixed.gradient(solver, share, which, 0.0, factors + s * change).loss for s in (1, -1)
+        )
+        told = float(slope.factors[row, i])
+        assert (up - down) / (2 * shift) == pytest.approx(told, rel=1e-5, abs=1e-7), (row, i)
+    for i in range(n):
+        change = torch.zeros_like(share)
+        change[i] = shift
+        up, down = (
+            fixed.gradient(solver, share + s * change, which, 0.0, factors).loss for s in (1, -1)
+        )
+        told = float(slope.share[i])
+        assert (up - down) / (2 * shift) == pytest.approx(told, rel=1e-4, abs=1e-6), i
+
+
+def test_a_start_that_cannot_be_told_from_the_fine_run_is_kept_at_no_cost() -> None:
+    made = calibrated(steps=24, trajectories=96, solver=Adams(2, parametrisation="v"))
+    assert made.grid == made.start_grid and made.solver == made.start_solver
+    assert made.cost.gradients == 0
+    assert "32 samples of the start cannot be told from those of the fine run" in made.note
+
+
+def test_a_result_that_is_no_better_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("scoresde.calibration.noisy")
+    monkeypatch.setattr(module, "minimise", lambda group, found, *rest: found)
+    made = calibrated()
+    assert made.solver == made.start_solver and made.grid == made.start_grid
+    assert "no result is better than the start by more than the error of sampling" in made.note
+
+
+def test_a_model_without_a_gradient_still_gets_its_best_solver() -> None:
+    def score(t: Tensor, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("no gradient here")
+        return -x / ((VP.alpha(t) * SPREAD) ** 2 + VP.sigma(t) ** 2)
+
+    made = calibrated(process=reverse(FunctionScore(VP, score)), solver=None)
+    assert isinstance(made.solver, Adams) and made.error < 0.7 * made.error_before
+    assert "nothing was optimised: no gradient here" in made.note
+
+
+def test_a_plan_costs_what_its_parts_do() -> None:
+    sizes = split(pilots(64, noisy=True))
+    made, total = efforts([5, 10], None, sizes, 44, None, 64, noisy=True)
+    assert made[5] == Effort(2, 15, 60, 128, 256)
+    assert total == 768 * 44 + sum(made[n].cost(n, *sizes, 64) for n in made)
+    assert affordable([5, 10], 64, None, noisy=True) == ([5, 10], 768)
+    assert affordable([5, 10], 64, total - 1, noisy=True) == ([5, 10], 768)
+    assert affordable([5, 10], 64, 30_000, noisy=True) == ([5], 192)
+    assert affordable([5], 64, 1000, noisy=True) == ([], 192)
+
+
+@pytest.mark.parametrize("budget", [70_000, 120_000])
+def test_a_budget_is_kept(budget: int) -> None:
+    made = calibrated(budget=budget)
+    assert budget // 2 < made.cost.evaluations <= budget
+    with pytest.raises(ValueError, match=r"budget: expected at least \d+ network evaluations"):
+        calibrated(budget=1000)
+
+
+def test_it_repeats_to_the_bit_and_through_json(found: Calibration) -> None:
+    again = calibrated(trajectories=3072)
+    assert again == found
+    assert Calibration.from_dict(found.to_dict()) == found
+    assert "two samples of the fine run are" in str(found)
+
+
+def network() -> Preconditioned:
+    torch.manual_seed(0)
+    return Preconditioned(MLP(2, width=16), VP).eval()
+
+
+def test_auto_sde_uses_it_from_a_checkpoint(tmp_path: Path) -> None:
+    model = network()
+    options = {"trajectories": 96, "iterations": 8, "solver": Adams(1)}
+    both = {
+        eta: calibrate(ReverseSDE(VP, model, eta), (2,), steps=3, **options)  # type: ignore[arg-type]
+        for eta in (0.0, 1.0)
+    }
+    named = {made.name: made for made in both.values()}
+    assert list(named) == ["3", "3 noisy"]
+    loaded = load(save(model, tmp_path / "model", calibrations=named))
+    assert "3 steps, 3 noisy steps" in str(loaded.facts["calibrated for"])
+
+    def plan(solver: str, **more: Any) -> Any:
+        return ReverseSampler(VP, loaded, solver, **{"steps": 3, **more}).plan
+
+    for told in (plan("auto_sde"), plan("auto_sde", eta=1.0), plan("auto", eta=1.0)):
+        assert told.solver == both[1.0].solver and told.eta == 1.0
+        assert told.schedule.grid == both[1.0].grid
+        assert "calibrated for this model and 3 steps" in told.why
+    assert plan("auto").solver == both[0.0].solver and plan("auto").eta == 0.0
+    for told in (plan("auto_sde", eta=0.5), plan("auto_sde", steps=4)):
+        assert "calibrated" not in told.why
+    given = ReverseSampler(VP, loaded, both[1.0])
+    automatic = ReverseSampler(VP, loaded, "auto_sde", steps=3)
+    assert torch.equal(given.sample((4, 2), seed=0), automatic.sample((4, 2), seed=0))
+    with pytest.raises(ValueError, match="grid, eta: expected neither"):
+        ReverseSampler(VP, loaded, both[1.0], eta=0.5)
+
+
+def test_a_calibrated_process_is_a_proposal_of_particles(found: Calibration) -> None:
+    """Its steps are normal, so their densities are known: E exp(reward) in closed form."""
+    width, place = 0.8, 0.4
+
+    def reward(x0: Tensor) -> Tensor:
+        return -0.5 * ((x0[:, 0] - place) / width) ** 2
+
+    sampler = TwistedSampler(
+        DATA.under(VP), reward, particles=4000, solver=found.solver, grid=found.grid, eta=1.0
+    )
+    told = sampler.sample((1, 2), seed=0, dtype=DOUBLE)
+    total = SPREAD**2 + width**2
+    evidence = 0.5 * math.log(width**2 / total) - 0.5 * place**2 / total
+    assert float(told.log_evidence_error[0]) < 0.02
+    assert float(told.log_evidence[0]) == pytest.approx(evidence, abs=0.03)
+
+
+def test_conditions_go_with_their_trajectories() -> None:
+    torch.manual_seed(0)
+    model = Preconditioned(MLP(2, width=16, classes=3), VP).eval()
+    label = torch.arange(96) % 3
+    runs = [
+        calibrate(
+            ReverseSDE(VP, model, 1.0, {"label": label}),
+            (2,),
+            steps=3,
+            iterations=4,
+            solver=Adams(1),
+            batch_size=batch,
+        )
+        for batch in (96, 48)
+    ]
+    assert runs[0].cost.trajectories == 96
+    assert runs[0].error_before == pytest.approx(runs[1].error_before, rel=1e-5)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "method": ({"method": "gits"}, "expected optimise with noise, got 'gits'"),
+    "trajectories": ({"trajectories": 48}, "expected at least 96, got 48"),
+    "batch_size": ({"batch_size": 1}, "expected at least 2 with noise, got 1"),
+    "process": ({"process": reverse(eta=lambda t: 1.0)}, "expected a number as eta"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments_are_named(name: str) -> None:
+    options, told = BAD[name]
+    with pytest.raises(ValueError, match=f"^{name}: {told}"):
+        calibrated(**options)
+
+
+def test_a_fine_run_that_diverges_is_an_error() -> None:
+    wild = FunctionScore(VP, lambda t, x: torch.full_like(x, math.inf))
+    with pytest.raises(ValueError, match="process: expected finite states along the fine run"):
+        calibrated(process=reverse(wild))
+
+
+def test_several_numbers_of_steps_share_one_fine_run() -> None:
+    options: dict[str, Any] = {"trajectories": 96, "iterations": 4, "solver": Adams(1)}
+    made = calibrate_each(reverse(), (2,), steps=(2, 4), **options)
+    assert [c.name for c in made.values()] == ["2 noisy", "4 noisy"]
+    alone = calibrate(reverse(), (2,), steps=4, reference=40, **options)
+    assert made[4].error_before == pytest.approx(alone.error_before, rel=0.2)
+    for first, second in pairwise(made.values()):
+        assert second.cost.rows < first.cost.rows + second.steps * 10_000
