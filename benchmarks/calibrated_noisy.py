@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoresde import ReverseSampler, ReverseSDE, ScoreModel
+from scoresde import ReverseSampler, ReverseSDE
 from scoresde.calibration import calibrate_each
 from scoresde.metrics import sliced_wasserstein
 from scoresde.solvers import LearnedAdams
