@@ -123,7 +123,8 @@ class ScoreModel(nn.Module, Shown, ABC):
         sde: the SDE of the marginals.
         data: a summary of the data that the model was trained on, or None.
         calibrations: calibrations by name; `solver="auto"` takes that of the name "10" for 10
-            steps. `Trainer.fit` and `load` set them.
+            steps, and "auto_sde" that of the name "eta=1 with 10". `Trainer.fit` and `load` set
+            them.
     """
 
     sde: SDE

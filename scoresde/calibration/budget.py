@@ -16,6 +16,7 @@ __all__ = [
     "FEW",
     "GRAPH",
     "RANKED",
+    "REPEATS",
     "TRIED",
     "Effort",
     "affordable",
@@ -38,6 +39,9 @@ RANKED = 5
 
 GRAPH = 2**20
 """Values of states in a graph above which the network's activations are not kept."""
+
+REPEATS = 8
+"""The number of trajectories of each condition with noise; batches hold whole conditions."""
 
 TRIED = 11
 """The number of candidates that are run with noise, the start among them."""
@@ -108,7 +112,7 @@ def fine_steps(steps: int) -> int:
 def reference_cost(trajectories: int, fine: int, noisy: bool = False) -> int:
     """The evaluations of a fine run and, without noise, of its estimated error."""
     if noisy:
-        return trajectories * fine
+        return (trajectories + trajectories // 2) * fine  # with conditions a part is run again
     return trajectories * fine + min(FEW, trajectories) * (fine // 2)
 
 
@@ -129,16 +133,18 @@ def affordable(
         fine = fine_steps(counts[many - 1])
         for whole in wholes:
             try:
-                efforts(counts[:many], None, split(whole), fine, budget, dim, noisy)
+                efforts(counts[:many], None, split(whole, noisy), fine, budget, dim, noisy)
             except ValueError:
                 continue
             return list(counts[:many]), whole
     return [], least
 
 
-def split(trajectories: int) -> tuple[int, int]:
+def split(trajectories: int, noisy: bool = False) -> tuple[int, int]:
     """The numbers of trajectories that are optimised on, and of those held back."""
     train = 2 * trajectories // 3
+    if noisy:
+        train -= train % REPEATS
     return train, trajectories - train
 
 
@@ -168,7 +174,9 @@ def efforts(
     """
     train, held = trajectories
     batch = min(train, max(FEW, train // 4))
-    ranked = min(train, 256) if noisy else 0
+    if noisy:
+        batch -= batch % REPEATS
+    ranked = min(train, 256) if noisy else 0  # whole conditions, as `train` is
     asked = {n: rounds(dim, n, noisy) if iterations is None else iterations for n in counts}
     most = max(asked.values())
     plans = [(_LEADERS, r) for r in range(most, min(_FEWEST, most) - 1, -1)]

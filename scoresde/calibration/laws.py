@@ -3,11 +3,15 @@
 With noise the end of one path says little about a solver, since another path from the same state
 ends elsewhere. So the distributions of the ends are compared, by two distances:
 
-- the energy distance (Szekely and Rizzo 2013), which is minimised and which selects. It is 0 only
-  for equal distributions, and its estimate is unbiased for any number of samples, so that its
-  gradient is right on average for small batches;
+- the energy distance (Szekely and Rizzo 2013), which is minimised, and by which candidates are
+  ranked and the result is selected. It is 0 only for equal distributions, and its estimate is
+  unbiased for any number of samples, so that its gradient is right on average for small batches;
 - the Wasserstein distance along random directions, which is reported, in the unit of the data. It
   is not 0 for two samples of one distribution; `Laws.accuracy` is what it is then.
+
+With conditions, each of them has `REPEATS` trajectories, and samples are compared with those of
+the fine run that have the same condition: a distance of the samples of all conditions together
+would not see that those of one are too narrow.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import torch
 from torch import Tensor
 
 from scoresde._tensor import wide
+from scoresde.calibration.budget import REPEATS
 from scoresde.calibration.trajectories import Array, Runs, Scheme
 from scoresde.metrics import energy_distance
 from scoresde.metrics.kernels import Estimate
@@ -30,17 +35,20 @@ from scoresde.schedule.grid import Grid
 __all__ = ["Laws"]
 
 _DIRECTIONS = 64
+_RESOLVED = 0.1  # of its standard error: the least energy distance that a loss tells
 
 
 @dataclass(eq=False)
 class Laws(Runs):
     """Runs of a stochastic process from fixed initial states, and the ends of a fine run.
 
+    With conditions, `REPEATS` rows in turn have the same one, and slices are of whole such groups.
+
     Attributes:
-        ends: the states at t_end of the fine run, (P, *D), which `follow` computes.
-        known: the trajectories whose ends all runs are compared with.
-        accuracy: the error of the ends that are not among them: the distance of two samples of
-            the fine run.
+        ends: the states at t_end of the fine run from initial states of its own, (P, *D), which
+            `follow` computes; with conditions they are those of the same rows.
+        known: without conditions, the ends that all runs are compared with.
+        accuracy: the distance of two samples of the fine run, as large as those that are judged.
     """
 
     ends: Tensor = field(init=False)
@@ -58,47 +66,88 @@ class Laws(Runs):
         like = torch.empty(_DIRECTIONS if dim > 1 else 1, dim, dtype=torch.float64)
         return torch.nn.functional.normalize(Independent(self.seed).stream("probe").draw(like))
 
-    def _along(self, x: Tensor) -> Tensor:
-        """Sorted projections, (K, n)."""
-        rows = x.detach().cpu().double().flatten(1)
-        return (self._directions @ rows.T).sort(1).values
+    def follow(self, solver: Scheme, grid: Grid, train: slice) -> None:
+        """Compute the ends by a fine run."""
+        self.known = train
+        held = slice(train.stop, len(self.x))
+        self.ends = self._fine(solver, grid, slice(None), 1)
+        again = self._fine(solver, grid, held, 2) if self.cond else self.ends[held]
+        self.accuracy = float(self.distances(again, held).square().mean().sqrt())
 
-    def distances(self, x: Tensor) -> Tensor:
-        """Wasserstein distances from the known ends along each direction, (K,).
+    def _fine(self, solver: Scheme, grid: Grid, which: slice, number: int) -> Tensor:
+        """The ends of a run from other initial states and with other noise."""
+        whole, shift = self.x, self.shift
+        self.shift = number * len(whole)
+        like = torch.empty_like(whole)
+        self.x = self.sde.sample_prior(Independent(self.seed, self.shift).prior(like))
+        try:
+            return self.run(solver, grid, which)
+        finally:
+            self.x, self.shift = whole, shift
 
-        They are infinite if a run diverged.
+    def distances(self, x: Tensor, which: slice) -> Tensor:
+        """Wasserstein distances of the ends of some trajectories along each direction, (K,).
+
+        With conditions they are root mean squares of those for each of them. They are infinite if
+        a run diverged.
         """
         if not bool(torch.isfinite(x).all()):
             return torch.full((len(self._directions),), math.inf, dtype=torch.float64)
-        return line_cost(self._along(x), self._along(self.ends[self.known])).sqrt()
+        if not self.cond:
+            return line_cost(self._along(x), self._along(self.ends[self.known])).sqrt()
+        groups = [self._along(each.flatten(0, 1), REPEATS) for each in self._grouped(x, which)]
+        return (groups[0] - groups[1]).square().mean(1).sqrt()
 
-    def energy(self, x: Tensor) -> Estimate:
-        """The energy distance of some end states from the known ends."""
+    def _along(self, x: Tensor, group: int | None = None) -> Tensor:
+        """Projections, sorted within each group of so many: (K, n)."""
+        rows = self._directions @ x.detach().cpu().double().flatten(1).T
+        return rows.reshape(len(rows), -1, group or rows.shape[1]).sort(2).values.flatten(1)
+
+    def _grouped(self, x: Tensor, which: slice) -> tuple[Tensor, Tensor]:
+        """The states and the ends of the fine run by conditions, (conditions, REPEATS, *D)."""
+        return tuple(s.reshape(-1, REPEATS, *s.shape[1:]) for s in (x, self.ends[which]))  # type: ignore[return-value]
+
+    def energy(self, x: Tensor, which: slice) -> Estimate:
+        """The energy distance of the ends of some trajectories from those of the fine run.
+
+        With conditions it is the mean of those for each of them.
+        """
         if not bool(torch.isfinite(x).all()):
             return Estimate(math.inf, 0.0, 0.0)
-        return energy_distance(x, self.ends[self.known])
+        if not self.cond:
+            return energy_distance(x, self.ends[self.known])
+        values = self._energies(x, which).cpu().double()
+        error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+        return Estimate(float(values.mean()), error, error)
+
+    def _energies(self, x: Tensor, which: slice) -> Tensor:
+        """The energy distance for each condition, (conditions,)."""
+        a, b = (wide(s).flatten(2) for s in self._grouped(x, which))
+        pairs = REPEATS * (REPEATS - 1)
+        own = (_distances(a, a).sum((1, 2)) + _distances(b, b).sum((1, 2))) / pairs
+        return 2.0 * _distances(a, b).mean((1, 2)) - own
 
     def errors(self, solver: Scheme, grid: Grid, which: slice) -> Tensor:
         """The distances of the ends of some trajectories along each direction, (K,)."""
-        return self.distances(self.run(solver, grid, which))
+        return self.distances(self.run(solver, grid, which), which)
 
     def loss(self, solver: Scheme, log_snr: Array, which: slice) -> float:
-        """The logarithm of the sliced Wasserstein distance."""
-        errors = self.errors(solver, self.times(log_snr), which)
-        return 0.5 * math.log(float(errors.square().mean()))
+        """Half the logarithm of the energy distance times the size of the data.
 
-    def follow(self, solver: Scheme, grid: Grid, known: slice) -> None:
-        """Compute the ends by a fine run."""
-        self.known = known
-        self.ends = self.run(solver, grid, slice(None))
-        rest = self.ends[known.stop :]
-        self.accuracy = float(self.distances(rest).square().mean().sqrt())
+        It is the logarithm of a length, of the order of a shift between the distributions.
+        """
+        told = self.energy(self.run(solver, self.times(log_snr), which), which)
+        least = max(_RESOLVED * told.std_error, 1e-30)
+        return 0.5 * math.log(max(told.value, least) * max(self.size, 1e-30))
 
     def _losses(self, end: Tensor, part: slice, floor: float) -> tuple[Tensor, float]:
-        """The energy distance, less the constant of the known ends; it needs no floor."""
-        x, known = wide(end).flatten(1), wide(self.ends[self.known]).flatten(1)
-        n = max(2, len(x))
-        value = 2.0 * _distances(x, known).mean() - _distances(x, x).sum() / (n * (n - 1))
+        """The energy distance, without conditions less a constant; it needs no floor."""
+        if self.cond:
+            value = self._energies(end, part).mean()
+        else:
+            x, known = wide(end).flatten(1), wide(self.ends[self.known]).flatten(1)
+            pairs = len(x) * (len(x) - 1)
+            value = 2.0 * _distances(x, known).mean() - _distances(x, x).sum() / pairs
         return value, float(value.detach())
 
 

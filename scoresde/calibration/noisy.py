@@ -95,7 +95,8 @@ class NoisySearch:
 
     def _judged(self, found: Found) -> _Judged:
         x = self.group.run(found.scheme, self.group.times(found.log_snr), self.held)
-        return _Judged(Errors.of(self.group.distances(x)), self.group.energy(x))
+        errors = Errors.of(self.group.distances(x, self.held))
+        return _Judged(errors, self.group.energy(x, self.held))
 
     def errors(self, found: Found, which: slice) -> Errors:
         """The errors of a candidate on some trajectories."""
@@ -120,13 +121,18 @@ class NoisySearch:
         """Optimise the nodes of the leaders, then nodes and factors of the best."""
         effort = self.effort
         leaders = [self._scored(f, self.train) for f in distinct(starts)[: effort.leaders]]
-        try:
-            if self.steps > 1:
-                leaders = [self._minimised(f, effort.short, False) for f in leaders]
-            nodes = min(leaders, key=lambda f: f.loss)
-            return [nodes, self._minimised(nodes, effort.iterations, True)], ""
-        except NoGradient as reason:
-            return leaders, f"solver and grid were chosen, but nothing was optimised: {reason}"
+        failed: list[NoGradient] = []
 
-    def _minimised(self, found: Found, iterations: int, learn: bool) -> Found:
-        return minimise(self.group, found, self.train, self.effort.batch, iterations, learn)
+        def minimised(found: Found, iterations: int, learn: bool) -> Found:
+            """A candidate without a finite gradient stays as it was."""
+            try:
+                return minimise(self.group, found, self.train, effort.batch, iterations, learn)
+            except NoGradient as reason:
+                failed.append(reason)
+                return found
+
+        if self.steps > 1:
+            leaders = [minimised(f, effort.short, False) for f in leaders]
+        nodes = min(leaders, key=lambda f: f.loss)
+        found = [nodes, minimised(nodes, effort.iterations, True)]
+        return found, f"not all was optimised: {failed[-1]}" if failed else ""

@@ -1,7 +1,7 @@
 """Placement of nodes: equal local errors, a shortest path, or the least endpoint errors.
 
-The minimisation learns the factors of `LearnedAdams` too. Everything here is in
-lambda = log(alpha / sigma) on the probability flow, and uses the model only through its
+The minimisation learns the factors of `LearnedAdams` too, and serves a process with noise as
+well. Everything here is in lambda = log(alpha / sigma), and uses the model only through its
 trajectories.
 """
 
@@ -161,7 +161,7 @@ class Found:
     """A solver on nodes in lambda, and its loss.
 
     Attributes:
-        loss: the mean logarithm of the errors.
+        loss: the mean logarithm of the errors, or with noise that of `Laws.loss`.
         solver: the Adams method.
         log_snr: the nodes, (N + 1,).
         factors: scales and slopes of `LearnedAdams`, and with noise spreads, (2 or 3, N), or None.

@@ -88,7 +88,8 @@ class Calibration(Shown):
         grid: the grid from T to t_end.
         solver: the solver on this grid, with factors if they were learned.
         method: the method by which the nodes were placed.
-        start_grid, start_solver: the start, which is the automatic choice of solver and grid.
+        start_grid, start_solver: the start, which is the automatic choice of solver and grid at
+            this eta.
         training, held: errors on the trajectories that were used, and on those held back, which
             selected the result among the start, the nodes and the nodes with factors.
         training_before, held_before: these errors at the start.
@@ -117,8 +118,13 @@ class Calibration(Shown):
 
     @property
     def name(self) -> str:
-        """The name under which a model carries it: the number of steps, "10" or "10 noisy"."""
-        return name_of(self.steps, self.eta > 0)
+        """The name under which a model carries it: "10", or with noise "eta=1 with 10"."""
+        return name_of(self.steps, self.eta)
+
+    @property
+    def kept(self) -> bool:
+        """Whether solver and grid are those of the start, with nothing better found."""
+        return self.solver == self.start_solver and self.grid == self.start_grid
 
     @property
     def steps(self) -> int:
@@ -233,9 +239,9 @@ class Calibration(Shown):
         return "\n".join(line for line in lines if line)
 
 
-def name_of(steps: int, noisy: bool) -> str:
-    """The name under which a model carries a calibration for a number of steps."""
-    return f"{steps} noisy" if noisy else str(steps)
+def name_of(steps: int, eta: float) -> str:
+    """The name under which a model carries a calibration; "steps" follows it in a sentence."""
+    return f"eta={eta:g} with {steps}" if eta else str(steps)
 
 
 def _grid_back(saved: Any) -> Grid:
@@ -245,7 +251,8 @@ def _grid_back(saved: Any) -> Grid:
 def _solver_back(saved: Any) -> Adams | LearnedAdams:
     if "base" not in saved:
         return Adams(**saved)
-    return LearnedAdams(**{**saved, "base": Adams(**saved["base"])})
+    factors = (tuple(saved[name]) for name in ("scales", "slopes", "spreads"))
+    return LearnedAdams(Adams(**saved["base"]), *factors)
 
 
 _BACK: dict[str, Callable[[Any], Any]] = {

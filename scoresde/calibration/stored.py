@@ -27,16 +27,25 @@ _HASHES: WeakKeyDictionary[ScoreModel, tuple[Stamp, str]] = WeakKeyDictionary()
 def stored(model: ScoreModel, steps: int, eta: Eta | None) -> Calibration | None:
     """The calibration of a model for a number of steps and a stochasticity, or None.
 
-    The stochasticity None takes that of the calibration, if that is not 0.
-
-    The settings and the schedule are compared each time; all weights are hashed again only if a
-    sum of them or their version has changed since the last time.
+    With eta None it is one with noise that is better than its start, of eta = 1 if there is one:
+    the automatic choice has a noise of its own, which a calibration that kept its start would only
+    replace by another.
 
     Warns:
         UserWarning: the model was changed after the calibration, which is not used.
     """
-    name = name_of(steps, eta != 0)
-    if name not in model.calibrations or eta not in (None, model.calibrations[name].eta):
+    if callable(eta):
+        return None
+    if eta is not None:
+        name = name_of(steps, eta)
+    else:
+        made: Mapping[str, Calibration] = model.calibrations
+        of_one = name_of(steps, 1.0)
+        better = [n for n, c in made.items() if c.steps == steps and c.eta and not c.kept]
+        if not better:
+            return None
+        name = of_one if of_one in better else better[0]
+    if name not in model.calibrations:
         return None
     if name in valid(model):
         found: Calibration = model.calibrations[name]

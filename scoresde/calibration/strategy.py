@@ -1,4 +1,4 @@
-"""The search for solver and nodes of one number of steps."""
+"""The search for solver and nodes of one number of steps, on the probability flow."""
 
 from __future__ import annotations
 

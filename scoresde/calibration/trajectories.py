@@ -130,6 +130,7 @@ class Runs(ABC):
         batch: the number of trajectories solved at a time.
         eta: the stochasticity of the process, 0 for the probability flow.
         seed: the seed of the noise.
+        shift: the number of the first trajectory in the noise.
         rows, calls, gradients: the numbers of network evaluations of single states, of batched
             calls, and of evaluations of single states that were differentiated.
         seen: a function that is told the network evaluations, as they are made, for a display.
@@ -143,6 +144,7 @@ class Runs(ABC):
     batch: int
     eta: float = 0.0
     seed: int = 0
+    shift: int = 0
     rows: int = 0
     calls: int = 0
     gradients: int = 0
@@ -192,7 +194,7 @@ class Runs(ABC):
         self.seen(3 * rows if gradient else rows)
 
     def _noise(self, part: slice) -> Noise:
-        return Independent(self.seed, part.start)
+        return Independent(self.seed, self.shift + part.start)
 
     def run(self, solver: Scheme, grid: Grid, which: slice) -> Tensor:
         """The end states of a solver for some of the trajectories."""

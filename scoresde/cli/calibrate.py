@@ -25,8 +25,9 @@ class Calibrate:
     """Find the solver and grid of a few steps that suit a model best, and store them with it.
 
     Solver, grid and two factors for each step are optimised on trajectories of the model, a third
-    of which is held back to check the result. It is stored in the checkpoint, and `scoresde
-    sample` and solver="auto" use it for this number of steps. `scoresde train` does this at its
+    of which is held back to check the result; with --eta, three factors on its samples. It is
+    stored in the checkpoint, and `scoresde sample` and solver="auto", with noise "auto_sde", use
+    it for this number of steps. `scoresde train` does this at its
     end within 3 % of its cost; more evaluations find a little more. Of a model with classes the
     trajectories have all classes in turn; of one with other conditions, those of samples of DATA,
     drawn at random.
@@ -45,8 +46,8 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
     """The data whose conditions the trajectories are given, by name or path as of train. By
     default those that the model was trained on; none are read for one without conditions."""
     data_option: list[str] = field(default_factory=list)
-    steps: tuple[int, ...] = (5, 10, 20)
-    """The numbers of steps, with commas between them."""
+    steps: tuple[int, ...] | None = None
+    """The numbers of steps, with commas between them; by default 5, 10 and 20, or with noise 5."""
     eta: float = 0.0
     """The noise: 0 for the probability flow, or that of a stochastic process, 1 for the reverse
     SDE. The result is then what `sample --solver auto_sde` uses for this number of steps."""
@@ -62,7 +63,7 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
 
     def run(self, call: Call) -> None:
         """Calibrate."""
-        from scoresde.calibration.budget import affordable
+        from scoresde.calibration.budget import REPEATS, affordable
         from scoresde.calibration.search import calibrate_each
         from scoresde.process import ReverseSDE
         from scoresde.training.checkpoint import add_calibrations
@@ -71,14 +72,16 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
             return
         opened = open_checkpoint(self.model, self.device)
         model, sizes = opened.model, opened.shape(self.shape)
-        counts, dim = sorted(set(self.steps)), math.prod(sizes)
-        _, trajectories = affordable(counts, dim, self.budget, noisy=self.eta > 0)
-        cond = self._conditions(opened, trajectories)
+        noisy = self.eta > 0
+        counts = sorted(set(self.steps or ((5,) if noisy else (5, 10, 20))))
+        _, trajectories = affordable(counts, math.prod(sizes), self.budget, noisy)
+        each = REPEATS if noisy else 1
+        cond = self._conditions(opened, trajectories // each)
         found = calibrate_each(
             ReverseSDE(model.sde, model, self.eta, cond),
             sizes,
-            steps=self.steps,
-            trajectories=trajectories,
+            steps=counts,
+            trajectories=None if cond else trajectories,
             budget=self.budget,
             batch_size=self.batch_size,
             seed=self.seed,
@@ -87,7 +90,8 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
         add_calibrations(opened.folder, model, {c.name: c for c in found.values()})
         rows = {c.name: summary(c) for c in found.values()}
         lines = [f"{n:4} steps: {gained(c)}" for n, c in found.items()]
-        if self.eta:
+        lines += [f"{n:4} steps: {c.note}" for n, c in found.items() if c.note and noisy]
+        if noisy:
             apart = max(c.reference_error for c in found.values())
             lines.append(f"two sets of samples of the fine run are {apart:.2g} apart")
         spent = sum(c.cost.evaluations for c in found.values())
@@ -118,7 +122,7 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
 def gained(calibration: Calibration) -> str:
     """What a calibration has gained, in a sentence."""
     before, after = calibration.error_before, calibration.error
-    if calibration.grid == calibration.start_grid:
+    if calibration.kept:
         return f"the automatic choice is kept, with an error of {before:.2g}"
     return f"an error of {after:.2g}, where the automatic choice has {before:.2g}"
 

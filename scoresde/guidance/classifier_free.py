@@ -141,4 +141,5 @@ class ClassifierFree(ScoreModel):
 
 
 def _twice(value: Tensor) -> Tensor:
-    return torch.cat([value, value])
+    """Twice the batch; a value that all samples share, as of a node of tensors, stays one."""
+    return torch.cat([value, value]) if value.ndim else value

@@ -267,7 +267,7 @@ def _calibrations(config: Mapping[str, Any], folder: Path) -> str:
     about = (
         'Solver and times of few steps, found for this model, which `solver="auto"` uses. Errors '
         "are distances to the exact endpoints over sqrt(D) on trajectories that were held back; "
-        'those of "noisy" steps, of `solver="auto_sde"`, are sliced Wasserstein distances from a '
+        'those with an eta, of `solver="auto_sde"`, are sliced Wasserstein distances from a '
         "fine run."
     )
     head = ("steps", "error before", "error", "times less")

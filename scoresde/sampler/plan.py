@@ -88,7 +88,8 @@ def resolve(
         solver.check(sde, model)
         if grid is not None or eta not in (None, solver.eta):
             remedy = "a calibration contains them; otherwise pass its solver and grid separately"
-            raise fail("grid, eta", "neither, with a calibration", (grid, eta), remedy)
+            expected = f"neither, with a calibration of eta = {solver.eta:g}"
+            raise fail("grid, eta", expected, (grid, eta), remedy)
         grid, eta, solver = solver.grid, solver.eta, solver.solver
     affine, automatic = isinstance(sde, AffineSDE), solver in AUTOMATIC
     if grid is None or isinstance(grid, str):
@@ -129,7 +130,7 @@ def resolve(
 
 
 def _gained(calibration: Calibration) -> str:
-    if calibration.grid == calibration.start_grid:
+    if calibration.kept:
         return "where no other solver or grid did better than the automatic choice"
     return (
         f"with {1 / calibration.gain:.2g} of the error of the automatic choice on the held-back "
@@ -199,7 +200,8 @@ def starting_at(plan: Plan, model: ScoreModel, t_start: float) -> Plan:
         return resolve(
             sde,
             model,
-            "auto",
+            "auto_sde" if plan.stochastic else "auto",
+            eta=plan.eta,
             steps=grid.steps,
             t_start=t_start,
             t_end=grid.end,

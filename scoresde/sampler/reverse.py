@@ -18,7 +18,7 @@ from scoresde.calibration import Calibration
 from scoresde.model import Cond, ScoreModel, check_cond, summary_of
 from scoresde.noise import Noise
 from scoresde.oracles import Gaussian
-from scoresde.process import Eta, ReverseSDE
+from scoresde.process import Eta, ExtendedReverse, ReverseSDE
 from scoresde.sampler.latent import Latent, decode, encode
 from scoresde.sampler.plan import (
     as_model,
@@ -50,7 +50,8 @@ class ReverseSampler(Shown):
             carries for this number of steps (see `ScoreModel.calibrations`), or else the solver
             that did best in measurements with this number of steps on the probability flow, or on
             the reverse SDE if eta is not 0; "auto_sde" is the best stochastic solver, with its
-            eta. `Solution.solver` holds the choice, and `plan.why` the reason.
+            eta, or a calibration with noise. `Solution.solver` holds the choice, and `plan.why`
+            the reason.
         steps: the number of steps of the solver, 50 by default; the final denoising makes one more
             call.
         grid: "log_snr", "uniform", "quadratic", "karras", "sigmoid", "tapered", a `Grid`, or the
@@ -147,11 +148,14 @@ class ReverseSampler(Shown):
     ) -> Calibration:
         """Calibrate solver and grid for this model and number of steps; see `scoresde.calibrate`.
 
-        Pass the result to a new sampler: `ReverseSampler(sde, model, calibration)`.
+        Pass the result to a new sampler: `ReverseSampler(sde, model, calibration)`. The process is
+        that of the sampler, with its eta; where that is the function that belongs to a solver's
+        name, as with "auto_sde", it is the reverse SDE, eta = 1.
 
         Args:
             shape: the shape of one sample, (*D).
-            cond: the conditions of the trajectories, name -> (trajectories, ...).
+            cond: the conditions of the trajectories, name -> (trajectories, ...); with noise each
+                of them serves for 8.
             method, solver, trajectories, seed, budget, progress, batch_size: as in
                 `scoresde.calibrate`.
             dtype, device: those of the trajectories; by default those of the model's parameters.
@@ -159,8 +163,9 @@ class ReverseSampler(Shown):
         from scoresde.calibration.search import calibrate  # which only this method needs
 
         dtype, device = state_kind(self.model, dtype, device)
+        eta = 1.0 if isinstance(self.eta, ExtendedReverse) else self.eta
         return calibrate(
-            ReverseSDE(self.sde, self.model, self.eta, cond),
+            ReverseSDE(self.sde, self.model, eta, cond),
             shape,
             steps=self.grid.steps,
             method=method,

@@ -72,8 +72,6 @@ class LearnedAdams(GaussianStep[ReverseSDE, Row, Term]):
 
     def __post_init__(self) -> None:
         instance("base", self.base, Adams, "pass the method that is corrected, e.g. Adams(2)")
-        if isinstance(self.spreads, list) and not self.spreads:
-            object.__setattr__(self, "spreads", ())
         kinds = ("scales", "slopes", "spreads")
         for name in kinds if self.spreads != () else kinds[:2]:
             object.__setattr__(self, name, _factors(name, getattr(self, name)))
