@@ -3,15 +3,18 @@
 With noise the end of one path says little about a solver, since another path from the same state
 ends elsewhere. So the distributions of the ends are compared, by two distances:
 
-- the energy distance (Szekely and Rizzo 2013), which is minimised, and by which candidates are
-  ranked and the result is selected. It is 0 only for equal distributions, and its estimate is
-  unbiased for any number of samples, so that its gradient is right on average for small batches;
-- the Wasserstein distance along random directions, which is reported, in the unit of the data. It
-  is not 0 for two samples of one distribution; `Laws.accuracy` is what it is then.
+- the energy distance (Szekely and Rizzo 2013), whose gradient is followed. It is 0 only for equal
+  distributions, and its estimate is unbiased for any number of samples, so that the gradient of a
+  small batch is right on average. Its standard error says whether a result is better than the
+  start;
+- the Wasserstein distance along random directions, by which candidates are compared and which is
+  reported, in the unit of the data: the energy distance says less about the tails. It is not 0 for
+  two samples of one distribution; `Laws.accuracy` is what it is then.
 
 With conditions, each of them has `REPEATS` trajectories, and samples are compared with those of
 the fine run that have the same condition: a distance of the samples of all conditions together
-would not see that those of one are too narrow.
+would not see that those of one are too narrow. The Wasserstein distance of so few samples is the
+least for distributions that are too narrow, so the energy distance compares candidates there.
 """
 
 from __future__ import annotations
@@ -132,13 +135,20 @@ class Laws(Runs):
         return self.distances(self.run(solver, grid, which), which)
 
     def loss(self, solver: Scheme, log_snr: Array, which: slice) -> float:
-        """Half the logarithm of the energy distance times the size of the data.
+        """The logarithm of the distance by which candidates are compared."""
+        x = self.run(solver, self.times(log_snr), which)
+        return math.log(max(self.distance(x, which), 1e-30))
 
-        It is the logarithm of a length, of the order of a shift between the distributions.
+    def distance(self, x: Tensor, which: slice) -> float:
+        """The sliced Wasserstein distance of the ends of some trajectories.
+
+        With conditions it is the square root of the energy distance times the size of the data,
+        which is of the order of a shift between the distributions.
         """
-        told = self.energy(self.run(solver, self.times(log_snr), which), which)
-        least = max(_RESOLVED * told.std_error, 1e-30)
-        return 0.5 * math.log(max(told.value, least) * max(self.size, 1e-30))
+        if not self.cond:
+            return float(self.distances(x, which).square().mean().sqrt())
+        told = self.energy(x, which)
+        return math.sqrt(max(told.value, _RESOLVED * told.std_error) * self.size)
 
     def _losses(self, end: Tensor, part: slice, floor: float) -> tuple[Tensor, float]:
         """The energy distance, without conditions less a constant; it needs no floor."""

@@ -39,6 +39,7 @@ class _Judged(NamedTuple):
 
     errors: Errors
     energy: Estimate
+    distance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +64,9 @@ class NoisySearch:
     def run(self, method: str) -> tuple[Found, Found, Errors, Errors, str]:
         """The start, the result, their errors on the held-back trajectories, and a note.
 
-        The only method is "optimise". The result has the least energy distance on them. It is the
-        start unless that of the start is larger by two standard errors. Nothing is searched for
-        where the start cannot be told from the fine run.
+        The only method is "optimise". The result has the least distance on them. It is the start
+        unless the energy distance of the start is larger by two standard errors. Nothing is
+        searched for where the start cannot be told from the fine run.
         """
         ranked = self._ranked() if self.solver is not None else []
         start = self._scored(ranked[0] if ranked else automatic(self.group, self.steps), self.some)
@@ -76,14 +77,12 @@ class NoisySearch:
             return start, start, before.errors, before.errors, note
         ranked = ranked or self._ranked()
         found, note = self._optimised(sorted([start, *ranked], key=lambda f: f.loss))
-        judged = {i: self._judged(f) for i, f in enumerate(found)}
-        best = min(judged, key=lambda i: judged[i].energy.value)
-        after = judged[best]
+        after, best = min(((self._judged(f), f) for f in found), key=lambda pair: pair[0].distance)
         sure = _SURE * max(before.energy.std_error, after.energy.std_error)
         if not after.energy.value < before.energy.value - sure:
             why = "no result is better than the start by more than the error of sampling. "
             return start, start, before.errors, before.errors, why + note
-        return start, found[best], before.errors, after.errors, note
+        return start, best, before.errors, after.errors, note
 
     @property
     def some(self) -> slice:
@@ -95,8 +94,9 @@ class NoisySearch:
 
     def _judged(self, found: Found) -> _Judged:
         x = self.group.run(found.scheme, self.group.times(found.log_snr), self.held)
-        errors = Errors.of(self.group.distances(x, self.held))
-        return _Judged(errors, self.group.energy(x, self.held))
+        group, held = self.group, self.held
+        errors = Errors.of(group.distances(x, held))
+        return _Judged(errors, group.energy(x, held), group.distance(x, held))
 
     def errors(self, found: Found, which: slice) -> Errors:
         """The errors of a candidate on some trajectories."""

@@ -88,9 +88,10 @@ def calibrate(
 
     With noise, eta > 0, the endpoint of a path says little about the distribution. So the
     distribution of endpoints is compared with that of a fine run of the process, with conditions
-    for each of them. The energy distance is minimised, in nodes and three factors a step, and it
-    selects; the errors of the result are Wasserstein distances along random directions. The start,
-    the automatic choice at this eta, is kept unless the result is better by two standard errors.
+    for each of them. The gradient of the energy distance moves the nodes and three factors a step;
+    the errors of the result are Wasserstein distances along random directions. The start, the
+    automatic choice at this eta, is kept unless the energy distance of the result is less by two
+    standard errors.
     On trained networks of two moons and digits the result was better with 5 steps; with 10 the
     start could not be told from the fine run. A gradient is not compared with differences here: a
     wrong one finds nothing that the held-back samples would accept.
