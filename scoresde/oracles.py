@@ -251,7 +251,7 @@ class GaussianMixture(Shown):
         half = torch.linalg.solve(of_y, residual[..., None])[..., 0]
         log_evidence = -0.5 * ((residual * half).sum(1) + torch.linalg.slogdet(of_y)[1])
         weights = torch.softmax(self.weights.double().log() + log_evidence, 0)
-        positive_weight = weights > 0
+        positive_weight = weights.to(self.means) > 0  # in the dtype of the result
         centre = means + (gain @ residual[..., None])[..., 0]
         posterior = left @ covariances @ left.transpose(1, 2) + from_y
         parts = [part[positive_weight] for part in (centre, posterior, weights)]

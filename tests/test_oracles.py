@@ -578,3 +578,11 @@ def test_more_dimensions_than_samples_still_flow() -> None:
     assert torch.isfinite(fitted.flow(VPSDE(), normal(2, 10), 1.0, 0.3)).all()
     with pytest.raises(ValueError, match="data: expected shape"):
         Gaussian.fit(data[:1])
+
+
+def test_a_far_measurement_leaves_the_components_that_are_not_ruled_out() -> None:
+    """The weight of the other is below the least number of float32, though not of float64."""
+    prior = GaussianMixture(torch.tensor([[-2.0], [2.0]]), torch.tensor([0.1, 0.1]))
+    found = prior.posterior(torch.ones(1, 1), torch.tensor([4.0]), 0.1)
+    assert found.weights.tolist() == [1.0]
+    assert float(found.means) == pytest.approx(2.0 + 2.0 * 0.1 / 0.11)

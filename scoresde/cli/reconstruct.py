@@ -147,6 +147,7 @@ scoresde reconstruct runs/digits --operator matrix --data y.npz --label 3 --n 50
         result = {
             "out": str(self.out),
             "measurements": len(y),
+            "noise": self.measuring.noise,
             "n": self.drawing.n,
             "method": found.method,
             "why": found.why,
@@ -426,6 +427,7 @@ def _text(result: Mapping[str, Any]) -> str:
         f"{result['out']}: {counted(result['n'], 'sample')} for each of "
         f"{counted(result['measurements'], 'measurement')}, by {result['method']!r} in "
         f"{counted(result['steps'], 'step')}",
+        f"noise of standard deviation {result['noise']:g}, in the units of y",
         f"why: {result['why']}",
         f"bias: {result['bias']}",
     ]

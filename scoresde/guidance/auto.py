@@ -23,9 +23,9 @@ class AutoGuidance(ScoreModel):
 
     The weaker model has the same task and the same conditions, but fewer parameters or a shorter
     training, so that it makes the same errors more strongly; at a scale above 1 the result moves
-    away from them. Unlike classifier-free guidance it does not sharpen the class at the cost of
-    variety. It samples no density with a name: the result is as good as the difference of the two
-    models resembles the error of the better one.
+    away from them. The result is as good as the difference of the two models resembles the error
+    of the better one. Wherever the weaker model is broader, as a less trained one is, the samples
+    get narrower: of Gaussian models with variances v and v_w, to about v (v / v_w)^(scale - 1).
 
     Args:
         model: the model.

@@ -20,7 +20,7 @@ from scoresde.model import Cond, ScoreModel, check_cond
 from scoresde.options import Divergence, Tolerances
 from scoresde.sampler import ReverseSampler
 from scoresde.smc.particles import CollapsedWeights, drawn, effective, expected
-from scoresde.smc.tails import HEAVY, pareto_shape
+from scoresde.smc.tails import heavy, pareto_shape
 from scoresde.smc.twists import Reward, Target
 from scoresde.solvers import AdaptiveODE
 
@@ -38,10 +38,13 @@ class Importance(Shown):
         x: the samples, (N, *D).
         log_weights: normalised, their exponentials sum to 1: (N,).
         log_evidence: the estimate of log p(y), in nats.
-        log_evidence_error: its standard error by the delta method, in nats.
+        log_evidence_error: its standard error by the delta method, in nats; at most 1, which it
+            reaches when one sample has all the weight, and NaN for one sample.
         ess: the effective sample size.
         pareto_k: the shape of the tail of the weights, see `pareto_shape`. Below 0.5 their
-            variance is finite; above 0.7 results and stated errors cannot be relied upon.
+            variance is finite; above `scoresde.smc.tails.heavy`, 0.7 for many samples, results and
+            stated errors cannot be relied upon. A smaller one is no proof: places that no sample
+            has reached leave no trace. NaN for fewer than 25 samples.
     """
 
     x: Tensor
@@ -58,7 +61,7 @@ class Importance(Shown):
             "x": show(self.x),
             "log evidence, nats": rounded(self.log_evidence, self.log_evidence_error),
             "effective size": f"{self.ess:.0f} of {len(self.x)}",
-            "shape of the tail": f"{self.pareto_k:.2f}, reliable below 0.7",
+            "shape of the tail": None if math.isnan(self.pareto_k) else f"{self.pareto_k:.2f}",
         }
 
     def __repr__(self) -> str:
@@ -193,12 +196,15 @@ def reweight(
         raise refuse("weights", "finite weights", f"log sum {float(total)}", remedy)
     normal, count = raw - total, len(x)
     size = float(effective(normal[None])[0])
-    error = math.sqrt(max(1.0 / size - 1.0 / count, 0.0) * count / max(count - 1, 1))
+    error = math.nan
+    if count > 1:
+        error = math.sqrt(max(1.0 / size - 1.0 / count, 0.0) * count / (count - 1))
     k = pareto_shape(normal)
-    if k > HEAVY:
+    if k > heavy(count) or size < min(10.0, 0.5 * count):
         warnings.warn(
-            f"the weights have a heavy tail, pareto_k = {k:.2f}: take a proposal that is closer "
-            "to the posterior, or TwistedSampler",
+            f"the weights have a heavy tail, pareto_k = {k:.2f}, and {count} samples are worth "
+            f"{size:.1f} independent ones: take a proposal that is closer to the posterior, or "
+            "TwistedSampler",
             CollapsedWeights,
             stacklevel=2,
         )

@@ -30,7 +30,7 @@ from scoresde.smc.particles import (
     relative_variance,
     systematic,
 )
-from scoresde.smc.tails import HEAVY, pareto_shape
+from scoresde.smc.tails import heavy, pareto_shape
 from scoresde.solvers.base import Plan
 from scoresde.solvers.limits import Held
 from scoresde.solvers.registry import SOLVERS
@@ -295,8 +295,8 @@ class Loop:
                 weights = weights + self._grouped(change)
         evidence = evidence + total - math.log(size)
         error = relative_variance(normal, eve).sqrt()
-        if not self._collapsed(sizes[-1], error):
-            _warn_of_tails(shapes, at)
+        collapsed = self._warn_of_collapse(sizes[-1], error)
+        self._warn_of_tails(shapes, at, collapsed)
         nfe, products = cloud.cost
         return Particles(
             x=self._grouped(cloud.x0),
@@ -340,8 +340,8 @@ class Loop:
         drawn = systematic(normal.exp(), u.clamp_max(1.0 - 1e-9), self.particles)
         return torch.where(low[:, None], drawn, own)
 
-    def _collapsed(self, sizes: Tensor, error: Tensor) -> bool:
-        """Whether a run rests on fewer than 10 particles, or than 1 % of K; then warn.
+    def _warn_of_collapse(self, sizes: Tensor, error: Tensor) -> list[bool]:
+        """Warn if a run rests on fewer than 10 particles, or than 1 % of K; return which do.
 
         Args:
             sizes: the effective sample sizes at the end, (P,).
@@ -350,40 +350,42 @@ class Loop:
         """
         count = self.particles
         if count == 1:
-            return False
+            return [False] * len(sizes)
         families = 1.0 / (error.square() + 1.0 / count)
         most = 0.5 * count  # a few particles may well have equal weights
         enough = (sizes >= min(max(10.0, 0.01 * count), most)) & (families >= min(10.0, most))
         if not bool(enough.all()):
             worth = torch.minimum(sizes, families)
-            run = int(worth.argmin())
+            run, others = int(worth.argmin()), int((~enough).sum()) - 1
+            more = f" and in {others} others" if others else ""
             warnings.warn(
-                f"the weights have collapsed in run {run}: {count} particles are worth "
+                f"the weights have collapsed in run {run}{more}: {count} particles are worth "
                 f"{float(worth[run]):.1f} independent ones; take more steps, more particles, "
                 f"or {self.remedies.collapsed}",
                 CollapsedWeights,
                 stacklevel=6,
             )
-        return not bool(enough.all())
+        return (~enough).tolist()
 
+    def _warn_of_tails(self, shapes: list[float], at: list[float], told: list[bool]) -> None:
+        """Warn if the weights of a run had a heavy tail.
 
-def _warn_of_tails(shapes: list[float], at: list[float]) -> None:
-    """Warn if the weights of a run had a heavy tail.
-
-    Args:
-        shapes: the largest shape of the tail of each run, NaN for a few particles.
-        at: the time of it.
-    """
-    heavy = [i for i, k in enumerate(shapes) if k > HEAVY]
-    if heavy:
-        run = max(heavy, key=lambda i: shapes[i])
-        warnings.warn(
-            f"the weights of {len(heavy)} of {len(shapes)} runs had a heavy tail, that of run "
-            f"{run} with pareto_k = {shapes[run]:.2f} at t = {at[run]:.3g}: the log evidence may "
-            "be further off than its standard error says; take more particles or more steps",
-            CollapsedWeights,
-            stacklevel=6,
-        )
+        Args:
+            shapes: the largest shape of the tail of each run, NaN for a few particles.
+            at: the time of it.
+            told: whether a warning of the run was given already.
+        """
+        found = [i for i, k in enumerate(shapes) if k > heavy(self.particles) and not told[i]]
+        if found:
+            run = max(found, key=lambda i: shapes[i])
+            warnings.warn(
+                f"the weights of {len(found)} of {len(shapes)} runs had a heavy tail, that of run "
+                f"{run} with pareto_k = {shapes[run]:.2f} at t = {at[run]:.3g}: the log evidence "
+                "may be further off than its standard error says; take more particles or more "
+                "steps",
+                CollapsedWeights,
+                stacklevel=6,
+            )
 
 
 def kept(prediction: Prediction, rows: Tensor) -> Prediction:

@@ -13,7 +13,6 @@ from torch import Tensor
 from scoresde._check import fail, listed, positive_int, show
 from scoresde._html import Shown
 from scoresde._tensor import seeded
-from scoresde.smc.tails import HEAVY
 from scoresde.solvers.base import Plan
 
 __all__ = [
@@ -64,12 +63,14 @@ class Particles(Shown):
         log_evidence: the estimate of log p(y), in nats: (P,). For a reward it is that of the log
             mean of its exponential, for a tilted density that of the log of its integral.
         log_evidence_error: its standard error, (P,), in nats. It is that of the estimate for this
-            solver and grid; the error of the time steps comes on top.
+            solver and grid; the error of the time steps comes on top. It is at most 1, which it
+            reaches when all particles descend from one, and NaN for one particle.
         ess: the effective sample size at every node, before resampling: (P, steps + 1).
         resampled: whether the particles were resampled at a node, (P, steps + 1).
         pareto_k: the largest shape of the tail of the weights, at the end or before a resampling,
-            see `pareto_shape`: (P,). Above 0.7 the evidence may be further off than its standard
-            error says. NaN for fewer than 25 particles.
+            see `pareto_shape`: (P,). Above `scoresde.smc.tails.heavy`, 0.67 for 1000, the evidence
+            may be further off than its standard error says. A smaller one is no proof: places that
+            no particle has reached leave no trace. NaN for fewer than 25 particles.
         eve: the number of the particle at the start that each one descends from, (P, K).
         ancestry: the parent of every particle at each step, (steps, P, K), if it was asked for.
         path: the particles at all nodes, (steps + 1, P, K, *D), if it was asked for; `ancestry`
@@ -117,7 +118,7 @@ class Particles(Shown):
     @property
     def _tail(self) -> str | None:
         largest = float(self.pareto_k.max())
-        return None if math.isnan(largest) else f"at most {largest:.2f}, reliable below {HEAVY:g}"
+        return None if math.isnan(largest) else f"at most {largest:.2f}"
 
     @property
     def _effective(self) -> str:
@@ -195,7 +196,10 @@ def relative_variance(log_weights: Tensor, eve: Tensor) -> Tensor:
     Args:
         log_weights: normalised, (P, K).
         eve: the ancestor at the start, (P, K).
+
+    It is NaN for one particle.
     """
     size = eve.shape[1]
     families = torch.zeros_like(log_weights).scatter_add_(1, eve, log_weights.exp())
-    return (families - 1.0 / size).square().sum(1) * (size / max(size - 1, 1))
+    spread = (families - 1.0 / size).square().sum(1)
+    return spread * (size / (size - 1)) if size > 1 else torch.full_like(spread, math.nan)

@@ -7,10 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["HEAVY", "pareto_fit", "pareto_shape"]
+__all__ = ["heavy", "pareto_fit", "pareto_shape"]
 
-HEAVY = 0.7
-"""The shape of the tail above which results and stated errors cannot be relied upon."""
+
+def heavy(count: int) -> float:
+    """The shape of the tail of so many weights above which stated errors are too small.
+
+    It is 0.7, and less for fewer than 2200 weights: min(1 - 1 / log10(N), 0.7), Vehtari et al.
+    2024 (arXiv 1507.02646), eq. 13. A smaller shape is no proof: it says nothing of places that
+    no sample has reached.
+    """
+    return 0.7 if count < 2 else min(1.0 - 1.0 / math.log10(count), 0.7)
 
 
 def pareto_shape(log_weights: Tensor) -> float:
@@ -18,7 +25,8 @@ def pareto_shape(log_weights: Tensor) -> float:
 
     The largest min(N / 5, 3 sqrt(N)) weights, less the next smaller one, are fitted by the
     estimator of Zhang and Stephens 2009 (Technometrics 51), which is shrunk towards 0.5 with the
-    weight of ten samples. Moments of order below 1/k are finite. NaN for fewer than 5 in the tail.
+    weight of ten samples. Moments of order below 1/k are finite. It is NaN for fewer than 25
+    weights, and infinite if fewer than 5 are above rounding of the largest.
 
     Args:
         log_weights: (N,), of any normalisation.
@@ -33,8 +41,8 @@ def pareto_shape(log_weights: Tensor) -> float:
     y = scaled[-tail:] - scaled[-tail - 1]
     if float(y[0]) <= 0.0:
         y = y[y > 0.0]
-        if len(y) < 5:
-            return 0.0  # equal weights have no tail
+        if len(y) < 5:  # equal weights have no tail; of others one or a few are all that count
+            return 0.0 if bool(ordered[-1] - ordered[-tail - 1] < 1e-6) else math.inf
     k = pareto_fit(y)
     return (k * len(y) + 5.0) / (len(y) + 10.0)
 

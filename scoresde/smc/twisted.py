@@ -179,7 +179,7 @@ class TwistedSampler(Shown):
         Warns:
             CollapsedWeights: the effective sample size at the end is below 10 or 1 % of K, or the
                 particles descend from so few that the standard error of the evidence is that of
-                fewer than 10 independent ones, or `pareto_k` is above 0.7.
+                fewer than 10 independent ones, or `pareto_k` is too large.
             UserWarning: the schedule does not reach noise for data of this size; see
                 `AffineSDE.prior_gap`.
         """

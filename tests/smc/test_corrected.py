@@ -392,7 +392,7 @@ def test_a_density_without_a_finite_integral_is_seen_in_the_weights(
     pair = normal(tensor(0.0), tensor(whole)), normal(tensor(0.0), tensor(given))
     sampler = CorrectedGuidance(guided(scale, *pair), particles=500)
     with pytest.warns(
-        CollapsedWeights, match=r"in run \d: 500 particles are worth \d\.\d ind.* or a"
+        CollapsedWeights, match=r"in run \d.*: 500 particles are worth \d\.\d ind.* or a"
     ):
         found = sampler.sample((4, 1), seed=0, cond=labels(4), dtype=F64)
     assert float(found.log_evidence_error.min()) > 0.4

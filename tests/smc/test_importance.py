@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from scoresde import VPSDE, GaussianMixture
+from scoresde import VPSDE, Gaussian, GaussianMixture
 from scoresde.measurement import Matrix, Measurement
 from scoresde.smc import CollapsedWeights, flow_samples, pareto_shape, reweight
-from scoresde.smc.tails import pareto_fit
+from scoresde.smc.tails import heavy, pareto_fit
 
 F64 = torch.float64
 
@@ -110,3 +110,25 @@ def test_a_measurement_in_cond_is_admitted_as_by_samplers() -> None:
         reweight(model, Measurement(eye, None, 0.5), x, log_q, log_p=log_q, cond=two)
     with pytest.raises(ValueError, match="cond: expected the measurement 'y', got None"):
         reweight(model, Measurement(eye, None, 0.5), x, log_q, log_p=log_q)
+
+
+def test_one_weight_among_many_has_the_heaviest_tail() -> None:
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(300, generator=generator, dtype=torch.float64)
+    assert math.isinf(pareto_shape(1e4 * normal))
+    alone = torch.full((300,), -math.inf)
+    alone[7] = 0.0
+    assert math.isinf(pareto_shape(alone))
+    assert pareto_shape(torch.zeros(300)) == 0.0
+    assert heavy(1000) == pytest.approx(2.0 / 3.0) and heavy(10**6) == 0.7 and heavy(1) == 0.7
+
+
+def test_a_proposal_that_misses_the_posterior_is_told() -> None:
+    """Samples of the prior, and a measurement 12 deviations away."""
+    prior = Gaussian(torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
+    seen = Measurement(Matrix(torch.eye(2, dtype=F64)), torch.full((2,), 8.0, dtype=F64), 1e-3)
+    x = prior.sample(300, seed=0)
+    log_q = prior.log_prob(x)
+    with pytest.warns(CollapsedWeights, match="300 samples are worth 1.0 independent ones"):
+        found = reweight(prior.under(VPSDE()), seen, x, log_q, log_p=log_q)
+    assert math.isinf(found.pareto_k)
