@@ -42,6 +42,20 @@ def test_a_second_calibration_joins_the_first_one(model: Path) -> None:
     assert "3" in load(model).calibrations
 
 
+def test_the_process_with_noise_is_calibrated_beside_the_flow(model: Path, tmp_path: Path) -> None:
+    place = save(load(model), tmp_path / "model")
+    call(f"calibrate {place} --steps 3 --budget 20000 --device cpu")
+    text = call(f"calibrate {place} --steps 3 --eta 1 --budget 80000 --device cpu").stdout
+    assert "two sets of samples of the fine run are " in text
+    made = load(place).calibrations
+    assert {"3", "eta=1 with 3"} <= set(made)
+    noisy = made["eta=1 with 3"]
+    assert noisy.eta == 1.0 and noisy.cost.evaluations <= 80_000
+    assert noisy.cost.trajectories % 24 == 0  # 8 of each condition, the 3 classes in turn
+    assert ("the automatic choice is kept" in text) == noisy.kept
+    assert "eta=1 with 3 (" in call(f"inspect {place}").stdout
+
+
 def test_the_trajectories_have_the_conditions_of_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
