@@ -91,8 +91,7 @@ def calibrate(
     for each of them. The gradient of the energy distance moves the nodes and three factors a step;
     the errors of the result are Wasserstein distances along random directions. The start, the
     automatic choice at this eta, is kept unless the energy distance of the result is less by two
-    standard errors.
-    On trained networks of two moons and digits the result was better with 5 steps; with 10 the
+    standard errors. On trained networks of two moons and digits it was with 5 steps; with 10 the
     start could not be told from the fine run. A gradient is not compared with differences here: a
     wrong one finds nothing that the held-back samples would accept.
 
@@ -118,8 +117,8 @@ def calibrate(
             is not estimated.
         budget: the most network evaluations of single states, of which one that is differentiated
             counts as three. Fewer iterations and candidates are then taken. Without a limit they
-            are about 1000 N with 24 trajectories, and 40,000 N with noise,
-            or four times as many for samples of fewer than 16 values.
+            are about 1000 N with 24 trajectories, and 40,000 N with noise, or four times as many
+            for samples of fewer than 16 values.
         progress: show the evaluations made, and an estimate of the remaining time.
         batch_size: the number of trajectories solved at a time, with noise a multiple of 8; by
             default all of them. For large samples activations are not kept, but computed again
@@ -324,7 +323,7 @@ def _trajectories(
     if isinstance(shape, int) or not isinstance(shape, Sequence):
         raise wrong_type("shape", "the shape of one sample, (*D)", shape, "pass for example (2,)")
     sizes = [positive_int("shape", n, "pass sizes above 0, e.g. (1, 8, 8)") for n in shape]
-    given = dict(process.cond or {})
+    given = {name: torch.as_tensor(value) for name, value in (process.cond or {}).items()}
     if given:
         each = REPEATS if eta else 1
         asked = len(next(iter(given.values())))
