@@ -128,7 +128,10 @@ def test_marginals_of_sde_flow_and_fokker_planck() -> None:
         assert gap.abs().max() < 2e-3
 
 
-@pytest.mark.parametrize("dequantise", ["uniform", "truncated_normal"])
+@pytest.mark.parametrize(
+    "dequantise",
+    ["uniform", pytest.param("truncated_normal", marks=[pytest.mark.slow, pytest.mark.nightly])],
+)
 def test_true_bits_per_dimension_of_eight_bit_data(dequantise: str) -> None:
     """256 levels of known mass: bits/dim within 0.001, by noise on smooth and on discrete data."""
     quantisation = Quantisation(256, -1 + 1 / 256, 1 - 1 / 256)

@@ -340,6 +340,7 @@ def test_looking_on_changes_nothing() -> None:
         assert calls == [(5, False, True), (10, False, True), (12, False, True)]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_compiled_network_learns_the_same() -> None:
     plain = run(None, steps=5).fit()
