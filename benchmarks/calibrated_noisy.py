@@ -114,7 +114,7 @@ def page(rows: list[Line], command: str) -> str:
         f"Sliced Wasserstein distance of samples from as many of a run of {FINE} steps of the "
         "reverse SDE: 2,000 digits, 8,000 points of two moons. The seeds are others than those of "
         "the calibration, and the distances are means of three. A second fine run shows what "
-        "sampling alone leaves. With 10 steps the automatic choice was kept, since 256 or 1,024 "
+        "sampling alone leaves. With 10 steps the automatic choice was kept, since the held-back "
         "samples of it could not be told from those of the fine run.",
         "",
         "| " + " | ".join(head) + " |",

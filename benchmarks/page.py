@@ -52,9 +52,8 @@ trained only on the samples classifies correctly.
 """
 
 SLOWER = """
-The core minutes are of two processors: that of the U-ViT has no units for bfloat16, and a step of
-the U-Net takes 2.5 times as long on it. The U-ViT was trained for fewer steps for this reason, and
-its textures are still noisy.
+Both networks of the objective quality were trained for as many steps, on processors with units for
+bfloat16, in the same processor time. The textures of the U-ViT are still noisy.
 """
 
 EARLIER_VERDICT = """
