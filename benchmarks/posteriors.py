@@ -66,7 +66,7 @@ PLAN: tuple[tuple[tuple[str, ...], tuple[str, ...], int], ...] = (
     (SMALL, (*BIAS, "azula MMPS, 300 steps", "azula DPS, 300 steps"), 10),
     (GAUSSIANS, tuple(BIAS), 10),
     (EVIDENCE, tuple(twisted_name(300, particles) for particles in (64, 4096)), 20),
-    (LARGE, TWISTED, 10),
+    (LARGE, (*TWISTED, *TDS), 10),
     (SMALL, tuple(name for name in ROWS if name.startswith(DEEPINV)), 5),
     (ROUGHS, (TWISTED[-1], *(name for name in BIAS if name != EXACT)), 5),
 )

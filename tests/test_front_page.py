@@ -60,7 +60,7 @@ def posteriors() -> str:
     theirs = [ratio(cell[azula]["problems"]) for cell in cells if azula in cell]
     return (
         f"are {min(ours):.2f} to {max(ours):.2f} times as far from the exact posterior as exact "
-        f"samples are; those of azula, in 8 and 80 dimensions, {min(theirs):.1f} to "
+        f"samples are; those of azula {min(theirs):.1f} to "
         f"{max(theirs):.1f} times"
     )
 
