@@ -44,7 +44,7 @@ REPEATS = 8
 """The number of trajectories of each condition with noise; batches hold whole conditions."""
 
 TRIED = 11
-"""The number of candidates that are run with noise, the start among them."""
+"""The number of candidates that are run with noise: each solver on each grid, and the start."""
 
 _NOISY_ROUNDS = 60
 _LEADERS = 2  # the number of candidates whose nodes are optimised
@@ -110,9 +110,13 @@ def fine_steps(steps: int) -> int:
 
 
 def reference_cost(trajectories: int, fine: int, noisy: bool = False) -> int:
-    """The evaluations of a fine run and, without noise, of its estimated error."""
+    """The evaluations of a fine run and of what tells its error, at most.
+
+    That is a coarser run of a few trajectories, or with noise and conditions a second fine run of
+    those that are held back.
+    """
     if noisy:
-        return (trajectories + trajectories // 2) * fine  # with conditions a part is run again
+        return (trajectories + trajectories // 2) * fine
     return trajectories * fine + min(FEW, trajectories) * (fine // 2)
 
 

@@ -161,7 +161,7 @@ class Found:
     """A solver on nodes in lambda, and its loss.
 
     Attributes:
-        loss: the mean logarithm of the errors, or with noise that of `Laws.loss`.
+        loss: the mean logarithm of the errors, or with noise `Laws.loss`.
         solver: the Adams method.
         log_snr: the nodes, (N + 1,).
         factors: scales and slopes of `LearnedAdams`, and with noise spreads, (2 or 3, N), or None.

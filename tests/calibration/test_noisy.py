@@ -28,7 +28,7 @@ from scoresde import (
     load,
     save,
 )
-from scoresde.calibration.budget import Effort, affordable, efforts, pilots, split
+from scoresde.calibration.budget import TRIED, Effort, affordable, efforts, pilots, split
 from scoresde.calibration.laws import Laws
 from scoresde.calibration.optimise import Found, minimise
 from scoresde.calibration.result import Calibration
@@ -251,6 +251,8 @@ def test_a_model_without_a_gradient_still_gets_its_best_solver() -> None:
 
 
 def test_a_plan_costs_what_its_parts_do() -> None:
+    noisy = importlib.import_module("scoresde.calibration.noisy")
+    assert len(noisy.NOISY) * len(noisy._GRIDS) + 1 == TRIED
     sizes = split(pilots(64, noisy=True), noisy=True)
     made, total = efforts([5, 10], None, sizes, 44, None, 64, noisy=True)
     assert made[5] == Effort(2, 15, 60, 128, 256)
