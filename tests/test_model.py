@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from scoresde.analytic_start import AnalyticStart
 from scoresde.ddpm import DDPM
+from scoresde.likelihood import log_prob
 from scoresde.model import FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
+from scoresde.options import Divergence
 from scoresde.oracles import Gaussian
 from scoresde.prediction import Prediction
 from scoresde.sampler import ReverseSampler
@@ -236,6 +238,35 @@ def test_the_time_that_a_function_receives() -> None:
     model.score(torch.tensor([0.1, 0.2, 0.3], dtype=F64), image)
     assert seen[2].shape == (3, 1, 1, 1)
     assert model.score(0.5, x.float()).dtype == torch.float32
+
+
+def test_a_function_may_ask_models_and_the_sde_at_its_time() -> None:
+    mean, variance = torch.tensor([MEAN, -MEAN], dtype=F64), torch.tensor(STD**2, dtype=F64)
+    sde, data = VPSDE(), Gaussian(mean, variance)
+    inner, x = data.under(sde), data.sample(3, seed=1)
+
+    def by_node(t: Tensor, x: Tensor) -> Tensor:
+        node = sde.at(t, like=x)
+        return (node.alpha * data.mean - x) / (node.alpha**2 * STD**2 + node.sigma**2)
+
+    times = torch.tensor([0.1, 0.4, 1.0], dtype=F64)
+    truth, prior = data.marginal(sde, sde.t_min).log_prob(x), data.marginal(sde, sde.T)
+    for fn in (inner.score, by_node):
+        model = FunctionScore(sde, fn)
+        for t in (0.4, times):
+            assert torch.allclose(model.score(t, x), inner.score(t, x), rtol=1e-12, atol=1e-12)
+        for divergence in (Divergence("exact"), Divergence(probes=2)):
+            found = log_prob(model, x, prior=prior, divergence=divergence)
+            assert torch.allclose(found.nats, truth, rtol=0.0, atol=1e-5)
+            assert bool(((found.nats - truth).abs() <= found.solver_error).all())
+
+
+def test_a_function_may_ask_the_sde_for_its_node_beside_images() -> None:
+    sde, x = VPSDE(), normal(3, 1, 2, 2)
+    model = FunctionScore(sde, lambda t, x: -x / (sde.at(t, like=x).alpha + 1.0))
+    times = torch.tensor([0.1, 0.4, 1.0], dtype=F64)
+    want = torch.stack([-x[i] / (sde.alpha(float(times[i])) + 1.0) for i in range(3)])
+    assert torch.allclose(model.score(times, x), want, rtol=1e-12)
 
 
 def test_a_function_may_use_math_and_takes_conditions() -> None:

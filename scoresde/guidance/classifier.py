@@ -109,7 +109,7 @@ class NoiseClassifier(nn.Module):
             raise fail("x", expected, x, "pass states of the shape of the data")
         x = x.to(own_dtype(self) or x.dtype)
         along_grid = not isinstance(t, Tensor) or (t.ndim == 0 and t.device.type == "cpu")
-        node = self.sde.at(float(t) if along_grid else t.flatten(), like=x)  # type: ignore[union-attr]
+        node = self.sde.at(float(t) if along_grid else t, like=x)
         size = sqrt(node.alpha**2 * self.std**2 + node.sigma**2)
         emb = silu(self.level(_level(node, x)))
         h = self.enter(x / size)

@@ -58,6 +58,8 @@ class SDE(Shown, ABC):
     def at(self, t: Scalar, like: Tensor | None = None) -> Node:
         """The schedule at time t, as floats, or for times (B,) as columns that multiply `like`.
 
+        Times of the form (B, 1, ..., 1), which a function of (t, x) receives, are taken as (B,).
+
         Raises:
             ValueError: t lies outside [0, T], or does not have one entry per sample.
         """
@@ -67,6 +69,8 @@ class SDE(Shown, ABC):
             raise fail("like", "the state x that the times belong to", like, "pass like=x")
         if t.ndim == 0:
             t = t.expand(like.shape[0])
+        if t.shape[1:].numel() == 1:
+            t = t.flatten()
         if t.shape != like.shape[:1]:
             raise fail(
                 "t", f"a float, () or ({like.shape[0]},), one per sample", t, "check the batch"

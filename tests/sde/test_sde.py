@@ -395,6 +395,9 @@ def test_a_float_node_is_the_batched_node(sde: AffineSDE, shape: tuple[int, ...]
             assert column.shape == (3,) + (1,) * (len(shape) - 1)
             assert isinstance(getattr(node, name), float)
             close(column.flatten()[i], getattr(node, name), 1e-12, atol=1e-14)
+    column = t.reshape(batched.alpha.shape)  # the form in which a function of (t, x) receives it
+    assert sde.at(column, like=x).t.tolist() == batched.t.tolist()
+    assert torch.equal(sde.at(column, like=x).alpha, batched.alpha)
     close(sde.at(t[1], like=x).alpha.flatten(), [sde.alpha(float(t[1]))] * 3, 1e-12, atol=1e-300)
 
 
@@ -420,7 +423,8 @@ def test_nodes_map_and_give_columns() -> None:
         (True, TypeError, r"t: .*True"),
         (torch.tensor([0.1, 0.2]), ValueError, r"t: .*\(4,\).*shape \(2,\)"),
         (torch.tensor([0.1]), ValueError, r"t: .*\(4,\).*shape \(1,\)"),
-        (torch.tensor([[0.1]] * 4), ValueError, r"t: .*\(4,\).*shape \(4, 1\)"),
+        (torch.tensor([[0.1, 0.2]] * 4), ValueError, r"t: .*\(4,\).*shape \(4, 2\)"),
+        (torch.tensor([[0.1]] * 2), ValueError, r"t: .*\(4,\).*shape \(2, 1\)"),
         (torch.tensor([0.1, 0.2, 0.3, 1.5]), ValueError, r"t: .*\[0, 1\].*1\.5"),
         (torch.tensor([0.1, 0.2, 0.3, math.nan]), ValueError, r"t: .*nan"),
     ],
