@@ -8,10 +8,11 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ __all__ = [
     "seed",
     "show",
     "to_load",
+    "warn",
     "whole",
     "wrong_type",
 ]
@@ -121,6 +123,23 @@ def wrong_type(argument: str, expected: str, got: object, remedy: str) -> TypeEr
 def diverged(argument: str, expected: str, got: str, remedy: str) -> Diverged:
     """Like `fail`, for a run with values that are not finite; `got` is not shortened."""
     return about(Diverged(f"{argument}: expected {expected}, got {got}; {remedy}"), argument)
+
+
+PASSED = ("scoresde", "torch", "contextlib")
+"""The packages whose lines `warn` passes over."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of the line that called the package, however many calls lie between."""
+    frame: FrameType | None = sys._getframe()
+    level = 1
+    while frame is not None and _package_of(frame) in PASSED:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def _number(name: str, value: object, expected: str, remedy: str) -> float:

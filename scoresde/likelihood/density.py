@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Protocol, TypeAlias, cast, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, instance, wrong_type
+from scoresde._check import choice, fail, instance, warn, wrong_type
 from scoresde._check import seed as as_seed
 from scoresde._progress import Progress, progress_or
 from scoresde._tensor import batches, check_data, ordinary, own_dtype, uncompiled, wide
@@ -190,7 +189,7 @@ def _warn(stopped: Tensor, reached: Tensor, status: str, end: float) -> None:
     count = f"{int(stopped.sum())} of {len(stopped)} samples are NaN"
     where = f"stopped before t = {end:g} ({status}), first row {first} at t = {reached[first]:.6g}"
     remedy = "raise max_nfe, or loosen rtol and atol"
-    warnings.warn(f"log_prob: {count}, {where}; {remedy}", UnfinishedWarning, stacklevel=5)
+    warn(f"log_prob: {count}, {where}; {remedy}", UnfinishedWarning)
 
 
 def span_of(

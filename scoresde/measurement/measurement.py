@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -11,7 +10,7 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, refuse, same_shape, show, wrong_type
+from scoresde._check import fail, instance, refuse, same_shape, show, warn, wrong_type
 from scoresde._html import Shown
 from scoresde._tensor import expand, seeded, wide
 from scoresde.measurement.base import LinearOperator, pairs
@@ -275,7 +274,7 @@ class Measurement(Shown):
                 f", at most about {usual:.3g}, got {largest:.3g}; check the unit of y, and map it "
                 "to that of the data"
             )
-            warnings.warn(message, stacklevel=2)
+            warn(message)
 
     def _taken(self, cond: Cond) -> tuple[Tensor, dict[str, Tensor]]:
         """The y of all samples, (*M), or that of each, (B, *M); and the other conditions."""

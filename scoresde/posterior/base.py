@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import final
@@ -11,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import instance
+from scoresde._check import instance, warn
 from scoresde._tensor import expand
 from scoresde.measurement import Denoised, Measurement
 from scoresde.model import Cond, ScoreModel, data_size, summary_of
@@ -154,14 +153,13 @@ class PosteriorModel(MeasuredModel, ABC):
         for (t, count, _, _), (away, total) in zip(seen, numbers, strict=True):
             if away:
                 self._warned = True
-                warnings.warn(
+                warn(
                     f"{type(self).__name__} diverges: at t = {t:.3g} the guidance outweighs the "
                     f"score in {away:.0f} of {count} states, of a size of {total / away:.3g} on "
                     f"average, where the schedule starts at {self.sde.prior_std:.3g}; check the "
                     "units of y, take more steps, a solver of first order such as 'ancestral', "
                     "or TwistedSampler",
                     DataRangeWarning,
-                    stacklevel=6,
                 )
                 return
 
@@ -234,10 +232,9 @@ def conjugate_gradients(
         rr, short = new, short | grown
         done = done | (new <= goal) | grown
     if bool((short | ~done).any()):
-        warnings.warn(
+        warn(
             f"{method}: the linear solves of some samples ended above the tolerance {tol:g}, as "
             "they may where the Jacobian of a network is not symmetric and positive; they keep "
             "the solution of the least residual; raise max_iter or tol, or take PiGDM",
-            stacklevel=5,
         )
     return best, count

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, positive, positive_int
+from scoresde._check import fail, positive, positive_int, warn
 from scoresde._html import Shown
 from scoresde._tensor import batches, lincomb, ordinary, state_kind
 from scoresde.measurement import Measurement
@@ -169,7 +168,7 @@ class DAPS(Shown):
         admitted = check_cond(self.model, cond, shape[0], device)
         noise = as_noise("independent", seed, self.sde, 1.0)
         known = summary_of(self.model)
-        self.sde.warn_of_prior(1.0 if known is None else known.size, stacklevel=3)
+        self.sde.warn_of_prior(1.0 if known is None else known.size)
         parts, shares = [], []
         with torch.no_grad():
             for rows, own in batches(shape[0], batch_size, admitted):
@@ -219,12 +218,11 @@ class DAPS(Shown):
         """Warn if the chains diffuse by less than r, sqrt(2 f steps) of it, at the last node."""
         short = int((2.0 * share * self.langevin_steps < 1.0).sum())
         if short:
-            warnings.warn(
+            warn(
                 f"DAPS: the Langevin steps of {short} of {len(share)} samples at the last node "
                 f"are down to {float(share.min()):.2g} r^2, and {self.langevin_steps} of them do "
                 "not move x_0 by r; raise langevin_steps, or check that the log-likelihood is "
                 "smooth and its noise has the unit of y",
-                stacklevel=4,
             )
 
 

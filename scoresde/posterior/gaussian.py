@@ -9,13 +9,12 @@ where J = dx_0hat / dx. The three differ in C.
 
 from __future__ import annotations
 
-import warnings
 from typing import final
 
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, positive, positive_int
+from scoresde._check import fail, positive, positive_int, warn
 from scoresde._tensor import Scalar
 from scoresde.measurement import Denoised, Measurement
 from scoresde.measurement.moments import noise_matrix, seen_jacobian
@@ -264,10 +263,9 @@ class TMPD(PosteriorModel):
         ones = measurement.adjoint(torch.ones_like(y), y)
         sums = measurement.forward(found.pull(ones), y)
         if bool((_times(_tweedie(node), sums) < -0.1 * measurement.noise_variance(y)).any()):
-            warnings.warn(
+            warn(
                 "TMPD: a row of the covariance of the measured numbers has a negative sum, which "
                 "counts as 0, so samples may be far off; take MMPS or PiGDM for such data",
-                stacklevel=5,
             )
         sums = sums.clamp_min(0.0)
         spread = measurement.noise_variance(y) + _times(_tweedie(node), sums)

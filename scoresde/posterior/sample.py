@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -11,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, listed, positive_int, show
+from scoresde._check import fail, instance, listed, positive_int, show, warn
 from scoresde._html import Shown
 from scoresde.measurement import Measurement
 from scoresde.measurement.base import pairs
@@ -156,10 +155,9 @@ class PosteriorSamples(Shown):
         n = self.x.shape[dim]
         most, needed = (n - 1) / (n + 1), math.ceil(round(2 / (1 - level) - 1, 6))
         if n < needed:
-            warnings.warn(
+            warn(
                 f"{n} samples span {most:.0%} of the posterior on average, not "
                 f"{level:.0%}; draw {needed} or more",
-                stacklevel=2,
             )
         tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
         ranks = (tails * (n + 1) - 1).clamp(0, n - 1)  # from 0
@@ -407,12 +405,11 @@ class _Call:
         scale = self.model.data_scale
         spread = float(x.double().std(correction=0))
         if scale is not None and spread > _FAR * scale[0]:
-            warnings.warn(
+            warn(
                 f"method {self.chosen.method!r} diverged: samples have a standard deviation of "
                 f"{spread:.3g}, the data one of {scale[0]:.3g}; take more steps, a larger noise, "
                 "or the method 'twisted' with more calls",
                 DataRangeWarning,
-                stacklevel=5,
             )
 
 

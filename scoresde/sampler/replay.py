@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
@@ -12,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from scoresde._check import fail
+from scoresde._check import fail, warn
 from scoresde.model import Cond, ScoreModel, summary_of
 from scoresde.node import Node
 from scoresde.noise import Noise
@@ -169,4 +168,4 @@ def warn_of_departure(model: ScoreModel, plan: Plan, x: Tensor, cond: Cond) -> N
     if end.t < sde.t_end:
         remedies.append(f"end at t_end = {sde.t_end:g}")
     advice = ", or ".join(remedies)
-    warnings.warn(f"samples: {departure}; {advice}", DataRangeWarning, stacklevel=5)
+    warn(f"samples: {departure}; {advice}", DataRangeWarning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance
+from scoresde._check import fail, instance, warn
 from scoresde._html import Shown
 from scoresde._tensor import batches, ordinary, state_kind
 from scoresde.calibration import Calibration
@@ -349,7 +348,7 @@ class ReverseSampler(Shown):
             differentiable=differentiable,
         )
         if solution.status != "done":
-            warnings.warn(f"solver: {solution.unfinished}", UnfinishedWarning, stacklevel=2)
+            warn(f"solver: {solution.unfinished}", UnfinishedWarning)
         return solution
 
     @ordinary
@@ -388,7 +387,7 @@ class ReverseSampler(Shown):
             source.check(plan.schedule.grid.times)
         if x_init is None and isinstance(self.sde, AffineSDE):
             known = summary_of(self.model)
-            self.sde.warn_of_prior(1.0 if known is None else known.size, stacklevel=4)
+            self.sde.warn_of_prior(1.0 if known is None else known.size)
         solutions = []
         shown = bar(plan, len(parts)) if progress else nullcontext()
         with torch.set_grad_enabled(self._graph(differentiable, x_init)), shown as advance:

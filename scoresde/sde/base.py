@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, positive, same_shape, wrong_type
+from scoresde._check import fail, floating, positive, same_shape, warn, wrong_type
 from scoresde._html import Shown
 from scoresde._tensor import Scalar, Time, exp, expand, lincomb, user_time, wide
 from scoresde.node import AffineNode, Node
@@ -311,21 +310,21 @@ class AffineSDE(SDE):
         square = (size * float(self.alpha(self.T)) / std) ** 2
         return 0.5 * (square + math.expm1(ratio) - ratio)
 
-    def warn_of_prior(self, size: float = 1.0, stacklevel: int = 3) -> None:
+    def warn_of_prior(self, size: float = 1.0) -> None:
         """Warn if the schedule ends so early that the prior differs from the law of x_T.
 
         At a gap above 0.005 nats a dimension the mean of the samples of the probability flow is
         wrong by more than 10 % of that of the data.
 
         Args:
-            size, stacklevel: see `prior_gap` and `warnings.warn`.
+            size: see `prior_gap`.
         """
         gap = self.prior_gap(size)
         if gap <= PRIOR_GAP:
             return
         alpha, sigma = float(self.alpha(self.T)), float(self.sigma(self.T))
         train = "Scale the data to about unit size, or train" if size > 3.0 else "Train"
-        warnings.warn(
+        warn(
             f"{self!r} does not reach noise: at T = {self.T:g} the state still holds "
             f"{alpha:.2g} x_0 beside noise of {sigma:.2g}, "
             f"but sampling starts from N(0, {self.prior_std:.3g}^2): a gap of {gap:.2g} nats a "
@@ -333,7 +332,6 @@ class AffineSDE(SDE):
             f"standard deviation of the samples are wrong. {train} with a schedule that ends in "
             f"noise ({self.longer}), or pass x_init, states of x_T",
             UserWarning,
-            stacklevel=stacklevel + 1,
         )
 
     @property

@@ -32,7 +32,6 @@ an error of O(sigma^2) there.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -40,7 +39,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, nonnegative
+from scoresde._check import fail, instance, nonnegative, warn
 from scoresde._html import Shown
 from scoresde._tensor import Eta, batches, ordinary
 from scoresde.guidance import ClassifierFree
@@ -162,11 +161,10 @@ class CorrectedGuidance(Shown):
         )
         taken = sum(len(nodes) - 1 for nodes in self.plan.schedule.segments)
         if 2 * taken < enough and self.scale not in (0.0, 1.0):  # where all weights are 1
-            warnings.warn(
+            warn(
                 f"steps: expected about {enough} at scale {self.scale:g}, got {taken}; log Z may "
                 "come out too large, and rare particles be exaggerated; pass steps=None for the "
                 "default, or compare with twice the steps",
-                stacklevel=2,
             )
         self.loop = Loop(self.sde, self.plan, particles, threshold, REMEDIES)
 
@@ -212,7 +210,7 @@ class CorrectedGuidance(Shown):
         """
         field = self.loop.field(self.guided, shape, seed, cond, dtype, device)
         size = (abs(self.scale) + abs(1.0 - self.scale)) * data_size(self.guided)
-        self.sde.warn_of_prior(size, stacklevel=3)
+        self.sde.warn_of_prior(size)
         records = Records(keep_ancestry, keep_path, on_node, progress)
         return self.loop.run(field, _Run(self, field, batch_size).start, records)
 

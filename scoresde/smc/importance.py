@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -11,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, positive_int, refuse, show
+from scoresde._check import fail, floating, instance, positive_int, refuse, show, warn
 from scoresde._html import Shown, rounded
 from scoresde.likelihood import log_prob
 from scoresde.likelihood.density import span_of
@@ -201,11 +200,10 @@ def reweight(
         error = math.sqrt(max(1.0 / size - 1.0 / count, 0.0) * count / (count - 1))
     k = pareto_shape(normal)
     if k > heavy(count) or size < min(10.0, 0.5 * count):
-        warnings.warn(
+        warn(
             f"the weights have a heavy tail, pareto_k = {k:.2f}, and {count} samples are worth "
             f"{size:.1f} independent ones: take a proposal that is closer to the posterior, or "
             "TwistedSampler",
             CollapsedWeights,
-            stacklevel=2,
         )
     return Importance(data, normal, float(total) - math.log(count), error, size, k)

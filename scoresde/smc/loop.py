@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, positive_int, refuse
+from scoresde._check import fail, positive_int, refuse, warn
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import Scalar, state_kind
 from scoresde.model import Cond, ScoreModel, check_cond
@@ -358,12 +357,11 @@ class Loop:
             worth = torch.minimum(sizes, families)
             run, others = int(worth.argmin()), int((~enough).sum()) - 1
             more = f" and in {others} others" if others else ""
-            warnings.warn(
+            warn(
                 f"the weights have collapsed in run {run}{more}: {count} particles are worth "
                 f"{float(worth[run]):.1f} independent ones; take more steps, more particles, "
                 f"or {self.remedies.collapsed}",
                 CollapsedWeights,
-                stacklevel=6,
             )
         return (~enough).tolist()
 
@@ -378,13 +376,12 @@ class Loop:
         found = [i for i, k in enumerate(shapes) if k > heavy(self.particles) and not told[i]]
         if found:
             run = max(found, key=lambda i: shapes[i])
-            warnings.warn(
+            warn(
                 f"the weights of {len(found)} of {len(shapes)} runs had a heavy tail, that of run "
                 f"{run} with pareto_k = {shapes[run]:.2f} at t = {at[run]:.3g}: the log evidence "
                 "may be further off than its standard error says; take more particles or more "
                 "steps",
                 CollapsedWeights,
-                stacklevel=6,
             )
 
 

@@ -186,7 +186,7 @@ class TwistedSampler(Shown):
         field = self.loop.field(
             self.target.admitting(self.model), shape, seed, cond, dtype, device
         )
-        self.sde.warn_of_prior(data_size(self.model), stacklevel=3)
+        self.sde.warn_of_prior(data_size(self.model))
         records = Records(keep_ancestry, keep_path, on_node, progress)
         return self.loop.run(field, _Run(self, field, batch_size).start, records)
 

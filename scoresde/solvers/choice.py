@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import NamedTuple
 
+from scoresde._check import warn
 from scoresde.sde import SDE, AffineSDE
 
 __all__ = ["AUTO", "FIRST_ORDER_STEPS", "STEPS", "UNIT", "Choice", "choose", "choose_for"]
@@ -114,9 +114,7 @@ def choose_for(
     why = f"no noise is left at the end of the grid, t = {end:g}"
     name = "auto" if process == "ode" else "auto_sde"
     remedy = "end it at a larger time; the final denoising leads to the data"
-    warnings.warn(
-        f"grid: {why}, so {name!r} is {first_order!r}, of first order; {remedy}", stacklevel=4
-    )
+    warn(f"grid: {why}, so {name!r} is {first_order!r}, of first order; {remedy}")
     return Choice(first_order, "uniform", t_end, why)
 
 
