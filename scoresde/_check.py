@@ -35,7 +35,9 @@ __all__ = [
     "held",
     "instance",
     "listed",
+    "nearest",
     "need",
+    "no_class",
     "nonnegative",
     "path_of",
     "positive",
@@ -44,6 +46,7 @@ __all__ = [
     "same_shape",
     "seed",
     "show",
+    "sizes",
     "to_load",
     "warn",
     "whole",
@@ -118,6 +121,13 @@ def refuse(argument: str, expected: str, got: object, remedy: str) -> ValueError
 def wrong_type(argument: str, expected: str, got: object, remedy: str) -> TypeError:
     """Like `fail`, for an argument of the wrong type."""
     return about(TypeError(_message(argument, expected, got, remedy)), argument)
+
+
+def no_class(argument: str, label: int, classes: int, null: object) -> ValueError:
+    """The error of a label that is none of the classes and not the value for "no label"."""
+    expected = f"classes from 0 to {classes - 1}, or {null} for no label"
+    remedy = "number the classes from 0, or build the network with more classes"
+    return refuse(argument, expected, f"{label} among them", remedy)
 
 
 def diverged(argument: str, expected: str, got: str, remedy: str) -> Diverged:
@@ -232,6 +242,13 @@ def positive_int(name: str, value: object, remedy: str = "pass a whole number ab
     return number
 
 
+def sizes(name: str, value: object, expected: str, remedy: str) -> tuple[int, ...]:
+    """`value` as a tuple of ints above 0."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise wrong_type(name, expected, value, remedy)
+    return tuple(positive_int(name, size, remedy) for size in value)
+
+
 def seed(value: object, name: str = "seed") -> int:
     """`value` as an int in [0, 2**63), which every noise source and generator takes."""
     number = whole(value)
@@ -258,10 +275,16 @@ def choice(name: str, value: object, table: Iterable[str]) -> str:
     keys = sorted(table)
     if isinstance(value, str) and value in keys:
         return value
+    near = nearest(value, keys)
+    remedy = f"pass for example {keys[0]!r}" if near is None else f"did you mean {near!r}?"
+    raise fail(name, "one of " + ", ".join(map(repr, keys)), value, remedy)
+
+
+def nearest(value: object, keys: Iterable[str]) -> str | None:
+    """The key that is spelt most like `value`, or None if none is."""
     plain = {key.lower(): key for key in keys}
     near = difflib.get_close_matches(str(value).lower(), plain, n=1, cutoff=0.6)
-    remedy = f"did you mean {plain[near[0]]!r}?" if near else f"pass for example {keys[0]!r}"
-    raise fail(name, "one of " + ", ".join(map(repr, keys)), value, remedy)
+    return plain[near[0]] if near else None
 
 
 def to_load(value: object) -> str:

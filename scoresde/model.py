@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, TypeGuard, final
 
@@ -18,6 +18,7 @@ from scoresde._check import (
     floating,
     held,
     instance,
+    no_class,
     positive,
     same_shape,
     show,
@@ -39,6 +40,7 @@ __all__ = [
     "bare",
     "check_cond",
     "check_names",
+    "check_null",
     "check_weights",
     "data_size",
     "default_prediction",
@@ -151,6 +153,11 @@ class ScoreModel(nn.Module, Shown, ABC):
         return MappingProxyType({})
 
     @property
+    def takes(self) -> list[str] | None:
+        """The names of the conditions that the model takes, or None if they are unknown."""
+        return None
+
+    @property
     def calibrated(self) -> ScoreModel:
         """The model that the calibrations belong to: itself, or that inside fixed conditions."""
         return self
@@ -212,8 +219,9 @@ class ScoreModel(nn.Module, Shown, ABC):
             TypeError, ValueError: x is not floating-point, the SDE has no such time, or the
                 model does not take the conditions; see `check_cond`.
         """
-        floating("x", x)
-        if cond:
+        if floating("x", x).ndim == 0:
+            raise fail("x", "a batch of shape (B, *D)", x, "add a batch axis: x[None]")
+        if isinstance(cond, Tensor) or cond:
             cond = check_cond(self, cond, len(x), x.device)
         if isinstance(t, Tensor) and t.device.type == "cpu" and t.ndim == 0:
             t = float(t)
@@ -284,15 +292,7 @@ def check_names(cond: dict[str, Tensor], fn: Callable[..., object]) -> None:
     Raises:
         ValueError: the function does not take one of them, or requires one that is missing.
     """
-    try:
-        parameters = list(inspect.signature(fn).parameters.values())
-    except (TypeError, ValueError):
-        return
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    time_and_state = {p.name for p in positional[:2]}
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    named = {p.name: p for p in parameters if p.kind in kinds and p.name not in time_and_state}
-    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named, anything = _named(fn)
     for name in () if anything else cond:
         if not named:
             remedy = "leave it out, or give the network an argument of this name"
@@ -302,6 +302,48 @@ def check_names(cond: dict[str, Tensor], fn: Callable[..., object]) -> None:
         if name not in cond and parameter.default is inspect.Parameter.empty:
             remedy = f'pass cond={{"{name}": ...}}, or give this argument of the model a default'
             raise fail("cond", f"{name!r}, which the model needs", list(cond) or None, remedy)
+
+
+def _named(fn: Callable[..., object]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The arguments of a function after its first two by name, and whether it takes any others."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):  # of a builtin, which says nothing of its arguments
+        return {}, True
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    time_and_state = {p.name for p in positional[:2]}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = {p.name: p for p in parameters if p.kind in kinds and p.name not in time_and_state}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _names(fn: Callable[..., object]) -> list[str] | None:
+    """The names of the conditions that a function takes, or None if it takes any."""
+    named, anything = _named(fn)
+    return None if anything else list(named)
+
+
+def check_null(null: object, takes: Sequence[str] | None) -> dict[str, object] | None:
+    """The values for "not given" by the names of conditions, or None for none.
+
+    Raises:
+        TypeError: `null` is no mapping.
+        ValueError: a name is none of the conditions that the model takes, where these are known.
+    """
+    if null is None:
+        return None
+    remedy = 'pass name -> value, e.g. {"label": -1}'
+    instance("null", null, Mapping, remedy)
+    found: dict[str, object] = dict(null)  # type: ignore[call-overload]  # checked above
+    for name in found:
+        if not isinstance(name, str):
+            raise wrong_type("null", "names of conditions", name, remedy)
+        if takes is not None and not takes:
+            expected = "None, for the model takes no conditions"
+            raise fail("null", expected, name, "leave it out")
+        if takes is not None:
+            choice("null", name, takes)
+    return found
 
 
 def as_labels(argument: str, label: Tensor, classes: int, null: object) -> Tensor:
@@ -325,10 +367,7 @@ def as_labels(argument: str, label: Tensor, classes: int, null: object) -> Tenso
         if isinstance(null, int) and null < 0:
             wrong &= label != null
         if bool(wrong.any()):
-            got = f"{int(label[wrong][0])} among them"
-            expected = f"classes from 0 to {classes - 1}, or {null} for no label"
-            remedy = "number the classes from 0, or build the network with more classes"
-            raise fail(argument, expected, got, remedy)
+            raise no_class(argument, int(label[wrong][0]), classes, null)
     return label
 
 
@@ -419,7 +458,8 @@ class Preconditioned(_Calling):
 
     Raises:
         TypeError: net is not a module, or the SDE is not affine and predicts is not "score".
-        ValueError: a name is unknown, or the output does not have the shape of x.
+        ValueError: a name is unknown, the network does not take a name of `null`, or the output
+            does not have the shape of x.
 
     Example:
         >>> import torch
@@ -456,15 +496,19 @@ class Preconditioned(_Calling):
         self.sigma_data = (
             None if sigma_data is None else positive("sigma_data", sigma_data, remedy)
         )
-        if null is not None:
-            instance("null", null, Mapping, 'pass name -> value, e.g. {"label": -1}')
-        self.null: dict[str, object] = _nulls(net) if null is None else dict(null)
         self.net = net
         self.sde = sde
+        given = check_null(null, self.takes)
+        self.null: dict[str, object] = _nulls(net) if given is None else given
 
     @property
     def nulls(self) -> Mapping[str, object]:
         return self.null
+
+    @property
+    def takes(self) -> list[str] | None:
+        net = bare(self.net)
+        return getattr(net, "takes", None) if _is_conditional(net) else _names(net.forward)
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         net = bare(self.net)
@@ -539,8 +583,17 @@ class FunctionScore(_Calling):
         self.sde = sde
         self.fn = fn
 
+    @property
+    def _function(self) -> Callable[..., Tensor]:
+        """The function whose arguments are the conditions."""
+        return self.fn.forward if isinstance(self.fn, nn.Module) else self.fn
+
+    @property
+    def takes(self) -> list[str] | None:
+        return _names(self._function)
+
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
-        check_names(cond, self.fn.forward if isinstance(self.fn, nn.Module) else self.fn)
+        check_names(cond, self._function)
         return cond
 
     def predict(self, node: Node, x: Tensor, cond: Cond = None) -> Prediction:

@@ -32,7 +32,7 @@ def null_like(name: str, null: object, value: Tensor) -> Tensor:
         if not isinstance(null, Tensor | list | tuple):
             remedy = "name it in Preconditioned(..., null={name: value})"
             raise wrong_type(f"null[{name!r}]", "a number or a tensor", null, remedy)
-        return torch.as_tensor(null).to(value.device, value.dtype).expand_as(value)
+        return _null_tensor(name, null, value)
     if value.is_floating_point() or value.is_complex():
         fits = True
     elif value.dtype == torch.bool:
@@ -44,6 +44,21 @@ def null_like(name: str, null: object, value: Tensor) -> Tensor:
         remedy = "convert the condition, e.g. with .float() or .long()"
         raise fail(f"cond[{name!r}]", f"a dtype that holds its null value {null}", value, remedy)
     return torch.full_like(value, null)
+
+
+def _null_tensor(name: str, null: object, value: Tensor) -> Tensor:
+    """A null value of several numbers, for each sample of a batch."""
+    argument, shape = f"null[{name!r}]", tuple(value.shape[1:])
+    remedy = "pass one number, or the value of one sample"
+    try:
+        array = torch.as_tensor(null)
+        array.expand(shape)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise fail(argument, f"a number or a tensor of shape {shape}", null, remedy) from error
+    whole = not (value.is_floating_point() or value.is_complex())
+    if whole and array.is_floating_point() and not bool((array == array.round()).all()):
+        raise fail(argument, f"values that {value.dtype} holds", null, remedy)
+    return array.to(value.device, value.dtype).expand_as(value)
 
 
 def without(cond: Mapping[str, Tensor], nulls: Mapping[str, object]) -> dict[str, Tensor]:

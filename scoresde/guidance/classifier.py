@@ -9,7 +9,7 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from scoresde._check import fail, floating, positive, positive_int
+from scoresde._check import fail, floating, positive, positive_int, sizes
 from scoresde._tensor import Scalar, own_dtype, sqrt
 from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, group_norm
 from scoresde.nets.embed import TimeEmbedding
@@ -40,7 +40,7 @@ class NoiseClassifier(nn.Module):
         sde: the SDE of the states, affine.
         shape: (*D), the shape of one sample: (D,) for vectors, else (channels, ...) with one to
             three axes.
-        classes: the number of classes K.
+        classes: the number of classes K, 2 or more.
         width: hidden units, or channels at the first level; a multiple of 4.
         depth: the number of residual blocks, or of levels.
         std: the standard deviation s of the data, which `train_classifier` measures.
@@ -71,11 +71,14 @@ class NoiseClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.sde = as_affine("sde", sde, "the input is scaled by alpha and sigma")
-        self.shape = tuple(positive_int("shape", side) for side in shape)
+        remedy = "(D,) for vectors, (channels, ...) with one to three axes for all else"
+        self.shape = sizes("shape", shape, "one to four numbers", remedy)
         if not 1 <= len(self.shape) <= 4:
-            remedy = "(D,) for vectors, (channels, ...) with one to three axes for all else"
             raise fail("shape", "one to four numbers", self.shape, remedy)
-        self.classes = positive_int("classes", classes)
+        self.classes = positive_int("classes", classes, "pass the number of classes, e.g. 10")
+        if classes == 1:
+            remedy = "with one class its probability is 1 everywhere, which guides nowhere"
+            raise fail("classes", "2 or more", classes, remedy)
         if positive_int("width", width) % 4:
             raise fail("width", "a multiple of 4", width, "pass e.g. 64")
         self.width, self.depth = width, positive_int("depth", depth)
@@ -108,7 +111,7 @@ class NoiseClassifier(nn.Module):
             expected = f"shape (B, {', '.join(map(str, self.shape))})"
             raise fail("x", expected, x, "pass states of the shape of the data")
         x = x.to(own_dtype(self) or x.dtype)
-        along_grid = not isinstance(t, Tensor) or (t.ndim == 0 and t.device.type == "cpu")
+        along_grid = isinstance(t, Tensor) and t.ndim == 0 and t.device.type == "cpu"
         node = self.sde.at(float(t) if along_grid else t, like=x)
         size = sqrt(node.alpha**2 * self.std**2 + node.sigma**2)
         emb = silu(self.level(_level(node, x)))

@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance
+from scoresde._check import fail, floating, instance, nearest
 from scoresde.guidance.scale import Interval, Scale, ScaleLike, always, between
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import Cond, ScoreModel, check_null
 from scoresde.node import Node
 from scoresde.nulls import without
 from scoresde.prediction import Prediction
@@ -47,8 +47,9 @@ class ClassifierFree(ScoreModel):
 
     Raises:
         TypeError: the scale depends on the log-SNR and the SDE is not affine.
-        ValueError: the scale is not finite or the interval not increasing; at a call, no condition
-            with a value for "not given" is there and the scale is not 1.
+        ValueError: the scale is not finite, the interval not increasing, or `null` has a name that
+            the model does not take; at a call, no condition with a value for "not given" is there
+            and the scale is not 1.
 
     Source: Ho and Salimans 2022 (arXiv 2207.12598), eq. 6; Kynkaanniemi et al. 2024 (arXiv
     2404.07724).
@@ -73,14 +74,12 @@ class ClassifierFree(ScoreModel):
     ) -> None:
         super().__init__()
         instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
-        if null is not None:
-            instance("null", null, Mapping, 'pass name -> value, e.g. {"label": -1}')
         self.sde = model.sde
         self.model = model
         self.data = model.data
         self.scale = Scale(scale, interval)
         self.scale.check(self.sde)
-        self.null = None if null is None else dict(null)
+        self.null = check_null(null, model.takes)
 
     @property
     def nulls(self) -> Mapping[str, object]:
@@ -118,7 +117,10 @@ class ClassifierFree(ScoreModel):
         Raises:
             ValueError: no condition has a value for "not given".
         """
-        cond = cond or {}
+        instance("node", node, Node, "pass model.sde.at(t), for a time t")
+        floating("x", x)
+        cond = {} if cond is None else cond
+        instance("cond", cond, Mapping, 'pass name -> tensor, e.g. {"label": labels}')
         empty = self._empty(cond)
         both = {name: torch.cat([value, empty[name]]) for name, value in cond.items()}
         whole = self.model.predict(node.map(_twice), _twice(x), both)
@@ -137,6 +139,10 @@ class ClassifierFree(ScoreModel):
         else:
             expected += f", of {known}"
             remedy = "pass cond={name: ...}, or take scale=1; guide the model inside Conditioned"
+            near = [(nearest(name, cond), name) for name in self.nulls]
+            pairs = [f"{name!r} in null, where it has {null!r}" for name, null in near if name]
+            if pairs:
+                remedy = f"name {', '.join(pairs)}"
         raise fail("cond", expected, list(cond) or None, remedy)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, wrong_type
+from scoresde._check import fail, finite, instance, wrong_type
 from scoresde._html import Shown
 from scoresde._tensor import Scalar, lincomb
 from scoresde.node import Node
@@ -55,13 +56,15 @@ class Scale(Shown):
         if not callable(self.value):
             remedy = "pass a number such as 2.0, or a function of the log-SNR"
             object.__setattr__(self, "value", finite("scale", self.value, remedy))
+        remedy = "1 is no guidance for a scale between two scores, 0 for one that is added"
+        object.__setattr__(self, "outside", finite("outside", self.outside, remedy))
         if self.interval is None:
             return
         remedy = "pass (low, high) in log(alpha / sigma), e.g. (-1.5, 1.5)"
         given = self.interval
-        if not isinstance(given, list | tuple) or any(isinstance(end, str) for end in given):
+        if not isinstance(given, list | tuple):
             raise wrong_type("interval", "two numbers", given, remedy)
-        ends = tuple(float(end) for end in given)
+        ends = tuple(_end(end, remedy) for end in given)
         if len(ends) != 2 or not ends[0] < ends[1]:
             raise fail("interval", "two increasing numbers", self.interval, remedy)
         object.__setattr__(self, "interval", ends)
@@ -79,6 +82,7 @@ class Scale(Shown):
         """
         if not callable(self.value) and self.interval is None:
             return self.value
+        instance("node", node, Node, "pass sde.at(t), for a time t")
         level = node.log_snr
         if not isinstance(level, Tensor):
             if self.interval is not None and not self.interval[0] <= level <= self.interval[1]:
@@ -88,11 +92,28 @@ class Scale(Shown):
             found = self.value(torch.tensor(level, dtype=torch.float64, device="cpu"))
             remedy = "scale is a function of the log-SNR with finite values"
             return finite(f"scale({level:g})", found, remedy)
-        found = self.value(level) if callable(self.value) else self.value
+        found = _values(self.value(level), level) if callable(self.value) else self.value
         if self.interval is None:
-            return found if isinstance(found, float) else torch.as_tensor(found).to(level)
+            return found
         inside = (level >= self.interval[0]) & (level <= self.interval[1])
         return torch.where(inside, found, self.outside)
+
+
+def _end(end: object, remedy: str) -> float:
+    """An end of an interval, which may be infinite."""
+    if isinstance(end, float) and math.isinf(end):
+        return end
+    return finite("interval", end, remedy)
+
+
+def _values(found: object, level: Tensor) -> Scalar:
+    """What a function of the log-SNR returned for one level per sample, in its precision."""
+    remedy = "return a number, or one for each log-SNR that the function receives"
+    if not isinstance(found, Tensor):
+        return finite("scale(log_snr)", found, remedy)
+    if found.ndim and found.shape != level.shape:
+        raise fail("scale(log_snr)", f"a number or shape {tuple(level.shape)}", found, remedy)
+    return found.to(level)
 
 
 def always(scale: Scalar, number: float) -> bool:

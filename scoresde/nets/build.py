@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import choice, fail, positive_int, refuse
+from scoresde._check import choice, fail, positive_int, refuse, warn
 from scoresde.nets.conditions import Image, Label, Set, Spec, Vector, as_config, as_specs
 from scoresde.nets.registry import NETS
 from scoresde.nets.unet import UNet, levels_of
@@ -41,6 +41,9 @@ def infer_conditions(
     Raises:
         ValueError: a condition has none of these shapes.
 
+    Warns:
+        UserWarning: fewer than a tenth of the classes of a label have a sample, as for years.
+
     Example:
         >>> import torch
         >>> cond = {"y": torch.zeros(8, 3), "low": torch.zeros(8, 2, 4, 4)}
@@ -63,7 +66,7 @@ def _infer(name: str, value: Tensor, shape: tuple[int, ...], classes: int) -> Sp
         if not classes and not bool((value >= 0).any()):
             remedy = "-1 is for samples without a label: leave it out, or pass classes"
             raise fail(f"cond[{name!r}]", "a class from 0 on", "none", remedy)
-        return Label(classes or int(value.max()) + 1)
+        return Label(classes or _count(name, value))
     if len(size) <= 1:
         return Vector(size[0] if size else 1)
     if len(shape) > 1 and size[1:] == shape[1:]:
@@ -75,6 +78,18 @@ def _infer(name: str, value: Tensor, shape: tuple[int, ...], classes: int) -> Sp
         expected += f" or images (N, c, {', '.join(map(str, shape[1:]))}) of the size of x"
     remedy = "resize it, or flatten it to (N, k)"
     raise fail(f"cond[{name!r}]", expected, value, remedy)
+
+
+def _count(name: str, value: Tensor) -> int:
+    """The number of classes of labels: the largest one plus 1."""
+    count, used = int(value.max()) + 1, {label for label in value.tolist() if label >= 0}
+    if count > 10 * len(used):
+        warn(
+            f"cond[{name!r}]: {len(used)} values from {min(used)} to {count - 1} become a label "
+            f"of {count} classes, most of them without a sample; convert numbers with .float(), "
+            "or number the classes from 0, with torch.unique(value, return_inverse=True)[1]"
+        )
+    return count
 
 
 def network_arguments(

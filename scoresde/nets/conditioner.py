@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from scoresde._check import choice, fail, refuse, wrong_type
+from scoresde._check import choice, fail, no_class, refuse, wrong_type
 from scoresde.nets.conditions import Image, Label, Set, Spec, Vector
 from scoresde.nets.embed import LabelEmbedding, TimeEmbedding
 
@@ -119,7 +119,7 @@ class Conditioner(nn.Module):
         emb: Tensor = self.time(t)
         time = silu(emb)
         for name, table in zip(self.named(Label), self.labels, strict=True):
-            emb = emb + table(cond.get(name), batch)
+            emb = emb + _embedded(name, table, cond.get(name), batch)
 
         vectors = [self._numbers(name, x, cond, dtype) for name in self.named(Vector)]
         joined = torch.cat(vectors, dim=1) if vectors else x.new_empty(batch, 0, dtype=dtype)
@@ -297,6 +297,17 @@ class Conditioner(nn.Module):
     def measured(self) -> bool:
         """Whether the mean and standard deviation of every condition come from data."""
         return all(bool(scale.measured) for scale in self.scales)
+
+
+def _embedded(name: str, table: nn.Module, label: Tensor | None, batch: int) -> Tensor:
+    """The embedding of a label, or an error that says which classes there are."""
+    try:
+        found: Tensor = table(label, batch)
+    except IndexError as error:  # of the table, on a CPU, where looking first would cost more
+        if label is None:
+            raise
+        raise no_class(name, int(label.max()), table.null, Label.null) from error  # type: ignore[arg-type]
+    return found
 
 
 def _check_shape(

@@ -15,6 +15,7 @@ from scoresde._check import (
     floating,
     instance,
     positive_int,
+    sizes,
     to_load,
     wrong_type,
 )
@@ -185,12 +186,10 @@ def as_noise(noise: object, seed: object, sde: SDE, eta: Eta) -> Noise:
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return a shape (N, *D) of positive integers as a tuple, or raise."""
-    if isinstance(shape, int) or not isinstance(shape, Sequence):
-        raise wrong_type("shape", "(N, *D)", shape, "pass for example shape=(16, 2)")
-    sizes = tuple(positive_int("shape", n, "pass sizes above 0, e.g. (16, 2)") for n in shape)
-    if len(sizes) < 2:
+    found = sizes("shape", shape, "(N, *D)", "pass sizes above 0, e.g. shape=(16, 2)")
+    if len(found) < 2:
         raise fail("shape", "(N, *D) with at least one dimension D", shape, "pass e.g. (16, 2)")
-    return sizes
+    return found
 
 
 def starting_at(plan: Plan, model: ScoreModel, t_start: float) -> Plan:

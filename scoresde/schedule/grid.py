@@ -97,7 +97,7 @@ class Grid(Shown):
     @classmethod
     def of(cls, times: Sequence[float]) -> Grid:
         """A grid of one segment through `times`."""
-        if not isinstance(times, Iterable):
+        if not isinstance(times, Iterable) or getattr(times, "shape", (0,)) == ():
             raise wrong_type("grid", "a sequence of times", times, "pass e.g. [1.0, 0.5, 0.1]")
         return cls((tuple(finite("times", t, "remove it from the grid") for t in times),))
 

@@ -90,7 +90,7 @@ class SDE(Shown, ABC):
         """Return `t` as a float in [0, T]; T rounded to float32 may exceed T and is clamped."""
         if isinstance(t, bool) or not isinstance(t, int | float):
             item = getattr(t, "item", None)
-            if item is None:
+            if item is None or math.prod(getattr(t, "shape", ())) != 1:
                 raise wrong_type(name, "a float or a tensor of times", t, "pass a time in [0, T]")
             t = item()
         time = float(t)  # type: ignore[arg-type]

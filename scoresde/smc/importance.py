@@ -10,7 +10,17 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, positive_int, refuse, show, warn
+from scoresde._check import (
+    fail,
+    floating,
+    instance,
+    positive,
+    positive_int,
+    refuse,
+    show,
+    sizes,
+    warn,
+)
 from scoresde._html import Shown, rounded
 from scoresde.likelihood import log_prob
 from scoresde.likelihood.density import span_of
@@ -114,13 +124,20 @@ def flow_samples(
         >>> bool((log_q - normal.log_prob(x)).abs().max() < 1e-3)
         True
     """
-    n = positive_int("n", n)
+    n = positive_int("n", n, "pass the number of samples")
     instance("proposal", proposal, ScoreModel, "wrap a function score(t, x) in FunctionScore")
+    shape = sizes("shape", shape, "the shape (*D) of a sample", "pass e.g. shape=(2,)")
+    _check_options(tolerance, progress)
     sde, (end, _) = span_of(proposal, None, None)
     solver = AdaptiveODE("dopri5", tolerance, tolerance)
     sampler = ReverseSampler(sde, proposal, solver, t_end=end, eta=0.0, denoise=False)
     x = sampler.sample((n, *shape), seed=seed, cond=cond, dtype=torch.float64, progress=progress)
     return x, _density(proposal, x, cond, tolerance, progress)
+
+
+def _check_options(tolerance: float, progress: bool) -> None:
+    positive("tolerance", tolerance, "1e-5 is usual")
+    instance("progress", progress, bool, "pass True or False")
 
 
 def _density(model: ScoreModel, x: Tensor, cond: Cond, tolerance: float, progress: bool) -> Tensor:
@@ -174,7 +191,9 @@ def reweight(
         True
     """
     instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
-    floating("x", x)
+    if floating("x", x).ndim < 2:
+        raise fail("x", "shape (N, *D)", x, "give scalars a column: x[:, None]")
+    _check_options(tolerance, progress)
     sde, (end, _) = span_of(model, None, None)
     target = Target(measurement)
     given = check_cond(target.admitting(model), cond, len(x), x.device)

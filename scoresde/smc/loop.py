@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, positive_int, refuse, warn
+from scoresde._check import fail, finite, instance, positive_int, refuse, warn, wrong_type
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import Scalar, state_kind
 from scoresde.model import Cond, ScoreModel, check_cond
@@ -135,6 +135,13 @@ class Records:
     on_node: OnNode | None = None
     progress: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("keep_ancestry", "keep_path", "progress"):
+            instance(name, getattr(self, name), bool, "pass True or False")
+        if self.on_node is not None and not callable(self.on_node):
+            remedy = "pass a function of (node, x, log_weights), or None"  # type: ignore[unreachable]
+            raise wrong_type("on_node", "a function", self.on_node, remedy)
+
 
 @final
 @dataclass(frozen=True)
@@ -163,9 +170,11 @@ class Loop:
         object.__setattr__(
             self, "particles", positive_int("particles", self.particles, "1000 is usual")
         )
-        if not 0.0 <= float(self.threshold) <= 1.0:
-            remedy = "0.5 is usual; 1 resamples at every step and 0 never"
+        remedy = "0.5 is usual; 1 resamples at every step and 0 never"
+        threshold = finite("threshold", self.threshold, remedy)
+        if not 0.0 <= threshold <= 1.0:
             raise fail("threshold", "a number from 0 to 1", self.threshold, remedy)
+        object.__setattr__(self, "threshold", threshold)
         plan = self.plan
         if not isinstance(plan.solver, GaussianStep):
             named = (name for name, (own, _) in SOLVERS.items() if isinstance(own, GaussianStep))

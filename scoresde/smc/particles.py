@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, listed, positive_int, show
+from scoresde._check import fail, listed, positive_int, show, wrong_type
 from scoresde._html import Shown
 from scoresde._tensor import seeded
 from scoresde.solvers.base import Plan
@@ -32,9 +32,11 @@ class CollapsedWeights(UserWarning):
 
 def expected(x: Tensor, log_weights: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
     """Weighted means of fn: (N, *D) -> (N, ...) over x: (P, K, *D), (P, ...)."""
+    if not callable(fn):
+        raise wrong_type("fn", "a function", fn, "pass a function of x: (N, *D), e.g. lambda x: x")
     count, size = x.shape[:2]
     values = fn(x.flatten(0, 1))
-    if not isinstance(values, Tensor) or len(values) != count * size:
+    if not isinstance(values, Tensor) or values.shape[:1] != (count * size,):
         leading = f"a tensor with leading {count * size}"
         raise fail("fn(x)", leading, values, "return one value for each particle")
     values = values.reshape(count, size, *values.shape[1:])

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from scoresde._check import fail, instance, positive_int
+
 __all__ = ["heavy", "pareto_fit", "pareto_shape"]
 
 
@@ -17,6 +19,7 @@ def heavy(count: int) -> float:
     2024 (arXiv 1507.02646), eq. 13. A smaller shape is no proof: it says nothing of places that
     no sample has reached.
     """
+    count = positive_int("count", count, "pass the number of the weights")
     return 0.7 if count < 2 else min(1.0 - 1.0 / math.log10(count), 0.7)
 
 
@@ -31,8 +34,16 @@ def pareto_shape(log_weights: Tensor) -> float:
     Args:
         log_weights: (N,), of any normalisation.
 
+    Raises:
+        TypeError, ValueError: they are no tensor of this shape, or one of them is NaN or +inf.
+
     Source: Vehtari et al. 2024 (arXiv 1507.02646), section 3.2 and appendix C.
     """
+    instance("log_weights", log_weights, Tensor, "use torch.as_tensor")
+    if log_weights.ndim != 1:
+        raise fail("log_weights", "shape (N,)", log_weights, "pass those of one run")
+    if bool(log_weights.isnan().any() | log_weights.isposinf().any()):
+        raise fail("log_weights", "numbers or -inf", "NaN or +inf", "see how they are computed")
     ordered = log_weights.double().sort().values
     tail = min(len(ordered) // 5, math.ceil(3.0 * math.sqrt(len(ordered))))
     if tail < 5:

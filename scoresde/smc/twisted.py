@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scoresde._check import instance, wrong_type
+from scoresde._check import instance
 from scoresde._html import Shown
 from scoresde._tensor import Eta, batches, ordinary
 from scoresde.measurement import Measurement
@@ -96,13 +96,10 @@ class TwistedSampler(Shown):
         threshold: float = 0.5,
     ) -> None:
         instance("model", model, ScoreModel, "wrap a function score(t, x) in FunctionScore")
-        if not isinstance(measurement, Measurement) and not callable(measurement):
-            remedy = "pass Measurement(operator, y, noise), or a function of x0"  # type: ignore[unreachable]
-            raise wrong_type("measurement", "a Measurement or a reward", measurement, remedy)
+        self.target = Target(measurement)
         remedy = "twisted samplers need E[x_0 | x_t], which only an affine SDE determines"
         self.sde = as_affine("model.sde", model.sde, remedy)
         self.model = model
-        self.target = Target(measurement)
         self.twist = make_twist(twist, self.target, model, variance)
         self.plan = resolve(
             model.sde,

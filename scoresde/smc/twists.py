@@ -26,7 +26,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, instance, same_shape, wrong_type
+from scoresde._check import choice, fail, instance, positive, same_shape, wrong_type
 from scoresde.measurement import Denoised, Measurement
 from scoresde.measurement.moments import noise_matrix, seen_jacobian
 from scoresde.model import Cond, ScoreModel
@@ -72,6 +72,11 @@ class Target:
     """
 
     of: Measurement | Reward
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, Measurement) and not callable(self.of):
+            remedy = "pass Measurement(operator, y, noise), or a function of x0"  # type: ignore[unreachable]
+            raise wrong_type("measurement", "a Measurement or a reward", self.of, remedy)
 
     def admitting(self, model: ScoreModel) -> ScoreModel:
         """The model, which also admits the measurement as a condition."""
@@ -254,7 +259,9 @@ def make_twist(name: str, target: Target, model: ScoreModel, variance: float | N
     choice("twist", name, TWISTS)
     of = target.of
     known = variance
-    if known is None and model.data_scale is not None:
+    if known is not None:
+        known = positive("variance", known, "pass the variance of the data, or None")
+    elif model.data_scale is not None:
         known = model.data_scale[0] ** 2
     if name == "auto":
         name = "point"

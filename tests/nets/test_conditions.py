@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,20 @@ def test_a_null_value_that_the_dtype_cannot_hold_is_refused(null: object, value:
 
 
 # Specifications
+
+
+def test_numbers_that_become_classes_are_warned_of() -> None:
+    years = torch.tensor([2018, 2020, 2019, -1, 2020])
+    said = "3 values from 2018 to 2020 become a label of 2021 classes"
+    for cond in ({"year": years}, {"label": years}):
+        with pytest.warns(UserWarning, match=rf"cond\['{next(iter(cond))}'\]: {said}") as told:
+            assert list(infer_conditions((2,), cond).values()) == [Label(2021)]
+        assert [one.filename for one in told] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        infer_conditions((2,), {"label": years}, classes=2021)
+        infer_conditions((2,), {"year": years.float()})
+        infer_conditions((2,), {"class": torch.tensor([9])})  # one of ten
 
 
 def test_conditions_are_inferred_from_data() -> None:
