@@ -53,6 +53,7 @@ from scoresde.losses import (
 from scoresde.metrics import Judge, frechet_distance, sliced_wasserstein
 from scoresde.options import Loss, Optim, Records
 from scoresde.quantisation import Quantisation
+from scoresde.training.processes import computes_bf16
 
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks.built import built
@@ -371,8 +372,11 @@ def main() -> None:
     if args.quick:
         for name in args.only:
             kind_of(name).count = 50
+    units = computes_bf16(torch.device("cpu"))
     for seed, name, row in product(range(seeds), args.only, ROWS):
         if row.factor not in args.rows or (row.only and name not in row.only):
+            continue
+        if row.name == "bf16" and not units:
             continue
         kind = kind_of(name)
         kept = found["kinds"].setdefault(name, {"floor": kind.floor, "rows": {}})

@@ -49,9 +49,12 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def applies(kind: str, way: str) -> bool:
-    """Whether data of this kind have this way: only weights of images have two layouts."""
-    return "channels-last" not in way or len(SHAPES[kind]) == 3
+def applies(kind: str, way: str, units: bool) -> bool:
+    """Whether data of this kind have this way, on a processor with or without bfloat16.
+
+    Only weights of images have two layouts.
+    """
+    return (units or "bf16" not in way) and ("channels-last" not in way or len(SHAPES[kind]) == 3)
 
 
 def one(kind: str, way: str, steps: int) -> dict[str, float]:
@@ -92,9 +95,9 @@ def main() -> None:
     found: dict[str, Any] = {"cells": {}}
     if FILE.exists():
         found = json.loads(FILE.read_text(encoding="utf-8"))
-    found["bf16_units"] = computes_bf16(torch.device("cpu"))
+    units = found["bf16_units"] = bool(computes_bf16(torch.device("cpu")))
     for kind, way in product(args.only, args.ways):
-        if not applies(kind, way):
+        if not applies(kind, way, units):
             continue
         cell = found["cells"].setdefault(kind, {})[way] = one(kind, way, args.steps)
         print(kind, way, *(f"{k} {v:.4g}" for k, v in cell.items()), flush=True)

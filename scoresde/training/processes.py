@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
@@ -129,8 +128,11 @@ def _accelerator(accumulate: int) -> Any:  # of accelerate, which has no types
     return made
 
 
-def computes_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices of bfloat16 itself and does not emulate it."""
+def computes_bf16(device: torch.device) -> bool | None:
+    """Whether the device multiplies matrices of bfloat16 itself; None if that is unknown.
+
+    A device that does not emulates it, far more slowly than it computes in float32.
+    """
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -138,20 +140,22 @@ def computes_bf16(device: torch.device) -> bool:
         read = getattr(torch.cpu, "get_capabilities", dict)  # new in torch 2.10
         found = read() or {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
         return any(found.get(unit, False) for unit in UNITS)
-    return False  # unknown
+    return None
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
     """Whether a run of this precision, no, bf16 or auto, computes in bfloat16 on the device.
 
-    A device without such units gives the same numbers for bf16, only slowly. So it is a warning
-    and no error: a run can be resumed there, or a fault be looked for.
+    Raises:
+        ValueError: it is bf16 on a device that is known to emulate it.
     """
-    native = precision != "no" and computes_bf16(device)
-    if precision == "bf16" and not native:
-        warnings.warn(
-            f"precision: expected a device that computes in bfloat16 for 'bf16', got {device}, "
-            "which emulates it and is slower than in float32; pass precision='auto' or 'no'",
-            stacklevel=2,
-        )
-    return native or precision == "bf16"
+    if precision == "no":
+        return False
+    native = computes_bf16(device)
+    if precision == "auto":
+        return bool(native)
+    if native is False:
+        expected = f"'auto' or 'no' on {device}, which does not compute in bfloat16"
+        remedy = "pass precision='auto', which is bf16 only on a device that computes in it"
+        raise fail("precision", expected, precision, remedy)
+    return True

@@ -154,9 +154,11 @@ def test_auto_is_bf16_where_the_device_computes_in_it(monkeypatch: pytest.Monkey
         )
         assert computes_bf16(cpu) == uses_bf16("auto", cpu) == native
         assert not uses_bf16("no", cpu)
-    with pytest.warns(UserWarning, match=r"precision: .*'bf16', got cpu, which emulates"):
-        assert uses_bf16("bf16", cpu)
-    assert not computes_bf16(torch.device("mps"))
+    expected = r"precision: expected 'auto' or 'no' on cpu, .*, got 'bf16'; pass precision='auto'"
+    with pytest.raises(ValueError, match=expected):
+        run(None, precision="bf16").fit()
+    mps = torch.device("mps")  # nothing is known of it, so it is taken at the user's word
+    assert computes_bf16(mps) is None and not uses_bf16("auto", mps) and uses_bf16("bf16", mps)
     auto, no = (run(None, precision=name, log_every=1) for name in ("auto", "no"))
     assert same(auto.fit(), no.fit())
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})

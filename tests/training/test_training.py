@@ -22,7 +22,7 @@ from scoresde.options import Optim
 from scoresde.oracles import Gaussian
 from scoresde.quantisation import Quantisation
 from scoresde.sde import VPSDE
-from scoresde.training import Diverged, Trainer, Update, load, read_config, save
+from scoresde.training import Diverged, Trainer, Update, load, processes, read_config, save
 from scoresde.training.stream import Stream
 
 # The Trainer
@@ -175,6 +175,13 @@ def test_schedule_and_warm_up() -> None:
     assert rates(4) < rates(5) == rates(99) == 0.5  # a twentieth of the steps by default
 
 
+@pytest.fixture
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any processor is taken for one that computes in bfloat16; without units it emulates it."""
+    monkeypatch.setattr(processes, "computes_bf16", lambda device: True)
+
+
+@pytest.mark.usefixtures("bf16")
 def test_bf16_runs_also_after_full_precision() -> None:
     full = trained(steps=8)
     half = trained(steps=8, precision="bf16")
@@ -185,6 +192,7 @@ def test_bf16_runs_also_after_full_precision() -> None:
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.02)
 
 
+@pytest.mark.usefixtures("bf16")
 def test_the_network_computes_in_bf16() -> None:
     seen = []
 
@@ -305,6 +313,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.usefixtures("bf16")
 @pytest.mark.parametrize("name", RUNS)
 def test_resumption_to_the_bit(tmp_path: Path, name: str) -> None:
     changes = {"checkpoint_every": 5, "log_every": 3} | RUNS[name]
