@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, final
 
-from scoresde.calibration.budget import Effort
 from scoresde.calibration.laws import Laws
-from scoresde.calibration.optimise import Found, minimise
+from scoresde.calibration.optimise import Found
 from scoresde.calibration.result import Errors
-from scoresde.calibration.strategy import automatic, distinct
-from scoresde.calibration.trajectories import NoGradient
+from scoresde.calibration.strategy import BaseSearch, automatic, distinct
 from scoresde.metrics.kernels import Estimate
-from scoresde.schedule.grid import make_grid
 from scoresde.solvers.exponential import Adams
 
 __all__ = ["NOISY", "NOISY_METHODS", "NoisySearch"]
@@ -42,29 +39,15 @@ class _Judged(NamedTuple):
     distance: float
 
 
+@final
 @dataclass(frozen=True, eq=False)
-class NoisySearch:
-    """The calibration of a stochastic process for one number of steps.
-
-    Args:
-        group: the runs.
-        steps: the number of steps.
-        solver: the only solver to consider, or None for all of `NOISY`.
-        effort: how much is done.
-        train, held: the trajectories that are used, and those held back.
-    """
-
-    group: Laws
-    steps: int
-    solver: Adams | None
-    effort: Effort
-    train: slice
-    held: slice
+class NoisySearch(BaseSearch[Laws]):
+    """The calibration of a stochastic process for one number of steps, out of `NOISY`."""
 
     def run(self, method: str) -> tuple[Found, Found, Errors, Errors, str]:
-        """The start, the result, their errors on the held-back trajectories, and a note.
+        """See `BaseSearch.run`. The only method is "optimise".
 
-        The only method is "optimise". The result has the least distance on them. It is the start
+        The result has the least distance on the held-back trajectories. It is the start
         unless the energy distance of the start is larger by two standard errors. Nothing is
         searched for where the start cannot be told from the fine run.
         """
@@ -76,7 +59,8 @@ class NoisySearch:
             note = f"{count} samples of the start cannot be told from those of the fine run"
             return start, start, before.errors, before.errors, note
         ranked = ranked or self._ranked()
-        found, note = self._optimised(sorted([start, *ranked], key=lambda f: f.loss))
+        leaders = distinct(sorted([start, *ranked], key=lambda f: f.loss))[: self.effort.leaders]
+        found, note = self._optimised([self._scored(f, self.train) for f in leaders])
         after, best = min(((self._judged(f), f) for f in found), key=lambda pair: pair[0].distance)
         sure = _SURE * max(before.energy.std_error, after.energy.std_error)
         if not after.energy.value < before.energy.value - sure:
@@ -89,50 +73,19 @@ class NoisySearch:
         """The trajectories that candidates are ranked on."""
         return slice(0, self.effort.ranked)
 
-    def _scored(self, found: Found, which: slice) -> Found:
-        return replace(found, loss=self.group.loss(found.scheme, found.log_snr, which))
-
     def _judged(self, found: Found) -> _Judged:
         x = self.group.run(found.scheme, self.group.times(found.log_snr), self.held)
         group, held = self.group, self.held
         errors = Errors.of(group.distances(x, held))
         return _Judged(errors, group.energy(x, held), group.distance(x, held))
 
-    def errors(self, found: Found, which: slice) -> Errors:
-        """The errors of a candidate on some trajectories."""
-        return Errors.of(self.group.errors(found.scheme, self.group.times(found.log_snr), which))
-
     def _ranked(self) -> list[Found]:
         """The solvers on named grids, the best first."""
-        sde, scale = self.group.sde, self.group.model.data_scale
         solvers = NOISY if self.solver is None else (self.solver,)
-        named = [
-            make_grid(g, sde, self.steps, t_end=self.group.t_end, data_scale=scale) for g in _GRIDS
-        ]
         found = [
-            self._scored(Found(0.0, solver, self.group.log_snr(grid)), self.some)
+            self._scored(Found(0.0, solver, at), self.some)
             for solver in solvers
             if solver.order <= self.steps
-            for grid in named
+            for at in self._named(_GRIDS)
         ]
         return sorted(found, key=lambda f: f.loss)
-
-    def _optimised(self, starts: list[Found]) -> tuple[list[Found], str]:
-        """Optimise the nodes of the leaders, then nodes and factors of the best."""
-        effort = self.effort
-        leaders = [self._scored(f, self.train) for f in distinct(starts)[: effort.leaders]]
-        failed: list[NoGradient] = []
-
-        def minimised(found: Found, iterations: int, learn: bool) -> Found:
-            """A candidate without a finite gradient stays as it was."""
-            try:
-                return minimise(self.group, found, self.train, effort.batch, iterations, learn)
-            except NoGradient as reason:
-                failed.append(reason)
-                return found
-
-        if self.steps > 1:
-            leaders = [minimised(f, effort.short, False) for f in leaders]
-        nodes = min(leaders, key=lambda f: f.loss)
-        found = [nodes, minimised(nodes, effort.iterations, True)]
-        return found, f"not all was optimised: {failed[-1]}" if failed else ""

@@ -226,7 +226,7 @@ def calibrate_each(
         else:
             spare = None if limit is None else limit - total
             path = _followed(group, fine, counts[-1], spare if reference is None else 0, bar)
-            searches = {n: Search(group, path, n, only, made[n], train, held) for n in counts}
+            searches = {n: Search(group, n, only, made[n], train, held, path) for n in counts}
         before = Cost(count, 0, 0, 0)
         for n, search in searches.items():
             found[n] = _calibrated(search, method, before)

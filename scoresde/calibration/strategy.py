@@ -1,10 +1,12 @@
-"""The search for solver and nodes of one number of steps, on the probability flow."""
+"""The search for solver and nodes of one number of steps, and that on the probability flow."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar, final
 
 from scoresde.calibration.budget import CHECKED, FEW, RANKED, Effort
 from scoresde.calibration.estimate import ErrorEstimate
@@ -24,7 +26,7 @@ from scoresde.solvers.choice import choose_for
 from scoresde.solvers.exponential import Adams
 from scoresde.solvers.registry import SOLVERS
 
-__all__ = ["CANDIDATES", "METHODS", "Search", "automatic", "distinct"]
+__all__ = ["CANDIDATES", "METHODS", "BaseSearch", "Search", "automatic", "distinct"]
 
 CANDIDATES: tuple[Adams, ...] = (
     Adams(2),
@@ -63,35 +65,93 @@ def automatic(group: Runs, steps: int) -> Found:
     return Found(math.inf, solver, group.log_snr(grid))  # type: ignore[arg-type]  # all are Adams
 
 
+R = TypeVar("R", bound=Runs)
+
+
 @dataclass(frozen=True, eq=False)
-class Search:
-    """The calibration for one number of steps.
+class BaseSearch(ABC, Generic[R]):
+    """The calibration for one number of steps: what both kinds of process have in common.
 
     Args:
         group: the trajectories.
-        path: the exact trajectories on a fine grid.
         steps: the number of steps.
-        solver: the only solver to consider, or None for all `CANDIDATES`.
+        solver: the only solver to consider, or None for all candidates.
         effort: how much is done.
         train, held: the trajectories that are used, and those held back.
+
+    Attributes:
+        failed: why candidates were not optimised.
     """
 
-    group: Trajectories
-    path: Path
+    group: R
     steps: int
     solver: Adams | None
     effort: Effort
     train: slice
     held: slice
+    failed: list[NoGradient] = field(default_factory=list, init=False)
+
+    @abstractmethod
+    def run(self, method: str) -> tuple[Found, Found, Errors, Errors, str]:
+        """The start, the result, their errors on the held-back trajectories, and a note."""
+
+    def errors(self, found: Found, which: slice) -> Errors:
+        """The errors of a candidate on some trajectories."""
+        return Errors.of(self.group.errors(found.scheme, self.group.times(found.log_snr), which))
+
+    def _scored(self, found: Found, which: slice) -> Found:
+        return replace(found, loss=self.group.loss(found.scheme, found.log_snr, which))
+
+    def _named(self, grids: Iterable[str]) -> list[Array]:
+        """The log-SNRs of grids of these names."""
+        sde, scale, end = self.group.sde, self.group.model.data_scale, self.group.t_end
+        return [
+            self.group.log_snr(make_grid(g, sde, self.steps, t_end=end, data_scale=scale))
+            for g in grids
+        ]
+
+    def _optimised(self, leaders: list[Found]) -> tuple[list[Found], str]:
+        """The nodes of the leaders are optimised, then nodes and factors of the best."""
+        if self.steps > 1:
+            leaders = [self._minimised(f, self.effort.short, False) for f in leaders]
+        nodes = min(leaders, key=lambda f: f.loss)
+        found = [nodes, self._minimised(nodes, self.effort.iterations, True)]
+        return found, f"not all was optimised: {self.failed[-1]}" if self.failed else ""
+
+    def _minimised(self, found: Found, iterations: int, learn: bool) -> Found:
+        """Optimise a candidate; one without a finite gradient stays as it was."""
+        try:
+            return minimise(self.group, found, self.train, self.effort.batch, iterations, learn)
+        except NoGradient as reason:
+            self.failed.append(reason)
+            return found
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Search(BaseSearch[Trajectories]):
+    """The calibration of the probability flow for one number of steps.
+
+    Beside the arguments of `BaseSearch`, whose candidates are `CANDIDATES`, it takes one more.
+
+    Args:
+        path: the exact trajectories on a fine grid.
+    """
+
+    path: Path
 
     def run(self, method: str) -> tuple[Found, Found, Errors, Errors, str]:
-        """The start, the result, their errors on the held-back trajectories, and a note.
+        """See `BaseSearch.run`.
 
-        These trajectories select the result, so their errors of it are a little too small.
+        The held-back trajectories select the result, so their errors of it are a little too small.
         Candidates that raise the root mean square of the errors too far are refused.
         """
         ranked = self._ranked()
-        start = ranked[0] if self.solver is not None else self._scored(self._automatic)
+        start = (
+            ranked[0]
+            if self.solver is not None
+            else self._first(automatic(self.group, self.steps))
+        )
         found, note = METHODS[method](self, sorted([start, *ranked], key=lambda f: f.loss))
         errors = [self.errors(f, self.held) for f in (start, *found)]
         order = sorted(range(1, len(errors)), key=lambda i: errors[i].typical)
@@ -120,15 +180,6 @@ class Search:
             note = f"{_FACTORS}held-back trajectories have {larger}, {worse}. {note}"
         return start, found[best - 1], errors[0], errors[best], note
 
-    def errors(self, found: Found, which: slice) -> Errors:
-        """The errors of a candidate on some trajectories."""
-        grid = self.group.times(found.log_snr)
-        return Errors.of(self.group.errors(found.scheme, grid, which))
-
-    @property
-    def _automatic(self) -> Found:
-        return automatic(self.group, self.steps)
-
     @property
     def solvers(self) -> tuple[Adams, ...]:
         """The solvers to consider."""
@@ -136,30 +187,25 @@ class Search:
             return (self.solver,)
         return tuple(s for s in CANDIDATES if s.order <= self.steps)
 
-    def _scored(self, found: Found, which: slice = slice(0, FEW)) -> Found:
-        loss = self.group.loss(found.scheme, found.log_snr, which)
-        return replace(found, loss=loss)
-
     def _ranked(self) -> list[Found]:
         """Solvers on named grids, the best first: ranked by estimates, and the first by runs."""
         scale = self.group.model.data_scale
         estimate = ErrorEstimate(self.group.sde, self.path, 1.0 if scale is None else scale[0])
-        named = [
-            self.group.log_snr(
-                make_grid(g, self.group.sde, self.steps, t_end=self.group.t_end, data_scale=scale)
-            )
-            for g in _GRIDS
-        ]
+        named = self._named(_GRIDS)
         found = [Found(estimate.loss(s, at), s, at) for s in self.solvers for at in named]
         found = sorted(found, key=lambda f: f.loss)
-        return sorted(map(self._scored, _varied(found)[:RANKED]), key=lambda f: f.loss)
+        return sorted(map(self._first, _varied(found)[:RANKED]), key=lambda f: f.loss)
+
+    def _first(self, found: Found) -> Found:
+        """The loss of a candidate on the first few trajectories."""
+        return self._scored(found, slice(0, FEW))
 
     def optimise(self, starts: list[Found]) -> tuple[list[Found], str]:
         """Optimise the nodes of the leaders, then nodes and factors of the best."""
         group, effort = self.group, self.effort
         placed = [Found(0.0, s, equidistribute(self.path, s, self.steps)) for s in self.solvers]
         if self.solver is not None and self.steps > 1:
-            starts = sorted([*starts, *map(self._scored, placed)], key=lambda f: f.loss)
+            starts = sorted([*starts, *map(self._first, placed)], key=lambda f: f.loss)
         leaders = distinct(starts)[: effort.leaders]
         leaders = [self._scored(f, self.train) for f in leaders]
         try:
@@ -172,17 +218,7 @@ class Search:
             tried = [warp(group, found, self.train, runs) for found in leaders]
             note = f"optimised without gradients: {reason}"
             return [min(tried, key=lambda f: f.loss)], note
-        if self.steps > 1:
-            leaders = [self._minimised(f, effort.short, learn=False) for f in leaders]
-        nodes = min(leaders, key=lambda f: f.loss)
-        return [nodes, self._minimised(nodes, effort.iterations, learn=True)], ""
-
-    def _minimised(self, found: Found, iterations: int, learn: bool) -> Found:
-        """Optimise a candidate; one without a finite gradient stays as it was."""
-        try:
-            return minimise(self.group, found, self.train, self.effort.batch, iterations, learn)
-        except NoGradient:
-            return found
+        return self._optimised(leaders)
 
     def equidistributed(self, starts: list[Found]) -> tuple[list[Found], str]:
         """Spread the local errors of each solver evenly."""
@@ -197,7 +233,7 @@ class Search:
         return self._best([(s, nodes[s.parametrisation]) for s in self.solvers]), ""
 
     def _best(self, nodes: list[tuple[Adams, Array]]) -> list[Found]:
-        scored = [self._scored(Found(0.0, solver, at)) for solver, at in nodes]
+        scored = [self._first(Found(0.0, solver, at)) for solver, at in nodes]
         return [min(scored, key=lambda f: f.loss)]
 
 

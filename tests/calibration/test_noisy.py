@@ -232,7 +232,7 @@ def test_a_start_that_cannot_be_told_from_the_fine_run_is_kept_at_no_cost() -> N
 
 
 def test_a_result_that_is_no_better_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("scoresde.calibration.noisy")
+    module = importlib.import_module("scoresde.calibration.strategy")
     monkeypatch.setattr(module, "minimise", lambda group, found, *rest: found)
     made = calibrated()
     assert made.solver == made.start_solver and made.grid == made.start_grid
