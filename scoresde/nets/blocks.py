@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeVar, final
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 from scoresde._tensor import expand
 
-__all__ = ["CONVOLUTIONS", "Attention", "ResidualBlock", "group_norm", "zeroed"]
+__all__ = ["CONVOLUTIONS", "Attention", "ResidualBlock", "convolution", "group_norm", "zeroed"]
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -20,6 +21,41 @@ CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     3: nn.Conv3d,
 }
 """Number of spatial axes -> convolution."""
+
+
+def convolution(
+    dims: int, ins: int, outs: int, periodic: Collection[int] = (), stride: int = 1
+) -> nn.Module:
+    """A convolution over three places of each axis, (B, ins, *D) -> (B, outs, *D / stride).
+
+    Args:
+        dims: number of spatial axes.
+        ins, outs: channels of the input and of the output.
+        periodic: the spatial axes whose two ends meet; the others are continued by zeros.
+        stride: the step between places of the output.
+    """
+    padding = tuple(0 if axis in periodic else 1 for axis in range(dims))
+    layer: nn.Module = CONVOLUTIONS[dims](ins, outs, 3, stride=stride, padding=padding)  # type: ignore[arg-type]
+    return nn.Sequential(Wrap(dims, periodic), layer) if periodic else layer
+
+
+@final
+class Wrap(nn.Module):
+    """Continue x by one place at both ends of its periodic axes: (B, C, *D) -> (B, C, *D + 2).
+
+    Args:
+        dims: number of spatial axes.
+        periodic: the spatial axes whose two ends meet.
+    """
+
+    def __init__(self, dims: int, periodic: Collection[int]) -> None:
+        super().__init__()
+        self.axes = [axis - dims for axis in sorted(periodic)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis in self.axes:
+            x = torch.cat([x.narrow(axis, -1, 1), x, x.narrow(axis, 0, 1)], dim=axis)
+        return x
 
 
 @final
@@ -35,6 +71,7 @@ class ResidualBlock(nn.Module):
         heads: heads of the attention, 0 for none.
         dropout: probability of dropping a feature.
         tokens: length of further tokens that the attention reads, 0 for none.
+        periodic: the spatial axes whose two ends meet.
     """
 
     def __init__(
@@ -46,16 +83,16 @@ class ResidualBlock(nn.Module):
         heads: int = 0,
         dropout: float = 0.0,
         tokens: int = 0,
+        periodic: Collection[int] = (),
     ) -> None:
         super().__init__()
-        conv = CONVOLUTIONS[dims]
         self.norm1 = group_norm(ins)
-        self.conv1 = conv(ins, outs, 3, padding=1)
+        self.conv1 = convolution(dims, ins, outs, periodic)
         self.film = nn.Linear(emb, 2 * outs)
         self.norm2 = group_norm(outs)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = zeroed(conv(outs, outs, 3, padding=1))
-        self.skip = nn.Identity() if ins == outs else conv(ins, outs, 1)
+        self.conv2 = zeroed(convolution(dims, outs, outs, periodic))
+        self.skip = nn.Identity() if ins == outs else CONVOLUTIONS[dims](ins, outs, 1)
         self.attention = Attention(outs, heads, tokens) if heads else None
 
     def forward(

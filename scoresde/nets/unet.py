@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
 from scoresde._check import fail, nonnegative, positive, positive_int
-from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, group_norm, zeroed
+from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, convolution, group_norm, zeroed
 from scoresde.nets.conditioner import ConditionalNet, Conditioner
 from scoresde.nets.conditions import Set, Spec, as_config, as_specs
 from scoresde.nets.embed import check_call, check_exponents, input_features
@@ -65,6 +65,9 @@ class UNet(ConditionalNet):
             resolve the last bits of data with levels, for likelihoods: those of
             `level_exponents`. In a network of bfloat16 weights x itself lacks these bits; autocast
             keeps them.
+        periodic: the spatial axes whose two ends meet, such as longitude or the sides of a
+            simulated box, where negative numbers count from the last. Convolutions wrap around
+            there; on the other axes they continue x by zeros.
         preset: "tiny", "small" or "base": the sizes that are not given.
 
     Shapes: ``x: (B, channels, *D)`` of ``dims`` spatial axes, ``t: (B,)`` float, ``label: (B,)``
@@ -73,9 +76,9 @@ class UNet(ConditionalNet):
 
     Raises:
         ValueError: a size is not a positive integer, dims is not 1, 2 or 3, multipliers are empty,
-            a level does not exist, the heads do not divide the channels, dropout is outside
-            [0, 1), the preset is unknown, x, t or a condition has the wrong shape, or x is too
-            small for the number of levels.
+            a level or a periodic axis does not exist, the heads do not divide the channels,
+            dropout is outside [0, 1), the preset is unknown, x, t or a condition has the wrong
+            shape, or x is too small for the number of levels.
         TypeError: a condition is given that the network does not take.
 
     Source: Ho et al. 2020, appendix B; Dhariwal and Nichol 2021, section 3 (scale and shift).
@@ -125,6 +128,7 @@ class UNet(ConditionalNet):
         max_frequency: float = 100.0,
         dropout: float = 0.0,
         input_fourier: Sequence[float] = (),
+        periodic: Sequence[int] = (),
         preset: str = "small",
     ) -> None:
         super().__init__()
@@ -148,6 +152,7 @@ class UNet(ConditionalNet):
             max_frequency=positive("max_frequency", max_frequency),
             dropout=nonnegative("dropout", dropout),
             input_fourier=check_exponents(input_fourier),
+            periodic=_indices("periodic", periodic, dims, "spatial axes"),
         )
         if dropout >= 1.0:
             raise fail("dropout", "a probability in [0, 1)", dropout, "pass 0.0 for none")
@@ -156,21 +161,22 @@ class UNet(ConditionalNet):
         first, per_level, n_heads = (self.config[k] for k in ("width", "blocks", "heads"))
         widths = [first * m for m in self.config["multipliers"]]
         attends = heads_by_level(size["attention"], widths, n_heads)
-        emb, conv = 4 * first, CONVOLUTIONS[dims]
+        wraps = self.config["periodic"]
+        emb = 4 * first
         self.condition = Conditioner(specs, emb, dims, self.config["max_frequency"])
         tokens = emb if self.condition.named(Set) else 0
 
         def block(ins: int, outs: int, heads: int) -> ResidualBlock:
-            return ResidualBlock(dims, ins, outs, emb, heads, dropout, tokens)
+            return ResidualBlock(dims, ins, outs, emb, heads, dropout, tokens, wraps)
 
         ins = channels * (1 + 2 * len(self.config["input_fourier"]))
-        self.enter = conv(ins + self.condition.image_channels, first, 3, padding=1)
+        self.enter = convolution(dims, ins + self.condition.image_channels, first, wraps)
 
         skips = [first]
         self.down = nn.ModuleList()
         for level, out in enumerate(widths):
             if level > 0:
-                self.down.append(conv(skips[-1], skips[-1], 3, stride=2, padding=1))
+                self.down.append(convolution(dims, skips[-1], skips[-1], wraps, stride=2))
                 skips.append(skips[-1])
             for _ in range(per_level):
                 self.down.append(block(skips[-1], out, attends[level]))
@@ -186,7 +192,7 @@ class UNet(ConditionalNet):
                 now = out
 
         self.norm = group_norm(now)
-        self.exit = zeroed(conv(now, channels, 3, padding=1))
+        self.exit = zeroed(convolution(dims, now, channels, wraps))
 
     def forward(
         self, x: Tensor, t: Tensor, label: Tensor | None = None, **cond: Tensor | None
@@ -234,12 +240,20 @@ def levels_of(sides: Sequence[int]) -> int:
 def heads_by_level(attention: Sequence[int], widths: list[int], heads: int) -> list[int]:
     """Attention heads of every level, 0 for none; raise if they do not divide the channels."""
     n = len(widths)
-    if any(isinstance(level, bool) or level not in range(-n, n) for level in attention):
-        remedy = f"name the levels by index, from {-n} to {n - 1}"
-        raise fail("attention", f"indices of the {n} levels", attention, remedy)
-    levels = {level % n for level in attention}
-    for level in levels | {n - 1}:
+    levels = _indices("attention", attention, n, "levels")
+    for level in {*levels, n - 1}:
         if widths[level] % heads:
             want = f"a divisor of the {widths[level]} channels of level {level}"
             raise fail("heads", want, heads, f"pass heads=1, or a multiple of {heads} as width")
     return [heads if level in levels else 0 for level in range(n)]
+
+
+def _indices(argument: str, given: Sequence[int], count: int, things: str) -> list[int]:
+    """Indices of things, counted from 0 and in order; raise if one does not exist."""
+    known = range(-count, count)
+    if not isinstance(given, Sequence) or any(
+        isinstance(i, bool) or i not in known for i in given
+    ):
+        remedy = f"name the {things} by index, from {-count} to {count - 1}, or pass () for none"
+        raise fail(argument, f"indices of the {count} {things}", given, remedy)
+    return sorted({index % count for index in given})

@@ -35,6 +35,14 @@ ROWS = [
     Row("unet-levels", lambda: UNet(1, multipliers=()), V, "multipliers", "()", "single level"),
     Row("unet-heads", lambda: UNet(1, width=8, heads=3), V, "heads", "3", "pass heads=1"),
     Row("unet-attention", lambda: UNet(1, attention=(7,)), V, "attention", "(7,)", "by index"),
+    Row(
+        "unet-periodic",
+        lambda: UNet(1, periodic=(2,)),
+        V,
+        "periodic: expected indices of the 2 spatial axes",
+        "(2,)",
+        "from -2 to 1",
+    ),
     Row("unet-dropout", lambda: UNet(1, dropout=1.0), V, "dropout", "1.0", "0.0 for none"),
     Row(
         "unet-image",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scoresde.nets import MLP, FourierFeatures, TimeEmbedding, UNet, UViT
+from scoresde.nets.blocks import CONVOLUTIONS, convolution
 from scoresde.nets.uvit import positions, unpatch
 
 Build = Callable[..., nn.Module]
@@ -162,6 +163,7 @@ def test_config_holds_every_argument_given() -> None:
                 dropout=0.25,
                 max_frequency=50.0,
                 input_fourier=[6, 7],
+                periodic=[0],
             ),
         ),
         (
@@ -351,6 +353,28 @@ def test_the_unet_reads_every_map_of_the_way_down() -> None:
     assert len(made) == len(read) == 6
     for skip, into in zip(reversed(made), read, strict=True):
         assert torch.equal(into[:, -skip.shape[1] :], skip)
+
+
+@pytest.mark.parametrize("periodic", [(0,), (-1,), (0, -1), (0, 1, -1)])
+def test_a_shift_along_a_periodic_axis_shifts_the_output(periodic: tuple[int, ...]) -> None:
+    dims = max(2, len(periodic))
+    net = awake(UNet(1, dims=dims, width=8, multipliers=(1, 2), heads=2, periodic=periodic))
+    x, t = torch.randn(2, 1, *[4, 8, 6][:dims]), torch.rand(2)
+    out = net(x, t)
+    for axis in range(dims):
+        shifted = net(x.roll(2, dims=2 + axis), t)  # by what the halvings keep
+        same = torch.allclose(shifted, out.roll(2, dims=2 + axis), atol=1e-4)
+        assert same == (axis in net.config["periodic"])
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_convolutions_of_periodic_axes_are_circular(dims: int, side: int) -> None:
+    x = torch.randn(2, 3, *[side] * dims)
+    layer = convolution(dims, 3, 4, periodic=range(dims), stride=2)
+    twin = CONVOLUTIONS[dims](3, 4, 3, stride=2, padding=1, padding_mode="circular")
+    twin.load_state_dict({k.split(".")[-1]: v for k, v in layer.state_dict().items()})
+    torch.testing.assert_close(layer(x), twin(x))
 
 
 def test_the_mlp_reads_sines_and_cosines_of_every_entry() -> None:
