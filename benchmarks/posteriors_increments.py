@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.posteriors_levy import DIM
 from benchmarks.posteriors_problems import F64
 from scoresde import VPSDE, Gaussian, Preconditioned, ScoreModel, Trainer, load
-from scoresde.model import Cond
+from scoresde.cond import Cond
 from scoresde.nets import MLP
 from scoresde.node import Node
 from scoresde.prediction import Prediction

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from scoresde import VPSDE, Gaussian, GaussianMixture, ReverseSampler, ScoreModel
+from scoresde.cond import Cond
 from scoresde.measurement import Matrix, Measurement
 from scoresde.metrics.two_sample import two_sample_test
-from scoresde.model import Cond
 from scoresde.node import Node
 from scoresde.posterior import ExactPosterior
 from scoresde.prediction import Prediction

@@ -46,7 +46,7 @@ from torch.nn.utils import clip_grad_norm_
 from benchmarks.built import built
 from benchmarks.peers import part_of
 from scoresde import SDE, VPSDE, ScoreModel, Trainer
-from scoresde.model import Cond
+from scoresde.cond import Cond
 from scoresde.nets import network_for
 from scoresde.node import Node
 from scoresde.prediction import Prediction

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scoresde._check import fail, instance
 from scoresde._tensor import expand
-from scoresde.model import Cond, ScoreModel
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import same_sde

@@ -8,7 +8,8 @@ from typing import Any, final
 from torch import Tensor
 
 from scoresde._check import fail, instance
-from scoresde.model import Cond, ScoreModel
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, TypeAlias, TypeGuard, final
+from typing import Any, Protocol, TypeGuard, final
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from scoresde._check import (
     floating,
     held,
     instance,
-    no_class,
     positive,
     same_shape,
     show,
@@ -26,21 +24,17 @@ from scoresde._check import (
 )
 from scoresde._html import Shown
 from scoresde._tensor import Scalar, lincomb, own_dtype, sqrt, state_dtype, user_time
+from scoresde.cond import Cond, as_labels, check_cond, check_names, check_null, names_of
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary
 
 __all__ = [
-    "Cond",
     "FunctionScore",
     "Preconditioned",
     "ScoreModel",
-    "as_labels",
     "bare",
-    "check_cond",
-    "check_names",
-    "check_null",
     "check_weights",
     "data_size",
     "default_prediction",
@@ -48,48 +42,6 @@ __all__ = [
     "suited",
     "summary_of",
 ]
-
-Cond: TypeAlias = Mapping[str, Tensor] | None
-"""Conditions: name -> tensor with leading B (labels, measurements, masks)."""
-
-
-def check_cond(
-    model: ScoreModel, cond: Cond, n: int, device: torch.device | None = None
-) -> dict[str, Tensor] | None:
-    """Return the conditions of n samples as tensors that the model accepts, or None for none.
-
-    Arrays and lists become tensors, which move to `device` if one is given; labels become int64.
-
-    Raises:
-        TypeError: `cond` is not a mapping, a value is not a tensor, or labels are not integers.
-        ValueError: a value does not have one entry per sample, the model does not take a name or
-            lacks one that it requires, or a label is not one of its classes.
-    """
-    cond = {} if cond is None else cond
-    instance("cond", cond, Mapping, 'pass name -> tensor, e.g. {"label": labels}')
-    tensors: dict[str, Tensor] = {}
-    for name, value in cond.items():
-        tensor = _as_condition(value)
-        if tensor is None or tensor.ndim == 0 or tensor.shape[0] != n:
-            remedy = (
-                "pass one entry for each sample along the first axis, or fix one for all by "
-                f"scoresde.conditioned.Conditioned(model, {{{name!r}: value}})"
-            )
-            raise fail(f"cond[{name!r}]", f"a tensor with leading {n}", value, remedy)
-        tensors[name] = tensor
-    return {k: v.to(device) for k, v in model.admit(tensors).items()} or None
-
-
-def _as_condition(value: object) -> Tensor | None:
-    """A tensor, or an array or list as one; None for anything else."""
-    if isinstance(value, Tensor):
-        return value
-    if not hasattr(value, "__array__") and not isinstance(value, list | tuple):
-        return None
-    try:
-        return torch.as_tensor(value, device="cpu")
-    except (RuntimeError, TypeError, ValueError):  # texts, rows of several lengths, other bytes
-        return None
 
 
 def check_weights(model: nn.Module) -> None:
@@ -286,91 +238,6 @@ class _Calling(ScoreModel):
         return value
 
 
-def check_names(cond: dict[str, Tensor], fn: Callable[..., object]) -> None:
-    """Check that a function takes the conditions by name, after its first two arguments.
-
-    Raises:
-        ValueError: the function does not take one of them, or requires one that is missing.
-    """
-    named, anything = _named(fn)
-    for name in () if anything else cond:
-        if not named:
-            remedy = "leave it out, or give the network an argument of this name"
-            raise fail("cond", "None, for the model takes no conditions", name, remedy)
-        choice("cond", name, list(named))
-    for name, parameter in named.items():
-        if name not in cond and parameter.default is inspect.Parameter.empty:
-            remedy = f'pass cond={{"{name}": ...}}, or give this argument of the model a default'
-            raise fail("cond", f"{name!r}, which the model needs", list(cond) or None, remedy)
-
-
-def _named(fn: Callable[..., object]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The arguments of a function after its first two by name, and whether it takes any others."""
-    try:
-        parameters = list(inspect.signature(fn).parameters.values())
-    except (TypeError, ValueError):  # of a builtin, which says nothing of its arguments
-        return {}, True
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    time_and_state = {p.name for p in positional[:2]}
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    named = {p.name: p for p in parameters if p.kind in kinds and p.name not in time_and_state}
-    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def _names(fn: Callable[..., object]) -> list[str] | None:
-    """The names of the conditions that a function takes, or None if it takes any."""
-    named, anything = _named(fn)
-    return None if anything else list(named)
-
-
-def check_null(null: object, takes: Sequence[str] | None) -> dict[str, object] | None:
-    """The values for "not given" by the names of conditions, or None for none.
-
-    Raises:
-        TypeError: `null` is no mapping.
-        ValueError: a name is none of the conditions that the model takes, where these are known.
-    """
-    if null is None:
-        return None
-    remedy = 'pass name -> value, e.g. {"label": -1}'
-    instance("null", null, Mapping, remedy)
-    found: dict[str, object] = dict(null)  # type: ignore[call-overload]  # checked above
-    for name in found:
-        if not isinstance(name, str):
-            raise wrong_type("null", "names of conditions", name, remedy)
-        if takes is not None and not takes:
-            expected = "None, for the model takes no conditions"
-            raise fail("null", expected, name, "leave it out")
-        if takes is not None:
-            choice("null", name, takes)
-    return found
-
-
-def as_labels(argument: str, label: Tensor, classes: int, null: object) -> Tensor:
-    """Return labels as int64, each a class or the value for "no label", or raise.
-
-    Raises:
-        TypeError: the labels are no integers, or there are no classes.
-        ValueError: their shape is not (N,), or, on a CPU, a label is no class.
-    """
-    if classes == 0:
-        remedy = "build the network with classes=..., or leave label out"
-        raise wrong_type(argument, "none, as the network has classes=0", label, remedy)
-    integers = not (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool)
-    if label.ndim != 1 or not integers:
-        kind = fail if integers else wrong_type
-        remedy = "one class number per sample"
-        raise kind(argument, "integers of shape (N,)", label, remedy)
-    label = label.long()
-    if label.device.type == "cpu":  # on an accelerator this check would force a synchronisation
-        wrong = (label < 0) | (label >= classes)
-        if isinstance(null, int) and null < 0:
-            wrong &= label != null
-        if bool(wrong.any()):
-            raise no_class(argument, int(label[wrong][0]), classes, null)
-    return label
-
-
 class _Conditional(Protocol):
     """A network that knows its conditions, such as those of `scoresde.nets`."""
 
@@ -437,8 +304,7 @@ class Preconditioned(_Calling):
     (eps - x0, the velocity of flow matching) the output is that coordinate. For "edm" it is F in
     Karras et al. 2022 (arXiv 2206.00364), eq. 7, under any affine SDE:
     x0 = c_skip x + c_out F(c_in x, c_noise), with c_in = 1/sqrt(alpha^2 s^2 + sigma^2),
-    c_skip = alpha s^2 c_in^2, c_out = sigma s c_in and
-    s = sigma_data.
+    c_skip = alpha s^2 c_in^2, c_out = sigma s c_in and s = sigma_data.
 
     The default is "v" where the states keep about the size of unit data from t = 0 to T (VP,
     sub-VP, cosine, flow, chains), "edm" where they do not (VE, EDM), and "score" under an SDE that
@@ -508,7 +374,7 @@ class Preconditioned(_Calling):
     @property
     def takes(self) -> list[str] | None:
         net = bare(self.net)
-        return getattr(net, "takes", None) if _is_conditional(net) else _names(net.forward)
+        return getattr(net, "takes", None) if _is_conditional(net) else names_of(net.forward)
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         net = bare(self.net)
@@ -590,7 +456,7 @@ class FunctionScore(_Calling):
 
     @property
     def takes(self) -> list[str] | None:
-        return _names(self._function)
+        return names_of(self._function)
 
     def admit(self, cond: dict[str, Tensor]) -> dict[str, Tensor]:
         check_names(cond, self._function)

@@ -12,7 +12,8 @@ from torch import Tensor
 from scoresde._check import choice, fail, floating, instance, positive, positive_int
 from scoresde._html import Shown
 from scoresde._tensor import Scalar, seeded, square_distance
-from scoresde.model import Cond, ScoreModel
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import AffineSDE

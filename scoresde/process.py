@@ -13,7 +13,8 @@ from torch import Tensor
 from scoresde._check import fail, instance, nonnegative
 from scoresde._html import Shown
 from scoresde._tensor import Eta, Scalar, lincomb
-from scoresde.model import Cond, ScoreModel
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import SDE, AffineSDE, check_same_sde

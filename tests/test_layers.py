@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "_check _progress",
         "_html",
         "_tensor _io options",
-        "node nulls quantisation columns nets metrics plot",
+        "node cond quantisation columns nets metrics plot",
         "summary",
         "sde prediction data",
         "schedule noise model",

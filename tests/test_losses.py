@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde._tensor import xp
+from scoresde.cond import Cond
 from scoresde.losses import (
     TIME,
     WEIGHTING,
@@ -24,7 +25,7 @@ from scoresde.losses import (
     UniformTime,
     dsm_loss,
 )
-from scoresde.model import Cond, Preconditioned, ScoreModel
+from scoresde.model import Preconditioned, ScoreModel
 from scoresde.node import Node
 from scoresde.oracles import Gaussian
 from scoresde.prediction import Prediction

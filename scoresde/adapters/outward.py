@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from scoresde._check import fail, instance
 from scoresde._tensor import expand, wide
-from scoresde.model import Cond, ScoreModel
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel
 from scoresde.prediction import Prediction
 from scoresde.sde import AffineSDE, as_affine
 

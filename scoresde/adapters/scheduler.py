@@ -14,8 +14,9 @@ from scoresde._html import Shown
 from scoresde._tensor import state_dtype
 from scoresde.adapters.diffusers import PREDICTIONS, schedule_of
 from scoresde.adapters.network import mean_of
+from scoresde.cond import Cond
 from scoresde.ddpm import ChainTime
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent
 from scoresde.prediction import Prediction

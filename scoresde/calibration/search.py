@@ -27,7 +27,7 @@ from scoresde.calibration.noisy import NOISY_METHODS, NoisySearch
 from scoresde.calibration.result import Calibration, Cost
 from scoresde.calibration.strategy import METHODS, Search, automatic
 from scoresde.calibration.trajectories import Path, Trajectories
-from scoresde.model import check_cond
+from scoresde.cond import check_cond
 from scoresde.noise import Independent
 from scoresde.process import ReverseSDE
 from scoresde.sde import AffineSDE

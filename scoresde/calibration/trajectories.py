@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from scoresde._tensor import Scalar, wide
 from scoresde.calibration.budget import GRAPH
-from scoresde.model import Cond, ScoreModel
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
 from scoresde.prediction import Prediction

@@ -19,8 +19,9 @@ from scoresde._progress import progress as progress_of
 from scoresde.comparison.plan import Entry, Solvers, plan
 from scoresde.comparison.result import Comparison
 from scoresde.comparison.rows import Floor, Row, ordered, short
+from scoresde.cond import Cond
 from scoresde.metrics import Measured, compare_sets
-from scoresde.model import Cond, Preconditioned, ScoreModel
+from scoresde.model import Preconditioned, ScoreModel
 from scoresde.sampler import ReverseSampler
 from scoresde.sampler.plan import as_model, check_shape
 from scoresde.sde import SDE, AffineSDE

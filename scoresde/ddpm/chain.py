@@ -22,11 +22,12 @@ from scoresde._check import (
 )
 from scoresde._html import Shown
 from scoresde._tensor import check_data, lincomb, ordinary, state_kind, wide
+from scoresde.cond import Cond, check_cond
 from scoresde.ddpm.decoder import squared_error
 from scoresde.ddpm.reverse import ReverseChain, Variance
 from scoresde.ddpm.schedule import ChainTime, betas_of, cosine_betas, linear_betas
 from scoresde.ddpm.terms import BoundTerms
-from scoresde.model import Cond, Preconditioned, ScoreModel, check_cond, summary_of
+from scoresde.model import Preconditioned, ScoreModel, summary_of
 from scoresde.noise import Independent
 from scoresde.quantisation import Quantisation
 from scoresde.sde import AffineSDE

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, instance
 from scoresde._tensor import Scalar
+from scoresde.cond import Cond
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
 from scoresde.ddpm.forward import ForwardChain, Steps
 from scoresde.ddpm.schedule import as_variance
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.prediction import Prediction
 from scoresde.quantisation import Quantisation, check_levels
 

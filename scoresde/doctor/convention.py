@@ -15,9 +15,10 @@ from typing import final
 from torch import Tensor, nn
 
 from scoresde._tensor import Scalar
+from scoresde.cond import Cond
 from scoresde.doctor.probe import Gain, Probe, eps_of
 from scoresde.doctor.repair import LEAST, Repair
-from scoresde.model import TIMES, Cond, FunctionScore, Preconditioned, ScoreModel
+from scoresde.model import TIMES, FunctionScore, Preconditioned, ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import AffineSDE

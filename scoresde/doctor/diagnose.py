@@ -11,12 +11,13 @@ from torch import Tensor
 from scoresde._check import fail, instance, positive_int, wrong_type
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import check_data, ordinary, seeded
+from scoresde.cond import Cond, check_cond
 from scoresde.data import Data, LazyData
 from scoresde.doctor.examination import STAGES, Examination
 from scoresde.doctor.finding import Report
 from scoresde.doctor.probe import probe_of
 from scoresde.doctor.units import facts_of
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.model import ScoreModel
 from scoresde.sde import as_affine
 
 __all__ = ["diagnose"]

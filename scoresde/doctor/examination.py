@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde._progress import Progress
+from scoresde.cond import Cond
 from scoresde.doctor.average import average_repairs, buffer_findings
 from scoresde.doctor.blind import blind_repairs
 from scoresde.doctor.convention import convention_repairs
@@ -36,7 +37,7 @@ from scoresde.doctor.units import (
     copies_findings,
     units_finding,
 )
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 
 __all__ = ["Examination"]
 

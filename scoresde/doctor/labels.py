@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from scoresde._tensor import seeded
+from scoresde.cond import without
 from scoresde.doctor.finding import Finding, limit
 from scoresde.doctor.probe import SURELY, Gain, Probe, eps_of, mean_error
 from scoresde.doctor.reference import LinearDenoiser
 from scoresde.doctor.repair import LEAST, Repair
-from scoresde.nulls import without
 
 __all__ = ["label_findings", "label_repairs", "relation"]
 

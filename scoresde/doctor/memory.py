@@ -12,11 +12,11 @@ import warnings
 import torch
 from torch import Tensor
 
+from scoresde.cond import Cond
 from scoresde.doctor.finding import Finding, limit
 from scoresde.doctor.probe import Probe, mean_error, probe_of
 from scoresde.doctor.repair import SYMPTOM
 from scoresde.metrics import nearest_distance
-from scoresde.model import Cond
 from scoresde.sampler import ReverseSampler
 
 __all__ = ["memory_findings"]

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from scoresde._tensor import lincomb, seeded
+from scoresde.cond import Cond
 from scoresde.doctor.finding import limit
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import AffineSDE, as_affine

@@ -13,9 +13,10 @@ from typing import final
 
 from torch import Tensor
 
+from scoresde.cond import Cond
 from scoresde.doctor.finding import Finding, limit
 from scoresde.doctor.probe import Gain
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 

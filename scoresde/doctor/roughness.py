@@ -11,9 +11,10 @@ import warnings
 
 import torch
 
+from scoresde.cond import Cond
 from scoresde.doctor.finding import Finding
 from scoresde.doctor.probe import Probe
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.oracles import Gaussian
 from scoresde.sampler import ReverseSampler
 from scoresde.solvers import AdaptiveODE

@@ -15,9 +15,9 @@ from scoresde._check import choice, fail, instance, positive, positive_int, wron
 from scoresde._html import Shown
 from scoresde._progress import Progress
 from scoresde._progress import progress as progress_of
+from scoresde.cond import Cond
 from scoresde.fokker_planck.box import Box, Density, Numbers, make_box
 from scoresde.fokker_planck.flux import Mesh, Operator
-from scoresde.model import Cond
 from scoresde.process import ForwardSDE, Process, ReverseSDE
 from scoresde.sde import SDE
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, finite, floating, instance, positive_int
 from scoresde._tensor import Scalar, expand, ordinary, seeded, uncompiled, wide
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.cond import Cond, check_cond
+from scoresde.model import ScoreModel
 
 __all__ = ["score_fpe_residual"]
 

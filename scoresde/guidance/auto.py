@@ -8,8 +8,9 @@ from typing import final
 from torch import Tensor
 
 from scoresde._check import fail, instance
+from scoresde.cond import Cond
 from scoresde.guidance.scale import Interval, Scale, ScaleLike, always, between
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import same_sde

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, nearest
+from scoresde.cond import Cond, check_null, without
 from scoresde.guidance.scale import Interval, Scale, ScaleLike, always, between
-from scoresde.model import Cond, ScoreModel, check_null
+from scoresde.model import ScoreModel
 from scoresde.node import Node
-from scoresde.nulls import without
 from scoresde.prediction import Prediction
 
 __all__ = ["ClassifierFree"]

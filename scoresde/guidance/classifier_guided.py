@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from scoresde._check import fail, instance, wrong_type
 from scoresde._tensor import expand, own_dtype, user_time
+from scoresde.cond import Cond, as_labels
 from scoresde.guidance.scale import Interval, Scale, ScaleLike, always
-from scoresde.model import Cond, ScoreModel, as_labels
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 

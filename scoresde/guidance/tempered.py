@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, positive
 from scoresde._tensor import lincomb
-from scoresde.model import Cond, ScoreModel, summary_of
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel, summary_of
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import as_affine

@@ -13,10 +13,11 @@ from scoresde._check import choice, fail, instance, positive, positive_int
 from scoresde._html import Shown, rounded
 from scoresde._progress import Progress, progress_or
 from scoresde._tensor import batches, check_data, lincomb, ordinary, seeded, wide
+from scoresde.cond import Cond, check_cond
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
 from scoresde.losses import LEAST_NOISE
-from scoresde.model import Cond, Preconditioned, ScoreModel, bare, check_cond
+from scoresde.model import Preconditioned, ScoreModel, bare
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
 from scoresde.prediction import Prediction

@@ -15,6 +15,7 @@ from scoresde._check import choice, fail, instance, warn, wrong_type
 from scoresde._check import seed as as_seed
 from scoresde._progress import Progress, progress_or
 from scoresde._tensor import batches, check_data, ordinary, own_dtype, uncompiled, wide
+from scoresde.cond import Cond, check_cond
 from scoresde.likelihood.divergence import (
     Expansion,
     Trace,
@@ -22,7 +23,7 @@ from scoresde.likelihood.divergence import (
 )
 from scoresde.likelihood.flow import Augmented, Density, score_of_slope
 from scoresde.likelihood.result import LogLikelihood
-from scoresde.model import Cond, ScoreModel, check_cond, check_weights
+from scoresde.model import ScoreModel, check_weights
 from scoresde.noise import Independent
 from scoresde.options import Divergence, Tolerances
 from scoresde.oracles import Gaussian

@@ -14,8 +14,9 @@ from scoresde._check import choice, fail, instance, positive_int
 from scoresde._html import Shown, rounded
 from scoresde._progress import Progress, progress_or
 from scoresde._tensor import check_data, ordinary, wide
+from scoresde.cond import Cond
 from scoresde.likelihood.density import Prior, log_prob, span_of
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.noise import Independent
 from scoresde.options import Divergence, Tolerances
 from scoresde.quantisation import Quantisation, check_levels

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from scoresde._tensor import Scalar, lincomb
+from scoresde.cond import Cond
 from scoresde.likelihood.divergence import Linearised, Trace
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.solvers.adaptive.base import error_norm

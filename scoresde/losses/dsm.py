@@ -10,12 +10,12 @@ from torch.nn.functional import mse_loss
 
 from scoresde._check import fail, finite, floating, instance
 from scoresde._tensor import Scalar, expand, lincomb, state_dtype
+from scoresde.cond import Cond, check_cond, without
 from scoresde.losses.drawn import Drawn, affine_of, moved
 from scoresde.losses.times import TIME, TimeSampler
 from scoresde.losses.weightings import WEIGHTING, weighting_of
-from scoresde.model import Cond, ScoreModel, check_cond, summary_of
+from scoresde.model import ScoreModel, summary_of
 from scoresde.node import Node
-from scoresde.nulls import without
 from scoresde.prediction import COORDINATES
 
 __all__ = ["dsm_loss"]

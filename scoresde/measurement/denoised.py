@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scoresde._check import fail
 from scoresde._html import Shown
-from scoresde.model import Cond, ScoreModel
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from scoresde._check import fail, instance, refuse, same_shape, show, warn, wrong_type
 from scoresde._html import Shown
 from scoresde._tensor import expand, seeded, wide
+from scoresde.cond import Cond
 from scoresde.measurement.base import LinearOperator, pairs
 from scoresde.measurement.constant import Constant
 from scoresde.measurement.noises import (
@@ -24,7 +25,7 @@ from scoresde.measurement.noises import (
 )
 from scoresde.measurement.physics import noise_of_physics, operator_of_physics
 from scoresde.measurement.simple import Identity, Mask
-from scoresde.model import Cond, ScoreModel, summary_of
+from scoresde.model import ScoreModel, summary_of
 from scoresde.summary import DataSummary
 
 __all__ = ["Measurement", "Operator"]

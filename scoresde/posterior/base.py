@@ -12,8 +12,9 @@ from torch import Tensor
 
 from scoresde._check import instance, warn
 from scoresde._tensor import expand
+from scoresde.cond import Cond
 from scoresde.measurement import Denoised, Measurement
-from scoresde.model import Cond, ScoreModel, data_size, summary_of
+from scoresde.model import ScoreModel, data_size, summary_of
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import as_affine

@@ -11,8 +11,9 @@ from torch import Tensor
 from scoresde._check import fail, positive, positive_int, warn
 from scoresde._html import Shown
 from scoresde._tensor import batches, lincomb, ordinary, state_kind
+from scoresde.cond import Cond, check_cond
 from scoresde.measurement import Measurement
-from scoresde.model import Cond, ScoreModel, check_cond, summary_of
+from scoresde.model import ScoreModel, summary_of
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.posterior.base import MeasuredModel

@@ -6,8 +6,9 @@ from typing import final
 
 from torch import Tensor
 
+from scoresde.cond import Cond
 from scoresde.measurement import Measurement
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.posterior.base import MeasuredModel
 from scoresde.prediction import Prediction

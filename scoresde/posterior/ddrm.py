@@ -10,8 +10,9 @@ from torch import Tensor
 
 from scoresde._check import fail, nonnegative
 from scoresde._tensor import wide
+from scoresde.cond import Cond
 from scoresde.measurement import Measurement
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.posterior.base import MeasuredModel
 from scoresde.prediction import Prediction

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, positive_int
 from scoresde._tensor import Scalar, seeded
+from scoresde.cond import Cond
 from scoresde.measurement import Measurement
 from scoresde.measurement.base import pairs
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.oracles import (
     Gaussian,

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, listed, positive_int, show, warn
 from scoresde._html import Shown
+from scoresde.cond import Cond
 from scoresde.measurement import Measurement
 from scoresde.measurement.base import pairs
-from scoresde.model import Cond, ScoreModel, summary_of
+from scoresde.model import ScoreModel, summary_of
 from scoresde.posterior.base import MeasuredModel
 from scoresde.posterior.choice import CALLS, Choice, choose, known_bias
 from scoresde.posterior.daps import DAPS

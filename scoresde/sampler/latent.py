@@ -13,7 +13,8 @@ from torch import Tensor
 from scoresde._check import fail, finite, floating, instance, same_shape
 from scoresde._html import Shown
 from scoresde._tensor import expand, ordinary, state_dtype
-from scoresde.model import Cond, ScoreModel, check_cond, own_dtype
+from scoresde.cond import Cond, check_cond
+from scoresde.model import ScoreModel, own_dtype
 from scoresde.noise import Independent
 from scoresde.process import ReverseSDE
 from scoresde.sampler.plan import as_model

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, warn
-from scoresde.model import Cond, ScoreModel, summary_of
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel, summary_of
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.process import Process

@@ -14,7 +14,8 @@ from scoresde._check import fail, instance, warn
 from scoresde._html import Shown
 from scoresde._tensor import batches, ordinary, state_kind
 from scoresde.calibration import Calibration
-from scoresde.model import Cond, ScoreModel, check_cond, summary_of
+from scoresde.cond import Cond, check_cond
+from scoresde.model import ScoreModel, summary_of
 from scoresde.noise import Noise
 from scoresde.oracles import Gaussian
 from scoresde.process import Eta, ExtendedReverse, ReverseSDE

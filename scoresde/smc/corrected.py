@@ -42,9 +42,10 @@ from torch import Tensor
 from scoresde._check import fail, instance, nonnegative, warn
 from scoresde._html import Shown
 from scoresde._tensor import Eta, batches, ordinary
+from scoresde.cond import Cond
 from scoresde.guidance import ClassifierFree
 from scoresde.guidance.scale import between
-from scoresde.model import Cond, data_size
+from scoresde.model import data_size
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sampler.plan import resolve

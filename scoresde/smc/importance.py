@@ -22,10 +22,11 @@ from scoresde._check import (
     warn,
 )
 from scoresde._html import Shown, rounded
+from scoresde.cond import Cond, check_cond
 from scoresde.likelihood import log_prob
 from scoresde.likelihood.density import span_of
 from scoresde.measurement import Measurement
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.model import ScoreModel
 from scoresde.options import Divergence, Tolerances
 from scoresde.sampler import ReverseSampler
 from scoresde.smc.particles import CollapsedWeights, drawn, effective, expected

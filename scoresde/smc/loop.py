@@ -15,7 +15,8 @@ from torch import Tensor
 from scoresde._check import fail, finite, instance, positive_int, refuse, warn, wrong_type
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import Scalar, state_kind
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.cond import Cond, check_cond
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.prediction import Prediction

@@ -12,8 +12,9 @@ from torch import Tensor
 from scoresde._check import instance
 from scoresde._html import Shown
 from scoresde._tensor import Eta, batches, ordinary
+from scoresde.cond import Cond
 from scoresde.measurement import Measurement
-from scoresde.model import Cond, ScoreModel, data_size
+from scoresde.model import ScoreModel, data_size
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sampler.plan import resolve

@@ -27,9 +27,10 @@ import torch
 from torch import Tensor
 
 from scoresde._check import choice, fail, instance, positive, same_shape, wrong_type
+from scoresde.cond import Cond
 from scoresde.measurement import Denoised, Measurement
 from scoresde.measurement.moments import noise_matrix, seen_jacobian
-from scoresde.model import Cond, ScoreModel
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 

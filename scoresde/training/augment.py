@@ -12,7 +12,8 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from scoresde._check import fail, listed
 from scoresde._tensor import expand
-from scoresde.model import Cond, ScoreModel, bare
+from scoresde.cond import Cond
+from scoresde.model import ScoreModel, bare
 from scoresde.nets import Vector
 from scoresde.node import Node
 from scoresde.prediction import Prediction

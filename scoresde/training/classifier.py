@@ -18,8 +18,8 @@ from scoresde._check import diverged, fail, instance, positive, positive_int
 from scoresde._html import Shown
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import batches, check_data, fill, lincomb, seeded
+from scoresde.cond import as_labels
 from scoresde.guidance import NoiseClassifier
-from scoresde.model import as_labels
 from scoresde.sde import SDE
 from scoresde.sde.fingerprint import fingerprint, same_schedule
 from scoresde.training.checkpoint import WEIGHTS

@@ -16,14 +16,9 @@ from scoresde._check import fail, instance, positive_int
 from scoresde._check import seed as check_seed
 from scoresde._html import Shown, rounded
 from scoresde._tensor import as_device
+from scoresde.cond import check_cond
 from scoresde.data import Data, LazyData, summarise
-from scoresde.model import (
-    ScoreModel,
-    bare,
-    check_cond,
-    check_weights,
-    summary_of,
-)
+from scoresde.model import ScoreModel, bare, check_weights, summary_of
 from scoresde.options import Loss, Optim, Records, known
 from scoresde.quantisation import Quantisation
 from scoresde.training.augment import check_augment

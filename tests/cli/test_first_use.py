@@ -31,10 +31,11 @@ from scoresde import (
 from scoresde.analytic_start import AnalyticStart
 from scoresde.cli.flags import flags_of
 from scoresde.cli.train import Train
+from scoresde.cond import Cond
 from scoresde.data import Data, summarise, toy
 from scoresde.losses import TIME, WEIGHTING, dsm_loss
 from scoresde.metrics import sliced_wasserstein
-from scoresde.model import Cond, ScoreModel, default_prediction, summary_of
+from scoresde.model import ScoreModel, default_prediction, summary_of
 from scoresde.nets import MLP
 from scoresde.node import Node
 from scoresde.options import Loss, Optim, Records

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import AffineSDE, Gaussian, GaussianMixture, ScoreModel
-from scoresde.model import Cond
+from scoresde.cond import Cond
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scoresde import GaussianMixture, ScoreModel
-from scoresde.model import Cond
+from scoresde.cond import Cond
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.sde import AffineSDE

@@ -17,9 +17,9 @@ from scoresde import (
     Gaussian,
     ScoreModel,
 )
+from scoresde.cond import Cond
 from scoresde.conditioned import Conditioned
 from scoresde.measurement import Identity, LogLikelihood, Mask, Measurement, PoissonNoise
-from scoresde.model import Cond
 from scoresde.node import Node
 from scoresde.posterior import DAPS
 from scoresde.prediction import Prediction

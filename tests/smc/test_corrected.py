@@ -25,7 +25,7 @@ from scoresde import (
     ReverseSampler,
     ScoreModel,
 )
-from scoresde.model import Cond
+from scoresde.cond import Cond
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 from scoresde.smc import CollapsedWeights, CorrectedGuidance, Particles

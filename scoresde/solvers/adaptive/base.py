@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde._check import fail, positive, positive_int, same_shape, wrong_type
 from scoresde._tensor import expand
-from scoresde.model import check_cond
+from scoresde.cond import check_cond
 from scoresde.node import Node
 from scoresde.noise import Noise
 from scoresde.prediction import Prediction

@@ -30,7 +30,8 @@ from torch import Tensor
 from scoresde._check import fail, floating, instance, need, positive_int
 from scoresde._html import Shown
 from scoresde._tensor import batches, lincomb, uncompiled, wide
-from scoresde.model import Cond, ScoreModel, check_cond
+from scoresde.cond import Cond, check_cond
+from scoresde.model import ScoreModel
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
 from scoresde.sde import SDE, AffineSDE, same_sde
