@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, instance, no_class, wrong_type
+from scoresde._check import choice, fail, instance, no_class, warn, wrong_type
 
 __all__ = [
     "Cond",
@@ -17,8 +17,10 @@ __all__ = [
     "check_cond",
     "check_names",
     "check_null",
+    "is_given",
     "names_of",
     "null_like",
+    "warn_untrained",
     "without",
 ]
 
@@ -205,6 +207,21 @@ def _null_tensor(name: str, null: object, value: Tensor) -> Tensor:
     return array.to(value.device, value.dtype).expand_as(value)
 
 
+def is_given(name: str, null: object, value: Tensor) -> Tensor:
+    """Which samples have a condition, (B,) bool: those whose value is not that for "not given".
+
+    Args:
+        name, null, value: as in `null_like`.
+
+    Example:
+        >>> is_given("y", float("nan"), torch.tensor([[1.0], [float("nan")]]))
+        tensor([ True, False])
+    """
+    lacks = null_like(name, null, value)
+    same = (value == lacks) | ((value != value) & (lacks != lacks))
+    return ~same.flatten(1).all(1) if same.ndim > 1 else ~same
+
+
 def without(cond: Mapping[str, Tensor], nulls: Mapping[str, object]) -> dict[str, Tensor]:
     """The conditions, with those that have a value for "not given" replaced by it.
 
@@ -215,3 +232,21 @@ def without(cond: Mapping[str, Tensor], nulls: Mapping[str, object]) -> dict[str
         {'label': tensor([-1]), 'y': tensor([1.])}
     """
     return {k: null_like(k, nulls[k], v) if k in nulls else v for k, v in cond.items()}
+
+
+def warn_untrained(names: Sequence[str], guided: bool = False) -> None:
+    """Warn of a score without these conditions, which every sample of the training had.
+
+    Args:
+        names: the conditions; nothing is said of none.
+        guided: whether it is one of the two scores of a guidance.
+    """
+    if not names:
+        return
+    which, remedy = ", ".join(map(repr, names)), "train with Loss(cond_dropout=0.1)"
+    if guided:
+        expected, got = f"one that was trained without {which} too", "one that never was"
+        warn(f"model: expected {expected}, got {got}, so its guidance is arbitrary; {remedy}")
+    else:
+        expected = f"values for {which}, which every sample of the training had"
+        warn(f"cond: expected {expected}, got none; pass them, or {remedy} to sample without")

@@ -24,7 +24,15 @@ from scoresde._check import (
 )
 from scoresde._html import Shown
 from scoresde._tensor import Scalar, lincomb, own_dtype, sqrt, state_dtype, user_time
-from scoresde.cond import Cond, as_labels, check_cond, check_names, check_null, names_of
+from scoresde.cond import (
+    Cond,
+    as_labels,
+    check_cond,
+    check_names,
+    check_null,
+    names_of,
+    warn_untrained,
+)
 from scoresde.node import Node
 from scoresde.prediction import COORDINATES, Prediction
 from scoresde.sde import SDE, AffineSDE
@@ -384,6 +392,8 @@ class Preconditioned(_Calling):
             check_names(cond, net.forward)
             count = getattr(net, "config", {}).get("classes")  # of a network registered in NETS
             classes = {} if count is None else {"label": int(count)}
+        if self.data is not None:
+            warn_untrained([name for name in self.data.always_given if name not in cond])
         labels = {name: n for name, n in classes.items() if name in cond}
         return cond | {
             name: as_labels(f"cond[{name!r}]", cond[name], n, self.null.get(name))

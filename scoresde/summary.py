@@ -243,6 +243,8 @@ class DataSummary(Shown):
         quantisation: the levels of quantised data; None for any other.
         offset: of the means of the entries, the one that is farthest from 0.
         conditions: the floating conditions by name.
+        always_given: the conditions that no sample of the training lacked, as in one without
+            dropout of conditions: what the model computes without them is untrained.
 
     Raises:
         ValueError: `high` is below `low`, a number is not finite, or the number of names or
@@ -268,6 +270,7 @@ class DataSummary(Shown):
     quantisation: Quantisation | None = None
     offset: float = 0.0
     conditions: Mapping[str, ConditionSummary] = field(default_factory=dict)
+    always_given: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("mean", "std", "low", "high", "offset"):
@@ -363,6 +366,7 @@ class DataSummary(Shown):
             "scaling": None if self.scaling is None else self.scaling.to_dict(),
             "quantisation": None if self.quantisation is None else self.quantisation.to_dict(),
             "conditions": {name: one.to_dict() for name, one in self.conditions.items()},
+            "always_given": list(self.always_given),
         }
 
     @classmethod
@@ -378,6 +382,7 @@ class DataSummary(Shown):
             scaling=units_of(saved.get("scaling")),
             quantisation=None if quantisation is None else Quantisation.from_dict(quantisation),
             conditions={k: ConditionSummary.from_dict(one) for k, one in conditions.items()},
+            always_given=tuple(saved.get("always_given", ())),
         )
 
 

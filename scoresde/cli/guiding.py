@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from scoresde.cli.common import say
 from scoresde.cli.flags import flag
 from scoresde.cli.opened import Opened
 
@@ -65,15 +64,4 @@ def guided(opened: Opened, how: Guiding, given: Iterable[str]) -> ScoreModel:
         what = f"a model with a value for 'not given' of {', '.join(names)}"
         remedy = "train it with null values, Preconditioned(..., null=...), or leave it out"
         raise fail("guidance", what, f"one that has it for {list(model.nulls) or 'none'}", remedy)
-    _warn_of_dropout(opened)
     return ClassifierFree(model, how.guidance, interval=how.guidance_interval)
-
-
-def _warn_of_dropout(opened: Opened) -> None:
-    """Say that the unconditional score was not trained, if the checkpoint says so."""
-    choices = (opened.config.get("training") or {}).get("choices") or {}
-    if choices.get("cond_dropout") == 0:
-        say(
-            "warning: the model was trained without dropout of its conditions, so it never "
-            "learned the score without them, which guidance needs; train with --cond-dropout 0.1"
-        )

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from scoresde._check import fail, floating, instance, nearest
-from scoresde.cond import Cond, check_null, without
+from scoresde.cond import Cond, check_null, warn_untrained, without
 from scoresde.guidance.scale import Interval, Scale, ScaleLike, always, between
-from scoresde.model import ScoreModel
+from scoresde.model import ScoreModel, summary_of
 from scoresde.node import Node
 from scoresde.prediction import Prediction
 
@@ -44,6 +44,9 @@ class ClassifierFree(ScoreModel):
             EDM's noise levels (low, high) is (-log high, -log low) here.
         null: the values that mean "not given", by name, by default `model.nulls`. A condition
             without one, such as a measurement, is given to both scores.
+
+    A model that was trained without dropout of its conditions gets a warning, since it never
+    learned s_u.
 
     Raises:
         TypeError: the scale depends on the log-SNR and the SDE is not affine.
@@ -80,6 +83,9 @@ class ClassifierFree(ScoreModel):
         self.scale = Scale(scale, interval)
         self.scale.check(self.sde)
         self.null = check_null(null, model.takes)
+        known = summary_of(model)
+        if known is not None and self.scale.value != 1.0:
+            warn_untrained(known.always_given, guided=True)
 
     @property
     def nulls(self) -> Mapping[str, object]:

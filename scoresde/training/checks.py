@@ -10,6 +10,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from scoresde._check import fail, path_of, refuse
+from scoresde.cond import is_given
 from scoresde.data import Data, LazyData, ScaledRows, unit_fault
 from scoresde.model import Preconditioned, ScoreModel, bare
 from scoresde.nets.conditioner import ConditionalNet
@@ -127,12 +128,28 @@ def in_units_of(
     return replace(data, x=change.encode(data.x), scaling=first)
 
 
-def inform(model: ScoreModel, summary: DataSummary, cond: Mapping[str, Tensor]) -> None:
+def inform(
+    model: ScoreModel, summary: DataSummary, cond: Mapping[str, Tensor], dropout: float | None
+) -> None:
     """Store what the data tell in a model: their summary, sigma_data, the scale of conditions.
 
-    Scales that were measured before, of a model that is trained on, stay as they are.
+    Scales that were measured before, of a model that is trained on, stay as they are, and what it
+    learned of samples without a condition counts.
+
+    Args:
+        model: the model.
+        summary: the summary of the data.
+        cond: the conditions of the data, name -> (N, ...).
+        dropout: the probability of training a sample without them.
     """
-    model.data = summary
+    always = [
+        name
+        for name in model.nulls.keys() & cond.keys()
+        if not dropout and bool(is_given(name, model.nulls[name], cond[name]).all())
+    ]
+    if model.data is not None:
+        always = [name for name in always if name in model.data.always_given]
+    model.data = replace(summary, always_given=tuple(sorted(always)))
     model.calibrations = {}  # the training changes the weights that they belong to
     for part in model.modules():
         if isinstance(part, Preconditioned):

@@ -312,7 +312,7 @@ class Trainer(Shown):
     def _train(self, resume: bool) -> ScoreModel:
         model, optim, records, stream = self.model, self.optim, self.records, self.stream
         processes = Processes(optim.accumulate)
-        inform(model, self.summary, self.data.cond)
+        inform(model, self.summary, self.data.cond, self.loss.cond_dropout)
         device = processes.device(self.device)
         model.to(device)
         tracked = records.widths if records.snapshot_every is not None else ()
