@@ -38,6 +38,7 @@ __all__ = [
     "nearest",
     "need",
     "no_class",
+    "no_mask",
     "nonnegative",
     "path_of",
     "positive",
@@ -323,6 +324,16 @@ def floating(name: str, value: object, remedy: str = "convert it with .float()")
     if not value.is_floating_point():
         raise wrong_type(name, "a floating-point torch.Tensor", value, remedy)
     return value
+
+
+def no_mask(name: str, value: object) -> None:
+    """Raise for masked entries of an array of numpy: torch would read the numbers below them."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, numpy.ma.MaskedArray):
+        return
+    if hidden := int(numpy.ma.getmaskarray(value).sum()):
+        remedy = "fill them with .filled(...), or leave their rows out"
+        raise refuse(name, "an array without masked entries", f"{hidden} masked", remedy)
 
 
 def same_shape(name: str, value: Tensor, like: Tensor, remedy: str) -> None:

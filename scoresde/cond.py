@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, instance, no_class, warn, wrong_type
+from scoresde._check import choice, fail, instance, no_class, no_mask, warn, wrong_type
 
 __all__ = [
     "Cond",
@@ -50,6 +50,7 @@ def check_cond(
     instance("cond", cond, Mapping, 'pass name -> tensor, e.g. {"label": labels}')
     tensors: dict[str, Tensor] = {}
     for name, value in cond.items():
+        no_mask(f"cond[{name!r}]", value)
         tensor = _as_condition(value)
         if tensor is None or tensor.ndim == 0 or tensor.shape[0] != n:
             remedy = (

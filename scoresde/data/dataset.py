@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
-from scoresde._check import choice, fail, need, wrong_type
+from scoresde._check import choice, fail, need, no_mask, wrong_type
 from scoresde.data.base import LazyData
 from scoresde.data.given import LABELS, SAMPLES, class_names_in
 from scoresde.data.images import as_size
@@ -195,6 +195,7 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = value.float() if value.dtype == torch.bfloat16 else value
+    no_mask("an item", value)
     return np.asarray(value)
 
 

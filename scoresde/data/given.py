@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from scoresde._check import fail, wrong_type
+from scoresde._check import fail, no_mask, wrong_type
 from scoresde.data.labels import numbered
 from scoresde.data.pictures import stacked_pictures
 from scoresde.quantisation import Quantisation
@@ -113,8 +113,12 @@ def _tensor(value: Any, name: str, *, floats: bool = False) -> Tensor:
     """A tensor of anything that numpy reads as numbers; floats become float32 if `floats`."""
     if isinstance(value, Tensor):
         return value
+    for one in value if isinstance(value, list | tuple) else [value]:
+        no_mask(name, one)
     try:
-        array = np.asarray(value)
+        array = np.asanyarray(value)
+        no_mask(name, array)
+        array = np.asarray(array)
     except ValueError as error:
         remedy = "bring the samples to one shape"
         raise fail(name, "samples of one shape", f"{error}", remedy) from error

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, listed, wrong_type
+from scoresde._check import fail, listed, no_mask, wrong_type
 
 __all__ = ["Labels", "check_count", "class_names_of", "numbered", "renumbered"]
 
@@ -113,6 +113,7 @@ def _one_each(values: Any, n: int, name: str) -> np.ndarray[Any, Any]:
     """The values as an array (n,) of integers, booleans or texts."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
+    no_mask(name, values)
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, path_of
+from scoresde._check import choice, fail, no_mask, path_of
 from scoresde.data.layouts import LAYOUTS, arranged, arranged_shape
 from scoresde.quantisation import Quantisation
 from scoresde.summary import Scaling
@@ -209,6 +209,7 @@ class ArrayRows(Rows):
         whole: bool = False,
         numbers: bool = False,
     ) -> None:
+        no_mask(name, source)
         self.source = source if isinstance(source, np.ndarray) else path_of("source", source)
         self.layout = choice("layout", layout, LAYOUTS)
         self.quantisation = quantisation

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, need, path_of, wrong_type
+from scoresde._check import choice, fail, need, path_of
 from scoresde.data.base import Data
 from scoresde.data.cells import Cells, missing_cell, missing_in
 from scoresde.data.csv_file import read_csv
+from scoresde.data.frames import cells_of, columns_of
 from scoresde.data.labels import Labels, numbered
 from scoresde.data.mixed import (
     MISSING_CELLS,
@@ -230,7 +231,7 @@ def table(
 
     Args:
         found: the columns in order: a mapping, a DataFrame of pandas, a table of pyarrow, or a
-            structured array of numpy.
+            structured array of numpy. Masked cells are missing.
         label, condition, categories, coding, bounds, missing: see `csv_table`.
         like, standardise, dtype: see `csv_table`.
         name: the name of the data.
@@ -252,7 +253,7 @@ def table(
         >>> data.scaling.texts(data.scaling.decode(data.x.double()))[0]
         ['0.2', 'u']
     """
-    cells = {str(key): np.asarray(found[key]) for key in _keys(found)}
+    cells = {key: cells_of(column, key) for key, column in columns_of(found).items()}
     groups = groups_of(condition, like)
     beside = [column for group in groups.values() for column in group]
     check_names(cells, label, beside, categories)
@@ -289,19 +290,6 @@ def table(
     x = raw if scaling is None else scaling.encode(raw)
     described = {group: {c: read[c].names for c in columns} for group, columns in groups.items()}
     return Data(x.to(dtype), cond, None, name, classes, names, scaling, described)
-
-
-def _keys(found: Any) -> list[Any]:
-    """The names of the columns of any kind of table."""
-    names = getattr(found, "column_names", None)  # of pyarrow
-    if names is None:
-        names = getattr(found, "columns", None)  # of pandas and polars
-    if names is None:
-        names = getattr(getattr(found, "dtype", None), "names", None)  # of a structured array
-    if names is None and not isinstance(found, Mapping):
-        remedy = "pass e.g. {'height': heights, 'weight': weights}"
-        raise wrong_type("found", "a mapping, frame or table of columns", found, remedy)
-    return list(found if names is None else names)
 
 
 def _without_index(

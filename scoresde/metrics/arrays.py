@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, wrong_type
+from scoresde._check import fail, no_mask, wrong_type
 
 __all__ = ["Array", "blocks", "draw", "labels_of", "pair", "rows_of", "same_width"]
 
@@ -18,6 +18,7 @@ Array: TypeAlias = Tensor | np.ndarray[Any, Any]  # of any numbers
 
 def rows_of(name: str, value: Array, least: int = 1) -> Tensor:
     """Return `value` (N, *D) as finite float64 rows (N, D) on the CPU; raise unless N >= least."""
+    no_mask(name, value)
     x = torch.as_tensor(value)
     if x.is_complex() or x.dtype == torch.bool:
         raise wrong_type(name, "real numbers (N, *D)", x, "pass samples in model units")
@@ -69,6 +70,7 @@ def draw(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def labels_of(labels: Array) -> Tensor:
     """Return labels (N,) as int64 on the CPU, or raise."""
+    no_mask("labels", labels)
     label = torch.as_tensor(labels)
     if label.is_floating_point() or label.is_complex() or label.ndim != 1:
         raise wrong_type("labels", "integers of shape (N,)", label, "one class number per row")

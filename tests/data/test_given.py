@@ -40,6 +40,7 @@ def read_only() -> np.ndarray[Any, Any]:
         (read_only(), X),
         (X.tolist(), X),
         (list(X), X),
+        (np.ma.masked_less(X, -9999), X),
         (list(torch.from_numpy(X)), X),
         (torch.from_numpy(X).requires_grad_(), X),
         (TensorDataset(torch.from_numpy(X)), X),
@@ -155,6 +156,9 @@ def test_pictures_become_levels(mode: str) -> None:
         (Items({"a": X}), ["x:", "'x'", "['a']"], ValueError),
         ((X, {"y": ["a"] * 20}), ["cond['y']", "real numbers"], TypeError),
         ((X, LABELS), ["x:", "(x, cond)"], TypeError),
+        (np.ma.masked_less(X, 0), ["x:", "masked entries", ".filled"], ValueError),
+        ([np.ma.masked_less(row, 0) for row in X], ["x:", "masked entries"], ValueError),
+        ((X, {"y": np.ma.masked_equal(LABELS, 0)}), ["cond['y']", "7 masked"], ValueError),
     ],
 )
 def test_what_is_no_data_is_refused_by_name(
