@@ -41,6 +41,7 @@ __all__ = [
     "no_mask",
     "nonnegative",
     "path_of",
+    "occur_often",
     "positive",
     "positive_int",
     "refuse",
@@ -379,6 +380,11 @@ def check_x(x: Tensor, *, constant: bool) -> None:
     # In (N, A, B) the axis A may be channels or the rows of an image.
     if len(x) > 1 and x.ndim != 3 and not constant:
         _check_channels(x)
+
+
+def occur_often(classes: int, n: int) -> bool:
+    """Whether so many classes have two of n samples each on average; all do up to 20 samples."""
+    return n <= 20 or 2 * classes <= n
 
 
 def _check_finite(name: str, value: Tensor) -> None:

@@ -167,6 +167,8 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         if not resume:
             check_folder(self.out, anew)
         model, whole = self._model(call, resume)
+        # Whole numbers of a vector become floats, as their summary tells them from classes.
+        whole = replace(whole, cond=model.admit(dict(whole.cond)))
         trainer, about = self._trainer(model, whole, folder)
         claim_folder(self.out, anew, folder.stale, resume=resume)
         before = folder.config.read_bytes() if resume and folder.config.is_file() else None

@@ -88,7 +88,7 @@ def _usual(key: str) -> bool:
 
 
 def _tensor(key: str, array: np.ndarray[Any, Any]) -> Tensor:
-    """Whole numbers (N,) are classes and booleans of a mask stay; all others become float32."""
+    """Whole numbers (N,) and booleans of a mask stay, all others become float32."""
     if array.dtype.kind in "iu" and array.ndim == 1:
         return torch.from_numpy(array.astype(np.int64))
     if array.dtype.kind == "b" and key.endswith("_mask"):

@@ -10,12 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, listed, no_mask, wrong_type
+from scoresde._check import fail, listed, no_mask, occur_often, wrong_type
 
 __all__ = ["Labels", "check_count", "class_names_of", "numbered", "renumbered"]
-
-FEW = 20
-"""Up to this number of rows each may have its own class."""
 
 
 class Labels(NamedTuple):
@@ -154,7 +151,7 @@ def _out_of_range(
 
 
 def check_count(classes: int, n: int, name: str) -> None:
-    if n <= FEW or 2 * classes <= n:
+    if occur_often(classes, n):
         return
     got = f"{classes} classes for {n} samples"
     if classes == n:

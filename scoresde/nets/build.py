@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import choice, fail, positive_int, refuse, warn
+from scoresde._check import choice, fail, occur_often, positive_int, refuse, warn
 from scoresde.nets.conditions import Image, Label, Set, Spec, Vector, as_config, as_specs
 from scoresde.nets.registry import NETS
 from scoresde.nets.unet import UNet, levels_of
@@ -33,16 +33,22 @@ def infer_conditions(
     Whole numbers (N,) are a label; (N,) or (N, k) a vector; (N, c, *D) with the spatial size *D of
     x an image; any other (N, m, k) a set, with its mask (N, m) of the name `<name>_mask`.
 
+    Whole numbers with another name than "label" may also be counts, years or degrees. They are a
+    label if they are 0, 1, ..., K - 1, each of these occurs, and K is at most N / 2 or N at most
+    20; otherwise they are a vector, with a warning. -1 beside such classes may be a number or may
+    mean "not given", and is an error: pass numbers as floats, and classes with a `Label`.
+
     Args:
         shape: the shape of a sample of x.
         cond: name -> (N, ...).
         classes: the number of classes of "label"; 0 for the largest label plus 1.
 
     Raises:
-        ValueError: a condition has none of these shapes.
+        ValueError: a condition has none of these shapes, or see above.
 
     Warns:
-        UserWarning: fewer than a tenth of the classes of a label have a sample, as for years.
+        UserWarning: whole numbers are taken as a vector, or fewer than a tenth of the classes of
+            "label" have a sample.
 
     Example:
         >>> import torch
@@ -62,11 +68,9 @@ def infer_conditions(
 def _infer(name: str, value: Tensor, shape: tuple[int, ...], classes: int) -> Spec:
     size = tuple(value.shape[1:])
     whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-    if not size and whole:
-        if not classes and not bool((value >= 0).any()):
-            remedy = "-1 is for samples without a label: leave it out, or pass classes"
-            raise fail(f"cond[{name!r}]", "a class from 0 on", "none", remedy)
-        return Label(classes or _count(name, value))
+    count = _count(name, value, classes) if whole and not size else 0
+    if count:
+        return Label(count)
     if len(size) <= 1:
         return Vector(size[0] if size else 1)
     if len(shape) > 1 and size[1:] == shape[1:]:
@@ -80,15 +84,35 @@ def _infer(name: str, value: Tensor, shape: tuple[int, ...], classes: int) -> Sp
     raise fail(f"cond[{name!r}]", expected, value, remedy)
 
 
-def _count(name: str, value: Tensor) -> int:
-    """The number of classes of labels: the largest one plus 1."""
-    count, used = int(value.max()) + 1, {label for label in value.tolist() if label >= 0}
-    if count > 10 * len(used):
+def _count(name: str, value: Tensor, told: int) -> int:
+    """The number of classes of whole numbers (N,), `told` if it is known, and 0 for numbers."""
+    if told:
+        return told
+    given = value[value >= 0].unique()
+    count, low = len(given), int(value.min())
+    if name == "label":
+        if not count:
+            remedy = "-1 is for samples without a label: leave it out, or pass classes"
+            raise fail(f"cond[{name!r}]", "a class from 0 on", "none", remedy)
+        classes = int(given[-1]) + 1
+        if classes > 10 * count:
+            warn(
+                f"cond[{name!r}]: {count} values from {int(given[0])} to {classes - 1} become a "
+                f"label of {classes} classes, most of them without a sample; convert numbers with "
+                ".float(), or number the classes from 0, with "
+                "torch.unique(value, return_inverse=True)[1]"
+            )
+        return classes
+    if not count or int(given[-1]) != count - 1 or low < -1 or not occur_often(count, len(value)):
         warn(
-            f"cond[{name!r}]: {len(used)} values from {min(used)} to {count - 1} become a label "
-            f"of {count} classes, most of them without a sample; convert numbers with .float(), "
-            "or number the classes from 0, with torch.unique(value, return_inverse=True)[1]"
+            f"cond[{name!r}]: whole numbers from {low} to {int(value.max())} that are no classes "
+            "0, 1, ... of several samples each are taken as a vector; Label(...) takes classes"
         )
+        return 0
+    if low == -1:
+        expected = "classes from 0 on, or numbers as floats"
+        remedy = f"convert numbers to floats, or pass Label({count}) if -1 is for samples without"
+        raise refuse(f"cond[{name!r}]", expected, f"-1 beside 0 to {count - 1}", remedy)
     return count
 
 

@@ -57,6 +57,20 @@ def test_arrays_beside_the_samples_are_given(tmp_path: Path) -> None:
     assert "theta" not in call(f"{plain} {FEW} --net-option width=16").stderr
 
 
+def test_whole_numbers_beside_the_samples_are_numbers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kelvin = rng.integers(250, 320, 40)
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(40, 2)), kelvin=kelvin)
+    line = f"train {tmp_path}/x.npz --out {tmp_path}/run {FEW} --net-option width=16"
+    assert "'kelvin']: whole numbers" in call(line).stderr
+    model = scoresde.load(tmp_path / "run/checkpoint")
+    assert model.net.condition.scale("kelvin").mean > 250  # type: ignore[union-attr, operator]
+    place = f"{tmp_path}/drawn"
+    call(f"sample {tmp_path}/run -n 3 --steps 2 --given kelvin=300.5 --out {place}")
+    assert samples(place).load().x.isfinite().all()
+    call(f"likelihood {tmp_path}/run {tmp_path}/x.npz --limit 3")
+
+
 def test_classes_and_sets_beside_the_samples_are_passed_on(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = {

@@ -75,8 +75,8 @@ def test_the_docstrings_tell_the_numbers_of_parameters() -> None:
         (lambda: network_for((1, 2, 2, 2, 2)), ["net", "unet", "(C, D, H, W)"]),
         (lambda: network_for((1, 8, 8), net="resnet"), ["net", "'auto', 'mlp', 'unet'"]),
         (
-            lambda: infer_conditions((2,), {"kind": torch.tensor([-1, -1])}),
-            ["cond", "cond['kind']", "a class from 0 on", "got 'none'"],
+            lambda: infer_conditions((2,), {"label": torch.tensor([-1, -1])}),
+            ["cond", "cond['label']", "a class from 0 on", "got 'none'"],
         ),
         (lambda: UNet(1, dims=4), ["dims", "1, 2 or 3", "got 4"]),
         (

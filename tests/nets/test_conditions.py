@@ -417,15 +417,14 @@ def test_a_null_value_that_the_dtype_cannot_hold_is_refused(null: object, value:
 def test_numbers_that_become_classes_are_warned_of() -> None:
     years = torch.tensor([2018, 2020, 2019, -1, 2020])
     said = "3 values from 2018 to 2020 become a label of 2021 classes"
-    for cond in ({"year": years}, {"label": years}):
-        with pytest.warns(UserWarning, match=rf"cond\['{next(iter(cond))}'\]: {said}") as told:
-            assert list(infer_conditions((2,), cond).values()) == [Label(2021)]
-        assert [one.filename for one in told] == [__file__]
+    with pytest.warns(UserWarning, match=rf"cond\['label'\]: {said}") as told:
+        assert infer_conditions((2,), {"label": years}) == {"label": Label(2021)}
+    assert [one.filename for one in told] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         infer_conditions((2,), {"label": years}, classes=2021)
         infer_conditions((2,), {"year": years.float()})
-        infer_conditions((2,), {"class": torch.tensor([9])})  # one of ten
+        infer_conditions((2,), {"label": torch.tensor([9])})  # one of ten
 
 
 def test_conditions_are_inferred_from_data() -> None:
@@ -455,6 +454,34 @@ def test_conditions_are_inferred_from_data() -> None:
     for shape in ((1, 8, 8), (2,)):
         with pytest.raises(ValueError, match=r"cond\['a'\]: .*\(6, 1, 4, 4\); resize it"):
             infer_conditions(shape, {"a": torch.zeros(n, 1, 4, 4)})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.arange(40) + 250,  # degrees: labels would have 250 classes without a sample
+        torch.arange(40) % 6 - 3,
+        torch.arange(40) % 25,
+        torch.tensor([0, 1, 3, 4] * 10),
+        torch.tensor([-1, 0, 2, 3] * 10),
+        torch.full((40,), -1),
+    ],
+)
+def test_whole_numbers_that_are_no_classes_are_a_vector(values: Tensor) -> None:
+    low, high = int(values.min()), int(values.max())
+    told = rf"cond\['n'\]: whole numbers from {low} to {high} .* taken as a vector"
+    with pytest.warns(UserWarning, match=told):
+        assert infer_conditions((2,), {"n": values}) == {"n": Vector(1)}
+    if high >= 0:
+        assert infer_conditions((2,), {"label": values}) == {"label": Label(high + 1)}
+
+
+def test_minus_one_beside_classes_is_refused_unless_it_is_a_label() -> None:
+    values = torch.arange(40) % 8 - 1
+    with pytest.raises(ValueError, match=r"cond\['n'\].*-1 beside 0 to 6.*Label\(7\)"):
+        infer_conditions((2,), {"n": values})
+    assert infer_conditions((2,), {"n": values.float()}) == {"n": Vector(1)}
+    assert infer_conditions((2,), {"label": values}) == {"label": Label(7)}
 
 
 def test_numbers_of_other_dtypes_are_admitted_by_a_model() -> None:
