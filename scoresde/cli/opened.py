@@ -199,10 +199,12 @@ class Opened:
         Args:
             pairs: NAME=VALUE, where NAME is a column of the training data, a condition that is a
                 vector, whose values have commas between them, one that is a class number, or an
-                image or a set, whose value is a .npy file.
+                image or a set, whose value is a .npy file. A column without a value, "kind=", is a
+                missing cell.
 
         Raises:
-            ValueError: the model has no such condition, or the value is not one of its.
+            ValueError: the model has no such condition, the value is not one of its, or other
+                columns of the same condition have no pair.
         """
         import torch
 
@@ -240,11 +242,14 @@ class Opened:
             elif name in columns:
                 group = columns[name]
                 number = not known[group].columns[name]
-                values.setdefault(group, {})[name] = _number(name, text) if number else text
+                cell: object = _number(name, text) if number and text else text or None
+                values.setdefault(group, {})[name] = cell
             else:
                 numbers = [_number(name, part) for part in text.split(",")]
                 found[name] = torch.tensor(numbers).reshape(_sized(name, numbers, known[name]))
         made = found | {group: known[group].encode(given) for group, given in values.items()}
+        for group, given in values.items():
+            _check_columns(known[group], given)
         return {name: value.to(self.device) for name, value in made.items()}
 
     @property
@@ -325,6 +330,20 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"given: expected a number for {name}, got {text!r}") from None
+
+
+def _check_columns(known: ConditionSummary, given: Mapping[str, object]) -> None:
+    """Raise if columns of a condition are left out, which a training leaves out as a whole."""
+    from scoresde._check import listed, refuse
+
+    left = [column for column in known.columns if column not in given]
+    if left:
+        expected = f"all columns of one condition, also {listed(left)}"
+        remedy = (
+            f"add --given {left[0]}=VALUE, leave out all of them, or pass --given {left[0]}= if "
+            "rows of the training data lack this cell, from which alone the model knows such rows"
+        )
+        raise refuse("given", expected, f"only {listed(list(given))}", remedy)
 
 
 def _array(name: str, text: str) -> torch.Tensor:

@@ -75,7 +75,8 @@ torchrun --standalone --nproc-per-node 8 -m scoresde sample runs/images -n 50000
     given: list[str] = flag(metavar="NAME=VALUE", many=True)
     """A condition of all samples: a column that train took as a condition, such as temperature=20
     or kind=b, a vector such as y=0.1,0.2, or an image or a set in a file such as scan=scan.npy.
-    The flag may be repeated. Conditions that are left out are not given."""
+    The flag may be repeated. Conditions that are left out are not given; of the columns of one
+    table all or none are given, where NAME= is a missing cell."""
     seed: int = 0
     first: int = 0
     """The number of the first sample. N continues a run of N samples."""

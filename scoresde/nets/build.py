@@ -88,7 +88,7 @@ def _count(name: str, value: Tensor, told: int) -> int:
     """The number of classes of whole numbers (N,), `told` if it is known, and 0 for numbers."""
     if told:
         return told
-    given = value[value >= 0].unique()
+    given = torch.unique(value[value >= 0])
     count, low = len(given), int(value.min())
     if name == "label":
         if not count:

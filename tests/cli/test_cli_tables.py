@@ -60,7 +60,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_samples_are_rows_of_the_table(run: Path) -> None:
-    call(f"sample {run}/run -n 50 --given temp=22 --steps 5 --format csv --out {run}/rows")
+    draw = f"sample {run}/run -n 50 --given temp=22 --given sky=grey --steps 5"
+    call(f"{draw} --format csv --out {run}/rows")
     with (run / "rows/shard-000000.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     assert head == ["age", "share", "kind", "code"]
@@ -77,7 +78,7 @@ def test_samples_are_rows_of_the_table(run: Path) -> None:
         assert [float(v or "nan") for v in one[:2]] == pytest.approx(
             [float(v or "nan") for v in other[:2]], rel=1e-5, nan_ok=True
         )
-    call(f"sample {run}/run -n 50 --given temp=22 --steps 5 --out {run}/arrays")
+    call(f"{draw} --out {run}/arrays")
     with np.load(run / "arrays/shard-000000.npz") as held:
         raw = torch.from_numpy(held["raw"])
     assert read.scaling.texts(raw) == rows
@@ -85,7 +86,7 @@ def test_samples_are_rows_of_the_table(run: Path) -> None:
 
 def test_what_is_given_changes_the_samples_and_is_checked(run: Path) -> None:
     drawn = {}
-    for given in ("--given temp=20", "--given temp=24", ""):
+    for given in ("--given temp=20 --given sky=", "--given temp=24 --given sky=grey", ""):
         place = run / f"given{len(drawn)}"
         call(f"sample {run}/run -n 4 --steps 3 {given} --out {place}")
         drawn[given] = samples(place).load().x
@@ -99,6 +100,7 @@ def test_what_is_given_changes_the_samples_and_is_checked(run: Path) -> None:
         ("temp", ["--given", "NAME=VALUE"]),
         ("sky=blue", ["--given", "a category of 'sky'", "'clear', 'grey'", "'blue'"]),
         ("temp=3 --given temp=4", ["--given", "once", "temp"]),
+        ("temp=20", ["--given", "also sky", "only temp", "--given sky=VALUE"]),
     ):
         message = refused(f"sample {run}/run -n 4 --given {given} {out}")
         for word in words:
