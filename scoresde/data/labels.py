@@ -30,6 +30,7 @@ def numbered(
     *,
     classes: int | None = None,
     names: Sequence[str] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Labels:
     """Labels from integers or texts; the values that occur are numbered in order.
 
@@ -43,6 +44,7 @@ def numbered(
         name: the name of the data in messages.
         classes: if given, the values are class numbers, integers in 0 ... classes - 1.
         names: the names of these classes; by default their numbers.
+        rows: the numbers of the samples in messages; by default from 0.
 
     Raises:
         TypeError: the values are neither integers nor texts.
@@ -59,7 +61,7 @@ def numbered(
             wrong = (array < 0) | (array >= classes)
             if wrong.any():
                 expected = f"labels from 0 to {classes - 1}"
-                raise _out_of_range(array, wrong, name, expected)
+                raise _out_of_range(array, wrong, name, expected, rows)
             label = torch.from_numpy(array.astype(np.int64))
             return Labels(label, classes, class_names_of(classes, names))
     elif classes is not None:
@@ -70,7 +72,7 @@ def numbered(
         order = sorted(range(len(texts)), key=lambda i: (int(texts[i]), texts[i]))
         places, texts = np.argsort(order)[places], [texts[i] for i in order]
         if int(texts[0]) < 0 and texts != ["-1", "1"]:
-            raise _out_of_range(array, places == 0, name, "labels from 0, or -1 and 1")
+            raise _out_of_range(array, places == 0, name, "labels from 0, or -1 and 1", rows)
     check_count(len(texts), n, name)
     return Labels(torch.from_numpy(places.astype(np.int64).reshape(n)), len(texts), tuple(texts))
 
@@ -143,11 +145,16 @@ def _whole(text: str) -> bool:
 
 
 def _out_of_range(
-    array: np.ndarray[Any, Any], wrong: np.ndarray[Any, Any], name: str, expected: str
+    array: np.ndarray[Any, Any],
+    wrong: np.ndarray[Any, Any],
+    name: str,
+    expected: str,
+    rows: Sequence[int] | None,
 ) -> ValueError:
-    row = int(wrong.argmax())
+    place = int(wrong.argmax())
+    row = place if rows is None else rows[place]
     remedy = "renumber them, or pass the right number of classes"
-    return fail(name, expected, f"{array[row]} in row {row}", remedy)
+    return fail(name, expected, f"{array[place]} in row {row}", remedy)
 
 
 def check_count(classes: int, n: int, name: str) -> None:

@@ -29,10 +29,11 @@ __all__ = [
     "MISSING_CELLS",
     "Bounds",
     "Read",
+    "check_bounds",
     "condition_of",
+    "kept_rows",
     "measured",
     "read_columns",
-    "without_missing",
 ]
 
 Bounds: TypeAlias = Mapping[str, Sequence[float | None]]
@@ -101,10 +102,10 @@ def read_columns(
     return found
 
 
-def without_missing(
+def kept_rows(
     read: dict[str, Read], missing: str, name: str, *, given: Collection[str], known: bool
 ) -> Cells:
-    """Apply a key of `MISSING_CELLS`: change `read` for "drop"; return the rows that are kept.
+    """Apply a key of `MISSING_CELLS`: the rows that are kept, (N,) booleans.
 
     Args:
         read: the columns.
@@ -140,10 +141,36 @@ def without_missing(
         if not kept.any():
             remedy = "pass missing=model, or drop the columns with most missing cells"
             raise fail("missing", "rows without missing cells", f"none of {total}", remedy)
-        for key, one in read.items():
-            read[key] = replace(one, values=one.values[kept])
     warnings.warn(f"{name}: missing of {total} cells: {counts}; they are {done}", stacklevel=4)
     return kept
+
+
+def check_bounds(
+    read: Mapping[str, Read], bounds: Bounds | None, scaling: Units | None, kept: Cells
+) -> None:
+    """Raise for numbers out of their bounds; the message counts all rows, also those left out.
+
+    Args:
+        read: the columns with all of their rows.
+        bounds: the bounds of the user.
+        scaling: the map of other data, which has bounds of its own.
+        kept: the rows that are kept.
+    """
+    numbers = [key for key, one in read.items() if not one.names]
+    parts = [
+        Number(key, low=low, high=high, low_gap=_one(low), high_gap=_one(high))
+        for key, (low, high) in bounds_of(bounds, numbers).items()
+    ]
+    if isinstance(scaling, TableScaling):
+        parts = [part for part in scaling.parts if isinstance(part, Number)]
+    for part in parts:
+        values = np.where(kept, read[part.name].values, math.nan)
+        replace(part, missing=True).check(torch.from_numpy(values))
+
+
+def _one(end: float | None) -> float | None:
+    """A gap at a bound, which allows numbers on it."""
+    return None if end is None else 1.0
 
 
 def measured(
@@ -152,7 +179,7 @@ def measured(
     """The map to model units of columns; a `Scaling` or None if all are plain numbers.
 
     Raises:
-        ValueError: a column is constant, or violates its bounds (column and row are named).
+        ValueError: a column is constant (it is named), or bounds are of no column of numbers.
     """
     choice("coding", coding, CODINGS)
     ends = bounds_of(bounds, [column.name for column in columns if not column.names])
@@ -200,7 +227,6 @@ def _number(column: Read, low: float | None, high: float | None, standardise: bo
         low_gap=_gap(given, low, high, 1),
         high_gap=_gap(given, high, low, -1),
     )
-    made.check(torch.from_numpy(column.values))  # before the link, for the number of the row
     if not standardise:
         return made
     scaling = scaling_of(made.link(given)[:, None], "entry", f"column {column.name!r}")

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from scoresde.data.labels import Labels, numbered
 from scoresde.data.mixed import (
     MISSING_CELLS,
     Bounds,
+    check_bounds,
     condition_of,
+    kept_rows,
     measured,
     read_columns,
-    without_missing,
 )
 from scoresde.data.picking import (
     Condition,
@@ -271,12 +273,14 @@ def table(
     keys = keys if known is None else list(known)
     read = read_columns([*keys, *beside], cells, categories, names_of(known, like), name)
     choice("missing", missing, MISSING_CELLS)
-    kept = without_missing(read, missing, name, given=beside, known=like is not None)
+    kept = kept_rows(read, missing, name, given=beside, known=like is not None)
+    check_bounds({k: read[k] for k in keys}, bounds, None if like is None else like.scaling, kept)
+    read = {key: replace(one, values=one.values[kept]) for key, one in read.items()}
     cond: dict[str, Tensor] = {}
     classes = 0
     names: tuple[str, ...] = ()
     if label is not None:
-        cond["label"], classes, names = _classes(cells[label][kept], label)
+        cond["label"], classes, names = _classes(cells[label], kept, label)
     for group, columns in groups.items():
         cond[group] = condition_of([read[column] for column in columns]).to(dtype)
     scaling: Units | None
@@ -331,12 +335,13 @@ def _warn_of_numbering(numbers: Mapping[str, Cells], name: str) -> None:
         )
 
 
-def _classes(values: Cells, column: str) -> Labels:
-    """Labels, number and names of the classes in a column of integers or of texts."""
-    absent = missing_in(values)
+def _classes(values: Cells, kept: Cells, column: str) -> Labels:
+    """Labels, number and names of the classes in the kept cells of integers or of texts."""
+    absent = missing_in(values) & kept
     if absent.any():
         raise missing_cell(column, int(absent.argmax()), int(absent.sum()), len(values))
-    return numbered(values, len(values), f"column {column!r}")
+    rows = (np.flatnonzero(kept) + 1).tolist()
+    return numbered(values[kept], len(rows), f"column {column!r}", rows=rows)
 
 
 def _numbers_rows(values: Cells) -> bool:

@@ -142,6 +142,30 @@ def test_rows_with_missing_cells_can_be_dropped_or_refused(tmp_path: Path) -> No
     assert labels.cond["label"].tolist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("columns", "options", "words"),
+    [
+        ({"z": [0.1, 0.2, 0.3, 0.4, 2]}, {"bounds": {"z": (0, 1)}}, ["'z'", "2 in row 5"]),
+        ({"z": [0, 1, 2, 3, -4]}, {"bounds": {"z": (0, None)}}, ["'z'", "-4 in row 5"]),
+        ({"z": [2, 1, 0, 1, -3]}, {"label": "z"}, ["'z'", "-3 in row 5"]),
+        ({"z": ["u", "v", "u", "", "v"]}, {"label": "z"}, ["'z'", "missing value in row 4"]),
+    ],
+)
+def test_rows_in_messages_count_those_that_are_dropped(
+    columns: dict[str, Any], options: dict[str, Any], words: list[str]
+) -> None:
+    found = {"w": [math.nan, 1.0, 2.0, 1.0, 1.0], **columns}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        refuses(lambda: table(found, missing="drop", **options), words)
+        good = {**found, "z": [5.0, 0.2, 0.3, 0.4, 0.5]}  # 5 is in a row that is dropped
+        first = table(good, missing="drop", bounds={"z": (0, 1)})
+        like = summarise(first)
+        assert len(table(good, missing="drop", like=like)) == len(first) == 4
+        bad = {**good, "z": [5.0, 0.2, 0.3, 0.4, 2.0]}
+        refuses(lambda: table(bad, missing="drop", like=like), ["'z'", "2 in row 5"])
+
+
 def test_decimal_commas_beside_missing_cells_and_names(tmp_path: Path) -> None:
     file = written(tmp_path, "a;b;kind\n1,5;NA;u\n2,5;3,25;v\n-;4,5;u\n")
     with warnings.catch_warnings():
