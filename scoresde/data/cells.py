@@ -62,11 +62,9 @@ def numbers_of(values: Cells, column: str) -> Cells:
     """A column as float64, NaN where a cell is missing.
 
     Raises:
-        ValueError: the column has another shape, or a cell is neither missing nor a finite number;
-            the message names column, row and value.
+        ValueError: a cell is neither missing nor a finite number; the message names column, row
+            and value.
     """
-    if values.ndim != 1:
-        raise fail(f"column {column!r}", "one number a row", values, "take it apart first")
     if values.dtype.kind in "iubf":
         numbers = values.astype(np.float64)
     elif values.dtype.kind in "OUS":
@@ -113,13 +111,14 @@ def _is_number(value: object) -> bool:
 
 
 def names_categories(values: Cells) -> bool:
-    """Whether the cells of a column are names: texts of which none is a number or a date."""
-    if values.ndim != 1 or values.dtype.kind not in "OUS":
+    """Whether the cells of a column are names: booleans, or texts without numbers and dates."""
+    if values.dtype.kind not in "OUS":
         return False
     given = {value for value in values.tolist() if not _is_missing(value)}
     return bool(given) and not any(
         _is_number(value) or thousands(value) or DATE.fullmatch(str(value).strip())
         for value in given
+        if not isinstance(value, bool | np.bool_)
     )
 
 

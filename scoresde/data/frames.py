@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from scoresde._check import wrong_type
+from scoresde._check import fail, listed, refuse, wrong_type
 from scoresde.data.cells import Cells
 
-__all__ = ["cells_of", "columns_of"]
+__all__ = ["cells_of", "columns_of", "declares_categories"]
 
 
 def columns_of(found: Any) -> dict[str, Any]:
@@ -29,7 +30,12 @@ def columns_of(found: Any) -> dict[str, Any]:
         remedy = "pass e.g. {'height': heights, 'weight': weights}"
         raise wrong_type("found", "a mapping, frame or table of columns", found, remedy)
     keys = list(found if names is None else names)
-    return {str(key): found[key] for key in keys}
+    texts = [str(key) for key in keys]
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    if twice:
+        remedy = "rename the columns; names are compared as texts, so 0 and '0' are one"
+        raise refuse("found", "columns of different names", f"{listed(twice)} twice", remedy)
+    return {text: found[key] for text, key in zip(texts, keys, strict=True)}
 
 
 def cells_of(column: Any, name: str) -> Cells:
@@ -38,8 +44,34 @@ def cells_of(column: Any, name: str) -> Cells:
     Args:
         column: the column, as a table holds it.
         name: its name, for messages.
+
+    Raises:
+        ValueError: there is not one value a row.
     """
-    return _unmasked(np.asanyarray(column))
+    argument, remedy = f"column {name!r}", "take it apart into columns of one value each"
+    if isinstance(column, Tensor):
+        column = column.detach().cpu()
+        column = (column.double() if column.is_floating_point() else column).numpy()
+    try:
+        cells = _unmasked(np.asanyarray(column))
+    except ValueError as error:
+        raise fail(argument, "one value a row", "rows of several lengths", remedy) from error
+    if not cells.ndim:
+        repeat = f"repeat it for N rows, as in [{column!r}] * N"
+        raise fail(argument, "a value for each row", column, repeat)
+    if cells.ndim > 1:
+        raise fail(argument, "one value a row", cells, remedy)
+    for row, cell in enumerate(cells.tolist() if cells.dtype.kind == "O" else ()):
+        if hasattr(cell, "__len__") and not isinstance(cell, str | bytes):
+            raise fail(argument, "one value a row", f"{cell} in row {row + 1}", remedy)
+    return cells
+
+
+def declares_categories(column: Any, cells: Cells) -> bool:
+    """Whether the type of a column says that it has categories: booleans, or those of a frame."""
+    of_pandas = hasattr(getattr(column, "dtype", None), "categories")
+    of_pyarrow = hasattr(getattr(column, "type", None), "index_type")
+    return of_pandas or of_pyarrow or cells.dtype.kind == "b"
 
 
 def _unmasked(array: Cells) -> Cells:

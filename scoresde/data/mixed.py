@@ -67,6 +67,7 @@ def read_columns(
     keys: Sequence[str],
     cells: Mapping[str, Cells],
     categories: Collection[str] | None,
+    declared: Collection[str],
     known: Mapping[str, tuple[str, ...]],
     name: str,
 ) -> dict[str, Read]:
@@ -76,6 +77,7 @@ def read_columns(
         keys: the columns.
         cells: the cells of all columns.
         categories: the columns of categories besides those whose cells are names.
+        declared: the columns whose type says so.
         known: the names of the categories of other data, () for numbers; for all columns or none.
         name: the name of the data in messages.
 
@@ -86,8 +88,10 @@ def read_columns(
     told: list[str] = []
     for key in keys:
         named = key in (categories or ()) or bool(known.get(key))
-        if not named and key not in known and names_categories(cells[key]):
-            named, told = True, [*told, key]
+        if not named and key not in known:
+            named = key in declared
+            if not named and names_categories(cells[key]):
+                named, told = True, [*told, key]
         if named:
             found[key] = Read(key, *categories_of(cells[key], key, known.get(key)))
         else:

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, need, path_of
+from scoresde._check import choice, fail, need, path_of, wrong_type
 from scoresde.data.base import Data
 from scoresde.data.cells import Cells, missing_cell, missing_in
 from scoresde.data.csv_file import read_csv
-from scoresde.data.frames import cells_of, columns_of
+from scoresde.data.frames import cells_of, columns_of, declares_categories
 from scoresde.data.labels import Labels, numbered
 from scoresde.data.mixed import (
     MISSING_CELLS,
@@ -93,7 +93,8 @@ def csv_table(
             k): numbers in the units of the table, n categories as n entries 0 and 1, NaN where a
             cell is missing. A mapping of names to columns makes several conditions of these names.
         categories: columns of categories whose cells look like numbers. Columns whose cells are
-            names are categories anyway, with a warning.
+            names are categories anyway, with a warning, as are booleans and columns of
+            categories of pandas and pyarrow.
         coding: "bits" (by default) or "one_hot"; see `scoresde.columns.CODINGS`.
         bounds: column -> (low, high), None for no bound, such as {"age": (0, 120), "income": (0,
             None)}. Numbers on a bound are allowed, and come back as the bound: see
@@ -255,7 +256,12 @@ def table(
         >>> data.scaling.texts(data.scaling.decode(data.x.double()))[0]
         ['0.2', 'u']
     """
-    cells = {key: cells_of(column, key) for key, column in columns_of(found).items()}
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        remedy = "pass torch.float32 or torch.float64"
+        raise wrong_type("dtype", "a floating-point torch.dtype", dtype, remedy)
+    columns = columns_of(found)
+    cells = {key: cells_of(column, key) for key, column in columns.items()}
+    declared = [key for key, column in columns.items() if declares_categories(column, cells[key])]
     groups = groups_of(condition, like)
     beside = [column for group in groups.values() for column in group]
     check_names(cells, label, beside, categories)
@@ -271,7 +277,8 @@ def table(
     if like is not None:
         check_like(like, keys, categories, bounds, coding, standardise)
     keys = keys if known is None else list(known)
-    read = read_columns([*keys, *beside], cells, categories, names_of(known, like), name)
+    texts = names_of(known, like)
+    read = read_columns([*keys, *beside], cells, categories, declared, texts, name)
     choice("missing", missing, MISSING_CELLS)
     kept = kept_rows(read, missing, name, given=beside, known=like is not None)
     check_bounds({k: read[k] for k in keys}, bounds, None if like is None else like.scaling, kept)
@@ -281,8 +288,8 @@ def table(
     names: tuple[str, ...] = ()
     if label is not None:
         cond["label"], classes, names = _classes(cells[label], kept, label)
-    for group, columns in groups.items():
-        cond[group] = condition_of([read[column] for column in columns]).to(dtype)
+    for group, own in groups.items():
+        cond[group] = condition_of([read[column] for column in own]).to(dtype)
     scaling: Units | None
     scale = checked_standardise(standardise) is not False
     if known is not None and like is not None:
@@ -292,22 +299,23 @@ def table(
         scaling = measured([read[key] for key in keys], bounds, coding or "bits", scale, name)
     raw = torch.from_numpy(np.stack([read[key].values for key in keys], axis=1))
     x = raw if scaling is None else scaling.encode(raw)
-    described = {group: {c: read[c].names for c in columns} for group, columns in groups.items()}
+    described = {group: {c: read[c].names for c in own} for group, own in groups.items()}
     return Data(x.to(dtype), cond, None, name, classes, names, scaling, described)
 
 
 def _without_index(
-    found: dict[str, Cells], wanted: Sequence[str] | None, name: str
-) -> dict[str, Cells]:
+    found: dict[str, Any], wanted: Sequence[str] | None, name: str
+) -> dict[str, Any]:
     """The columns without one that counts the rows, and without an empty last one."""
     keys = list(found)
     left = dict(found)
     for key in keys:
         if wanted is not None or not UNNAMED.fullmatch(key) or len(left) == 1:
             continue
-        if missing_in(found[key]).all():
+        cells = cells_of(found[key], key)
+        if missing_in(cells).all():
             del left[key]
-        elif _numbers_rows(found[key]):
+        elif _numbers_rows(cells):
             del left[key]
             warnings.warn(
                 f"{name}: the column {key!r} counts the rows and has no name, so it is left out "
@@ -353,11 +361,11 @@ def _numbers_rows(values: Cells) -> bool:
     return len(values) > 1 and offset.tolist() in ([0.0], [1.0])
 
 
-def _read_parquet(path: Path, pick: Callable[[list[str]], list[str]]) -> dict[str, Cells]:
+def _read_parquet(path: Path, pick: Callable[[list[str]], list[str]]) -> dict[str, Any]:
     library = need("pyarrow.parquet", "data")
     try:
         picked = pick(list(library.read_schema(path).names))
         read = library.read_table(path, columns=picked)
     except (need("pyarrow", "data").ArrowException, OSError) as error:
         raise fail(str(path), "a parquet file", str(error), "write it again") from error
-    return {name: np.asarray(read.column(name).to_numpy()) for name in picked}
+    return {name: read.column(name) for name in picked}
