@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -34,6 +34,7 @@ __all__ = [
     "floating",
     "held",
     "instance",
+    "keep",
     "listed",
     "nearest",
     "need",
@@ -49,6 +50,7 @@ __all__ = [
     "seed",
     "show",
     "sizes",
+    "switch",
     "to_load",
     "warn",
     "whole",
@@ -185,6 +187,13 @@ def _boolean(value: object) -> bool:
     return isinstance(value, bool) or kind in ("bool", "torch.bool")
 
 
+def switch(name: str, value: object, remedy: str = "pass True or False") -> bool:
+    """`value` as a bool if it is True or False of Python, numpy or torch."""
+    if not _boolean(value) or getattr(value, "shape", ()) != ():
+        raise wrong_type(name, "a bool", value, remedy)
+    return bool(value)
+
+
 def finite(name: str, value: object, remedy: str = "pass a finite number") -> float:
     """`value` as a finite float."""
     return _number(name, value, "a finite number", remedy)
@@ -257,6 +266,28 @@ def seed(value: object, name: str = "seed") -> int:
     if number is None or not 0 <= number < 2**63:
         raise fail(name, "an integer in [0, 2**63)", value, f"pass for example {name}=0")
     return number
+
+
+def keep(
+    group: object, name: str, check: Callable[..., Any], *remedy: str, optional: bool = False
+) -> Any:  # what `check` returns
+    """Check a field of a frozen dataclass, in its `__post_init__`, and store the checked value.
+
+    So a number of numpy or torch becomes one of Python, which JSON can hold.
+
+    Args:
+        group: the dataclass.
+        name: the name of the field.
+        check: a check(name, value, *remedy) that returns the value as it is kept.
+        remedy: the remedy in the message of the check, if it is another one.
+        optional: whether None stays None.
+    """
+    value = getattr(group, name)
+    if value is None and optional:
+        return None
+    checked = check(name, value, *remedy)
+    object.__setattr__(group, name, checked)
+    return checked
 
 
 def path_of(name: str, value: str | os.PathLike[str]) -> Path:

@@ -20,9 +20,11 @@ from scoresde._check import (
     fail,
     finite,
     instance,
+    keep,
     nonnegative,
     positive,
     positive_int,
+    switch,
     wrong_type,
 )
 from scoresde._html import Shown
@@ -148,27 +150,24 @@ class Optim:
     """Number of steps in a row without a finite loss and gradient that ends the run."""
 
     def __post_init__(self) -> None:
-        _whole_numbers(self, "accumulate", "max_nonfinite")
-        if self.batch_size is not None:
-            _whole_numbers(self, "batch_size")
+        for name in ("accumulate", "max_nonfinite"):
+            keep(self, name, positive_int)
+        keep(self, "batch_size", positive_int, optional=True)
         if self.optimizer is not None:
             choice("optimizer", self.optimizer, OPTIMIZERS)
-        if self.lr is not None:
-            _set(self, "lr", positive("lr", self.lr))
+        keep(self, "lr", positive, optional=True)
         for name in ("warmup", "weight_decay", "clip"):
-            if getattr(self, name) is not None:
-                nonnegative(name, getattr(self, name))
+            keep(self, name, nonnegative, optional=True)
         choice("schedule", self.schedule, SCHEDULES)
-        if self.ema is not None:
-            _set(self, "ema", check_decay("ema", self.ema))
-        if self.ema_width is not None:
-            _set(self, "ema_width", check_width("ema_width", self.ema_width))
-            if self.ema is not None:
-                remedy = "pass one of them: a decay, or a width as a share of the run"
-                raise fail("ema_width", "None beside ema", self.ema_width, remedy)
+        keep(self, "ema", check_decay, optional=True)
+        keep(self, "ema_width", check_width, optional=True)
+        if self.ema is not None and self.ema_width is not None:
+            remedy = "pass one of them: a decay, or a width as a share of the run"
+            raise fail("ema_width", "None beside ema", self.ema_width, remedy)
+        keep(self, "compile", switch, optional=True)
         if self.precision is not None:
             choice("precision", self.precision, PRECISIONS)
-        _set(self, "freeze", _names("freeze", self.freeze, "pass ('enter.*',)"))
+        keep(self, "freeze", _names, "pass ('enter.*',)")
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of step number `step`, from 0, of so many: warm-up, then schedule.
@@ -220,9 +219,7 @@ class Loss(Shown):
 
     def __post_init__(self) -> None:
         for name in ("cond_dropout", "augment"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= finite(name, value, "pass e.g. 0.1") <= 1.0:
-                raise fail(name, "a probability in [0, 1]", value, "pass e.g. 0.1")
+            keep(self, name, _probability, optional=True)
         choice("objective", self.objective, OBJECTIVES)
         if self.function is not None and not callable(self.function):
             raise wrong_type("loss", "a function like dsm_loss", self.function, "pass dsm_loss")
@@ -274,10 +271,10 @@ class Records:
     """Write the files of TensorBoard too. By default they are written if it is installed."""
 
     def __post_init__(self) -> None:
-        _whole_numbers(self, "log_every", "checkpoint_every", "keep", "buckets")
+        for name in ("log_every", "checkpoint_every", "keep", "buckets"):
+            keep(self, name, positive_int)
         for name in ("validate_every", "snapshot_every", "patience"):
-            if getattr(self, name) is not None:
-                _whole_numbers(self, name)
+            keep(self, name, positive_int, optional=True)
         if self.calibrate is not None:
             counts: object = self.calibrate
             if not isinstance(counts, Sequence) or isinstance(counts, str):
@@ -318,8 +315,8 @@ class Tolerances:
 
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
-            positive(name, getattr(self, name))
-        positive_int("max_nfe", self.max_nfe)
+            keep(self, name, positive)
+        keep(self, "max_nfe", positive_int)
 
 
 @final
@@ -444,9 +441,11 @@ def known(value: T | None) -> T:
     return value
 
 
-def _whole_numbers(group: object, *names: str) -> None:
-    for name in names:
-        _set(group, name, positive_int(name, getattr(group, name)))
+def _probability(name: str, value: object) -> float:
+    number = finite(name, value, "pass e.g. 0.1")
+    if not 0.0 <= number <= 1.0:
+        raise fail(name, "a probability in [0, 1]", value, "pass e.g. 0.1")
+    return number
 
 
 def _names(name: str, value: object, remedy: str) -> tuple[str, ...]:

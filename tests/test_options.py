@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import FrozenInstanceError, replace
+import re
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from scoresde.options import Divergence, Loss, Optim, Records, Tolerances
 
@@ -23,6 +27,7 @@ from scoresde.options import Divergence, Loss, Optim, Records, Tolerances
         (lambda: Optim(precision="fp16"), "precision"),
         (lambda: Optim(freeze="embed.*"), "freeze"),  # type: ignore[arg-type]
         (lambda: Loss(objective="bits"), "objective"),
+        (lambda: Optim(compile="yes"), "compile"),  # type: ignore[arg-type]
         (lambda: Loss(cond_dropout=2.0), "cond_dropout"),
         (lambda: Records(keep=0), "keep"),
         (lambda: Records(widths=(0.1, 0.1)), "widths"),
@@ -35,6 +40,39 @@ def test_an_error_names_its_argument(make: Any, argument: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{argument}: expected") as caught:
         make()
     assert caught.value.argument == argument  # type: ignore[union-attr]
+
+
+NUMBERS: list[tuple[type, dict[str, int | float | bool]]] = [
+    (Optim, {"batch_size": 8, "accumulate": 2, "max_nonfinite": 3, "compile": False}),
+    (Optim, {"warmup": 4.0, "lr": 0.5, "weight_decay": 0.25, "clip": 2.0, "ema": 0.5}),
+    (Optim, {"ema_width": 0.125}),
+    (Loss, {"cond_dropout": 0.25, "augment": 0.5}),
+    (Records, {"log_every": 1, "checkpoint_every": 2, "keep": 3, "buckets": 4, "patience": 5}),
+    (Records, {"validate_every": 1, "snapshot_every": 2}),
+    (Tolerances, {"rtol": 0.25, "atol": 0.5, "max_nfe": 7}),
+    (Divergence, {"probes": 4}),
+]
+
+
+@pytest.mark.parametrize(("group", "values"), NUMBERS)
+@pytest.mark.parametrize("foreign", [np.asarray, torch.tensor])
+def test_numbers_of_numpy_and_torch_are_kept_as_those_of_python(
+    group: type, values: dict[str, int | float | bool], foreign: Any
+) -> None:
+    made = group(**{name: foreign(value)[()] for name, value in values.items()})
+    kept = {name: getattr(made, name) for name in values}
+    assert kept == values and json.loads(json.dumps(kept)) == values
+    assert [type(value) for value in kept.values()] == [type(v) for v in values.values()]
+
+
+def test_every_number_of_a_run_is_in_the_list_above() -> None:
+    def numeric(group: type) -> set[str]:
+        return {f.name for f in fields(group) if re.match("(int|float|bool)", str(f.type))}
+
+    for group in (Optim, Loss, Tolerances, Divergence):
+        assert numeric(group) == {n for own, v in NUMBERS if own is group for n in v}
+    listed = {n for own, v in NUMBERS if own is Records for n in v}
+    assert numeric(Records) == listed | {"tensorboard"}  # which no checkpoint has
 
 
 def test_groups_are_frozen_and_a_changed_copy_is_checked_too() -> None:

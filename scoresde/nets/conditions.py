@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias, final
 
-from scoresde._check import fail, instance, positive_int, wrong_type
+from scoresde._check import fail, instance, keep, positive_int, switch, wrong_type
 
 __all__ = ["KINDS", "Image", "Label", "Set", "Spec", "Vector", "as_config", "as_specs"]
 
@@ -31,7 +31,7 @@ class Label:
     null: ClassVar[int] = -1
 
     def __post_init__(self) -> None:
-        positive_int("classes", self.classes)
+        keep(self, "classes", positive_int)
 
 
 @final
@@ -51,7 +51,7 @@ class Vector:
     null: ClassVar[float] = math.nan
 
     def __post_init__(self) -> None:
-        positive_int("size", self.size)
+        keep(self, "size", positive_int)
 
     @property
     def features(self) -> int:
@@ -76,7 +76,7 @@ class Image:
     null: ClassVar[float] = math.nan
 
     def __post_init__(self) -> None:
-        positive_int("channels", self.channels)
+        keep(self, "channels", positive_int)
 
     @property
     def features(self) -> int:
@@ -107,8 +107,8 @@ class Set:
     null: ClassVar[float] = math.nan
 
     def __post_init__(self) -> None:
-        positive_int("features", self.features)
-        instance("ordered", self.ordered, bool, "pass True or False")
+        keep(self, "features", positive_int)
+        keep(self, "ordered", switch)
 
 
 Spec: TypeAlias = Label | Vector | Image | Set

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from scoresde._check import fail, positive
+from scoresde._check import fail, finite, keep, positive
 from scoresde._tensor import (
     Time,
     asinh,
@@ -35,8 +35,8 @@ class _LinearBeta:
     T = 1.0
 
     def __post_init__(self) -> None:
-        positive("beta_min", self.beta_min, "the noise rate at t = 0, 0.1 by default")
-        positive("beta_max", self.beta_max, "the noise rate at t = 1, 20 by default")
+        keep(self, "beta_min", positive, "the noise rate at t = 0, 0.1 by default")
+        keep(self, "beta_max", positive, "the noise rate at t = 1, 20 by default")
         if self.beta_max < self.beta_min:
             remedy = "swap the two: the rate grows from data to noise"
             raise fail("beta_max", f"at least beta_min = {self.beta_min:g}", self.beta_max, remedy)
@@ -133,14 +133,18 @@ class SubVPSDE(_LinearBeta, AffineSDE):
         return self.time_of_total(2 * asinh(exp(-log_snr) / 2))
 
 
-def _check_last(t_end: float, T: float) -> None:
-    if not t_end < T <= 1:
-        raise fail("T", f"a time in ({t_end:g}, 1]", T, "at t = 1 nothing is left of the data")
+def _keep_last(sde: CosineSDE | FlowSDE) -> None:
+    """Check the largest time of a schedule that ends at 1 or before, and store it."""
+    remedy = "at t = 1 nothing is left of the data"
+    last = keep(sde, "T", finite, remedy)
+    if not sde.t_end < last <= 1:
+        raise fail("T", f"a time in ({sde.t_end:g}, 1]", last, remedy)
 
 
-def _check_sigmas(low: float, high: float) -> None:
-    positive("sigma_min", low, "the noise at which sampling ends, in data units")
-    positive("sigma_max", high, "the noise at which sampling starts, in data units")
+def _keep_sigmas(sde: VESDE | EDMSDE) -> None:
+    """Check the range of the noise, and store it."""
+    low = keep(sde, "sigma_min", positive, "the noise at which sampling ends, in data units")
+    high = keep(sde, "sigma_max", positive, "the noise at which sampling starts, in data units")
     if high <= low:
         remedy = "swap the two: the noise grows from data to prior"
         raise fail("sigma_max", f"more than sigma_min = {low:g}", high, remedy)
@@ -167,7 +171,7 @@ class VESDE(AffineSDE):
     t_end = 0.0
 
     def __post_init__(self) -> None:
-        _check_sigmas(self.sigma_min, self.sigma_max)
+        _keep_sigmas(self)
 
     @property
     def longer(self) -> str:
@@ -218,8 +222,8 @@ class CosineSDE(AffineSDE):
     t_end = 1e-3
 
     def __post_init__(self) -> None:
-        positive("s", self.s, "the offset of the cosine schedule, 0.008 by default")
-        _check_last(self.t_end, self.T)
+        keep(self, "s", positive, "the offset of the cosine schedule, 0.008 by default")
+        _keep_last(self)
 
     @property
     def longer(self) -> str:
@@ -278,7 +282,7 @@ class EDMSDE(AffineSDE):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        _check_sigmas(self.sigma_min, self.sigma_max)
+        _keep_sigmas(self)
 
     @property
     def T(self) -> float:  # type: ignore[override]
@@ -338,7 +342,7 @@ class FlowSDE(AffineSDE):
     t_end = 1e-3
 
     def __post_init__(self) -> None:
-        _check_last(self.t_end, self.T)
+        _keep_last(self)
 
     @property
     def longer(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from bad_input import IMAGES, MLPS, Row, T, V, X, check, each
 
-from scoresde.nets import MLP, FourierFeatures, UNet, UViT
+from scoresde.nets import MLP, FourierFeatures, Set, UNet, UViT
 
 ROWS = [
     Row("mlp-dim", lambda: MLP(0), V, "dim", "0", "above 0"),
@@ -29,6 +29,7 @@ ROWS = [
         "2020 among them",
         "number the classes from 0",
     ),
+    Row("set-ordered", lambda: Set(2, ordered=1), T, "ordered", "1", "True or False"),
     Row("mlp-waves", lambda: MLP(2, waves=3.0), T, "waves", "3.0", "() for none"),
     Row("mlp-wave", lambda: MLP(2, waves=(-1.0,)), V, "waves", "(-1.0,)", "() for none"),
     Row("fourier-odd", lambda: FourierFeatures(5), V, "dim", "5", "pass 6"),

@@ -43,6 +43,15 @@ WITH_IMAGE = SPECS | {"low": Image(2)}
 Build = Callable[[], tuple[ConditionalNet, tuple[int, ...]]]
 
 
+def test_sizes_of_numpy_are_kept_as_whole_numbers_of_python() -> None:
+    two = np.int64(2)
+    specs = {"l": Label(two), "v": Vector(two), "i": Image(two), "s": Set(two, np.True_)}
+    net = UNet(1, width=8, classes=two, conditions=specs)
+    plain = {"l": Label(2), "v": Vector(2), "i": Image(2), "s": Set(2, ordered=True)}
+    expected = UNet(1, width=8, classes=2, conditions=plain).config
+    assert json.loads(json.dumps(net.config)) == json.loads(json.dumps(expected))
+
+
 def mlp() -> tuple[ConditionalNet, tuple[int, ...]]:
     return MLP(3, width=16, depth=2, classes=3, conditions=SPECS), (3,)
 

@@ -17,6 +17,7 @@ ROWS = [
     Row("ve-sigmas-equal", lambda: VESDE(1.0, 1.0), V, "sigma_max", "1.0", "swap the two"),
     Row("edm-sigma-negative", lambda: EDMSDE(-1.0), V, "sigma_min", "-1.0", "sampling ends"),
     Row("cosine-beyond-one", lambda: CosineSDE(T=1.5), V, "T:", "1.5", "nothing is left"),
+    Row("flow-text", lambda: FlowSDE("1"), T, "T:", "'1'", "nothing is left"),
     Row("flow-beyond-one", lambda: FlowSDE(1.5), V, "T:", "1.5", "nothing is left"),
     Row("own-f-no-function", lambda: SDE(0.5, score), T, "drift_fn", "0.5", "as callables"),
     Row("own-t-end-late", lambda: SDE(score, score, 1.0, 0.0, 2.0), V, "t_end", "2.0", "reorder"),

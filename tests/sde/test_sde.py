@@ -34,6 +34,16 @@ each_family = pytest.mark.parametrize("sde", FAMILIES.values(), ids=FAMILIES)
 each_sde = pytest.mark.parametrize("sde", ALL_SDES.values(), ids=ALL_SDES)
 
 
+@pytest.mark.parametrize("kind", SDES.values(), ids=SDES)
+@pytest.mark.parametrize("foreign", [np.float32, torch.tensor])
+def test_numbers_of_numpy_and_torch_are_kept_as_floats(kind: type, foreign: Any) -> None:
+    own = [f.default for f in dataclasses.fields(kind)]
+    made = kind(*map(foreign, own))
+    found = [getattr(made, f.name) for f in dataclasses.fields(kind)]
+    assert found == [float(np.float32(value)) for value in own]
+    assert {type(value) for value in found} == {float}
+
+
 def close(got: Any, want: Any, rtol: float, atol: float = 0.0) -> None:
     """Relative closeness that NaN fails and that says by how much it is missed."""
     got, want = (torch.as_tensor(x, dtype=F64) for x in (got, want))

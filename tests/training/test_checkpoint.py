@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
-from training_models import Own, filled, same, small
+from training_models import Own, filled, points, same, small, trained
 
 from scoresde.adapters import DiffusersUNet
 from scoresde.ddpm import DDPM
@@ -98,6 +99,18 @@ def test_settings_quantisation_and_extra(tmp_path: Path) -> None:
 def test_the_dtype_of_the_weights_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     model = small().to(dtype)
     assert same(load(save(model, tmp_path / "a")), model)
+
+
+def test_a_run_whose_options_are_numbers_of_numpy_is_saved(tmp_path: Path) -> None:
+    """numpy's float32 is no float, and its int64 no int, to JSON."""
+    one, half = np.int64(1), np.float32(0.5)
+    options = {"warmup": one, "clip": half, "weight_decay": half, "cond_dropout": half}
+    model = small(sde=VPSDE(beta_min=half), classes=one)
+    data = (points(), {"label": torch.zeros(64, dtype=torch.int64)})
+    found = trained(tmp_path, model, data=data, augment=0 * half, **options)
+    assert same(load(tmp_path), found)
+    choices = read_config(tmp_path / "checkpoint")["training"]["choices"]
+    assert {name: choices[name] for name in options} == options
 
 
 def test_no_pickle_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
