@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def initial(
             columns or another number of classes; an option of this call contradicts the run.
     """
     from scoresde.training import load
-    from scoresde.training.checks import in_units_of
+    from scoresde.training.matching import in_units_of
 
     model: Preconditioned = load(run)  # type: ignore[assignment]
     whole = in_units_of(read(model.data), model.data, raw=True)
@@ -116,7 +117,8 @@ def _classes(run: Path, model: Preconditioned, whole: Data | LazyData) -> Data |
     count = count_classes(whole)
     if not count:
         return whole
-    names = model.data.class_names if model.data is not None else ()
+    seen = model.data
+    names = () if seen is None else seen.class_names
     if names and set(whole.class_names) <= set(names) and whole.class_names:
         return whole.with_classes(names)
     if count != own:
@@ -125,9 +127,10 @@ def _classes(run: Path, model: Preconditioned, whole: Data | LazyData) -> Data |
             f"DATA: expected {own or 'no'} classes, as in {run}, got {count}; {remedy}, or leave "
             "--init-from out"
         )
-    if not names or not whole.class_names:
+    if seen is None or not names or not whole.class_names:
         return whole
     new = iter([name for name in whole.class_names if name not in names])
     order = [name if name in whole.class_names else next(new) for name in names]
     say(f"the classes {', '.join(names)} of {run} become {', '.join(order)}")
+    model.data = replace(seen, class_names=tuple(order))
     return whole.with_classes(order)

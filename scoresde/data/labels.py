@@ -83,7 +83,11 @@ def class_names_of(classes: int, names: Sequence[str] | None = None) -> tuple[st
 
 
 def renumbered(
-    label: Tensor, own: Sequence[str], wanted: Sequence[str], argument: str = "class_names"
+    label: Tensor,
+    own: Sequence[str],
+    wanted: Sequence[str],
+    argument: str = "class_names",
+    remedy: str = "leave the samples of these classes out, or take data of the same classes",
 ) -> Tensor:
     """Labels of classes `own` as positions in `wanted`, matched by name.
 
@@ -92,8 +96,8 @@ def renumbered(
         ValueError: a name is repeated in `wanted`, or a class that occurs is not in it.
     """
     if isinstance(wanted, str) or not all(isinstance(name, str) for name in wanted):
-        remedy = "pass the names in order, e.g. ('cat', 'dog')"
-        raise wrong_type(argument, "a sequence of names", wanted, remedy)
+        as_names = "pass the names in order, e.g. ('cat', 'dog')"
+        raise wrong_type(argument, "a sequence of names", wanted, as_names)
     place = {name: i for i, name in enumerate(wanted)}
     if len(place) < len(wanted):
         twice = sorted({name for name in wanted if list(wanted).count(name) > 1})
@@ -102,7 +106,6 @@ def renumbered(
     strange = [own[k] for k in occurring if own[k] not in place]
     if strange:
         expected = f"the classes of the data among {listed(list(wanted))}"
-        remedy = "leave the samples of these classes out, or take data of the same classes"
         raise fail(argument, expected, f"also {listed(strange)}", remedy)
     table = torch.tensor([place.get(name, -1) for name in own], dtype=torch.int64, device="cpu")
     return table[label.cpu()].to(label.device)

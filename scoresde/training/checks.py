@@ -11,18 +11,18 @@ from torch import Tensor
 
 from scoresde._check import fail, path_of, refuse
 from scoresde.cond import is_given
-from scoresde.data import Data, LazyData, ScaledRows, unit_fault
+from scoresde.data import unit_fault
 from scoresde.model import Preconditioned, ScoreModel, bare
 from scoresde.nets.conditioner import ConditionalNet
 from scoresde.quantisation import Quantisation
 from scoresde.sde import SDE, AffineSDE
-from scoresde.summary import DataSummary, Scaling, Units
+from scoresde.summary import DataSummary
 from scoresde.training.augment import CONDITION
 from scoresde.training.checkpoint import describe
 from scoresde.training.log import writing
 from scoresde.training.run_folder import RunFolder
 
-__all__ = ["check_folder", "check_given", "check_units", "in_units_of", "inform"]
+__all__ = ["check_folder", "check_given", "check_units", "inform"]
 
 
 def check_folder(
@@ -84,50 +84,6 @@ def _are_bytes(summary: DataSummary) -> bool:
     return len(summary.shape) == 3 and summary.low >= 0 and summary.high <= 255 and wide
 
 
-def in_units_of(
-    data: Data | LazyData, known: DataSummary | None, *, raw: bool = False
-) -> Data | LazyData:
-    """The data in the units of those that a model was trained on before.
-
-    Data with a scaling are decoded by it and encoded by that of the model. Data without one are
-    in model units already, unless they are raw.
-
-    Args:
-        data: the new data.
-        known: the summary of the data of the model; None for a model that has seen none.
-        raw: values without a scaling are in the units of the user.
-
-    Raises:
-        ValueError: the data have a scaling and those of the model had none, or other columns.
-    """
-    discrete = data.quantisation is not None
-    if known is None or discrete or known.quantisation is not None:
-        return data
-    first, own = known.scaling, data.scaling
-    if (own is None and (first is None or not raw)) or _same(first, own):
-        return data
-    if first is None:
-        remedy = (
-            "pass the values as they are, without standardising them (standardise=False), or set "
-            "model.data = None to begin with the units of the new data"
-        )
-        expected = "values in the units of the data that the model was trained on"
-        raise refuse("data", expected, "standardised ones", remedy)
-    if not isinstance(first, Scaling) or not (own is None or isinstance(own, Scaling)):
-        remedy = "read the table with load_data(..., like=model.data)"
-        raise refuse("data", "the columns and categories of the first run", "others", remedy)
-    if first.columns and (own is None or own.columns != first.columns):
-        got = None if own is None else own.columns
-        remedy = "take the same columns in the same order, e.g. by columns="
-        raise refuse("data", f"the columns {first.columns}, those of the first run", got, remedy)
-    change = first
-    if own is not None:
-        change = Scaling((first.mean - own.mean) / own.std, first.std / own.std)
-    if isinstance(data, LazyData):
-        return replace(data, x=ScaledRows(data.x, change), scaling=first)
-    return replace(data, x=change.encode(data.x), scaling=first)
-
-
 def inform(
     model: ScoreModel, summary: DataSummary, cond: Mapping[str, Tensor], dropout: float | None
 ) -> None:
@@ -158,10 +114,3 @@ def inform(
             net = bare(part.net)
             if cond and isinstance(net, ConditionalNet) and not net.measured:
                 net.measure(cond)
-
-
-def _same(first: Units | None, own: Units | None) -> bool:
-    """Whether two scalings are equal."""
-    if first is None or own is None or type(first) is not type(own):
-        return False
-    return bool(first.to_dict() == own.to_dict())

@@ -25,10 +25,11 @@ from scoresde.training.augment import check_augment
 from scoresde.training.best import Best
 from scoresde.training.calibrating import calibrate_run
 from scoresde.training.callbacks import Callback, Callbacks
-from scoresde.training.checks import check_folder, check_given, check_units, in_units_of, inform
+from scoresde.training.checks import check_folder, check_given, check_units, inform
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
 from scoresde.training.log import Log, callbacks_of, with_board
+from scoresde.training.matching import matched
 from scoresde.training.objective import (
     Objective,
     compiled,
@@ -79,7 +80,8 @@ class Trainer(Shown):
 
     A model that was trained before, such as `scoresde.load(run)`, is trained on from its weights,
     which also begin the average. New data are in the units of the first ones: `Data` with another
-    scaling are converted, and values without one are taken to be in model units already.
+    scaling are converted, and values without one are taken to be in model units already. Classes
+    and columns of conditions are matched by name; those that the first data lack are an error.
 
     To use several processes, each with `batch_size` samples a step, on one machine or on two:
 
@@ -178,7 +180,7 @@ class Trainer(Shown):
             raise fail("model", "parameters to train", "none", "wrap a network, not a function")
         self.model = model
         known_data = summary_of(model)
-        self.data = in_units_of(Data.of(data), known_data)
+        self.data = matched(Data.of(data), known_data)
         check_cond(model, self.data.cond, len(self.data))
         check_given(model, self.data.cond)
         self.steps = positive_int("steps", steps)
@@ -214,7 +216,7 @@ class Trainer(Shown):
             raise fail("patience", "validation data to judge by", None, "pass validation=...")
         if validation is not None:
             self.validation = Validation(
-                in_units_of(Data.of(validation), self.summary),
+                matched(Data.of(validation), self.summary, "validation"),
                 self.loss,
                 parts=records.buckets,
                 batch_size=self.batch_size,

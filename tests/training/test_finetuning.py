@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,12 @@ import torch
 from test_resume import at_call, equal_folders
 from training_models import points, run, same, small, trained, weights
 
-from scoresde.data import ArrayRows, Data, LazyData
+from scoresde.data import ArrayRows, Data, LazyData, summarise, table
 from scoresde.model import Preconditioned
 from scoresde.nets import MLP, Vector
 from scoresde.sde import VPSDE
 from scoresde.training import Trainer, load, recipe_for
+from scoresde.training.matching import matched
 
 # Frozen parts
 
@@ -149,8 +152,86 @@ def test_units_that_cannot_be_those_of_the_first_data_are_refused(tmp_path: Path
     scaling = replace(standard(5.0, 2.0).scaling, columns=("a", "b"))
     run(tmp_path, data=Data(points(), scaling=scaling)).fit()
     other = Data(points(), scaling=replace(scaling, columns=("a", "c")))
-    with pytest.raises(ValueError, match=r"data: expected the columns \('a', 'b'\).*'a', 'c'"):
+    with pytest.raises(
+        ValueError, match=r"data: expected the 2 columns a, b of .*got 2: a, c; take"
+    ):
         Trainer(load(tmp_path), other, steps=1)
+
+
+# Classes and columns
+
+
+def named(*names: str, seed: int = 0) -> Data:
+    return Data.of((points(len(names), seed=seed), {"label": list(names)}))
+
+
+def test_classes_of_new_and_of_validation_data_are_matched_by_name() -> None:
+    """The numbers of the classes follow the names that occur: here b is class 0 of its data."""
+    model = small(classes=2)
+    only_b = named("b", "b", "b", seed=1)
+    trainer = Trainer(model, named("a", "b", "a", "b"), steps=1, validation=only_b)
+    assert only_b.cond["label"].tolist() == [0, 0, 0]
+    assert trainer.validation.data.cond["label"].tolist() == [1, 1, 1]
+    again = Trainer(trainer.fit(), only_b, steps=1, validation=named("a", "b"))
+    assert again.data.cond["label"].tolist() == [1, 1, 1]
+    assert again.validation.data.cond["label"].tolist() == [0, 1]
+    assert again.summary.class_names == ("a", "b") and again.summary.class_counts == (0, 3)
+
+
+def test_classes_without_a_match_are_refused_by_name() -> None:
+    model, data = small(classes=2), named("a", "b", "a", "b")
+    with pytest.raises(ValueError, match=r"^validation: .*among a, b, got 'also c'; leave their"):
+        Trainer(model, data, steps=1, validation=named("b", "c"))
+    model = Trainer(model, data, steps=1).fit()
+    with pytest.raises(
+        ValueError, match=r"^data: .*among a, b, got 'also c'; .*class_names=\.\.\."
+    ):
+        Trainer(model, named("b", "c"), steps=1)
+    model.data = replace(model.data, class_names=("c", "b"))
+    renamed = Trainer(model, named("b", "c"), steps=1)
+    assert renamed.data.cond["label"].tolist() == [1, 0]
+
+
+def weather(skies: str, **columns: list[float]) -> Data:
+    """Rows with a wind to model, given their sky and the columns."""
+    rows = {"wind": points(len(skies), 1)[:, 0].tolist(), "sky": list(skies), **columns}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tells of the gap and of the categories
+        return table(rows, condition=[*columns, "sky"], standardise=False)
+
+
+def test_columns_of_a_condition_are_matched_by_name(tmp_path: Path) -> None:
+    """The entries of v, u and the sky are 0 or 1 or numbers, which a wrong order would change."""
+    u, v, skies = [1.0, 2.0, 3.0, 4.0], [5.0, 6.0, math.nan, 8.0], "abca"
+    data, other = weather(skies, u=u, v=v), weather("caca", v=v, u=u)
+    net = MLP(1, width=8, depth=1, conditions={"given": Vector(5)})
+    run(tmp_path, Preconditioned(net, VPSDE()), data=data, validation=other).fit()
+    expected = weather("caca", u=u, v=v).cond["given"]  # without the column of b, which is 0
+    expected = torch.cat([expected[:, :3], torch.zeros(4, 1), expected[:, 3:]], dim=1)
+    for found in (
+        run(None, Preconditioned(net, VPSDE()), data=data, validation=other).validation.data,
+        run(None, load(tmp_path), data=other).data,
+    ):
+        torch.testing.assert_close(found.cond["given"], expected, equal_nan=True, rtol=0, atol=0)
+        assert found.cond_columns == data.cond_columns
+    strange = weather("adad", u=u, v=v)
+    got = r"got u, v, sky \(a, d\); take these"
+    with pytest.raises(
+        ValueError, match=r"^data: condition 'given': .*u, v, sky \(a, b, c\), " + got
+    ):
+        run(None, load(tmp_path), data=strange)
+    with pytest.raises(
+        ValueError, match=r"^validation: condition 'given': .*got u, sky \(a, b, c"
+    ):
+        run(None, Preconditioned(net, VPSDE()), data=data, validation=weather(skies, u=u))
+
+
+def test_a_category_that_is_not_given_stays_so_where_categories_are_added() -> None:
+    three, two = {"s": {"sky": ("a", "b", "c")}}, {"s": {"sky": ("a", "c")}}
+    known = summarise(Data(points(2), {"s": torch.eye(3)[:2]}, cond_columns=three))
+    value = torch.tensor([[0.0, 1.0], [math.nan, math.nan]])
+    found = matched(Data(points(2), {"s": value}, cond_columns=two), known).cond["s"]
+    assert found[0].tolist() == [0.0, 0.0, 1.0] and bool(found[1].isnan().all())
 
 
 # Conditions
