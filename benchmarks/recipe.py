@@ -1,21 +1,22 @@
-"""Which defaults of training are best: one factor at a time away from them, on five kinds of data.
+"""Which defaults of training are best: one factor at a time away from them, on several data.
 
     python benchmarks/recipe.py [--only digits moons] [--rows lr ema] [--seeds 2] [--quick]
 
 Kinds: scikit-learn's digits and Fashion-MNIST (short) with the U-Net, two moons, eight Gaussians
-and the breast-cancer table with the MLP, and the AR(2) signal of `spectra.py` with the U-Net of
-one dimension; all models are those that `scoresde train` builds. The first row of each kind is
-`Trainer(model, data, steps=n)` with nothing else said. The others change one thing: the optimiser,
-the learning rate, the average of the weights, the times, the weighting, the prediction, the batch
-size (at the same number of samples), bf16, the augmentation of images, the network. Two rows are
-the earlier defaults: those of the first version (eps at even times) and those before the recipe
-(v, log-normal times, AdamW at 1e-3, decay 0.999, batches of 128).
+and the breast-cancer table with the MLP, and the AR(2) signal and the periodic field of
+`spectra.py` with the U-Nets of one and of three dimensions; all models are those that `scoresde
+train` builds. The first row of each kind is `Trainer(model, data, steps=n)` and nothing else said.
+The others change one thing: the optimiser, the learning rate, the average of the weights, the
+times, the weighting, the prediction, the batch size (at the same number of samples), bf16, the
+augmentation of images, the network. Two rows are the earlier defaults: those of the first version
+(eps at even times) and those before the recipe (v, log-normal times, AdamW at 1e-3, decay 0.999,
+batches of 128).
 
 Judged on data that no training sees, by the averaged weights: the error of eps at uniform times;
 the time integral in the bound of the likelihood, in nats per dimension; and a distance of samples
 by one solver for all. That is the Frechet distance in the features of a `Judge` for images, the
 sliced Wasserstein distance for vectors, and the largest relative error of the power in a band of
-the spectrum for the signal; beside it stands the same for as many real samples.
+the spectrum for the signal and the field; beside it stands the same for as many real samples.
 
 A cell (kind, row, seed) is kept in results/recipe.json, so cells can be run one by one and a run
 that was interrupted goes on; one whose options have changed since is run again. `python
@@ -34,6 +35,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -58,7 +60,7 @@ from scoresde.training.processes import computes_bf16
 sys.path.append(str(Path(__file__).parents[1]))  # `python benchmarks/x.py` finds the package too
 from benchmarks.built import built
 from benchmarks.fashion import FASHION_JUDGE, classifier
-from benchmarks.spectra import Signal
+from benchmarks.spectra import PLANS, PROBLEMS
 
 RESULTS = Path(__file__).parent / "results"
 FILE = RESULTS / "recipe.json"
@@ -165,7 +167,7 @@ ROWS = (
         for name in ("eps", "v", "x0", "min_snr", "edm", "likelihood")
     ),
     *(Row("prediction", f"predicts {name}", name) for name in ("eps", "v", "x0", "edm")),
-    *(Row("batch", f"batch x {size:g}", batch=size) for size in (0.25, 0.5, 2.0)),
+    *(Row("batch", f"batch x {size:g}", batch=size) for size in (0.25, 0.5, 2.0, 4.0)),
     Row("precision", "bf16", optim={"precision": "bf16"}),
     *(
         Row("augment", f"augmentation {share:g}", loss={"augment": share}, only=IMAGES)
@@ -187,6 +189,7 @@ class Kind:
         real: as many real samples, whose distance is the floor.
         preset: the size of the network.
         levels: the quantisation of the data, None for data without levels.
+        net: arguments of the network.
     """
 
     def __init__(
@@ -199,9 +202,10 @@ class Kind:
         real: Tensor,
         preset: str = "small",
         levels: Quantisation | None = None,
+        net: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.steps, self.train, self.test, self.count = steps, train, test, count
-        self.distance, self.preset, self.levels = distance, preset, levels
+        self.distance, self.preset, self.levels, self.net = distance, preset, levels, net
         self.floor = distance(real)
 
     def judged(self, model: ScoreModel, seed: int) -> dict[str, float]:
@@ -268,14 +272,15 @@ def _table() -> Kind:
     return Kind(2000, train.x, test, len(test), distance, train.x[: len(test)])
 
 
-def _signal() -> Kind:
-    law = Signal()
+def _spectral(name: str, steps: int, rows: int, count: int) -> Kind:
+    law, plan = PROBLEMS[name](), PLANS[name]
 
     def distance(x: Tensor) -> float:
         return max(abs(b - 1) for b in law.bands(x))
 
-    train, test = law.draw(50_000, 1).float(), law.draw(2000, 2).float()
-    return Kind(1500, train, test, 2000, distance, test, preset="tiny")
+    train, test = law.draw(rows, 1).float(), law.draw(count, 2).float()
+    net = {"periodic": plan["periodic"]}
+    return Kind(steps, train, test, count, distance, test, preset=plan["preset"], net=net)
 
 
 KINDS: dict[str, Callable[[], Kind]] = {
@@ -284,7 +289,8 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "moons": lambda: _toy("moons"),
     "eight_gaussians": lambda: _toy("eight_gaussians"),
     "table": _table,
-    "signal": _signal,
+    "signal": lambda: _spectral("signal", 1500, 50_000, 2000),
+    "field": lambda: _spectral("field", 1200, 4000, 250),
 }
 MEASURES = {
     "digits": "Frechet distance",
@@ -293,6 +299,7 @@ MEASURES = {
     "eight_gaussians": "sliced Wasserstein distance",
     "table": "sliced Wasserstein distance",
     "signal": "worst band of the spectrum",
+    "field": "worst band of the spectrum",
 }
 
 
@@ -314,7 +321,7 @@ def trainer_of(kind: Kind, row: Row, seed: int, steps: int) -> Trainer:
             preset=kind.preset,
             predicts=row.predicts,
             augment=row.loss.get("augment"),
-            options=row.net,
+            options={**kind.net, **row.net},
         )
         return Trainer(
             model,

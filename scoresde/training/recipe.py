@@ -126,6 +126,7 @@ def _or(asked: T | None, own: T) -> T:
 
 VECTOR = Recipe(lr=2e-3, batch_size=256, ema_width=0.1)
 CONVOLUTIONS = Recipe(optimizer="muon", lr=1e-2, batch_size=64, ema_width=0.1)
+VOLUMES = replace(CONVOLUTIONS, batch_size=16)
 LIKELIHOOD: Mapping[str, Any] = {  # Any: fields of `Recipe`
     "weighting": "likelihood",
     "time": BoundTime(),
@@ -135,11 +136,11 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("vector", "quality"): VECTOR,
     ("signal", "quality"): CONVOLUTIONS,
     ("image", "quality"): replace(CONVOLUTIONS, precision="auto"),
-    ("volume", "quality"): CONVOLUTIONS,
+    ("volume", "quality"): VOLUMES,
     ("vector", "likelihood"): replace(VECTOR, **LIKELIHOOD),
     ("signal", "likelihood"): replace(CONVOLUTIONS, **LIKELIHOOD),
     ("image", "likelihood"): replace(CONVOLUTIONS, **LIKELIHOOD),
-    ("volume", "likelihood"): replace(CONVOLUTIONS, **LIKELIHOOD),
+    ("volume", "likelihood"): replace(VOLUMES, **LIKELIHOOD),
 }
 """(kind of data, objective) -> recipe.
 
