@@ -111,15 +111,13 @@ def names_of(fn: Callable[..., object]) -> list[str] | None:
     return None if anything else list(named)
 
 
-def check_null(null: object, takes: Sequence[str] | None) -> dict[str, object] | None:
-    """The values for "not given" by the names of conditions, or None for none.
+def check_null(null: object, takes: Sequence[str] | None) -> dict[str, object]:
+    """The values for "not given" by the names of conditions, checked.
 
     Raises:
         TypeError: `null` is no mapping.
         ValueError: a name is none of the conditions that the model takes, where these are known.
     """
-    if null is None:
-        return None
     remedy = 'pass name -> value, e.g. {"label": -1}'
     instance("null", null, Mapping, remedy)
     found: dict[str, object] = dict(null)  # type: ignore[call-overload]  # checked above

@@ -372,8 +372,7 @@ class Preconditioned(_Calling):
         )
         self.net = net
         self.sde = sde
-        given = check_null(null, self.takes)
-        self.null: dict[str, object] = _nulls(net) if given is None else given
+        self.null = _nulls(net) if null is None else check_null(null, self.takes)
 
     @property
     def nulls(self) -> Mapping[str, object]:

@@ -82,7 +82,7 @@ class ClassifierFree(ScoreModel):
         self.data = model.data
         self.scale = Scale(scale, interval)
         self.scale.check(self.sde)
-        self.null = check_null(null, model.takes)
+        self.null = None if null is None else check_null(null, model.takes)
         known = summary_of(model)
         if known is not None and self.scale.value != 1.0:
             warn_untrained(known.always_given, guided=True)
