@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scoresde.cli.build import INFERRED, build_sde, count_classes
 from scoresde.cli.common import key_values, say
 from scoresde.cli.config import Call
+from scoresde.cli.opened import run_of
 
 if TYPE_CHECKING:
     from scoresde.data import Data, LazyData
@@ -38,11 +39,12 @@ def initial(
             columns or another number of classes; an option of this call contradicts the run.
     """
     from scoresde.training import load
+    from scoresde.training.files import checkpoint_folder
     from scoresde.training.matching import in_units_of
 
     model: Preconditioned = load(run)  # type: ignore[assignment]
     whole = in_units_of(read(model.data), model.data, raw=True)
-    known = _options(model)
+    known = _options(model) | {"preset": run_of(checkpoint_folder(run)).get("preset", "small")}
     _agree(call, run, known)
     call.values.update({name: value for name, value in known.items() if value is not None})
     _fits(run, model.net.config, tuple(whole.x.shape[1:]))  # type: ignore[arg-type]

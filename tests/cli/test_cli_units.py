@@ -339,6 +339,7 @@ def test_a_run_starts_from_the_weights_of_another(run: Path, tmp_path: Path) -> 
     refused(f"{line} --net-option width=32 --out {tmp_path}/x", "'width': 8", "'width': 32")
     refused(f"{line} --sde ve --out {tmp_path}/x", "--sde: expected vp")
     refused(f"{line} --predicts score --out {tmp_path}/x", "--predicts: expected v")
+    refused(f"{line} --preset base --out {tmp_path}/x", "--preset: expected small", "got base")
     refused(f"train digits --init-from {run} --out {tmp_path}/x", "dim=2", "(1, 8, 8)")
     assert not (tmp_path / "x").exists()
 
