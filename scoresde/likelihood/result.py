@@ -114,11 +114,12 @@ class LogLikelihood(Shown):
         """log p of each sample, (B,): the mean over the probes."""
         return self.draws.mean(0)
 
-    def nats_in_units(self, scaling: Units, x: Tensor) -> Tensor:
+    def nats_in_units(self, scaling: Units | None, x: Tensor) -> Tensor:
         """log p of each sample in the units of the raw values, (B,): `nats` + log |det dx/draw|.
 
         Args:
-            scaling: the map from raw values to model units, such as `model.data.scaling`.
+            scaling: the map from raw values to model units, such as `model.data.scaling`; None if
+                they are the same.
             x: (B, *D), the samples in model units, as passed to `log_prob`.
 
         Raises:
@@ -128,7 +129,7 @@ class LogLikelihood(Shown):
         if len(x) != self.draws.shape[1]:
             expected = f"the {self.draws.shape[1]} samples of log_prob"
             raise fail("x", expected, x, "pass the same x")
-        return self.nats + scaling.log_abs_det(x).to(self.nats)
+        return self.nats if scaling is None else self.nats + scaling.log_abs_det(x).to(self.nats)
 
     @property
     def standard_error(self) -> Tensor:

@@ -38,6 +38,7 @@ def test_log_prob_of_plain_numbers_is_shifted_by_the_scale() -> None:
     expected = Normal(5.0, 4.0).log_prob(raw[:, 0])
     got = result.nats_in_units(scaling, scaling.encode(raw))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+    assert torch.equal(result.nats_in_units(None, raw), result.nats)  # raw values in model units
 
 
 def test_rows_with_probabilities_are_refused() -> None:
