@@ -189,7 +189,7 @@ def _pairs(value: Any) -> tuple[str, ...]:
 
 def _default(text: str) -> str:
     """The default in the help, unless the text of the flag mentions it."""
-    return "" if text in ("None", "False", "()", "") else f"The default is {text}."
+    return "" if text in ("None", "False", "()", "''", "") else f"The default is {text}."
 
 
 # The fields of a dataclass

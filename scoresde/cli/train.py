@@ -406,7 +406,9 @@ def _ending(result: dict[str, Any]) -> str:
         made = f"no steps: the run had its {steps} already"
     else:
         span = f" ({began} to {steps})" if began else ""
-        made = f"{steps - began} steps{span} in {result['seconds']:.1f} s"
+        made = (
+            f"{steps - began} step{'s' * (steps - began != 1)}{span} in {result['seconds']:.1f} s"
+        )
     lines = [f"{made}, loss {_short(result['loss'])}"]
     if result["validation"] is not None:
         lines[0] += f", validation {_short(result['validation'])}"
