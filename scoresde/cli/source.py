@@ -139,7 +139,7 @@ def parts(
         ValueError: `holdout` is not in [0, 1).
     """
     from scoresde._check import fail
-    from scoresde.data import LazyData, hold_out
+    from scoresde.data import hold_out
 
     if not 0 <= holdout < 1:
         raise fail("holdout", "a share from 0 up to 1", holdout, "pass e.g. 0.05, or 0 for none")
@@ -148,6 +148,4 @@ def parts(
             f"warning: none of {len(whole)} samples is held out for validation, which needs "
             f"{math.ceil(1 / holdout)} at --holdout {holdout:g}"
         )
-    if isinstance(whole, LazyData):
-        return hold_out(whole, holdout)
     return hold_out(whole, holdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from scoresde.summary import ConditionSummary, DataSummary
 
 __all__ = ["hold_out", "moments", "split", "summarise"]
 
-AnyData = TypeVar("AnyData", Data, LazyData)
+AnyData = TypeVar("AnyData", bound=Data | LazyData)
 
 
 def split(data: AnyData, fraction: float, seed: int = 0) -> tuple[AnyData, AnyData]:
@@ -61,9 +61,7 @@ def split(data: AnyData, fraction: float, seed: int = 0) -> tuple[AnyData, AnyDa
         expected = f"a share that leaves rows on both sides of {len(data)}"
         remedy = "move it towards 0.5, bring more data, or use data.split for an exact share"
         raise fail("fraction", expected, share, remedy)
-    if isinstance(data, LazyData):
-        return data.take(first), data.take(~first)
-    return data[first], data[~first]
+    return _both(data, first)
 
 
 def hold_out(data: AnyData, share: float) -> tuple[AnyData, AnyData | None]:
@@ -103,6 +101,11 @@ def hold_out(data: AnyData, share: float) -> tuple[AnyData, AnyData | None]:
         first = places == places.min()
     if first.all() or not first.any():  # copies of one sample must be in the same part
         return data, None
+    return _both(data, first)
+
+
+def _both(data: Data | LazyData, first: Tensor) -> tuple[Any, Any]:  # both of the type of data
+    """The samples where a mask is True, and all others; those of `LazyData` are not read."""
     if isinstance(data, LazyData):
         return data.take(first), data.take(~first)
     return data[first], data[~first]
