@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import choice, fail, occur_often, positive_int, refuse, warn
+from scoresde._check import choice, fail, occur_often, positive_int, refuse, warn, wrong_type
 from scoresde.nets.conditions import Image, Label, Set, Spec, Vector, as_config, as_specs
 from scoresde.nets.registry import NETS
 from scoresde.nets.unet import UNet, levels_of
@@ -129,6 +129,8 @@ def network_arguments(
     Raises:
         ValueError: see `network_for`.
     """
+    if not isinstance(shape, Sequence):
+        raise wrong_type("shape", "the shape of a sample", shape, "pass e.g. (2,) or (1, 28, 28)")
     sizes = tuple(positive_int("shape", n, "pass e.g. (1, 28, 28)") for n in shape)
     choice("net", net, ["auto", *NETS])
     key = ("mlp" if len(sizes) == 1 else "unet") if net == "auto" else net

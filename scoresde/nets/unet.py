@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from scoresde._check import fail, nonnegative, positive, positive_int
+from scoresde._check import fail, instance, nonnegative, positive, positive_int
 from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, convolution, group_norm, zeroed
 from scoresde.nets.conditioner import ConditionalNet, Conditioner
 from scoresde.nets.conditions import Set, Spec, as_config, as_specs
@@ -139,6 +139,8 @@ class UNet(ConditionalNet):
             width=width, multipliers=multipliers, blocks=blocks, attention=attention, heads=heads
         )
         size = sized(preset, self.PRESETS[dims], given)
+        for name in ("multipliers", "attention"):
+            instance(name, size[name], Sequence, "pass e.g. (1, 2, 2)")
         specs = as_specs(conditions, classes)
         self.config = dict(
             channels=positive_int("channels", channels),

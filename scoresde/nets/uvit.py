@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
-from scoresde._check import fail, positive, positive_int
+from scoresde._check import fail, positive, positive_int, whole, wrong_type
 from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, group_norm, zeroed
 from scoresde.nets.conditioner import ConditionalNet, Conditioner, Given
 from scoresde.nets.conditions import Spec, as_config, as_specs
@@ -267,10 +267,12 @@ def factors_of(patch: int) -> list[int]:
 def sides_of(size: int | Sequence[int], dims: int | None) -> list[int]:
     """The sides of x, from one for all of `dims` axes (2 by default) or from all of them."""
     remedy = "pass the sides of the data, e.g. (28, 28), or an int if they are equal"
-    if isinstance(size, int):
-        sides = [size] * (2 if dims is None else positive_int("dims", dims))
-    else:
+    if (side := whole(size)) is not None:
+        sides = [side] * (2 if dims is None else positive_int("dims", dims))
+    elif isinstance(size, Sequence):
         sides = list(size)
+    else:
+        raise wrong_type("size", "an int or a sequence of ints", size, remedy)
     if len(sides) not in CONVOLUTIONS or dims not in (None, len(sides)):
         expected = f"{'1, 2 or 3' if dims is None else dims} sides"
         raise fail("size", expected, size, remedy)

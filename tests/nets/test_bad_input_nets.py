@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from bad_input import IMAGES, MLPS, Row, T, V, X, check, each
 
-from scoresde.nets import MLP, FourierFeatures, Set, UNet, UViT
+from scoresde.nets import MLP, FourierFeatures, Set, UNet, UViT, Vector, network_for
 
 ROWS = [
     Row("mlp-dim", lambda: MLP(0), V, "dim", "0", "above 0"),
@@ -34,6 +34,20 @@ ROWS = [
     Row("mlp-wave", lambda: MLP(2, waves=(-1.0,)), V, "waves", "(-1.0,)", "() for none"),
     Row("fourier-odd", lambda: FourierFeatures(5), V, "dim", "5", "pass 6"),
     Row("unet-levels", lambda: UNet(1, multipliers=()), V, "multipliers", "()", "single level"),
+    Row(
+        "unet-multipliers", lambda: UNet(1, multipliers=2), T, "multipliers", "int: 2", "(1, 2, 2)"
+    ),  # type: ignore[arg-type]
+    Row("unet-attention-int", lambda: UNet(1, attention=1), T, "attention", "int: 1", "(1, 2, 2)"),  # type: ignore[arg-type]
+    Row("uvit-size", lambda: UViT(1, size=8.0), T, "size", "8.0", "(28, 28)"),  # type: ignore[arg-type]
+    Row("network-shape", lambda: network_for(5), T, "shape", "5", "(1, 28, 28)"),  # type: ignore[arg-type]
+    Row(
+        "condition-name",
+        lambda: MLP(2, conditions={"my cond": Vector(2)}),
+        V,
+        "conditions: expected names of arguments",
+        "my cond",
+        "rename it",
+    ),
     Row("unet-heads", lambda: UNet(1, width=8, heads=3), V, "heads", "3", "pass heads=1"),
     Row("unet-attention", lambda: UNet(1, attention=(7,)), V, "attention", "(7,)", "by index"),
     Row(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -220,6 +221,7 @@ def test_attention_and_depth_land_where_they_are_asked_for() -> None:
     assert attentions(()) == 1
     assert attentions((2,)) == attentions((-1,)) == attentions((2, -1)) == 1 + 2 + 3
     assert attentions((0, -1)) == 1 + 2 * (2 + 3)
+    assert UViT(1, size=np.int64(4), width=8, depth=1).config["size"] == [4, 4]  # type: ignore[arg-type]
     assert [len(UViT(1, size=4, width=8, depth=d).skips) for d in range(1, 8)] == [
         0,
         0,
