@@ -126,9 +126,11 @@ def _tensor(value: Any, name: str, *, floats: bool = False) -> Tensor:
         remedy = f"stack its fields {array.dtype.names}, or pass it to scoresde.data.table"
         raise wrong_type(name, "an array of numbers", "a structured array", remedy)
     if array.dtype.kind not in "biufc":
-        raise wrong_type(
-            name, "real numbers", f"{type(value).__name__} of {array.dtype}", "encode it"
+        remedy = (
+            "convert objects by .astype(float); texts are names of classes under 'label' alone"
         )
+        got = f"{type(value).__name__} of {array.dtype}"
+        raise wrong_type(name, "real numbers", got, remedy)
     _real(array, name, array.dtype.kind == "c")
     if array.dtype.kind == "f" and floats:
         with np.errstate(over="ignore"):

@@ -114,7 +114,8 @@ def load_data(
         >>> load_data("digits", split="test")
         Data(digits-test: 898 x (1, 8, 8) float32, cond: label)
     """
-    instance("source", source, (str, os.PathLike), "tensors and arrays go to Data.of")
+    remedy = "tensors and arrays go to Data.of, frames and mappings of columns to data.table"
+    instance("source", source, (str, os.PathLike), remedy)
     instance("pictures", pictures, Pictures, "pass e.g. Pictures(size=32)")
     instance("table", table, Table, "pass e.g. Table(columns=['a', 'b'])")
     given = dict(

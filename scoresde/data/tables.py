@@ -271,8 +271,10 @@ def table(
     keys = [key for key in cells if key != label and key not in beside]
     rows = max(lengths.values(), default=0)
     if not keys or not rows:
-        got = f"{len(keys)} columns of {rows} rows"
-        raise fail("columns", "a column and a row of numbers", got, "check what was loaded")
+        got, remedy = f"{len(keys)} columns of {rows} rows", "check what was loaded"
+        if rows and cells:
+            remedy = "leave a column out of label= and condition=, which are not modelled"
+        raise fail("columns", "a column and a row of numbers", got, remedy)
     known = parts_of(like, keys)
     if like is not None:
         check_like(like, keys, categories, bounds, coding, standardise)

@@ -142,8 +142,10 @@ def as_specs(
     found: dict[str, Spec] = {"label": Label(classes)} if class_count(classes) else {}
     for name, value in conditions.items():
         if not (isinstance(name, str) and name.isidentifier()) or name in RESERVED:
-            remedy = "conditions are passed to the network by name"
-            raise fail("conditions", f"names other than {', '.join(RESERVED)}", name, remedy)
+            expected = (
+                f"names of arguments (letters, digits and _) other than {', '.join(RESERVED)}"
+            )
+            raise fail("conditions", expected, name, "rename it, e.g. to 'my_cond'")
         if name in found:
             remedy = "leave classes out, or give this condition another name"
             raise fail("conditions", f"no second {name!r} beside classes={classes}", value, remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from bad_input import NAN, Row, T, V, X, check, each
 
-from scoresde.data import Data, digits, moons, table, toy
+from scoresde.data import Data, digits, load_data, moons, table, toy
 
 ROWS = [
     Row("data-empty", lambda: Data(X[:0]), V, "x:", "(0, 2)", "check what was loaded"),
@@ -32,6 +32,7 @@ ROWS = [
         "Data(",
         "model.data",
     ),
+    Row("load-frame", lambda: load_data({"a": [1.0]}), T, "source", "dict", "data.table"),  # type: ignore[arg-type]
     Row("data-digits", lambda: digits("tests"), V, "split", "'tests'", "did you mean 'test'"),
 ]
 

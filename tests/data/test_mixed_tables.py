@@ -107,7 +107,11 @@ def test_what_was_inferred_is_said(tmp_path: Path) -> None:
         ("a,b\n1,4\n3,\n5,4\n", {}, ["'b' constant"]),
         ("a,b\n1,\n,3\n", {"missing": "drop"}, ["missing", "none of 2"]),
         ("a,b\n1,2\n3,4\n", {"condition": ["c"]}, ["condition", "'a', 'b'", "'c'"]),
-        ("a,b\n1,2\n3,4\n", {"condition": ["a", "b"]}, ["0 columns"]),
+        (
+            "a,b\n1,2\n3,4\n",
+            {"condition": ["a", "b"]},
+            ["0 columns", "out of label="],
+        ),
         ("a,b\n1,2\n3,4\n", {"condition": ["a"], "label": "a"}, ["label", "condition"]),
         ("a,b\n1,2\n3,4\n", {"condition": ["a"], "drop": ["a"]}, ["condition", "drop", "once"]),
         ("a,b\n1,2\n3,4\n", {"condition": {"label": ["a"]}}, ["condition", "not label"]),
