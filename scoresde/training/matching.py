@@ -12,6 +12,7 @@ from torch import Tensor
 from scoresde._check import listed, refuse
 from scoresde.data import Data, LazyData, ScaledRows
 from scoresde.data.labels import renumbered
+from scoresde.quantisation import Quantisation
 from scoresde.summary import DataSummary, Scaling, Units
 
 __all__ = ["in_units_of", "matched"]
@@ -129,7 +130,8 @@ def in_units_of(
     """The data in the units of those that a model was trained on before.
 
     Data with a scaling are decoded by it and encoded by that of the model. Data without one are
-    in model units already, unless they are raw.
+    in model units already, unless they are raw. Levels, and a scaling of the same range, such as
+    that of pictures from 0 to 1, are in the same units.
 
     Args:
         data: the new data.
@@ -140,7 +142,10 @@ def in_units_of(
     Raises:
         ValueError: only one of the two data has a scaling, or they have other columns.
     """
-    if known is None or data.quantisation is not None or known.quantisation is not None:
+    if known is None:
+        return data
+    if data.quantisation is not None or known.quantisation is not None:
+        _check_levels(data, known, argument)
         return data
     words, first, own = _WORDS[argument], known.scaling, data.scaling
     if (own is None and (first is None or not raw)) or _same(first, own):
@@ -164,6 +169,29 @@ def in_units_of(
     if isinstance(data, LazyData):
         return replace(data, x=ScaledRows(data.x, change), scaling=first)
     return replace(data, x=change.encode(data.x), scaling=first)
+
+
+def _check_levels(data: Data | LazyData, known: DataSummary, argument: str) -> None:
+    """Raise if one of the two data has levels and the other a scaling to other units."""
+    levels, new = known.quantisation, data.quantisation
+    if _alike(levels, data.scaling) and _alike(new, known.scaling):
+        return
+    words = _WORDS[argument]
+    expected = f"values in the units of {words.whose}, {levels or 'which were standardised'}"
+    remedy = f"pass quantisation.encode(levels) in both, or standardise both, or {words.units}"
+    raise refuse(argument, expected, new or "standardised ones", remedy)
+
+
+def _alike(levels: Quantisation | None, scaling: Units | None) -> bool:
+    """Whether a scaling brings 0 to 1, or the first to the last level, to the range of levels."""
+    if levels is None or scaling is None:
+        return True
+    if not isinstance(scaling, Scaling):
+        return False
+    low, high = (scaling.mean + scaling.std * end for end in (levels.low, levels.high))
+    tops = (1, levels.levels - 1)
+    ends = any(bool(((high - top).abs() < 1e-6 * top).all()) for top in tops)
+    return ends and bool((low.abs() < 1e-6).all())
 
 
 def _same(first: Units | None, own: Units | None) -> bool:

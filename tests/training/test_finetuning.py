@@ -13,12 +13,13 @@ import torch
 from test_resume import at_call, equal_folders
 from training_models import points, run, same, small, trained, weights
 
-from scoresde.data import ArrayRows, Data, LazyData, summarise, table
+from scoresde.data import ArrayRows, Data, LazyData, Scaling, summarise, table
 from scoresde.model import Preconditioned
 from scoresde.nets import MLP, Vector
+from scoresde.quantisation import Quantisation
 from scoresde.sde import VPSDE
 from scoresde.training import Trainer, load, recipe_for
-from scoresde.training.matching import matched
+from scoresde.training.matching import in_units_of, matched
 
 # Frozen parts
 
@@ -156,6 +157,39 @@ def test_units_that_cannot_be_those_of_the_first_data_are_refused(tmp_path: Path
         ValueError, match=r"data: expected the 2 columns a, b of .*got 2: a, c; take"
     ):
         Trainer(load(tmp_path), other, steps=1)
+
+
+def test_levels_and_standardised_values_are_not_in_the_same_units() -> None:
+    """Bytes from 100 to 131 have a standard deviation of about 0.07 as levels and 1 otherwise."""
+    levels = torch.randint(100, 132, (64, 2), generator=torch.Generator().manual_seed(0))
+    bits = Quantisation(256)
+    discrete = Data(bits.encode(levels), quantisation=bits)
+    standardised = Data(levels.float()).standardised()
+    model = Trainer(small(), discrete, steps=1).fit()
+    with pytest.raises(
+        ValueError, match=r"^data: .*Quantisation\(levels=256.*got standardised ones"
+    ):
+        Trainer(model, standardised, steps=1)
+    with pytest.raises(
+        ValueError, match=r"^validation: .*training data, Quantisation\(levels=256"
+    ):
+        Trainer(small(), discrete, steps=1, validation=standardised)
+    with pytest.raises(ValueError, match=r"^data: .*were standardised, got Quantisation"):
+        Trainer(Trainer(small(), standardised, steps=1).fit(), discrete, steps=1)
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_pictures_brought_to_the_range_of_the_levels_are_in_their_units(top: float) -> None:
+    levels = torch.arange(256).reshape(64, 1, 2, 2)
+    half = torch.tensor(top / 2, dtype=torch.float64)
+    bits = Quantisation(256)
+    pictures = Data(bits.encode(levels), scaling=Scaling(half, half))
+    known = summarise(Data(bits.encode(levels), quantisation=bits))
+    assert in_units_of(pictures, known) is pictures
+    assert in_units_of(Data(pictures.x, quantisation=bits), summarise(pictures)).scaling is None
+    one_more = Data(pictures.x, scaling=Scaling(half + 1, half))
+    with pytest.raises(ValueError, match=r"^data: expected values in the units"):
+        in_units_of(one_more, known)
 
 
 # Classes and columns
