@@ -9,33 +9,118 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from scoresde._check import fail, path_of, refuse
-from scoresde.cond import is_given
-from scoresde.data import unit_fault
-from scoresde.model import Preconditioned, ScoreModel, bare
+from scoresde._check import fail, instance, path_of, refuse
+from scoresde.cond import check_cond, is_given
+from scoresde.data import Data, LazyData, summarise, unit_fault
+from scoresde.model import Preconditioned, ScoreModel, bare, summary_of
 from scoresde.nets.conditioner import ConditionalNet
+from scoresde.options import Records
 from scoresde.quantisation import Quantisation
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary
 from scoresde.training.augment import CONDITION
 from scoresde.training.checkpoint import describe
 from scoresde.training.log import writing
+from scoresde.training.matching import matched
 from scoresde.training.run_folder import RunFolder
 
-__all__ = ["check_folder", "check_given", "check_units", "inform"]
+__all__ = ["check_folder", "checked_data", "checked_validation", "inform"]
 
 
 def check_folder(
-    out: str | os.PathLike[str], keep: int, model: ScoreModel, quantisation: Quantisation | None
-) -> RunFolder:
+    out: str | os.PathLike[str] | None,
+    records: Records,
+    model: ScoreModel,
+    quantisation: Quantisation | None,
+) -> RunFolder | None:
     """The folder of a run; a model that cannot be saved there is refused before training."""
+    if out is None:
+        for name in ("tensorboard", "snapshot_every"):
+            if got := getattr(records, name):
+                raise fail(name, "a folder to write to", got, "pass out='runs/name'")
+        return None
     place = path_of("out", out)
     with writing(place):  # fails in a folder without permissions
         taken = place.exists() and not place.is_dir()
     if taken:
         raise fail("out", "a folder", str(out), "choose another name")
     describe(model, quantisation)
-    return RunFolder(place, keep=keep, quantisation=quantisation)
+    return RunFolder(place, keep=records.keep, quantisation=quantisation)
+
+
+def checked_data(
+    data: Data | LazyData,
+    model: ScoreModel,
+    quantisation: Quantisation | None,
+    *,
+    any_scale: bool,
+) -> tuple[Data | LazyData, DataSummary]:
+    """The data of a run in the units and class numbers of the model, and their summary.
+
+    Args:
+        data: the data.
+        model: the model.
+        quantisation: the levels of the data; None for those that the data know.
+        any_scale: accept data that are obviously not in model units.
+    """
+    seen = summary_of(model)
+    data = matched(data, seen)
+    check_cond(model, data.cond, len(data))
+    check_given(model, data.cond)
+    levels = data.quantisation if quantisation is None else quantisation
+    if levels is not None:
+        instance("quantisation", levels, Quantisation, "pass Quantisation(256)")
+    summary = replace(summarise(data), quantisation=levels)
+    if summary.scaling is None and seen is not None and not levels:
+        summary = replace(summary, scaling=seen.scaling)
+    if not any_scale:
+        check_units(summary, model.sde)
+    return data, summary
+
+
+def checked_validation(
+    data: Data | LazyData,
+    training: Data | LazyData,
+    summary: DataSummary,
+    model: ScoreModel,
+    *,
+    any_scale: bool,
+) -> Data | LazyData:
+    """Validation data in the units and class numbers of the training data.
+
+    Args:
+        data: the validation data.
+        training: the training data.
+        summary: the summary of the training data.
+        model: the model.
+        any_scale: accept data that are obviously not in model units.
+
+    Raises:
+        ValueError: the shape is another, or see `checked_data`.
+
+    Warns:
+        UserWarning: conditions of the training data are missing.
+    """
+    shape = tuple(data.x.shape[1:])
+    if shape != summary.shape:
+        expected = f"samples of shape {summary.shape}, that of the training data"
+        raise fail("validation", expected, shape, "bring both to the same shape")
+    data = matched(data, summary, "validation")
+    try:
+        check_cond(model, data.cond, len(data))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation: {error}") from error
+    lacking = [name for name in training.cond if name not in data.cond]
+    if lacking:
+        warnings.warn(
+            f"validation: expected values for {', '.join(map(repr, lacking))}, as the training "
+            "data have, got none; the validation loss is that of samples without them, so pass "
+            f"(x, {{{lacking[0]!r}: ...}})",
+            stacklevel=3,
+        )
+    if not any_scale:
+        _check_range(summarise(data), summary, model.sde)
+    return data
 
 
 def check_given(model: ScoreModel, cond: Mapping[str, Tensor]) -> None:
@@ -49,12 +134,29 @@ def check_given(model: ScoreModel, cond: Mapping[str, Tensor]) -> None:
         warnings.warn(
             f"data: expected values for {names}, which the network takes as conditions, got none; "
             f"it is trained as if {names} were never given, so pass (x, {{{lacking[0]!r}: ...}})",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def check_units(summary: DataSummary, sde: SDE) -> None:
-    """Raise if the scale of the data obviously does not match the schedule."""
+def _check_range(found: DataSummary, training: DataSummary, sde: SDE) -> None:
+    """Raise if the scale of validation data obviously does not match that of the training data."""
+    levels = training.quantisation
+    if levels is None:
+        check_units(found, sde, "validation")
+        return
+    margin = levels.bin_width / 2
+    if found.low < levels.low - margin or found.high > levels.high + margin:
+        expected = f"values in the range [{levels.low:g}, {levels.high:g}] of the training data"
+        got = f"values from {found.low:.4g} to {found.high:.4g}"
+        raise refuse("validation", expected, got, "pass quantisation.encode(levels)")
+
+
+def check_units(summary: DataSummary, sde: SDE, argument: str = "data") -> None:
+    """Raise if the scale of the data obviously does not match the schedule.
+
+    The standard deviation of a single sample is unknown. That of fewer than 10 samples for
+    validation, which may be neighbours, does not tell the scale of the training data.
+    """
     if summary.quantisation is not None or not isinstance(sde, AffineSDE):
         return
     alpha, noise = float(sde.alpha(sde.T)), float(sde.sigma(sde.T))
@@ -62,7 +164,8 @@ def check_units(summary: DataSummary, sde: SDE) -> None:
     if alpha > 0.5:  # the noise dominates the data at T instead of replacing them
         quiet = float(sde.sigma(sde.t_min))
         unit, limits = 1.0, {"noise": noise, "least": min(0.1, 10 * quiet)}
-    std = summary.std if summary.count > 1 else unit  # unknown for a single sample
+    enough = summary.count >= (2 if argument == "data" else 10)
+    std = summary.std if enough else max(unit, summary.std)
     fault = unit_fault(summary.mean / unit, std / unit, entry=summary.offset / unit, **limits)
     if fault is not None:
         remedy = (
@@ -75,7 +178,7 @@ def check_units(summary: DataSummary, sde: SDE) -> None:
                 "scoresde.data.load_data(folder)"
             )
         intended = "pass any_scale=True if this scale is intended"
-        raise refuse("data", "values in model units", fault, f"{remedy}, or {intended}")
+        raise refuse(argument, "values in model units", fault, f"{remedy}, or {intended}")
 
 
 def _are_bytes(summary: DataSummary) -> bool:

@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any, TypeAlias, final
 
 import torch
@@ -16,20 +15,18 @@ from scoresde._check import fail, instance, positive_int
 from scoresde._check import seed as check_seed
 from scoresde._html import Shown, rounded
 from scoresde._tensor import as_device
-from scoresde.cond import check_cond
-from scoresde.data import Data, LazyData, summarise
-from scoresde.model import ScoreModel, bare, check_weights, summary_of
+from scoresde.data import Data, LazyData
+from scoresde.model import ScoreModel, bare, check_weights
 from scoresde.options import Loss, Optim, Records, known
 from scoresde.quantisation import Quantisation
 from scoresde.training.augment import check_augment
 from scoresde.training.best import Best
 from scoresde.training.calibrating import calibrate_run
 from scoresde.training.callbacks import Callback, Callbacks
-from scoresde.training.checks import check_folder, check_given, check_units, inform
+from scoresde.training.checks import check_folder, checked_data, checked_validation, inform
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
 from scoresde.training.log import Log, callbacks_of, with_board
-from scoresde.training.matching import matched
 from scoresde.training.objective import (
     Objective,
     compiled,
@@ -179,20 +176,10 @@ class Trainer(Shown):
         if not any(p.requires_grad for p in model.parameters()):
             raise fail("model", "parameters to train", "none", "wrap a network, not a function")
         self.model = model
-        known_data = summary_of(model)
-        self.data = matched(Data.of(data), known_data)
-        check_cond(model, self.data.cond, len(self.data))
-        check_given(model, self.data.cond)
+        own = Data.of(data)
+        self.data, self.summary = checked_data(own, model, quantisation, any_scale=any_scale)
+        self.quantisation = self.summary.quantisation
         self.steps = positive_int("steps", steps)
-        self.quantisation = self.data.quantisation if quantisation is None else quantisation
-        if self.quantisation is not None:
-            instance("quantisation", self.quantisation, Quantisation, "pass Quantisation(256)")
-        found = replace(summarise(self.data), quantisation=self.quantisation)
-        if found.scaling is None and known_data is not None and not found.quantisation:
-            found = replace(found, scaling=known_data.scaling)
-        self.summary = found
-        if not any_scale:
-            check_units(self.summary, model.sde)
         self.records = records
         self.recipe = recipe_for(self.data.x.shape[1:], loss.objective)
         self.optim = self.recipe.optim(optim, self.steps, model)
@@ -202,21 +189,15 @@ class Trainer(Shown):
         self.seed = check_seed(seed)
         self.stream = Stream(len(self.data), self.batch_size, self.seed)
         self.device = None if device is None else as_device(device, "None for the default")
-        self.folder = None
-        if out is not None:
-            self.folder = check_folder(out, records.keep, model, self.quantisation)
-        elif records.tensorboard:
-            raise fail("tensorboard", "a folder to write to", True, "pass out='runs/name'")
-        elif records.snapshot_every is not None:
-            got = records.snapshot_every
-            raise fail("snapshot_every", "a folder to write to", got, "pass out='runs/name'")
+        self.folder = check_folder(out, records, model, self.quantisation)
         frozen_names(model, self.optim.freeze)
         self.validation = None
         if records.patience is not None and validation is None:
             raise fail("patience", "validation data to judge by", None, "pass validation=...")
         if validation is not None:
+            held = Data.of(validation)
             self.validation = Validation(
-                matched(Data.of(validation), self.summary, "validation"),
+                checked_validation(held, self.data, self.summary, model, any_scale=any_scale),
                 self.loss,
                 parts=records.buckets,
                 batch_size=self.batch_size,

@@ -6,14 +6,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import bad_input
 import pytest
 import torch
-from bad_input import MODEL, NAN, NET, VP, WIDE, Row, T, V, X, check, each, score, train
+from bad_input import MLPS, MODEL, NAN, NET, VP, WIDE, Row, T, V, X, check, each, score, train
 from torch import nn
 
 from scoresde import VESDE, VPSDE, FunctionScore, Preconditioned, Trainer
 from scoresde.nets import MLP, Label, Vector
+from scoresde.quantisation import Quantisation
 from scoresde.training import EMA, load, read_config, save
+
+
+def labelled() -> dict[str, Any]:
+    """A model of three classes and its data."""
+    return {"model": Preconditioned(MLPS[3], VP), "data": (torch.eye(2), {"label": [0, 1]})}
+
 
 ROWS = [
     Row("train-raw-net", lambda: train(model=NET), T, "model", "Net", "Preconditioned(net, sde)"),
@@ -59,6 +67,46 @@ ROWS = [
     Row("train-empty", lambda: train(data=X[:0]), V, "x:", "(0, 2)", "check what was loaded"),
     Row("train-constant", lambda: train(data=X), V, "x:", "channel 0", "drop channel 0"),
     Row("train-nan", lambda: train(data=NAN), V, "x:", "nan", "drop or repair"),
+    Row(
+        "validation-units",
+        lambda: train(validation=100 + 50 * torch.eye(12)[:, :2]),
+        V,
+        "validation",
+        "mean 104.2",
+        "any_scale=True",
+    ),
+    Row(
+        "validation-levels",
+        lambda: train(quantisation=Quantisation(256), validation=255 * torch.eye(2)),
+        V,
+        "validation",
+        "values from 0 to 255",
+        "quantisation.encode(levels)",
+    ),
+    Row(
+        "validation-shape",
+        lambda: train(validation=torch.eye(3)),
+        V,
+        "validation",
+        "(3,)",
+        "the same shape",
+    ),
+    Row(
+        "validation-label",
+        lambda: train(**labelled(), validation=(torch.eye(2), {"label": [0, 3]})),
+        V,
+        "validation: cond['label']",
+        "3 among them",
+        "number the classes from 0",
+    ),
+    Row(
+        "validation-condition",
+        lambda: train(**labelled(), validation=(torch.eye(2), {"lable": [0, 1]})),
+        V,
+        "validation: cond",
+        "'lable'",
+        "did you mean 'label'",
+    ),
     Row("train-resume", lambda: train().fit(resume=True), V, "resume", "None", "out='runs/name'"),
     Row(
         "train-shape",
@@ -135,6 +183,22 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load(place)
     assert "model.safetensors" in str(caught.value) and str(place) in str(caught.value)
     assert "copy the whole folder" in str(caught.value)
+
+
+def test_validation_data_without_the_conditions_of_the_training_data_are_named() -> None:
+    wanted = r"^validation: expected values for 'label', as the training data have, got none"
+    with pytest.warns(UserWarning, match=wanted) as caught:
+        train(**labelled(), validation=torch.eye(2))
+    assert [warning.filename for warning in caught] == [bad_input.__file__]
+
+
+def test_few_validation_data_may_be_alike_and_any_scale_is_taken_when_asked_for() -> None:
+    """The scale of fewer than 10 samples tells nothing; a single sample has none at all."""
+    for n in (1, 2, 9):
+        train(validation=0.5 + 0.001 * torch.eye(12)[:n, :2])
+    with pytest.raises(ValueError, match=r"^validation: expected values in model units"):
+        train(validation=0.5 + 0.001 * torch.eye(12)[:, :2])
+    train(validation=0.5 + 0.001 * torch.eye(12)[:, :2], any_scale=True)
 
 
 def test_a_network_whose_conditions_the_data_lack_is_named() -> None:
