@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -31,6 +31,8 @@ class Log:
         batch: number of samples in a step.
         table: the CSV file, or None.
         callbacks: those that get the numbers, from `start` on.
+        before: called before the table is begun by a new run, which is after its first step, so that
+            a run whose data are refused leaves the logs of another as they are.
         progress: show a progress bar, or lines if stderr is not a terminal.
     """
 
@@ -42,6 +44,7 @@ class Log:
         batch: int,
         table: Path | None = None,
         callbacks: Sequence[Callback] = (),
+        before: Callable[[], None] | None = None,
         progress: bool = False,
     ) -> None:
         self.state = state
@@ -52,11 +55,13 @@ class Log:
         self.started: list[Callback] = []
         self.bar = progress_of(steps, "train", "steps", initial=state.step) if progress else None
         self.table = table
+        self.before = before
+        self.begun = False
         if table is not None:
             with writing(table):
                 table.parent.mkdir(parents=True, exist_ok=True)
-                table.write_text("step,loss,lr,gradient_norm,skipped\n", encoding="utf-8")
-            self._append(len(state.history))
+        if state.step:
+            self._begin()
 
     def __enter__(self) -> Log:
         return self
@@ -75,7 +80,8 @@ class Log:
             self.started.append(callback)
 
     def step(self) -> None:
-        """Advance the progress bar by a step."""
+        """Advance the progress bar by a step; the first one begins the table."""
+        self._begin()
         if self.bar is not None:
             self.bar.update()
 
@@ -100,6 +106,18 @@ class Log:
         """Let callbacks write what they hold, so that a killed process does not lose it."""
         for callback in self.started:
             callback.sync()
+
+    def _begin(self) -> None:
+        """Begin the table with the rows so far."""
+        if self.begun:
+            return
+        self.begun = True
+        if self.table is not None:
+            with writing(self.table):
+                if self.before is not None:
+                    self.before()
+                self.table.write_text("step,loss,lr,gradient_norm,skipped\n", encoding="utf-8")
+        self._append(len(self.state.history))
 
     def _append(self, count: int) -> None:
         """Append the last rows of the history to the table."""
@@ -147,7 +165,8 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = path_of("folder", folder)
-        self._writer: Any = None  # a SummaryWriter, which has no types
+        self._writer: Any = None  # a SummaryWriter, which has no types, from the first numbers on
+        self._purge: int | None = None
         try:
             self._module = need("torch.utils.tensorboard", "train")
         except ImportError as error:
@@ -157,21 +176,29 @@ class TensorBoard(Callback):
 
     def start(self, step: int, settings: Mapping[str, object]) -> None:
         # The rows of step `step` itself are in the checkpoint and are not written again.
-        purge = step + 1 if step else None
-        try:
-            self._writer = self._module.SummaryWriter(str(self.folder), purge_step=purge)
-        except OSError as error:
-            raise unwritten("folder", self.folder, error) from error
+        self._purge = step + 1 if step else None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if self._writer is None:
+            self._writer = self._opened()
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
+    def _opened(self) -> Any:
+        """A writer, which creates a file at once."""
+        try:
+            return self._module.SummaryWriter(str(self.folder), purge_step=self._purge)
+        except OSError as error:
+            raise unwritten("folder", self.folder, error) from error
+
     def sync(self) -> None:
-        self._writer.flush()
+        if self._writer is not None:
+            self._writer.flush()
 
     def end(self, failed: bool) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 def callbacks_of(callback: Callbacks) -> list[Callback]:

@@ -52,7 +52,7 @@ class RunFolder(Shown):
         self.samples, self.tensorboard = path / "samples", path / "tensorboard"
         self.history, self.validation = path / "history.csv", path / "validation.csv"
         self.curves, self.config = path / "loss.png", path / CONFIG
-        self._fresh = False
+        self._new = self._fresh = False
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r}, keep={self.keep})"
@@ -79,7 +79,7 @@ class RunFolder(Shown):
         Args:
             fresh: whether the run is new; it removes the files of another run at its first write.
         """
-        self._fresh = fresh
+        self._new = self._fresh = fresh
         halves = sweep(self.path, (self.checkpoint.name, self.best.name))
         for half in halves + sweep(self.checkpoints) + sweep(self.snapshots):
             warnings.warn(
@@ -141,6 +141,13 @@ class RunFolder(Shown):
         self._forget(step)
         if place == self.checkpoint and place.is_dir():
             self._keep(step)  # the process may have been killed before this
+
+    def clear_logs(self) -> None:
+        """Remove the logs of another run before the first ones of a new one."""
+        if self._new:
+            shutil.rmtree(self.tensorboard, ignore_errors=True)
+            for file in (self.history, self.validation):
+                file.unlink(missing_ok=True)
 
     def _keep(self, step: int) -> None:
         """Link the checkpoint of this step among the last ones, and remove the oldest."""

@@ -312,7 +312,7 @@ class Trainer(Shown):
             interrupts = stack.enter_context(Interrupts(active=self.folder is not None))
             log = stack.enter_context(self._log(state, folder, processes))
             log.start({**self.settings, **self.choices})
-            if folder is not None and self.validation is not None:
+            if folder is not None and self.validation is not None and state.step:
                 self.validation.write(state.validations, model.sde)
             stop = processes.number(self.steps, 0)
             loader = stack.enter_context(
@@ -438,6 +438,7 @@ class Trainer(Shown):
             batch=self.batch_size * self.optim.accumulate * processes.count,
             table=None if folder is None else folder.history,
             callbacks=callbacks if processes.first else (),
+            before=None if folder is None else folder.clear_logs,
             progress=self.progress and processes.first,
         )
 

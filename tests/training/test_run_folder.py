@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shared import contents
 from training_models import points, run, same, small
 
 from scoresde.model import ScoreModel
@@ -63,6 +64,27 @@ def test_a_new_run_removes_what_another_left(tmp_path: Path) -> None:
     run(tmp_path, steps=4, lr=2e-3, **changes).fit()
     for name in ("checkpoints", "snapshots"):
         assert sorted(os.listdir(tmp_path / name)) == ["000000002", "000000004"]
+
+
+def test_a_refused_run_leaves_the_logs_of_the_one_before_as_they_are(tmp_path: Path) -> None:
+    changes = {"validation": points(20), "tensorboard": True}
+    run(tmp_path, **changes).fit()
+    before = contents(tmp_path)
+    assert {"history.csv", "validation.csv"} <= before.keys()
+    with pytest.raises(ValueError, match=r"^data: expected a batch that model and loss take"):
+        run(tmp_path, data=points(dim=3), tensorboard=True).fit()
+    assert contents(tmp_path) == before
+
+
+def test_a_new_run_replaces_the_curves_of_tensorboard(tmp_path: Path) -> None:
+    files = set()
+    for seed in range(3):
+        run(tmp_path, seed=seed, tensorboard=True).fit()
+        (file,) = (tmp_path / "tensorboard").iterdir()
+        files.add(file.name)
+    assert len(files) == 3
+    run(tmp_path, seed=2, steps=13, tensorboard=True).fit(resume=True)
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2  # of which the second goes on
 
 
 def test_what_a_kill_left_undone_is_done_by_the_resumed_run(tmp_path: Path) -> None:
