@@ -216,7 +216,10 @@ def is_given(name: str, null: object, value: Tensor) -> Tensor:
         >>> is_given("y", float("nan"), torch.tensor([[1.0], [float("nan")]]))
         tensor([ True, False])
     """
-    lacks = null_like(name, null, value)
+    try:
+        lacks = null_like(name, null, value)
+    except ValueError:  # a dtype that cannot hold it
+        return torch.ones(len(value), dtype=torch.bool, device=value.device)
     same = (value == lacks) | ((value != value) & (lacks != lacks))
     return ~same.flatten(1).all(1) if same.ndim > 1 else ~same
 

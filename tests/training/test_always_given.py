@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer, load, log_prob, save
+from scoresde.cond import is_given
 from scoresde.guidance import ClassifierFree
 from scoresde.nets import MLP, Vector
 from scoresde.options import Loss, Records
@@ -45,6 +46,10 @@ def test_it_is_what_no_sample_of_the_training_lacked() -> None:
     assert always(trained(0.1)) == ()
     assert always(trained(0.0, label=SOME_LABELS)) == ("y",)
     assert always(trained(0.0, y=SOME_Y)) == ("label",)
+
+
+def test_a_dtype_without_the_null_value_holds_given_values_alone() -> None:
+    assert is_given("y", math.nan, torch.tensor([3, -1])).all()
 
 
 def test_what_was_learned_before_counts() -> None:
