@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import shlex
 import sys
 import time
@@ -257,19 +258,21 @@ def report(found: dict[str, Any], picture: str) -> str:
         "",
         f"`{found['command']}`: power over its exact expectation, the worst of the bands (aim: "
         "within 5 %), and the gap of the likelihood in nats per dimension (aim: at most 1 % of "
-        "the exact entropy).",
+        "the exact entropy). The open field is the field for a network that is not told that its "
+        "axes are periodic.",
         "",
-        "| data | objective | seed | parameters | steps | worst band | worst of exact samples "
-        "| entropy, nats/dim | gap, nats/dim | gap / entropy |",
-        "| --- | --- |" + " ---: |" * 8,
+        "| data | objective | seed | parameters | steps | batch | worst band "
+        "| worst of exact samples | entropy, nats/dim | gap, nats/dim | gap / entropy |",
+        "| --- | --- |" + " ---: |" * 9,
     ]
     worst = lambda bands: max((b - 1 for b in bands), key=abs)  # noqa: E731
     for name, seeds in found["cells"].items():
         for seed, row in seeds.items():
-            m = row["likelihood"]
+            m, batch = row["likelihood"], re.search(r"batch_size=(\d+)", row["recipe"])
+            assert batch is not None
             lines.append(
                 f"| {name.replace(', ', ' | ')} | {seed} | {row['parameters']:,} "
-                f"| {row['steps']} | {worst(row['bands']):+.1%} "
+                f"| {row['steps']} | {batch.group(1)} | {worst(row['bands']):+.1%} "
                 f"| {worst(row['bands_of_exact_samples']):+.1%} | {m['entropy']:.4f} "
                 f"| {m['gap']:.4f} ± {m['gap_error']:.4f} | {m['relative']:.2%} |"
             )
