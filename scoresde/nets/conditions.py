@@ -145,7 +145,7 @@ def as_specs(
             expected = (
                 f"names of arguments (letters, digits and _) other than {', '.join(RESERVED)}"
             )
-            raise fail("conditions", expected, name, "rename it, e.g. to 'my_cond'")
+            raise fail("conditions", expected, name, "they are passed by name, so rename it")
         if name in found:
             remedy = "leave classes out, or give this condition another name"
             raise fail("conditions", f"no second {name!r} beside classes={classes}", value, remedy)
