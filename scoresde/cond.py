@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -50,8 +50,7 @@ def check_cond(
     instance("cond", cond, Mapping, 'pass name -> tensor, e.g. {"label": labels}')
     tensors: dict[str, Tensor] = {}
     for name, value in cond.items():
-        no_mask(f"cond[{name!r}]", value)
-        tensor = _as_condition(value)
+        tensor = _as_condition(f"cond[{name!r}]", value)
         if tensor is None or tensor.ndim == 0 or tensor.shape[0] != n:
             remedy = (
                 "pass one entry for each sample along the first axis, or fix one for all by "
@@ -62,16 +61,30 @@ def check_cond(
     return {k: v.to(device) for k, v in model.admit(tensors).items()} or None
 
 
-def _as_condition(value: object) -> Tensor | None:
-    """A tensor, or an array or list as one; None for anything else."""
+def _as_condition(argument: str, value: object) -> Tensor | None:
+    """A tensor, or an array or list of numbers as one; None for anything without entries."""
+    no_mask(argument, value)
     if isinstance(value, Tensor):
         return value
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple):
         return None
     try:
         return torch.as_tensor(value, device="cpu")
-    except (RuntimeError, TypeError, ValueError):  # texts, rows of several lengths, other bytes
-        return None
+    except (RuntimeError, TypeError, ValueError) as error:
+        if _holds_texts(value):
+            remedy = "pass the numbers of the classes, their places in model.data.class_names"
+            raise fail(argument, "numbers", value, remedy) from error
+        remedy = "pad sets with NaN to one length, or convert the value with torch.as_tensor"
+        raise fail(
+            argument, "numbers, in rows of one length and native bytes", value, remedy
+        ) from error
+
+
+def _holds_texts(value: object) -> bool:
+    """Whether an array or a list holds texts, such as the names of classes."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    flat: Iterable[object] = getattr(value, "flat", cast(Iterable[object], value))
+    return kind in ("U", "S") or any(isinstance(v, str) for v in flat)
 
 
 def check_names(cond: dict[str, Tensor], fn: Callable[..., object]) -> None:

@@ -612,8 +612,17 @@ def test_lists_and_arrays_are_conditions_of_a_model() -> None:
     expected = model(0.5, x, {"label": torch.tensor([2, 0]), "y": torch.tensor(rows)}).x0
     assert torch.equal(model(0.5, x, {"label": [2, 0], "y": rows}).x0, expected)
     assert torch.equal(model(0.5, x, {"label": (2, 0), "y": np.asarray(rows)}).x0, expected)
-    for wrong in (1, ["a", "b"], [0], [[0, 1], [0]]):
-        with pytest.raises(ValueError, match=r"cond\['label'\].* leading 2, .*Conditioned"):
+    masked = np.ma.masked_equal([2, 0], 0)
+    for wrong, words in (
+        (1, " leading 2, .*Conditioned"),
+        ([0], " leading 2, .*Conditioned"),
+        (["a", "b"], r"expected numbers, got .*'b'\]; .* model.data.class_names"),
+        (np.array(["a", "b"]), r"expected numbers, got .* model.data.class_names"),
+        (np.array(["a", "b"], object), r"expected numbers, got .* model.data.class_names"),
+        ([[0, 1], [0]], "rows of one length .* pad sets with NaN"),
+        (masked, "masked entries, got 1 masked"),
+    ):
+        with pytest.raises(ValueError, match=rf"cond\['label'\].*{words}"):
             model(0.5, x, {"label": wrong})
 
 
