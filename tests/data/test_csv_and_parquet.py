@@ -75,7 +75,7 @@ REFUSE = {"missing": "refuse"}
         ("a,b\n1,2\n3,4\n", {"label": "b", "drop": ["b"]}, ["label", "drop", "once"]),
         ("a,b\n1,2\n3,4\n", {"decimal": ";"}, ["decimal", "'.' or ','"]),
         ("a,b\n1,x\n3,\n", {"label": "b"}, ["column 'b'", "missing value in row 2"]),
-        ("a,b\n1,0\n3,-1\n", {"label": "b"}, ["column 'b'", "-1 in row 1"]),
+        ("a,b\n1,0\n3,-1\n", {"label": "b"}, ["column 'b'", "-1 in row 2"]),
         ("a,b\n1,0\n3,1\n", {"delimiter": ";;"}, ["delimiter", "one character"]),
         ("b\nx\ny\n", {"label": "b"}, ["columns", "0 columns"]),
     ],
