@@ -36,7 +36,9 @@ OPEN = """# Training: the defaults and where they come from
 `Trainer(model, data, steps=n)` and `scoresde train DATA` take everything that is left open from
 the recipe for the kind of data and the objective. `trainer.optim` and
 `trainer.loss` hold the values of a run, and the command line prints them. The objective is
-`Loss(objective="quality")` or `"likelihood"`, on the command line `--objective`.
+`Loss(objective="quality")` or `"likelihood"`, on the command line `--objective`. The `warmup` of
+a recipe is a share of the steps, of which it takes at most `longest_warmup`; that of `Optim` is
+their number.
 
 ## The recipes
 

@@ -25,6 +25,7 @@ from scoresde._check import (
     positive,
     positive_int,
     switch,
+    whole,
     wrong_type,
 )
 from scoresde._html import Shown
@@ -156,7 +157,8 @@ class Optim:
         if self.optimizer is not None:
             choice("optimizer", self.optimizer, OPTIMIZERS)
         keep(self, "lr", positive, optional=True)
-        for name in ("warmup", "weight_decay", "clip"):
+        keep(self, "warmup", _steps, optional=True)
+        for name in ("weight_decay", "clip"):
             keep(self, name, nonnegative, optional=True)
         choice("schedule", self.schedule, SCHEDULES)
         keep(self, "ema", check_decay, optional=True)
@@ -439,6 +441,16 @@ def known(value: T | None) -> T:
     if value is None:
         raise ValueError("options: expected those of a run, which a recipe filled in, got None")
     return value
+
+
+def _steps(name: str, value: object) -> int:
+    """`value` as a whole number of at least 0."""
+    number, steps = nonnegative(name, value), whole(value)
+    if steps is None:
+        remedy = f"pass a number of steps: {number:g} of 10,000 steps is {round(number * 10_000)}"
+        remedy = remedy if number < 1 else f"pass {name}={round(number)}"
+        raise wrong_type(name, "a whole number of steps", value, remedy)
+    return steps
 
 
 def _probability(name: str, value: object) -> float:

@@ -43,8 +43,8 @@ def test_an_error_names_its_argument(make: Any, argument: str) -> None:
 
 
 NUMBERS: list[tuple[type, dict[str, int | float | bool]]] = [
-    (Optim, {"batch_size": 8, "accumulate": 2, "max_nonfinite": 3, "compile": False}),
-    (Optim, {"warmup": 4.0, "lr": 0.5, "weight_decay": 0.25, "clip": 2.0, "ema": 0.5}),
+    (Optim, {"batch_size": 8, "accumulate": 2, "max_nonfinite": 3, "warmup": 4, "compile": False}),
+    (Optim, {"lr": 0.5, "weight_decay": 0.25, "clip": 2.0, "ema": 0.5}),
     (Optim, {"ema_width": 0.125}),
     (Loss, {"cond_dropout": 0.25, "augment": 0.5}),
     (Records, {"log_every": 1, "checkpoint_every": 2, "keep": 3, "buckets": 4, "patience": 5}),

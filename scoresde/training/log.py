@@ -31,8 +31,8 @@ class Log:
         batch: number of samples in a step.
         table: the CSV file, or None.
         callbacks: those that get the numbers, from `start` on.
-        before: called before the table is begun by a new run, which is after its first step, so
-            that a run whose data are refused leaves the logs of another as they are.
+        before: called before a new run begins the table, which is after its first step, so that a
+            run whose data are refused leaves the logs of another as they are.
         progress: show a progress bar, or lines if stderr is not a terminal.
     """
 

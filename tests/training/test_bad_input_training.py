@@ -51,6 +51,15 @@ ROWS = [
     Row("train-dropout", lambda: train(cond_dropout=1.5), V, "cond_dropout", "1.5", "e.g. 0.1"),
     Row("train-warmup", lambda: train(warmup=-1), V, "warmup", "-1", "0 or a number above"),
     Row(
+        "train-warmup-share",
+        lambda: train(warmup=0.05),
+        T,
+        "warmup",
+        "0.05",
+        "10,000 steps is 500",
+    ),
+    Row("train-warmup-float", lambda: train(warmup=5.0), T, "warmup", "5.0", "warmup=5"),
+    Row(
         "train-schedule",
         lambda: train(schedule="cosin"),
         V,
