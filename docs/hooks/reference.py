@@ -21,7 +21,7 @@ NAME = re.compile(r"`(?:scoresde\.(?:[a-z_]\w*\.)?)?(\w+?)(?:(?<=\w)\.[a-z_]\w*)
 
 GROUPS = {
     "SDEs and schedules": "sde schedule node noise process",
-    "Models": "model prediction nets oracles conditioned analytic_start nulls ddpm",
+    "Models": "model prediction nets oracles conditioned analytic_start cond ddpm",
     "Guidance and posteriors": "guidance measurement posterior smc",
     "Solvers and samplers": "solvers sampler calibration",
     "Likelihoods and densities": "likelihood fokker_planck",
