@@ -154,8 +154,9 @@ def _check_range(found: DataSummary, training: DataSummary, sde: SDE) -> None:
 def check_units(summary: DataSummary, sde: SDE, argument: str = "data") -> None:
     """Raise if the scale of the data obviously does not match the schedule.
 
-    The standard deviation of a single sample is unknown. That of fewer than 10 samples for
-    validation, which may be neighbours, does not tell the scale of the training data.
+    The standard deviation of a single sample is unknown. Of validation data, which are few, the
+    means of single entries tell nothing, nor does the standard deviation of fewer than 10 samples,
+    which may be neighbours.
     """
     if summary.quantisation is not None or not isinstance(sde, AffineSDE):
         return
@@ -164,9 +165,11 @@ def check_units(summary: DataSummary, sde: SDE, argument: str = "data") -> None:
     if alpha > 0.5:  # the noise dominates the data at T instead of replacing them
         quiet = float(sde.sigma(sde.t_min))
         unit, limits = 1.0, {"noise": noise, "least": min(0.1, 10 * quiet)}
-    enough = summary.count >= (2 if argument == "data" else 10)
+    whole = argument == "data"
+    enough = summary.count >= (2 if whole else 10)
     std = summary.std if enough else max(unit, summary.std)
-    fault = unit_fault(summary.mean / unit, std / unit, entry=summary.offset / unit, **limits)
+    entry = summary.offset / unit if whole else None
+    fault = unit_fault(summary.mean / unit, std / unit, entry=entry, **limits)
     if fault is not None:
         remedy = (
             "standardise them by scoresde.data.Data.of(data).standardised(), whose scaling is "

@@ -210,6 +210,17 @@ def test_few_validation_data_may_be_alike_and_any_scale_is_taken_when_asked_for(
     train(validation=0.5 + 0.001 * torch.eye(12)[:, :2], any_scale=True)
 
 
+def test_the_mean_of_one_entry_of_few_validation_data_may_be_far_from_zero() -> None:
+    """The farthest of many entries is far by chance, above all with heavy tails."""
+    wide = Preconditioned(MLP(50, width=8), VP)
+    x = torch.randn(40, 50, generator=torch.Generator().manual_seed(0))
+    far = x[:12].clone()
+    far[:, 7] -= 3.5
+    Trainer(wide, x, steps=1, validation=far)
+    with pytest.raises(ValueError, match=r"^data: expected values in model units"):
+        Trainer(wide, far, steps=1)
+
+
 def test_a_network_whose_conditions_the_data_lack_is_named() -> None:
     """It was trained without a word, and could not use the conditions."""
     net = MLP(2, width=8, conditions={"y": Vector(1), "label": Label(2)})
