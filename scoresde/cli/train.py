@@ -373,12 +373,7 @@ def _recipe(trainer: Trainer) -> str:
 
 def _result(trainer: Trainer, out: Path, seconds: float, about: dict[str, Any]) -> dict[str, Any]:
     """The result of a run, for --json."""
-    from scoresde.training.settings import OF_THE_LOSS
-
-    anew = OF_THE_LOSS & set(trainer.changes)
-    rows = [row for row in trainer.validations if not anew or row.step > trainer.began]
-    last = rows[-1] if rows else None
-    best = min(rows, key=lambda row: row.loss) if rows else None
+    last, best = trainer.validations[-1] if trainer.validations else None, trainer.best
     return {
         "out": str(out),
         "checkpoint": str(out / "checkpoint"),
@@ -412,6 +407,7 @@ def _ending(result: dict[str, Any]) -> str:
     lines = [f"{made}, loss {_short(result['loss'])}"]
     if result["validation"] is not None:
         lines[0] += f", validation {_short(result['validation'])}"
+    if result["best"] is not None:
         lines.append(
             f"{result['best']}: the model of the lowest validation loss, "
             f"{_short(result['best_validation'])} at step {result['best_step']}"

@@ -90,6 +90,11 @@ class State:
         self.waited = 0 if lowest else self.waited + 1
         return lowest
 
+    @property
+    def lowest(self) -> ValidationRow | None:
+        """The validation of the lowest loss, or None before the first one with a finite loss."""
+        return None if math.isinf(self.best) else self.validations[-1 - self.waited]
+
     def forget_best(self) -> None:
         """Seek the lowest validation loss anew from here."""
         self.best, self.waited = math.inf, 0

@@ -127,8 +127,9 @@ class Trainer(Shown):
         history: rows (step, mean loss since the last row, learning rate).
         metrics: for the same rows, {"gradient_norm": mean before clipping, "skipped": steps}.
         validations: rows (step, loss, losses in the parts of the time interval), which
-            `validation.csv` contains as well; see `Validation`. The model of the lowest loss is
-            in `best/`.
+            `validation.csv` contains as well; see `Validation`.
+        best: the row of the lowest loss since it was last sought anew, whose model is in `best/`;
+            None before the first one.
         uncalibrated: the reason why there are fewer calibrations than `records` asks for, or "".
         began: the step from which the last `fit` went on, 0 for a new run.
         stopped: the step at which the patience of `records` ended the run, or None.
@@ -216,6 +217,7 @@ class Trainer(Shown):
         self.history: list[Row] = []
         self.metrics: list[Metrics] = []
         self.validations: list[ValidationRow] = []
+        self.best: ValidationRow | None = None
 
     @property
     def facts(self) -> dict[str, object]:
@@ -401,7 +403,7 @@ class Trainer(Shown):
                 self.folder.go_on(place, state.step)
         self.began = state.step
         self.history, self.metrics = state.history, state.metrics
-        self.validations = state.validations
+        self.validations, self.best = state.validations, state.lowest
         return state
 
     def _check_same_run(self, info: Mapping[str, Any], place: str) -> None:
@@ -455,6 +457,7 @@ class Trainer(Shown):
             averaged = update.result()
             row = self.validation(averaged, update.parameters[0].device, done)
             lowest = state.judge(row)
+            self.best = state.lowest
             self.validation.write(state.validations, averaged.sde)
             parts = {f"validation/{i}": loss for i, loss in enumerate(row.parts)}
             log.scalars(done, {"validation": row.loss, **parts})

@@ -85,6 +85,21 @@ def test_patience_ends_a_run_and_is_reported(tmp_path: Path) -> None:
     )
 
 
+def test_the_best_model_after_a_change_of_the_objective_is_the_one_that_is_reported(
+    tmp_path: Path,
+) -> None:
+    """The losses before and after do not compare, also for the calls that follow."""
+    out = tmp_path / "run"
+    every = "--validate-every 1 --checkpoint-every 1"
+    answer(f"train moons --data-option n=60 --holdout 0.3 --steps 2 {QUICK} {every} --out {out}")
+    again = f"train --config {out}/config.json --resume"
+    for more in ("--steps 4 --objective likelihood", "--steps 6"):
+        found = answer(f"{again} {more}")
+        kept = read_config(out / "best")["extra"]
+        assert (found["best_step"], found["best_validation"]) == (kept["step"], kept["validation"])
+        assert kept["step"] > 2
+
+
 def test_a_resumption_that_makes_no_step_changes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     answer(f"train moons --data-option n=60 --holdout 0.3 --steps 3 {QUICK} --out {out}")

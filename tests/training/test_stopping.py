@@ -49,6 +49,20 @@ def test_patience_counts_validations_in_a_row_without_a_lower_loss() -> None:
     assert State.from_dict({"step": 8, **state.to_dict()}).waited == 0
 
 
+def test_the_lowest_validation_is_the_first_of_that_loss_since_it_was_sought_anew() -> None:
+    state, found = State(), []
+    assert state.lowest is None
+    for step, loss in enumerate((float("nan"), 3.0, 2.0, 2.0, 2.5)):
+        state.judge(ValidationRow(step, loss, (loss,)))
+        found.append(state.lowest and state.lowest.step)
+    assert found == [None, 1, 2, 2, 2]
+    assert State.from_dict({"step": 5, **state.to_dict()}).lowest == state.lowest
+    state.forget_best()
+    assert state.lowest is None
+    state.judge(ValidationRow(5, 9.0, (9.0,)))
+    assert state.lowest == ValidationRow(5, 9.0, (9.0,))
+
+
 @pytest.mark.parametrize("ema", [0.5, 0])
 @pytest.mark.parametrize("folder", [True, False])
 def test_the_run_ends_and_returns_its_best_model(tmp_path: Path, folder: bool, ema: float) -> None:
