@@ -59,7 +59,8 @@ def report(folder: Path) -> dict[str, Any]:
             network, or the weights hold NaN.
     """
     from scoresde.training import read_config
-    from scoresde.training.checkpoint import families, networks, saved_calibrations
+    from scoresde.training.checkpoint import saved_calibrations
+    from scoresde.training.description import families, networks
     from scoresde.training.files import known_shape
 
     config = read_config(folder)

@@ -13,12 +13,8 @@ from torch import Tensor
 from scoresde._check import fail, instance, listed
 from scoresde.metrics import Comparison
 from scoresde.summary import last_part
-from scoresde.training.checkpoint import (
-    families,
-    load_weights,
-    networks,
-    saved_calibrations,
-)
+from scoresde.training.checkpoint import load_weights, saved_calibrations
+from scoresde.training.description import families, networks
 from scoresde.training.files import known_shape, open_folder
 
 __all__ = ["model_card"]

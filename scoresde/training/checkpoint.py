@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, instance, refuse, to_load, wrong_type
+from scoresde._check import fail, instance, refuse, wrong_type
 from scoresde._tensor import as_device, fill, ordinary
-from scoresde.adapters.diffusers import DiffusersUNet
 from scoresde.adapters.network import Called
 from scoresde.calibration import Calibration
 from scoresde.calibration.stored import valid
-from scoresde.ddpm import ChainSDE, ChainTime
-from scoresde.model import TIMES, Preconditioned, ScoreModel, bare
-from scoresde.nets import NETS
-from scoresde.noise import SCHEME
+from scoresde.ddpm import ChainTime
+from scoresde.model import Preconditioned, ScoreModel, bare
 from scoresde.quantisation import Quantisation
-from scoresde.sde import SDE, SDES, fingerprint, same_schedule
+from scoresde.sde import SDE
 from scoresde.summary import DataSummary
+from scoresde.training.description import (
+    ADAPTED,
+    ADAPTED_REMEDY,
+    FORMAT,
+    VERSION,
+    as_json,
+    check_same_model,
+    check_same_schedule,
+    describe,
+    not_saved,
+    rebuilt_net,
+    rebuilt_sde,
+)
 from scoresde.training.files import (
     CONFIG,
     check_config,
@@ -40,40 +49,16 @@ from scoresde.training.files import (
 __all__ = [
     "Training",
     "add_calibrations",
-    "families",
     "load",
     "load_calibration",
     "load_training",
     "load_weights",
-    "networks",
     "read_config",
     "save",
     "saved_calibrations",
 ]
 
-FORMAT, VERSION = "scoresde checkpoint", 1
 WEIGHTS, TRAINING = "model.safetensors", "training.safetensors"
-ADAPTED = f"{Called.__module__}.{Called.__qualname__}"
-ADAPTED_REMEDY = (
-    "build it, and pass it through its adapter, e.g. load(path, net=from_edm(net).net)"
-)
-
-
-def families() -> dict[str, type[SDE]]:
-    """The SDEs that a checkpoint rebuilds from their fields, by class name.
-
-    These are the registered ones (`scoresde.sde.SDES`) and that of a DDPM chain.
-    """
-    known: list[type[SDE]] = [*SDES.values(), ChainSDE]
-    return {c.__name__: c for c in known}
-
-
-def networks() -> dict[str, type[nn.Module]]:
-    """The networks that a checkpoint rebuilds from their `config`, by class name.
-
-    These are the registered ones (`scoresde.nets.NETS`) and that of diffusers.
-    """
-    return {c.__name__: c for c in [*NETS.values(), DiffusersUNet]}
 
 
 @final
@@ -146,7 +131,7 @@ def save(
     place = check_place(path, (WEIGHTS, TRAINING))
     files: dict[str, Mapping[str, Tensor]] = {WEIGHTS: _net_of(model).state_dict()}
     if training is not None:
-        config["training"] = _json("training", training.info)
+        config["training"] = as_json("training", training.info)
         files[TRAINING] = training.tensors
     write(place, config, files)
     return place
@@ -188,12 +173,12 @@ def load(
     """
     where = as_device(device, "leave it out")
     folder, config = _open(path)
-    schedule = _rebuild_sde(config, folder) if sde is None else sde
+    schedule = rebuilt_sde(config, folder) if sde is None else sde
     instance("sde", schedule, SDE, "pass the SDE itself, e.g. sde=LinearSDE(rate, diffusion)")
-    _same_schedule(schedule, config["schedule"], "sde" if sde is not None else str(folder))
+    check_same_schedule(schedule, config["schedule"], "sde" if sde is not None else str(folder))
     if isinstance(net, ScoreModel):
         raise wrong_type("net", "the raw network", type(net).__name__, "pass model.net")
-    network = _rebuild_net(config, folder) if net is None else net
+    network = rebuilt_net(config, folder) if net is None else net
     instance("net", network, nn.Module, "pass the network that the checkpoint was saved from")
     if str(config["net"].get("class")) == ADAPTED and not isinstance(bare(network), Called):
         expected = "a network in its adapter, as it was saved"
@@ -279,7 +264,7 @@ def add_calibrations(
         OSError: it cannot be written; the checkpoint is intact.
     """
     folder, config = _open(path)
-    _same_model(model, folder, config)
+    check_same_model(model, folder, config)
     for calibration in calibrations.values():
         calibration.check(model.sde, model)
     known = {k: c.to_dict() for k, c in calibrations.items()}
@@ -300,15 +285,6 @@ def _still_valid(model: ScoreModel) -> Mapping[str, Calibration]:
     return found
 
 
-def _same_model(model: ScoreModel, folder: Path, config: Mapping[str, Any]) -> None:
-    mine = describe(model)
-    for key in ("net", "model"):
-        if mine[key] != config[key]:
-            remedy = "build the same model, or train anew in another folder"
-            raise refuse("model", f"that of {folder}, {config[key]}", mine[key], remedy)
-    _same_schedule(model.sde, config["schedule"], "model.sde")
-
-
 def load_training(
     path: str | os.PathLike[str], model: ScoreModel
 ) -> tuple[dict[str, Tensor], Training]:
@@ -322,7 +298,7 @@ def load_training(
     if "training" not in config:
         remedy = "resume from the checkpoint that the Trainer wrote"
         raise fail("resume", "a checkpoint with a training state", str(folder), remedy)
-    _same_model(model, folder, config)
+    check_same_model(model, folder, config)
     state = Training(read(folder, config, TRAINING), config["training"])
     return read(folder, config, WEIGHTS), state
 
@@ -339,128 +315,8 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
 def _net_of(model: ScoreModel) -> nn.Module:
     if not isinstance(model, Preconditioned):
-        raise _not_saved(model)
+        raise not_saved(model)
     return bare(model.net)
-
-
-def _not_saved(model: object) -> TypeError:
-    remedy = "save the Preconditioned model inside, or its weights with safetensors"
-    got = type(model).__name__
-    return wrong_type("model", "a Preconditioned model", got, to_load(model) or remedy)
-
-
-# The description of a model in config.json
-
-
-def describe(
-    model: ScoreModel,
-    quantisation: Quantisation | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The content of `config.json`; raise if the model cannot be saved."""
-    if not isinstance(model, Preconditioned):
-        raise _not_saved(model)
-    if not isinstance(model.time, str | ChainTime):
-        remedy = (
-            f"name a convention ({', '.join(map(repr, TIMES))}), or put the function in the net"
-        )
-        raise wrong_type("model.time", "a name, for a function is no data", model.time, remedy)
-    summary = model.data
-    if quantisation is None and summary is not None:
-        quantisation = summary.quantisation
-    if quantisation is not None:
-        instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
-    net, sde = bare(model.net), model.sde
-    known = networks().get(type(net).__name__) is type(net)
-    family = families().get(type(sde).__name__) is type(sde)
-    null = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in model.null.items()}
-    own = getattr(net, "nulls", None)  # with NaN, which equals nothing
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "library": _library(),
-        "noise_scheme": SCHEME,
-        "sde": {
-            "class": _name(sde, family),
-            "fields": _fields(sde) if family else None,
-        },
-        "schedule": fingerprint(sde),
-        "net": {
-            "class": _name(net, known),
-            "config": _json("net.config", net.config) if known else None,
-        },
-        "model": {
-            "predicts": model.predicts,
-            "time": model.time.to_dict() if isinstance(model.time, ChainTime) else model.time,
-            "sigma_data": model.sigma_data,
-            "null": None if repr(null) == repr(own) else _json("model.null", null),
-        },
-        "quantisation": None if quantisation is None else quantisation.to_dict(),
-        "data": None if summary is None else replace(summary, quantisation=None).to_dict(),
-        "extra": _json("extra", {} if extra is None else extra),
-    }
-
-
-def _fields(sde: Any) -> dict[str, float]:
-    return {f.name: getattr(sde, f.name) for f in fields(sde)}
-
-
-def _library() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # 20 ms to import
-
-    try:
-        return version("scoresde")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _name(thing: object, known: bool) -> str:
-    kind = type(thing)
-    return kind.__name__ if known else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _json(name: str, value: Any) -> Any:
-    """`value` after a round trip through JSON, so that later comparisons are exact."""
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError) as error:
-        remedy = "keep to numbers, strings, lists and dicts with string keys"
-        raise wrong_type(name, f"what json can hold ({error})", value, remedy) from error
-
-
-def _same_schedule(sde: SDE, saved: Mapping[str, list[float]], argument: str) -> None:
-    remedy = "pass the SDE that the model was trained with"
-    same_schedule(sde, saved, argument, "checkpoint", remedy, refuse)
-
-
-def _rebuild_sde(config: Mapping[str, Any], folder: Path) -> SDE:
-    return _rebuild(config["sde"], "fields", families(), "sde", folder)  # type: ignore[no-any-return]
-
-
-def _rebuild_net(config: Mapping[str, Any], folder: Path) -> nn.Module:
-    with torch.device("meta"):  # no initial weights are drawn; all tensors come from the file
-        return _rebuild(config["net"], "config", networks(), "net", folder)  # type: ignore[no-any-return]
-
-
-def _rebuild(
-    entry: Mapping[str, Any], key: str, table: Mapping[str, Any], argument: str, folder: Path
-) -> Any:
-    name = str(entry.get("class"))
-    if name not in table:
-        remedy = f"this checkpoint cannot rebuild its own: call load(path, {argument}=...)"
-        if argument == "net":
-            remedy += (
-                "; for the command line, register its class in NETS (see How do I use my own "
-                "network?)"
-            )
-        if name == ADAPTED:
-            remedy = f"the network is of another library: {ADAPTED_REMEDY}"
-        known = f"one of {', '.join(table)} in {folder / CONFIG}"
-        raise refuse(argument, known, name, remedy)
-    try:
-        return table[name](**entry[key])
-    except (TypeError, ValueError) as error:
-        raise damaged(folder / CONFIG, f"arguments that {name} does not take ({error})") from error
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:

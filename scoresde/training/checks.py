@@ -19,7 +19,7 @@ from scoresde.quantisation import Quantisation
 from scoresde.sde import SDE, AffineSDE
 from scoresde.summary import DataSummary
 from scoresde.training.augment import CONDITION
-from scoresde.training.checkpoint import describe
+from scoresde.training.description import describe
 from scoresde.training.log import writing
 from scoresde.training.matching import matched
 from scoresde.training.run_folder import RunFolder

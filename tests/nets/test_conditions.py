@@ -30,7 +30,7 @@ from scoresde.nets import (
     infer_conditions,
 )
 from scoresde.options import Tolerances
-from scoresde.training.checkpoint import describe
+from scoresde.training.description import describe
 
 SPECS: dict[str, Any] = {
     "digit": Label(4),

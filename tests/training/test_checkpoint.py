@@ -30,7 +30,8 @@ from scoresde.sde import (
     SubVPSDE,
 )
 from scoresde.training import load, read_config, save
-from scoresde.training.checkpoint import Training, families, load_training, networks
+from scoresde.training.checkpoint import Training, load_training
+from scoresde.training.description import families, networks
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (lambda: MLP(3, width=8, depth=1, classes=4), (3,)),
