@@ -16,7 +16,7 @@ from training_models import Own, filled, points, same, small, trained
 from scoresde.adapters import DiffusersUNet
 from scoresde.ddpm import DDPM
 from scoresde.model import FunctionScore, Preconditioned
-from scoresde.nets import MLP, UNet, UViT
+from scoresde.nets import MLP, UNet, UViT, Vector
 from scoresde.noise import SCHEME
 from scoresde.quantisation import Quantisation
 from scoresde.sde import (
@@ -82,7 +82,8 @@ def test_every_family_and_network_is_in_the_tables() -> None:
 
 def test_settings_quantisation_and_extra(tmp_path: Path) -> None:
     null = {"label": -1, "y": torch.tensor([0.5, 1.0]), "flag": None}
-    model = Preconditioned(MLP(2), EDMSDE(), "edm", time="log_snr", sigma_data=0.5, null=null)
+    net = MLP(2, classes=2, conditions={"y": Vector(2), "flag": Vector(1)})
+    model = Preconditioned(net, EDMSDE(), "edm", time="log_snr", sigma_data=0.5, null=null)
     extra = {"step": 7, "note": "σ", "nested": {"a": [1, 2.5, None, True]}}
     save(model, tmp_path / "a", quantisation=Quantisation(17), extra=extra)
     found = load(str(tmp_path / "a"))
@@ -315,7 +316,7 @@ def test_other_files_are_never_removed(tmp_path: Path) -> None:
         (FunctionScore(VPSDE(), lambda t, x: -x), {}, TypeError, r"model: .*Preconditioned"),
         (MLP(2), {}, TypeError, r"model: expected a Preconditioned model.*MLP"),
         (
-            Preconditioned(MLP(2), VPSDE(), null={"y": object()}),
+            Preconditioned(MLP(2, conditions={"y": Vector(1)}), VPSDE(), null={"y": object()}),
             {},
             TypeError,
             r"model\.null: .*json.*keep to numbers",
