@@ -372,7 +372,9 @@ class Preconditioned(_Calling):
         )
         self.net = net
         self.sde = sde
-        self.null = _nulls(net) if null is None else check_null(null, self.takes)
+        own = _nulls(net)  # with a label even if a network of the user's own takes none
+        takes = None if self.takes is None else sorted({*self.takes, *own})
+        self.null = own if null is None else check_null(null, takes)
 
     @property
     def nulls(self) -> Mapping[str, object]:
