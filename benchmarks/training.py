@@ -252,14 +252,19 @@ def marks(curves: dict[str, list[dict[str, float]]], limit: float) -> dict[str, 
     return {key: min(row[key] for row in rows) for key in ("loss", "frechet")}
 
 
-def quality(found: dict[str, Any], limit: float) -> list[str]:
-    """The table of the time to quality."""
+def passing(found: dict[str, Any]) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+    """The marks of a race, and the seconds and steps at which each example passes them."""
     curves = {name: means(seeds) for name, seeds in found["curves"].items()}
-    mark = marks(curves, limit)
-    passed = {
+    mark = marks(curves, found["limit"])
+    return mark, {
         name: {key: when(rows, key, value) for key, value in mark.items()}
         for name, rows in curves.items()
     }
+
+
+def quality(found: dict[str, Any]) -> list[str]:
+    """The table of the time to quality."""
+    mark, passed = passing(found)
 
     def best(key: str, place: int) -> float:
         return min(both[key][place] for name, both in passed.items() if name != "scoresde")
@@ -275,16 +280,17 @@ def quality(found: dict[str, Any], limit: float) -> list[str]:
         "| last error | last distance | ms a step |",
         "| --- |" + " ---: |" * 7,
     ]
-    for name, rows in curves.items():
+    for name, seeds in found["curves"].items():
         cells = [
             cell(passed[name][key][place], best(key, place))
             for key in ("loss", "frechet")
             for place in (0, 1)
         ]
-        last = [seed[-1] for seed in found["curves"][name].values()]
+        rows, last = means(seeds), [rows[-1] for rows in seeds.values()]
         for key in ("loss", "frechet"):
             values = [row[key] for row in last]
-            cells.append(f"{statistics.fmean(values):.4f} ± {(max(values) - min(values)) / 2:.4f}")
+            spread = f" ± {(max(values) - min(values)) / 2:.4f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.4f}{spread}")
         cells.append(f"{1e3 * rows[-1]['seconds'] / rows[-1]['steps']:.3g}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
@@ -306,16 +312,18 @@ def report(found: dict[str, Any]) -> str:
         for key in next(iter(costs.values()), {})
     ]
     for data, run in found["races"].items():
+        many = run["seeds"] > 1
+        seeds = f"means over {run['seeds']} seeds" if many else "one seed"
         lines += [
             "",
             f"## Time to quality: {data}",
             "",
-            f"`{run['command']}`: means over {run['seeds']} seeds; "
+            f"`{run['command']}`: {seeds}; "
             f"trainings until one takes {run['limit']:g} seconds of the processor; {SOLVER} in "
-            f"{SOLVER_STEPS} steps; after ± half the spread over seeds. The examples are "
-            "described in `benchmarks/training_peers.py`.",
+            f"{SOLVER_STEPS} steps{'; after ± half the spread over seeds' if many else ''}. The "
+            "examples are described in `benchmarks/training_peers.py`.",
             "",
-            *quality(run, run["limit"]),
+            *quality(run),
         ]
     return "\n".join(lines) + "\n"
 

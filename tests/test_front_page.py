@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.faults import NAMES
 from benchmarks.posteriors_page import ratio
+from benchmarks.training import passing
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,6 +107,20 @@ def batch() -> str:
     return f"by {ours:.0f}; by {theirs[0]:.1f} and {theirs[1]:.1f} in k-diffusion and azula"
 
 
+def training() -> str:
+    shares = {}
+    for data, run in results("training")["races"].items():
+        _, passed = passing(run)
+        ours = passed.pop("scoresde")
+        for key, (seconds, _) in ours.items():
+            shares[data, key] = seconds / min(theirs[key][0] for theirs in passed.values())
+    return (
+        f"takes {shares['digits', 'loss']:.2f} of the time of the fastest on digits and "
+        f"{shares['fashion', 'loss']:.2f} on Fashion-MNIST; their lowest Frechet distance "
+        f"{shares['digits', 'frechet']:.2f} and {shares['fashion', 'frechet']:.2f}"
+    )
+
+
 def kills() -> str:
     return f"{results('kills')['runs']['1']['summary']['kills']} kills of a training run"
 
@@ -126,6 +141,7 @@ FIGURES = {
     "honest errors": stated,
     "finding out what is wrong": faults,
     "the same samples again": batch,
+    "short trainings": training,
     "runs that survive": kills,
     "little overhead": overhead,
 }
