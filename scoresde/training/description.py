@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import instance, refuse, to_load, wrong_type
+from scoresde._check import instance, refuse, show, to_load, wrong_type
 from scoresde.adapters.diffusers import DiffusersUNet
 from scoresde.adapters.network import Called
 from scoresde.ddpm import ChainSDE, ChainTime
@@ -145,16 +145,43 @@ def as_json(name: str, value: Any) -> Any:
 
 
 def check_same_model(model: ScoreModel, folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise unless a model has the schedule, the network and the settings of a checkpoint."""
     mine = describe(model)
+    remedy = f"pass the SDE that the model was trained with, {_told_sde(config['sde'])}"
+    check_same_schedule(model.sde, config["schedule"], "model.sde", remedy)
     for key in ("net", "model"):
-        if mine[key] != config[key]:
+        saved, own = _flat(config[key]), _flat(mine[key])
+        names = [name for name in {**saved, **own} if saved.get(name) != own.get(name)]
+        if names:
             remedy = "build the same model, or train anew in another folder"
-            raise refuse("model", f"that of {folder}, {config[key]}", mine[key], remedy)
-    check_same_schedule(model.sde, config["schedule"], "model.sde")
+            expected = f"that of {folder} with {_told(saved, names)}"
+            raise refuse("model", expected, _told(own, names), remedy)
 
 
-def check_same_schedule(sde: SDE, saved: Mapping[str, list[float]], argument: str) -> None:
-    remedy = "pass the SDE that the model was trained with"
+def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an entry, with those of its mapping "config" among them."""
+    config = entry.get("config") or {}
+    return {**{name: value for name, value in entry.items() if name != "config"}, **config}
+
+
+def _told(values: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name}={show(values.get(name))}" for name in names)
+
+
+def _told_sde(entry: Mapping[str, Any]) -> str:
+    """An SDE as it is built, or the name of its class."""
+    given = entry.get("fields")
+    name = str(entry.get("class"))
+    return name if given is None else f"{name}({_told(given, list(given))})"
+
+
+def check_same_schedule(
+    sde: SDE,
+    saved: Mapping[str, list[float]],
+    argument: str,
+    remedy: str = "pass the SDE that the model was trained with",
+) -> None:
+    """Raise unless an SDE has the schedule of a checkpoint."""
     same_schedule(sde, saved, argument, "checkpoint", remedy, refuse)
 
 

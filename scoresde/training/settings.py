@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from scoresde._check import refuse
+from scoresde._check import fail, refuse
 from scoresde.options import Loss, Optim, Records
 
-__all__ = ["OF_THE_LOSS", "changes", "check_same", "fixed", "free"]
+__all__ = ["OF_THE_LOSS", "check_same", "fixed", "free"]
 
 OF_THE_LOSS = frozenset({"objective", "weighting", "time"})
 """The settings with which losses before and after a change do not compare."""
@@ -46,26 +46,57 @@ def free(optim: Optim, loss: Loss, records: Records, steps: int) -> dict[str, An
     }
 
 
-def check_same(saved: Mapping[str, Any], own: Mapping[str, Any], place: str) -> None:
-    """Raise a ValueError that names all settings that must not change and did."""
+def check_same(
+    saved: Mapping[str, Any], own: Mapping[str, Any], place: str, steps: int
+) -> dict[str, tuple[Any, Any]]:
+    """The settings of a run that changed, name -> (old, new), in the order of these.
+
+    Args:
+        saved: the information in the checkpoint.
+        own: the settings now, "run" for those that must not change, and "choices".
+        place: the folder of the checkpoint.
+        steps: the number of steps asked for.
+
+    Raises:
+        ValueError: a setting that must not change did (the message names all), or fewer steps
+            are asked for than were made.
+    """
+    _check_fixed(saved["run"], own["run"], place)
+    if saved["step"] > steps:
+        expected = f"at least the {saved['step']} steps already made in {place}"
+        remedy = "ask for more, or take the model in its checkpoint"
+        raise fail("steps", expected, steps, remedy)
+    before = saved.get("choices", {})
+    return {
+        name: (before[name], value)
+        for name, value in own["choices"].items()
+        if name in before and before[name] != value
+    }
+
+
+def _check_fixed(saved: Mapping[str, Any], own: Mapping[str, Any], place: str) -> None:
     differ = [name for name, value in own.items() if saved.get(name) != value]
     if "samples" in differ and "data" in differ:
         differ.remove("data")  # it says no more
-    if differ:
-        old, new = (
-            " and ".join(repr(values.get(name)) for name in differ) for values in (saved, own)
-        )
-        remedy = "resume with the same, or start another run"
-        raise refuse(", ".join(differ), f"{old}, as in {place}", new, remedy)
+    if not differ:
+        return
+    old, new = (
+        " and ".join(_TOLD.get(name, repr)(values.get(name)) for name in differ)
+        for values in (saved, own)
+    )
+    remedy = "resume with the same, or start another run"
+    if {"samples", "data"} & set(differ):
+        remedy = f"{remedy}: the same data, of which the same share is held out"
+    names = ", ".join("data" if name == "samples" else name for name in differ)
+    raise refuse(names, f"{old}, as in {place}", new, remedy)
 
 
-def changes(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that changed: name -> (old, new)."""
-    return {
-        name: (saved[name], value)
-        for name, value in own.items()
-        if name in saved and saved[name] != value
-    }
+_TOLD: Mapping[str, Callable[[Any], str]] = {  # Any: values of JSON
+    "samples": lambda count: f"{count} samples to train on",
+    "data": lambda digest: f"samples of hash {digest}",
+    "ema": lambda kept: "an average of the weights" if kept else "none",
+}
+"""How the values of settings that are not options themselves are shown."""
 
 
 def _name(function: Any) -> str:  # any callable

@@ -39,7 +39,7 @@ from scoresde.training.objective import (
 from scoresde.training.processes import Processes, uses_bf16
 from scoresde.training.recipe import recipe_for
 from scoresde.training.run_folder import RunFolder
-from scoresde.training.settings import OF_THE_LOSS, changes, check_same, fixed, free
+from scoresde.training.settings import OF_THE_LOSS, check_same, fixed, free
 from scoresde.training.state import Metrics, Row, State, ValidationRow
 from scoresde.training.stream import Stream, digest, own_randomness, seed_global
 from scoresde.training.update import Update
@@ -407,11 +407,8 @@ class Trainer(Shown):
         return state
 
     def _check_same_run(self, info: Mapping[str, Any], place: str) -> None:
-        check_same(info["run"], self.settings, place)
-        if info["step"] > self.steps:
-            expected = f"at least the {info['step']} steps already made in {place}"
-            raise fail("steps", expected, self.steps, "ask for more, or scoresde.load the model")
-        self.changes = changes(info.get("choices", {}), self.choices)
+        own = {"run": self.settings, "choices": self.choices}
+        self.changes = check_same(info, own, place, self.steps)
         if self.changes:
             listed = ", ".join(f"{k} {old} -> {new}" for k, (old, new) in self.changes.items())
             warnings.warn(

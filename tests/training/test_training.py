@@ -21,7 +21,7 @@ from scoresde.nets import MLP, UNet
 from scoresde.options import Optim
 from scoresde.oracles import Gaussian
 from scoresde.quantisation import Quantisation
-from scoresde.sde import VPSDE
+from scoresde.sde import VESDE, VPSDE
 from scoresde.training import Diverged, Trainer, Update, load, processes, read_config, save
 from scoresde.training.stream import Stream
 
@@ -360,17 +360,37 @@ def test_resuming_a_finished_run_trains_no_further(tmp_path: Path) -> None:
         ({"seed": 5}, r"seed: expected 0, as in .*checkpoint, got 5; resume with the same"),
         ({"batch_size": 12}, r"batch_size: expected 10, as in"),
         ({"accumulate": 2}, r"accumulate: expected 1, as in"),
-        ({"data": points(63)}, r"samples: expected 64, as in"),
+        (
+            {"data": points(63)},
+            r"data: expected 64 samples to train on, as in .*got 63 .*the same share is held out",
+        ),
         (
             {"optimizer": "muon", "seed": 5},
             r"seed, optimizer: expected 0 and 'adamw', as.* got 5 and",
         ),
         ({"freeze": ("enter.*",)}, r"freeze: expected \[\], as in .*got \['enter\.\*'\]"),
-        ({"data": points(seed=4)}, r"data: expected '\w{8}', as in"),
-        ({"ema": 0}, r"ema: expected True, as in .*got False"),
+        (
+            {"data": points(seed=4)},
+            r"data: expected samples of hash \w{8}, .*: the same data",
+        ),
+        ({"ema": 0}, r"ema: expected an average of the weights, as in .*got none; resume"),
         ({"steps": 4}, r"steps: expected at least the 6 steps already made"),
-        ({"model": Preconditioned(MLP(2, width=16), VPSDE())}, r"model: expected that of "),
-        ({"model": small(sde=VPSDE(0.1, 9.0))}, r"model\.sde: expected log_snr = "),
+        (
+            {"model": Preconditioned(MLP(2, width=16, depth=1), VPSDE())},
+            r"model: expected that of .*checkpoint with width=8, got width=16; build the same",
+        ),
+        (
+            {"model": Preconditioned(MLP(2, width=8, depth=1), VPSDE(), predicts="x0")},
+            r"model: expected that of .*checkpoint with predicts='v', got predicts='x0'; build",
+        ),
+        (
+            {"model": small(sde=VPSDE(0.1, 9.0))},
+            r"model\.sde: expected log_snr = .*with, VPSDE\(beta_min=0\.1, beta_max=20\.0\)",
+        ),
+        (
+            {"model": small(sde=VESDE())},
+            r"model\.sde: expected .* got .*VESDE\).*with, VPSDE\(beta_min",
+        ),
         ({"out": None}, r"resume: expected a folder to resume from, got None; pass out="),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
