@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scoresde.cli.build import INFERRED, build_sde, count_classes
 from scoresde.cli.common import key_values, say
 from scoresde.cli.config import Call
+from scoresde.cli.messages import in_flags
 from scoresde.cli.opened import run_of
 
 if TYPE_CHECKING:
@@ -43,11 +44,14 @@ def initial(
     from scoresde.training.matching import in_units_of
 
     model: Preconditioned = load(run)  # type: ignore[assignment]
-    whole = in_units_of(read(model.data), model.data, raw=True)
+    given = read(model.data)
     known = _options(model) | {"preset": run_of(checkpoint_folder(run)).get("preset", "small")}
     _agree(call, run, known)
     call.values.update({name: value for name, value in known.items() if value is not None})
-    _fits(run, model.net.config, tuple(whole.x.shape[1:]))  # type: ignore[arg-type]
+    if given.scaling is None or not given.scaling.columns:
+        _fits(run, model.net.config, tuple(given.x.shape[1:]))  # type: ignore[arg-type]
+    with in_flags({}, plain=True):  # of a table the columns are compared, which says more
+        whole = in_units_of(given, model.data, raw=True)
     return model, _classes(run, model, whole)
 
 

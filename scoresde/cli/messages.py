@@ -40,8 +40,8 @@ CALL = re.compile(r"\w\([^()]*\)")
 
 VERBS = "pass|give|lower|raise|lengthen|shorten|loosen|tighten|set|leave|change"
 PYTHON = re.compile(
-    r"\w\.\w+\(|\bData\.of\b|\bdata\.(x|split)\b|\bQuantisation\b|\bimage_folder\b"
-    r"|\btorch\.|\bscoresde\.\w|\[\.\.\.\]|\.float\(\)|\bNone\b"
+    r"\w\.\w+\(|\bmodel\.data\b|\bData\.of\b|\bdata\.(x|split)\b|\bQuantisation\b|\bimage_folder\b"
+    r"|\btorch\.|\bscoresde\.\w|\[\.\.\.\]|\.float\(\)|\bleave like out\b|\bNone\b"
 )
 """Remedies that are possible only in Python."""
 

@@ -23,6 +23,7 @@ from scoresde.cli.common import check_folder, claim_folder, emit, is_first, say,
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.initial import initial
+from scoresde.cli.messages import in_flags
 from scoresde.cli.pictures import Pictures, draw_losses, drawable, why_not
 from scoresde.cli.source import load_source, parts
 from scoresde.options import Loss, Optim, Records
@@ -258,33 +259,39 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         self, model: Preconditioned, whole: Data | LazyData, folder: RunFolder
     ) -> tuple[Trainer, dict[str, Any]]:  # as json holds it
         """The run, and its description for config.json."""
+        from scoresde._check import refuse
         from scoresde.training import Trainer, recipe_for
 
         classes, shape = count_classes(whole), tuple(whole.x.shape[1:])
         seen, held_out = parts(whole, self.reading.holdout)
+        if held_out is None and self.records.patience is not None:
+            got = f"none of {len(whole)} with --holdout {self.reading.holdout:g}"
+            remedy = "take a larger --holdout, or bring more samples"
+            raise refuse("patience", "samples that are held out to judge by", got, remedy)
         recipe = recipe_for(shape, self.loss.objective)
         time = build_time(self.times.time, self.times.time_option, recipe.time)
         pictures = Pictures(
             folder.samples, shape, whole.quantisation, present(seen, classes), whole.class_names
         )
         each = self.records.checkpoint_every if self.sample_every is None else self.sample_every
-        trainer = Trainer(
-            model,
-            seen,
-            steps=self.steps,
-            optim=self.optim,
-            loss=replace(self.loss, time=time),
-            records=self.records,
-            validation=held_out,
-            seed=self.seed,
-            out=self.out,
-            device=self.device,
-            progress=watched(self.calling.json),
-            callback=pictures if each and pictures.possible else None,
-            callback_every=each or 1,
-            workers=self.reading.workers,
-            any_scale=self.reading.any_scale,
-        )
+        with in_flags({}, plain=True):
+            trainer = Trainer(
+                model,
+                seen,
+                steps=self.steps,
+                optim=self.optim,
+                loss=replace(self.loss, time=time),
+                records=self.records,
+                validation=held_out,
+                seed=self.seed,
+                out=self.out,
+                device=self.device,
+                progress=watched(self.calling.json),
+                callback=pictures if each and pictures.possible else None,
+                callback_every=each or 1,
+                workers=self.reading.workers,
+                any_scale=self.reading.any_scale,
+            )
         about = {
             "shape": shape,
             "classes": classes,

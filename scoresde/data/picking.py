@@ -66,7 +66,7 @@ def parts_of(like: DataSummary | None, keys: Sequence[str]) -> dict[str, tuple[s
     scaling = like.scaling
     if scaling is None or not scaling.columns:
         if like.shape != (len(keys),):
-            expected = f"samples of shape {like.shape}, as those of like"
+            expected = f"samples of shape {like.shape}, as those of the other data"
             raise fail("data", expected, f"the columns {listed(keys)}", "pass drop= or columns=")
         return dict.fromkeys(keys, ())
     if sorted(keys) != sorted(scaling.columns):
@@ -113,24 +113,27 @@ def check_like(
     own = categories_named(like)
     more = [name for name in names_in("categories", categories) if name not in own]
     if more:
-        expected = f"categories of like, {listed(own) if own else 'which has none'}"
+        expected = f"categories of the other data, {listed(own) if own else 'which has none'}"
         raise fail("categories", expected, listed(more), remedy)
     for column, ends in bounds_of(bounds, [key for key in keys if key not in own]).items():
         known = numbers.get(column)
         its = (None, None) if known is None else (known.low, known.high)
         if tuple(ends) != its:
-            raise fail("bounds", f"{its} for {column!r}, as in like", tuple(ends), remedy)
+            raise fail(
+                "bounds", f"{its} for {column!r}, as in the other data", tuple(ends), remedy
+            )
     if coding is not None:
         choice("coding", coding, CODINGS)
         other = [p.coding for p in parts if isinstance(p, Category) and p.coding != coding]
         if other:
-            raise fail("coding", f"{other[0]}, as in like", coding, remedy)
+            raise fail("coding", f"{other[0]}, as in the other data", coding, remedy)
     asked = checked_standardise(standardise)
     moved = isinstance(scaling, Scaling) or any(
         (n.mean, n.std) != (0, 1) for n in numbers.values()
     )
     if (asked is False and moved) or (asked is True and scaling is None):
-        expected = f"{moved}, as in like, whose numbers are {'' if moved else 'not '}standardised"
+        numbers_are = "standardised" if moved else "not standardised"
+        expected = f"{moved}, as in the other data, whose numbers are {numbers_are}"
         raise fail("standardise", expected, asked, remedy)
 
 

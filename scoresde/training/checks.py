@@ -114,8 +114,8 @@ def checked_validation(
     if lacking:
         warnings.warn(
             f"validation: expected values for {', '.join(map(repr, lacking))}, as the training "
-            "data have, got none; the validation loss is that of samples without them, so pass "
-            f"(x, {{{lacking[0]!r}: ...}})",
+            "data have, got none; the validation loss is that of samples without them; pass "
+            f"Data.of((x, {{{lacking[0]!r}: ...}}))",
             stacklevel=3,
         )
     if not any_scale:
@@ -133,7 +133,8 @@ def check_given(model: ScoreModel, cond: Mapping[str, Tensor]) -> None:
         names = ", ".join(map(repr, lacking))
         warnings.warn(
             f"data: expected values for {names}, which the network takes as conditions, got none; "
-            f"it is trained as if {names} were never given, so pass (x, {{{lacking[0]!r}: ...}})",
+            f"it is trained as if {names} were never given; pass "
+            f"Data.of((x, {{{lacking[0]!r}: ...}}))",
             stacklevel=4,
         )
 

@@ -163,12 +163,27 @@ def in_units_of(
         expected = f"the scaling, the categories and the bounds of {words.whose}"
         remedy = f"read the table with load_data(..., like={words.like})"
         raise refuse(argument, expected, "others", remedy)
+    _check_shape(data, known, first, argument)
     change = first
     if own is not None:
         change = Scaling((first.mean - own.mean) / own.std, first.std / own.std)
     if isinstance(data, LazyData):
         return replace(data, x=ScaledRows(data.x, change), scaling=first)
     return replace(data, x=change.encode(data.x), scaling=first)
+
+
+def _check_shape(
+    data: Data | LazyData, known: DataSummary, scaling: Scaling, argument: str
+) -> None:
+    """Raise if a scaling does not have the shape of the samples, or one that is spread to it."""
+    shape = tuple(data.x.shape[1:])
+    try:
+        fits = torch.broadcast_shapes(scaling.mean.shape, shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        expected = f"samples of shape {known.shape}, that of {_WORDS[argument].whose}"
+        raise refuse(argument, expected, shape, "bring both to the same shape")
 
 
 def _check_levels(data: Data | LazyData, known: DataSummary, argument: str) -> None:

@@ -81,7 +81,9 @@ def test_patience_ends_a_run_and_is_reported(tmp_path: Path) -> None:
     losses = [float(row["loss"]) for row in rows]
     assert min(losses) == found["best_validation"] and "uniform" in rows[0]
     refused(
-        f"{line} --holdout 0 --patience 2 --out {tmp_path}/x", "--patience: expected validation"
+        f"{line} --holdout 0 --patience 2 --out {tmp_path}/x",
+        "--patience: expected samples that are held out to judge by, got none of 60 with",
+        "take a larger --holdout",
     )
 
 

@@ -341,6 +341,13 @@ def test_a_run_starts_from_the_weights_of_another(run: Path, tmp_path: Path) -> 
     refused(f"{line} --predicts score --out {tmp_path}/x", "--predicts: expected v")
     refused(f"{line} --preset base --out {tmp_path}/x", "--preset: expected small", "got base")
     refused(f"train digits --init-from {run} --out {tmp_path}/x", "dim=2", "(1, 8, 8)")
+    (tmp_path / "o.csv").write_text("a,b,c\n" + "1,2,3\n4,5,7\n8,0,1\n" * 20)
+    refused(
+        f"train {tmp_path}/o.csv --init-from {run} --out {tmp_path}/x", "height", "weight", "a, b"
+    )
+    bounded = f"{line} --data-option bounds=weight:0: --out {tmp_path}/x"
+    text = refused(bounded, "bounds: expected (None, None)", "leave it out")
+    assert "like" not in text
     assert not (tmp_path / "x").exists()
 
 
@@ -595,7 +602,7 @@ def test_a_refused_resume_leaves_the_options_of_the_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     call(f"train moons --data-option n=100 --steps 2 {QUICK} --out {out}")
     before = (out / "config.json").read_bytes()
-    refused(f"train moons --steps 4 {QUICK} --out {out} --resume", "samples: expected 99, as in")
+    refused(f"train moons --steps 4 {QUICK} --out {out} --resume", "DATA: expected 99 samples")
     assert (out / "config.json").read_bytes() == before
 
 

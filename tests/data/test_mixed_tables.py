@@ -318,14 +318,14 @@ def test_options_of_a_table_may_not_contradict_the_other_data() -> None:
     bare = summarise(table({"a": [1.0, 2.0]}, standardise=False))
     plain = summarise(table({"a": [1.0, 2.0]}))
     for like, options, words in (
-        (known, {"categories": ["b"]}, ["categories", "like, k", "'b'"]),
-        (known, {"coding": "bits"}, ["coding", "one_hot, as in like", "'bits'"]),
+        (known, {"categories": ["b"]}, ["categories", "the other data, k", "'b'"]),
+        (known, {"coding": "bits"}, ["coding", "one_hot, as in the other data", "'bits'"]),
         (known, {"bounds": {"a": (0, 2)}}, ["bounds", "(0.0, 1.0) for 'a'", "(0.0, 2.0)"]),
         (known, {"bounds": {"b": (0, None)}}, ["bounds", "(None, None) for 'b'"]),
-        (known, {"standardise": False}, ["standardise", "True, as in like", "False"]),
-        (plain, {"standardise": False}, ["standardise", "True, as in like", "False"]),
+        (known, {"standardise": False}, ["standardise", "True, as in the other data", "False"]),
+        (plain, {"standardise": False}, ["standardise", "True, as in the other data", "False"]),
         (plain, {"bounds": {"a": (0, 9)}}, ["bounds", "(None, None) for 'a'", "leave like out"]),
-        (bare, {"standardise": True}, ["standardise", "False, as in like", "True"]),
+        (bare, {"standardise": True}, ["standardise", "False, as in the other data", "True"]),
     ):
         cells = {name: rows[name] for name in (rows if like is known else ["a"])}
         refuses(lambda c=cells, o=options, k=like: table(c, like=k, **o), words)
