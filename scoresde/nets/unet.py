@@ -229,7 +229,10 @@ class UNet(ConditionalNet):
         check_call(x, t, (self.config["channels"], *axes), f"which has dims={dims}")
         levels, most = len(self.config["multipliers"]), levels_of(x.shape[2:])
         if levels > most:
-            remedy = f"build it with at most {most} of its multipliers, or take a larger x"
+            remedy = (
+                f"build it with at most {most} of its multipliers, by network_for(x.shape[1:]), "
+                "which picks them, or take a larger x"
+            )
             expected = f"a side above {2 ** (levels - 2)}, which {levels} levels need"
             raise fail("x", expected, x, remedy)
 

@@ -115,9 +115,11 @@ def explained(x: Tensor, cond: Mapping[str, Tensor], first: bool) -> Iterator[No
             f", {name}: {tuple(value.shape)}" for name, value in cond.items()
         )
         kind = TypeError if isinstance(error, TypeError) else ValueError
+        own = hasattr(error, "argument")  # an error of this package ends in its own remedy
+        remedy = "" if own else "; build the network for this data, or reshape it"
         raise kind(
             f"data: expected a batch that model and loss take, got {got}, on which they raised "
-            f"{type(error).__name__}: {error}; build the network for this data, or reshape it"
+            f"{type(error).__name__}: {error}{remedy}"
         ) from error
 
 

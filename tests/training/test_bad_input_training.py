@@ -13,9 +13,11 @@ from bad_input import MLPS, MODEL, NAN, NET, VP, WIDE, Row, T, V, X, check, each
 from torch import nn
 
 from scoresde import VESDE, VPSDE, FunctionScore, Preconditioned, Trainer
-from scoresde.nets import MLP, Label, Vector
+from scoresde.nets import MLP, Label, UNet, Vector
 from scoresde.quantisation import Quantisation
 from scoresde.training import EMA, load, read_config, save
+
+LINEAR = Preconditioned(nn.Linear(2, 2), VP)  # which takes no time
 
 
 def labelled() -> dict[str, Any]:
@@ -123,6 +125,14 @@ ROWS = [
         V,
         "data",
         "float32, on which they raised",
+        "reshape it, or build the network for this shape",
+    ),
+    Row(
+        "train-foreign-network",
+        lambda: train(model=LINEAR, device="cpu").fit(),
+        T,
+        "data",
+        "Linear.forward()",
         "build the network for this data",
     ),
     Row("ema-decay", lambda: EMA(NET, -0.1), V, "decay", "-0.1", "pass 0 or a number above"),
@@ -192,6 +202,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load(place)
     assert "model.safetensors" in str(caught.value) and str(place) in str(caught.value)
     assert "copy the whole folder" in str(caught.value)
+
+
+def test_an_error_of_the_first_batch_says_its_remedy_once() -> None:
+    net = UNet(1, width=8, multipliers=(1, 2, 2, 2, 2))
+    trainer = train(model=Preconditioned(net, VP), data=torch.randn(8, 1, 4, 4), device="cpu")
+    with pytest.raises(ValueError, match=r"network_for.*, or take a larger x$"):
+        trainer.fit()
+    with pytest.raises(ValueError, match=r"; reshape it, or build the network for this shape$"):
+        train(model=WIDE, device="cpu").fit()
 
 
 def test_validation_data_without_the_conditions_of_the_training_data_are_named() -> None:
