@@ -296,6 +296,10 @@ class Records:
         """The number of steps between two validations in a run of so many steps."""
         return self.validate_every or min(self.checkpoint_every, math.ceil(steps / 10))
 
+    def validates(self, done: int, steps: int) -> bool:
+        """Whether a run of so many steps is validated after step number `done`."""
+        return done == steps or done % self.validates_every(steps) == 0
+
 
 @final
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def test_the_learning_rate_warms_up_and_its_schedule_needs_a_recipe() -> None:
 def test_a_run_is_validated_ten_times_or_with_its_checkpoints() -> None:
     assert [Records().validates_every(steps) for steps in (2, 101, 10**6)] == [1, 11, 1000]
     assert Records(validate_every=7).validates_every(10**6) == 7
+    assert [n for n in range(1, 17) if Records(validate_every=7).validates(n, 16)] == [7, 14, 16]
 
 
 def test_the_name_of_an_estimator_stands_for_its_options() -> None:

@@ -13,6 +13,7 @@ from typing import Any, final
 from scoresde._check import need, path_of, wrong_type
 from scoresde._io import unwritten
 from scoresde._progress import progress as progress_of
+from scoresde.model import ScoreModel
 from scoresde.training.callbacks import Callback, Callbacks, PlainFunction
 from scoresde.training.state import State
 
@@ -101,6 +102,14 @@ class Log:
         """Tell the callbacks numbers by name."""
         for callback in self.started:
             callback.scalars(done, values)
+
+    def model(self, done: int, averaged: Callable[[], ScoreModel]) -> None:
+        """Show the averaged model to the callbacks that look at it."""
+        viewers = [one for one in self.started if type(one).model is not Callback.model]
+        if viewers:
+            shown = averaged()
+            for viewer in viewers:
+                viewer.model(done, shown)
 
     def sync(self) -> None:
         """Let callbacks write what they hold, so that a killed process does not lose it."""

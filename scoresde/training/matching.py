@@ -178,12 +178,10 @@ def _check_shape(
     """Raise if a scaling does not have the shape of the samples, or one that is spread to it."""
     shape = tuple(data.x.shape[1:])
     try:
-        fits = torch.broadcast_shapes(scaling.mean.shape, shape) == shape
+        scaling.mean.expand(shape)
     except RuntimeError:
-        fits = False
-    if not fits:
         expected = f"samples of shape {known.shape}, that of {_WORDS[argument].whose}"
-        raise refuse(argument, expected, shape, "bring both to the same shape")
+        raise refuse(argument, expected, shape, "bring both to the same shape") from None
 
 
 def _check_levels(data: Data | LazyData, known: DataSummary, argument: str) -> None:

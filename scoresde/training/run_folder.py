@@ -73,6 +73,12 @@ class RunFolder(Shown):
         places = (self.checkpoint, previous(self.checkpoint), self.checkpoints)
         return any(place.is_dir() for place in places)
 
+    def returned(self, patient: bool) -> Path | None:
+        """The folder of the model that a run returns, with patience or without; None for none."""
+        if not patient:
+            return self.checkpoint
+        return self.best if self.best.is_dir() else None
+
     def start(self, fresh: bool) -> None:
         """Prepare for writing: remove half-written checkpoints with a warning.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -60,6 +61,9 @@ def check_same(
     Raises:
         ValueError: a setting that must not change did (the message names all), or fewer steps
             are asked for than were made.
+
+    Warns:
+        UserWarning: settings changed.
     """
     _check_fixed(saved["run"], own["run"], place)
     if saved["step"] > steps:
@@ -67,11 +71,18 @@ def check_same(
         remedy = "ask for more, or take the model in its checkpoint"
         raise fail("steps", expected, steps, remedy)
     before = saved.get("choices", {})
-    return {
+    changes = {
         name: (before[name], value)
         for name, value in own["choices"].items()
         if name in before and before[name] != value
     }
+    if changes:
+        listed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changes.items())
+        warnings.warn(
+            f"the run in {place} goes on from step {saved['step']} with other settings: {listed}",
+            stacklevel=6,
+        )
+    return changes
 
 
 def _check_fixed(saved: Mapping[str, Any], own: Mapping[str, Any], place: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, TypeAlias, final
@@ -22,7 +21,7 @@ from scoresde.quantisation import Quantisation
 from scoresde.training.augment import check_augment
 from scoresde.training.best import Best
 from scoresde.training.calibrating import calibrate_run
-from scoresde.training.callbacks import Callback, Callbacks
+from scoresde.training.callbacks import Callbacks
 from scoresde.training.checks import check_folder, checked_data, checked_validation, inform
 from scoresde.training.interrupt import Interrupts
 from scoresde.training.loader import Loader
@@ -196,9 +195,9 @@ class Trainer(Shown):
         if records.patience is not None and validation is None:
             raise fail("patience", "validation data to judge by", None, "pass validation=...")
         if validation is not None:
-            held = Data.of(validation)
+            own = Data.of(validation)
             self.validation = Validation(
-                checked_validation(held, self.data, self.summary, model, any_scale=any_scale),
+                checked_validation(own, self.data, self.summary, model, any_scale=any_scale),
                 self.loss,
                 parts=records.buckets,
                 batch_size=self.batch_size,
@@ -236,8 +235,7 @@ class Trainer(Shown):
     def __repr__(self) -> str:
         net = type(bare(getattr(self.model, "net", self.model))).__name__
         out = "" if self.folder is None else f", out={str(self.folder.path)!r}"
-        size, lr = self.batch_size, known(self.optim.lr)
-        options = f"steps={self.steps}, batch_size={size}, lr={lr:g}"
+        options = f"steps={self.steps}, batch_size={self.batch_size}, lr={known(self.optim.lr):g}"
         return f"Trainer({net} on {self.data!r}, {options}, seed={self.seed}{out})"
 
     def lr_at(self, step: int) -> float:
@@ -280,9 +278,7 @@ class Trainer(Shown):
     def _calibrate(self, result: ScoreModel) -> None:
         if self.records.calibrate is None:
             return
-        place = None if self.folder is None else self.folder.checkpoint
-        if self.records.patience is not None and self.folder is not None:
-            place = self.folder.best if self.folder.best.is_dir() else None
+        folder, patient = self.folder, self.records.patience is not None
         self.uncalibrated = calibrate_run(
             result,
             self.records.calibrate,
@@ -290,7 +286,7 @@ class Trainer(Shown):
             samples=(self.stopped or self.steps) * self.batch_size * self.optim.accumulate,
             seed=self.seed,
             batch_size=self.batch_size,
-            place=place,
+            place=None if folder is None else folder.returned(patient),
             progress=self.progress,
         )
 
@@ -349,7 +345,7 @@ class Trainer(Shown):
                 if saves or last or done % records.log_every == 0:
                     log.row(done, lr)
                 lowest = processes.first and self._judge(update, state, log, done)
-                if records.patience is not None and self._validates(done):
+                if records.patience is not None and records.validates(done, self.steps):
                     lowest, ended = processes.either(lowest, best.ends(state))
                     if lowest:
                         best.keep(update)
@@ -392,7 +388,8 @@ class Trainer(Shown):
             if self.folder is None:
                 raise fail("resume", "a folder to resume from", None, "pass out='runs/name'")
             place, averaged, saved = self.folder.find(self.model)
-            self._check_same_run(saved.info, str(place))
+            own = {"run": self.settings, "choices": self.choices}
+            self.changes = check_same(saved.info, own, str(place), self.steps)
             update.restore(saved.tensors, averaged, saved.info, str(place))
             state = State.from_dict(saved.info)
             if OF_THE_LOSS & set(self.changes):
@@ -406,27 +403,15 @@ class Trainer(Shown):
         self.validations, self.best = state.validations, state.lowest
         return state
 
-    def _check_same_run(self, info: Mapping[str, Any], place: str) -> None:
-        own = {"run": self.settings, "choices": self.choices}
-        self.changes = check_same(info, own, place, self.steps)
-        if self.changes:
-            listed = ", ".join(f"{k} {old} -> {new}" for k, (old, new) in self.changes.items())
-            warnings.warn(
-                f"the run in {place} goes on from step {info['step']} with other settings: "
-                f"{listed}",
-                stacklevel=6,
-            )
-
     def _info(self, done: int, state: State, update: Update) -> dict[str, Any]:
         """The state of the run beside its tensors."""
-        own = {"step": done, "run": self.settings, "choices": self.choices}
-        return {**own, **state.to_dict(), **update.info()}
+        own = {"step": done, "run": self.settings, "choices": self.choices, **state.to_dict()}
+        return own | update.info()
 
     def _extra(self, done: int) -> dict[str, Any]:
-        """Information about the run for readers of a checkpoint."""
-        shape = list(self.data.x.shape[1:])  # a network may take images of any size
+        """Information for readers of a checkpoint, whose network may take images of any size."""
         loss = self.history[-1][1] if self.history else None
-        return {"step": done, "loss": loss, "shape": shape}
+        return {"step": done, "loss": loss, "shape": list(self.summary.shape)}
 
     def _log(self, state: State, folder: RunFolder | None, processes: Processes) -> Log:
         board = None if folder is None else folder.tensorboard
@@ -441,14 +426,9 @@ class Trainer(Shown):
             progress=self.progress and processes.first,
         )
 
-    def _validates(self, done: int) -> bool:
-        """Whether the model is validated after this step."""
-        every = self.records.validates_every(self.steps)
-        return self.validation is not None and (done == self.steps or done % every == 0)
-
     def _judge(self, update: Update, state: State, log: Log, done: int) -> bool:
         """Validate if it is due; return whether the loss is the lowest so far."""
-        if self.validation is None or not self._validates(done):
+        if self.validation is None or not self.records.validates(done, self.steps):
             return False
         with own_modes(self.model):
             averaged = update.result()
@@ -467,9 +447,6 @@ class Trainer(Shown):
         every = self.records.snapshot_every
         if self.folder is not None and every is not None and (last or done % every == 0):
             self.folder.snapshot(update, done, self.settings)
-        viewers = [one for one in log.started if type(one).model is not Callback.model]
-        if viewers and (last or done % self.callback_every == 0):
+        if last or done % self.callback_every == 0:
             with own_modes(self.model):
-                averaged = update.result()
-                for viewer in viewers:
-                    viewer.model(done, averaged)
+                log.model(done, update.result)

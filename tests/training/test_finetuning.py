@@ -192,6 +192,13 @@ def test_pictures_brought_to_the_range_of_the_levels_are_in_their_units(top: flo
         in_units_of(one_more, known)
 
 
+def test_standardised_data_of_another_shape_are_refused() -> None:
+    model = Trainer(small(), standard(100.0, 7.0), steps=1).fit()
+    wide = Data(100 + 7 * points(64, 3)).standardised()
+    with pytest.raises(ValueError, match=r"^data: expected samples of shape \(2,\), .*got \(3,\)"):
+        Trainer(model, wide, steps=1)
+
+
 # Classes and columns
 
 
