@@ -60,7 +60,7 @@ def entered(prepare: str, run: str, *arguments: str) -> tuple[list[str], int]:
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="co_qualname")
 def test_a_reader_of_a_training_run_meets_few_files(tmp_path: Path) -> None:
-    """The model, its data, validation and a folder: 46 files, 293 functions.
+    """The model, its data, validation and a folder: 49 files, 307 functions.
 
     A network with conditions has 3 of them, the recipe and the optimiser 2, the loss 4; the
     calibration, the augmentation, early stopping and changed settings have one or two each.
@@ -74,17 +74,17 @@ def test_a_reader_of_a_training_run_meets_few_files(tmp_path: Path) -> None:
         "Trainer(model, x, steps=2, validation=x, out=sys.argv[2]).fit()"
     )
     files, functions = entered(prepare, run, str(tmp_path / "run"))
-    assert len(files) <= 46, files
-    assert functions <= 295
+    assert len(files) <= 49, files
+    assert functions <= 309
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="co_qualname")
 def test_a_reader_of_the_command_meets_little_more(tmp_path: Path) -> None:
-    """Names to objects, flags and figures besides: 62 files.
+    """Names to objects, flags and figures besides: 65 files.
 
     Without pictures of samples, for which the sampler and its plots come in.
     """
     pytest.importorskip("tyro")
     words = f"train moons --steps 2 --sample-every 0 --out {tmp_path / 'run'}".split()
     files, _ = entered("from scoresde.cli import main", f"main({words!r})")
-    assert len(files) <= 62, files
+    assert len(files) <= 65, files
