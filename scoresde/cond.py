@@ -253,11 +253,9 @@ def warn_untrained(names: Sequence[str], guided: bool = False) -> None:
     """Warn of a score without these conditions, which every sample of the training had.
 
     Args:
-        names: the conditions; nothing is said of none.
+        names: the conditions.
         guided: whether it is one of the two scores of a guidance.
     """
-    if not names:
-        return
     which, remedy = ", ".join(map(repr, names)), "train with Loss(cond_dropout=0.1)"
     if guided:
         expected, got = f"one that was trained without {which} too", "one that never was"

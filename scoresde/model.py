@@ -372,9 +372,10 @@ class Preconditioned(_Calling):
         )
         self.net = net
         self.sde = sde
-        own = _nulls(net)  # with a label even if a network of the user's own takes none
-        takes = None if self.takes is None else sorted({*self.takes, *own})
-        self.null = own if null is None else check_null(null, takes)
+        self.null = _nulls(net)  # with a label even if a network of the user's own takes none
+        if null is not None:
+            takes = None if self.takes is None else sorted({*self.takes, *self.null})
+            self.null = check_null(null, takes)
 
     @property
     def nulls(self) -> Mapping[str, object]:
@@ -393,8 +394,9 @@ class Preconditioned(_Calling):
             check_names(cond, net.forward)
             count = getattr(net, "config", {}).get("classes")  # of a network registered in NETS
             classes = {} if count is None else {"label": int(count)}
-        if self.data is not None:
-            warn_untrained([name for name in self.data.always_given if name not in cond])
+        always = () if self.data is None else self.data.always_given
+        if lacking := [name for name in always if name not in cond]:
+            warn_untrained(lacking)
         labels = {name: n for name, n in classes.items() if name in cond}
         return cond | {
             name: as_labels(f"cond[{name!r}]", cond[name], n, self.null.get(name))

@@ -84,7 +84,7 @@ class ClassifierFree(ScoreModel):
         self.scale.check(self.sde)
         self.null = None if null is None else check_null(null, model.takes)
         known = summary_of(model)
-        if known is not None and self.scale.value != 1.0:
+        if known is not None and known.always_given and self.scale.value != 1.0:
             warn_untrained(known.always_given, guided=True)
 
     @property
