@@ -490,7 +490,7 @@ def test_a_sample_that_is_not_finite_is_named_and_nothing_is_lost(tmp_path: Path
 
 def test_the_hash_of_a_model_is_of_its_content(tmp_path: Path) -> None:
     def model(seed: int = 0, **options: Any) -> Preconditioned:
-        return Preconditioned(randomised(MLP(2, width=8), seed), VPSDE(), **options)
+        return Preconditioned(randomised(MLP(2, width=8, classes=4), seed), VPSDE(), **options)
 
     first = model()
     assert hash_of(first) == hash_of(model()) == hash_of(load(save(first, tmp_path / "m")))
