@@ -275,7 +275,10 @@ def test_nothing_is_sent_of_a_damaged_run(run: Path, hub: Hub, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b/c", "../x", "me/", "/x", 3])
-def test_names_of_no_repository_are_refused(run: Path, hub: Hub, name: Any) -> None:
+def test_names_of_no_repository_are_refused(
+    run: Path, hub: Hub, name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where none of the names is a folder
     for call in (lambda: push_to_hub(run, name), lambda: from_hub(name)):
         with pytest.raises(ValueError, match="repo_id: expected a repository of the hub such as"):
             call()
