@@ -163,6 +163,7 @@ class UNet(ConditionalNet):
         first, per_level, n_heads = (self.config[k] for k in ("width", "blocks", "heads"))
         widths = [first * m for m in self.config["multipliers"]]
         attends = heads_by_level(size["attention"], widths, n_heads)
+        self.config["attention"] = [int(level) for level in size["attention"]]
         wraps = self.config["periodic"]
         emb = 4 * first
         self.condition = Conditioner(specs, emb, dims, self.config["max_frequency"])
@@ -261,4 +262,4 @@ def _indices(argument: str, given: Sequence[int], count: int, things: str) -> li
     ):
         remedy = f"name the {things} by index, from {-count} to {count - 1}, or pass () for none"
         raise fail(argument, f"indices of the {count} {things}", given, remedy)
-    return sorted({index % count for index in given})
+    return sorted({int(index) % count for index in given})

@@ -68,8 +68,9 @@ class SDE(Shown, ABC):
             raise fail("like", "the state x that the times belong to", like, "pass like=x")
         if t.ndim == 0:
             t = t.expand(like.shape[0])
-        if len(t) != len(like) or t.shape[1:].numel() != 1:
-            raise fail("t", f"a float, () or ({len(like)},), one per sample", t, "check the batch")
+        n = like.shape[0]
+        if t.shape[0] != n or t.shape[1:].numel() != 1:
+            raise fail("t", f"a float, () or ({n},), one per sample", t, "check the batch")
         t = t.flatten()
         # on an accelerator this check would force a synchronisation
         if t.device.type == "cpu" and t.numel():

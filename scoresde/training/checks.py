@@ -205,9 +205,10 @@ def inform(
         cond: the conditions of the data, name -> (N, ...).
         dropout: the probability of training a sample without them.
     """
+    masks = {f"{name}_mask" for name in cond}  # of sets, which need none
     always = [
         name
-        for name in model.nulls.keys() & cond.keys()
+        for name in (model.nulls.keys() & cond.keys()) - masks
         if not dropout and bool(is_given(name, model.nulls[name], cond[name]).all())
     ]
     if model.data is not None:

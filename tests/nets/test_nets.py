@@ -369,6 +369,12 @@ def test_a_shift_along_a_periodic_axis_shifts_the_output(periodic: tuple[int, ..
         assert same == (axis in net.config["periodic"])
 
 
+def test_indices_of_numpy_are_kept_as_numbers_of_json() -> None:
+    one = np.int64(-1)
+    config = UNet(1, preset="tiny", attention=(one,), periodic=(one,)).config
+    assert json.loads(json.dumps(config))["periodic"] == [1] and config["attention"] == [-1]
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("side", [1, 2, 5])
 def test_convolutions_of_periodic_axes_are_circular(dims: int, side: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from scoresde import VPSDE, Preconditioned, ReverseSampler, Trainer, load, log_prob, save
 from scoresde.cond import is_given
 from scoresde.guidance import ClassifierFree
-from scoresde.nets import MLP, Vector
+from scoresde.nets import MLP, Set, Vector
 from scoresde.options import Loss, Records
 
 SDE = VPSDE()
@@ -50,6 +50,14 @@ def test_it_is_what_no_sample_of_the_training_lacked() -> None:
 
 def test_a_dtype_without_the_null_value_holds_given_values_alone() -> None:
     assert is_given("y", math.nan, torch.tensor([3, -1])).all()
+
+
+def test_a_set_needs_no_mask() -> None:
+    model = Preconditioned(MLP(2, width=8, conditions={"points": Set(2)}), SDE)
+    cond = {"points": torch.randn(40, 3, 2), "points_mask": torch.ones(40, 3, dtype=torch.bool)}
+    loss, records = Loss(cond_dropout=0.0), Records(calibrate=None)
+    found = Trainer(model, (X, cond), steps=1, loss=loss, records=records).fit()
+    assert found.data is not None and found.data.always_given == ("points",)
 
 
 def test_what_was_learned_before_counts() -> None:
