@@ -8,7 +8,15 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, floating, instance, wrong_type
+from scoresde._check import (
+    fail,
+    finite,
+    floating,
+    instance,
+    keep,
+    positive_int,
+    wrong_type,
+)
 from scoresde._tensor import wide
 
 __all__ = ["Quantisation", "check_levels"]
@@ -48,13 +56,10 @@ class Quantisation:
 
     def __post_init__(self) -> None:
         remedy = "pass the number of grey levels, e.g. 256"
-        if isinstance(self.levels, bool) or not hasattr(self.levels, "__index__"):
-            raise wrong_type("levels", "an integer >= 2", self.levels, remedy)
-        if self.levels < 2:
+        if keep(self, "levels", positive_int, remedy) < 2:
             raise fail("levels", "an integer >= 2", self.levels, remedy)
-        object.__setattr__(self, "levels", int(self.levels))
-        object.__setattr__(self, "low", finite("low", self.low))
-        object.__setattr__(self, "high", finite("high", self.high))
+        keep(self, "low", finite)
+        keep(self, "high", finite)
         if self.high <= self.low:
             raise fail(
                 "high",
@@ -150,8 +155,14 @@ class Quantisation:
         return cls(levels, low, high)  # type: ignore[arg-type]  # levels is checked there
 
 
-def check_levels(x: Tensor, quantisation: object) -> Quantisation:
+def check_levels(x: Tensor, quantisation: object, *, stored: bool = False) -> Quantisation:
     """Return the quantisation if every entry of x is one of its levels in model units.
+
+    Args:
+        x: floats of any shape.
+        quantisation: the levels.
+        stored: whether entries may be as far from their levels as the dtype of `x` rounds them,
+            which in float16 is 0.06 of a bin of 256 levels.
 
     Raises:
         TypeError: `quantisation` is not a `Quantisation`.
@@ -170,7 +181,9 @@ def check_levels(x: Tensor, quantisation: object) -> Quantisation:
         )
         raise fail("x", expected, float(exact[wrong][0]), "rescale x, or correct the quantisation")
     off = (place - place.round()).abs()
-    if not bool((off <= 1e-2).all()):
+    farthest = max(abs(quantisation.low), abs(quantisation.high)) / quantisation.bin_width
+    slack = 1e-2 + (torch.finfo(x.dtype).eps / 2 * farthest if stored else 0.0)
+    if not bool((off <= slack).all()):
         got = f"a value {float(off.max()):.3g} of a bin away from its level"
         remedy = "pass x = quantisation.encode(levels), without dequantisation noise"
         raise fail("x", "values on the quantisation's levels", got, remedy)

@@ -17,7 +17,7 @@ from scoresde.data.given import given
 from scoresde.data.labels import class_names_of, renumbered
 from scoresde.data.rows import Rows, ScaledRows, chunks
 from scoresde.data.scaling import scaling_of
-from scoresde.quantisation import Quantisation
+from scoresde.quantisation import Quantisation, check_levels
 from scoresde.summary import Scaling, Units
 
 __all__ = ["Data", "LazyData"]
@@ -49,9 +49,10 @@ class Data(Shown):
     Raises:
         TypeError: a tensor has the wrong type.
         ValueError: `x` is empty, contains NaN or infinity (the message names the first bad row)
-            or is constant over a channel, axis 1 of (N, D) and of (N, C, H, W), or a condition's
-            length or a label is wrong, or it contains infinity. Constant pixels and sets of one
-            row are allowed. NaN in a floating condition means "not given".
+            or is constant over a channel, axis 1 of (N, D) and of (N, C, H, W), or is quantised
+            and has a value on none of the levels, or a condition's length or a label is wrong, or
+            it contains infinity. Constant pixels and sets of one row are allowed. NaN in a
+            floating condition means "not given".
 
     Example:
         >>> data = Data(torch.randn(10, 2), {"label": torch.arange(10) % 2}, classes=2)
@@ -74,6 +75,9 @@ class Data(Shown):
     def __post_init__(self) -> None:
         # A table has checked its columns, and a part of it may have constant ones.
         check_x(self.x, constant=bool(self.scaling is not None and self.scaling.columns))
+        if self.quantisation is not None:
+            for part in self.x.split(1000):  # in float64, a part at a time
+                check_levels(part, self.quantisation, stored=True)
         _check_cond(self)
 
     @overload

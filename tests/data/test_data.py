@@ -95,13 +95,26 @@ def test_data_of_takes_what_is_at_hand() -> None:
 
 def test_data_owns_its_conditions_and_pickles() -> None:
     cond = {"label": torch.tensor([0, 1])}
-    data = Data(torch.randn(2, 3), cond, Quantisation(17), "two", 2)
+    levels = Quantisation(17)
+    data = Data(levels.encode(torch.arange(6).view(2, 3)), cond, levels, "two", 2)
     cond["late"] = torch.zeros(2)
     assert list(data.cond) == ["label"]
     copy = pickle.loads(pickle.dumps(data))
     assert torch.equal(copy.x, data.x)
     assert copy.quantisation == data.quantisation
     assert repr(data) == "Data(two: 2 x (3,) float32, cond: label)"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_quantised_values_lie_on_their_levels(dtype: torch.dtype) -> None:
+    """Between the levels there is nothing that bits per dimension could count."""
+    levels = Quantisation(256)
+    x = levels.encode(torch.arange(256), dtype=dtype).view(-1, 2)
+    assert torch.equal(Data(x, quantisation=levels).x, x)
+    with pytest.raises(ValueError, match="x: expected values on the quantisation's levels"):
+        Data(x + 0.3 * levels.bin_width, quantisation=levels)
+    with pytest.raises(ValueError, match=r"values in the quantisation's range \[-1, 1\]"):
+        Data(2 * x, quantisation=levels)
 
 
 def test_a_constant_pixel_is_fine_and_a_constant_channel_is_not() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data_files import BYTES, file_of, refuses
+from data_files import file_of, refuses
 from groups import grouped
 from torch import Tensor
 
-from scoresde import VPSDE, Empirical, Preconditioned, Trainer
+from scoresde import VPSDE, Empirical, Preconditioned, Quantisation, Trainer
 from scoresde.data import Data, LazyData, Rows, Scaling, moments, moons, npy, split
 from scoresde.nets import MLP
 from scoresde.training.stream import scattered
@@ -38,7 +38,8 @@ class Numbers(Rows):
 
 
 def numbers(n: int = 10) -> LazyData:
-    return LazyData(Numbers(n), {"label": torch.arange(n)}, BYTES, "numbers", n)
+    levels = Quantisation(2 * n + 1, -n, n)
+    return LazyData(Numbers(n), {"label": torch.arange(n)}, levels, "numbers", n)
 
 
 def test_lazy_data_reads_what_is_asked_for_and_nothing_else() -> None:
