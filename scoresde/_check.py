@@ -269,7 +269,7 @@ def seed(value: object, name: str = "seed") -> int:
 
 
 def keep(
-    group: object, name: str, check: Callable[..., Any], *remedy: str, optional: bool = False
+    group: object, name: str, check: Callable[..., Any], *others: object, optional: bool = False
 ) -> Any:  # what `check` returns
     """Check a field of a frozen dataclass, in its `__post_init__`, and store the checked value.
 
@@ -278,14 +278,14 @@ def keep(
     Args:
         group: the dataclass.
         name: the name of the field.
-        check: a check(name, value, *remedy) that returns the value as it is kept.
-        remedy: the remedy in the message of the check, if it is another one.
+        check: a check(name, value, *others) that returns the value as it is kept.
+        others: further arguments of the check, such as the remedy in its message.
         optional: whether None stays None.
     """
     value = getattr(group, name)
     if value is None and optional:
         return None
-    checked = check(name, value, *remedy)
+    checked = check(name, value, *others)
     object.__setattr__(group, name, checked)
     return checked
 

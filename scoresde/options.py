@@ -356,10 +356,9 @@ class Divergence(Shown):
     def __post_init__(self) -> None:
         choice("divergence", self.kind, DIVERGENCES)
         choice("probe", self.probe, PROBES)
-        count = positive_int("probes", self.probes, "pass at least one, or divergence='exact'")
+        count = keep(self, "probes", positive_int, "pass at least one, or divergence='exact'")
         if self.kind == "hutch++" and count < 2:
             raise fail("probes", "at least 2 for hutch++", count, "half of them make the span")
-        _set(self, "probes", count)
 
     @classmethod
     def of(cls, value: str | Divergence) -> Divergence:

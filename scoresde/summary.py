@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, finite, floating, instance, wrong_type
+from scoresde._check import choice, fail, finite, floating, instance, keep, wrong_type
 from scoresde._html import Shown
 from scoresde._tensor import decimals
 from scoresde.quantisation import Quantisation
@@ -274,7 +274,7 @@ class DataSummary(Shown):
 
     def __post_init__(self) -> None:
         for name in ("mean", "std", "low", "high", "offset"):
-            object.__setattr__(self, name, finite(name, getattr(self, name)))
+            keep(self, name, finite)
         object.__setattr__(self, "name", last_part(self.name))
         if self.high < self.low:
             raise fail("high", f"at least low = {self.low:g}", self.high, "pass low <= high")

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from scoresde import Quantisation
+from scoresde.losses import BoundTime, LogNormalTime
+from scoresde.measurement import PoissonNoise
 from scoresde.options import Divergence, Loss, Optim, Records, Tolerances
+from scoresde.solvers import Adams, AdaptiveODE, AdaptiveSDE, Langevin, SciPySolver
 
 
 @pytest.mark.parametrize(
@@ -51,6 +55,15 @@ NUMBERS: list[tuple[type, dict[str, int | float | bool]]] = [
     (Records, {"validate_every": 1, "snapshot_every": 2}),
     (Tolerances, {"rtol": 0.25, "atol": 0.5, "max_nfe": 7}),
     (Divergence, {"probes": 4}),
+    (Quantisation, {"levels": 17, "low": 0.0, "high": 2.0}),
+    (Adams, {"order": 2, "corrector": 3, "lower_final": True}),
+    (AdaptiveODE, {"rtol": 0.25, "atol": 0.5, "max_nfe": 90, "compact": True, "dense": False}),
+    (AdaptiveSDE, {"rtol": 0.25, "atol": 0.5, "sigma_data": 2.0, "max_nfe": 90}),
+    (SciPySolver, {"rtol": 0.25, "atol": 0.5}),
+    (Langevin, {"snr": 0.25, "steps": 2, "step": 0.5}),
+    (LogNormalTime, {"mean": -1.0, "std": 0.5, "uniform": 0.25, "scale": 2.0}),
+    (BoundTime, {"std": 0.5, "uniform": 0.25, "least": 0.125}),
+    (PoissonNoise, {"gain": 2.0, "floor": 0.5}),
 ]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from scoresde._check import fail, instance, need, positive, refuse, wrong_type
+from scoresde._check import fail, instance, keep, need, positive, refuse, wrong_type
 from scoresde._tensor import Time, exp, log, log1p, over, softplus, sqrt
 from scoresde.adapters.network import Called, tensor_of
 from scoresde.adapters.schedule import ScheduleSDE
@@ -47,7 +47,7 @@ class OffsetFlowSDE(AffineSDE):
     t_end = 0.0
 
     def __post_init__(self) -> None:
-        positive("offset", self.offset, "where there is no noise at t = 0, take FlowSDE(T=1.0)")
+        keep(self, "offset", positive, "where there is no noise at t = 0, take FlowSDE(T=1.0)")
 
     def log_alpha(self, t: Time) -> Time:
         return log1p(-t)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from scoresde._check import fail, finite, positive
+from scoresde._check import fail, finite, keep, positive
 from scoresde._tensor import decimals
 from scoresde.columns.faults import cell_fault
 
@@ -69,8 +69,8 @@ class Number:
     high_gap: float | None = None
 
     def __post_init__(self) -> None:
-        positive("std", self.std, "a constant column has nothing in it to model: drop it")
-        finite("mean", self.mean)
+        keep(self, "std", positive, "a constant column has nothing in it to model: drop it")
+        keep(self, "mean", finite)
         ends = [finite(n, v) for n in ("low", "high") if (v := getattr(self, n)) is not None]
         if len(ends) == 2 and not ends[0] < ends[1]:
             expected = f"a lower bound below the upper one, for column {self.name!r}"

@@ -13,7 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, positive_int, wrong_type
+from scoresde._check import fail, instance, keep, positive_int, wrong_type
 from scoresde._html import Shown
 from scoresde._progress import progress as progress_of
 from scoresde.comparison.plan import Entry, Solvers, plan
@@ -65,7 +65,7 @@ class Reference(Shown):
         if self.solver is not None:
             kinds = (AdaptiveODE, SciPySolver)
             instance("reference", self.solver, kinds, "pass e.g. AdaptiveODE(rtol=1e-6)")
-        positive_int("fine_steps", self.fine_steps)
+        keep(self, "fine_steps", positive_int)
 
 
 def compare(

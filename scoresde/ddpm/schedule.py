@@ -13,7 +13,16 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, finite, instance, positive, positive_int, wrong_type
+from scoresde._check import (
+    choice,
+    fail,
+    finite,
+    instance,
+    keep,
+    positive,
+    positive_int,
+    wrong_type,
+)
 from scoresde._tensor import (
     Scalar,
     Time,
@@ -300,7 +309,7 @@ class ChainTime:
 
     def __post_init__(self) -> None:
         choice("convention", self.convention, CONVENTIONS)
-        object.__setattr__(self, "steps", positive_int("steps", self.steps, "the chain's length"))
+        keep(self, "steps", positive_int, "the chain's length")
         instance("whole", self.whole, bool, "True tells the nearest step's time")
 
     def __call__(self, node: Node) -> Scalar:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, instance, wrong_type
+from scoresde._check import fail, finite, instance, keep, wrong_type
 from scoresde._html import Shown
 from scoresde._tensor import Scalar, lincomb
 from scoresde.node import Node
@@ -57,7 +57,7 @@ class Scale(Shown):
             remedy = "pass a number such as 2.0, or a function of the log-SNR"
             object.__setattr__(self, "value", finite("scale", self.value, remedy))
         remedy = "1 is no guidance for a scale between two scores, 0 for one that is added"
-        object.__setattr__(self, "outside", finite("outside", self.outside, remedy))
+        keep(self, "outside", finite, remedy)
         if self.interval is None:
             return
         remedy = "pass (low, high) in log(alpha / sigma), e.g. (-1.5, 1.5)"

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, finite, positive
+from scoresde._check import choice, fail, finite, keep, positive
 from scoresde._tensor import log
 from scoresde.losses.drawn import Drawn, affine_of
 from scoresde.losses.weightings import WEIGHTINGS
@@ -104,8 +104,7 @@ class ImportanceTime(TimeSampler):
     least: float | None = None
 
     def __post_init__(self) -> None:
-        if self.least is not None:
-            positive("least", self.least, "the smallest sigma / alpha that matters")
+        keep(self, "least", positive, "the smallest sigma / alpha that matters", optional=True)
 
     def fitted(self, std: float, bin_width: float | None = None) -> TimeSampler:
         if self.least is not None or bin_width is None:
@@ -158,9 +157,8 @@ class BoundTime(TimeSampler):
 
     def __post_init__(self) -> None:
         for name in ("std", "least"):
-            if getattr(self, name) is not None:
-                positive(name, getattr(self, name), "leave it out to have it measured")
-        if not 0.0 < finite("uniform", self.uniform, "pass e.g. 0.3") <= 1.0:
+            keep(self, name, positive, "leave it out to have it measured", optional=True)
+        if not 0.0 < keep(self, "uniform", finite, "pass e.g. 0.3") <= 1.0:
             raise fail("uniform", "a share in (0, 1]", self.uniform, "pass e.g. 0.3")
 
     def fitted(self, std: float, bin_width: float | None = None) -> TimeSampler:
@@ -242,9 +240,8 @@ class LossTime(TimeSampler):
 
     def __post_init__(self) -> None:
         choice("weighting", self.weighting, WEIGHTINGS)
-        if self.std is not None:
-            positive("std", self.std, "the standard deviation of the data")
-        if not 0.0 < finite("uniform", self.uniform, "pass e.g. 0.2") <= 1.0:
+        keep(self, "std", positive, "the standard deviation of the data", optional=True)
+        if not 0.0 < keep(self, "uniform", finite, "pass e.g. 0.2") <= 1.0:
             raise fail("uniform", "a share in (0, 1]", self.uniform, "pass e.g. 0.2")
 
     def fitted(self, std: float, bin_width: float | None = None) -> TimeSampler:
@@ -315,12 +312,11 @@ class LogNormalTime(TimeSampler):
     low_discrepancy: bool = True
 
     def __post_init__(self) -> None:
-        finite("mean", self.mean, "EDM takes -1.2 with scale=1.0")
-        positive("std", self.std, "EDM takes 1.2")
-        if not 0.0 <= finite("uniform", self.uniform, "pass e.g. 0.1") < 1.0:
+        keep(self, "mean", finite, "EDM takes -1.2 with scale=1.0")
+        keep(self, "std", positive, "EDM takes 1.2")
+        if not 0.0 <= keep(self, "uniform", finite, "pass e.g. 0.1") < 1.0:
             raise fail("uniform", "a share in [0, 1)", self.uniform, "pass e.g. 0.1")
-        if self.scale is not None:
-            positive("scale", self.scale, "the standard deviation of the data")
+        keep(self, "scale", positive, "the standard deviation of the data", optional=True)
 
     def fitted(self, std: float, bin_width: float | None = None) -> TimeSampler:
         return replace(self, scale=std) if self.scale is None else self

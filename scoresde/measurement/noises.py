@@ -11,7 +11,7 @@ from typing import TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, nonnegative, positive, refuse, show, wrong_type
+from scoresde._check import fail, floating, keep, nonnegative, positive, refuse, show, wrong_type
 from scoresde._html import Shown
 from scoresde.measurement.constant import Constant
 from scoresde.noise import Independent
@@ -167,8 +167,8 @@ class PoissonNoise:
     floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "gain", positive("gain", self.gain, "the value of one count"))
-        object.__setattr__(self, "floor", positive("floor", self.floor, "a small rate in counts"))
+        keep(self, "gain", positive, "the value of one count")
+        keep(self, "floor", positive, "a small rate in counts")
 
     def check_values(self, y: Tensor) -> None:
         """Raise a ValueError unless the observed entries of y are counts times the gain."""

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, positive_int
+from scoresde._check import fail, finite, keep, positive_int
 from scoresde.measurement.base import LinearOperator
 from scoresde.measurement.constant import Constant
 
@@ -49,7 +49,7 @@ class Radon(LinearOperator):
     _weights: Constant = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", positive_int("size", self.size))
+        keep(self, "size", positive_int)
         if isinstance(self.angles, int):
             count = positive_int("angles", self.angles)
             degrees = tuple(180.0 * k / count for k in range(count))

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, positive, positive_int, show
+from scoresde._check import fail, floating, instance, keep, positive, positive_int, show
 from scoresde.measurement.base import EPS, LinearOperator
 from scoresde.measurement.constant import Constant
 
@@ -228,7 +228,7 @@ class SuperResolution(LinearOperator):
 
     def __post_init__(self) -> None:
         for name in ("factor", "dims"):
-            object.__setattr__(self, name, positive_int(name, getattr(self, name)))
+            keep(self, name, positive_int)
 
     def __call__(self, x: Tensor) -> Tensor:
         sizes, factor = tuple(x.shape[1:][-self.dims :]), self.factor

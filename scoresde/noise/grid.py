@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, nonnegative
+from scoresde._check import fail, finite, keep, nonnegative
 from scoresde._check import seed as as_seed
 from scoresde._html import Shown
 from scoresde.node import Node
@@ -72,7 +72,7 @@ class PathOnGrid(Shown, Noise):
     def __post_init__(self) -> None:
         for name in ("seed", "first", "segment"):
             object.__setattr__(self, name, as_seed(getattr(self, name), name))
-        nonnegative("eta", self.eta, "the stochasticity of the process, a number")
+        keep(self, "eta", nonnegative, "the stochasticity of the process, a number")
         times = tuple(finite("times", t, "remove it from the grid") for t in self.times)
         up = times[::-1] if times and times[0] > times[-1] else times
         if len(up) < 2 or any(b <= a for a, b in pairwise(up)):

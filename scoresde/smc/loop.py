@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, finite, instance, positive_int, refuse, warn, wrong_type
+from scoresde._check import fail, finite, instance, keep, positive_int, refuse, warn, wrong_type
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import Scalar, state_kind
 from scoresde.cond import Cond, check_cond
@@ -168,14 +168,11 @@ class Loop:
     remedies: Remedies
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "particles", positive_int("particles", self.particles, "1000 is usual")
-        )
+        keep(self, "particles", positive_int, "1000 is usual")
         remedy = "0.5 is usual; 1 resamples at every step and 0 never"
-        threshold = finite("threshold", self.threshold, remedy)
+        threshold = keep(self, "threshold", finite, remedy)
         if not 0.0 <= threshold <= 1.0:
             raise fail("threshold", "a number from 0 to 1", self.threshold, remedy)
-        object.__setattr__(self, "threshold", threshold)
         plan = self.plan
         if not isinstance(plan.solver, GaussianStep):
             named = (name for name, (own, _) in SOLVERS.items() if isinstance(own, GaussianStep))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, need, positive
+from scoresde._check import choice, fail, keep, need, positive
 from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
@@ -59,8 +59,8 @@ class SciPySolver(Solver):
 
     def __post_init__(self) -> None:
         choice("method", self.method, _SCIPY)
-        positive("rtol", self.rtol, "a relative tolerance such as 1e-5")
-        positive("atol", self.atol, "an absolute tolerance such as 1e-5")
+        keep(self, "rtol", positive, "a relative tolerance such as 1e-5")
+        keep(self, "atol", positive, "an absolute tolerance such as 1e-5")
 
     @property
     def orders(self) -> Orders:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import instance, nonnegative, positive, positive_int, wrong_type
+from scoresde._check import instance, keep, nonnegative, positive, positive_int, wrong_type
 from scoresde._html import Shown
 from scoresde.node import Node
 from scoresde.noise import Noise
@@ -59,10 +59,10 @@ class Langevin(Shown, Corrector):
     step: float | Callable[[Tensor], Any] | None = None
 
     def __post_init__(self) -> None:
-        positive("snr", self.snr, "0.16 is Song's value")
-        positive_int("steps", self.steps, "the number of Langevin steps per correction")
+        keep(self, "snr", positive, "0.16 is Song's value")
+        keep(self, "steps", positive_int, "the number of Langevin steps per correction")
         if self.step is not None and not callable(self.step):
-            positive("step", self.step, "the step e of the Langevin dynamics")
+            keep(self, "step", positive, "the step e of the Langevin dynamics")
 
     def check(self, sde: SDE) -> None:
         if self.step is None and not isinstance(sde, AffineSDE):

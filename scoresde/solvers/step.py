@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar, final
 
 from torch import Tensor
 
-from scoresde._check import fail
+from scoresde._check import fail, whole
 from scoresde._tensor import Scalar
 from scoresde.node import Node
 from scoresde.noise import Noise
@@ -25,7 +25,7 @@ from scoresde.solvers.base import Coefficients, Solver
 from scoresde.solvers.limits import Held
 from scoresde.solvers.run import OnStep, Run, hooked
 
-__all__ = ["GaussianStep", "StepSolver", "check_enough_steps", "scheme_steps"]
+__all__ = ["GaussianStep", "StepSolver", "check_enough_steps", "corrector_nodes", "scheme_steps"]
 
 ProcessT = TypeVar("ProcessT", bound=Process)
 RowT = TypeVar("RowT")
@@ -181,6 +181,14 @@ def scheme_steps(nodes: tuple[Node, ...], reaches_data: bool) -> tuple[int, int]
     while first < last and in_noise(nodes[first], nodes[first + 1]):
         first += 1
     return first, last - (first < last and nodes[-1].sigma == 0.0 and not reaches_data)
+
+
+def corrector_nodes(name: str, value: object, most: int, remedy: str) -> int:
+    """`value` as the number of nodes of a corrector, 0 for none, of predictors of order `most`."""
+    number = whole(value)
+    if number is None or number not in (0, *range(2, most + 2)):
+        raise fail(name, f"0 or an integer from 2 to {most + 1}", value, remedy)
+    return number
 
 
 def check_enough_steps(order: int, grid: Grid) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, positive, positive_int, same_shape, wrong_type
+from scoresde._check import fail, keep, positive, positive_int, same_shape, switch
 from scoresde._tensor import expand
 from scoresde.cond import check_cond
 from scoresde.node import Node
@@ -243,14 +243,13 @@ def _held(path: Tensor, x: Tensor, alive: Tensor) -> Tensor:
 
 
 def check_control(solver: AdaptiveSolver, least_nfe: int) -> None:
-    """Raise an error unless tolerances, budget and `compact` of a solver are valid."""
-    positive("rtol", solver.rtol, "a relative tolerance such as 1e-5")
-    positive("atol", solver.atol, "an absolute tolerance such as 1e-5")
-    if positive_int("max_nfe", solver.max_nfe) < least_nfe:
+    """Check tolerances, budget and `compact` of a solver, which keeps the checked values."""
+    keep(solver, "rtol", positive, "a relative tolerance such as 1e-5")
+    keep(solver, "atol", positive, "an absolute tolerance such as 1e-5")
+    if keep(solver, "max_nfe", positive_int) < least_nfe:
         remedy = "a single attempt makes that many calls"
         raise fail("max_nfe", f"at least {least_nfe}", solver.max_nfe, remedy)
-    if not isinstance(solver.compact, bool):
-        raise wrong_type("compact", "True or False", solver.compact, "pass a bool")
+    keep(solver, "compact", switch)
 
 
 def error_norm(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, instance, positive
+from scoresde._check import choice, fail, keep, positive, switch
 from scoresde._tensor import expand, lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
@@ -100,8 +100,8 @@ class AdaptiveODE(AdaptiveSolver):
     def __post_init__(self) -> None:
         cost = PAIRS[choice("pair", self.pair, PAIRS)].cost
         check_control(self, 1 + cost)
-        positive("sigma_data", self.sigma_data, "the scale of the data, 0.5 by default")
-        instance("dense", self.dense, bool, "pass True or False")
+        keep(self, "sigma_data", positive, "the scale of the data, 0.5 by default")
+        keep(self, "dense", switch)
 
     @property
     def orders(self) -> Orders:

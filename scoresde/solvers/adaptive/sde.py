@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, positive
+from scoresde._check import fail, instance, keep, positive
 from scoresde._tensor import Scalar, expand, lincomb
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
@@ -84,7 +84,7 @@ class AdaptiveSDE(AdaptiveSolver):
 
     def __post_init__(self) -> None:
         check_control(self, 3)
-        positive("sigma_data", self.sigma_data, "the scale of the data, 0.5 by default")
+        keep(self, "sigma_data", positive, "the scale of the data, 0.5 by default")
 
     @property
     def orders(self) -> Orders:

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, positive_int
+from scoresde._check import fail, instance, keep, positive_int
 from scoresde._tensor import lincomb
 from scoresde.node import Node
 from scoresde.noise import Noise
@@ -43,7 +43,7 @@ from scoresde.sde import SDE, AffineSDE
 from scoresde.solvers.base import Orders
 from scoresde.solvers.dpm_v3.statistics import Array, Statistics
 from scoresde.solvers.exponential.coefficients import Segment, depth
-from scoresde.solvers.step import StepSolver, check_enough_steps
+from scoresde.solvers.step import StepSolver, check_enough_steps, corrector_nodes
 
 __all__ = ["DPMSolverV3"]
 
@@ -92,12 +92,10 @@ class DPMSolverV3(StepSolver[ReverseSDE, Any, Tensor]):  # rows: arrays, then te
     def __post_init__(self) -> None:
         remedy = "make them with Statistics.from_model(model, x0)"
         instance("statistics", self.statistics, Statistics, remedy)
-        if positive_int("order", self.order) > _MOST:
+        if keep(self, "order", positive_int) > _MOST:
             remedy = "higher orders are unstable with few steps"
             raise fail("order", f"an integer from 1 to {_MOST}", self.order, remedy)
-        if isinstance(self.corrector, bool) or self.corrector not in (0, *range(2, _MOST + 2)):
-            expected = f"0 or an integer from 2 to {_MOST + 1}"
-            raise fail("corrector", expected, self.corrector, "order is that of the paper")
+        keep(self, "corrector", corrector_nodes, _MOST, "order is that of the paper")
 
     @property
     def orders(self) -> Orders:

@@ -8,7 +8,7 @@ from typing import ClassVar, TypeAlias, final
 
 from torch import Tensor
 
-from scoresde._check import choice, fail, positive_int
+from scoresde._check import choice, fail, keep, positive_int, switch
 from scoresde._tensor import Scalar, lincomb
 from scoresde.node import Node
 from scoresde.process import Eta, ReverseSDE, eta_value
@@ -24,7 +24,7 @@ from scoresde.solvers.exponential.coefficients import (
     depth,
     table,
 )
-from scoresde.solvers.step import GaussianStep, check_enough_steps
+from scoresde.solvers.step import GaussianStep, check_enough_steps, corrector_nodes
 
 __all__ = ["Adams"]
 
@@ -94,17 +94,14 @@ class Adams(GaussianStep[ReverseSDE, Row, Term]):
 
     def __post_init__(self) -> None:
         most = 4 if self.variant == "ipndm" else _MAX_ORDER
-        if positive_int("order", self.order) > most:
+        if keep(self, "order", positive_int) > most:
             remedy = "higher orders are unstable at usual step sizes"
             raise fail("order", f"an integer from 1 to {most}", self.order, remedy)
-        if self.corrector not in (0, *range(2, _MAX_ORDER + 2)):
-            remedy = "order + 1 is usual, as in UniPC"
-            raise fail(
-                "corrector", f"0 or an integer from 2 to {_MAX_ORDER + 1}", self.corrector, remedy
-            )
+        keep(self, "corrector", corrector_nodes, _MAX_ORDER, "order + 1 is usual, as in UniPC")
         choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
         choice("variable", self.variable, VARIABLES)
         choice("variant", self.variant, VARIANTS)
+        keep(self, "lower_final", switch)
 
     @property
     def orders(self) -> Orders:
