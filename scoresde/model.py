@@ -49,6 +49,7 @@ __all__ = [
     "own_dtype",
     "suited",
     "summary_of",
+    "warn_of_raw",
 ]
 
 
@@ -272,6 +273,13 @@ def summary_of(model: nn.Module) -> DataSummary | None:
     """The data summary of a model, or of the model that it wraps; None if there is none."""
     parts = (part for part in model.modules() if isinstance(part, ScoreModel))
     return next((part.data for part in parts if part.data is not None), None)
+
+
+def warn_of_raw(model: nn.Module, x: Tensor) -> None:
+    """Warn if x: (B, *D) seems to be in the original units of a model's data, not in its own."""
+    known = summary_of(model)
+    if known is not None:
+        known.warn_of_raw(x)
 
 
 def data_size(model: ScoreModel) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, finite, floating, instance, keep, wrong_type
+from scoresde._check import choice, fail, finite, floating, instance, keep, warn, wrong_type
 from scoresde._html import Shown
 from scoresde._tensor import decimals
 from scoresde.quantisation import Quantisation
@@ -348,6 +348,30 @@ class DataSummary(Shown):
                 f"times the {self.std:.4g} of the data"
             )
         return None
+
+    def encode(self, raw: Tensor) -> Tensor:
+        """Convert values (B, *D) in the original units of the data to model units.
+
+        Raises:
+            ValueError: the values cannot be those of such data.
+        """
+        if self.quantisation is not None:
+            return self.quantisation.encode(raw, dtype=raw.dtype)
+        return raw if self.scaling is None else self.scaling.encode(raw)
+
+    def warn_of_raw(self, x: Tensor) -> None:
+        """Warn if x: (B, *D) does not look like these data in model units, and encoded it does."""
+        departure = self.departure(x)
+        if departure is None or (self.quantisation is None and self.scaling is None):
+            return
+        try:
+            if self.departure(self.encode(x.detach())) is not None:
+                return
+        except ValueError:
+            return
+        which = "quantisation" if self.quantisation is not None else "scaling"
+        remedy = f"if they are in the original units, pass model.data.{which}.encode(x)"
+        warn(f"x: {departure}, and values in model units are expected; {remedy}", DataRangeWarning)
 
     def to_dict(self) -> dict[str, object]:
         """The fields as plain values of JSON, for a checkpoint."""

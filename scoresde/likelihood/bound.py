@@ -17,7 +17,7 @@ from scoresde.cond import Cond, check_cond
 from scoresde.ddpm import DDPM
 from scoresde.ddpm.decoder import DECODERS, reconstruction, squared_error
 from scoresde.losses import LEAST_NOISE
-from scoresde.model import Preconditioned, ScoreModel, bare
+from scoresde.model import Preconditioned, ScoreModel, bare, warn_of_raw
 from scoresde.node import Node
 from scoresde.noise import Independent, Noise
 from scoresde.prediction import Prediction
@@ -210,6 +210,9 @@ def elbo(
         progress: show a bar with the time left, or lines if stderr is not a terminal; or a bar of
             yours, such as one of tqdm, which is advanced by one for each sample and draw.
 
+    Warns:
+        DataRangeWarning: x seems to be in the original units of the data, not in model units.
+
     Raises:
         TypeError, ValueError: "bins" without a quantisation; data that are integers, not finite,
             out of the quantisation's range or between its levels; an SDE that is not affine or
@@ -226,6 +229,7 @@ def elbo(
     remedy = "wrap the network: Preconditioned(net, sde)"
     instance("model", model, ScoreModel, remedy)
     x = check_data(x)
+    warn_of_raw(model, x)
     cond = check_cond(model, cond, len(x), x.device)
     choice("decoder", decoder, DECODERS)
     choice("proposal", proposal, PROPOSALS)

@@ -23,7 +23,7 @@ from scoresde.likelihood.divergence import (
 )
 from scoresde.likelihood.flow import Augmented, Density, score_of_slope
 from scoresde.likelihood.result import LogLikelihood
-from scoresde.model import ScoreModel, check_weights
+from scoresde.model import ScoreModel, check_weights, warn_of_raw
 from scoresde.noise import Independent
 from scoresde.options import Divergence, Tolerances
 from scoresde.oracles import Gaussian
@@ -118,6 +118,7 @@ def log_prob(
             yours, such as one of tqdm, which is advanced by one for each sample.
 
     Warns:
+        DataRangeWarning: x seems to be in the original units of the data, not in model units.
         UnfinishedWarning: samples were stopped and are NaN, since they would have needed more
             calls or shorter steps; `LogLikelihood.status` gives the reason.
 
@@ -139,6 +140,7 @@ def log_prob(
     instance("model", model, ScoreModel, "wrap the network: Preconditioned(net, sde)")
     check_weights(model)
     x = check_data(x)
+    warn_of_raw(model, x)
     cond = check_cond(model, cond, len(x), x.device)
     sde, ends = span_of(model, t_end, t_start)
     how = Divergence.of(divergence)

@@ -14,7 +14,7 @@ from scoresde._check import fail, finite, floating, instance, same_shape
 from scoresde._html import Shown
 from scoresde._tensor import expand, ordinary, state_dtype
 from scoresde.cond import Cond, check_cond
-from scoresde.model import ScoreModel, own_dtype
+from scoresde.model import ScoreModel, own_dtype, warn_of_raw
 from scoresde.noise import Independent
 from scoresde.process import ReverseSDE
 from scoresde.sampler.plan import as_model
@@ -82,6 +82,9 @@ def encode(
 
     If x requires gradients, the codes are differentiable in x, with the steps held fixed.
 
+    Warns:
+        DataRangeWarning: x seems to be in the original units of the data, not in model units.
+
     Raises:
         Unfinished: the solver stopped early (budget, underflow); a RuntimeError.
 
@@ -94,6 +97,8 @@ def encode(
     """
     start = _time(sde, t)
     label = "encode" if progress else None
+    if t is None and isinstance(model, ScoreModel) and isinstance(x, Tensor):
+        warn_of_raw(model, x)
     solution = _flow(sde, model, x, (start, sde.T), solver, cond, label)
     if not check:
         return Latent(solution.x, solution)
