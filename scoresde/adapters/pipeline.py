@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scoresde._check import fail, need, path_of, refuse
+from scoresde._check import fail, need, path_of, refuse, warn
 from scoresde._io import read_json
 from scoresde._tensor import fill
 from scoresde.adapters.diffusers import KIND, built, from_diffusers, options_of
@@ -63,10 +62,7 @@ def load_diffusers(
         raise refuse(f"{folder / 'unet'}", f"a {KIND}", kind, remedy)
     latent = sorted({"vae", "vqvae", "movq"} & set(index))
     if latent:
-        warnings.warn(
-            f"{folder}: the samples are latents of its {latent[0]}, which decodes them",
-            stacklevel=2,
-        )
+        warn(f"{folder}: the samples are latents of its {latent[0]}, which decodes them")
     model = from_diffusers(
         _network(folder / "unet"), _scheduler(folder, index), predicts=predicts, null=null
     )
@@ -123,10 +119,9 @@ def _kind(folder: Path, index: Mapping[str, Any], part: str) -> str:
 def _check_version(folder: Path, index: Mapping[str, Any], own: str) -> None:
     claimed = str(index.get("_diffusers_version", own))
     if _numbers(claimed)[:2] > _numbers(own)[:2]:
-        warnings.warn(
+        warn(
             f"{folder} was written by diffusers {claimed}, and {own} is installed; options that "
-            "this one does not know are refused. Install that version to be sure",
-            stacklevel=3,
+            "this one does not know are refused. Install that version to be sure"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
@@ -10,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from scoresde._check import warn
 from scoresde._tensor import wide
 from scoresde.calibration.result import Calibration, name_of
 from scoresde.model import ScoreModel
@@ -50,11 +50,10 @@ def stored(model: ScoreModel, steps: int, eta: Eta | None) -> Calibration | None
     if name in valid(model):
         found: Calibration = model.calibrations[name]
         return found
-    warnings.warn(
+    warn(
         f"model: its calibration for {name} steps was made before its weights or settings were "
         "changed, so the automatic choice is used in its place; calibrate it anew, or set "
-        "model.calibrations = {}",
-        stacklevel=4,
+        "model.calibrations = {}"
     )
     return None
 

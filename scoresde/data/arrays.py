@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, path_of, wrong_type
+from scoresde._check import fail, instance, path_of, warn, wrong_type
 from scoresde.data.base import LazyData
 from scoresde.data.beside import LABEL_WORDS, LABELS, SAMPLES, conditions_in
 from scoresde.data.labels import numbered
@@ -163,10 +162,9 @@ def npz(
         if label is None:
             label, given = _labels_in(file, chosen, len(array) if array.ndim else 0, path)
             if given is not None:
-                warnings.warn(
+                warn(
                     f"{path.name}: {chosen!r} holds the samples and {label!r} their labels "
-                    '(key= and label= choose others, label="" none)',
-                    stacklevel=2,
+                    '(key= and label= choose others, label="" none)'
                 )
         elif label:
             given = _member(file, label, path)

@@ -76,7 +76,7 @@ class Data(Shown):
         # A table has checked its columns, and a part of it may have constant ones.
         check_x(self.x, constant=bool(self.scaling is not None and self.scaling.columns))
         if self.quantisation is not None:
-            for part in self.x.split(1000):  # in float64, a part at a time
+            for part in torch.split(self.x, 1000):  # in float64, a part at a time
                 check_levels(part, self.quantisation, stored=True)
         _check_cond(self)
 

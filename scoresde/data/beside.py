@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, listed, wrong_type
+from scoresde._check import fail, listed, warn, wrong_type
 
 __all__ = ["LABELS", "LABEL_WORDS", "SAMPLES", "conditions_in"]
 
@@ -42,18 +41,16 @@ def conditions_in(
     """
     chosen = [key for key, array in arrays.items() if _fits(key, array, n)]
     if wanted is None and chosen:
-        warnings.warn(
+        warn(
             f"{name}: {listed(list(map(repr, chosen)))} have a row for each sample and are taken "
-            "as conditions (condition= chooses some, condition=[] none)",
-            stacklevel=3,
+            "as conditions (condition= chooses some, condition=[] none)"
         )
     left = [key for key, array in arrays.items() if key not in chosen and _missed(key, array, n)]
     if wanted is None and left:
-        warnings.warn(
+        warn(
             f"{name}: {listed(list(map(repr, left)))} are left out. An array becomes a condition "
             f"by itself if it holds numbers, has {n} rows, one for each sample, and has a name "
-            "that is usual neither for samples nor for labels; name others by condition=",
-            stacklevel=3,
+            "that is usual neither for samples nor for labels; name others by condition="
         )
     found: dict[str, Tensor] = {}
     for key in chosen if wanted is None else wanted:

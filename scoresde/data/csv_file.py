@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import reduce
 from io import StringIO
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from scoresde._check import fail, need
+from scoresde._check import fail, need, warn
 
 __all__ = ["MISSING", "Column", "read_csv", "thousands"]
 
@@ -93,10 +92,9 @@ def read_csv(
     numbers = [name for name in picked if name not in texts]
     commas = [name for name in numbers if mark != "," and _has_commas(columns[name])]
     if decimal is None and commas:
-        warnings.warn(
+        warn(
             f"{path.name}: the numbers of {', '.join(map(repr, commas))} have decimal commas and "
-            "are read so (decimal='.' refuses them)",
-            stacklevel=3,
+            "are read so (decimal='.' refuses them)"
         )
         decimal = ","
     if decimal == ",":
@@ -122,7 +120,7 @@ def _text(path: Path) -> str:
         except UnicodeDecodeError:
             raise fail(str(path), "a CSV file of text", str(error), remedy) from error
         said = f"{path.name}: is not in UTF-8, and is read as latin-1 (Windows-1252)"
-        warnings.warn(said, stacklevel=4)
+        warn(said)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -168,10 +166,9 @@ def _names(first: Sequence[str], header: bool | None, path: Path) -> tuple[list[
     if header is None:
         header = not all(_number(cell, comma=True) or not cell for cell in cells)
         if not header and cells == [str(i) for i in range(len(cells))]:
-            warnings.warn(
+            warn(
                 f"{path.name}: the first line, {','.join(cells[:4])}..., is taken as names of the "
-                "columns, as pandas writes them (header=False takes it as data)",
-                stacklevel=4,
+                "columns, as pandas writes them (header=False takes it as data)"
             )
             header = True
     if header:

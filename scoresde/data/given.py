@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from scoresde._check import fail, no_mask, wrong_type
+from scoresde._check import fail, no_mask, warn, wrong_type
 from scoresde.data.labels import numbered
 from scoresde.data.pictures import stacked_pictures
 from scoresde.quantisation import Quantisation
@@ -43,10 +42,9 @@ def given(x: Any) -> Given:
         ValueError: the shapes of samples differ, or a value exceeds the range of float32.
     """
     if isinstance(x, DataLoader):
-        warnings.warn(
+        warn(
             "x: a DataLoader was given: its dataset is read as a whole; its batches, its order "
-            "and its collate_fn are not used",
-            stacklevel=3,
+            "and its collate_fn are not used"
         )
         x = x.dataset
     if isinstance(x, str | os.PathLike):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scoresde._check import choice, fail, need, path_of, positive_int
+from scoresde._check import choice, fail, need, path_of, positive_int, warn
 from scoresde.data.base import LazyData
 from scoresde.data.files import Files, deep_picture, files_below, with_classes_of_folders
 from scoresde.data.items import BYTES, PictureItems, arrays_of
@@ -95,17 +94,15 @@ def image_folder(
         got = f"{len(skipped)} damaged of {len(names)}, first {skipped[0]}"
         raise fail("folder", "images that can be decoded", got, remedy)
     if skipped:
-        warnings.warn(
+        warn(
             f"{place}: {len(skipped)} of {len(names)} files are damaged and skipped, first "
-            f"{skipped[0]}; data.x.skipped lists them",
-            stacklevel=2,
+            f"{skipped[0]}; data.x.skipped lists them"
         )
     moving = [file.name for file in good if file.moving]
     if moving:
-        warnings.warn(
+        warn(
             f"{place}: of {len(moving)} files with several pictures, first {moving[0]}, the first "
-            "picture is taken",
-            stacklevel=2,
+            "picture is taken"
         )
     if all(file.mode.partition(";")[0] in DEEP for file in good):
         for argument, value in (("size", size), ("mode", mode), ("background", background)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, listed, no_mask, occur_often, wrong_type
+from scoresde._check import fail, listed, no_mask, occur_often, warn, wrong_type
 
 __all__ = ["Labels", "check_count", "class_names_of", "numbered", "renumbered"]
 
@@ -167,4 +166,4 @@ def check_count(classes: int, n: int, name: str) -> None:
     if classes == n:
         remedy = "numbers, dates and names of rows are no classes: take another column, or none"
         raise fail(name, "classes of several samples each", got, remedy)
-    warnings.warn(f"{name}: {got}, so most classes have one sample or two", stacklevel=4)
+    warn(f"{name}: {got}, so most classes have one sample or two")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 from torch import Tensor
 
-from scoresde._check import choice, fail
+from scoresde._check import choice, fail, warn
 
 __all__ = [
     "CHANNELS",
@@ -116,10 +114,9 @@ def told_layout(shape: tuple[int, ...], layout: str, found: str, name: str) -> N
     """Warn of a channel axis that was added because of the sizes alone."""
     if layout == "auto" and found in WITHOUT:
         meaning = LAYOUTS[found].partition(": ")[2]
-        warnings.warn(
+        warn(
             f"{name}: an array of shape {shape} is taken as {meaning} (layout={found}; "
-            "channels=first or channels=last says otherwise)",
-            stacklevel=5,
+            "channels=first or channels=last says otherwise)"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, final
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, listed
+from scoresde._check import choice, fail, listed, warn
 from scoresde.columns import CODINGS, Category, Number, TableScaling
 from scoresde.data.cells import (
     Cells,
@@ -98,10 +97,9 @@ def read_columns(
             found[key] = Read(key, numbers_of(cells[key], key))
     if told:
         parts = [f"{key!r} ({len(found[key].names)})" for key in told]
-        warnings.warn(
+        warn(
             f"{name}: the cells of {listed(parts)} are names and are taken as categories "
-            "(categories= says so, drop= leaves a column out)",
-            stacklevel=4,
+            "(categories= says so, drop= leaves a column out)"
         )
     return found
 
@@ -145,7 +143,7 @@ def kept_rows(
         if not kept.any():
             remedy = "pass missing=model, or drop the columns with most missing cells"
             raise fail("missing", "rows without missing cells", f"none of {total}", remedy)
-    warnings.warn(f"{name}: missing of {total} cells: {counts}; they are {done}", stacklevel=4)
+    warn(f"{name}: missing of {total} cells: {counts}; they are {done}")
     return kept
 
 

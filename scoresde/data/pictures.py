@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, need, wrong_type
+from scoresde._check import fail, need, warn, wrong_type
 
 __all__ = ["CHANNELS", "DEEP", "checked_background", "checked_mode", "pixels", "stacked_pictures"]
 
@@ -73,10 +72,9 @@ def _opaque(library: Any, image: Any, background: int | None) -> Any:
         if background is None:
             background = GREYS["white"]
             # The same text for every picture, so that Python shows the warning once.
-            warnings.warn(
+            warn(
                 "transparent pictures are drawn on white; pass background=255 to have it so "
-                "without this warning, background=0 for black, or mode='RGBA' to model them",
-                stacklevel=2,
+                "without this warning, background=0 for black, or mode='RGBA' to model them"
             )
         ground = library.new("RGBA", image.size, (background,) * 3 + (255,))
         image = library.alpha_composite(ground, image)

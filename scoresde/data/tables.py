@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import choice, fail, need, path_of, wrong_type
+from scoresde._check import choice, fail, need, path_of, warn, wrong_type
 from scoresde.data.base import Data
 from scoresde.data.cells import Cells, missing_cell, missing_in
 from scoresde.data.csv_file import read_csv
@@ -319,10 +318,9 @@ def _without_index(
             del left[key]
         elif _numbers_rows(cells):
             del left[key]
-            warnings.warn(
+            warn(
                 f"{name}: the column {key!r} counts the rows and has no name, so it is left out "
-                "(columns= takes it)",
-                stacklevel=3,
+                "(columns= takes it)"
             )
     return left
 
@@ -338,10 +336,9 @@ def _warn_of_numbering(numbers: Mapping[str, Cells], name: str) -> None:
         and len(np.unique(value)) == len(value)
     ]
     if found and len(numbers) > 1:
-        warnings.warn(
+        warn(
             f"{name}: {', '.join(map(repr, found))} seem to number or date the rows, and are "
-            f"modelled as any other column; drop={found} leaves them out",
-            stacklevel=4,
+            f"modelled as any other column; drop={found} leaves them out"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, listed
+from scoresde._check import fail, listed, warn
 from scoresde.data.layouts import IMAGES
 from scoresde.data.rows import CHUNK, Rows, chunks
 from scoresde.data.scaling import ends_of, moments_of, scaling_of, unit_fault
@@ -139,10 +138,9 @@ def meaning_of(
     if image and floats and checked_standardise(standardise) == "auto":
         levels = whole_levels(exact)
         if levels is not None:
-            warnings.warn(
+            warn(
                 f"{name}: pictures of floats that are whole numbers are taken as {levels} levels "
-                "(standardise=False keeps them as they are)",
-                stacklevel=4,
+                "(standardise=False keeps them as they are)"
             )
             return Quantisation(levels), None
     by = "entry" if exact.ndim == 2 else "all" if layout == "ND" else "channel"
@@ -196,10 +194,9 @@ def _joint(low: Tensor, high: Tensor) -> Tensor:
 
 def _say(name: str, found: str, done: str) -> None:
     """Warn of a conversion, in one line."""
-    warnings.warn(
+    warn(
         f"{name}: {found}; the data are {done}, and their scaling takes samples back "
-        "(standardise=False keeps them as they are)",
-        stacklevel=5,
+        "(standardise=False keeps them as they are)"
     )
 
 

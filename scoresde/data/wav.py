@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, instance, path_of, positive_int, refuse
+from scoresde._check import fail, instance, path_of, positive_int, refuse, warn
 from scoresde._io import replacing
 from scoresde.data.base import LazyData
 from scoresde.data.files import classes_of_folders, files_below
@@ -100,10 +99,9 @@ def wav(
     counts = [head.frames // length for head in heads]
     short = [head for head, count in zip(heads, counts, strict=True) if not count]
     if short:
-        warnings.warn(
+        warn(
             f"{place.name}: {len(short)} of {len(heads)} files are shorter than {length} values "
-            f"and are left out, first {short[0].path.name} with {short[0].frames}",
-            stacklevel=2,
+            f"and are left out, first {short[0].path.name} with {short[0].frames}"
         )
     rows: Rows = WavRows(heads, names, length)
     scaling = None
@@ -261,9 +259,8 @@ def write_wav(path: str | os.PathLike[str], x: Tensor, rate: int) -> None:
     levels = x.detach().cpu().double().T * 2.0**15
     beyond = float(((levels < -(2**15)) | (levels > 2**15)).double().mean())
     if beyond:
-        warnings.warn(
-            f"{place.name}: {100 * beyond:.2g} % of the values are beyond -1 to 1 and are cut off",
-            stacklevel=2,
+        warn(
+            f"{place.name}: {100 * beyond:.2g} % of the values are beyond -1 to 1 and are cut off"
         )
     whole = levels.round().clamp(-(2**15), 2**15 - 1).numpy().astype("<i2")
     with replacing(place) as half, wave.open(str(half), "wb") as sound:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import choice, fail, instance, need, path_of, positive_int, wrong_type
+from scoresde._check import choice, fail, instance, need, path_of, positive_int, warn, wrong_type
 from scoresde._check import seed as as_seed
 from scoresde._html import Shown
 from scoresde._io import remove, replacing
@@ -199,7 +199,7 @@ def sample_to(
     with file, _threads(manifest["threads"]), _bar(progress, number, own, numbers) as advance:
         mine(file, own, folder)
         for half in sweep_shards(folder, own, format):
-            warnings.warn(f"{half} was half-written by a killed process: removed", stacklevel=2)
+            warn(f"{half} was half-written by a killed process: removed")
         drawn = nfe = 0
         for k in own:
             place = folder / shard_name(k, format)
@@ -312,7 +312,7 @@ def _there(place: Path, settings: dict[str, Any], numbers: range) -> bool:
         return False
     if whole(place, settings, numbers):
         return True
-    warnings.warn(f"{place} is damaged: drawn anew", stacklevel=3)
+    warn(f"{place} is damaged: drawn anew")
     with explained_shard(place):
         remove(place)
     return False

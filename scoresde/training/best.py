@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import final
 
 from torch import Tensor
 
+from scoresde._check import warn
 from scoresde.model import ScoreModel
 from scoresde.training.run_folder import RunFolder
 from scoresde.training.state import State
@@ -49,10 +49,9 @@ class Best:
         found = folder.find_best(state.step)
         if found is None:
             state.forget_best()
-            warnings.warn(
+            warn(
                 f"{folder.best}: expected the model of the lowest validation loss until step "
-                f"{state.step}, got none that is intact; the lowest loss counts from here",
-                stacklevel=5,
+                f"{state.step}, got none that is intact; the lowest loss counts from here"
             )
         else:
             self.weights = {f"net.{name}": value for name, value in found.items()}

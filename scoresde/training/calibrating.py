@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scoresde._check import warn
 from scoresde.calibration import Calibration
 from scoresde.calibration.stored import valid
 from scoresde.data import Data, LazyData
@@ -82,7 +82,7 @@ def calibrate_run(
         except Exception as error:  # of any kind: a model of the user's own may raise it
             why = f"the calibration failed: {_told(error)}"
             told = f"{why}; the model is trained, and solver='auto' takes its table"
-            warnings.warn(told, stacklevel=5)
+            warn(told)
     if parallel:
         box = [({name: c.to_dict() for name, c in found.items()}, why)]
         torch.distributed.broadcast_object_list(box, group=group)
@@ -163,7 +163,7 @@ def _found(
             add_calibrations(place, model, named)
         except (OSError, ValueError) as error:  # the disk is full, or the folder was changed
             why = f"the calibrations are not in {place}: {_told(error)}"
-            warnings.warn(f"{why}; the returned model has them", stacklevel=6)
+            warn(f"{why}; the returned model has them")
     return named, why
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, instance, refuse, wrong_type
+from scoresde._check import fail, instance, refuse, warn, wrong_type
 from scoresde._tensor import as_device, fill, ordinary
 from scoresde.adapters.network import Called
 from scoresde.calibration import Calibration
@@ -243,10 +242,9 @@ def saved_calibrations(config: Mapping[str, Any], folder: Path) -> dict[str, Cal
     saved = config.get("calibrations") or {}
     outdated = [name for name, values in saved.items() if Calibration.outdated(values)]
     if outdated:
-        warnings.warn(
+        warn(
             f"{folder}: its calibrations for {', '.join(outdated)} steps are of another version "
-            "of scoresde and are left out; calibrate it anew",
-            stacklevel=4,
+            "of scoresde and are left out; calibrate it anew"
         )
     return {k: Calibration.from_dict(c) for k, c in saved.items() if k not in outdated}
 
@@ -277,10 +275,9 @@ def _still_valid(model: ScoreModel) -> Mapping[str, Calibration]:
     found = valid(model)
     stale = [name for name in model.calibrations if name not in found]
     if stale:
-        warnings.warn(
+        warn(
             f"model: its calibrations for {', '.join(stale)} steps were made before its weights "
-            "or settings were changed, and are not saved; calibrate it anew",
-            stacklevel=4,
+            "or settings were changed, and are not saved; calibrate it anew"
         )
     return found
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
-from scoresde._check import fail, instance, path_of, refuse
+from scoresde._check import fail, instance, path_of, refuse, warn
 from scoresde.cond import check_cond, is_given
 from scoresde.data import Data, LazyData, summarise, unit_fault
 from scoresde.model import Preconditioned, ScoreModel, bare, summary_of
@@ -112,11 +111,10 @@ def checked_validation(
         raise type(error)(f"validation: {error}") from error
     lacking = [name for name in training.cond if name not in data.cond]
     if lacking:
-        warnings.warn(
+        warn(
             f"validation: expected values for {', '.join(map(repr, lacking))}, as the training "
             "data have, got none; the validation loss is that of samples without them; pass "
-            f"Data.of((x, {{{lacking[0]!r}: ...}}))",
-            stacklevel=3,
+            f"Data.of((x, {{{lacking[0]!r}: ...}}))"
         )
     if not any_scale:
         _check_range(summarise(data), summary, model.sde)
@@ -131,11 +129,10 @@ def check_given(model: ScoreModel, cond: Mapping[str, Tensor]) -> None:
     lacking = [name for name in net.condition.specs if name not in (*cond, CONDITION)]
     if lacking:
         names = ", ".join(map(repr, lacking))
-        warnings.warn(
+        warn(
             f"data: expected values for {names}, which the network takes as conditions, got none; "
             f"it is trained as if {names} were never given; pass "
-            f"Data.of((x, {{{lacking[0]!r}: ...}}))",
-            stacklevel=4,
+            f"Data.of((x, {{{lacking[0]!r}: ...}}))"
         )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
 
-from scoresde._check import diverged, fail
+from scoresde._check import diverged, fail, warn
 from scoresde._html import Shown
 from scoresde._io import previous, remove, sweep
 from scoresde.model import ScoreModel
@@ -88,10 +87,9 @@ class RunFolder(Shown):
         self._new = self._fresh = fresh
         halves = sweep(self.path, (self.checkpoint.name, self.best.name))
         for half in halves + sweep(self.checkpoints) + sweep(self.snapshots):
-            warnings.warn(
+            warn(
                 f"{half} is a half-written checkpoint of a process that was killed: ignored "
-                "and removed",
-                stacklevel=4,
+                "and removed"
             )
 
     def save(self, update: Update, info: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
@@ -131,7 +129,7 @@ class RunFolder(Shown):
             except (Damaged, FileNotFoundError) as error:
                 if other is None:
                     raise
-                warnings.warn(f"{error}; resuming from {other} instead", stacklevel=5)
+                warn(f"{error}; resuming from {other} instead")
         raise fail("resume", "a checkpoint", str(self.path), "train anew")
 
     def find_best(self, step: int) -> dict[str, Tensor] | None:

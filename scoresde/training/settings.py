@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scoresde._check import fail, refuse
+from scoresde._check import fail, refuse, warn
 from scoresde.options import Loss, Optim, Records
 
 __all__ = ["OF_THE_LOSS", "check_same", "fixed", "free"]
@@ -78,10 +77,7 @@ def check_same(
     }
     if changes:
         listed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changes.items())
-        warnings.warn(
-            f"the run in {place} goes on from step {saved['step']} with other settings: {listed}",
-            stacklevel=6,
-        )
+        warn(f"the run in {place} goes on from step {saved['step']} with other settings: {listed}")
     return changes
 
 
