@@ -24,14 +24,14 @@ from scoresde.solvers import SciPySolver
 STEPS = 1500
 RUNS = {  # solvers, and the numbers of steps to run each with; the last one is shown
     "auto": ("auto", (10, 20)),
-    "euler_maruyama": ("euler_maruyama", (25, 100)),
+    "euler_maruyama": ("euler_maruyama", (25, 50)),
     "predictor_corrector": ("predictor_corrector", (25,)),
     "torchsde": ("torchsde", (50,)),
     "scipy RK45": (SciPySolver("RK45", rtol=1e-3, atol=1e-3), (1,)),
-    "heun": ("heun", (10, 18)),
-    "ddim": ("ddim", (20, 40)),
+    "heun": ("heun", (10,)),
+    "ddim": ("ddim", (20,)),
     "unipc_3": ("unipc_3", (10, 20)),
-    "sa_solver_p3c4": ("sa_solver_p3c4", (20, 40)),
+    "sa_solver_p3c4": ("sa_solver_p3c4", (20,)),
 }
 
 
