@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import scoresde
 from scoresde import (
     VPSDE,
     FlowSDE,
@@ -19,6 +21,7 @@ from scoresde import (
     ReverseSampler,
     TwistedSampler,
 )
+from scoresde.data import csv_table, load_data
 from scoresde.guidance import ClassifierFree
 from scoresde.measurement import Matrix, Measurement
 from scoresde.model import ScoreModel
@@ -27,6 +30,7 @@ from scoresde.smc import CollapsedWeights, CorrectedGuidance, flow_samples, rewe
 from scoresde.solvers import AdaptiveODE, UnfinishedWarning
 from scoresde.summary import DataRangeWarning
 
+PACKAGE = Path(scoresde.__file__).parent
 F64 = torch.float64
 SDE, SHORT = VPSDE(), VPSDE(0.1, 2.0)
 ONE = Gaussian(torch.zeros(1, dtype=F64), torch.ones(1, dtype=F64))
@@ -133,3 +137,19 @@ def test_a_warning_below_a_function_of_the_user_is_about_its_line() -> None:
     assert {(one.filename, one.lineno) for one in told if "noise" in str(one.message)} == {
         (__file__, first + 1)
     }
+
+
+def test_a_warning_about_a_file_is_about_the_line_that_loads_it(tmp_path: Path) -> None:
+    """By whichever function it was loaded, and however many calls lie between."""
+    (file := tmp_path / "x.csv").write_text("a;b\n1,5;2\n2,5;3\n3,5;5\n", encoding="utf-8")
+    for load in (load_data, csv_table):
+        with pytest.warns(UserWarning, match="decimal") as told:
+            load(file)
+        assert {one.filename for one in told} == {__file__}
+
+
+def test_no_module_counts_the_calls_between_a_warning_and_the_user() -> None:
+    """The count is wrong as soon as a function is called by another one."""
+    own = {PACKAGE / "_check.py", PACKAGE / "cli/messages.py"}  # `warn` itself, and its replay
+    counting = {f for f in PACKAGE.rglob("*.py") if "stacklevel" in f.read_text(encoding="utf-8")}
+    assert counting == own
