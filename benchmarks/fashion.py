@@ -149,7 +149,11 @@ def train(args: argparse.Namespace, out: Path, data: Data) -> None:
 
 
 def curves(out: Path) -> None:
-    """The training loss and the validation loss by time, from the run's own tables."""
+    """The training loss and the validation loss by time, from the run's own tables.
+
+    The parts of the validation loss differ by powers of ten and fall by some per cent, so each is
+    drawn over its last value.
+    """
 
     def columns(name: str) -> dict[str, list[float]]:
         head, *rows = (out / name).read_text(encoding="utf-8").split()
@@ -160,12 +164,12 @@ def curves(out: Path) -> None:
     figure = plot.curve({"training": (loss["step"], loss["loss"])}, logy=True)
     plot.save(figure, out / "loss.png")
     held = columns("validation.csv")
-    steps = held.pop("step")
-    figure = plot.curve(
-        {("mean" if name == "loss" else f"t in {name}"): (steps, v) for name, v in held.items()},
-        logy=True,
-        ylabel="validation loss",
-    )
+    steps, named = held.pop("step"), {"loss": "the loss", "uniform": "at even times"}
+    parts = {
+        named.get(name, f"t in {name}"): (steps, [value / values[-1] for value in values])
+        for name, values in held.items()
+    }
+    figure = plot.curve(parts, ylabel="validation loss over the last one")
     plot.save(figure, out / "validation.png")
 
 
