@@ -5,20 +5,26 @@ With y = A x_0 + n, n ~ N(0, Sigma), and p(x_0 | x_t) = N(x_0hat, C),
     grad log p(y | x_t) = J^T A^T S^-1 (y - A x_0hat),    S = Sigma + A C A^T,
 
 where J = dx_0hat / dx. The three differ in C.
+
+In nearly pure noise the errors of a network's J are multiplied by sigma^2 / alpha, and the shift
+of x_0hat, (sigma^2 / alpha) J^T A^T S^-1 (y - A x_0hat), would leave the data far behind. Of a
+model that knows its data a shift longer than the limit l, twice the larger of the length of the
+data and of that of the smallest change that explains y, is multiplied by (l / its length)^2.
 """
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
 from torch import Tensor
 
 from scoresde._check import fail, positive, positive_int, warn
-from scoresde._tensor import Scalar
+from scoresde._tensor import Scalar, expand
 from scoresde.measurement import Denoised, Measurement
 from scoresde.measurement.moments import noise_matrix, seen_jacobian
-from scoresde.model import ScoreModel
+from scoresde.model import ScoreModel, summary_of
 from scoresde.node import Node
 from scoresde.oracles import Gaussian
 from scoresde.posterior.base import PosteriorModel, conjugate_gradients
@@ -118,7 +124,7 @@ class PiGDM(PosteriorModel):
         residual = measurement.residual(found.x0 if found.kept else found.x0.detach(), y)
         w, _ = conjugate_gradients(apply, residual, self.tol, self.max_iter, "PiGDM")
         self.vjps += 1
-        return found.pull(measurement.adjoint(w, y), last=True)
+        return _held(self, node, found.pull(measurement.adjoint(w, y), last=True), residual, y)
 
 
 _FEW = 8
@@ -142,7 +148,9 @@ class MMPS(PosteriorModel):
     the first, by GMRES, 15 times.
 
     On mixtures of 25 far Gaussians samples are 7 to 26 times as far from the posterior as exact
-    ones are from one another, and on Gaussian data as near as those (docs/posteriors.md).
+    ones are from one another, and on Gaussian data as near as those (docs/posteriors.md). Of a
+    trained network prefer a stochastic solver: errors of J in nearly pure noise are limited, but
+    move all samples of the flow together.
 
     Args:
         model: the score model of the prior.
@@ -202,8 +210,7 @@ class MMPS(PosteriorModel):
             weights = torch.linalg.solve(S, residual.flatten(1).double()[..., None])[..., 0]
             self.vjps += len(pulled)
             each = weights.to(pulled).T.reshape(len(pulled), -1, *(1,) * (pulled.ndim - 2))
-            shift: Tensor = (each * pulled).sum(0)
-            return shift
+            return _held(self, node, (each * pulled).sum(0), residual, y)
         w, products = conjugate_gradients(
             apply,
             residual,
@@ -213,7 +220,7 @@ class MMPS(PosteriorModel):
             floor=lambda v: measurement.apply_noise(v, y),
         )
         self.vjps += products + 1
-        return found.pull(measurement.adjoint(w, y), last=True)
+        return _held(self, node, found.pull(measurement.adjoint(w, y), last=True), residual, y)
 
 
 @final
@@ -271,7 +278,36 @@ class TMPD(PosteriorModel):
         spread = measurement.noise_variance(y) + _times(_tweedie(node), sums)
         residual = measurement.residual(found.x0 if found.kept else found.x0.detach(), y)
         self.vjps += 2
-        return found.pull(measurement.adjoint(residual / spread, y), last=True)
+        shift = found.pull(measurement.adjoint(residual / spread, y), last=True)
+        return _held(self, node, shift, residual, y)
+
+
+_LONGEST = 2.0
+"""The longest shift of x_0hat that is taken as it is, over the lengths that `_held` compares.
+
+Shifts by the exact score stay below. On Gaussian data in 6 dimensions and a network of 1,500
+steps, means of samples by the flow were 3 to 400 posterior deviations off without a limit, and
+0.03 to 0.3 with it; limits of half the size cut shifts that are right.
+"""
+
+
+def _held(model: PosteriorModel, node: Node, shift: Tensor, residual: Tensor, y: Tensor) -> Tensor:
+    """The shift of the score, shortened where it would move x_0hat farther than data can be.
+
+    The length of the least x with A x = r is |r| for a mask, and about |r| |A^T r| / |A A^T r|.
+    """
+    known = summary_of(model)
+    if known is None:
+        return shift
+    measurement = model.measurement
+    back = measurement.adjoint(residual, y)
+    off, pulled, seen, moved = (
+        v.flatten(1).norm(dim=1)
+        for v in (residual, back, measurement.forward(back, y), _times(_tweedie(node), shift))
+    )
+    least = off * pulled / seen.clamp_min(torch.finfo(seen.dtype).tiny)
+    limit = _LONGEST * least.clamp_min(known.size * math.sqrt(shift[0].numel()))
+    return expand((limit / torch.maximum(moved, limit)).square(), shift) * shift
 
 
 def _tweedie(node: Node) -> Scalar:

@@ -35,9 +35,11 @@ from scoresde.measurement import (
     Measurement,
     PoissonNoise,
 )
+from scoresde.node import Node
 from scoresde.posterior import DPS, MMPS, TMPD, ExactPosterior, PiGDM, base
 from scoresde.posterior.base import conjugate_gradients
-from scoresde.summary import DataRangeWarning
+from scoresde.prediction import Prediction
+from scoresde.summary import DataRangeWarning, DataSummary
 
 D, M = 5, 3
 SDES = (VPSDE(), SubVPSDE(), VESDE(), CosineSDE(), EDMSDE(), FlowSDE())
@@ -492,3 +494,56 @@ def test_a_run_that_stays_with_the_data_says_nothing() -> None:
         warnings.simplefilter("error")
         x = sampler.sample((20, 1), seed=0, dtype=torch.float64)
     assert float((x.abs() - 1.0).abs().max()) < 0.8
+
+
+class Coarse(ScoreModel):
+    """The score of `PRIOR` with an x_0hat that is wrong by a wave of x, more so in more noise.
+
+    The error is as large as that of a trained network: it stays below 0.3, and its derivative is
+    multiplied by sigma^2 / alpha.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sde, self.inner = VPSDE(), PRIOR.under(VPSDE())
+        x = PRIOR.sample(1000, seed=0)
+        low, high = float(x.min()), float(x.max())
+        self.data = DataSummary(1000, (D,), float(x.mean()), float(x.std()), low, high)
+
+    def predict(self, node: Node, x: Tensor, cond: object = None) -> Prediction:
+        x0 = self.inner.predict(node, x).x0 + 0.3 * node.sigma**2 * torch.sin(2.0 * x.roll(1, 1))
+        return Prediction(x, node, x0, "x0")
+
+
+@pytest.mark.parametrize("method", ["PiGDM", "MMPS", "TMPD"])
+@pytest.mark.parametrize("solver", ["auto", "auto_sde"])
+@pytest.mark.filterwarnings("ignore:TMPD")  # its sums are those of a wrong Jacobian here
+def test_errors_of_a_network_in_nearly_pure_noise_do_not_carry_samples_away(
+    method: str, solver: str
+) -> None:
+    """The shift of x_0hat stays at a size that data can have; so the samples stay in place."""
+    y, coarse = Measurement(Mask(torch.arange(D) < 2), Y[:2], 0.1), Coarse()
+    model = MODELS[method](coarse, y)
+    node, x = coarse.sde.at(1.0), states(200)
+    moved = model.predict(node, x).x0 - coarse.predict(node, x).x0
+    residual = (Y[:2] - coarse.predict(node, x).x0[:, :2]).norm(dim=1)
+    longest = 2.0 * residual.clamp_min(coarse.data.size * D**0.5)
+    assert bool((moved.norm(dim=1) <= longest * (1 + 1e-9)).all())
+    means = [
+        ReverseSampler(one.sde, MODELS[method](one, y), solver, steps=20)
+        .sample((300, D), seed=0)
+        .mean(0)
+        for one in (coarse, coarse.inner)
+    ]
+    assert (means[0] - means[1]).abs().max() < coarse.data.size, means
+
+
+def test_the_exact_score_of_a_model_that_knows_its_data_is_shifted_in_full() -> None:
+    """A limit does not touch what is right, at any time, for y within the data and far outside."""
+    known = PRIOR.under(VPSDE())
+    plain = {float(far): MMPS(known, Measurement(Matrix(A), far * Y, 0.3)) for far in (1.0, 20.0)}
+    node, x = VPSDE().at(0.9), 0.3 * states(200)
+    before = {far: model.predict(node, x).x0 for far, model in plain.items()}
+    known.data = Coarse().data
+    for far, model in plain.items():
+        assert torch.equal(model.predict(node, x).x0, before[far]), far
