@@ -145,6 +145,11 @@ class ClassifierFree(ScoreModel):
         else:
             expected += f", of {known}"
             remedy = "pass cond={name: ...}, or take scale=1; guide the model inside Conditioned"
+            if cond:
+                name = next(iter(cond))
+                remedy = (
+                    f"name its value, null={{{name!r}: value}}, in the training too, or {remedy}"
+                )
             near = [(nearest(name, cond), name) for name in self.nulls]
             pairs = [f"{name!r} in null, where it has {null!r}" for name, null in near if name]
             if pairs:

@@ -286,3 +286,14 @@ def test_bad_calls() -> None:
     other = FunctionScore(SDE(lambda t, x: -x, lambda t: 1.0), lambda t, x: -x)
     with pytest.raises(TypeError, match=r"sde: .*AffineSDE.*constant scale"):
         ClassifierFree(other, 2.0, interval=(-1.0, 1.0))
+
+
+def test_a_condition_without_a_value_for_not_given_is_told_how_to_get_one() -> None:
+    class Own(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            return x * y
+
+    model = Preconditioned(Own(), VPSDE())  # whose default names the label alone
+    x, cond = torch.zeros(4, 2), {"y": torch.ones(4, 1)}
+    with pytest.raises(ValueError, match=r"name its value, null=\{'y': value\}, in the training"):
+        ClassifierFree(model, 2.0).predict(model.sde.at(0.5), x, cond)
