@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde._check import check_x, checked_cond, fail, finite, instance, listed, show
 from scoresde._html import Shown
 from scoresde._tensor import seeded
-from scoresde.data.given import given
+from scoresde.data.given import given, given_conditions
 from scoresde.data.labels import class_names_of, renumbered
 from scoresde.data.rows import Rows, ScaledRows, chunks
 from scoresde.data.scaling import scaling_of
@@ -96,7 +96,8 @@ class Data(Shown):
         float64 is a default and not a choice. Arrays may have any strides and byte order. Lists
         may contain tensors, arrays or pictures of Pillow (8-bit levels). For a map-style data set
         of torch, or that of a DataLoader, all items are read: x, (x, y) or mappings; integers y
-        become the condition "label". Data and LazyData are returned unchanged.
+        become the condition "label". Data and LazyData are returned unchanged, and (data, cond)
+        gives them further conditions, or others in the place of those of the same names.
 
         Raises:
             TypeError, ValueError: see the constructor.
@@ -107,6 +108,10 @@ class Data(Shown):
         """
         if isinstance(x, cls | LazyData):
             return x
+        pair = isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], Mapping)
+        if pair and isinstance(x[0], cls | LazyData):
+            made: Data | LazyData = _with_conditions(*x)
+            return made
         return cls(**vars(given(x)))
 
     def __len__(self) -> int:
@@ -366,6 +371,16 @@ def _with_classes(data: AnyData, names: Sequence[str]) -> AnyData:
     own = data.class_names or class_names_of(data.classes or int(label.max()) + 1)
     cond = {**data.cond, "label": renumbered(label, own, names, "names")}
     return replace(data, cond=cond, classes=len(names), class_names=tuple(names))
+
+
+def _with_conditions(data: AnyData, values: Mapping[str, Any]) -> AnyData:
+    """The data with further conditions, name -> (N, ...), or others of the same names."""
+    fields = given_conditions(values, len(data))
+    columns = {name: c for name, c in data.cond_columns.items() if name not in values}
+    fields["cond"] = {**data.cond, **fields["cond"]}
+    if "label" in values and "classes" not in fields:
+        fields |= {"classes": 0, "class_names": ()}  # those of the former labels
+    return replace(data, **fields, cond_columns=columns)
 
 
 def _own_scaling(data: Data | LazyData, by: str) -> Scaling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from scoresde.data.labels import numbered
 from scoresde.data.pictures import stacked_pictures
 from scoresde.quantisation import Quantisation
 
-__all__ = ["LABELS", "SAMPLES", "Given", "class_names_in", "given"]
+__all__ = ["LABELS", "SAMPLES", "Given", "class_names_in", "given", "given_conditions"]
 
 SAMPLES = ("x", "image", "img", "data", "sample", "pixel_values", "images")
 LABELS = ("label", "labels", "y", "target", "class")
@@ -57,14 +57,27 @@ def given(x: Any) -> Given:
             remedy = 'pass (x, {"label": labels}), or one tensor'
             raise wrong_type("x", "a pair (x, cond) with a mapping cond", x, remedy)
         found = _samples(x[0], "x")
-        texts = {k: v for k, v in x[1].items() if k == "label" and _holds_texts(v)}
-        cond = {k: _tensor(v, f"cond[{k!r}]") for k, v in x[1].items() if k not in texts}
-        if not texts:
-            return Given(found.x, cond, found.quantisation)
-        named = numbered(texts["label"], len(found.x), "cond['label']")
-        cond = {k: cond.get(k, named.label) for k in x[1]}
-        return Given(found.x, cond, found.quantisation, named.classes, named.names)
+        return replace(found, **given_conditions(x[1], len(found.x)))
     return _samples(x, "x")
+
+
+def given_conditions(values: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The fields `cond`, and with texts as labels `classes` and `class_names`, of N samples.
+
+    Args:
+        values: name -> (N, ...); texts under "label" are the names of classes.
+        count: N.
+
+    Raises:
+        TypeError, ValueError: see `given`.
+    """
+    texts = {k: v for k, v in values.items() if k == "label" and _holds_texts(v)}
+    cond = {k: _tensor(v, f"cond[{k!r}]") for k, v in values.items() if k not in texts}
+    if not texts:
+        return {"cond": cond}
+    named = numbered(texts["label"], count, "cond['label']")
+    cond = {k: cond.get(k, named.label) for k in values}
+    return {"cond": cond, "classes": named.classes, "class_names": named.names}
 
 
 def _holds_texts(values: Any) -> bool:

@@ -1,6 +1,7 @@
 """Data from what people have at hand: views, lists, pictures, torch's data sets and loaders."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from scoresde import Quantisation
-from scoresde.data import Data
+from scoresde.data import ArrayRows, Data, LazyData, load_data
 
 X = np.random.default_rng(0).standard_normal((20, 2)).astype(np.float32)
 LABELS = np.arange(20) % 3
@@ -166,3 +167,34 @@ def test_what_is_no_data_is_refused_by_name(
     x: Any, words: list[str], error: type[Exception]
 ) -> None:
     refuses(lambda: Data.of(x), words, error)
+
+
+def test_a_pair_of_a_data_set_and_conditions_keeps_its_units() -> None:
+    """The way to give conditions of your own to what `load_data` has read."""
+    read = Data(torch.as_tensor(X) * 50.0 + 7.0, {"old": torch.ones(20, 1)}).standardised()
+    found = Data.of((read, {"y": X.sum(1), "label": [f"c{k}" for k in LABELS]}))
+    assert set(found.cond) == {"old", "y", "label"} and found.class_names == ("c0", "c1", "c2")
+    assert found.x is read.x and found.scaling is read.scaling
+    other = Data.of((found, {"label": LABELS}))  # numbers, whose names are not known
+    assert other.class_names == () and set(other.cond) == set(found.cond)
+    rows = LazyData(ArrayRows(X), {"y": torch.zeros(20)})
+    lazy = Data.of((rows, {"y": torch.ones(20)}))
+    assert isinstance(lazy, LazyData) and lazy.x is rows.x and bool((lazy.cond["y"] == 1).all())
+    with pytest.raises(ValueError, match=r"cond\['y'\]"):
+        Data.of((read, {"y": torch.ones(19)}))
+
+
+def test_the_columns_of_a_condition_that_is_replaced_are_forgotten() -> None:
+    columns = {"given": {"age": ()}, "other": {"sky": ("clear", "cloudy")}}
+    cond = {"given": torch.ones(20, 1), "other": torch.ones(20, 2)}
+    read = Data(torch.as_tensor(X), cond, cond_columns=columns)
+    found = Data.of((read, {"given": torch.zeros(20, 3)}))
+    assert found.cond_columns == {"other": {"sky": ("clear", "cloudy")}}
+
+
+def test_a_warning_of_a_file_names_the_line_of_the_user(tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("age,town\n" + "".join(f"{k},{'ab'[k % 2]}\n" for k in range(20)))
+    with pytest.warns(UserWarning, match="are taken as categories") as told:
+        load_data(str(file))
+    assert {one.filename for one in told} == {__file__}
