@@ -338,6 +338,9 @@ def instance(name: str, value: object, kind: type | tuple[type, ...], remedy: st
         remedy = to_load(value) or remedy
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = " or ".join(k.__name__ for k in kinds)
+        if isinstance(value, type) and issubclass(value, kind):
+            remedy = f"pass an object of it, such as {value.__name__}()"
+            raise wrong_type(name, f"a {names}", f"the class {value.__name__}", remedy)
         got: object = value if _is_tensor(value) else f"{type(value).__name__}: {show(value)}"
         raise wrong_type(name, f"a {names}", got, remedy)
 

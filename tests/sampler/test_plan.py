@@ -140,3 +140,8 @@ def test_coefficients_are_one_row_a_step_and_hold_x0_at_the_limits() -> None:
     (last,) = (row for row in rows[3:])
     assert (last.state_coef, last.data_coef, last.noise_std) == (0.0, 1.0, 0.0)
     assert isinstance(Adams(2), StepSolver)
+
+
+def test_a_class_in_the_place_of_its_object_is_told_to_be_made_one() -> None:
+    with pytest.raises(TypeError, match=r"the class Adams.; pass an object .* Adams\(\)"):
+        ReverseSampler(VPSDE(), lambda t, x: -x, Adams)  # type: ignore[arg-type]
