@@ -329,7 +329,10 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"given: expected a number for {name}, got {text!r}") from None
+        remedy = f"; repeat the flag for another one: --given {name}=0.5 --given OTHER=1"
+        raise ValueError(
+            f"given: expected a number for {name}, got {text!r}{remedy if '=' in text else ''}"
+        ) from None
 
 
 def _check_columns(known: ConditionSummary, given: Mapping[str, object]) -> None:

@@ -255,7 +255,9 @@ class Conditioner(nn.Module):
         for name, value in cond.items():
             argument = f"cond[{name!r}]"
             if not self.takes and name != "label":
-                raise fail("cond", "None, for the model takes no conditions", name, "leave it out")
+                remedy = "leave it out, or build the network for it, as network_for(shape, "
+                remedy += "conditions=infer_conditions(shape, cond)) of scoresde.nets does"
+                raise fail("cond", "None, for the model takes no conditions", name, remedy)
             if name not in self.takes and name == "label":
                 raise wrong_type(argument, *self._unknown(name, value))
             choice("cond", name, self.takes)

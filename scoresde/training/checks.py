@@ -74,6 +74,8 @@ def checked_data(
         summary = replace(summary, scaling=seen.scaling)
     if not any_scale:
         check_units(summary, model.sde)
+    if isinstance(model.sde, AffineSDE):
+        model.sde.warn_of_prior(summary.size)  # here, since it is too late when samples are drawn
     return data, summary
 
 

@@ -116,7 +116,8 @@ def explained(x: Tensor, cond: Mapping[str, Tensor], first: bool) -> Iterator[No
         )
         kind = TypeError if isinstance(error, TypeError) else ValueError
         own = hasattr(error, "argument")  # an error of this package ends in its own remedy
-        remedy = "" if own else "; build the network for this data, or reshape it"
+        remedy = "; build the network for this data, or reshape it; it is called net(x, t, **cond)"
+        remedy = "" if own else remedy
         raise kind(
             f"data: expected a batch that model and loss take, got {got}, on which they raised "
             f"{type(error).__name__}: {error}{remedy}"

@@ -83,8 +83,16 @@ class RunFolder(Shown):
 
         Args:
             fresh: whether the run is new; it removes the files of another run at its first write.
+
+        Warns:
+            UserWarning: there are such files, or half-written checkpoints.
         """
         self._new = self._fresh = fresh
+        if fresh and self.checkpoint.exists():
+            warn(
+                f"out: {self.path} has the checkpoint of an earlier run, which the first of this "
+                "run replaces; fit(resume=True) goes on from it, and another folder keeps it"
+            )
         halves = sweep(self.path, (self.checkpoint.name, self.best.name))
         for half in halves + sweep(self.checkpoints) + sweep(self.snapshots):
             warn(

@@ -93,7 +93,11 @@ def _check_fixed(saved: Mapping[str, Any], own: Mapping[str, Any], place: str) -
     )
     remedy = "resume with the same, or start another run"
     if {"samples", "data"} & set(differ):
-        remedy = f"{remedy}: the same data, of which the same share is held out"
+        remedy = (
+            f"{remedy}: the same data, of which the same share is held out; to go on with other "
+            "data train a new run from the weights of this one: --init-from RUN, or in Python "
+            "Trainer(load(RUN), data)"
+        )
     names = ", ".join("data" if name == "samples" else name for name in differ)
     raise refuse(names, f"{old}, as in {place}", new, remedy)
 

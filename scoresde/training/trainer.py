@@ -257,7 +257,7 @@ class Trainer(Shown):
                 lowest validation loss is sought anew. The data, seed, batch size, optimiser,
                 frozen parameters and number of processes may not change. If False, a new run
                 starts from the current weights of the model, which also begin its average, and
-                replaces the checkpoint in `out`.
+                replaces the checkpoint in `out`, with a warning.
 
         Raises:
             FileNotFoundError: there is no checkpoint to resume.

@@ -96,6 +96,7 @@ def test_what_is_given_changes_the_samples_and_is_checked(run: Path) -> None:
     out = f"--steps 3 --out {run}/none"
     for given, words in (
         ("temp=warm", ["--given", "a number for temp", "'warm'"]),
+        ("temp=3,sky=grey", ["--given", "a number for temp", "repeat the flag"]),
         ("tmp=3", ["--given", "NAME=VALUE", "(temp, sky)", "'tmp=3'"]),
         ("temp", ["--given", "NAME=VALUE"]),
         ("sky=blue", ["--given", "a category of 'sky'", "'clear', 'grey'", "'blue'"]),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,15 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         assert sorted(os.listdir(disk)) == ["checkpoint", "history.csv"]
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_a_new_run_in_the_folder_of_another_says_that_it_replaces_it(tmp_path: Path) -> None:
+    run(tmp_path).fit()
+    with pytest.warns(
+        UserWarning, match=r"out: .*earlier run, .* replaces; fit\(resume=True\)"
+    ) as t:
+        run(tmp_path).fit()
+    assert __file__ in {one.filename for one in t}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(tmp_path).fit(resume=True)

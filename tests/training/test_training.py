@@ -362,7 +362,8 @@ def test_resuming_a_finished_run_trains_no_further(tmp_path: Path) -> None:
         ({"accumulate": 2}, r"accumulate: expected 1, as in"),
         (
             {"data": points(63)},
-            r"data: expected 64 samples to train on, as in .*got 63 .*the same share is held out",
+            r"data: expected 64 samples to train on, as in .*got 63 .*the same share is held out; "
+            r".*--init-from RUN, or in Python Trainer\(load\(RUN\), data\)",
         ),
         (
             {"optimizer": "muon", "seed": 5},
@@ -616,3 +617,28 @@ def test_a_trained_model_knows_its_data_and_a_checkpoint_keeps_it(tmp_path: Path
     again = load(tmp_path / "run" / "checkpoint").data
     assert again is not None
     assert again.to_dict() == model.data.to_dict()
+
+
+def test_a_schedule_that_does_not_reach_noise_is_told_before_the_training() -> None:
+    with pytest.warns(UserWarning, match="does not reach noise"):
+        Trainer(Preconditioned(MLP(2, width=8), VPSDE(0.1, 2.0)), points(64), steps=1)
+
+
+def test_conditions_that_a_network_does_not_take_name_the_way_to_build_one_that_does() -> None:
+    data = Data(points(64), {"y": torch.ones(64, 1)})
+    with pytest.raises(ValueError, match=r"takes no conditions, got 'y'; .*infer_conditions"):
+        Trainer(Preconditioned(MLP(2, width=8), VPSDE()), data, steps=1)
+
+
+def test_a_network_whose_arguments_are_swapped_is_told_their_order() -> None:
+    class Swapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, t: Tensor, x: Tensor) -> Tensor:
+            out: Tensor = self.layer(torch.cat([x, t[:, None]], 1))
+            return out
+
+    with pytest.raises((ValueError, TypeError), match=r"it is called net\(x, t, \*\*cond\)"):
+        Trainer(Preconditioned(Swapped(), VPSDE()), points(64), steps=1).fit()
