@@ -32,9 +32,10 @@ EARLIER = {"unet": "U-Net", "uvit": "U-ViT"}
 
 HEAD = """# Results of training
 
-`python benchmarks/page.py` writes this page from the results of the commands named here in
-`benchmarks/results`; a test fails if the page is out of date. All commands ran on two cores of a
-CPU that other work shared, so seconds are upper bounds.
+What the defaults learn, how long it takes, and how far it is from the truth where that is known.
+All commands ran on two cores of a CPU that other work shared, so seconds are upper bounds.
+`python benchmarks/page.py` writes this page from what they left in `benchmarks/results`; a test
+fails if the page is out of date.
 """
 
 FASHION = """
@@ -44,16 +45,16 @@ The models are class-conditional, for 28 x 28 pixels with 256 grey levels. They 
 training images except a holdout of 1 % and evaluated on the 10,000 test images, with one seed
 each. The bound and the likelihood of the flow are those of the discrete data given the labels, in
 bits per dimension, ± the standard error over images. Distances are between {count:,} samples, as
-many of each class, and {against:,} test images, in the features of a convolutional `Judge`, a
-small network trained on the training images, which classifies {accuracy:.1%} of the test images
-correctly. The same distance for two halves of the test set is in brackets. They are not an FID.
-The last rows are the classification accuracy score: the share of the test set that a classifier
-trained only on the samples classifies correctly.
+many of each class, and {against:,} test images. In brackets is the distance between two halves of
+the test set, which perfect samples would have. The features are those of a `Judge`, a small
+convolutional network that classifies {accuracy:.1%} of the test images correctly, so the Frechet
+distance is no FID. The last rows are the classification accuracy score: the share of the test set
+that a classifier trained only on the samples classifies correctly.
 """
 
 SLOWER = """
-Both networks of the objective quality were trained for as many steps, on processors with units for
-bfloat16, in the same processor time. The textures of the U-ViT are still noisy.
+Both networks of the objective quality took the same number of steps and the same processor time,
+on processors with units for bfloat16. The textures of the U-ViT are still noisy.
 """
 
 EARLIER_VERDICT = """
@@ -235,7 +236,8 @@ def aims(found: dict[str, dict[str, Any]]) -> str:
             ratio,
             1.5,
         )
-    return "\n" + table(rows, ("found", "at most", "")) if rows else ""
+    said = "\nWhat was aimed at, and what was found:\n\n"
+    return said + table(rows, ("found", "at most", "")) if rows else ""
 
 
 def included(title: str, name: str) -> str:

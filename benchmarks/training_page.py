@@ -29,23 +29,29 @@ TRAINING = Path(__file__).parents[1] / "docs/training.md"
 
 OPEN = """# Training: the defaults and where they come from
 
+`Trainer(model, data, steps=n)` and `scoresde train DATA` take every option that you do not set
+from a recipe. There is one for each kind of data (vector, signal, image, volume) and each
+objective: `quality` of samples, the default, or `likelihood`, which is set by
+`Loss(objective="likelihood")` or `--objective likelihood`. The command line prints the values of a
+run, and in Python `trainer.optim` and `trainer.loss` hold them.
+
 `python benchmarks/page.py` writes this page from the files in `benchmarks/results` that
 `recipe.py`, `steps.py` and `magnitude.py` of `benchmarks` fill, and from the tables of
 `scoresde.training.recipe`; a test fails if the page is out of date.
 
-`Trainer(model, data, steps=n)` and `scoresde train DATA` take everything that is left open from
-the recipe for the kind of data and the objective. `trainer.optim` and
-`trainer.loss` hold the values of a run, and the command line prints them. The objective is
-`Loss(objective="quality")` or `"likelihood"`, on the command line `--objective`. The `warmup` of
-a recipe is a share of the steps, of which it takes at most `longest_warmup`; that of `Optim` is
-their number.
-
 ## The recipes
+
+`warmup` is a share of the steps, and takes at most `longest_warmup` of them; `Optim(warmup=...)`
+is a number of steps.
 
 """
 
 CHOSEN = """
 ## What was chosen, and why
+
+"Distance" is that of samples from real data, and "bound" that of the likelihood: the less the
+better. "1.3 times the distance" is a ratio to the defaults, of a training in which this one option
+was changed. [The tables below](#what-was-measured) say which distance it is, and its error.
 
 | option | chosen | why |
 | --- | --- | --- |
@@ -63,9 +69,9 @@ CHOICES: tuple[tuple[str, str, str], ...] = (
         "optimiser",
         "AdamW for vectors, Muon else",
         "on moons Muon has {moons:Muon} the distance, with one seed, and takes "
-        "{moons:Muon:seconds} as long; the earlier v with AdamW has "
+        "{moons:Muon:seconds} as long; AdamW at 1e-3, the default before, has "
         "{signal:v, log-normal times, AdamW at 1e-3} the distance on the signal, and on digits "
-        "{digits:v, log-normal times, AdamW at 1e-3}, with twice the samples. It computes in "
+        "{digits:v, log-normal times, AdamW at 1e-3}, with twice the samples. Muon computes in "
         "float32 where the processor emulates bfloat16. The whole recipe stands beside the "
         "training examples of other libraries in [Results](results.md#time-to-quality-digits)",
     ),
@@ -83,10 +89,11 @@ CHOICES: tuple[tuple[str, str, str], ...] = (
     (
         "batch size",
         "256 for vectors, 64 for signals and images, 16 for volumes",
-        "with as many samples, half of it has {digits:batch x 0.5} the distance on digits and "
-        "twice of it {digits:batch x 2}; on moons {moons:batch x 0.5} and {moons:batch x 2}; on "
-        "the field 64 has {field:batch x 4} the distance and takes {field:batch x 4:seconds} as "
-        "long, one seed: no difference, so volumes take the batch that needs less memory",
+        "with as many samples in all, half the batch has {digits:batch x 0.5} the distance on "
+        "digits and twice the batch {digits:batch x 2}; on moons {moons:batch x 0.5} and "
+        "{moons:batch x 2}. On the field, with one seed, 64 has {field:batch x 4} the distance "
+        "and takes {field:batch x 4:seconds} as long, so volumes take 16, which needs less "
+        "memory",
     ),
     (
         "times of the likelihood",
@@ -107,18 +114,19 @@ CHOICES: tuple[tuple[str, str, str], ...] = (
     (
         "early stopping",
         "off; `Records(patience=n)`, `--patience n`",
-        "a small table gains by it: at a quarter of the rate the loss on its held-out rows is "
-        "{table:rate x 0.25:loss} that of the defaults, a sign of overfitting. A run that is cut "
-        "short has not come to the end of its cosine, so patience is for those who ask for it; "
-        "the model of the lowest validation loss is kept in `best/` in any case",
+        "a run that stops early has not come to the end of its cosine, and the model of the "
+        "lowest validation loss is kept in `best/` in any case. A small table can gain by "
+        "patience: the defaults overfit it, since at a quarter of the rate the loss on held-out "
+        "rows is {table:rate x 0.25:loss} theirs",
     ),
     (
         "conditions left out",
-        "all of a sample's with 0.1, and of several a random part with 0.1 again; "
-        "`Loss(cond_dropout=p)`, `--cond-dropout p`",
-        "guidance needs samples trained without conditions, and sampling given some of them needs "
-        "samples trained so: how close those given one of two conditions are stands in "
-        "[Results](results.md#conditional-samples-beside-the-exact-conditional)",
+        "for one sample in ten all of them; where there are several, for one more in ten a "
+        "random part of them; `Loss(cond_dropout=p)`, `--cond-dropout p`",
+        "guidance needs a model that has seen samples without conditions, and sampling given some "
+        "of several one that has seen samples with a part of them. "
+        "[Results](results.md#conditional-samples-beside-the-exact-conditional) show how close "
+        "samples given one of two conditions are",
     ),
     (
         "augmentation of images",
@@ -130,9 +138,9 @@ CHOICES: tuple[tuple[str, str, str], ...] = (
     (
         "bfloat16",
         "images, where the processor computes in it",
-        "a step on 28 x 28 pixels costs {images/bf16} that in float32, on 8 x 8 {digits/bf16}, on "
-        "a signal {signal/bf16}, where the recipe keeps float32, since the spectrum of samples "
-        "was not measured with it, and on vectors {vector/bf16}",
+        "a step on 28 x 28 pixels costs {images/bf16} that in float32, on 8 x 8 {digits/bf16} "
+        "and on vectors {vector/bf16}. On a signal it is {signal/bf16}, but the recipe keeps "
+        "float32 there, since the spectrum of samples was not measured in bfloat16",
     ),
     (
         "channels-last weights",
