@@ -97,7 +97,7 @@ def choose_for(
         data_scale: the standard deviation of the data and the number of values of a sample, or
             None if they are unknown.
         t_end, end: the time of the end that the user asked for, and that of the grid.
-        own_grid: whether the user passed an explicit grid.
+        own_grid: whether the user passed a grid, by name or explicitly.
     """
     unit = data_scale is not None and UNIT[0] <= data_scale[0] <= UNIT[1]
     solver, grid = choose("ode_any" if process == "ode" and not unit else process, steps)
@@ -105,6 +105,8 @@ def choose_for(
     if not isinstance(sde, AffineSDE):
         why = f"{type(sde).__name__} is not affine, so no solver of higher order applies"
         return Choice("euler_maruyama", "uniform", t_end, why)
+    if own_grid:
+        why = f"{why}, on the grid {grid!r} in the place of yours"
     if math.isfinite(sde.log_snr(end)):
         return Choice(solver, grid, t_end, why)
     if not own_grid:

@@ -145,3 +145,10 @@ def test_coefficients_are_one_row_a_step_and_hold_x0_at_the_limits() -> None:
 def test_a_class_in_the_place_of_its_object_is_told_to_be_made_one() -> None:
     with pytest.raises(TypeError, match=r"the class Adams.; pass an object .* Adams\(\)"):
         ReverseSampler(VPSDE(), lambda t, x: -x, Adams)  # type: ignore[arg-type]
+
+
+def test_the_reason_of_an_automatic_solver_says_on_which_grid_it_was_measured() -> None:
+    for grid in ("karras", Grid.of([1.0, 0.5, 0.1])):
+        why = ReverseSampler(VPSDE(), lambda t, x: -x, grid=grid).plan.why
+        assert "on the grid 'tapered' in the place of yours" in why, why
+    assert "in the place" not in ReverseSampler(VPSDE(), lambda t, x: -x, steps=10).plan.why
