@@ -285,9 +285,11 @@ class TMPD(PosteriorModel):
 _LONGEST = 2.0
 """The longest shift of x_0hat that is taken as it is, over the lengths that `_held` compares.
 
-Shifts by the exact score stay below. On Gaussian data in 6 dimensions and a network of 1,500
-steps, means of samples by the flow were 3 to 400 posterior deviations off without a limit, and
-0.03 to 0.3 with it; limits of half the size cut shifts that are right.
+Chosen on one network of 1,500 steps for Gaussian data in 6 dimensions, with a blur, a mask and a
+sum, three y each. Means of MMPS by the flow were 3.6 to 370 posterior deviations off for blur and
+mask without a limit, and 0.1 to 0.3 with it; for the sum 0.04 in both cases. Half the limit, with
+the same square, left up to 0.75. In 16 dimensions, with 12 numbers and a network of 1,200 steps,
+PiGDM was 6.4 off without it and 0.95 with it, and MMPS 0.4 in both cases.
 """
 
 
