@@ -18,6 +18,7 @@ __all__ = [
     "check_call",
     "check_exponents",
     "check_numbers",
+    "check_precision",
     "input_features",
     "level_exponents",
 ]
@@ -241,3 +242,27 @@ def check_call(x: Tensor, t: Tensor, event: tuple[int | str, ...], about: str = 
     if floating("t", t).shape != x.shape[:1]:
         remedy = "pass one time per sample, e.g. t.expand(len(x)) of a single one"
         raise fail("t", f"shape ({len(x)},)", t, remedy)
+
+
+def check_precision(x: Tensor, emb: Tensor) -> None:
+    """Check that the input has the precision of the network, without synchronisation.
+
+    Args:
+        x: the input of the first layer.
+        emb: the embedding of time and conditions, which has the precision of the weights or of
+            torch.autocast, which casts inputs of all precisions but float64.
+
+    Raises:
+        TypeError: the precisions differ.
+
+    Example:
+        >>> import torch
+        >>> from scoresde.nets.embed import check_precision
+        >>> check_precision(torch.zeros(4, 2), torch.zeros(4, 64))
+    """
+    if x.dtype == emb.dtype:
+        return
+    if x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
+        return
+    remedy = f"pass x.to({emb.dtype}), or convert the network with .to({x.dtype})"
+    raise wrong_type("x", f"{emb.dtype}, the precision of the network", x, remedy)

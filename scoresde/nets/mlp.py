@@ -12,7 +12,7 @@ from torch.nn.functional import silu
 from scoresde._check import positive, positive_int
 from scoresde.nets.conditioner import ConditionalNet, Conditioner
 from scoresde.nets.conditions import Spec, as_config, as_specs
-from scoresde.nets.embed import check_call, check_numbers
+from scoresde.nets.embed import check_call, check_numbers, check_precision
 from scoresde.nets.presets import sized
 
 __all__ = ["MLP"]
@@ -119,6 +119,7 @@ class MLP(ConditionalNet):
     ) -> Tensor:
         check_call(x, t, (self.config["dim"],))
         given = self.condition(x, t, {"label": label, **cond})
+        check_precision(x, given.emb)
         phases = [w * x for w in self.config["waves"]]
         waves = [wave for phase in phases for wave in (phase.sin(), phase.cos())]
         h = self.enter(torch.cat([x, *waves, given.vectors.to(x.dtype)], dim=1))

@@ -13,7 +13,7 @@ from scoresde._check import fail, instance, nonnegative, positive, positive_int
 from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, convolution, group_norm, zeroed
 from scoresde.nets.conditioner import ConditionalNet, Conditioner
 from scoresde.nets.conditions import Set, Spec, as_config, as_specs
-from scoresde.nets.embed import check_call, check_exponents, input_features
+from scoresde.nets.embed import check_call, check_exponents, check_precision, input_features
 from scoresde.nets.presets import sized
 
 __all__ = ["UNet", "levels_of"]
@@ -204,6 +204,7 @@ class UNet(ConditionalNet):
         self._check(x, t)
         given = self.condition(x, t, {"label": label, **cond})
         ins = input_features(x, config["input_fourier"], given.emb.dtype)
+        check_precision(ins, given.emb)
         if given.images is not None:
             ins = torch.cat([ins, given.images], dim=1)
         emb, tokens, present = given.emb, given.tokens, given.present

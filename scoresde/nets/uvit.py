@@ -14,7 +14,7 @@ from scoresde._check import fail, positive, positive_int, whole, wrong_type
 from scoresde.nets.blocks import CONVOLUTIONS, ResidualBlock, group_norm, zeroed
 from scoresde.nets.conditioner import ConditionalNet, Conditioner, Given
 from scoresde.nets.conditions import Spec, as_config, as_specs
-from scoresde.nets.embed import check_call, check_exponents, input_features
+from scoresde.nets.embed import check_call, check_exponents, check_precision, input_features
 from scoresde.nets.presets import sized
 
 __all__ = ["UViT"]
@@ -179,6 +179,7 @@ class UViT(ConditionalNet):
         check_call(x, t, (config["channels"], *config["size"]))
         given = self.condition(x, t, {"label": label, **cond})
         ins = input_features(x, config["input_fourier"], given.emb.dtype)
+        check_precision(ins, given.emb)
         if given.images is not None:
             ins = torch.cat([ins, given.images], dim=1)
         h, maps = self.enter(ins), []

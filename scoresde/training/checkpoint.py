@@ -99,7 +99,7 @@ def save(
         path: the folder: new, empty or a checkpoint.
         quantisation: the levels of the data, by default those of `model.data`; `read_config`
             returns them.
-        extra: any values of JSON, for readers of the checkpoint.
+        extra: any values of JSON by name, for readers of the checkpoint.
         training: the state of a run, which `Trainer` writes.
         calibrations: calibrations of this model by name, by default those that it carries;
             `load` gives them to the model.
@@ -108,9 +108,10 @@ def save(
         The folder.
 
     Raises:
-        TypeError: the model is not `Preconditioned`, its time is a function, or `extra` or the
-            null values are not values of JSON.
-        ValueError: `path` is a file, or a folder that contains other files.
+        TypeError: the model is not `Preconditioned`, its time is a function, `extra` or the null
+            values are not values of JSON, or `calibrations` is not a mapping of calibrations.
+        ValueError: `path` is a file, or a folder that contains other files, or a calibration is
+            one of another model.
 
     Example:
         >>> import tempfile
@@ -124,12 +125,12 @@ def save(
     config = describe(model, quantisation=quantisation, extra=extra)
     if calibrations is None:
         calibrations = _still_valid(model) if model.calibrations else {}
-    for calibration in calibrations.values():
-        calibration.check(model.sde, model)
+    _check_calibrations(calibrations, model)
     config["calibrations"] = {k: c.to_dict() for k, c in calibrations.items()}
     place = check_place(path, (WEIGHTS, TRAINING))
     files: dict[str, Mapping[str, Tensor]] = {WEIGHTS: _net_of(model).state_dict()}
     if training is not None:
+        instance("training", training, Training, "leave it out: a Trainer passes it")
         config["training"] = as_json("training", training.info)
         files[TRAINING] = training.tensors
     write(place, config, files)
@@ -263,11 +264,20 @@ def add_calibrations(
     """
     folder, config = _open(path)
     check_same_model(model, folder, config)
-    for calibration in calibrations.values():
-        calibration.check(model.sde, model)
+    _check_calibrations(calibrations, model)
     known = {k: c.to_dict() for k, c in calibrations.items()}
     config["calibrations"] = {**config.get("calibrations", {}), **known}
     rewrite(folder, config)
+
+
+def _check_calibrations(calibrations: Mapping[str, Calibration], model: ScoreModel) -> None:
+    """Raise unless these are calibrations of this model by name."""
+    remedy = "pass a mapping, e.g. {calibration.name: calibration}"
+    instance("calibrations", calibrations, Mapping, remedy)
+    for name, calibration in calibrations.items():
+        instance("a name in calibrations", name, str, remedy)
+        instance(f"calibrations[{name!r}]", calibration, Calibration, "pass what calibrate gave")
+        calibration.check(model.sde, model)
 
 
 def _still_valid(model: ScoreModel) -> Mapping[str, Calibration]:

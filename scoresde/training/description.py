@@ -86,6 +86,8 @@ def describe(
         quantisation = summary.quantisation
     if quantisation is not None:
         instance("quantisation", quantisation, Quantisation, "pass e.g. Quantisation(256)")
+    if extra is not None:
+        instance("extra", extra, Mapping, 'pass a mapping, e.g. {"epoch": 3}')
     net, sde = bare(model.net), model.sde
     known = networks().get(type(net).__name__) is type(net)
     family = families().get(type(sde).__name__) is type(sde)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from bad_input import IMAGES, MLPS, Row, T, V, X, check, each
 
 from scoresde.nets import MLP, FourierFeatures, Set, UNet, UViT, Vector, network_for
+
+HALF = UViT(1, size=4, width=32).bfloat16()
 
 ROWS = [
     Row("mlp-dim", lambda: MLP(0), V, "dim", "0", "above 0"),
@@ -67,6 +70,30 @@ ROWS = [
         "(2, 3, 8, 8)",
         "build the network for this shape",
     ),
+    Row(
+        "mlp-double",
+        lambda: MLPS[0](X.double(), X[:, 0]),
+        T,
+        "x: expected torch.float32, the precision of the network",
+        "float64",
+        "pass x.to(torch.float32)",
+    ),
+    Row(
+        "unet-double",
+        lambda: IMAGES(torch.zeros(2, 1, 8, 8).double(), torch.zeros(2)),
+        T,
+        "x: expected torch.float32, the precision of the network",
+        "float64",
+        "pass x.to(torch.float32)",
+    ),
+    Row(
+        "uvit-half",
+        lambda: HALF(torch.zeros(2, 1, 4, 4), torch.zeros(2)),
+        T,
+        "x: expected torch.bfloat16, the precision of the network",
+        "float32",
+        "pass x.to(torch.bfloat16)",
+    ),
     Row("uvit-patch", lambda: UViT(1, size=9, patch=2), V, "size", "(9, 9)", "another patch"),
     Row("uvit-heads", lambda: UViT(1, size=8, width=30), V, "heads", "4", "heads=1"),
 ]
@@ -75,3 +102,12 @@ ROWS = [
 @each(ROWS)
 def test_error_says_argument_value_and_remedy(row: Row) -> None:
     check(row)
+
+
+def test_states_of_another_precision_pass_where_autocast_casts_them() -> None:
+    """Under autocast a float32 network takes float32 and bfloat16, and float64 is refused."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for kind in (torch.float32, torch.bfloat16):
+            assert MLPS[0](X.to(kind), X[:, 0]).dtype == torch.bfloat16
+        with pytest.raises(TypeError, match=r"float64 tensor.*pass x.to"):
+            MLPS[0](X.double(), X[:, 0])

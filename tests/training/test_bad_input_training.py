@@ -138,6 +138,38 @@ ROWS = [
     Row("ema-decay", lambda: EMA(NET, -0.1), V, "decay", "-0.1", "pass 0 or a number above"),
     Row("save-raw-net", lambda: save(NET, "runs/none"), T, "model", "Net", "Preconditioned model"),
     Row(
+        "save-calibrations-list",
+        lambda: save(MODEL, "runs/none", calibrations=[1]),  # type: ignore[arg-type]
+        T,
+        "calibrations",
+        "list: [1]",
+        "{calibration.name: calibration}",
+    ),
+    Row(
+        "save-calibration",
+        lambda: save(MODEL, "runs/none", calibrations={"5": 3}),  # type: ignore[dict-item]
+        T,
+        "calibrations['5']",
+        "int: 3",
+        "pass what calibrate gave",
+    ),
+    Row(
+        "save-extra-list",  # a checkpoint that load would have called damaged
+        lambda: save(MODEL, "runs/none", extra=[1]),  # type: ignore[arg-type]
+        T,
+        "extra",
+        "list: [1]",
+        "pass a mapping",
+    ),
+    Row(
+        "save-training",
+        lambda: save(MODEL, "runs/none", training={"step": 3}),  # type: ignore[arg-type]
+        T,
+        "training",
+        "dict: {'step': 3}",
+        "leave it out",
+    ),
+    Row(
         "load-missing",
         lambda: load("runs/none"),
         FileNotFoundError,
