@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scoresde._check import fail, listed, refuse, wrong_type
 from scoresde.data.cells import Cells
+from scoresde.data.labels import is_dictionary, spelt_out
 
 __all__ = ["cells_of", "columns_of", "declares_categories"]
 
@@ -52,6 +53,7 @@ def cells_of(column: Any, name: str) -> Cells:
     if isinstance(column, Tensor):
         column = column.detach().cpu()
         column = (column.double() if column.is_floating_point() else column).numpy()
+    column = spelt_out(column)
     try:
         cells = _unmasked(np.asanyarray(column))
     except ValueError as error:
@@ -70,8 +72,7 @@ def cells_of(column: Any, name: str) -> Cells:
 def declares_categories(column: Any, cells: Cells) -> bool:
     """Whether the type of a column says that it has categories: booleans, or those of a frame."""
     of_pandas = hasattr(getattr(column, "dtype", None), "categories")
-    of_pyarrow = hasattr(getattr(column, "type", None), "index_type")
-    return of_pandas or of_pyarrow or cells.dtype.kind == "b"
+    return of_pandas or is_dictionary(column) or cells.dtype.kind == "b"
 
 
 def _unmasked(array: Cells) -> Cells:

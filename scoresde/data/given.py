@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from scoresde._check import fail, no_mask, warn, wrong_type
-from scoresde.data.labels import numbered
+from scoresde.data.labels import numbered, spelt_out
 from scoresde.data.pictures import stacked_pictures
 from scoresde.quantisation import Quantisation
 
@@ -127,7 +127,7 @@ def _tensor(value: Any, name: str, *, floats: bool = False) -> Tensor:
     for one in value if isinstance(value, list | tuple) else [value]:
         no_mask(name, one)
     try:
-        array = np.asanyarray(value)
+        array = np.asanyarray(spelt_out(value))
         no_mask(name, array)
         array = np.asarray(array)
     except ValueError as error:

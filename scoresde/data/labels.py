@@ -11,7 +11,15 @@ from torch import Tensor
 
 from scoresde._check import fail, listed, no_mask, occur_often, warn, wrong_type
 
-__all__ = ["Labels", "check_count", "class_names_of", "numbered", "renumbered"]
+__all__ = [
+    "Labels",
+    "check_count",
+    "class_names_of",
+    "is_dictionary",
+    "numbered",
+    "renumbered",
+    "spelt_out",
+]
 
 
 class Labels(NamedTuple):
@@ -115,7 +123,7 @@ def _one_each(values: Any, n: int, name: str) -> np.ndarray[Any, Any]:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     no_mask(name, values)
-    array = np.asarray(values)
+    array = np.asarray(spelt_out(values))
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.shape != (n,):
@@ -132,6 +140,19 @@ def _one_each(values: Any, n: int, name: str) -> np.ndarray[Any, Any]:
         remedy = "real numbers are no classes: put them into cond: Data(x, {'y': y})"
         raise wrong_type(name, expected, array, remedy)
     return array
+
+
+def is_dictionary(column: Any) -> bool:  # of any library
+    """Whether this is a column of pyarrow with the numbers of categories and a list of these."""
+    return hasattr(getattr(column, "type", None), "index_type")
+
+
+def spelt_out(column: Any) -> Any:  # of any library
+    """A column that is a dictionary of pyarrow with its categories in place of their numbers.
+
+    From a chunked dictionary numpy gets a neighbouring category where one is missing.
+    """
+    return column.cast(column.type.value_type) if is_dictionary(column) else column
 
 
 def _text(value: Any, row: int, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -365,6 +367,24 @@ def _read_parquet(path: Path, pick: Callable[[list[str]], list[str]]) -> dict[st
     try:
         picked = pick(list(library.read_schema(path).names))
         read = library.read_table(path, columns=picked)
+        declared = _declared_in(library.read_metadata(path).metadata or {})
     except (need("pyarrow", "data").ArrowException, OSError) as error:
         raise fail(str(path), "a parquet file", str(error), "write it again") from error
-    return {name: read.column(name) for name in picked}
+    columns = {name: read.column(name) for name in picked}
+    return {k: c.dictionary_encode() if k in declared else c for k, c in columns.items()}
+
+
+def _declared_in(about: Mapping[bytes, bytes]) -> set[str]:
+    """The columns of categories by the metadata of a parquet file.
+
+    Parquet itself has no such type; pyarrow restores it for texts, but not for numbers.
+    """
+    found: set[str] = set()
+    if (text := about.get(b"ARROW:schema")) is not None:  # the types before they were written
+        arrow = need("pyarrow", "data")
+        schema = arrow.ipc.read_schema(arrow.py_buffer(base64.b64decode(text)))
+        found |= {field.name for field in schema if arrow.types.is_dictionary(field.type)}
+    if (text := about.get(b"pandas")) is not None:  # the same, which fastparquet writes too
+        columns = json.loads(text).get("columns", ())
+        found |= {str(c.get("name")) for c in columns if c.get("pandas_type") == "categorical"}
+    return found

@@ -1,5 +1,6 @@
 """Tables from CSV and Parquet files and from memory."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from data_files import missing, refuses, written
 
+from scoresde.columns import TableScaling
 from scoresde.data import csv_table, load_data, parquet_table, split, table
 from scoresde.options import Table
 
@@ -138,6 +140,55 @@ def test_parquet_comes_back_and_is_refused_as_csv(tmp_path: Path) -> None:
     refuses(lambda: parquet_table(dates), ["column 'a'", "numbers"])
     file.write_bytes(b"junk")
     refuses(lambda: parquet_table(file), ["a parquet file"])
+
+
+@pytest.mark.skipif(missing("pyarrow"), reason="needs pyarrow")
+@pytest.mark.parametrize("about", ["arrow", "pandas"])
+def test_categories_of_numbers_come_back_from_parquet(tmp_path: Path, about: str) -> None:
+    """Parquet keeps only the numbers of such a column; the metadata say that they are categories.
+
+    So does a categorical column of a DataFrame, whose file has both kinds of metadata.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "t.parquet"
+    kinds = pa.array([3, 4, None, 5] * 5)
+    columns = {"a": pa.array(np.arange(20.0) ** 2), "k": kinds}
+    if about == "arrow":
+        columns["k"] = kinds.dictionary_encode()
+        pq.write_table(pa.table(columns), file)
+    else:
+        said = {"columns": [{"name": "k", "pandas_type": "categorical", "numpy_type": "int8"}]}
+        whole = pa.table(columns).replace_schema_metadata({"pandas": json.dumps(said)})
+        pq.write_table(whole, file)
+    columns["k"] = kinds.dictionary_encode()
+    with pytest.warns(UserWarning, match=r"missing of 20 cells: 'k' \(5\)"):
+        data, memory = parquet_table(file), table(columns)
+    scaling = data.scaling
+    assert scaling == memory.scaling
+    assert data.x.equal(memory.x)
+    assert isinstance(scaling, TableScaling)
+    assert scaling.parts[1].names == ("3", "4", "5")
+    texts = [row[1] for row in scaling.texts(scaling.decode(data.x.double()))]
+    assert texts == ["3", "4", "", "5"] * 5
+
+
+@pytest.mark.skipif(missing("pyarrow"), reason="needs pyarrow")
+def test_missing_categories_of_texts_are_missing_in_parquet_and_in_memory(tmp_path: Path) -> None:
+    """numpy gets a neighbouring category for a null of a chunked dictionary of pyarrow."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = pa.array(["u", None, "v", "u"] * 5).dictionary_encode()
+    whole = pa.table({"a": np.arange(20.0) ** 2, "k": kinds})
+    pq.write_table(whole, tmp_path / "t.parquet")
+    for read in (lambda: table(whole), lambda: parquet_table(tmp_path / "t.parquet")):
+        with pytest.warns(UserWarning, match=r"missing of 20 cells: 'k' \(5\)"):
+            data = read()
+        assert isinstance(data.scaling, TableScaling)
+        texts = [row[1] for row in data.scaling.texts(data.scaling.decode(data.x.double()))]
+        assert texts == ["u", "", "v", "u"] * 5
 
 
 @pytest.mark.parametrize("read", [csv_table, parquet_table])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data_files import idx_bytes, refuses
+from data_files import idx_bytes, missing, refuses
 from PIL import Image
 
 from scoresde.data import Data, LazyData, csv_table, digits, idx, image_folder, load_data, npy, npz
@@ -137,3 +137,12 @@ def test_every_loader_names_its_classes(tmp_path: Path) -> None:
     whole = npz(tmp_path / "z.npz", label="y", classes=10)
     assert (whole.cond["label"].tolist(), whole.classes) == (y.tolist(), 10)
     assert digits().class_names == tuple("0123456789")
+
+
+@pytest.mark.skipif(missing("pyarrow"), reason="needs pyarrow")
+def test_missing_labels_of_a_column_of_pyarrow_are_refused() -> None:
+    """numpy gets a neighbouring label for a null of a chunked dictionary."""
+    import pyarrow as pa
+
+    column = pa.chunked_array([pa.array(["u", None, "v"]).dictionary_encode()])
+    refuses(lambda: numbered(column, 3, "label"), ["a label for every sample", "row 1"])
