@@ -230,7 +230,7 @@ class Loss(Shown):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """Options of what a run writes down, and when.
+    """Logging and checkpoint options.
 
     Raises:
         TypeError, ValueError: a value is of another type or out of range.

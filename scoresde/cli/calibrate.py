@@ -25,12 +25,12 @@ class Calibrate:
     """Find the solver and grid of a few steps that suit a model best, and store them with it.
 
     Solver, grid and two factors for each step are optimised on trajectories of the model, a third
-    of which is held back to check the result; with --eta, three factors on its samples. It is
-    stored in the checkpoint, and `scoresde sample` and solver="auto", with noise "auto_sde", use
-    it for this number of steps. `scoresde train` does this at its
-    end within 3 % of its cost; more evaluations find a little more. Of a model with classes the
-    trajectories have all classes in turn; of one with other conditions, those of samples of DATA,
-    drawn at random.
+    of which is held back to check the result; with --eta, three factors on its samples. The
+    result is stored in the checkpoint, and `scoresde sample` and solver="auto" (with noise
+    "auto_sde") use it for this number of steps. `scoresde train` does this at its end within 3 %
+    of its cost; more evaluations find a little more. If the model has classes, the trajectories
+    have all of them in turn; if it has other conditions, they have those of samples of DATA, drawn
+    at random.
     """
 
     EXAMPLES: ClassVar[str] = """
@@ -43,8 +43,8 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
 
     model: Path = argument("MODEL")
     data: str | None = argument("DATA", None)
-    """The data whose conditions the trajectories are given, by name or path as of train. By
-    default those that the model was trained on; none are read for one without conditions."""
+    """The data whose conditions the trajectories are given, by name or path as for scoresde train.
+    By default those that the model was trained on; none are read for one without conditions."""
     data_option: list[str] = field(default_factory=list)
     steps: tuple[int, ...] | None = None
     """The numbers of steps, with commas between them; by default 5, 10 and 20, or with noise 5."""

@@ -26,7 +26,7 @@ PAGE, NUMBERS = "index.html", "comparison.json"
 @final
 @dataclass(frozen=True, kw_only=True)
 class Judging:
-    """Options of the reference."""
+    """Reference options."""
 
     data: str | None = flag(None, metavar="DATA")
     """Data that sets of samples are compared with, by name or path. At least 2 N are needed."""
@@ -72,7 +72,8 @@ scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --
     """The seeds, with commas between them."""
     label: str | None = flag(None, metavar="CLASS")
     """The class of the samples by name or number; several that take turns, such as dog,cat; all
-    of them; or none, the default. Of --data with labels the same classes are taken."""
+    of them; or none, the default. If --data has labels, its samples are of the
+    same classes."""
     shape: str | None = flag(None, metavar="CxHxW")
     judging: Judging = Judging()
     guiding: Guiding = Guiding()

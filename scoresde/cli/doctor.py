@@ -47,7 +47,8 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
 
     model: Path = argument("MODEL")
     data: str | None = argument("DATA", None)
-    """The data, by name or path as of train; by default those that the model was trained on."""
+    """The data, by name or path as for scoresde train; by default those that the model was
+    trained on."""
     data_option: list[str] = field(default_factory=list)
     holdout: float = 0.0
     unconditional: bool = False
@@ -55,7 +56,7 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
     """Write the report as a page into this .html file."""
     t_end: float | None = None
     n: int | None = None
-    """The number of samples at each noise level. By default 512, of half of the data at most."""
+    """The number of samples at each noise level. By default 512, but half of the data at most."""
     levels: int = 12
     """The number of noise levels."""
     batch_size: int = 256

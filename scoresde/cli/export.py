@@ -21,7 +21,7 @@ ENDINGS = {"onnx": ".onnx", "program": ".pt2"}
 class Export:
     """Write the network with its preconditioning for another runtime, and verify it.
 
-    The file takes x (B, ...), t (B,) in the time of the SDE and, of a model with classes, label
+    The file takes x (B, ...), t (B,) in the time of the SDE and, if the model has classes, label
     (B,), and returns the denoised state or another coordinate of the prediction. It gets its
     name only if it answers as the model does, to float32 rounding, at ten times and several batch
     sizes. What is needed to sample with it elsewhere (SDE, schedule, prior, and of the data the

@@ -49,6 +49,9 @@ PLAIN: dict[str, tuple[type, str]] = {
 KEYS = re.compile(r"a key of `scoresde\.(\w+)\.(\w+)`")
 """The mention of a registry in a docstring, which the help replaces by the names in it."""
 
+HEADING = re.compile(r"Options of the ([\w ]+)\.|([\w ]+) options\.")
+"""The first line of the docstring of a group, such as "Guidance options."."""
+
 LIST = re.compile(r"tuple\[(int|float|str), (?:\.\.\.|\1)\]")
 
 
@@ -264,13 +267,34 @@ def flags_of(kind: type) -> dict[str, Flag]:
 
 def _mirror(kind: type, defaults: Mapping[str, Any]) -> type:
     """A dataclass of the same flags for tyro, which checks only the types."""
+    made = _typed(kind, defaults)
+    for name, group in _groups(kind):
+        own = _typed(group, defaults)
+        inner = make_dataclass(group.__name__, own, kw_only=True)
+        headed = Annotated[inner, tyro.conf.arg(name=_heading(group))]  # type: ignore[valid-type]
+        required = any(default.default is MISSING for _, _, default in own)
+        made.append((name, headed, field() if required else field(default_factory=inner)))
+    return make_dataclass(kind.__name__, made, kw_only=True)
+
+
+def _groups(kind: type) -> list[tuple[str, type]]:
+    """The groups of options of a command by field, with those that are within another group."""
+    own = [(one.name, group) for one in fields(kind) if (group := _group(kind, one)) is not None]
+    return own + [found for _, group in own for found in _groups(group)]
+
+
+def _heading(group: type) -> str:
+    """The heading of a group in the help, before the word "options", from its docstring."""
+    first = (group.__doc__ or "").partition("\n")[0]
+    match = HEADING.fullmatch(first)
+    return (group.__name__ if match is None else match[1] or match[2]).lower()
+
+
+def _typed(kind: type, defaults: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The names, types for tyro and defaults of the flags of a dataclass, without its groups."""
     made: list[tuple[str, Any, Any]] = []
     for own in fields(kind):
-        group = _group(kind, own)
-        if group is not None:
-            inner = _mirror(group, defaults)
-            made.append((own.name, inner, field(default_factory=inner)))
-        elif found := _flag(kind, own):
+        if found := _flag(kind, own):
             value = defaults.get(own.name, found.default)
             if found.kind is bool and value is None:
                 value = False
@@ -279,8 +303,7 @@ def _mirror(kind: type, defaults: Mapping[str, Any]) -> type:
             made.append(
                 (own.name, found.hint(), field() if value is MISSING else field(default=value))
             )
-    title = (kind.__doc__ or "").partition("\n")[0]
-    return make_dataclass(kind.__name__, made, kw_only=True, namespace={"__doc__": title})
+    return made
 
 
 def parse(
@@ -382,7 +405,7 @@ class Shared:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Calling:
-    """Options of this call."""
+    """General options."""
 
     config: Path | None = None
     """A TOML or JSON file of options, by the names of the flags (batch_size = 64). Flags win over

@@ -18,7 +18,7 @@ __all__ = ["Guiding", "guided"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Guiding:
-    """Options of the guidance."""
+    """Guidance options."""
 
     guidance: float = 1.0
     """The scale of classifier-free guidance by the class and the conditions: 0 ignores them, 1 is

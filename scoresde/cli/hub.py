@@ -24,8 +24,8 @@ class Push:
 
     Three files are sent: config.json, the weights in safetensors, and README.md, the model card,
     which is written from the run: data, objective, losses, calibrations, and how the model is
-    used. The state of the training stays here, and of a path of the data only the last part is
-    told. All files are verified first.
+    used. The state of the training stays here, and only the last part of the path of the data
+    is sent. All files are verified first.
 
     A REPO that begins with ./, ../, ~ or / is a folder here, and nothing is sent. To send, log in
     with `hf auth login`, or set HF_TOKEN; no option takes the token, since others can read a

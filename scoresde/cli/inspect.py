@@ -25,11 +25,11 @@ __all__ = ["Inspect", "report"]
 class Inspect:
     """Say what is in a checkpoint, and verify it.
 
-    The SDE and its schedule, the network and its size, what it predicts and how it is told the
-    time, the step it was saved at, the average of the weights, the levels of the data, classes,
-    calibrations; and the size and SHA-256 of every file. Nothing is ever unpickled. A checkpoint
-    that is damaged, half-copied or of a newer version is refused with what is wrong and exit
-    code 2.
+    It prints the SDE and its schedule, the network and its size, what it predicts and how it is
+    told the time, the step it was saved at, the average of the weights, the levels of the data,
+    classes, calibrations, and the size and SHA-256 of every file. Nothing is ever unpickled. A
+    checkpoint that is damaged, half-copied or of a newer version is refused with what is wrong and
+    exit code 2.
     """
 
     EXAMPLES: ClassVar[str] = """

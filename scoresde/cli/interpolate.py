@@ -31,9 +31,9 @@ class Interpolate:
 
     Both ends are encoded, the codes between them lie on the great circle that joins them (slerp),
     and every code is decoded. The ends are two samples of a data set (DATA, --between) or two
-    draws of the prior (--seeds). Written are interpolation.png (for images and 2-D data),
-    interpolation.npz with x (rows, frames, ...), z and, as of `scoresde decode`, raw in the units
-    of the training data, and config.json.
+    draws of the prior (--seeds). The folder gets interpolation.png (for images and 2-D data),
+    interpolation.npz with x (rows, frames, ...), z and, as `scoresde decode` writes it, raw in the
+    units of the training data, and config.json.
     """
 
     EXAMPLES: ClassVar[str] = """
@@ -43,7 +43,7 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
 
     model: Path = argument("MODEL")
     data: str | None = argument("DATA", None)
-    """A data set, as of `train`, for --between."""
+    """A data set, as for scoresde train, for --between."""
     out: Path = flag(metavar="FOLDER")
     """The folder of the results."""
     data_option: list[str] = field(default_factory=list)

@@ -27,7 +27,7 @@ __all__ = ["Likelihood"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Options of the estimate."""
+    """Estimation options."""
 
     bound: bool = False
     """Estimate the variational bound (ELBO) in place of the likelihood of the flow."""

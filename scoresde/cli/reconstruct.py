@@ -30,7 +30,7 @@ OPERATORS = ("identity", "mask", "superresolution", "blur", "radon", "fourier", 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Measuring:
-    """Options of the measurement."""
+    """Measurement options."""
 
     operator: str = flag(metavar="NAME")
     """What was measured of each sample: identity (all of it, with NaN in y where nothing was
@@ -52,7 +52,7 @@ class Measuring:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """Options of the samples and of the method."""
+    """Sampling options."""
 
     n: int = flag(200, alias="-n")
     """The number of samples of each measurement."""
@@ -74,8 +74,8 @@ class Reconstruct:
     The file is a .npz with the measurements y, one or several along the first axis; or, with
     --simulate, with clean samples x, from which y is made, and beside which the result is judged.
     Values are in the units of the training data, such as levels of pixels, or in model units with
-    --floats. Written are reconstruction.npz (x, the samples of each measurement; mean, std, low
-    and high, the ends of the 90 % intervals; y), reconstruction.json, config.json, with which
+    --floats. The folder gets reconstruction.npz (x, the samples of each measurement; mean, std,
+    low and high, the ends of the 90 % intervals; y), reconstruction.json, config.json, with which
     --config repeats the call, and grid.png for images.
     """
 
@@ -96,9 +96,9 @@ scoresde reconstruct runs/digits --operator matrix --data y.npz --label 3 --n 50
     limit: int | None = None
     """Take this many measurements, the first ones. By default all of them are taken."""
     label: str | None = flag(None, metavar="CLASS")
-    """The class of all samples by name or number. By default it is not known."""
+    """The class of all samples by name or number. By default no class is given."""
     given: list[str] = flag(metavar="NAME=VALUE", many=True)
-    """A condition of all samples, as of sample. The flag may be repeated."""
+    """A condition of all samples, as for scoresde sample. The flag may be repeated."""
     floats: bool = False
     """The file and the results are in model units, in place of levels or raw units."""
     shape: str | None = flag(None, metavar="CxHxW")

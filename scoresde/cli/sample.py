@@ -23,7 +23,7 @@ __all__ = ["Sample", "SolverChoice"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class SolverChoice:
-    """Options of the solver and of the guidance."""
+    """Solver options."""
 
     solver: str = "auto"
     """The solver by name. The name auto takes what was measured to be best with this many steps,
@@ -47,10 +47,10 @@ class Sample:
     After a kill or an error the same call goes on with the shards that are missing; whole ones are
     kept, and other settings on the same folder are refused. Under torchrun the processes share the
     shards, and the samples are the same whatever their number: the noise of sample i depends on
-    --seed and i alone. Written are shard-000000.npz (or .csv, or folders of pictures) and so on,
-    sampling.json, which says what they are, config.json, with which --config repeats the call,
-    and grid.png, which shows the first samples, of images and of points in the plane.
-    `scoresde.data.samples`, or the folder in the place of a data set, reads them back.
+    --seed and i alone. The folder gets shard-000000.npz (or .csv, or folders of pictures) and so
+    on, sampling.json, which says what they are, config.json, with which --config repeats the call,
+    and for images and points in the plane grid.png, which shows the first samples.
+    `scoresde.data.samples` reads them back, and the folder can be passed as a data set.
     """
 
     EXAMPLES: ClassVar[str] = """

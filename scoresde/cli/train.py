@@ -40,7 +40,7 @@ __all__ = ["Train"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Options of the data."""
+    """Data options."""
 
     data_option: list[str] = field(default_factory=list)
     holdout: float = 0.05
@@ -74,7 +74,7 @@ class Reading:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """Options of the model."""
+    """Model options."""
 
     sde: str = "vp"
     """The SDE: a key of `scoresde.sde.SDES`."""
@@ -103,7 +103,7 @@ class Network:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Options of the times at which the loss is taken."""
+    """Loss time options."""
 
     time: str | None = None
     """How the times of the loss are drawn: a key of `scoresde.losses.TIMES`. By default it is

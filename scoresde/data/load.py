@@ -82,7 +82,8 @@ def load_data(
         n: number of points of a toy, 10,000 by default.
         seed: seed of a toy, or of the split of the digits.
         pictures: for a folder of images: size, mode, mirror images ...; see `Pictures`.
-        layout, levels: for .npy and .npz, see `npy`.
+        layout: for .npy and .npz the meaning of the axes, such as "NHWC" or "NCL"; see `npy`.
+        levels: for .npy and .npz the number of levels of integers, such as 256; see `npy`.
         channels: for .npy and .npz the place of the channel axis, "none" (signals (N, L), images
             (N, H, W) and volumes (N, D, H, W)), "first" or "last"; see `npy`.
         window: for WAV files, the number of values of a signal; see `wav`.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 pytest.importorskip("tyro")
+from scoresde.cli.app import COMMANDS, run
 from scoresde.cli.flags import docs_of, flag, flags_of, parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Options of a part."""
+    """Options of the part."""
 
     clip: float | None = 1.0
     """The limit. 0 disables it."""
@@ -35,6 +38,13 @@ class Whole:
     item: list[str] = field(default_factory=list)
     """An item. The flag may be repeated."""
     part: Part = Part()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nested:
+    """A command."""
+
+    whole: Whole = Whole()
 
 
 def values(*words: str, **file: Any) -> dict[str, Any]:
@@ -80,3 +90,34 @@ def test_a_wrong_command_line_ends_with_code_2(
     with pytest.raises(SystemExit) as ended:
         values(*words)
     assert ended.value.code == 2 and capsys.readouterr().out == ""
+
+
+def test_a_group_within_a_group_has_a_plain_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(Nested, ["--help"], {}, prog="command", about="About.")
+    assert headings(capsys) == ["options", "whole options", "part options"]
+    found = parse(Nested, ["--n", "4", "--clip", "0.5"], {}, prog="command", about="About.")
+    assert (found["n"], found["clip"]) == (4, 0.5)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_headings_of_the_help_are_words_and_no_names_of_the_code(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = {
+        *("positional arguments", "options", "general options", "guidance options"),
+        *("data options", "model options", "optimiser options", "loss options"),
+        *("loss time options", "logging and checkpoint options", "solver options"),
+        *("estimation options", "measurement options", "sampling options", "reference options"),
+    }
+    with pytest.raises(SystemExit):
+        run([name, "--help"])
+    found = headings(capsys)
+    assert "options" in found
+    assert set(found) <= plain
+
+
+def headings(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The headings, each of which stands above a rule."""
+    lines = capsys.readouterr().out.splitlines()
+    return [one.strip() for one, other in pairwise(lines) if re.fullmatch(r" -{9,} ", other)]
