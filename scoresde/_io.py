@@ -24,6 +24,7 @@ __all__ = [
     "read_json",
     "remove",
     "replacing",
+    "set_aside",
     "sha256",
     "sweep",
     "unwritten",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _LEFT = re.compile(r"\.(.+)\.(previous|[0-9a-f]{8}\.tmp(\.[^.]*)?)")
+CONFIG = "config.json"
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -158,6 +160,45 @@ def remove(place: Path) -> None:
         shutil.rmtree(gone)
     else:
         place.unlink(missing_ok=True)
+
+
+@contextmanager
+def set_aside(folder: Path, names: Collection[str], result: str) -> Iterator[None]:
+    """Keep the files of a folder until there are new ones to replace them.
+
+    They are renamed into the hidden folder `.replaced`, which is removed at the end. After an
+    error they come back, unless the new result is there. A process that is killed leaves that
+    folder behind, and the next one treats it in the same way.
+
+    Args:
+        folder: the folder; it may be missing.
+        names: names or patterns of the files and folders that are to be replaced.
+        result: the name of the file or folder whose existence says that there is a new result.
+    """
+    aside = folder / ".replaced"
+    _end_aside(aside, folder / result)
+    old = sorted({place for name in names for place in folder.glob(name)})
+    if old:
+        aside.mkdir()
+        for place in old:
+            os.replace(place, aside / place.name)
+        if (folder / CONFIG).is_file():  # which stays, so that the folder is known as one of ours
+            shutil.copy2(folder / CONFIG, aside / CONFIG)
+    try:
+        yield
+    finally:
+        _end_aside(aside, folder / result)
+
+
+def _end_aside(aside: Path, result: Path) -> None:
+    """Remove the files that were set aside if there is a new result, else bring them back."""
+    if not aside.is_dir():
+        return
+    if not result.exists():
+        for place in aside.iterdir():
+            remove(aside.parent / place.name)
+            os.replace(place, aside.parent / place.name)
+    shutil.rmtree(aside)
 
 
 def flush(place: Path) -> None:

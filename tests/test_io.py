@@ -167,3 +167,41 @@ def test_no_other_module_renames_or_flushes_files() -> None:
         if calls.search(file.read_text(encoding="utf-8"))
     ]
     assert guilty == ["_io.py"]
+
+
+def test_files_that_are_set_aside_come_back_unless_there_is_a_new_result(tmp_path: Path) -> None:
+    def old() -> None:
+        for name in ("config.json", "result", "log-1", "mine"):
+            (tmp_path / name).write_text("old")
+
+    def replaced(*written: str, error: type[BaseException] | None = None) -> dict[str, str]:
+        with suppress(Killed), _io.set_aside(tmp_path, ("result", "log-*"), "result"):
+            assert not (tmp_path / "result").exists() and (tmp_path / "config.json").exists()
+            for name in written:
+                (tmp_path / name).write_text("new")
+            if error is not None:
+                raise error
+        return tree(tmp_path)
+
+    old()
+    before = tree(tmp_path)
+    assert replaced("config.json", "log-1", error=Killed) == before
+    new = {"config.json": "new", "result": "new", "mine": "old"}
+    assert replaced("config.json", "result", error=Killed) == new
+    old()
+    assert replaced("config.json", "result") == new
+
+
+def test_a_killed_process_leaves_what_was_set_aside_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for result in ("old", "new"):
+        (tmp_path / "result").write_text("old")
+        with monkeypatch.context() as patch:
+            patch.setattr(_io, "_end_aside", lambda *_: None)
+            with _io.set_aside(tmp_path, ("result",), "result"):
+                if result == "new":
+                    (tmp_path / "result").write_text("new")
+        with _io.set_aside(tmp_path, (), "result"):
+            assert (tmp_path / "result").read_text() == result
+        assert not (tmp_path / ".replaced").exists()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from scoresde._io import set_aside
 from scoresde.cli.messages import FLAGS, Flags, spelled
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ __all__ = [
     "as_program",
     "check_file",
     "check_folder",
-    "claim_folder",
+    "claimed",
     "emit",
     "guarded",
     "is_first",
@@ -191,7 +191,7 @@ def watched(as_json: bool) -> bool:
 
 
 def check_folder(out: Path, overwrite: bool) -> None:
-    """Raise an error if `claim_folder` would; no file is created or removed.
+    """Raise an error if `claimed` would; no file is created or removed.
 
     Raises:
         FileExistsError: the folder is not empty, or is a file.
@@ -215,28 +215,34 @@ def check_folder(out: Path, overwrite: bool) -> None:
             )
 
 
-def claim_folder(
-    out: Path, overwrite: bool, stale: Iterable[str] = (), *, resume: bool = False
-) -> Path:
-    """Create the folder of a run, which must be new or empty.
+@contextmanager
+def claimed(
+    out: Path, overwrite: bool, stale: Sequence[str], result: str, *, resume: bool = False
+) -> Iterator[Path]:
+    """Create the folder of a run, which must be new or empty, and yield it.
+
+    The files of an earlier run are removed at the end. If the block fails before there is a new
+    result, they come back.
 
     Args:
         out: the folder to create.
-        overwrite: accept a folder of an earlier run of `scoresde`, and remove its stale files.
+        overwrite: accept a folder of an earlier run of `scoresde`, and replace its stale files.
         stale: names or patterns of the files and folders that the command writes.
+        result: the one of them that is the result, and is written last.
         resume: accept the folder as it is.
 
     Raises:
         FileExistsError: the folder is not empty, or is a file; it is not changed.
     """
-    if not is_first():
-        return out
-    if not (resume and out.is_dir()):
-        check_folder(out, overwrite)
-        for place in [place for name in stale for place in out.glob(name)]:
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    with ExitStack() as stack:
+        if is_first():
+            if not (resume and out.is_dir()):
+                check_folder(out, overwrite)
+                stack.enter_context(set_aside(out, stale, result))
+            elif (out / result).exists():  # what a killed process set aside is not needed
+                stack.enter_context(set_aside(out, (), result))
+            out.mkdir(parents=True, exist_ok=True)
+        yield out
 
 
 def check_file(out: Path, overwrite: bool) -> None:

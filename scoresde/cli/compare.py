@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from scoresde._io import write
-from scoresde.cli.common import check_folder, claim_folder, emit, watched
+from scoresde.cli.common import check_folder, claimed, emit, watched
 from scoresde.cli.config import OF_THE_CALL, Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.guiding import Guiding, guided
@@ -127,10 +127,10 @@ scoresde compare runs/moons --solvers dpmpp_2m,unipc_3 --grids log_snr,karras --
             about=about,
             progress=watched(self.calling.json),
         )
-        place = claim_folder(self.out, self.calling.overwrite, (PAGE, NUMBERS))
-        found.html(place / PAGE, title=f"Solvers on {self.model.name}", low=low, high=high)
-        write(place / NUMBERS, f"{found.to_json()}\n".encode())
-        call.write(place)
+        with claimed(self.out, self.calling.overwrite, (PAGE, NUMBERS), NUMBERS) as place:
+            found.html(place / PAGE, title=f"Solvers on {self.model.name}", low=low, high=high)
+            call.write(place)
+            write(place / NUMBERS, f"{found.to_json()}\n".encode())
         result = found.to_dict() | {"out": str(place), "page": str(place / PAGE)}
         emit(result, f"{found.table()}\n\n{place / PAGE}", self.calling.json)
 

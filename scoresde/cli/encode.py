@@ -229,9 +229,12 @@ def raw_values(opened: Opened, x: Tensor) -> dict[str, Any]:
 
 def _picture(x: Any, place: Path, opened: Opened) -> str | None:
     """Draw the first samples beside the file; None if such samples have no picture."""
-    if not is_first() or not drawable(x.shape[1:]):
+    if not is_first():
         return None
     file = place.with_suffix(".png")
+    if not drawable(x.shape[1:]):
+        file.unlink(missing_ok=True)  # of other samples, which were overwritten
+        return None
     draw(x[: 2000 if x.ndim == 2 else 64], file, quantisation=opened.quantisation)
     return str(file)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
 
-from scoresde.cli.common import check_folder, claim_folder, emit, is_first
+from scoresde.cli.common import check_folder, claimed, emit, is_first
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.messages import in_flags
@@ -112,22 +112,31 @@ scoresde pull ./ready --out runs/again
     def run(self, call: Call) -> None:
         """Pull."""
         from scoresde.hub.transfer import CARD, check_model, download, prepare_for_hub
+        from scoresde.training import RunFolder
 
         check_folder(self.out, self.calling.overwrite)
         place = folder_of(self.repo)
         if place is not None and (self.revision is not None or self.cached):
             name = "cached" if self.cached else "revision"
             raise ValueError(f"{name}: expected none for the folder {self.repo}; leave it out")
+        if place is not None and self.out.resolve() in (place.resolve(), *place.resolve().parents):
+            raise ValueError(
+                f"out: expected another folder than that of {self.repo}, got {str(self.out)!r}; "
+                "choose a new name"
+            )
         if not is_first():
             return
         with in_flags(NAMES, plain=True):
             if place is None:
                 place = download(self.repo, revision=self.revision, local_files_only=self.cached)
             check_model(place, self.repo)
-        out = claim_folder(self.out, self.calling.overwrite, ("checkpoint", ".checkpoint.*"))
         card = place / CARD
         text = card.read_text(encoding="utf-8") if card.is_file() else None
-        with in_flags({**NAMES, "run": "REPO", "path": "REPO", "out": "--out"}, plain=True):
+        stale = RunFolder(self.out).stale
+        with (
+            claimed(self.out, self.calling.overwrite, stale, "checkpoint") as out,
+            in_flags({**NAMES, "run": "REPO", "path": "REPO", "out": "--out"}, plain=True),
+        ):
             made = prepare_for_hub(place, out / "checkpoint", card=text, repo_id=self.repo)
         call.write(out)
         emit({"out": str(out), "checkpoint": str(made)}, str(out), self.calling.json)

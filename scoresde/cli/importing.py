@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
 
-from scoresde.cli.common import check_folder, claim_folder, emit, is_first
+from scoresde.cli.common import check_folder, claimed, emit, is_first
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 
@@ -70,13 +70,14 @@ scoresde import pipelines/latent --from diffusers --predicts v --out runs/latent
         from scoresde.adapters import load_diffusers
         from scoresde.cli.messages import in_flags
         from scoresde.quantisation import Quantisation
-        from scoresde.training import save
+        from scoresde.training import RunFolder, save
 
         quantisation = None if self.levels is None else Quantisation(self.levels)
         with in_flags({"path": "FOLDER", "predicts": "--predicts {}"}):
             model = load_diffusers(self.folder, predicts=self.predicts)
-        out = claim_folder(self.out, self.calling.overwrite, ("checkpoint", ".checkpoint.*"))
-        made = save(model, out / "checkpoint", quantisation=quantisation)
+        stale = RunFolder(self.out).stale
+        with claimed(self.out, self.calling.overwrite, stale, "checkpoint") as out:
+            made = save(model, out / "checkpoint", quantisation=quantisation)
         weights = sum(p.numel() for p in model.parameters())
         net = model.net.config
         result = {

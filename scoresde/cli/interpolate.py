@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from scoresde._io import replacing
-from scoresde.cli.common import check_folder, claim_folder, emit, is_first
+from scoresde.cli.common import check_folder, claimed, emit, is_first
 from scoresde.cli.config import Call
 from scoresde.cli.encode import flow_solver, raw_values
 from scoresde.cli.flags import Calling, argument, flag
@@ -92,7 +92,6 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
         work = (self.tolerance, self.batch_size)
         model = guided(opened, self.guiding, wanted)
         x, z = _interpolate(model, ends[0], ends[1], wanted, self.frames, work)
-        claim_folder(out, self.calling.overwrite, ("interpolation.*",))
         result: dict[str, Any] = {
             "out": str(out),
             "pairs": pairs,
@@ -102,12 +101,13 @@ scoresde interpolate runs/digits --seeds 0,1 --seeds 2,3 --frames 9 --out runs/s
             "arrays": str(out / "interpolation.npz"),
         }
         if is_first():
-            call.write(out)
-            with replacing(out / "interpolation.npz") as half:
-                np.savez(half, x=x.numpy(), z=z.numpy(), **raw_values(opened, x))
-            if drawable(x.shape[2:]):
-                result["picture"] = str(out / "interpolation.png")
-                _draw(x, out / "interpolation.png", opened)
+            with claimed(out, self.calling.overwrite, ("interpolation.*",), "interpolation.npz"):
+                if drawable(x.shape[2:]):
+                    result["picture"] = str(out / "interpolation.png")
+                    _draw(x, out / "interpolation.png", opened)
+                call.write(out)
+                with replacing(out / "interpolation.npz") as half:
+                    np.savez(half, x=x.numpy(), z=z.numpy(), **raw_values(opened, x))
         names = ("interpolation.npz", result["picture"] and "interpolation.png")
         text = f"{len(pairs)} x {self.frames} samples in {out}: "
         text += ", ".join(name for name in names if name)

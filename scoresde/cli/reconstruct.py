@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from scoresde.cli.common import check_folder, counted, emit, is_first, say, watched
+from scoresde.cli.common import check_folder, claimed, counted, emit, is_first, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.guiding import Guiding, guided
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawing", "Measuring", "Reconstruct"]
 
+ARRAYS, PICTURE = "reconstruction.npz", "grid.png"
 OPERATORS = ("identity", "mask", "superresolution", "blur", "radon", "fourier", "matrix")
 
 
@@ -161,10 +162,11 @@ scoresde reconstruct runs/digits --operator matrix --data y.npz --label 3 --n 50
             "seconds": time.monotonic() - began,
         }
         if is_first():
-            self.out.mkdir(parents=True, exist_ok=True)
-            result["picture"] = _save(self.out, opened, found, measurement, y, truth, units)
-            call.write(self.out)
-            _write_json(self.out / "reconstruction.json", result)
+            last = "reconstruction.json"
+            with claimed(self.out, self.calling.overwrite, (last, ARRAYS, PICTURE), last) as out:
+                result["picture"] = _save(out, opened, found, measurement, y, truth, units)
+                call.write(out)
+                _write_json(out / last, result)
         emit(result, _text(result), self.calling.json)
 
 
@@ -335,8 +337,11 @@ def _evidence(found: PosteriorSamples, units: _Units, y: Tensor) -> dict[str, An
     }
 
 
-def _judged(found: PosteriorSamples, truth: Tensor) -> dict[str, float]:
-    """The peak signal-to-noise ratio of the mean, and the coverage of the 90 % intervals."""
+def _judged(found: PosteriorSamples, truth: Tensor) -> dict[str, float | None]:
+    """The peak signal-to-noise ratio of the mean, and the coverage of the 90 % intervals.
+
+    A truth that is constant has no peak, and the ratio is None.
+    """
     import math
 
     low, high = (end.double().cpu() for end in found.interval(0.9))
@@ -345,7 +350,7 @@ def _judged(found: PosteriorSamples, truth: Tensor) -> dict[str, float]:
     peak = float(truth.max() - truth.min())
     inside = ((truth >= low) & (truth <= high)).double().mean()
     return {
-        "psnr": 10.0 * math.log10(peak**2 / max(error, 1e-30)),
+        "psnr": 10.0 * math.log10(peak**2 / max(error, 1e-30)) if peak else None,
         "coverage_90": float(inside),
     }
 
@@ -372,12 +377,12 @@ def _save(
     stored["y"] = (y - offset) / units.width
     if truth is not None:
         stored["truth"] = units.decode(truth)
-    with replacing(out / "reconstruction.npz") as place, place.open("wb") as file:
+    with replacing(out / ARRAYS) as place, place.open("wb") as file:
         arrays_of_file: dict[str, Any] = {name: value.numpy() for name, value in stored.items()}
         np.savez(file, **arrays_of_file)
     if not drawable(found.x.shape[2:]) or found.x.ndim != 5:
         return None
-    picture = out / "grid.png"
+    picture = out / PICTURE
     _draw(picture, opened, found, measurement, y, truth)
     return str(picture)
 
@@ -436,9 +441,10 @@ def _text(result: Mapping[str, Any]) -> str:
         said = ", ".join(f"{value:.2f} +- {error:.2f}" for value, error in list(pairs)[:8])
         lines.append(f"log p(y) in nats: {said}")
     if "psnr" in result:
+        ratio = "not defined" if result["psnr"] is None else f"{result['psnr']:.1f} dB"
         lines.append(
-            f"beside the truth: PSNR of the mean {result['psnr']:.1f} dB, coverage of the 90 % "
-            f"intervals {100 * result['coverage_90']:.0f} %"
+            f"beside the truth: PSNR of the mean {ratio}, coverage of the 90 % intervals "
+            f"{100 * result['coverage_90']:.0f} %"
         )
     if result["picture"]:
         lines.append(f"{result['picture']}: truth or measurement, mean, std and samples")

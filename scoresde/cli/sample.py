@@ -201,13 +201,13 @@ def _sheet(opened: Opened, folder: Path, turns: list[int] | None) -> str | None:
     """Draw the first samples; None if such samples have no picture."""
     from scoresde.data import samples
 
-    drawn = samples(folder)
+    drawn, file = samples(folder), folder / "grid.png"
     if not drawable(drawn.x.shape[1:]):
+        file.unlink(missing_ok=True)  # of other samples, which were overwritten
         return None
     columns = len(turns) if turns is not None and 2 <= len(turns) <= 16 else None
     most = 2000 if len(drawn.x.shape) == 2 else 8 * columns if columns else 64
     labels = [opened.class_name(k) for k in turns or ()] if columns else []
-    file = folder / "grid.png"
     draw(
         drawn[:most].x,
         file,

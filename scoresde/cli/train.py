@@ -19,7 +19,7 @@ from scoresde.cli.build import (
     specs_of,
 )
 from scoresde.cli.calibrate import gained
-from scoresde.cli.common import check_folder, claim_folder, emit, is_first, say, watched
+from scoresde.cli.common import check_folder, claimed, emit, is_first, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.initial import initial
@@ -171,7 +171,21 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
         # Whole numbers of a vector become floats, as their summary tells them from classes.
         whole = replace(whole, cond=model.admit(dict(whole.cond)))
         trainer, about = self._trainer(model, whole, folder)
-        claim_folder(self.out, anew, folder.stale, resume=resume)
+        last = folder.checkpoint.name
+        with claimed(self.out, anew, folder.stale, last, resume=resume):
+            result = self._run(call, trainer, whole, about, folder, resume)
+        emit(result, _ending(result), self.calling.json)
+
+    def _run(
+        self,
+        call: Call,
+        trainer: Trainer,
+        whole: Data | LazyData,
+        about: dict[str, Any],  # as json holds it
+        folder: RunFolder,
+        resume: bool,
+    ) -> dict[str, Any]:
+        """Train in the folder of the run; its result."""
         before = folder.config.read_bytes() if resume and folder.config.is_file() else None
         if is_first():
             call.write(self.out, about)
@@ -187,8 +201,7 @@ torchrun --nproc-per-node 8 -m scoresde train images/ --data-option size=32 --ou
             say(f"the run had ended at step {trainer.began}: no step was made; {_MORE}")
             if is_first() and before is not None:
                 write(folder.config, before)
-        result = _result(trainer, self.out, clock.perf_counter() - began, about)
-        emit(result, _ending(result), self.calling.json)
+        return _result(trainer, self.out, clock.perf_counter() - began, about)
 
     def _goes_on(self, folder: RunFolder) -> bool:
         """Whether the folder has a checkpoint from which the run resumes.

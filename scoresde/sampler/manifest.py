@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,11 +59,21 @@ def turn(process: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def claim(
-    out: Path, settings: dict[str, Any], threads: int | None, overwrite: bool
+    out: Path,
+    settings: dict[str, Any],
+    threads: int | None,
+    before: Callable[[int], object] | None = None,
 ) -> tuple[dict[str, Any], BinaryIO]:
     """Write the settings into the manifest of the folder, or compare them with it; return it open.
 
     If several processes start at once, the first one writes the manifest and the others read it.
+
+    Args:
+        out: the folder.
+        settings: the settings.
+        threads: the number of threads; by default that of the manifest, or that of torch.
+        before: a function of the number of threads that is called before samples of other settings
+            are removed, and must succeed; None if they may not be removed.
     """
     settings = json.loads(json.dumps(settings))
     if out.exists() and not out.is_dir():
@@ -78,10 +88,12 @@ def claim(
     present = {**found["settings"], "threads": found["threads"]}
     scheme = found.get("noise_scheme", 1)  # folders of scheme 1 do not name it
     if scheme != SCHEME or wanted != present:
-        if overwrite:
-            _clear(out, found["settings"])
+        if before is not None:
+            with _locked(out, found["settings"]):
+                before(wanted["threads"])
+                _clear(out, found["settings"])
             write(out / MANIFEST, _manifest(settings, wanted["threads"]))
-            return claim(out, settings, threads, False)
+            return claim(out, settings, threads)
         raise _other(out, present, wanted) if scheme == SCHEME else _of_scheme(out, scheme)
     with explained_shard(out):
         if not os.access(out, os.W_OK):
@@ -121,15 +133,21 @@ def _of_scheme(out: Path, scheme: object) -> ValueError:
     return refuse("out", expected, f"scheme {scheme}", remedy)
 
 
+@contextmanager
+def _locked(out: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """Lock all shards of a run that is to be overwritten."""
+    with (out / MANIFEST).open("r+b") as file:
+        mine(file, range(len(shards_of(settings))), out)
+        yield
+
+
 def _clear(out: Path, settings: dict[str, Any]) -> None:
     """Remove the shards of a run that is to be overwritten."""
-    with (out / MANIFEST).open("r+b") as file:
-        count = len(shards_of(settings))
-        mine(file, range(count), out)
-        sweep_shards(out, range(count), settings["format"])
-        with explained_shard(out):
-            for k in range(count):
-                remove(out / shard_name(k, settings["format"]))
+    count = len(shards_of(settings))
+    sweep_shards(out, range(count), settings["format"])
+    with explained_shard(out):
+        for k in range(count):
+            remove(out / shard_name(k, settings["format"]))
 
 
 def mine(file: BinaryIO, shards: Iterable[int], out: Path) -> None:

@@ -144,8 +144,8 @@ def sample_to(
         process: (r, K), the number of this process and the number of processes; by default from
             the environment variables RANK and WORLD_SIZE, which torchrun sets, and (0, 1) without
             them.
-        overwrite: remove the samples in the folder if they have other settings. Only one process
-            may do this.
+        overwrite: remove the samples in the folder if they have other settings, as soon as the
+            first new shard is drawn. Only one process may do this.
         progress: show a bar.
 
     Returns:
@@ -193,8 +193,18 @@ def sample_to(
         raise fail("overwrite", "False with several processes", overwrite, remedy)
     folder = path_of("out", out).absolute()
     workers = None if threads is None else positive_int("threads", threads)
-    manifest, file = claim(folder, settings, workers, overwrite)
     numbers = shards_of(settings)
+
+    def drawn_shard(k: int) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
+        return _draw(sampler, settings, quantisation, numbers[k], dtype, device)
+
+    ahead = []  # the first shard, if other samples are removed when it is there
+
+    def draw_first(threads: int) -> None:
+        with _threads(threads):
+            ahead.append(drawn_shard(0))
+
+    manifest, file = claim(folder, settings, workers, draw_first if overwrite else None)
     own = range(number, len(numbers), count)
     with file, _threads(manifest["threads"]), _bar(progress, number, own, numbers) as advance:
         mine(file, own, folder)
@@ -207,9 +217,7 @@ def sample_to(
                 with warnings.catch_warnings():
                     if drawn:  # warn at the first shard only
                         warnings.simplefilter("ignore", DataRangeWarning)
-                    content, nfe = _draw(
-                        sampler, settings, quantisation, numbers[k], dtype, device
-                    )
+                    content, nfe = ahead.pop() if ahead else drawn_shard(k)
                 with explained_shard(place):
                     _write(place, content, settings, quantisation)
                 drawn += 1

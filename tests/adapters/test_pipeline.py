@@ -201,7 +201,13 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_diffusers(folder)
 
 
-def test_the_command_line(diffusers: ModuleType, tmp_path: Path) -> None:
+def full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_the_command_line(
+    diffusers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("tyro")
     from command_line import answer, call, refused
 
@@ -217,7 +223,14 @@ def test_the_command_line(diffusers: ModuleType, tmp_path: Path) -> None:
     assert "The network is built by diffusers: `pip install diffusers`." in card
     assert "Samples are in model units.\n" in card and "model.data" not in card
     refused(f"import {pipe} --from diffusers --out {run}", "--overwrite")
+    (run / "best").mkdir()  # of a run that was trained there before
+    before = sorted(path for path in run.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr("scoresde.training.save", full_disk)
+        call(f"import {pipe} --from diffusers --overwrite --out {run}", 1)
+    assert sorted(path for path in run.rglob("*")) == before
     call(f"import {pipe} --from diffusers --overwrite --out {run}")
+    assert not (run / "best").exists()
     refused(f"import {pipe} --from difusers --out {run}x", "--from", "diffusers")
     refused(f"import {pipe} --from sbi --out {run}x", "--from", "pickles", "from_sbi(estimator)")
     refused(f"import {run} --from diffusers --out {run}x", "FOLDER", "a checkpoint of scoresde")

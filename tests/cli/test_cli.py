@@ -280,6 +280,9 @@ def test_overwrite_replaces_the_run_and_bad_input_does_not(moons: Path, tmp_path
     before = contents(run)
     refused(f"{MOONS} --steps 1 --weighting epps --out {run} --overwrite", "did you mean 'eps'")
     assert contents(run) == before
+    wild = "--lr 1e38 --clip 0 --warmup 0 --max-nonfinite 1 --steps 50"  # a run that diverges
+    assert "finite" in call(f"{MOONS} {wild} --out {run} --overwrite", 1).stderr
+    assert contents(run) == before
     call(f"{MOONS} --steps 1 --holdout 0 --out {run} --overwrite")
     assert answer(f"inspect {run}")["step"] == 1
     assert (run / "notes.txt").read_text() == "kept" and not (run / "best").exists()

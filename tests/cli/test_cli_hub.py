@@ -97,6 +97,8 @@ def test_bad_input_names_its_flag_and_nothing_is_sent(
     refused(f"push {run} {run}", "REPO: expected a new or empty folder", "--overwrite")
     refused(f"pull {tmp_path / 'none'} --out {out}", "REPO: expected a repository with a model")
     refused(f"pull {run} --out {run}", "--out: expected a new or empty folder")
+    refused(f"pull {run} --out {run} --overwrite", "--out: expected another folder", "new name")
+    call(f"inspect {run}")
     refused(f"pull ./x --revision v1 --out {out}", "--revision: expected none for the folder")
     assert hub.asked == [] and not out.exists()
     text = call(f"pull me/none --out {out}", 1).stderr

@@ -205,3 +205,17 @@ def test_other_files_are_refused(images: Path, tmp_path: Path) -> None:
     line = f"reconstruct {images} --out {tmp_path / 'out'} --operator identity"
     for name, said in (("y.npy", "expected a .npz file"), ("none.npz", "expected a file")):
         refused(f"{line} --data {tmp_path / name}", said)
+
+
+def test_the_picture_of_another_model_goes_when_it_is_overwritten(
+    images: Path, points: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", x=PIXELS)
+    np.savez(tmp_path / "p.npz", x=np.zeros((1, 2)))
+    options = "--operator identity --method dps --simulate --overwrite"
+    run(images, tmp_path / "out", tmp_path / "x.npz", options)
+    assert (tmp_path / "out/grid.png").exists()
+    told = run(points, tmp_path / "out", tmp_path / "p.npz", options)
+    assert told["psnr"] is None  # the truth is constant and has no peak
+    assert arrays(tmp_path / "out")["x"].shape == (1, 3, 2)
+    assert not (tmp_path / "out/grid.png").exists()

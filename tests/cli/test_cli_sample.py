@@ -141,6 +141,16 @@ def test_a_folder_of_something_else_is_left_alone(model: Path, tmp_path: Path) -
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
 
 
+def test_the_picture_of_other_samples_goes_when_they_are_overwritten(tmp_path: Path) -> None:
+    for dim in (2, 3):
+        save(Preconditioned(MLP(dim, width=8), VPSDE()), tmp_path / str(dim))
+    line = f"--n 4 --steps 2 --out {tmp_path / 'out'} --overwrite"
+    call(f"sample {tmp_path / '2'} {line}")
+    assert (tmp_path / "out/grid.png").exists()
+    call(f"sample {tmp_path / '3'} {line}")
+    assert not (tmp_path / "out/grid.png").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="torchrun")
 def test_torchrun(model: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import resource
@@ -328,6 +329,11 @@ def test_overwrite_takes_the_place_of_other_settings_alone(tmp_path: Path) -> No
     assert (tmp_path / "a/notes.txt").read_text() == "mine"
     assert write(tmp_path / "a", seed=5, overwrite=True).kept == 5  # nothing to overwrite
     write(tmp_path / "b", seed=5)
+    before = contents(tmp_path / "a")
+    broken = ReverseSampler(VPSDE(), lambda t, x, label: x * math.nan, "ddim", steps=2)
+    with pytest.raises(ValueError, match="expected finite scores"):
+        write(tmp_path / "a", sampler=broken, overwrite=True)
+    assert contents(tmp_path / "a") == before  # nothing is removed before there is a new shard
     (tmp_path / "a/notes.txt").unlink()
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
