@@ -24,11 +24,10 @@ __all__ = ["Empirical", "Gaussian", "GaussianMixture"]
 def flattened(x: Tensor, dim: int) -> Tensor:
     """Return x: (B, *D) as float64 (B, dim)."""
     floating("x", x)
-    flat: Tensor = x.reshape(x.shape[0], -1)
-    if flat.shape[1] != dim:
+    if x.ndim == 0 or math.prod(x.shape[1:]) != dim:
         remedy = "a sample has as many entries as the distribution has dimensions"
         raise fail("x", f"shape (B, {dim}) or (B, *D) with {dim} entries each", x, remedy)
-    return flat.double()
+    return x.reshape(len(x), dim).double()
 
 
 def column(value: Scalar) -> Scalar:
@@ -157,8 +156,9 @@ class GaussianMixture(Shown):
 
     def __post_init__(self) -> None:
         means = floating("means", self.means).detach()
-        if means.ndim != 2 or means.shape[0] == 0:
-            raise fail("means", "shape (K, D) with K >= 1", means, "one row per component")
+        if means.ndim != 2 or means.numel() == 0:
+            expected = "shape (K, D) with K >= 1 and D >= 1"
+            raise fail("means", expected, means, "one row per component")
         if not bool(torch.isfinite(means).all()):
             raise fail("means", "finite numbers", "NaN or infinity", "drop such components")
         weights = torch.ones(len(means)) if self.weights is None else self.weights
@@ -325,8 +325,8 @@ class Gaussian(Shown):
     def __post_init__(self) -> None:
         floating("mean", self.mean)
         floating("covariance", self.covariance)
-        if self.mean.ndim != 1:
-            raise fail("mean", "shape (D,)", self.mean, "flatten it")
+        if self.mean.ndim != 1 or self.mean.numel() == 0:
+            raise fail("mean", "shape (D,) with D >= 1", self.mean, "flatten it")
         object.__setattr__(self, "_as_mixture", self._mixture())
 
     @classmethod
@@ -416,7 +416,7 @@ class Empirical(Shown):
 
     def __post_init__(self) -> None:
         floating("data", self.data)
-        if self.data.ndim < 2 or len(self.data) == 0:
+        if self.data.ndim < 2 or self.data.numel() == 0:
             raise fail("data", "shape (N, *D) with N >= 1", self.data, "pass at least one sample")
         if not bool(torch.isfinite(self.data).all()):
             raise fail("data", "finite numbers", "NaN or infinity", "clean the data first")

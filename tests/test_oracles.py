@@ -471,6 +471,17 @@ def test_inputs_are_not_changed_and_models_carry_their_buffers() -> None:
     assert list(model.parameters()) == []
 
 
+@each_kind
+def test_of_no_states_there_are_no_scores(kind: str) -> None:
+    """As of a network."""
+    two, none = mixture(kind), torch.zeros(0, 2, dtype=F64)
+    assert two.log_prob(none).shape == (0,)
+    for time in (0.5, torch.zeros(0, dtype=F64)):
+        assert two.under(VPSDE()).score(time, none).shape == (0, 2)
+    single = Gaussian(two.means[0], torch.eye(2, dtype=F64))
+    assert single.flow(VPSDE(), none.reshape(0, 1, 2), 0.1, 1.0).shape == (0, 1, 2)
+
+
 # Errors
 
 EYE = torch.eye(2)
@@ -533,6 +544,13 @@ NEGATIVE = torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])
             ValueError,
             "std: .*0.0",
         ),
+        (
+            lambda: Gaussian(torch.zeros(0), torch.zeros(0, 0)),
+            ValueError,
+            r"mean: .*D >= 1.*\(0,\)",
+        ),
+        (lambda: GaussianMixture(torch.zeros(2, 0), torch.ones(2)), ValueError, "means: .*D >= 1"),
+        (lambda: Gaussian(EYE[0], EYE).log_prob(torch.tensor(1.0)), ValueError, "x: .*got 1.0"),
         (lambda: Empirical(torch.zeros(0, 2)), ValueError, r"data: .*N >= 1.*\(0, 2\)"),
         (lambda: Empirical(torch.zeros(3)), ValueError, r"data: .*\(3,\)"),
         (lambda: Empirical(torch.full((2, 2), math.nan)), ValueError, "data: .*finite"),
