@@ -335,6 +335,7 @@ def to_load(value: object) -> str:
 def instance(name: str, value: object, kind: type | tuple[type, ...], remedy: str) -> None:
     """Raise a TypeError unless `value` is of `kind`."""
     if not isinstance(value, kind):
+        no_mask(name, value)  # which a conversion would drop
         remedy = to_load(value) or remedy
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = " or ".join(k.__name__ for k in kinds)
@@ -355,6 +356,7 @@ def _to_tensor(value: object) -> str:
 def floating(name: str, value: object, remedy: str = "convert it with .float()") -> Tensor:
     """Return `value` if it is a floating-point tensor, else raise."""
     if not _is_tensor(value):
+        no_mask(name, value)  # which a conversion would drop
         raise wrong_type(name, "a floating-point torch.Tensor", value, _to_tensor(value))
     if not value.is_floating_point():
         raise wrong_type(name, "a floating-point torch.Tensor", value, remedy)

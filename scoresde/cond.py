@@ -13,6 +13,7 @@ from scoresde._check import choice, fail, instance, no_class, no_mask, warn, wro
 
 __all__ = [
     "Cond",
+    "as_condition",
     "as_labels",
     "check_cond",
     "check_names",
@@ -50,7 +51,7 @@ def check_cond(
     instance("cond", cond, Mapping, 'pass name -> tensor, e.g. {"label": labels}')
     tensors: dict[str, Tensor] = {}
     for name, value in cond.items():
-        tensor = _as_condition(f"cond[{name!r}]", value)
+        tensor = as_condition(f"cond[{name!r}]", value)
         if tensor is None or tensor.ndim == 0 or tensor.shape[0] != n:
             remedy = (
                 "pass one entry for each sample along the first axis, or fix one for all by "
@@ -61,7 +62,7 @@ def check_cond(
     return {k: v.to(device) for k, v in model.admit(tensors).items()} or None
 
 
-def _as_condition(argument: str, value: object) -> Tensor | None:
+def as_condition(argument: str, value: object) -> Tensor | None:
     """A tensor, or an array or list of numbers as one; None for anything without entries."""
     no_mask(argument, value)
     if isinstance(value, Tensor):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from scoresde._check import choice, fail, instance, positive_int, wrong_type
+from scoresde._check import choice, fail, instance, no_mask, positive_int, wrong_type
 from scoresde._progress import Progress
 from scoresde._progress import progress as shown
 from scoresde._tensor import ordinary, state_kind
@@ -323,6 +323,8 @@ def _trajectories(
     if isinstance(shape, int) or not isinstance(shape, Sequence):
         raise wrong_type("shape", "the shape of one sample, (*D)", shape, "pass for example (2,)")
     sizes = [positive_int("shape", n, "pass sizes above 0, e.g. (1, 8, 8)") for n in shape]
+    for name, value in (process.cond or {}).items():
+        no_mask(f"cond[{name!r}]", value)
     given = {name: torch.as_tensor(value) for name, value in (process.cond or {}).items()}
     if given:
         each = REPEATS if eta else 1

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
-from scoresde._check import check_x, checked_cond, fail, finite, instance, listed, show
+from scoresde._check import check_x, checked_cond, fail, finite, instance, listed, no_mask, show
 from scoresde._html import Shown
 from scoresde._tensor import seeded
 from scoresde.data.given import given, given_conditions
@@ -425,6 +425,7 @@ def _show(data: Data | LazyData) -> str:
 
 def _tensor(value: Any) -> Tensor:
     """A tensor unchanged, anything else as a tensor on the CPU, not on the default device."""
+    no_mask("index", value)
     return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 

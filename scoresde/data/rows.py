@@ -97,6 +97,7 @@ class Rows(ABC):
             return torch.arange(*index.indices(len(self)), device="cpu")
         if isinstance(index, tuple):
             raise fail("index", "rows alone", index, "read first, then index: x[rows][:, 0]")
+        no_mask("index", index)
         index = torch.as_tensor(index, device="cpu")
         if index.ndim != 1 or index.is_floating_point() or index.is_complex():
             remedy = "pass a slice, a mask (N,) or a 1-D tensor of indices"

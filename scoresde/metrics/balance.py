@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from scoresde._check import fail, positive_int
+from scoresde._check import fail, no_mask, positive_int
 from scoresde._html import Shown
 from scoresde.metrics.arrays import Array, labels_of
 
@@ -48,6 +48,7 @@ def class_balance(labels: Array, classes: int, reference: Array | None = None) -
         got = f"{int(label.min())} to {int(label.max())}"
         raise fail("labels", f"integers from 0 to {classes - 1}", got, "check classes")
     counts = torch.bincount(label, minlength=classes)
+    no_mask("reference", reference)
     weights = torch.as_tensor([1.0] * classes if reference is None else reference).cpu().double()
     if weights.shape != (classes,) or not (weights >= 0).all() or not weights.sum() > 0:
         expected = f"{classes} non-negative shares or counts"

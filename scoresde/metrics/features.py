@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import fail, positive_int, wrong_type
+from scoresde._check import fail, no_mask, positive_int, wrong_type
 from scoresde.metrics.arrays import Array, rows_of
 
 __all__ = ["Batches", "Features", "feature_batches", "features_of"]
@@ -63,11 +63,13 @@ def feature_batches(x: Batches, features: Features, *, batch_size: int = 256) ->
 
 
 def _batches(x: Batches, size: int) -> Iterator[Tensor]:
+    no_mask("x", x)
     if isinstance(x, Tensor | np.ndarray):
         rows = torch.as_tensor(x)
         yield from (rows[start : start + size] for start in range(0, len(rows), size))
     else:
         for batch in x:
+            no_mask("a batch of x", batch)
             yield torch.as_tensor(batch)
 
 

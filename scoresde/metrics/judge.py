@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from scoresde._check import fail, floating, instance, need, positive, positive_int, same_shape
+from scoresde._check import (
+    fail,
+    floating,
+    instance,
+    need,
+    no_mask,
+    positive,
+    positive_int,
+    same_shape,
+)
 from scoresde._html import Shown
 from scoresde._progress import progress as progress_of
 from scoresde._tensor import seeded
@@ -301,6 +310,7 @@ class Judge(nn.Module):
                 remedy = "use images of the size the judge was trained on"
                 raise fail("x", expected, images, remedy)
         else:
+            no_mask("x", x)
             images = _images(torch.as_tensor(x))
         parts = torch.split(images, batch_size)
         return torch.cat([self.body(part.to(first.weight)) for part in parts])

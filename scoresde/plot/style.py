@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from scoresde._check import choice, fail, path_of
+from scoresde._check import choice, fail, no_mask, path_of
 from scoresde._io import replacing
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def as_numbers(name: str, value: Array) -> Numbers:
     """Return a non-empty float64 array, or raise."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().double().numpy()
+    no_mask(name, value)
     array = np.asarray(value, dtype=np.float64)
     if array.size == 0:
         raise fail(name, "at least one number", array, "check what was computed")

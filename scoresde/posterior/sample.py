@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde._check import fail, instance, listed, positive_int, show, warn
 from scoresde._html import Shown
-from scoresde.cond import Cond
+from scoresde.cond import Cond, as_condition
 from scoresde.measurement import Measurement
 from scoresde.measurement.base import pairs
 from scoresde.model import ScoreModel, summary_of
@@ -433,11 +433,11 @@ def _tensors(cond: Cond) -> dict[str, Tensor]:
     instance("cond", given, Mapping, 'pass name -> tensor, e.g. {"y": y}')
     found = {}
     for name, value in given.items():
-        array = hasattr(value, "__array__") and not isinstance(value, Tensor)
-        found[name] = torch.as_tensor(value) if array else value
-        if not isinstance(found[name], Tensor) or found[name].ndim == 0:
+        tensor = as_condition(f"cond[{name!r}]", value)
+        if tensor is None or tensor.ndim == 0:
             remedy = "conditions have one entry for each posterior along their first axis"
             raise fail(f"cond[{name!r}]", "a tensor of shape (P, ...)", value, remedy)
+        found[name] = tensor
     return found
 
 

@@ -14,7 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoresde._check import choice, fail, instance, need, path_of, positive_int, warn, wrong_type
+from scoresde._check import (
+    choice,
+    fail,
+    instance,
+    need,
+    no_mask,
+    path_of,
+    positive_int,
+    warn,
+    wrong_type,
+)
 from scoresde._check import seed as as_seed
 from scoresde._html import Shown
 from scoresde._io import remove, replacing
@@ -302,6 +312,7 @@ def _labels(model: nn.Module, labels: int | Sequence[int] | None) -> list[int] |
     """Check the labels that are repeated in turn against the classes of the model."""
     if labels is None:
         return None
+    no_mask("labels", labels)
     values = np.asarray(labels).reshape(-1)
     if values.dtype.kind not in "iu":
         remedy = "pass a class, or classes that take turns, e.g. range(10)"

@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_named_as_it_was_given() -> None:
     cases: tuple[tuple[dict[str, object], str], ...] = (
         ({"y": torch.zeros(2, 2)}, r"cond\['y'\]: expected shape \(P, 1\), got .*\(2, 2\)"),
         ({"y": torch.zeros(1)}, r"cond\['y'\]: expected shape \(P, 1\), got .*\(1,\)"),
-        ({"y": [[0.0]]}, r"cond\['y'\]: expected a tensor of shape \(P, ...\)"),
+        ({"y": 1.0}, r"cond\['y'\]: expected a tensor of shape \(P, ...\)"),
         ({"y": y, "label": torch.zeros(3)}, r"cond\['label'\]: expected a tensor with leading 2"),
     )
     for cond, message in cases:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde._check import fail, floating, instance, need, positive_int
+from scoresde._check import fail, floating, instance, need, no_mask, positive_int
 from scoresde._html import Shown
 from scoresde._tensor import batches, lincomb, uncompiled, wide
 from scoresde.cond import Cond, check_cond
@@ -138,6 +138,8 @@ class Statistics(Shown):
             nodes: the number of nodes of the table, equally spaced in lambda from T to t_end.
             t_end: the time at which the table ends; by default that of the SDE.
         """
+        for name, value in (("mean", mean), ("std", std)):
+            no_mask(name, value)
         mu, sd = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (mean, std))
         if mu.ndim == 0 or mu.shape != sd.shape:
             got = (tuple(mu.shape), tuple(sd.shape))
