@@ -225,12 +225,17 @@ def _loaded(path: Path) -> Any:
     except (EOFError, OSError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error
     except ValueError as error:
-        damaged = "object" not in str(error).lower() and "mmap" not in str(error).lower()
-        raise (_damaged(path, error) if damaged else _objects(path)) from error
+        with path.open("rb") as file:
+            pickled = file.read(1) == b"\x80"
+        if pickled or "Python objects" in str(error):  # in an array
+            raise _objects(path) from error
+        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     got = f"{type(error).__name__}: {error}"
+    if "pickle" in got:  # the guess of numpy for a file of any other kind
+        got = "another one, or one that was cut short"
     return fail(str(path), "a whole file of numpy.save or numpy.savez", got, "write it again")
 
 

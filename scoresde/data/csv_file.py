@@ -19,7 +19,7 @@ import numpy as np
 
 from scoresde._check import fail, need, warn
 
-__all__ = ["MISSING", "Column", "read_csv", "thousands"]
+__all__ = ["MISSING", "Column", "different", "read_csv", "thousands"]
 
 Column = np.ndarray[Any, Any]
 
@@ -73,17 +73,19 @@ def read_csv(
         raise fail("delimiter", "one character", delimiter, "pass e.g. ';'")
     if decimal not in (None, ".", ","):
         raise fail("decimal", "'.' or ','", decimal, "leave it out to tell it from the file")
-    text = COMMENT.sub("", _text(path))
-    mark = delimiter or _delimiter(path, text)
+    whole = _text(path)
+    text, told = _without_mark(COMMENT.sub("", whole))
+    mark = delimiter or told or _delimiter(path, text)
     text = text.replace(f'{mark} "', f'{mark}"')
     rows = list(islice(_rows(text, mark), LOOK))
     if not rows:
         raise fail(str(path), "a line of names and rows", "an empty file", "check it")
+    if delimiter is None and _has_blanks(rows):
+        remedy = "pass delimiter=' ' if there is one between the cells of each row, or put commas"
+        raise fail(str(path), "cells with a delimiter between them", rows[-1][0], remedy)
     names, named = _names(rows[0], header, path)
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise fail(str(path), "different names", twice, "rename the columns")
-    picked = pick(names)
+    _tell_comments(whole, mark, len(names), path)
+    picked = pick(different(names, path))
     below = rows[1:] if named else rows
     if any(len(row) == len(names) + 1 and not row[-1].strip() for row in below):
         text = re.sub(rf"{re.escape(mark)}[ \t]*$", "", text, flags=re.MULTILINE)  # ends the rows
@@ -100,6 +102,33 @@ def read_csv(
     if decimal == ",":
         columns |= {name: _with_commas(cells[name], name) for name in numbers}
     return columns
+
+
+def _tell_comments(text: str, mark: str, width: int, path: Path) -> None:
+    """Warn of comments below other lines that have as many cells as a row of several."""
+    body = re.sub(rf"\A(?:{COMMENT.pattern})+", "", text, flags=re.MULTILINE)
+    lines = [match[0].strip() for match in COMMENT.finditer(body)]
+    rows = [line for line in lines if len(next(_rows(line, mark), ())) == width > 1]
+    if rows:
+        warnings.warn(
+            f"{path.name}: {len(rows)} rows that begin with # are taken as comments and left out, "
+            f"first {rows[0][:40]!r}; put cells that begin so in quotation marks",
+            stacklevel=4,
+        )
+
+
+def _without_mark(text: str) -> tuple[str, str | None]:
+    """The text without the line sep=; of a spreadsheet, and the delimiter that it names."""
+    match = re.match(r"sep=(.)[ \t]*\n", text)
+    return (text, None) if match is None else (text[match.end() :], match[1])
+
+
+def different(names: list[str], path: Path) -> list[str]:
+    """The names of the columns of a file; raise if one is repeated."""
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise fail(str(path), "different names", twice, "rename the columns")
+    return names
 
 
 def _text(path: Path) -> str:
@@ -158,6 +187,19 @@ def _number(cell: str, *, comma: bool) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _has_blanks(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether rows of a single cell are several numbers with blanks between them."""
+    parts = [row[0].split() for row in rows if len(row) == 1]
+    below = [cell for part in parts[1:] for cell in part]
+    widths = {len(part) for part in parts}
+    return (
+        len(parts) == len(rows) > 1
+        and len(widths) == 1
+        and widths != {1}
+        and all(_number(cell, comma=True) for cell in below)
+    )
 
 
 def _names(first: Sequence[str], header: bool | None, path: Path) -> tuple[list[str], bool]:

@@ -221,7 +221,7 @@ def _file(path: Path, options: Mapping[str, Any]) -> Data | LazyData:
         return idx(path, **_only(options, ("labels",), "an IDX file"))
     remedy = "convert it, or pass a tensor to Data.of"
     if ending in (".gz", ".tgz", ".tar", ".zip"):
-        remedy = "unpack it, and pass the folder"
+        remedy = "unpack it, and pass the file or the folder"
     raise fail("source", LOOKED_FOR[-1], str(path), remedy)
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from scoresde._check import choice, fail, need, path_of, warn, wrong_type
 from scoresde.data.base import Data
-from scoresde.data.cells import Cells, missing_cell, missing_in
-from scoresde.data.csv_file import read_csv
+from scoresde.data.cells import Cells, missing_in
+from scoresde.data.csv_file import different, read_csv
 from scoresde.data.frames import cells_of, columns_of, declares_categories
 from scoresde.data.labels import Labels, numbered
 from scoresde.data.mixed import (
@@ -89,7 +89,8 @@ def csv_table(
             `drop`.
         drop: the columns to leave out.
         label: a column of integers or texts that becomes the condition "label"; the values that
-            occur are the classes and their names, numbered in order.
+            occur are the classes and their names, numbered in order. Each row must have one,
+            unless `missing` is "drop".
         condition: columns that are given and not modelled. They become one condition "given" (N,
             k): numbers in the units of the table, n categories as n entries 0 and 1, NaN where a
             cell is missing. A mapping of names to columns makes several conditions of these names.
@@ -284,6 +285,8 @@ def table(
     read = read_columns([*keys, *beside], cells, categories, declared, texts, name)
     choice("missing", missing, MISSING_CELLS)
     kept = kept_rows(read, missing, name, given=beside, known=like is not None)
+    if label is not None:
+        kept = _labelled(cells[label], kept, label, missing, name)
     check_bounds({k: read[k] for k in keys}, bounds, None if like is None else like.scaling, kept)
     read = {key: replace(one, values=one.values[kept]) for key, one in read.items()}
     cond: dict[str, Tensor] = {}
@@ -344,11 +347,27 @@ def _warn_of_numbering(numbers: Mapping[str, Cells], name: str) -> None:
         )
 
 
+def _labelled(values: Cells, kept: Cells, column: str, missing: str, name: str) -> Cells:
+    """The kept rows with a label; all must have one unless rows with missing cells are dropped."""
+    absent = missing_in(values) & kept
+    count = int(absent.sum())
+    if count and (missing != "drop" or count == kept.sum()):
+        got = f"a missing value in row {int(absent.argmax()) + 1}"
+        remedy = f"fill the {count} of its {len(values)} values that are missing, or pass "
+        remedy += "missing='drop', which leaves their rows out"
+        raise fail(f"column {column!r}", "a label in every row", got, remedy)
+    if count:
+        left = int(kept.sum()) - count
+        warnings.warn(
+            f"{name}: missing of {len(values)} labels: {column!r} ({count}); they are left out "
+            f"with their rows, and {left} rows remain",
+            stacklevel=4,
+        )
+    return kept & ~absent
+
+
 def _classes(values: Cells, kept: Cells, column: str) -> Labels:
     """Labels, number and names of the classes in the kept cells of integers or of texts."""
-    absent = missing_in(values) & kept
-    if absent.any():
-        raise missing_cell(column, int(absent.argmax()), int(absent.sum()), len(values))
     rows = (np.flatnonzero(kept) + 1).tolist()
     return numbered(values[kept], len(rows), f"column {column!r}", rows=rows)
 
@@ -365,7 +384,7 @@ def _numbers_rows(values: Cells) -> bool:
 def _read_parquet(path: Path, pick: Callable[[list[str]], list[str]]) -> dict[str, Any]:
     library = need("pyarrow.parquet", "data")
     try:
-        picked = pick(list(library.read_schema(path).names))
+        picked = pick(different(list(library.read_schema(path).names), path))
         read = library.read_table(path, columns=picked)
         declared = _declared_in(library.read_metadata(path).metadata or {})
     except (need("pyarrow", "data").ArrowException, OSError) as error:

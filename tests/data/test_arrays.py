@@ -107,6 +107,10 @@ def test_bad_arrays_are_refused(tmp_path: Path) -> None:
     ):
         saved(array)
         refuses(lambda: npy(file), words)
+    saved(np.zeros((50, 3)))
+    for content in (file.read_bytes()[:900], b"no array", b""):  # a copy that was interrupted
+        file.write_bytes(content)
+        refuses(lambda: npy(file), ["a whole file", "write it again"])
     for array in (np.array(["a"]), np.zeros((2, 2), complex)):
         saved(array)
         refuses(lambda: npy(file), ["integers or floats"], TypeError)

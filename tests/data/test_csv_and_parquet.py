@@ -76,7 +76,13 @@ REFUSE = {"missing": "refuse"}
         ("a,b\n1,2\n3,4\n", {"columns": ["a"], "drop": ["b"]}, ["drop", "one of the two"]),
         ("a,b\n1,2\n3,4\n", {"label": "b", "drop": ["b"]}, ["label", "drop", "once"]),
         ("a,b\n1,2\n3,4\n", {"decimal": ";"}, ["decimal", "'.' or ','"]),
-        ("a,b\n1,x\n3,\n", {"label": "b"}, ["column 'b'", "missing value in row 2"]),
+        (
+            "a,b\n1,x\n3,\n",
+            {"label": "b"},
+            ["column 'b'", "a label in every row", "missing value in row 2", "missing='drop'"],
+        ),
+        ("a,b\n1,\n3,\n", {"label": "b", "missing": "drop"}, ["fill the 2 of its 2 values"]),
+        ("a b\n1 2\n3 4\n", {}, ["a delimiter between them", "'3 4'", "delimiter=' '"]),
         ("a,b\n1,0\n3,-1\n", {"label": "b"}, ["column 'b'", "-1 in row 2"]),
         ("a,b\n1,0\n3,1\n", {"delimiter": ";;"}, ["delimiter", "one character"]),
         ("b\nx\ny\n", {"label": "b"}, ["columns", "0 columns"]),
@@ -87,6 +93,33 @@ def test_bad_tables_are_refused(
 ) -> None:
     file = written(tmp_path, text)
     refuses(lambda: csv_table(file, **options), words)
+
+
+def test_rows_without_a_label_are_dropped_if_that_is_asked(tmp_path: Path) -> None:
+    file = written(tmp_path, "a,b,y\n1,2,u\n3,4,\n5,7,v\n,9,u\n8,9,na\n")
+    with pytest.warns(UserWarning, match=r"missing of 5 labels: 'y' \(2\); .* 2 rows remain"):
+        data = csv_table(file, label="y", missing="drop")
+    assert data.cond["label"].tolist() == [0, 1]
+    assert data.x.shape == (2, 2)
+
+
+def test_rows_that_are_left_out_as_comments_are_told(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    assert csv_table(written(tmp_path, "# by us, in May\na,b\n1,2\n# note\n3,5\n")).x.shape == (
+        2,
+        2,
+    )
+    assert not recwarn.list
+    file = written(tmp_path, "a,tag\n1,x\n#5,y\n 3,y\n")
+    with pytest.warns(UserWarning, match=r"1 rows that begin with # .* first '#5,y'"):
+        assert csv_table(file, categories=["tag"]).x.shape == (2, 2)
+
+
+def test_a_spreadsheet_may_name_its_delimiter(tmp_path: Path) -> None:
+    data = csv_table(written(tmp_path, "sep=;\na;b\n1;2\n3;5\n"))
+    assert data.scaling is not None
+    assert data.scaling.columns == ("a", "b")
 
 
 def test_tables_that_are_no_text_or_not_there(tmp_path: Path) -> None:
@@ -134,6 +167,9 @@ def test_parquet_comes_back_and_is_refused_as_csv(tmp_path: Path) -> None:
         lambda: parquet_table(missing_one, missing="refuse"),
         ["column 'a'", "missing value in row 2", "1 of"],
     )
+    twice = pa.Table.from_arrays([pa.array([1.0, 2.0])] * 2, ["a", "a"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    refuses(lambda: parquet_table(tmp_path / "t.parquet"), ["different names", "'a'"])
     constant = saved(a=[1.0, 2.0], b=[3, 3])
     refuses(lambda: parquet_table(constant), ["'b' constant"])
     dates = saved(a=np.array(["2020-01-01", "2021-01-01"], "M8[s]"))

@@ -152,7 +152,6 @@ def test_rows_with_missing_cells_can_be_dropped_or_refused(tmp_path: Path) -> No
         ({"z": [0.1, 0.2, 0.3, 0.4, 2]}, {"bounds": {"z": (0, 1)}}, ["'z'", "2 in row 5"]),
         ({"z": [0, 1, 2, 3, -4]}, {"bounds": {"z": (0, None)}}, ["'z'", "-4 in row 5"]),
         ({"z": [2, 1, 0, 1, -3]}, {"label": "z"}, ["'z'", "-3 in row 5"]),
-        ({"z": ["u", "v", "u", "", "v"]}, {"label": "z"}, ["'z'", "missing value in row 4"]),
     ],
 )
 def test_rows_in_messages_count_those_that_are_dropped(
