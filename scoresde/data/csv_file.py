@@ -110,10 +110,9 @@ def _tell_comments(text: str, mark: str, width: int, path: Path) -> None:
     lines = [match[0].strip() for match in COMMENT.finditer(body)]
     rows = [line for line in lines if len(next(_rows(line, mark), ())) == width > 1]
     if rows:
-        warnings.warn(
+        warn(
             f"{path.name}: {len(rows)} rows that begin with # are taken as comments and left out, "
             f"first {rows[0][:40]!r}; put cells that begin so in quotation marks",
-            stacklevel=4,
         )
 
 

@@ -358,10 +358,9 @@ def _labelled(values: Cells, kept: Cells, column: str, missing: str, name: str) 
         raise fail(f"column {column!r}", "a label in every row", got, remedy)
     if count:
         left = int(kept.sum()) - count
-        warnings.warn(
+        warn(
             f"{name}: missing of {len(values)} labels: {column!r} ({count}); they are left out "
             f"with their rows, and {left} rows remain",
-            stacklevel=4,
         )
     return kept & ~absent
 
