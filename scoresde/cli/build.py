@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scoresde.cli.common import key_values
+from scoresde.cli.messages import in_flags, options_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +59,8 @@ def with_options(
                 f"--{option}", f"none, for {make.__name__} has no options", key, "leave it out"
             )
         choice(f"--{option} of {make.__name__}", key, taken)
-    return make(**{**(others or {}), **fixed, **given})
+    with in_flags(options_of(option, given)):
+        return make(**{**(others or {}), **fixed, **given})
 
 
 def build_sde(name: str, options: Sequence[str] | None) -> AffineSDE:

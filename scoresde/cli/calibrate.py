@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
@@ -107,10 +108,11 @@ scoresde calibrate runs/houses houses.csv --data-option condition=price
         source = source_of(opened, self.data) if wanted else None
         if source is None:
             if opened.conditions:
+                run = shlex.quote(str(self.model))
                 say(
                     f"{opened.folder} does not say what the model was trained on: the "
                     f"trajectories have no {', '.join(sorted(opened.conditions))}; to give them "
-                    f"the conditions of data, name these: scoresde calibrate {self.model} DATA"
+                    f"the conditions of data, name these: scoresde calibrate {run} DATA"
                 )
             return opened.labels("all", count) if opened.classes else None
         samples = open_samples(opened, source, self.data_option, limit=count, seed=self.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -87,7 +88,10 @@ def guarded(flags: Flags, traceback: bool = False) -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             raise
         if isinstance(error, TOLD) and str(error):
-            _complain(spelled(str(error), FLAGS.get()))
+            text = str(error)
+            if isinstance(error, OSError) and error.strerror and error.filename is None:
+                text = error.strerror  # without the number of the error before it
+            _complain(spelled(text, FLAGS.get()))
         else:
             name = type(error).__name__
             _complain(f"{name}: {error}; `scoresde --traceback ...` shows where")
@@ -200,6 +204,7 @@ def check_folder(out: Path, overwrite: bool) -> None:
         return
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"out: expected a folder, got the file {str(out)!r}; name another")
+    _check_writable(out)
     present = sorted(p.name for p in out.iterdir()) if out.exists() else []
     if present:
         some = ", ".join(present[:4]) + (" ..." if len(present) > 4 else "")
@@ -245,6 +250,24 @@ def claimed(
         yield out
 
 
+def _check_writable(folder: Path) -> None:
+    """Raise an error if no file can be created in a folder, or the folder itself cannot be.
+
+    So a command does not compute for hours what it cannot write.
+    """
+    place = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not place.is_dir():
+        raise FileExistsError(
+            f"out: expected a place in folders, got {str(folder)!r}, where {str(place)!r} is a "
+            "file; name another"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"out: expected to write into {str(place)!r}, got no permission; correct the "
+            "permissions, or name a folder that this user may write to"
+        )
+
+
 def check_file(out: Path, overwrite: bool) -> None:
     """Raise an error if a file must not be written there; no file is created.
 
@@ -255,6 +278,7 @@ def check_file(out: Path, overwrite: bool) -> None:
         return
     if out.is_dir():
         raise FileExistsError(f"out: expected a file, got the folder {str(out)!r}; name another")
+    _check_writable(out.parent)
     if out.exists() and not overwrite:
         raise FileExistsError(
             f"out: expected a new file, got {str(out)!r}, which exists; name another, or pass "
@@ -348,8 +372,14 @@ def make_sampler(
             f"solver: expected {solver!r} of a checkpoint and by itself, got steps, grid or t_end "
             "besides; a calibration brings its own"
         )
-    from scoresde.training import load_calibration
+    from scoresde._check import refuse
+    from scoresde.training import load_calibration, read_config
 
+    known = read_config(folder).get("calibrations") or {}
+    if name not in known:
+        remedy = f"scoresde calibrate {shlex.quote(str(folder))} --steps N makes one"
+        names = ", ".join(known) or "none"
+        raise refuse("solver", f"a calibration in {folder} (it has {names})", repr(name), remedy)
     calibration = load_calibration(folder, name)
     return ReverseSampler(model.sde, model, calibration, eta=eta, denoise=denoise)
 

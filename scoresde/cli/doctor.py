@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ scoresde doctor runs/moons moons --t-end 0.01 --json
         if source is None:
             raise ValueError(
                 f"DATA: expected data, got none, and {opened.folder} does not say what the model "
-                f"was trained on; name them: scoresde doctor {self.model} DATA"
+                f"was trained on; name them: scoresde doctor {shlex.quote(str(self.model))} DATA"
             )
         samples = open_samples(
             opened,

@@ -12,6 +12,7 @@ from scoresde.cli.common import check_file, emit, is_first, progress
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.guiding import Guiding, guided
+from scoresde.cli.npz import numbers_in, read_npz
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import draw, drawable
 from scoresde.cli.samples import open_samples
@@ -241,33 +242,28 @@ def _picture(x: Any, place: Path, opened: Opened) -> str | None:
 
 def _read(latents: Path, opened: Opened) -> tuple[Any, dict[str, Any]]:  # arrays
     """Read codes (B, *D) and the conditions by name, and check that they fit the model."""
-    import zipfile
-
     import numpy as np
 
-    from scoresde._check import fail
+    from scoresde._check import fail, wrong_type
 
-    if not latents.is_file():
-        raise FileNotFoundError(f"latents: expected a .npz file, got {str(latents)!r}")
-    try:
-        with np.load(latents, allow_pickle=False) as file:
-            kept = [n for n in file if n in ("z", "label") or n.startswith("cond_")]
-            arrays = {name: file[name] for name in kept}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"latents: {str(latents)!r} is no .npz file of arrays: {error}"
-        ) from error
-    if "z" not in arrays:
-        raise fail("latents", "an array z", str(latents), "pass what `scoresde encode` wrote")
-    z, wanted = arrays["z"], opened.any_shape()
+    told = "pass what `scoresde encode` wrote"
+    arrays = read_npz("latents", latents, told)
+    z, wanted = numbers_in(arrays, "z", "latents", told), opened.any_shape()
+    if z.dtype.kind != "f":
+        raise wrong_type("latents", "codes z of floats", z, told)
     shape = z.shape[1:]
     if len(shape) != len(wanted) or any(
         size not in (None, own) for size, own in zip(wanted, shape, strict=True)
     ):
         remedy = "pass codes of this model"
         raise fail("latents", f"codes of the shape {wanted} of a sample", z, remedy)
+    bad = ~np.isfinite(z).reshape(len(z), -1).all(axis=1)
+    if bad.any():
+        got = f"NaN or infinity in row {int(bad.argmax())}"
+        raise fail("latents", "finite codes z", got, told)
     taken = [n for n in arrays if n.startswith("cond_") or (n == "label" and opened.classes)]
-    return z, {name.removeprefix("cond_"): arrays[name] for name in taken}
+    conds = {name: numbers_in(arrays, name, "latents", told) for name in taken}
+    return z, {name.removeprefix("cond_"): value for name, value in conds.items()}
 
 
 def _save(place: Path, arrays: Mapping[str, Any], opened: Opened) -> None:

@@ -43,7 +43,8 @@ def initial(
     from scoresde.training.files import checkpoint_folder
     from scoresde.training.matching import in_units_of
 
-    model: Preconditioned = load(run)  # type: ignore[assignment]
+    with in_flags({"path": "--init-from {}"}):
+        model: Preconditioned = load(run)  # type: ignore[assignment]
     given = read(model.data)
     known = _options(model) | {"preset": run_of(checkpoint_folder(run)).get("preset", "small")}
     _agree(call, run, known)

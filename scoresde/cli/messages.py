@@ -29,6 +29,7 @@ ALIASES = {
     "path": "model",
     "scale": "guidance",
     "interval": "guidance_interval",
+    "solver": "solvers",
 }
 """Arguments of the library -> the option of a command from which they come."""
 

@@ -6,16 +6,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, final
 
 from scoresde.cli.common import check_folder, claimed, counted, emit, is_first, say, watched
 from scoresde.cli.config import Call
 from scoresde.cli.flags import Calling, argument, flag
 from scoresde.cli.guiding import Guiding, guided
+from scoresde.cli.npz import numbers_in, read_npz
 from scoresde.cli.opened import Opened, open_checkpoint
 from scoresde.cli.pictures import drawable
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from scoresde.measurement import LinearOperator, Measurement
@@ -122,7 +124,7 @@ scoresde reconstruct runs/digits --operator matrix --data y.npz --label 3 --n 50
         check_folder(self.out, self.calling.overwrite)
         opened = open_checkpoint(self.model, self.device)
         shape = opened.shape(self.shape)
-        arrays = _read(self.data)
+        arrays = read_npz("data", self.data, 'write it with numpy.savez("y.npz", y=...)')
         operator = _operator(self.measuring, shape, arrays, self.data)
         units = _Units.of(opened, self.floats)
         measurement, y, truth = _measured(self, operator, units, arrays, shape)
@@ -202,33 +204,23 @@ class _Units:
         return (x - self.low) / self.width
 
 
-def _read(file: Path) -> Mapping[str, Tensor]:
-    """The arrays of the file."""
-    import numpy as np
+Arrays: TypeAlias = Mapping[str, "np.ndarray[Any, Any]"]
+"""The arrays of the file by name."""
+
+
+def _array(arrays: Arrays, name: str, file: Path, why: str) -> Tensor:
     import torch
 
     from scoresde._check import fail
 
-    remedy = 'write it with numpy.savez("y.npz", y=...)'
-    if file.suffix != ".npz":
-        raise fail("data", "a .npz file", str(file), remedy)
-    if not file.is_file():
-        raise FileNotFoundError(f"data: expected a file, got {file}, which is none; {remedy}")
-    with np.load(file, allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
-
-
-def _array(arrays: Mapping[str, Tensor], name: str, file: Path, why: str) -> Tensor:
-    from scoresde._check import fail
-
+    remedy = "numpy.savez writes several arrays by name"
     if name not in arrays:
-        remedy = "numpy.savez writes several arrays by name"
         raise fail("data", f"an array {name} in {file}, {why}", list(arrays), remedy)
-    return arrays[name]
+    return torch.from_numpy(numbers_in(arrays, name, "data", remedy))
 
 
 def _operator(
-    how: Measuring, shape: tuple[int, ...], arrays: Mapping[str, Tensor], file: Path
+    how: Measuring, shape: tuple[int, ...], arrays: Arrays, file: Path
 ) -> LinearOperator:
     """The operator of this name, for samples of this shape."""
     from scoresde import measurement as room
@@ -256,7 +248,8 @@ def _operator(
         return room.Radon(shape[-1], positive_int("angles", how.angles))
     if name == "blur":
         if "kernel" in arrays:
-            return room.Blur(arrays["kernel"].double())
+            kernel = _array(arrays, "kernel", file, "which the operator blur takes")
+            return room.Blur(kernel.double())
         dims = 2 if len(shape) == 3 else max(len(shape) - 1, 1)
         return room.Blur(room.gaussian_kernel(positive("blur", how.blur), dims=dims))
     matrix = _array(arrays, "matrix", file, "which the operator matrix takes")
@@ -267,7 +260,7 @@ def _measured(
     call: Reconstruct,
     operator: LinearOperator,
     units: _Units,
-    arrays: Mapping[str, Tensor],
+    arrays: Arrays,
     shape: tuple[int, ...],
 ) -> tuple[Measurement, Tensor, Tensor | None]:
     """The measurement, and y, (P, *M), and the truth, if there is one, in model units."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -75,11 +76,12 @@ def load_source(
         elif name == "size" and isinstance(value, str | list):
             given[name] = _sides(value)
     if source not in NAMED and is_run(Path(source).expanduser()):
+        run, config = shlex.quote(source), shlex.quote(str(Path(source) / "config.json"))
         raise ValueError(
             f"DATA: expected a data set, got {source!r}, the folder of a trained model; to go on "
-            f"with its training: scoresde train --config {Path(source) / 'config.json'} --resume; "
-            f"to start from its weights: scoresde train DATA --init-from {source}; to train on "
-            f"samples of it, draw them first: scoresde sample {source} --out samples"
+            f"with its training: scoresde train --config {config} --resume; "
+            f"to start from its weights: scoresde train DATA --init-from {run}; to train on "
+            f"samples of it, draw them first: scoresde sample {run} --out samples"
         )
     flags = options_of("data-option", known, WHOLE)
     with in_flags(flags, plain=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time as clock
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -329,7 +330,8 @@ def _fit(trainer: Trainer, folder: RunFolder, resume: bool) -> None:
     try:
         model = trainer.fit(resume=resume)
     except (KeyboardInterrupt, SystemExit):
-        say(f"stopped; to go on: scoresde train --config {folder.config} --resume")
+        config = shlex.quote(str(folder.config))
+        say(f"stopped; to go on: scoresde train --config {config} --resume")
         raise
     finally:
         _leave_group()
@@ -441,7 +443,7 @@ def _ending(result: dict[str, Any]) -> str:
             f"{result['skipped']} steps were skipped: their loss or gradient was not finite"
         )
     lines.append(f"{result['checkpoint']}: the averaged model and the state of the run")
-    lines.append(f"next: scoresde sample {result['out']} --out samples")
+    lines.append(f"next: scoresde sample {shlex.quote(result['out'])} --out samples")
     return "\n".join(lines)
 
 

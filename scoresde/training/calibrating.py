@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -136,7 +137,8 @@ def _found(
     if left:
         remedy = "scoresde.calibrate makes one"
         if place is not None:
-            remedy = f"`scoresde calibrate {place.parent}` makes one, or scoresde.calibrate"
+            run = shlex.quote(str(place.parent))
+            remedy = f"`scoresde calibrate {run}` makes one, or scoresde.calibrate"
         why = (
             f"no calibration was made for {', '.join(left)} steps: {100 * SHARE:g} % of the "
             f"training's cost, {budget:,} network evaluations, do not suffice; {remedy}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -339,7 +340,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
         got = f"{str(folder)!r}, a run that has none yet"
         remedy = (
             "wait for its first one, or, if it was killed before that, train it anew: "
-            f"scoresde train --config {file} --overwrite"
+            f"scoresde train --config {shlex.quote(str(file))} --overwrite"
         )
         raise refuse("path", "a checkpoint", got, remedy)
     if config.get("format") != FORMAT:

@@ -532,7 +532,7 @@ def test_encode_and_decode_are_inverse_and_those_of_the_library(
     refused(f"{line} --out {tmp_path / 'z.npz'}", "expected a new file")
     refused(f"decode {moons} {tmp_path / 'x.npz'} --out y.npz", "an array z")
     (tmp_path / "bad.npz").write_bytes(b"no zip")
-    refused(f"decode {moons} {tmp_path / 'bad.npz'} --out y.npz", "no .npz file")
+    refused(f"decode {moons} {tmp_path / 'bad.npz'} --out y.npz", "a whole .npz file")
 
 
 def test_decode_as_a_class(digits: Path, tmp_path: Path) -> None:
@@ -591,6 +591,18 @@ def test_interpolate_between_seeds_starts_from_their_noise(moons: Path, tmp_path
         ("interpolate {run} moons --between 0,99999 --out {out}/new", ("99999",)),
         ("sample {run} --shape 3 --out {out}/samples", ("shape: expected 2", "got 3")),
         ("train digits --data-option size=axb --out {out}/run", ("size", "'axb'", "32x48")),
+        ("compare {run} --solvers ddim,no --out {out}/report", ("--solvers: expected one of",)),
+        ("train moons --sde-option beta_max=-3 --out {out}/run", ("--sde-option beta_max: ",)),
+        ("train moons --net-option width=abc --out {out}/run", ("--net-option width: ",)),
+        ("train moons --init-from nosuch --out {out}/run", ("--init-from: expected a checkp",)),
+        (
+            "sample {run} --solver calibration:7 --out {out}/samples",
+            ("--solver: expected a calibration", "it has none", "scoresde calibrate"),
+        ),
+        (
+            "likelihood {run} moons --out {run}/config.json/nats.csv",
+            ("--out: expected a place in folders", "is a file"),
+        ),
     ],
 )
 def test_bad_input_leaves_nothing(
@@ -613,6 +625,60 @@ def test_an_old_report_survives_a_comparison_that_fails(moons: Path, tmp_path: P
     refused(f"compare {moons} --solvers nosuch --out {tmp_path} --overwrite", "nosuch")
     refused(f"compare {moons} --solvers ddim --out {tmp_path}", "--overwrite")
     assert contents(tmp_path) == before
+
+
+def test_a_folder_that_is_read_only_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the tests run as root, who may write everywhere."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for line in (
+        f"compare nosuch --out {tmp_path}/a/b",
+        f"interpolate nosuch --seeds 0,1 --out {tmp_path}/a",
+        f"reconstruct nosuch --data y.npz --operator identity --out {tmp_path}/a",
+        f"encode nosuch moons --out {tmp_path}/z.npz",
+    ):
+        refused(line, f"--out: expected to write into '{tmp_path}', got no permission")
+
+
+def test_errors_of_the_system_name_their_flag_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), guarded({"out": "--out {}"}):
+        raise OSError(28, "out: expected to write x; free some space")
+    assert capsys.readouterr().err.startswith("scoresde: --out: expected to write x")
+
+
+def test_commands_in_messages_can_be_copied(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    text = call(f"{MOONS} --steps 1 --out '{run}'").stdout
+    assert shlex.split(text.partition("next: ")[2]) == [
+        *("scoresde", "sample", str(run), "--out", "samples")
+    ]
+    refused(f"train '{run}' --out {tmp_path}/b", f"--init-from '{run}';")
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((0, 2)), "numbers in the array"),
+        (np.array([[1j, 0]]), "of real numbers"),
+        (np.array([["a", "b"]]), "of real numbers"),
+        (np.array([[None, 1]]), "Python objects"),
+        (b"junk", "a whole .npz file"),
+    ],
+)
+def test_files_of_other_arrays_are_named(
+    moons: Path, tmp_path: Path, array: Any, words: str
+) -> None:
+    file = tmp_path / "a.npz"
+    if isinstance(array, bytes):
+        file.write_bytes(array)
+    else:
+        np.savez(file, y=array, z=array)
+    refused(f"decode {moons} {file} --out {tmp_path}/b.npz", "LATENTS: expected", words)
+    line = f"reconstruct {moons} --data {file} --operator identity --out {tmp_path}/c"
+    refused(line, "--data: expected", words)
+    np.savez(file, z=np.array([[0.0, 1.0], [math.nan, 0.0]]))
+    refused(f"decode {moons} {file} --out {tmp_path}/b.npz", "LATENTS: expected", "in row 1")
 
 
 def test_a_rank_that_is_no_number_is_named(

@@ -203,7 +203,7 @@ def test_errors_name_the_flag(
 
 def test_other_files_are_refused(images: Path, tmp_path: Path) -> None:
     line = f"reconstruct {images} --out {tmp_path / 'out'} --operator identity"
-    for name, said in (("y.npy", "expected a .npz file"), ("none.npz", "expected a file")):
+    for name, said in (("y.npy", "expected a .npz file"), ("none.npz", "expected a .npz file")):
         refused(f"{line} --data {tmp_path / name}", said)
 
 
