@@ -411,6 +411,7 @@ class Calling:
     """A TOML or JSON file of options, by the names of the flags (batch_size = 64). Flags win over
     it. The config.json of a run repeats the run."""
     overwrite: bool = False
-    """Replace the files at --out. Without this flag nothing is ever overwritten."""
+    """Replace the files at --out when there are new ones. Without this flag nothing is ever
+    overwritten."""
     json: bool = False
     """Print one JSON object on stdout, and no progress bars."""

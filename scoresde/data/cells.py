@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from scoresde._check import fail, finite, instance, listed
+from scoresde._check import fail, finite, instance, listed, refuse, show
 from scoresde.data.csv_file import MISSING, thousands
 from scoresde.data.labels import check_count
 
@@ -71,7 +71,7 @@ def numbers_of(values: Cells, column: str) -> Cells:
         filled = np.where(missing_in(values), "nan", values)
         try:
             numbers = filled.astype(np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             _first_fault(values, column)
     else:
         raise fail(f"column {column!r}", "numbers", values, "convert it to floats first")
@@ -88,7 +88,7 @@ def _first_fault(values: Cells, column: str) -> NoReturn:
         if _is_missing(value) or _is_number(value):
             continue
         expected = "numbers, as in its other rows"
-        got = f"{value!r} in row {row + 1}"
+        got = f"{show(value)} in row {row + 1}"
         remedy = (
             f"repair the row, pass categories=[{column!r}] or label={column!r} if its cells are "
             "names, or leave it out of columns="
@@ -98,14 +98,14 @@ def _first_fault(values: Cells, column: str) -> NoReturn:
         elif DATE.fullmatch(str(value).strip()):
             expected = "numbers, and dates are none"
             remedy = f"pass drop=[{column!r}], or encode it as a number, such as the day"
-        raise fail(f"column {column!r}", expected, got, remedy) from None
+        raise refuse(f"column {column!r}", expected, got, remedy) from None
     raise fail(f"column {column!r}", "numbers", values, "convert it to floats first")
 
 
 def _is_number(value: object) -> bool:
     try:
         float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 

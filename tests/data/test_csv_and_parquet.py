@@ -136,6 +136,7 @@ def test_columns_in_memory_are_a_table() -> None:
     assert data.x.shape == (3, 2)
     assert data.cond["label"].tolist() == [0, 1, 0]
     refuses(lambda: table({"a": [1, 2], "b": [1]}), ["one length", "2"])
+    refuses(lambda: table({"a": [1, 10**400]}), ["column 'a'", "in row 2"])  # beyond float64
     refuses(lambda: table({"a": np.array(["2020-01-01"], "M8[D]")}), ["column 'a'", "numbers"])
     holes = {"a": [1.0, None]}
     refuses(lambda: table(holes, missing="refuse"), ["column 'a'", "missing value in row 2"])
