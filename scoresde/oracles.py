@@ -27,7 +27,7 @@ def flattened(x: Tensor, dim: int) -> Tensor:
     if x.ndim == 0 or math.prod(x.shape[1:]) != dim:
         remedy = "a sample has as many entries as the distribution has dimensions"
         raise fail("x", f"shape (B, {dim}) or (B, *D) with {dim} entries each", x, remedy)
-    return x.reshape(len(x), dim).double()
+    return x.reshape(x.shape[0], dim).double()
 
 
 def column(value: Scalar) -> Scalar:

@@ -162,7 +162,7 @@ NATIVE: dict[str, tuple[Any, SDE]] = {
     "not quite": (0.3 * drawn(100) + 1.5, VPSDE()),
     "one sample": (torch.ones(1, 2), VPSDE()),
     "dark pictures": (
-        Data(torch.rand(50, 1, 4, 4) * 0.1 - 1.0, quantisation=Quantisation(256)),
+        Data(torch.randint(13, (50, 1, 4, 4)) * (2 / 255) - 1, quantisation=Quantisation(256)),
         VPSDE(),
     ),
     "a range made for it": (torch.rand(50, 3, 4, 4) * 255, VESDE(sigma_max=3000.0)),

@@ -67,7 +67,9 @@ def dropping() -> ScoreModel:
 
 def images() -> Data:
     x = torch.randn(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    return Data(x, {"label": torch.arange(20) % 3}, Quantisation(17), classes=3)
+    levels = Quantisation(17)
+    x = levels.encode(levels.decode(x))
+    return Data(x, {"label": torch.arange(20) % 3}, levels, classes=3)
 
 
 def test_dropout_is_seeded_and_the_global_state_is_left_alone() -> None:
