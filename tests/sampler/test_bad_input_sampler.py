@@ -30,7 +30,14 @@ from scoresde.noise import Independent
 from scoresde.solvers import PredictorCorrector, ReverseDiffusion
 
 ROWS = [
-    Row("sampler-sde-class", lambda: sampler(sde=VPSDE), T, "sde", "VPSDE", "pass an SDE such"),
+    Row(
+        "sampler-sde-class",
+        lambda: sampler(sde=VPSDE),
+        T,
+        "sde",
+        "VPSDE",
+        "an object of it, such as VPSDE()",
+    ),
     Row(
         "sampler-other-sde",
         lambda: sampler(sde=VPSDE(0.1, 10.0)),
@@ -60,7 +67,14 @@ ROWS = [
     ),
     Row("solver-typo", lambda: sampler(solver="hein"), V, "solver", "'hein'", "'heun'?"),
     Row("solver-ddmi", lambda: sampler(solver="ddmi"), V, "solver", "'ddmi'", "'ddim'?"),
-    Row("solver-class", lambda: sampler(solver=Heun), T, "solver", "Heun", "ddim"),
+    Row(
+        "solver-class",
+        lambda: sampler(solver=Heun),
+        T,
+        "solver",
+        "Heun",
+        "an object of it, such as Heun()",
+    ),
     Row("steps-zero", lambda: sampler(steps=0), V, "steps", "0", "above 0"),
     Row("steps-negative", lambda: sampler(steps=-3), V, "steps", "-3", "above 0"),
     Row("steps-half", lambda: sampler(steps=2.5), T, "steps", "2.5", "whole number"),
