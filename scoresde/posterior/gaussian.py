@@ -148,9 +148,9 @@ class MMPS(PosteriorModel):
     the first, by GMRES, 15 times.
 
     On mixtures of 25 far Gaussians samples are 7 to 26 times as far from the posterior as exact
-    ones are from one another, and on Gaussian data as near as those (docs/posteriors.md). Of a
-    trained network prefer a stochastic solver: errors of J in nearly pure noise are limited, but
-    move all samples of the flow together.
+    ones are from one another, and on Gaussian data as near as those (docs/posteriors.md). With
+    a trained network prefer a stochastic solver: the shifts by errors of J in nearly pure noise
+    are limited, but they move all samples of the flow together.
 
     Args:
         model: the score model of the prior.
@@ -307,9 +307,10 @@ def _held(model: PosteriorModel, node: Node, shift: Tensor, residual: Tensor, y:
         v.flatten(1).norm(dim=1)
         for v in (residual, back, measurement.forward(back, y), _times(_tweedie(node), shift))
     )
-    least = off * pulled / seen.clamp_min(torch.finfo(seen.dtype).tiny)
+    tiny = torch.finfo(seen.dtype).tiny
+    least = off * pulled / seen.clamp_min(tiny)
     limit = _LONGEST * least.clamp_min(known.size * math.sqrt(shift[0].numel()))
-    return expand((limit / torch.maximum(moved, limit)).square(), shift) * shift
+    return expand((limit / moved.clamp_min(tiny)).clamp_max(1.0).square(), shift) * shift
 
 
 def _tweedie(node: Node) -> Scalar:
